@@ -1,0 +1,229 @@
+"""Integer geometry: image > blocks > windows > TIFF tiles. Order is always y, x.
+
+Asked from output to input: which part of the image does this block own, which windows does it need, which pixels must it
+read? Nothing here knows pixels, bands or files, and nothing here is a float.
+
+The *padded image* is the image grown at the bottom and right to a multiple of the stride (and to the network's minimum);
+windows lie inside it, all of one shape, their origins on the stride. Cores partition the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from urst_tiles.errors import BadPlan
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Smallest integer >= a / b."""
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    """Smallest multiple of b that is >= a."""
+    return ceil_div(a, b) * b
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """Half-open integer rectangle [y0, y1) x [x0, x1)."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def area(self) -> int:
+        """Number of pixels; 0 when empty."""
+        return max(0, self.y1 - self.y0) * max(0, self.x1 - self.x0)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this box in an array whose origin is (0, 0)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def shift(self, dy: int, dx: int) -> Box:
+        """Moved by (dy, dx)."""
+        return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
+
+    def within(self, outer: Box) -> Box:
+        """The same box in coordinates whose origin is the corner of ``outer``."""
+        return self.shift(-outer.y0, -outer.x0)
+
+    def grow(self, n: int) -> Box:
+        """Grown by n pixels on every side."""
+        return Box(self.y0 - n, self.x0 - n, self.y1 + n, self.x1 + n)
+
+    def clip(self, outer: Box) -> Box:
+        """The part inside ``outer`` (possibly empty, never inside out)."""
+        y0, x0 = max(self.y0, outer.y0), max(self.x0, outer.x0)
+        return Box(y0, x0, max(y0, min(self.y1, outer.y1)), max(x0, min(self.x1, outer.x1)))
+
+    def align(self, stride: int) -> Box:
+        """Smallest box around this one with all four sides on the stride."""
+        return Box(
+            self.y0 // stride * stride,
+            self.x0 // stride * stride,
+            round_up(self.y1, stride),
+            round_up(self.x1, stride),
+        )
+
+    def union(self, other: Box) -> Box:
+        """Smallest box around both."""
+        return Box(
+            min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1)
+        )
+
+    def contains(self, other: Box) -> bool:
+        """Whether ``other`` lies wholly inside."""
+        return self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
+
+    def cells(self, size: int) -> Iterator[Box]:
+        """The cells of a square lattice (origin 0, 0) that meet this box, clipped to it, row by row."""
+        for y in range(self.y0 // size * size, self.y1, size):
+            for x in range(self.x0 // size * size, self.x1, size):
+                yield Box(y, x, y + size, x + size).clip(self)
+
+
+def reflect(start: int, stop: int, n: int) -> Sequence[int]:
+    """Indices start..stop-1 of a line of n pixels continued by reflection.
+
+    The edge pixel is not repeated (PyTorch's and NumPy's ``reflect``); the line bounces as often as needed, and a line of
+    one pixel is replicated. Inside the line this is a plain range.
+    """
+    if 0 <= start and stop <= n:
+        return range(start, stop)
+    if n == 1:
+        return [0] * (stop - start)
+    period = 2 * (n - 1)
+    return [min(i % period, period - i % period) for i in range(start, stop)]
+
+
+def overview_count(height: int, width: int, tile: int) -> int:
+    """How many times an image is halved (rounding up) until it fits one tile."""
+    return max(0, (ceil_div(max(height, width), tile) - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How an image is cut; all lengths in pixels of the full resolution.
+
+    Parameters
+    ----------
+    height, width : image size, at least 1.
+    halo : how far beyond its core a window reaches; a multiple of ``stride``.
+    stride : alignment of windows.
+    core : side of the square a window is responsible for; multiple of ``stride``, divisor of ``block``.
+    block : side of a task; a power-of-two multiple of ``tile``.
+    tile : side of a TIFF tile; a multiple of 16 (TIFF 6.0, section 15).
+    minimum : smallest side the network accepts.
+
+    Raises
+    ------
+    BadPlan : for any combination that breaks the rules above.
+    """
+
+    height: int
+    width: int
+    halo: int = 0
+    stride: int = 1
+    core: int = 1024
+    block: int = 4096
+    tile: int = 512
+    minimum: int = 1
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise BadPlan(f"an image must have at least one pixel, got {self.width} x {self.height}")
+        if self.tile < 16 or self.tile % 16:
+            raise BadPlan(f"a TIFF tile must be a multiple of 16 px, got {self.tile}")
+        ratio, rest = divmod(self.block, self.tile)
+        if rest or ratio < 1 or ratio & (ratio - 1):
+            raise BadPlan(
+                f"--block must be {self.tile} px times a power of two (512, 1024, 2048, 4096, ...), got {self.block}"
+            )
+        if self.stride < 1 or self.core < 1 or self.core % self.stride:
+            raise BadPlan(f"--tile must be a multiple of the network's stride {self.stride}, got {self.core}")
+        if self.block % self.core:
+            raise BadPlan(f"--tile must divide --block {self.block}, got {self.core}")
+        if self.halo < 0 or self.halo % self.stride:
+            raise BadPlan(f"--halo must be a multiple of the network's stride {self.stride}, got {self.halo}")
+
+    @property
+    def image(self) -> Box:
+        """The whole image."""
+        return Box(0, 0, self.height, self.width)
+
+    @property
+    def padded(self) -> Box:
+        """The padded image, in which windows lie."""
+        least = round_up(self.minimum, self.stride)
+        return Box(
+            0, 0, max(round_up(self.height, self.stride), least), max(round_up(self.width, self.stride), least)
+        )
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """(height, width) of every window."""
+        side = max(self.core + 2 * self.halo, round_up(self.minimum, self.stride))
+        return min(side, self.padded.y1), min(side, self.padded.x1)
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows of blocks."""
+        return ceil_div(self.height, self.block)
+
+    @property
+    def block_columns(self) -> int:
+        """Number of columns of blocks."""
+        return ceil_div(self.width, self.block)
+
+    def __len__(self) -> int:
+        return self.block_rows * self.block_columns
+
+    @property
+    def window_count(self) -> int:
+        """Number of windows that cropping needs for the whole image."""
+        return ceil_div(self.height, self.core) * ceil_div(self.width, self.core)
+
+    @property
+    def overviews(self) -> int:
+        """Number of pyramid levels below full resolution; the last fits one tile."""
+        return overview_count(self.height, self.width, self.tile)
+
+    @property
+    def block_overviews(self) -> int:
+        """How many of them a block makes by itself: down to one tile, but not beyond the last."""
+        return min((self.block // self.tile).bit_length() - 1, self.overviews)
+
+    def block_box(self, index: int) -> Box:
+        """The output pixels that block ``index`` owns."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of {len(self)}")
+        row, column = divmod(index, self.block_columns)
+        y, x = row * self.block, column * self.block
+        return Box(y, x, y + self.block, x + self.block).clip(self.image)
+
+    def cores(self, box: Box) -> list[Box]:
+        """The cores that tile ``box``, row by row, clipped to it."""
+        return list(box.cells(self.core))
+
+    def window_box(self, core: Box) -> Box:
+        """The window of the core that holds ``core``: grown by the halo, then moved inside the padded image."""
+        (h, w), padded = self.window, self.padded
+        y = core.y0 // self.core * self.core - self.halo
+        x = core.x0 // self.core * self.core - self.halo
+        y, x = max(0, min(y, padded.y1 - h)), max(0, min(x, padded.x1 - w))
+        return Box(y, x, y + h, x + w)
+
+    def read_box(self, cores: Sequence[Box]) -> Box:
+        """The part of the padded image that the windows of ``cores`` cover together."""
+        first, last = self.window_box(cores[0]), self.window_box(cores[-1])
+        return first.union(last)

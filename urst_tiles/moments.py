@@ -1,0 +1,81 @@
+"""Mergeable statistics: count, mean and central second moment, in float64.
+
+Merging follows Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
+equation 2.1, in its weighted form; the covariance is the same formula with an outer product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Statistics of a set of feature vectors of C channels.
+
+    Attributes
+    ----------
+    n : total weight (the number of vectors where all weights are 1).
+    mean : float64, (C,).
+    m2 : float64, (C,) sum of squared deviations, or (C, C) sum of their outer products.
+    """
+
+    n: float
+    mean: Float
+    m2: Float
+
+    @classmethod
+    def empty(cls, channels: int, *, full: bool = False) -> Moments:
+        """The neutral element of ``+``; ``full`` for a covariance instead of variances."""
+        return cls(0.0, np.zeros(channels), np.zeros((channels, channels) if full else channels))
+
+    @classmethod
+    def of(cls, features: ArrayLike, weights: ArrayLike | None = None, *, full: bool = False) -> Moments:
+        """Statistics of ``features`` (C, N), any real dtype, each column weighing ``weights`` (N,), default 1."""
+        x = np.asarray(features, np.float64)
+        channels, count = x.shape
+        w = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+        n = float(w.sum())
+        if n <= 0:
+            return cls.empty(channels, full=full)
+        mean = x @ w / n
+        d = x - mean[:, None]
+        m2 = (d * w) @ d.T if full else np.einsum("cn,cn,n->c", d, d, w)
+        return cls(n, mean, m2)
+
+    def __add__(self, other: Moments) -> Moments:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        if self.m2.shape != other.m2.shape:
+            raise ValueError(f"moments of shapes {self.m2.shape} and {other.m2.shape} do not merge")
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        n = self.n + other.n
+        d = other.mean - self.mean
+        spread = np.outer(d, d) if self.m2.ndim == 2 else d * d
+        return Moments(n, self.mean + d * (other.n / n), self.m2 + other.m2 + spread * (self.n * other.n / n))
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return len(self.mean)
+
+    def variance(self, ddof: int = 0) -> Float:
+        """float64, (C,): variance with ``n - ddof`` in the denominator (at least a tiny positive number)."""
+        diagonal = np.diagonal(self.m2) if self.m2.ndim == 2 else self.m2
+        return diagonal / max(self.n - ddof, np.finfo(np.float64).tiny)
+
+    def std(self, eps: float = 0.0, ddof: int = 0) -> Float:
+        """float64, (C,): sqrt(variance + eps)."""
+        return np.sqrt(self.variance(ddof) + eps)
+
+    def covariance(self, ddof: int = 0) -> Float:
+        """float64, (C, C); raises ValueError where only variances were gathered."""
+        if self.m2.ndim != 2:
+            raise ValueError("these moments hold variances only; gather them with full=True")
+        return self.m2 / max(self.n - ddof, np.finfo(np.float64).tiny)
