@@ -1,0 +1,158 @@
+"""The plan: everything that decides the output's bytes and the run's memory, known before the first block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from urst_tiles.errors import BadPlan, DoesNotFit
+from urst_tiles.geometry import Grid, ceil_div
+
+#: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, before the first pixel
+#: (measured by ``benchmarks/memory.py``).
+BASE_BYTES = 520 << 20
+
+#: What one window costs beyond its activations: its slice of the block as bytes and as float32 planes, in and out.
+WINDOW_BYTES_PER_PIXEL = 36
+
+ITEMSIZE = {"uint8": 1, "uint16": 2}
+
+#: Bytes per raw byte that an encoder leaves, for photo-like content; only used to guess disk (a full disk is survived).
+EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a network is to the rest of the house.
+
+    ``bytes_per_pixel`` is the peak of its activations per window pixel on the device, at the plan's precision.
+    """
+
+    halo: int
+    stride: int
+    minimum: int
+    bytes_per_pixel: float
+    weight_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job, resolved.
+
+    Attributes
+    ----------
+    grid : blocks and windows.
+    footprint : the network's needs.
+    seam : ``crop`` (exact), ``blend`` (overlap-add) or ``cut`` (crop with too small a halo, for comparison).
+    source_channels, source_dtype, dtype : pixels in and out.
+    device : ``cpu`` or ``cuda``.
+    threads : torch threads of one process; part of the identity, since sums may round differently with another number.
+    batch : windows per forward.
+    in_flight : blocks at once in one process.
+    reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
+    identity : every fact that decides the output's bytes, by name; its hash is the fingerprint.
+    """
+
+    grid: Grid
+    footprint: Footprint
+    seam: Literal["crop", "blend", "cut"]
+    source_channels: int
+    source_dtype: str
+    dtype: str
+    compression: str
+    precision: str
+    device: str
+    threads: int
+    batch: int
+    in_flight: int
+    workers: int
+    reader_bytes: int
+    writer_bytes: int
+    spool_bytes: int
+    statistics: str
+    passes: int
+    identity: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the identity."""
+        return hashlib.sha256(json.dumps(dict(self.identity), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def window_bytes(self) -> int:
+        """Peak memory of one forward: activations and the window's own copies."""
+        h, w = self.grid.window
+        per_pixel = self.footprint.bytes_per_pixel + WINDOW_BYTES_PER_PIXEL
+        return int(self.batch * h * w * per_pixel) + self.footprint.weight_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory of one block in flight: what is read, what is made, and what writing it takes."""
+        grid = self.grid
+        side = grid.block + 2 * grid.halo
+        read = min(side, grid.padded.y1) * min(side, grid.padded.x1)
+        made = min(grid.block, grid.height) * min(grid.block, grid.width)
+        bytes_in = read * self.source_channels * ITEMSIZE[self.source_dtype]
+        bytes_out = made * (self.source_channels + (self.seam == "blend") * 16) * ITEMSIZE[self.dtype]
+        return bytes_in + bytes_out + self.writer_bytes
+
+    @property
+    def process_bytes(self) -> int:
+        """Peak host memory of one worker process."""
+        on_host = self.window_bytes if self.device == "cpu" else 2 * self.batch * 6 * self.grid.window[0] * self.grid.window[1]
+        return BASE_BYTES + self.reader_bytes + self.in_flight * self.block_bytes + on_host
+
+    @property
+    def peak_bytes(self) -> int:
+        """Peak host memory of the whole process tree."""
+        client = BASE_BYTES // 2 if self.workers > 1 else 0
+        return self.workers * self.process_bytes + client
+
+    @property
+    def device_bytes(self) -> int:
+        """Peak accelerator memory of one process; 0 on the CPU."""
+        return 0 if self.device == "cpu" else self.window_bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        """Expected disk for spool, parts and output together (parts go when the output is in place)."""
+        raw = self.grid.height * self.grid.width * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
+        encoded = int(raw * EXPECTED_RATIO[self.compression])
+        return self.spool_bytes + 2 * encoded + raw // 64
+
+    @property
+    def networked_windows(self) -> int:
+        """Forwards of one pass over the image (blending recomputes the windows that blocks share)."""
+        if self.seam != "blend":
+            return self.grid.window_count
+        per_side = [ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in (self.grid.height, self.grid.width)]
+        return len(self.grid) * per_side[0] * per_side[1]
+
+    def validate(self, *, memory: int | None = None, disk: int | None = None) -> None:
+        """Refuse what cannot work; ``memory`` and ``disk`` are the bytes there are (None: not checked).
+
+        Raises
+        ------
+        DoesNotFit : with the numbers and the knob to turn.
+        BadPlan : for a compression that cannot hold the pixels.
+        """
+        if self.dtype == "uint16" and self.compression in ("jpeg", "webp"):
+            raise BadPlan(f"--compression {self.compression} holds 8 bits only: add --dtype uint8 or choose deflate")
+        if memory is not None and self.peak_bytes > memory:
+            raise DoesNotFit(
+                f"the plan needs {mib(self.peak_bytes)} of memory and {mib(memory)} are allowed: choose a smaller --tile"
+                f" (now {self.grid.core}), --block (now {self.grid.block}) or --workers (now {self.workers}), or raise --memory"
+            )
+        if disk is not None and self.disk_bytes > disk:
+            raise DoesNotFit(
+                f"the job needs about {mib(self.disk_bytes)} of disk and {mib(disk)} are free: make room, choose a folder"
+                f" on another disk with --job-dir, or a stronger --compression (now {self.compression})"
+            )
+
+
+def mib(n: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{n / (1 << 30):.1f} GiB" if n >= 1 << 30 else f"{n / (1 << 20):.0f} MiB"
