@@ -1,7 +1,8 @@
 """Overlap-add with a raised cosine, for plans whose halo is smaller than the network's reach.
 
-Neighbouring windows overlap by twice the halo around each core line. Over that strip one fades out while the other fades in,
-with weights that sum to one everywhere and depend on geometry alone (the Hann window's ramp; Harris 1978, section V.C).
+Neighbouring windows overlap by twice the halo around each core line. Over that strip one fades out while the
+other fades in, with weights that sum to one everywhere and depend on geometry alone (the Hann window's ramp;
+Harris 1978, section V.C).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def weights(grid: Grid, core: Box, box: Box) -> Float:
 
 
 def fade(at: NDArray[np.int64], first: int, last: int, length: int, halo: int) -> Float:
-    """Weight at positions ``at`` of the core [first, last) on a line of ``length`` pixels; no fade at the line's ends."""
+    """Weight at ``at`` of the core [first, last) on a line of ``length`` pixels, whose ends do not fade."""
     weight = ((at >= first - halo) & (at < last + halo)).astype(np.float64)
     if halo and first > 0:
         weight *= _rise(at - first, halo)

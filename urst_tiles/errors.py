@@ -13,7 +13,7 @@
     │   └── JobBusy                    another live process works on it
     └── BlocksFailed (RuntimeError)    some blocks failed; the others are kept
 
-Each is also the builtin a caller would catch. The message is one sentence: what, got, allowed, and which knob.
+Each is also the builtin a caller would catch. The message is one sentence: what, got, allowed, which knob.
 """
 
 

@@ -1,10 +1,11 @@
 """Integer geometry: image > blocks > windows > TIFF tiles. Order is always y, x.
 
-Asked from output to input: which part of the image does this block own, which windows does it need, which pixels must it
-read? Nothing here knows pixels, bands or files, and nothing here is a float.
+Asked from output to input: which part of the image does this block own, which windows does it need, which
+pixels must it read? Nothing here knows pixels, bands or files, and nothing here is a float.
 
-The *padded image* is the image grown at the bottom and right to a multiple of the stride (and to the network's minimum);
-windows lie inside it, all of one shape, their origins on the stride. Cores partition the image.
+The *padded image* is the image grown at the bottom and right to a multiple of the stride (and to the
+network's minimum); windows lie inside it, all of one shape, their origins on the stride. Cores partition the
+image.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ class Box:
 def reflect(start: int, stop: int, n: int) -> Sequence[int]:
     """Indices start..stop-1 of a line of n pixels continued by reflection.
 
-    The edge pixel is not repeated (PyTorch's and NumPy's ``reflect``); the line bounces as often as needed, and a line of
-    one pixel is replicated. Inside the line this is a plain range.
+    The edge pixel is not repeated (PyTorch's and NumPy's ``reflect``); the line bounces as often as needed,
+    and a line of one pixel is replicated. Inside the line this is a plain range.
     """
     if 0 <= start and stop <= n:
         return range(start, stop)
@@ -147,7 +148,7 @@ class Grid:
         ratio, rest = divmod(self.block, self.tile)
         if rest or ratio < 1 or ratio & (ratio - 1):
             raise BadPlan(
-                f"--block must be {self.tile} px times a power of two (512, 1024, 2048, 4096, ...), got {self.block}"
+                f"--block must be {self.tile} px (the TIFF tile) times a power of two, got {self.block}"
             )
         if self.stride < 1 or self.core < 1 or self.core % self.stride:
             raise BadPlan(f"--tile must be a multiple of the network's stride {self.stride}, got {self.core}")
@@ -164,10 +165,8 @@ class Grid:
     @property
     def padded(self) -> Box:
         """The padded image, in which windows lie."""
-        least = round_up(self.minimum, self.stride)
-        return Box(
-            0, 0, max(round_up(self.height, self.stride), least), max(round_up(self.width, self.stride), least)
-        )
+        height, width = (round_up(max(n, self.minimum), self.stride) for n in (self.height, self.width))
+        return Box(0, 0, height, width)
 
     @property
     def window(self) -> tuple[int, int]:
@@ -216,7 +215,7 @@ class Grid:
         return list(box.cells(self.core))
 
     def window_box(self, core: Box) -> Box:
-        """The window of the core that holds ``core``: grown by the halo, then moved inside the padded image."""
+        """The window of the core that holds ``core``: grown by the halo, moved inside the padded image."""
         (h, w), padded = self.window, self.padded
         y = core.y0 // self.core * self.core - self.halo
         x = core.x0 // self.core * self.core - self.halo

@@ -7,8 +7,8 @@ from typing import Literal
 
 Validity = Literal["none", "alpha", "mask", "nodata"]
 
-#: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint, ModelTransformation,
-#: GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
+#: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint,
+#: ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 
 

@@ -1,7 +1,8 @@
 """Mergeable statistics: count, mean and central second moment, in float64.
 
-Merging follows Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
-equation 2.1, in its weighted form; the covariance is the same formula with an outer product.
+Merging follows Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+variances" (1979), equation 2.1, in its weighted form; the covariance is the same formula with an outer
+product.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: ArrayLike, weights: ArrayLike | None = None, *, full: bool = False) -> Moments:
-        """Statistics of ``features`` (C, N), any real dtype, each column weighing ``weights`` (N,), default 1."""
+        """Statistics of ``features`` (C, N), any real dtype, columns weighing ``weights`` (N,), default 1."""
         x = np.asarray(features, np.float64)
         channels, count = x.shape
         w = np.ones(count) if weights is None else np.asarray(weights, np.float64)

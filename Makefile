@@ -1,0 +1,66 @@
+# make setup      .venv with the package (as a built wheel) and everything tests and linters need
+# make demo       a made-up 67 megapixel scene, stylised; prints which files to look at
+# make test       the quick tests, against the installed wheel
+# make test-slow  every test
+# make lint       ruff and mypy
+# make bench      the tables of benchmarks/README.md
+#
+# Knobs: PYTHON=python3.12  JOBS=4 (pytest processes)  PYTEST='-k geometry'
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := setup
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
+JOBS ?= 2
+PYTEST ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+# Folders count too: their time tells that a file went away.
+SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject.toml LICENSE $(wildcard README.md)
+
+# Neither the current folder nor a script's folder goes onto sys.path, in the tests' child processes too:
+# `import urst_tiles` finds the wheel or nothing.
+export PYTHONSAFEPATH := 1
+
+.PHONY: setup demo test test-slow lint bench clean
+
+setup: $(VENV)/.wheel
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "setup: no Python 3.11 or newer found; install one (apt install python3 python3-venv) or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "setup: $(PYTHON) cannot make a virtual environment (no ensurepip); install it: apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.wheel: $(VENV)/.made $(SOURCES) constraints.txt
+	@echo "setup: building the wheel and installing it into $(VENV)"
+	@rm -rf $(VENV)/wheel
+	@$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel -c constraints.txt .
+	@$(PIP) install -c constraints.txt "$$(echo $(VENV)/wheel/*.whl)[test,dev]"
+	@$(PIP) install --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	@touch $@
+
+demo: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh
+
+test: setup
+	@$(BIN)/pytest -n $(JOBS) -m "not slow" $(PYTEST)
+
+test-slow: setup
+	@$(BIN)/pytest -o faulthandler_timeout=3600 $(PYTEST)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
