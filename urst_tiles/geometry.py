@@ -88,6 +88,8 @@ class Box:
 
     def cells(self, size: int) -> Iterator[Box]:
         """The cells of a square lattice (origin 0, 0) that meet this box, clipped to it, row by row."""
+        if not self.area:
+            return
         for y in range(self.y0 // size * size, self.y1, size):
             for x in range(self.x0 // size * size, self.x1, size):
                 yield Box(y, x, y + size, x + size).clip(self)

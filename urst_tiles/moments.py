@@ -67,9 +67,9 @@ class Moments:
         return len(self.mean)
 
     def variance(self, ddof: int = 0) -> Float:
-        """float64, (C,): variance with ``n - ddof`` in the denominator (at least a tiny positive number)."""
+        """float64, (C,): variance with ``n - ddof`` in the denominator; 0 where there is nothing."""
         diagonal = np.diagonal(self.m2) if self.m2.ndim == 2 else self.m2
-        return diagonal / max(self.n - ddof, np.finfo(np.float64).tiny)
+        return diagonal / self._denominator(ddof)
 
     def std(self, eps: float = 0.0, ddof: int = 0) -> Float:
         """float64, (C,): sqrt(variance + eps)."""
@@ -79,4 +79,8 @@ class Moments:
         """float64, (C, C); raises ValueError where only variances were gathered."""
         if self.m2.ndim != 2:
             raise ValueError("these moments hold variances only; gather them with full=True")
-        return self.m2 / max(self.n - ddof, np.finfo(np.float64).tiny)
+        return self.m2 / self._denominator(ddof)
+
+    def _denominator(self, ddof: int) -> float:
+        """``n - ddof``, but at least half of n: a few partly valid vectors (n near ddof) must not blow up."""
+        return max(self.n - ddof, self.n / 2) or 1.0

@@ -1,0 +1,124 @@
+"""Imports go down only (the floors of the house), and every room imports only what it may."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import urst_tiles
+
+PACKAGE = Path(urst_tiles.__file__).parent
+
+IO = {"numpy", "pyvips", "zarr", "numcodecs", "tifffile", "imagecodecs"}
+TORCH = {"numpy", "torch", "safetensors"}
+EVERYTHING = IO | TORCH | {"dask", "distributed", "psutil"}
+
+#: Floor -> its rooms, each with what it may import besides the standard library. Lower floors first.
+FLOORS: dict[str, dict[str, set[str]]] = {
+    "ground": {
+        "errors": set(),
+        "geometry": set(),
+        "options": set(),
+        "plan": set(),
+        "files": set(),
+        "progress": set(),
+        "metadata": set(),
+        "moments": {"numpy"},
+        "blend": {"numpy"},
+    },
+    "job": {"job": set()},
+    "I/O wing": {"source": IO, "reader": IO, "parts": IO, "pyramid": IO},
+    "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH},
+    "kernel": {"kernel": {"numpy", "torch"}},
+    "execution": {"recipe": EVERYTHING, "execute": EVERYTHING, "measure": EVERYTHING},
+    "api": {"api": EVERYTHING},
+    "roof": {"cli": EVERYTHING, "viewer": EVERYTHING, "__init__": set(), "__main__": set()},
+}
+
+#: Each floor stands on these.
+BELOW: dict[str, tuple[str, ...]] = {
+    "ground": (),
+    "job": ("ground",),
+    "I/O wing": ("ground", "job"),
+    "torch wing": ("ground", "job"),
+    "kernel": ("ground", "torch wing"),
+    "execution": ("ground", "job", "I/O wing", "torch wing", "kernel"),
+    "api": ("ground", "job", "I/O wing", "torch wing", "kernel", "execution"),
+    "roof": ("ground", "job", "I/O wing", "torch wing", "kernel", "execution", "api"),
+}
+
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+ALLOWED = {room: allowed for rooms in FLOORS.values() for room, allowed in rooms.items()}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def imports(module: Path) -> tuple[str, ...]:
+    """Dotted names of everything a module imports, inside functions too."""
+    return tuple(_imports(ast.parse(module.read_text()), module))
+
+
+def _imports(tree: ast.AST, module: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.name} imports relatively; write urst_tiles. in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(module: Path) -> set[str]:
+    names = {name.split(".")[1] for name in imports(module) if name.startswith("urst_tiles.")}
+    return {name for name in names if (PACKAGE / name).exists() or (PACKAGE / f"{name}.py").exists()}
+
+
+def packages_imported(module: Path) -> set[str]:
+    tops = {name.split(".")[0] for name in imports(module)}
+    return tops - set(sys.stdlib_module_names) - {"urst_tiles"}
+
+
+ids = [str(module.relative_to(PACKAGE)) for module in MODULES]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=ids)
+def test_every_room_has_a_floor(module: Path) -> None:
+    assert room_of(module) in FLOOR_OF, "a new room: decide in this test which floor it is on"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=ids)
+def test_imports_go_down_only(module: Path) -> None:
+    floor = FLOOR_OF[room_of(module)]
+    wrong = {room for room in rooms_imported(module) if FLOOR_OF[room] not in (floor, *BELOW[floor])}
+    assert not wrong, f"{floor} must not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=ids)
+def test_a_room_imports_only_what_it_may(module: Path) -> None:
+    wrong = packages_imported(module) - ALLOWED[room_of(module)]
+    assert not wrong, f"{room_of(module)} must not import {sorted(wrong)}"
+
+
+def test_rooms_of_one_floor_do_not_import_in_circles() -> None:
+    edges = {
+        room: {other for module in MODULES if room_of(module) == room for other in rooms_imported(module)}
+        - {room}
+        for room in FLOOR_OF
+    }
+    resting: set[str] = set()
+    while settled := {room for room, others in edges.items() if others <= resting} - resting:
+        resting |= settled
+    assert resting == set(edges), f"a circle among {sorted(set(edges) - resting)}"
+
+
+def test_the_package_never_imports_its_garden() -> None:
+    garden = {"pipelines", "benchmarks", "tests"}
+    assert not {name for module in MODULES for name in imports(module) if name.split(".")[0] in garden}
