@@ -32,10 +32,10 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "blend": {"numpy"},
     },
     "job": {"job": set()},
-    "I/O wing": {"source": IO, "reader": IO, "parts": IO, "pyramid": IO},
+    "I/O wing": {"source": IO, "reader": IO, "picture": IO, "parts": IO, "pyramid": IO},
     "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH},
     "kernel": {"kernel": {"numpy", "torch"}},
-    "execution": {"recipe": EVERYTHING, "execute": EVERYTHING, "measure": EVERYTHING},
+    "execution": dict.fromkeys(("recipe", "planning", "execute", "measure", "stylize"), EVERYTHING),
     "api": {"api": EVERYTHING},
     "roof": {"cli": EVERYTHING, "viewer": EVERYTHING, "__init__": set(), "__main__": set()},
 }
