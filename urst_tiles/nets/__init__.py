@@ -1,0 +1,168 @@
+"""Networks: a dict of families, each of which freezes to a plain local CNN."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from urst_tiles import weights as table
+from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.nets import identity, microast
+from urst_tiles.nets.base import (
+    Affine,
+    Frozen,
+    LocalNet,
+    OwnStatistics,
+    Precision,
+    Site,
+    State,
+    Style,
+    StyleImages,
+    live,
+)
+from urst_tiles.nets.base import checked_precision as checked_precision
+
+__all__ = [
+    "MODELS",
+    "Affine",
+    "Family",
+    "Frozen",
+    "LocalNet",
+    "OwnStatistics",
+    "Precision",
+    "Site",
+    "Style",
+    "best_precision",
+    "build",
+    "live",
+    "load_frozen",
+    "seeded",
+]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family gives the house.
+
+    Attributes
+    ----------
+    build : (states by file name, style images, alpha) -> Style.
+    restore : (tensors, settings) of ``Style.state`` -> Style.
+    frozen : (style, maps by site) -> the plain network.
+    seeded : (seed, width) -> states by file name with random weights that keep the signal alive.
+    check : (state, file name, path) raises BadWeights for wrong keys or shapes.
+    precisions : device type -> fastest precision that keeps the float32 picture.
+    """
+
+    name: str
+    halo: int
+    stride: int
+    minimum: int
+    build: Callable[..., Style]
+    restore: Callable[[State, Mapping[str, Any]], Style]
+    frozen: Callable[[Any, Mapping[str, Affine]], LocalNet]
+    seeded: Callable[[int, float], dict[str, State]]
+    check: Callable[[State, str, Path], None]
+    precisions: Mapping[str, Precision]
+
+
+def _check_microast(state: State, file: str, path: Path) -> None:
+    table.check_keys(state, microast.shapes()[file], path)
+
+
+MODELS: dict[str, Family] = {
+    "microast": Family(
+        microast.NAME,
+        microast.HALO,
+        microast.STRIDE,
+        microast.MINIMUM,
+        microast.build,
+        microast.restore,
+        microast.FrozenMicroAST,
+        microast.seeded,
+        _check_microast,
+        {"cpu": "float32", "cuda": "float32"},
+    ),
+    "identity": Family(
+        identity.NAME,
+        identity.HALO,
+        identity.STRIDE,
+        identity.MINIMUM,
+        identity.build,
+        identity.restore,
+        lambda style, affines: identity.IdentityNet(),
+        identity.seeded,
+        lambda state, file, path: None,
+        {"cpu": "float32", "cuda": "float32"},
+    ),
+}
+
+
+def family(model: str) -> Family:
+    """The family called ``model``; BadInput for an unknown name."""
+    if model not in MODELS:
+        raise BadInput(f"there is no model {model!r}; --model must be one of {', '.join(MODELS)}")
+    return MODELS[model]
+
+
+def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 1.0) -> Style:
+    """A style whose weights come from a folder.
+
+    Parameters
+    ----------
+    model : key of ``MODELS``.
+    weights : folder with one subfolder per model; None for URST_TILES_WEIGHTS or the user's cache.
+    styles : images (h, w, 3) float32 in 0..1 with their weights in the mixture.
+    alpha : strength, 0..1.
+
+    Raises
+    ------
+    MissingFile, BadWeights, BadInput
+    """
+    chosen = family(model)
+    states = {}
+    for file, path in table.find(model, weights).items():
+        states[file] = table.load(path)
+        chosen.check(states[file], file, path)
+    return chosen.build(states, styles, alpha)
+
+
+def seeded(model: str, styles: StyleImages, alpha: float = 1.0, *, width: float = 1 / 8, seed: int = 0) -> Style:
+    """The same topology, ``width`` times as wide, with random weights that keep the signal alive: for tests."""
+    chosen = family(model)
+    return chosen.build(chosen.seeded(seed, width), styles, alpha)
+
+
+def best_precision(model: str, device: str) -> Precision:
+    """What ``--precision auto`` takes: the fastest that keeps the float32 picture."""
+    return family(model).precisions.get(str(device).split(":")[0], "float32")
+
+
+def load_frozen(path: Path) -> LocalNet:
+    """The network that ``LocalNet.save`` wrote; MissingFile or BadWeights."""
+    if not Path(path).is_file():
+        raise MissingFile(f"{path} is missing")
+    try:
+        with safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {}).get("urst_tiles", "null"))
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise BadWeights(f"{path} is no frozen network: {error}") from error
+    if not meta or meta.get("family") not in MODELS:
+        raise BadWeights(f"{path} is no frozen network of a family known here ({', '.join(MODELS)})")
+    chosen = MODELS[meta["family"]]
+    style = chosen.restore(tensors, meta["settings"])
+    if meta["own_statistics"]:
+        return OwnStatistics(style)
+    return chosen.frozen(style, {site.name: _affine(tensors, site.name) for site in style.sites})
+
+
+def _affine(tensors: Mapping[str, Tensor], name: str) -> Affine:
+    """The map of site ``name``."""
+    return Affine(tensors[f"site.{name}.scale"].numpy(), tensors[f"site.{name}.shift"].numpy())

@@ -1,0 +1,291 @@
+"""What every style family looks like from outside: sites, a style, and the plain network it freezes to.
+
+A feed-forward style method needs global statistics at a few places, its *sites*. Once they are known each site is a constant
+affine map, and the method is a local CNN described by two integers: ``halo`` (how far an output cell sees) and ``stride`` (the
+lattice on which it is translation-equivariant).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from urst_tiles.errors import BadInput, BadPlan
+from urst_tiles.geometry import Box
+from urst_tiles.moments import Moments
+
+Float = NDArray[np.float64]
+Precision = Literal["float32", "bfloat16", "float16"]
+State = dict[str, Tensor]
+
+#: (image (h, w, 3) float32 in 0..1, weight), several of them to mix.
+StyleImages = Sequence[tuple[NDArray[np.float32], float]]
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where the network looks at the whole image.
+
+    Attributes
+    ----------
+    name : unique in its family.
+    channels : C of the features there.
+    stride : pixels of the image per feature cell.
+    eps, ddof : as the original network has them (InstanceNorm2d is biased, ddof 0; AdaIN and MicroAST unbiased, ddof 1).
+    full : whether a covariance is needed instead of variances.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    eps: float
+    ddof: int
+    full: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """y = scale x + shift over channels: ``scale`` float64 (C,) or (C, C), ``shift`` float64 (C,)."""
+
+    scale: Float
+    shift: Float
+
+    @classmethod
+    def identity(cls, channels: int) -> Affine:
+        """The map that changes nothing."""
+        return cls(np.ones(channels), np.zeros(channels))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Applied to (n, C, h, w), in the type of ``x``."""
+        scale = torch.as_tensor(self.scale, dtype=x.dtype, device=x.device)
+        shift = torch.as_tensor(self.shift, dtype=x.dtype, device=x.device)[:, None, None]
+        if scale.ndim == 2:
+            return torch.einsum("dc,nchw->ndhw", scale, x) + shift
+        return x * scale[:, None, None] + shift
+
+    def blend(self, alpha: float) -> Affine:
+        """alpha times this map plus 1 - alpha times the identity."""
+        scale = alpha * self.scale
+        one = np.eye(len(self.shift)) if scale.ndim == 2 else np.ones(len(self.shift))
+        return Affine(scale + (1.0 - alpha) * one, alpha * self.shift)
+
+
+At = Callable[[Site, Tensor], Tensor]
+
+
+@runtime_checkable
+class Style(Protocol):
+    """A family with its weights and a style in it, whose statistics of the image are still open."""
+
+    name: str
+    sites: tuple[Site, ...]
+    halo: int
+    stride: int
+    minimum: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the weights, the style's features and alpha."""
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped; ``at`` is called at each site in order, its result goes on."""
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """The constant map that ``site`` becomes for these statistics."""
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Tensors and JSON-able settings from which the family's ``restore`` rebuilds this style."""
+
+
+class LocalNet(nn.Module):
+    """A plain local CNN: (n, 3, h, w) float32 in 0..1 -> same, unclamped.
+
+    ``h`` and ``w`` are multiples of ``stride`` and at least ``minimum``. Subclasses implement ``forward``.
+    """
+
+    family: str
+    halo: int
+    stride: int
+    minimum: int
+    #: Output equals input, so that whoever converts types may skip both conversions.
+    passthrough: bool = False
+    #: Whether a window may be cut in two without changing its result.
+    splittable: bool = True
+
+    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        """Run on windows ``x``; ``boxes`` are their absolute places, for what varies over the image."""
+        raise NotImplementedError
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        """Peak device bytes per window pixel beyond weights, input and output included (measured)."""
+        raise NotImplementedError
+
+    def to_precision(self, precision: Precision) -> LocalNet:
+        """The same network computing in ``precision`` where that keeps the picture; input and output stay float32."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file that ``load_frozen`` needs nothing else to restore."""
+        raise NotImplementedError
+
+
+class Frozen(LocalNet):
+    """A style's own forward with constant affine maps: the reference for every faster form of the same network."""
+
+    def __init__(self, style: Style, affines: Mapping[str, Affine]):
+        super().__init__()
+        check_affines(style, affines)
+        self.style, self.affines = style, dict(affines)
+        self.family, self.halo, self.stride, self.minimum = style.name, style.halo, style.stride, style.minimum
+        self.register_buffer("_where", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        return self.style.forward(x, lambda site, t: self.affines[site.name](t))
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        return 0.0 if not self.style.sites else 700.0
+
+    def to_precision(self, precision: Precision) -> LocalNet:
+        checked_precision(precision)
+        return self
+
+    def save(self, path: Path) -> None:
+        save_style(path, self.style, self.affines)
+
+
+class OwnStatistics(LocalNet):
+    """Every window its own statistics: the mistake that thumbnail statistics correct, kept to show the difference."""
+
+    splittable = False
+
+    def __init__(self, style: Style):
+        super().__init__()
+        self.style = style
+        self.family, self.halo, self.stride, self.minimum = style.name, style.halo, style.stride, style.minimum
+
+    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        return torch.cat([self.style.forward(one, live(self.style)) for one in x.split(1)])
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        return 900.0
+
+    def to_precision(self, precision: Precision) -> LocalNet:
+        checked_precision(precision)
+        return self
+
+    def save(self, path: Path) -> None:
+        save_style(path, self.style, None)
+
+
+def live(style: Style) -> At:
+    """An ``at`` that uses the statistics of what it is given, as the un-tiled original does (one image at a time)."""
+
+    def at(site: Site, x: Tensor) -> Tensor:
+        features = x[0].flatten(1).cpu().numpy()
+        return style.affine(site, Moments.of(features, full=site.full))(x)
+
+    return at
+
+
+def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Affine]:
+    """The constant map of every site; BadPlan where statistics are missing or of another shape."""
+    affines = {}
+    for site in style.sites:
+        if site.name not in moments:
+            raise BadPlan(f"{style.name} needs statistics at {site.name}, got {sorted(moments) or 'none'}")
+        if moments[site.name].channels != site.channels:
+            raise BadPlan(
+                f"{style.name} has {site.channels} channels at {site.name}, got statistics of {moments[site.name].channels}"
+            )
+        affines[site.name] = style.affine(site, moments[site.name])
+    return affines
+
+
+def check_affines(style: Style, affines: Mapping[str, Affine]) -> None:
+    """BadPlan unless there is exactly one map per site."""
+    if set(affines) != {site.name for site in style.sites}:
+        raise BadPlan(f"{style.name} has sites {[s.name for s in style.sites]}, got maps for {sorted(affines)}")
+
+
+def checked_precision(precision: str) -> torch.dtype:
+    """The torch type of a ``Precision``; BadPlan for any other word."""
+    if precision not in DTYPES:
+        raise BadPlan(f"--precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    return DTYPES[precision]
+
+
+def mixture(styles: StyleImages, minimum: int) -> list[tuple[Tensor, float]]:
+    """Style images as (1, 3, h, w) float32 with weights that sum to 1; BadInput for what cannot be a style."""
+    total = float(sum(weight for _, weight in styles))
+    if not styles or not total > 0 or any(weight < 0 for _, weight in styles):
+        raise BadInput(f"style weights must not be negative and sum to more than 0, got {[w for _, w in styles]}")
+    mixed = []
+    for image, weight in styles:
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise BadInput(f"a style image must be (height, width, 3), got {image.shape}")
+        if min(image.shape[:2]) < minimum:
+            raise BadInput(f"a style image must be at least {minimum} px on each side, got {image.shape[1]} x {image.shape[0]}")
+        x = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None].contiguous()
+        mixed.append((x, weight / total))
+    return mixed
+
+
+def checked_alpha(alpha: float) -> float:
+    """``alpha`` as float; BadInput outside 0..1."""
+    if not 0.0 <= alpha <= 1.0:
+        raise BadInput(f"--alpha must lie in 0..1, got {alpha}")
+    return float(alpha)
+
+
+def digest(state: State, settings: Mapping[str, Any]) -> str:
+    """Hex sha256 over names, shapes and bytes of the tensors, and the settings."""
+    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(state):
+        values = state[name].detach().cpu().contiguous()
+        sha.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        sha.update(values.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def save_style(path: Path, style: Style, affines: Mapping[str, Affine] | None) -> None:
+    """One safetensors file: the style's state, and each site's map where they are known."""
+    state, settings = style.state()
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
+    for name, affine in (affines or {}).items():
+        tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
+        tensors[f"site.{name}.shift"] = torch.from_numpy(np.array(affine.shift, np.float64))
+    meta = {"family": style.name, "settings": settings, "own_statistics": affines is None}
+    tensors.setdefault("format", torch.ones((), dtype=torch.int64))
+    save_file(tensors, path, metadata={"urst_tiles": json.dumps(meta, sort_keys=True)})
+
+
+def describe(site: Site) -> dict[str, Any]:
+    """A site as JSON."""
+    return asdict(site)
+
+
+def clone(net: LocalNet) -> LocalNet:
+    """A shallow copy whose buffers can be replaced without touching the original."""
+    twin = copy.copy(net)
+    twin._buffers = dict(net._buffers)
+    return twin

@@ -1,0 +1,92 @@
+"""Identity: a network that returns its input. No sites, no weights, no reach.
+
+For what surrounds a network: reading, cutting, encoding and assembling are measured and tested with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from urst_tiles.geometry import Box
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    Precision,
+    Site,
+    State,
+    StyleImages,
+    checked_precision,
+    digest,
+    save_style,
+)
+
+NAME, HALO, STRIDE, MINIMUM = "identity", 0, 1, 1
+
+
+class IdentityStyle:
+    """A style that does nothing."""
+
+    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    sites: tuple[Site, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest; always the same."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """``x`` itself."""
+        return x
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """Never asked for: there are no sites."""
+        raise KeyError(site.name)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The network that returns its input."""
+        return IdentityNet()
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Nothing."""
+        return {}, {"alpha": 1.0}
+
+
+class IdentityNet(LocalNet):
+    """Returns its input."""
+
+    family, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    passthrough = True
+
+    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        return x
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        return 24.0
+
+    def to_precision(self, precision: Precision) -> LocalNet:
+        checked_precision(precision)
+        return self
+
+    def save(self, path: Path) -> None:
+        save_style(path, IdentityStyle(), {})
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> IdentityStyle:
+    """The one identity style, whatever is given."""
+    return IdentityStyle()
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> IdentityStyle:
+    """The one identity style."""
+    return IdentityStyle()
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """No weights."""
+    return {}

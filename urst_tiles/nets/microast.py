@@ -1,0 +1,224 @@
+"""MicroAST: arbitrary style transfer with 472 thousand weights and 27.8 kMAC per pixel.
+
+A content encoder and a style encoder of the same form, a modulator that turns style features into one weight and one bias per
+channel, and a decoder whose two residual blocks are steered by both: the content features take over the style's mean and
+standard deviation (AdaIN), and every convolution y = conv(x) becomes y = w conv(x) + b x.
+
+References
+----------
+1. Z. Wang et al., "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer", AAAI 2023.
+2. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization", ICCV 2017.
+3. Weights: github.com/EndyWon/MicroAST at 5a6c9050 (MIT), four files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    mixture,
+)
+from urst_tiles.nets.microast_frozen import FrozenMicroAST
+
+#: The probe finds a reach of 51 pixels (tests/torch/test_probe.py).
+NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8
+EPS, DDOF = 1e-5, 1
+#: file of the original repository -> what its keys are called here
+FILES = {
+    "content_encoder_iter_160000.pth.tar": "content",
+    "style_encoder_iter_160000.pth.tar": "style",
+    "modulator_iter_160000.pth.tar": "modulator",
+    "decoder_iter_160000.pth.tar": "decoder",
+}
+#: The parts of a mixed style: mean and deviation for AdaIN, weight and bias for the filters, at encoder outputs 1 and 2.
+FEATURES = ("mean", "std", "weight", "bias")
+
+
+def conv(x: Tensor, state: State, name: str, stride: int = 1, groups: int = 1) -> Tensor:
+    """Convolution ``name`` with reflection padding; odd kernels keep the size (divided by ``stride``)."""
+    weight, bias = state[f"{name}.conv_layer.weight"], state[f"{name}.conv_layer.bias"]
+    pad = weight.shape[2] // 2
+    if pad:
+        x = F.pad(x, (pad, pad, pad, pad), mode="reflect")
+    return F.conv2d(x, weight.to(x), bias.to(x), stride=stride, groups=groups)
+
+
+def groups_of(state: State, name: str, channels: int) -> int:
+    """How many groups convolution ``name`` has over an input of ``channels``."""
+    return channels // state[f"{name}.conv_layer.weight"].shape[1]
+
+
+def residual(x: Tensor, state: State, name: str) -> Tensor:
+    """x + conv(relu(conv(x)))."""
+    return x + conv(F.relu(conv(x, state, f"{name}.conv1")), state, f"{name}.conv2")
+
+
+def modulated(x: Tensor, state: State, name: str, weight: Tensor, bias: Tensor) -> Tensor:
+    """The residual block with y = w conv(x) + b x at both convolutions [1, section 3.2]."""
+    w, b = weight.to(x)[:, None, None], bias.to(x)[:, None, None]
+    h = F.relu(w * conv(x, state, f"{name}.conv1") + b * x)
+    return x + w * conv(h, state, f"{name}.conv2") + b * h
+
+
+def encode(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
+    """(n, 3, h, w) -> outputs 1 and 2, each (n, 64, h/4, w/4)."""
+    x = F.relu(conv(x, state, f"{name}.enc1.0"))  # 16, h, w
+    x = F.relu(conv(x, state, f"{name}.enc1.2", 2, groups_of(state, f"{name}.enc1.2", x.shape[1])))  # 32, h/2, w/2
+    x = F.relu(conv(x, state, f"{name}.enc1.4"))  # 32, h/2, w/2
+    x = F.relu(conv(x, state, f"{name}.enc1.6", 2, groups_of(state, f"{name}.enc1.6", x.shape[1])))  # 64, h/4, w/4
+    x = F.relu(conv(x, state, f"{name}.enc1.8"))  # 64, h/4, w/4
+    first = residual(x, state, f"{name}.enc1.10")  # 64, h/4, w/4
+    return first, residual(first, state, f"{name}.enc2.0")  # 64, h/4, w/4
+
+
+def decode(x: Tensor, state: State) -> Tensor:
+    """(n, 64, h/4, w/4) -> (n, 3, h, w), what follows the two modulated blocks."""
+    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # 64, h/2, w/2
+    x = F.relu(conv(x, state, "decoder.dec3.1", 1, groups_of(state, "decoder.dec3.1", x.shape[1])))  # 32, h/2, w/2
+    x = F.relu(conv(x, state, "decoder.dec3.3"))  # 32, h/2, w/2
+    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # 32, h, w
+    x = F.relu(conv(x, state, "decoder.dec3.6", 1, groups_of(state, "decoder.dec3.6", x.shape[1])))  # 16, h, w
+    x = F.relu(conv(x, state, "decoder.dec3.8"))  # 16, h, w
+    return conv(x, state, "decoder.dec3.10")  # 3, h, w
+
+
+class MicroASTStyle:
+    """MicroAST with a style in it.
+
+    Parameters
+    ----------
+    weights : keys ``content.*`` and ``decoder.*`` of the original files.
+    features : "mean1", "std1", "weight1", "bias1", "mean2", ...: float64 (64,), the style at encoder outputs 1 and 2.
+    alpha : strength of AdaIN; as in the original the filter modulation stays whole.
+    """
+
+    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+
+    def __init__(self, weights: State, features: State, alpha: float = 1.0):
+        self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
+        channels = len(features["mean1"])
+        self.sites: tuple[Site, ...] = (
+            Site("content", channels, STRIDE, EPS, DDOF),
+            Site("decoder", channels, STRIDE, EPS, DDOF),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, style features and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        content, decoder = self.sites
+        f = self.features
+        x = encode(x, self.weights, "content")[1]  # 64, h/4, w/4
+        x = modulated(at(content, x), self.weights, "decoder.dec1", f["weight2"], f["bias2"])
+        x = modulated(at(decoder, x), self.weights, "decoder.dec2", f["weight1"], f["bias1"])
+        return decode(x, self.weights)
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """AdaIN [2, equation 8] with the deviation of the style over that of ``moments``, blended by alpha."""
+        which = "2" if site.name == "content" else "1"
+        mean, std = (self.features[part + which].double().cpu().numpy() for part in ("mean", "std"))
+        scale = std / moments.std(site.eps, site.ddof)
+        return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else FrozenMicroAST(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights, features and alpha."""
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {"alpha": self.alpha}
+
+
+def style_features(image: Tensor, weights: State) -> State:
+    """float64 (64,) each: what one style image (1, 3, h, w) gives the decoder."""
+    features = {}
+    for which, x in zip("12", encode(image, weights, "style"), strict=True):
+        moments = Moments.of(x[0].flatten(1).numpy())
+        features["mean" + which] = torch.from_numpy(moments.mean)
+        features["std" + which] = torch.from_numpy(moments.std(EPS, DDOF))
+        for part in ("weight", "bias"):
+            signal = conv(x, weights, f"modulator.{part}{which}.0", groups=x.shape[1])
+            features[part + which] = signal.double().mean((0, 2, 3))
+    return features
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MicroASTStyle:
+    """A style from the states of the four ``FILES``; several images are mixed by their features."""
+    weights = {f"{prefix}.{key}": t.float() for file, prefix in FILES.items() for key, t in states[file].items()}
+    mixed: State = {}
+    with torch.inference_mode():
+        for image, share in mixture(styles, MINIMUM):
+            for name, values in style_features(image, weights).items():
+                mixed[name] = mixed.get(name, torch.zeros(())) + share * values
+    kept = {key: t for key, t in weights.items() if key.startswith(("content.", "decoder."))}
+    return MicroASTStyle(kept, mixed, alpha)
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> MicroASTStyle:
+    """The inverse of ``MicroASTStyle.state``."""
+    features = {k.removeprefix("feature."): t for k, t in state.items() if k.startswith("feature.")}
+    weights = {k: t for k, t in state.items() if k.startswith(("content.", "decoder."))}
+    return MicroASTStyle(weights, features, settings["alpha"])
+
+
+def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of the four ``FILES``, ``width`` times as wide as the published network."""
+    a, b, c = (max(2, round(n * width)) for n in (16, 32, 64))
+    res = {f"{part}.conv{i}": (c, c, 3, 3) for part in ("enc1.10", "enc2.0") for i in (1, 2)}
+    encoder = {"enc1.0": (a, 3, 9, 9), "enc1.2": (b, 1, 3, 3), "enc1.4": (b, b, 1, 1), "enc1.6": (c, 1, 3, 3)}
+    encoder |= {"enc1.8": (c, c, 1, 1), **res}
+    decoder = {f"{part}.conv{i}": (c, c, 3, 3) for part in ("dec1", "dec2") for i in (1, 2)}
+    decoder |= {"dec3.1": (b, c // b, 3, 3), "dec3.3": (b, b, 1, 1), "dec3.6": (a, b // a, 3, 3)}
+    decoder |= {"dec3.8": (a, a, 1, 1), "dec3.10": (3, a, 9, 9)}
+    modulator = {f"{part}{i}.0": (c, 1, 3, 3) for part in ("weight", "bias") for i in (1, 2)}
+    convs = dict(zip(FILES, (encoder, encoder, modulator, decoder), strict=True))
+    return {file: _with_bias(layers) for file, layers in convs.items()}
+
+
+def _with_bias(layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Convolution shapes -> shapes of their weights and biases by key."""
+    keys: dict[str, tuple[int, ...]] = {}
+    for name, shape in layers.items():
+        keys[f"{name}.conv_layer.weight"] = shape
+        keys[f"{name}.conv_layer.bias"] = shape[:1]
+    return keys
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """States of the four files with random weights that keep the signal alive.
+
+    He's scaling and some bias; filter modulations of order 1 (they are means, which He's scaling makes small); a last
+    convolution strong enough for an output deviation of at least 0.1.
+    """
+    random = np.random.default_rng(seed)
+    states: dict[str, State] = {}
+    for file, keys in shapes(width).items():
+        states[file] = {}
+        for key, shape in keys.items():
+            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+            if file.startswith("modulator") and len(shape) == 1:
+                scale = 1.0
+            if key == "dec3.10.conv_layer.weight":
+                scale *= 4.0
+            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    return states
