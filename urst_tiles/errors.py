@@ -18,7 +18,12 @@ Each is also the builtin a caller would catch. The message is one sentence: what
 
 
 class UrstError(Exception):
-    """Root of the tree."""
+    """Root of the tree.
+
+    ``exit_status`` is what the command line ends with: 2 before the first block, 1 when finished work is kept.
+    """
+
+    exit_status = 2
 
 
 class BadInput(UrstError, ValueError):
@@ -63,3 +68,5 @@ class JobBusy(JobError):
 
 class BlocksFailed(UrstError, RuntimeError):
     """Some blocks failed for good; the finished ones are kept for the next call."""
+
+    exit_status = 1

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from urst_tiles.errors import BadInput, JobBusy, JobDiffers
+from urst_tiles.errors import BadInput, JobBusy, JobDiffers, UrstError
 from urst_tiles.files import publish
 
 
@@ -30,6 +30,10 @@ class Job:
     Parameters
     ----------
     folder : need not exist yet; its parent must.
+
+    Attributes
+    ----------
+    running : set when the first block starts; from then on an error leaves the folder in place.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,6 +42,7 @@ class Job:
         self.moments = self.folder / "moments"
         self.net = self.folder / "net.safetensors"
         self.parts = self.folder / "parts"
+        self.running = False
 
     @classmethod
     def beside(cls, output: Path, folder: Path | None = None) -> Job:
@@ -77,10 +82,16 @@ class Job:
             handle.flush()
             try:
                 yield self
-            except BaseException:
-                if created and not self.has_work:
-                    self.remove()
+            except BaseException as error:
+                self._leave(error, created)
                 raise
+
+    def _leave(self, error: BaseException, created: bool) -> None:
+        """Before the first block nothing stays behind; later (or at the user's word) the folder is kept."""
+        if self.running and isinstance(error, UrstError):
+            error.exit_status = 1
+        elif created and isinstance(error, Exception):
+            self.remove()
 
     def _make_folder(self) -> bool:
         if self.folder.is_dir():
@@ -94,11 +105,6 @@ class Job:
         except OSError as error:
             raise BadInput(f"the job folder {self.folder} cannot be made: {error.strerror}") from None
         return True
-
-    @property
-    def has_work(self) -> bool:
-        """Whether a block was finished here."""
-        return self.parts.is_dir() and any(self.parts.glob("*.tif"))
 
     def claim(self, identity: Mapping[str, str], *, overwrite: bool = False) -> None:
         """Make this the folder of the job ``identity``; raises JobDiffers, naming what differs, where it is another's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from urst_tiles.errors import BadPlan, DoesNotFit
@@ -63,6 +63,7 @@ class Plan:
     source_dtype: str
     dtype: str
     compression: str
+    quality: int
     precision: str
     device: str
     threads: int
@@ -73,8 +74,13 @@ class Plan:
     writer_bytes: int
     spool_bytes: int
     statistics: str
+    measure_bytes: int
     passes: int
     identity: Mapping[str, str]
+
+    def identified(self, identity: Mapping[str, str]) -> Plan:
+        """The same plan with its identity."""
+        return replace(self, identity=identity)
 
     @property
     def fingerprint(self) -> str:
@@ -102,8 +108,10 @@ class Plan:
     @property
     def process_bytes(self) -> int:
         """Peak host memory of one worker process."""
-        on_host = self.window_bytes if self.device == "cpu" else 2 * self.batch * 6 * self.grid.window[0] * self.grid.window[1]
-        return BASE_BYTES + self.reader_bytes + self.in_flight * self.block_bytes + on_host
+        h, w = self.grid.window
+        on_host = self.window_bytes if self.device == "cpu" else self.batch * h * w * 12
+        running = self.in_flight * self.block_bytes + on_host
+        return BASE_BYTES + self.reader_bytes + max(running, self.measure_bytes)
 
     @property
     def peak_bytes(self) -> int:
@@ -124,7 +132,7 @@ class Plan:
         return self.spool_bytes + 2 * encoded + raw // 64
 
     @property
-    def networked_windows(self) -> int:
+    def forwards(self) -> int:
         """Forwards of one pass over the image (blending recomputes the windows that blocks share)."""
         if self.seam != "blend":
             return self.grid.window_count

@@ -1,0 +1,249 @@
+"""The main job as one sentence, and each of its six calls on its own.
+
+    open the source; measure the statistics; freeze the style; plan; run the blocks; assemble the pyramid
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles import nets
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.execute import Cluster, cluster, current_style
+from urst_tiles.job import Job
+from urst_tiles.kernel import Kernel
+from urst_tiles.measure import measure_exact, measure_thumbnail
+from urst_tiles.moments import Moments
+from urst_tiles.nets import LocalNet, Style
+from urst_tiles.options import Options
+from urst_tiles.parts import Parts
+from urst_tiles.plan import Plan
+from urst_tiles.planning import available_memory, encoding_of, make_plan
+from urst_tiles.progress import Progress, silent
+from urst_tiles.pyramid import assemble as assemble_parts
+from urst_tiles.recipe import Recipe
+from urst_tiles.source import Source, array_source, open_source
+from urst_tiles.stylize import StylizeBlock
+
+StyleArgument = str | os.PathLike[str] | Sequence[tuple[str | os.PathLike[str], float]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a finished job tells.
+
+    Attributes
+    ----------
+    output : the finished file.
+    plan : what was done.
+    seconds : wall time of each stage, by name.
+    blocks_run, blocks_kept : blocks of this call, and those found finished.
+    splits : how often a device out of memory was answered by a smaller batch or window.
+    """
+
+    output: Path
+    plan: Plan
+    seconds: Mapping[str, float]
+    blocks_run: int
+    blocks_kept: int
+    splits: int
+
+
+def stylize(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    style: StyleArgument,
+    options: Options | None = None,
+    *,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Report:
+    """Stylise an image file of any size into a pyramidal TIFF.
+
+    Parameters
+    ----------
+    input : any file that libvips opens.
+    output : the COG to write; it appears only when it is complete and valid.
+    style : a style image, or (style image, weight) pairs.
+    options, changes : see `Options`; ``changes`` are single options by name.
+    progress : called with (stage, done, total).
+
+    Raises
+    ------
+    UrstError : see ``errors``; a second identical call goes on where this one stopped.
+    """
+    options = Options.of(options, changes)
+    input, output = Path(input), check_output(Path(output), Path(input))
+    source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    recipe = recipe_of(style, options)
+    job = Job.beside(output, options.job_dir)
+    plan = make_plan(source, recipe, options, pinned=job.identity)
+    refuse_existing(output, job, plan, options)
+    plan.validate(memory=options.memory or available_memory(), disk=free_disk(job.folder.parent))
+    with job.locked():
+        job.claim(plan.identity, overwrite=options.overwrite)
+        return _run(job, plan, source, recipe, output, options, progress)
+
+
+def plan_job(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    style: StyleArgument,
+    options: Options | None = None,
+    **changes: Any,
+) -> Plan:
+    """The plan that `stylize` would follow; runs nothing, writes nothing."""
+    options = Options.of(options, changes)
+    source = open_source(Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    job = Job.beside(check_output(Path(output), Path(input)), options.job_dir)
+    plan = make_plan(source, recipe_of(style, options), options, pinned=job.identity)
+    plan.validate(memory=options.memory or available_memory(), disk=free_disk(job.folder.parent))
+    return plan
+
+
+def _run(
+    job: Job, plan: Plan, source: Source, recipe: Recipe, output: Path, options: Options, progress: Progress
+) -> Report:
+    """The job proper, in a folder that is ours."""
+    clock = _Clock()
+    source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
+    clock.lap("prepare")
+    with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
+        moments = measure(recipe, source, plan, job, on, progress)
+        freeze(current_style(recipe), moments, plan).save(job.net)
+        clock.lap("measure")
+        receipts, kept = run_blocks(plan, source, job, on, progress)
+        clock.lap("blocks")
+    parts = parts_of(plan, source, job)
+    assemble_parts(parts, source.info, output, progress=progress)
+    clock.lap("assemble")
+    job.remove()
+    return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
+
+
+def measure(
+    recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
+) -> dict[str, Moments] | None:
+    """The moments of every site that the plan asks for; None where each window uses its own (``tile``)."""
+    if plan.statistics == "tile":
+        return None
+    if plan.statistics == "thumbnail":
+        return measure_thumbnail(current_style(recipe), source, device=plan.device, threads=plan.threads)
+    return measure_exact(
+        recipe, source, job.moments, on, device=plan.device, threads=plan.threads, progress=progress
+    )
+
+
+def freeze(style: Style, moments: Mapping[str, Moments] | None, plan: Plan) -> LocalNet:
+    """The plain local network of a style with these statistics."""
+    return style.freeze(moments)
+
+
+def run_blocks(
+    plan: Plan, source: Source, job: Job, on: Cluster, progress: Progress = silent
+) -> tuple[list[dict[str, Any]], int]:
+    """Make every missing part; returns the receipts of this call and how many parts were there already."""
+    parts = parts_of(plan, source, job)
+    job.parts.mkdir(exist_ok=True)
+    job.running = True
+    missing = parts.missing()
+    total = len(plan.grid)
+    task = StylizeBlock(plan, source, job.net, parts)
+    receipts = on.run_all(task, missing, total=total, progress=lambda done, of: progress("stylising", done, of))
+    return receipts, total - len(missing)
+
+
+def parts_of(plan: Plan, source: Source, job: Job) -> Parts:
+    """The part files of a job."""
+    return Parts(job.parts, plan.fingerprint, plan.grid, encoding_of(plan, source))
+
+
+def preview(
+    input: str | os.PathLike[str],
+    style: StyleArgument,
+    options: Options | None = None,
+    *,
+    folder: Path,
+    progress: Progress = silent,
+    **changes: Any,
+) -> NDArray[np.uint8]:
+    """The stylised thumbnail, uint8 (h, w, 3 or 4): what the whole will look like from afar, in seconds.
+
+    ``folder`` takes a spool and the thumbnail where the file needs them.
+    """
+    options = Options.of(options, changes)
+    source = open_source(Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
+    small = array_source(source.thumbnail)
+    recipe = recipe_of(style, options)
+    plan = make_plan(small, recipe, Options.of(options, {"dtype": "uint8", "compression": "deflate"}))
+    style_net = current_style(recipe)
+    net = style_net.freeze(measure_thumbnail(style_net, source, device=plan.device, threads=plan.threads))
+    kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
+    from urst_tiles.reader import Reader
+    from urst_tiles.stylize import stylize_block
+
+    return stylize_block(kernel, Reader(small), plan, plan.grid.image)
+
+
+def recipe_of(style: StyleArgument, options: Options) -> Recipe:
+    """The recipe of the style argument; every style image must be there."""
+    pairs = [(style, 1.0)] if isinstance(style, str | os.PathLike) else list(style)
+    if not pairs:
+        raise BadInput("no style given: name a style image with --style")
+    styles = tuple((Path(path), float(weight)) for path, weight in pairs)
+    for path, _ in styles:
+        if not path.is_file():
+            raise MissingFile(f"there is no style image {path}")
+    if options.model not in nets.MODELS:
+        raise BadInput(f"there is no model {options.model!r}; --model takes {', '.join(nets.MODELS)}")
+    return Recipe(options.model, options.weights, styles, options.style_size, options.alpha)
+
+
+def check_output(output: Path, input: Path) -> Path:
+    """``output`` where a file may be written; raises BadInput otherwise."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise BadInput(f"there is no folder {folder} to write {output.name} into; make it first")
+    if output.is_dir():
+        raise BadInput(f"the output {output} is a folder; name a file")
+    if output.exists() and input.exists() and output.samefile(input):
+        raise BadInput(f"input and output are the same file {input}; choose another output")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"the folder {folder} may not be written; choose another output")
+    return output
+
+
+def refuse_existing(output: Path, job: Job, plan: Plan, options: Options) -> None:
+    """An existing output is replaced only when asked to, or when a kill came between its rename and the job's end."""
+    if output.exists() and not options.overwrite and job.identity != dict(plan.identity):
+        raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")
+
+
+def free_disk(folder: Path) -> int | None:
+    """Free bytes on the folder's disk."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+class _Clock:
+    """Wall time of one stage after the other."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now

@@ -1,0 +1,304 @@
+"""The command line: ``urst-tiles stylize INPUT OUTPUT --style STYLE``; flags and choices come from `Options`.
+
+Errors are one sentence on stderr; exit status 2 before the first block (nothing is left behind), 1 after (finished work is
+kept), 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.options import Options, choices
+
+if TYPE_CHECKING:
+    from urst_tiles.plan import Plan
+
+HELP = {
+    "model": "network family: microast, adain, identity",
+    "weights": "folder with one subfolder of weights per model (default: $URST_TILES_WEIGHTS, else the user's cache)",
+    "alpha": "0 keeps the content, 1 takes the style in full",
+    "style_size": "short side the style image is resized to, px; strokes grow with it",
+    "statistics": "of the thumbnail (URST's TIN), of the full image (exact), or of each window (tile: seams, for comparison)",
+    "thumbnail": "short side of the thumbnail, px",
+    "overviews": "take the thumbnail from the file's own overviews where they are large enough",
+    "tile": "side of a window's core, px: divides --block, multiple of the network's stride (default 1024)",
+    "block": "side of a task's block, px: 512 times a power of two",
+    "halo": "context around a core, px; less than the network needs blends the seams (default: what the network needs)",
+    "seam": "how windows are joined",
+    "precision": "auto: the fastest that keeps the float32 picture",
+    "device": "auto, cpu, cuda, cuda:1, ...",
+    "threads": "torch threads of a process (default: all cores)",
+    "bands": "which bands are red, green and blue, counted from 1, e.g. 3,2,1",
+    "stretch": "how other dtypes than uint8 become colours: percentiles (2%%,98%%) or values (0,4000)",
+    "dtype": "of the output; auto: uint16 for uint16 input, else uint8",
+    "compression": "of the output's tiles",
+    "quality": "of jpeg and webp, 1 to 100",
+    "workers": "processes on this machine",
+    "scheduler": "address of a dask scheduler to run on instead",
+    "memory": "refuse a plan above this, e.g. 1.5G (default: what the machine has)",
+    "job_dir": "folder for work in progress (default: OUTPUT.job)",
+    "overwrite": "replace the output, and start the job anew",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return arguments.run(arguments) or 0
+    except UrstError as error:
+        _say(arguments, error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("urst-tiles: stopped; finished blocks are kept, the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _terminate(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _say(arguments: argparse.Namespace, error: UrstError) -> None:
+    if getattr(arguments, "json", False):
+        print(json.dumps({"event": "error", "kind": type(error).__name__, "message": str(error)}), flush=True)
+    print(f"urst-tiles: {error}", file=sys.stderr)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="urst-tiles", description="Style transfer at any resolution: gigapixel image in, pyramidal TIFF out."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, run, text in (
+        ("stylize", run_stylize, "stylise INPUT into OUTPUT, a pyramidal TIFF; the same command again goes on"),
+        ("plan", run_plan, "say what stylize would do (blocks, memory, disk), and run nothing"),
+        ("preview", run_preview, "stylise the thumbnail into a PNG, in seconds"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("input", type=Path, metavar="INPUT")
+        command.add_argument("output", type=Path, metavar="OUTPUT")
+        command.add_argument("--style", required=True, type=Path, metavar="IMAGE", help="the style image")
+        add_options(command)
+        command.set_defaults(run=run)
+    info = commands.add_parser("info", help="say what a file is, as this program reads it")
+    info.add_argument("file", type=Path, metavar="FILE")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    info.set_defaults(run=run_info)
+    validate = commands.add_parser("validate", help="check a pyramidal TIFF; exit status 1 if it is invalid")
+    validate.add_argument("file", type=Path, metavar="FILE")
+    validate.add_argument("--json", action="store_true", help="as JSON")
+    validate.set_defaults(run=run_validate)
+    _add_weights(commands)
+    return parser
+
+
+def _add_weights(commands: Any) -> None:
+    weights = commands.add_parser("weights", help="list, fetch or add the weights of a model")
+    actions = weights.add_subparsers(metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="which models there are, and where their weights lie")
+    fetch = actions.add_parser("fetch", help="download a model's weights and check their hashes")
+    add = actions.add_parser("add", help="take a model's weights from a folder of yours")
+    for action in (fetch, add):
+        action.add_argument("model", metavar="MODEL")
+    add.add_argument("folder", type=Path, metavar="FOLDER")
+    for action, run in ((listing, run_weights_list), (fetch, run_weights_fetch), (add, run_weights_add)):
+        action.add_argument("--weights", type=Path, metavar="DIR", help=HELP["weights"])
+        action.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One flag per field of `Options`, and ``--json``."""
+    closed = choices()
+    parse = {"bands": parse_bands, "memory": parse_bytes, "weights": Path, "job_dir": Path, "alpha": float}
+    words = {"model", "device", "stretch", "scheduler"} | set(closed)
+    for field in fields(Options):
+        flag, text = "--" + field.name.replace("_", "-"), HELP[field.name]
+        if isinstance(field.default, bool):
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            parser.add_argument(flag, action=action, default=field.default, help=text)
+            continue
+        kind = parse.get(field.name, str if field.name in words else int)
+        default = "" if field.default is None else f" (default {field.default})".replace("%", "%%")
+        parser.add_argument(
+            flag, type=kind, choices=closed.get(field.name), default=field.default, help=text + default,
+            metavar=None if field.name in closed else kind.__name__.removeprefix("parse_").upper(),
+        )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="progress and result as JSON lines on stdout")
+
+
+def parse_bands(text: str) -> tuple[int, ...]:
+    """``3,2,1`` as integers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 3,2,1, got {text!r}") from None
+
+
+def parse_bytes(text: str) -> int:
+    """``1.5G``, ``800M`` or a number of bytes (powers of 1024)."""
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    number = text.upper().removesuffix("IB").removesuffix("B")
+    shift = units.get(number[-1:], 0)
+    try:
+        return int(float(number[:-1] if shift else number) * (1 << shift))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a size such as 1.5G or 800M, got {text!r}") from None
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """The options that were given."""
+    return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})
+
+
+def run_stylize(arguments: argparse.Namespace) -> int:
+    """``urst-tiles stylize``."""
+    from urst_tiles.api import stylize
+    from urst_tiles.terminal import progress_for
+
+    progress = progress_for(arguments.json)
+    report = stylize(
+        arguments.input, arguments.output, arguments.style, options_of(arguments), progress=progress
+    )
+    seconds = sum(report.seconds.values())
+    grid = report.plan.grid
+    if arguments.json:
+        result = {"event": "done", "output": str(report.output), "seconds": report.seconds, "splits": report.splits}
+        print(json.dumps(result | {"blocks": report.blocks_run, "kept": report.blocks_kept}), flush=True)
+        return 0
+    print(
+        f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s"
+        f" ({grid.image.area / 1e6 / seconds:.2f} Mpx/s), {report.plan.precision} on {report.plan.device}"
+        + (f"; {report.blocks_kept} blocks were finished before" if report.blocks_kept else "")
+        + (f"; memory ran out {report.splits} times and was answered by smaller windows" if report.splits else "")
+    )
+    return 0
+
+
+def run_plan(arguments: argparse.Namespace) -> int:
+    """``urst-tiles plan``."""
+    from urst_tiles.api import plan_job
+
+    plan = plan_job(arguments.input, arguments.output, arguments.style, options_of(arguments))
+    if arguments.json:
+        print(json.dumps(asdict(plan) | {"peak_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}, default=str))
+        return 0
+    print(describe_plan(plan))
+    return 0
+
+
+def describe_plan(plan: Plan) -> str:
+    """The plan, one fact a line."""
+    from urst_tiles.plan import mib
+
+    grid = plan.grid
+    rows = {
+        "image": f"{grid.width} x {grid.height} px, {plan.source_dtype} -> {plan.dtype} {plan.compression}",
+        "blocks": f"{len(grid)} of {grid.block} px, {plan.in_flight} in flight, {plan.workers} process(es)",
+        "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px (core {grid.core}, halo {grid.halo},"
+        f" stride {grid.stride}), {plan.seam}",
+        "statistics": f"{plan.statistics}, {plan.passes} pass(es)",
+        "network": f"{plan.precision} on {plan.device}, {plan.threads} thread(s)",
+        "memory": f"at most {mib(plan.peak_bytes)}" + (f", device {mib(plan.device_bytes)}" if plan.device_bytes else ""),
+        "disk": f"about {mib(plan.disk_bytes)} while it runs",
+        "fingerprint": plan.fingerprint[:16],
+    }
+    return "\n".join(f"{name:12} {value}" for name, value in rows.items())
+
+
+def run_preview(arguments: argparse.Namespace) -> int:
+    """``urst-tiles preview``."""
+    from tempfile import TemporaryDirectory
+
+    from urst_tiles.api import check_output, preview
+    from urst_tiles.picture import write_png
+    from urst_tiles.terminal import progress_for
+
+    output = check_output(arguments.output, arguments.input)
+    if output.suffix.lower() != ".png":
+        raise BadInput(f"a preview is a PNG file; name the output {output.with_suffix('.png').name}, not {output.name}")
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        progress = progress_for(arguments.json)
+        pixels = preview(
+            arguments.input, arguments.style, options_of(arguments), folder=Path(folder), progress=progress
+        )
+    write_png(output, pixels)
+    if not arguments.json:
+        print(f"{output}: {pixels.shape[1]} x {pixels.shape[0]}")
+    return 0
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """``urst-tiles info``."""
+    from urst_tiles.source import open_source
+
+    source = open_source(arguments.file)
+    info = source.info
+    facts = {
+        "file": str(source.path),
+        "size": f"{source.shape[1]} x {source.shape[0]}",
+        "file dtype": str(source.file_dtype),
+        "read as": f"{source.channels} x {source.dtype}",
+        "access": "random" if source.random_access else "read once into the job folder",
+        "overviews": ", ".join(f"{w} x {h}" for h, w in source.overviews) or "none",
+        "validity": info.validity,
+        "nodata": info.nodata,
+        "georeferenced": bool(info.geo),
+        "microns per pixel": 1e4 / info.pixels_per_cm[1] if info.pixels_per_cm else None,
+        "colour profile": f"{len(info.icc)} bytes" if info.icc else None,
+        "fingerprint": source.fingerprint,
+    }
+    if arguments.json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{name:18} {value}" for name, value in facts.items() if value is not None))
+    return 0
+
+
+def run_validate(arguments: argparse.Namespace) -> int:
+    """``urst-tiles validate``."""
+    from urst_tiles.pyramid import validate
+
+    report = validate(arguments.file)
+    if arguments.json:
+        print(json.dumps({"file": str(arguments.file), "valid": report.valid, "problems": list(report.problems)}))
+    else:
+        print(f"{arguments.file}: " + ("valid" if report.valid else "\n  ".join(["invalid:", *report.problems])))
+    return 0 if report.valid else 1
+
+
+def run_weights_list(arguments: argparse.Namespace) -> int:
+    """``urst-tiles weights list``."""
+    from urst_tiles import weights
+
+    for row in weights.listing(arguments.weights):
+        print(row)
+    return 0
+
+
+def run_weights_fetch(arguments: argparse.Namespace) -> int:
+    """``urst-tiles weights fetch``."""
+    from urst_tiles import weights
+    from urst_tiles.terminal import progress_for
+
+    print(weights.fetch(arguments.model, arguments.weights, progress=progress_for(False)))
+    return 0
+
+
+def run_weights_add(arguments: argparse.Namespace) -> int:
+    """``urst-tiles weights add``."""
+    from urst_tiles import weights
+
+    print(weights.add(arguments.model, arguments.folder, arguments.weights))
+    return 0

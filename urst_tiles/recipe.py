@@ -1,0 +1,51 @@
+"""From names and files to a style: small enough to travel to a worker, which builds it once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles import nets
+from urst_tiles.picture import read_picture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model, its weights and its style images.
+
+    Attributes
+    ----------
+    model : a name of ``nets.MODELS``.
+    weights : folder with one subfolder per model, or None for the user's.
+    styles : (path of a style image, weight) pairs.
+    style_size : short side the style image is resized to; the size of the strokes follows it.
+    alpha : 0 keeps the content, 1 takes the style in full.
+    """
+
+    model: str
+    weights: Path | None
+    styles: tuple[tuple[Path, float], ...]
+    style_size: int = 512
+    alpha: float = 1.0
+
+    def pictures(self) -> list[tuple[NDArray[np.float32], float]]:
+        """The style images, float32 (h, w, 3) in 0..1, with their weights."""
+        return [(read_picture(path, self.style_size), weight) for path, weight in self.styles]
+
+    def build(self) -> nets.Style:
+        """Read the files and build the style."""
+        return nets.build(self.model, self.weights, self.pictures(), alpha=self.alpha)
+
+
+def picture_digest(pictures: Sequence[tuple[NDArray[np.float32], float]]) -> str:
+    """Hex digest of style images and their weights."""
+    digest = hashlib.sha256()
+    for picture, weight in pictures:
+        digest.update(f"{picture.shape} {weight!r}".encode())
+        digest.update(np.ascontiguousarray(picture))
+    return digest.hexdigest()[:16]

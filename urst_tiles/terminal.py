@@ -1,0 +1,62 @@
+"""Progress on a terminal: stage, share, rate and time left on stderr; quiet elsewhere; JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TextIO
+
+from urst_tiles.progress import Progress, silent
+
+
+def progress_for(as_json: bool) -> Progress:
+    """The callback that suits where we run."""
+    if as_json:
+        return _json_lines
+    return Line(sys.stderr) if sys.stderr.isatty() else silent
+
+
+def _json_lines(stage: str, done: int, total: int) -> None:
+    print(json.dumps({"event": "progress", "stage": stage, "done": done, "total": total}), flush=True)
+
+
+class Line:
+    """One line, rewritten in place, a new one for each stage."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stage = ""
+        self._start = self._last = 0.0
+        self._first = 0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._start, self._first = stage, now, done
+            self._stream.write("\n" if self._last else "")
+        elif now - self._last < 0.2 and done < total:
+            return
+        self._last = now
+        self._stream.write(f"\r\x1b[K{stage} {self._share(done, total)}{self._rest(now, done, total)}")
+        if done >= total:
+            self._stream.write("\n")
+            self._stage, self._last = "", 0.0
+        self._stream.flush()
+
+    @staticmethod
+    def _share(done: int, total: int) -> str:
+        return f"{done}/{total} ({100 * done // max(1, total)} %)"
+
+    def _rest(self, now: float, done: int, total: int) -> str:
+        """Rate and time left, from what this call itself did."""
+        made, seconds = done - self._first, now - self._start
+        if made <= 0 or seconds <= 0 or done >= total:
+            return f", {_clock(seconds)}"
+        left = (total - done) * seconds / made
+        return f", {made / seconds:.2f}/s, {_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
