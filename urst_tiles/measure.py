@@ -131,7 +131,7 @@ def features_at(
         if here.name == site.name:
             reached.append(x)
             raise _Reached
-        return style.affine(here, found[here.name]).apply(x)
+        return style.affine(here, found[here.name])(x)
 
     try:
         style.forward(to_tensor(pixels[None], device), at)

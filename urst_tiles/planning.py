@@ -6,9 +6,11 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 
 from urst_tiles import nets
@@ -16,8 +18,9 @@ from urst_tiles.errors import BadInput
 from urst_tiles.execute import current_style
 from urst_tiles.geometry import Grid, round_up
 from urst_tiles.measure import CORE
+from urst_tiles.moments import Moments
 from urst_tiles.nets import Style
-from urst_tiles.options import Options
+from urst_tiles.options import Compression, Options
 from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
@@ -50,7 +53,8 @@ def make_plan(
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
     seam, halo = resolve_seam(options, style)
     grid = make_grid(source, options, style, halo)
-    encoding = _encoding(source, options, grid)
+    dtype = resolve_dtype(options.dtype, source)
+    encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     plan = Plan(
         grid=grid,
@@ -58,9 +62,9 @@ def make_plan(
         seam=seam,
         source_channels=source.channels,
         source_dtype=str(source.dtype),
-        dtype=encoding.dtype,
-        compression=encoding.compression,
-        quality=encoding.quality,
+        dtype=dtype,
+        compression=options.compression,
+        quality=options.quality,
         precision=precision,
         device=device,
         threads=threads,
@@ -89,10 +93,10 @@ def resolve_device(device: str) -> str:
 
 def resolve_precision(
     wanted: str, model: str, device: str, pinned: Mapping[str, str]
-) -> Literal["float32", "bfloat16", "float16"]:
+) -> nets.Precision:
     """``auto`` is the fastest that keeps the float32 picture (or what the job chose before)."""
     chosen = wanted if wanted != "auto" else pinned.get("precision") or nets.best_precision(model, device)
-    return cast(Literal["float32", "bfloat16", "float16"], chosen)
+    return cast(nets.Precision, chosen)
 
 
 def resolve_seam(options: Options, style: Style) -> tuple[Literal["crop", "blend", "cut"], int]:
@@ -113,49 +117,55 @@ def make_grid(source: Source, options: Options, style: Style, halo: int) -> Grid
     return Grid(height, width, halo, style.stride, core, options.block, min(TILE, options.block), style.minimum)
 
 
-def footprint(style: Style, precision: str) -> Footprint:
-    """What the network needs, at ``precision``."""
-    return Footprint(style.halo, style.stride, style.minimum, style.bytes_per_pixel(precision), style.weight_bytes)
+def footprint(style: Style, precision: nets.Precision) -> Footprint:
+    """What the network needs, at ``precision``; statistics change its values, not its size."""
+    net = style.freeze(neutral_moments(style)).to_precision(precision)
+    weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
+    return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
+
+
+def neutral_moments(style: Style) -> dict[str, Moments]:
+    """Moments that make every site a harmless map."""
+    neutral = {}
+    for site in style.sites:
+        one = np.eye(site.channels) if site.full else np.ones(site.channels)
+        neutral[site.name] = Moments(2.0, np.zeros(site.channels), one)
+    return neutral
 
 
 def measure_bytes(style: Style, source: Source, options: Options) -> int:
-    """Peak of one measuring forward, float32 and unfused."""
-    if options.statistics == "tile":
+    """Peak of one measuring forward: float32 and unfused."""
+    if options.statistics == "tile" or not style.sites:
         return 0
     side = CORE + 2 * style.halo
-    h, w = source.shape
-    area = min(side, round_up(h, style.stride)) * min(side, round_up(w, style.stride))
-    return int(area * style.bytes_per_pixel("measure"))
+    area = prod(min(side, round_up(n, style.stride)) for n in source.shape)
+    return int(area * nets.MEASURE_BYTES_PER_PIXEL[style.name])
 
 
-def _encoding(source: Source, options: Options, grid: Grid) -> Encoding:
-    dtype = options.dtype
-    if dtype == "auto":
-        dtype = "uint16" if source.file_dtype == "uint16" else "uint8"
+def make_encoding(source: Source, dtype: str, compression: str, quality: int, tile: int) -> Encoding:
+    """How the output's tiles are written, and how its file tells which pixels are valid."""
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
     return Encoding(
-        compression=options.compression,
-        quality=options.quality,
-        dtype=dtype,
+        compression=cast(Compression, compression),
+        quality=quality,
+        dtype=cast(Any, dtype),
         channels=source.channels,
         validity=source.info.validity,
         nodata=nodata if source.info.validity == "nodata" else None,
-        tile=grid.tile,
+        tile=tile,
     )
 
 
 def encoding_of(plan: Plan, source: Source) -> Encoding:
     """The encoding of a plan's output."""
-    nodata = output_nodata(source.info.nodata, str(source.file_dtype), plan.dtype)
-    return Encoding(
-        compression=cast(Any, plan.compression),
-        quality=plan.quality,
-        dtype=cast(Any, plan.dtype),
-        channels=source.channels,
-        validity=source.info.validity,
-        nodata=nodata if source.info.validity == "nodata" else None,
-        tile=plan.grid.tile,
-    )
+    return make_encoding(source, plan.dtype, plan.compression, plan.quality, plan.grid.tile)
+
+
+def resolve_dtype(wanted: str, source: Source) -> str:
+    """``auto`` is uint16 for a uint16 file, else uint8."""
+    if wanted != "auto":
+        return wanted
+    return "uint16" if source.file_dtype == np.uint16 else "uint8"
 
 
 def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:

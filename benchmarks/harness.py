@@ -1,0 +1,114 @@
+"""What the benchmarks share: a table, the machine in a line, peak memory of a whole process tree, scenes to run on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+WORK = ROOT / "demo" / "bench"
+COMMAND = [str(Path(sys.executable).parent / "urst-tiles")]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command: wall seconds, peak resident bytes of its process tree, exit status, output."""
+
+    seconds: float
+    peak_bytes: int
+    status: int
+    output: str
+
+
+def measured(command: Sequence[str], *, interval: float = 0.05, **environment: str) -> Run:
+    """Run a command and watch its whole process tree; memory is the larger of the samples' and the kernel's own peak."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+    )
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
+        while process.poll() is None:
+            peak = max(peak, tree_bytes(process.pid))
+            time.sleep(interval)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    output, _ = process.communicate()
+    watcher.join()
+    return Run(time.perf_counter() - started, peak, process.returncode, output)
+
+
+def tree_bytes(pid: int) -> int:
+    """Resident bytes of a process and its descendants; for a single process its high-water mark."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+        if len(family) == 1:
+            return high_water(pid)
+        return sum(p.memory_info().rss for p in family)
+    except (psutil.NoSuchProcess, OSError):
+        return 0
+
+
+def high_water(pid: int) -> int:
+    """VmHWM of a process, bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def machine() -> str:
+    """Processor, cores, memory and versions, in a line."""
+    import torch
+
+    name = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    memory = psutil.virtual_memory().total / (1 << 30)
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, torch {torch.__version__}"
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n### {title}\n\n{machine()}\n")
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row) + " |", flush=True)
+
+
+def scene(megapixels: int, compression: str = "deflate") -> Path:
+    """A procedural scene of that size, made once."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    path = WORK / f"scene-{megapixels}-{compression}.tif"
+    if not path.exists():
+        program = ROOT / "pipelines" / "make_scene.py"
+        subprocess.run(
+            [sys.executable, str(program), str(path), "--megapixels", str(megapixels), "--compression", compression],
+            check=True,
+        )
+    return path
+
+
+def style_image() -> Path:
+    """A procedural style image, made once."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    path = WORK / "style.png"
+    if not path.exists():
+        subprocess.run([sys.executable, str(ROOT / "pipelines" / "make_style.py"), str(path)], check=True)
+    return path
