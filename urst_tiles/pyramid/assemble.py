@@ -1,0 +1,234 @@
+"""Part files become the final file: a cloud-optimised GeoTIFF whose tiles are moved, never encoded again.
+
+    BigTIFF header | GDAL's ghost header | directories, full resolution first | tiles, smallest overview first
+
+The parts tell how long every tile is, so every offset is known before the first byte is written, and the file is written from
+its beginning to its end. The levels above those that a block makes by itself come from the parts' seeds in a few small stages,
+each of which reads ``SUPER`` x ``SUPER`` seeds at a time and publishes parts of the same kind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.geometry import ceil_div
+from urst_tiles.metadata import Info
+from urst_tiles.progress import Progress, silent
+from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
+from urst_tiles.pyramid.publish import check_room, publish, writing
+from urst_tiles.pyramid.tiff import (
+    Field,
+    Level,
+    TileSizes,
+    ghost,
+    header,
+    info_fields,
+    level_of,
+    resolution_fields,
+    text,
+    tiles_of,
+)
+from urst_tiles.pyramid.validate import validate
+
+if TYPE_CHECKING:
+    from urst_tiles.parts import Parts
+
+SOFTWARE = "urst-tiles"
+
+
+def assemble(
+    parts: Parts,
+    info: Info,
+    output: Path,
+    *,
+    description: str | None = None,
+    software: str = SOFTWARE,
+    progress: Progress = silent,
+) -> None:
+    """Make the file ``output`` from all parts; it appears under its name only when it is whole and valid.
+
+    Raises
+    ------
+    BadInput : blocks are missing; names how many and the first.
+    DamagedFile : a part fails its checksum; the part is removed, so that the next run makes it anew.
+    DiskFull : no room; the parts are kept.
+    """
+    output = Path(output)
+    _require(parts)
+    stages = _make_stages(parts, progress)
+    extra = _extra_fields(parts, info, description, software)
+    layout = _lay_out(stages, info, extra)
+    with writing(output.parent):
+        check_room(output.parent, layout.file_bytes)
+    partial = output.with_name(f".{output.name}.partial")
+    with publish(output, partial) as file:
+        _write(file, layout, progress)
+        file.flush()
+        _verify(partial, layout)
+
+
+def _require(parts: Parts) -> None:
+    missing = parts.missing()
+    if missing:
+        raise BadInput(
+            f"{len(missing)} of {len(parts.grid)} blocks are missing in {parts.folder} (the first is block {missing[0]}): "
+            "run the same command again to make them"
+        )
+
+
+def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
+    """The parts, and the stages above them, made where they are missing."""
+    stages = [parts]
+    while (upper := stages[-1].upper) is not None:
+        missing = upper.missing()
+        for done, index in enumerate(missing):
+            progress("overviews", len(upper.grid) - len(missing) + done, len(upper.grid))
+            upper.write(index, stages[-1].gather(upper.grid.block_box(index)))
+        progress("overviews", len(upper.grid), len(upper.grid))
+        stages.append(upper)
+    return stages
+
+
+def _extra_fields(parts: Parts, info: Info, description: str | None, software: str) -> list[Field]:
+    fields = [*info_fields(info, parts.encoding), text(305, software)]
+    if description:
+        fields.append(text(270, description))
+    return fields
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where one level of the image lies in the parts: in those of ``stage``, there as level ``local``."""
+
+    stage: Parts
+    local: int
+    level: Level
+    start: int
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything lies in the file, levels from the largest."""
+
+    head: bytes
+    sources: list[_Source]
+    file_bytes: int
+
+    def directories(self) -> Iterator[bytes]:
+        """All directories in the order of the file."""
+        position = len(self.head)
+        for i, source in enumerate(self.sources):
+            yield from source.level.directories(position, source.start, last=i == len(self.sources) - 1)
+            position += source.level.directory_bytes
+
+
+def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _Layout:
+    """Every offset of the file, from the sizes that the parts tell."""
+    places, levels = [], []
+    for stage in stages:
+        for local, (height, width, sizes) in enumerate(_level_sizes(stage)):
+            number = len(levels)
+            fields = [*resolution_fields(info, number), *(extra if number == 0 else ())]
+            level = level_of(
+                stage.encoding, height, width, sizes, overview=number > 0, extra=fields
+            )
+            places.append((stage, local))
+            levels.append(level)
+    words = ghost(stages[0].encoding.masked)
+    head = header(16 + len(words)) + words
+    position = len(head) + sum(level.directory_bytes for level in levels)
+    starts = []
+    for level in reversed(levels):
+        starts.append(position)
+        position += level.sizes.total_bytes
+    sources = [
+        _Source(*place, level, start) for place, level, start in zip(places, levels, reversed(starts), strict=True)
+    ]
+    return _Layout(head, sources, position)
+
+
+def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:
+    """(height, width, tile sizes) of the levels that the parts of a stage hold, over the whole image."""
+    grid, tile = stage.grid, stage.grid.tile
+    first = 1 if stage.stage else 0
+    shapes = [
+        (ceil_div(grid.height, 1 << n), ceil_div(grid.width, 1 << n))
+        for n in range(first, grid.block_overviews + 1)
+    ]
+    counts = [tiles_of(h, w, tile) for h, w in shapes]
+    sizes = [TileSizes.empty(rows * columns, stage.encoding.masked) for rows, columns in counts]
+    for index in range(len(grid)):
+        footer = _footer(stage, index)
+        for local, part in enumerate(footer.levels):
+            _paste(sizes[local], counts[local], part, _corner(stage, index, local), tile)
+    return [(h, w, s) for (h, w), s in zip(shapes, sizes, strict=True)]
+
+
+def _footer(stage: Parts, index: int) -> Footer:
+    with stage.dropping(index):
+        return stage.footer(index)
+
+
+def _corner(stage: Parts, index: int, local: int) -> tuple[int, int]:
+    """Row and column of a part's first tile in a level of the image."""
+    row, column = divmod(index, stage.grid.block_columns)
+    side = stage.grid.block // stage.grid.tile >> (local + (1 if stage.stage else 0))
+    return row * side, column * side
+
+
+def _paste(into: TileSizes, counts: tuple[int, int], part: PartLevel, corner: tuple[int, int], tile: int) -> None:
+    rows, columns = tiles_of(part.height, part.width, tile)
+    where = slice(corner[0], corner[0] + rows), slice(corner[1], corner[1] + columns)
+    into.image.reshape(counts)[where] = part.sizes.image.reshape(rows, columns)
+    if into.mask is not None and part.sizes.mask is not None:
+        into.mask.reshape(counts)[where] = part.sizes.mask.reshape(rows, columns)
+
+
+def _write(file: BinaryIO, layout: _Layout, progress: Progress) -> None:
+    file.write(layout.head)
+    file.writelines(layout.directories())
+    done = 0
+    for source in reversed(layout.sources):
+        assert file.tell() == source.start
+        for cells in _cells(source):
+            file.write(cells)
+            done += len(cells)
+            progress("assembling", done, layout.file_bytes)
+    progress("assembling", layout.file_bytes, layout.file_bytes)
+
+
+def _cells(source: _Source) -> Iterator[bytes]:
+    """The tiles of a level in the order of the file: along each row of tiles, through all parts beside each other."""
+    stage, grid = source.stage, source.stage.grid
+    for block_row in range(grid.block_rows):
+        indexes = range(block_row * grid.block_columns, (block_row + 1) * grid.block_columns)
+        parts = [(index, _footer(stage, index).levels[source.local]) for index in indexes]
+        for row in range(ceil_div(parts[0][1].height, grid.tile)):
+            for index, level in parts:
+                yield _row(stage, index, level, row)
+
+
+def _row(stage: Parts, index: int, level: PartLevel, row: int) -> bytes:
+    columns = ceil_div(level.width, stage.grid.tile)
+    path = stage.path(index)
+    with stage.dropping(index):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            return read_cells(handle, path, level, row * columns, columns)
+        finally:
+            os.close(handle)
+
+
+def _verify(path: Path, layout: _Layout) -> None:
+    """A look at the finished file with a reader's eyes; its tiles were verified while they were copied."""
+    size = path.stat().st_size
+    if size != layout.file_bytes:
+        raise DamagedFile(f"{path} has {size} bytes, {layout.file_bytes} were written")
+    problems = validate(path, deep=False).problems
+    if problems:
+        raise DamagedFile(f"the assembled file is not valid: {problems[0]}")

@@ -1,0 +1,228 @@
+"""One part file: a block's share of the pyramid, finished and provable.
+
+    BigTIFF header
+    tiles          level by level from the largest, row by row, each with leader and trailer, its mask tile behind it
+    directories    so that any TIFF reader opens the block as a small pyramid
+    seed           the smallest level's pixels without loss: what the levels above this block are made from
+    footer         JSON (whose job, which block, levels, seed) and arrays (tile sizes, mask sizes, CRC-32 of each cell)
+    trailer        where the footer lies, its CRC-32, and a magic word: the file's last bytes, hence its last to be written
+
+A *cell* is a tile with its mask, leaders and trailers: the run of bytes that the assembler moves as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.errors import DamagedFile
+from urst_tiles.geometry import Box
+from urst_tiles.pyramid.encode import Encoding, encode_tile
+from urst_tiles.pyramid.pool import in_order
+from urst_tiles.pyramid.tiff import TileSizes, frame, header, level_of, tiles_of
+
+_MAGIC = b"urstpart"
+_TRAILER = struct.Struct("<QIII8s")  # footer offset, JSON bytes, array bytes, CRC-32 of both, magic
+_SEED_LEVEL = 1  # zstd level of the seed: 1.6 % of a part's pixels, not worth more time
+
+crc32 = imagecodecs.deflate_crc32
+
+
+@dataclass(frozen=True)
+class PartLevel:
+    """One level of a part: its size in pixels, where its first cell begins, its tiles' sizes and its cells' CRC-32."""
+
+    height: int
+    width: int
+    start: int
+    sizes: TileSizes
+    checksums: NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a part says about itself."""
+
+    fingerprint: str
+    index: int
+    levels: tuple[PartLevel, ...]
+    seed: dict[str, Any]
+    file_bytes: int
+    checksum: int
+
+
+def write_part(
+    file: BinaryIO,
+    levels: Iterable[NDArray],
+    encoding: Encoding,
+    pool: ThreadPoolExecutor,
+    *,
+    ahead: int,
+    fingerprint: str,
+    index: int,
+) -> None:
+    """Write a part of these levels, largest first, to ``file``; at most ``ahead`` encoded tiles wait to be written."""
+    file.write(header(0))
+    position, written = 16, []
+    for pixels in levels:
+        written.append(_write_level(file, position, pixels, encoding, pool, ahead))
+        position += written[-1].sizes.total_bytes
+    position = _write_directories(file, position, written, encoding)
+    blob, facts = _pack_seed(pixels, position)
+    file.write(blob)
+    _write_footer(file, position + len(blob), written, facts, fingerprint, index)
+
+
+def _write_level(
+    file: BinaryIO, start: int, pixels: NDArray, encoding: Encoding, pool: ThreadPoolExecutor, ahead: int
+) -> PartLevel:
+    h, w = pixels.shape[:2]
+    rows, columns = tiles_of(h, w, encoding.tile)
+    sizes = TileSizes.empty(rows * columns, encoding.masked)
+    checksums = np.zeros(rows * columns, np.uint32)
+    boxes = Box(0, 0, h, w).cells(encoding.tile)
+    encode = partial(_encode, pixels, encoding)
+    for i, (cell, image, mask, checksum) in enumerate(in_order(pool, encode, boxes, ahead)):
+        file.writelines(cell)
+        sizes.image[i], checksums[i] = image, checksum
+        if sizes.mask is not None:
+            sizes.mask[i] = mask
+    return PartLevel(h, w, start, sizes, checksums)
+
+
+def _encode(pixels: NDArray, encoding: Encoding, box: Box) -> tuple[list[bytes], int, int, int]:
+    """A cell's pieces, its tile's and its mask's size, its checksum."""
+    image, mask = encode_tile(pixels[box.slices], encoding)
+    cell = [*frame(image), *(frame(mask) if mask is not None else ())]
+    checksum = 0
+    for piece in cell:
+        checksum = crc32(piece, checksum)
+    return cell, len(image), len(mask or b""), checksum
+
+
+def _write_directories(file: BinaryIO, position: int, levels: Sequence[PartLevel], encoding: Encoding) -> int:
+    """Directories behind the tiles, then the header that points at them; returns the position behind them."""
+    padding = -position % 8
+    file.write(bytes(padding))
+    first = position = position + padding
+    for i, part in enumerate(levels):
+        level = level_of(encoding, part.height, part.width, part.sizes, overview=i > 0)
+        file.writelines(level.directories(position, part.start, last=i == len(levels) - 1))
+        position += level.directory_bytes
+    file.seek(0)
+    file.write(header(first))
+    file.seek(position)
+    return position
+
+
+def _pack_seed(pixels: NDArray, position: int) -> tuple[bytes, dict[str, Any]]:
+    blob = imagecodecs.zstd_encode(np.ascontiguousarray(pixels), level=_SEED_LEVEL)
+    facts = {
+        "offset": position,
+        "bytes": len(blob),
+        "crc32": crc32(blob),
+        "shape": list(pixels.shape),
+        "dtype": pixels.dtype.name,
+    }
+    return blob, facts
+
+
+def _write_footer(
+    file: BinaryIO, position: int, levels: Sequence[PartLevel], seed: dict[str, Any], fingerprint: str, index: int
+) -> None:
+    facts = {
+        "fingerprint": fingerprint,
+        "index": index,
+        "levels": [[level.height, level.width, level.start, level.sizes.image.size] for level in levels],
+        "masked": levels[0].sizes.mask is not None,
+        "seed": seed,
+    }
+    words = json.dumps(facts, sort_keys=True).encode()
+    columns = [column for level in levels for column in _columns(level)]
+    arrays = b"".join(column.astype("<u4").tobytes() for column in columns)
+    file.write(words + arrays)
+    file.write(_TRAILER.pack(position, len(words), len(arrays), crc32(words + arrays), _MAGIC))
+
+
+def _columns(level: PartLevel) -> list[NDArray[np.uint32]]:
+    mask = [] if level.sizes.mask is None else [level.sizes.mask]
+    return [level.sizes.image, *mask, level.checksums]
+
+
+def read_footer(path: Path) -> Footer:
+    """What the part at ``path`` says about itself.
+
+    Raises
+    ------
+    FileNotFoundError : no such part.
+    DamagedFile : it is truncated, or its footer is not what was written.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        trailer = os.pread(file.fileno(), _TRAILER.size, max(0, size - _TRAILER.size))
+        if len(trailer) < _TRAILER.size or trailer[-8:] != _MAGIC:
+            raise DamagedFile(f"{path} is no finished part")
+        offset, words, arrays, checksum, _ = _TRAILER.unpack(trailer)
+        if offset + words + arrays + _TRAILER.size != size:
+            raise DamagedFile(f"{path} has {size} bytes, its footer says otherwise")
+        content = os.pread(file.fileno(), words + arrays, offset)
+    if crc32(content) != checksum:
+        raise DamagedFile(f"the footer of {path} fails its checksum")
+    return _parse_footer(content, words, size, checksum)
+
+
+def _parse_footer(content: bytes, words: int, size: int, checksum: int) -> Footer:
+    facts = json.loads(content[:words])
+    numbers = np.frombuffer(content, "<u4", offset=words)
+    levels, at = [], 0
+    for height, width, start, tiles in facts["levels"]:
+        columns = [numbers[at + i * tiles : at + (i + 1) * tiles] for i in range(2 + facts["masked"])]
+        at += tiles * len(columns)
+        sizes = TileSizes(columns[0], columns[1] if facts["masked"] else None)
+        levels.append(PartLevel(height, width, start, sizes, columns[-1]))
+    return Footer(facts["fingerprint"], facts["index"], tuple(levels), facts["seed"], size, checksum)
+
+
+def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) -> bytes:
+    """The bytes of ``count`` cells from the ``first`` on, each one's checksum verified; ``file`` is an open descriptor.
+
+    Raises
+    ------
+    DamagedFile : naming the tile.
+    """
+    cells = level.sizes.cells
+    start = level.start + int(cells[:first].sum())
+    lengths = cells[first : first + count].tolist()
+    data = os.pread(file, sum(lengths), start)
+    view, at = memoryview(data), 0
+    for i, length in enumerate(lengths, first):
+        if crc32(view[at : at + length]) != level.checksums[i]:
+            raise DamagedFile(f"tile {i} of a {level.width} x {level.height} level of {path} fails its checksum")
+        at += length
+    return data
+
+
+def read_seed(path: Path, footer: Footer) -> NDArray:
+    """The lossless pixels of a part's smallest level, (h, w, channels).
+
+    Raises
+    ------
+    DamagedFile : when their checksum fails.
+    """
+    facts = footer.seed
+    with path.open("rb", buffering=0) as file:
+        blob = os.pread(file.fileno(), facts["bytes"], facts["offset"])
+    if crc32(blob) != facts["crc32"]:
+        raise DamagedFile(f"the smallest level of {path} fails its checksum")
+    return np.frombuffer(imagecodecs.zstd_decode(blob), facts["dtype"]).reshape(facts["shape"])

@@ -1,0 +1,83 @@
+"""Write beside, fsync, rename, fsync the folder: a final name never holds anything but a finished file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from urst_tiles.errors import BadInput, DiskFull, MissingFile
+from urst_tiles.files import sync_folder
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def attempt_name(path: Path) -> Path:
+    """A name beside ``path`` that no other attempt, on this or another machine, has."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+@contextmanager
+def publish(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write; it takes the name ``path`` when the block ends well, and is removed when it does not.
+
+    Raises
+    ------
+    DiskFull : no room left, or a quota reached; names the folder.
+    BadInput : no right to write there.
+    """
+    temporary = temporary or attempt_name(path)
+    try:
+        with writing(path.parent):
+            with temporary.open("w+b", buffering=1 << 20) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` and its parents."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_room(folder: Path, need_bytes: int) -> None:
+    """Raise DiskFull now rather than in an hour."""
+    free = shutil.disk_usage(folder).free
+    if free < need_bytes:
+        raise DiskFull(
+            f"the disk of {folder} has {free / 1e9:.2f} GB free, {need_bytes / 1e9:.2f} GB are needed: "
+            "make room and run the same command again"
+        )
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one sentence what the system says in a number."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if folder.is_dir():
+            raise
+        raise MissingFile(f"the folder {folder} does not exist: make it, or choose another place") from error
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise DiskFull(
+                f"no room left to write in {folder} ({error.strerror}): make room and run the same command again, "
+                "finished blocks are kept"
+            ) from error
+        if error.errno in _NO_RIGHTS:
+            raise BadInput(f"no right to write in {folder} ({error.strerror}): choose another place") from error
+        raise

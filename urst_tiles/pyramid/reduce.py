@@ -1,0 +1,97 @@
+"""Half the size: 2 x 2 means that know which pixels are valid.
+
+Every level has ``ceil(n / 2)`` rows and columns of the one above; where n is odd the last row or column counts twice. All
+arithmetic is exact in integers and rounds half up, so the bytes are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.geometry import ceil_div
+
+#: Bytes of input that one step works on: small enough to stay in the cache.
+_STRIP_BYTES = 1 << 20
+
+
+def binarise(pixels: NDArray) -> NDArray:
+    """RGBA, (h, w, 4): alpha above 0 becomes fully valid; the array itself where that changes nothing."""
+    alpha = pixels[..., 3]
+    top = np.iinfo(pixels.dtype).max
+    if ((alpha == 0) | (alpha == top)).all():
+        return pixels
+    out = pixels.copy()
+    out[..., 3] = np.where(alpha > 0, top, 0)
+    return out
+
+
+def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
+    """RGB or RGBA, uint8 or uint16, (h, w, 3|4) -> (ceil(h/2), ceil(w/2), 3|4): means of 2 x 2 pixels.
+
+    With a 4th channel the colour is the mean weighted by it (where all four weights are 0: the plain mean, so that nothing
+    rings there under JPEG). The 4th channel becomes its own mean, or, when ``binary``, fully valid where any of the four
+    pixels is valid: GDAL's rule for masks and nodata, by which no valid pixel is ever lost from an overview.
+    """
+    h, w, channels = pixels.shape
+    out = np.empty((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
+    rows = max(1, _STRIP_BYTES // (2 * w * channels * pixels.itemsize))
+    for y in range(0, len(out), rows):
+        strip = _even(pixels[2 * y : 2 * (y + rows)])
+        into = out[y : y + rows]
+        if channels == 3 or strip[..., 3].min() == np.iinfo(pixels.dtype).max:
+            _plain(strip, into)
+        else:
+            _weighted(strip, into, binary)
+    return out
+
+
+def levels_below(pixels: NDArray, count: int, *, binary: bool = False) -> list[NDArray]:
+    """The next ``count`` levels, largest first."""
+    levels: list[NDArray] = []
+    for _ in range(count):
+        pixels = halve(pixels, binary=binary)
+        levels.append(pixels)
+    return levels
+
+
+def _even(strip: NDArray) -> NDArray:
+    """Odd edges replicated."""
+    h, w = strip.shape[0] % 2, strip.shape[1] % 2
+    return np.pad(strip, ((0, h), (0, w), (0, 0)), mode="edge") if h or w else strip
+
+
+def _sums(strip: NDArray, dtype: type) -> NDArray:
+    """Sums of 2 x 2, channel by channel: NumPy's inner loop then runs along the row, not along three channels."""
+    tall = np.add(strip[0::2], strip[1::2], dtype=dtype)
+    out = np.empty((tall.shape[0], tall.shape[1] // 2, tall.shape[2]), dtype)
+    for c in range(tall.shape[2]):
+        np.add(tall[:, 0::2, c], tall[:, 1::2, c], out=out[:, :, c])
+    return out
+
+
+def _wide(dtype: np.dtype) -> type:
+    return np.uint16 if dtype.itemsize == 1 else np.uint32
+
+
+def _plain(strip: NDArray, into: NDArray) -> None:
+    sums = _sums(strip, _wide(strip.dtype))
+    sums += 2
+    sums >>= 2
+    into[...] = sums
+
+
+def _weighted(strip: NDArray, into: NDArray, binary: bool) -> None:
+    """Weighted by alpha. The quotients are exact: every sum stays below 2^24 in float32 (uint8), 2^53 in float64 (uint16)."""
+    _plain(strip, into)
+    real = np.float32 if strip.itemsize == 1 else np.float64
+    weights = strip[..., 3:].astype(real)
+    total = _sums(weights, real)[..., 0]
+    some = total > 0
+    half, divisor = np.floor(total / 2), np.where(some, total, 1)
+    sums = _sums(strip[..., :3] * weights, real)
+    for c in range(3):
+        mean = np.floor((sums[..., c] + half) / divisor)
+        np.copyto(into[..., c], mean.astype(into.dtype), where=some)
+    if binary:
+        into[..., 3] = np.where(some, np.iinfo(into.dtype).max, 0)
