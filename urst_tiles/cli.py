@@ -175,6 +175,7 @@ def run_stylize(arguments: argparse.Namespace) -> int:
     grid = report.plan.grid
     if arguments.json:
         result = {"event": "done", "output": str(report.output), "seconds": report.seconds, "splits": report.splits}
+        result["megapixels"] = grid.image.area / 1e6
         print(json.dumps(result | {"blocks": report.blocks_run, "kept": report.blocks_kept}), flush=True)
         return 0
     print(

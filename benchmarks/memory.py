@@ -1,0 +1,53 @@
+"""Peak memory of the whole process tree against the plan's formula and against the size of the image.
+
+``python benchmarks/memory.py [--full]``: crops of NASA's Black Marble (or of a procedural scene where it is not there) with
+MicroAST on the CPU; ``--full`` adds all 1.07 gigapixels.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
+
+MARBLE = SHARED / "data/inputs/geotiff/nasa_black_marble_2012_z7_32768_bigtiff_jpeg_3857.tif"
+
+
+def crop(side: int) -> Path:
+    """The middle of Black Marble, tiled JPEG as the whole is."""
+    import pyvips
+
+    path = WORK / f"marble-{side}.tif"
+    WORK.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        image = pyvips.Image.new_from_file(str(MARBLE))
+        start = (image.width - side) // 2
+        part = image.crop(start, start // 2, side, side)
+        part.tiffsave(str(path), tile=True, tile_width=512, tile_height=512, compression="jpeg", Q=70)
+    return path
+
+
+def run(source: Path) -> tuple[object, ...]:
+    """One row: what was planned and what was used."""
+    output = WORK / f"out-{source.stem[:24]}.tif"
+    arguments = [str(source), str(output), "--style", str(style_image()), "--model", "microast", "--json"]
+    arguments += ["--weights", str(SHARED / "weights"), "--overwrite"]
+    planned = json.loads(measured([*COMMAND, "plan", *arguments]).output.splitlines()[-1])["peak_bytes"]
+    used = measured([*COMMAND, "stylize", *arguments])
+    if used.status:
+        raise SystemExit(used.output)
+    done = json.loads(used.output.splitlines()[-1])
+    return (
+        source.stem[:24], done["megapixels"], planned >> 20, used.peak_bytes >> 20, used.peak_bytes / planned,
+        used.seconds, done["megapixels"] / used.seconds, output.stat().st_size >> 20,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sources = [crop(side) for side in (4096, 8192)] if MARBLE.exists() else [scene(67), scene(256)]
+    if "--full" in sys.argv:
+        sources.append(MARBLE)
+    header = ("image", "megapixels", "planned MiB", "peak MiB", "used of plan (0.6 to 1)", "seconds", "Mpx/s", "output MiB")
+    table("Peak memory, MicroAST on the CPU", header, [run(source) for source in sources])

@@ -1,0 +1,23 @@
+"""Run every benchmark, or those named: ``python benchmarks/run.py [exactness precision memory ...]``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NAMES = ("exactness", "precision", "seams", "startup", "overhead", "identity", "throughput", "memory", "gpu")
+
+
+def main() -> int:
+    """Exit status 1 if any of them failed; the others run all the same."""
+    chosen = sys.argv[1:] or NAMES
+    failed = [name for name in chosen if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""How visible the windows' borders are: cropping with the full halo, blending with a small one, a hard cut, own statistics.
+
+Seam metric: the largest |tiled - whole| within 8 px of a window line, and the same elsewhere, in levels of 255.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from harness import SHARED, style_image, table
+from nets_here import frozen, photo, style
+
+from urst_tiles.geometry import Grid
+from urst_tiles.kernel import Kernel
+from urst_tiles.nets import LocalNet
+from urst_tiles.options import Options
+from urst_tiles.plan import Plan
+from urst_tiles.planning import make_plan
+from urst_tiles.reader import Reader
+from urst_tiles.recipe import Recipe
+from urst_tiles.source import array_source
+from urst_tiles.stylize import stylize_block
+
+SIDE, CORE, NEAR = 1024, 256, 8
+
+
+def lines(side: int, core: int) -> np.ndarray:
+    """bool (side,): within NEAR px of a window line."""
+    at = np.arange(side)
+    distance = np.minimum(at % core, core - at % core)
+    return (distance < NEAR) & (at >= NEAR) & (at < side - NEAR)
+
+
+def metric(tiled: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:
+    """Largest difference near the lines, elsewhere, and the mean near the lines."""
+    error = np.abs(tiled.astype(float) - whole).max(axis=-1)
+    near = lines(SIDE, CORE)[:, None] | lines(SIDE, CORE)
+    return float(error[near].max()), float(error[~near].max()), float(error[near].mean())
+
+
+def picture(net: LocalNet, reader: Reader, plan: Plan, **grid: int) -> np.ndarray:
+    """The image made with another grid, by blocks of the plan's size."""
+    plan = replace(plan, grid=replace(plan.grid, **grid))
+    return stylize_block(Kernel(net), reader, plan, plan.grid.image)
+
+
+if __name__ == "__main__":
+    image = photo("brighton_DJI_0018.JPG", SIDE, SIDE, (600, 1500))
+    source, reader = array_source(image), Reader(array_source(image))
+    chosen = style("microast")
+    net, own = frozen(chosen, image), chosen.freeze(None)
+    recipe = Recipe("microast", SHARED / "weights", ((style_image(), 1.0),))
+    plan = make_plan(source, recipe, Options(tile=CORE, block=SIDE, precision="float32"))
+    whole = picture(net, reader, plan, core=SIDE)
+    cut = replace(plan, seam="cut")
+    blend = replace(plan, seam="blend")
+    rows = [("crop, full halo", net.halo, *metric(picture(net, reader, plan), whole))]
+    for halo in (32, 16):
+        rows.append(("blend", halo, *metric(picture(net, reader, blend, halo=halo), whole)))
+        rows.append(("hard cut", halo, *metric(picture(net, reader, cut, halo=halo), whole)))
+    rows.append(("hard cut", 0, *metric(picture(net, reader, cut, halo=0), whole)))
+    rows.append(("crop, each window its own statistics", own.halo, *metric(picture(own, reader, plan), whole)))
+    header = ("windows joined by", "halo", "largest near lines", "largest elsewhere", "mean near lines")
+    table("Seams, MicroAST, levels of 255", header, rows)
+    assert isinstance(plan.grid, Grid)

@@ -1,0 +1,107 @@
+"""Megapixels per second, read to finished TIFF, against what the machine's best forward allows.
+
+    bound = (best forward of the frozen network at the chosen precision, 1024 x 1024, Mpx/s) x core^2 / window^2
+
+``python benchmarks/throughput.py [FILE]``: a tiled TIFF of your own, default a 67 megapixel procedural scene (AdaIN: 17).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
+from nets_here import frozen, photo, style
+
+from urst_tiles import nets
+from urst_tiles.geometry import Box
+from urst_tiles.kernel import Kernel
+from urst_tiles.nets import LocalNet, Style, live
+from urst_tiles.planning import cpu_count
+
+CORE = {"microast": 1024, "adain": 1024}
+URST = "URST's own code 0.086 (2048 px), 0.10 (4096 px)"
+
+
+def forward_rate(net: LocalNet, precision: nets.Precision, side: int = 1024, tries: int = 4) -> float:
+    """Mpx/s of the fastest of some forwards, from pixels to pixels."""
+    torch.set_num_threads(cpu_count())
+    kernel, box = Kernel(net, precision=precision), Box(0, 0, side, side)
+    window = photo("brighton_DJI_0018.JPG", side, side, (600, 1500))[None]
+    seconds = []
+    for _ in range(tries):
+        started = time.perf_counter()
+        kernel.run(window, [box], [box])
+        seconds.append(time.perf_counter() - started)
+    return side * side / 1e6 / min(seconds)
+
+
+def plain_rate(chosen: Style, side: int = 2048) -> float:
+    """Mpx/s of the family's plain float32 forward on a whole image with its own statistics."""
+    torch.set_num_threads(cpu_count())
+    x = torch.from_numpy(photo("brighton_DJI_0018.JPG", side, side)).permute(2, 0, 1)[None].float() / 255
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            chosen.forward(x.contiguous(), live(chosen))
+        seconds.append(time.perf_counter() - started)
+    return side * side / 1e6 / min(seconds)
+
+
+def end_to_end(model: str, source: Path, weights: Path) -> tuple[float, float]:
+    """Mpx/s of the block stage and of everything, from the report of one run."""
+    output = WORK / f"{model}.tif"
+    command = [*COMMAND, "stylize", str(source), str(output), "--model", model, "--style", str(style_image())]
+    run = measured([*command, "--weights", str(weights), "--tile", str(CORE[model]), "--overwrite", "--json"])
+    if run.status:
+        raise SystemExit(run.output)
+    done = json.loads(run.output.splitlines()[-1])
+    megapixels = done["megapixels"]
+    output.unlink()
+    return megapixels / done["seconds"]["blocks"], megapixels / run.seconds
+
+
+def seeded_adain(folder: Path) -> Path:
+    """A weights folder with seeded AdaIN weights: full width, real cost, no real pictures."""
+    from urst_tiles import weights
+
+    files = folder / "files"
+    files.mkdir(parents=True, exist_ok=True)
+    for name, state in nets.MODELS["adain"].seeded(0, 1.0).items():
+        torch.save(state, files / name)
+    weights.add("adain", files, folder)
+    return folder
+
+
+def main() -> None:
+    """Print the table."""
+    given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    rows = []
+    for model in ("microast", "adain"):
+        chosen = style(model)
+        net = frozen(chosen, photo("brighton_DJI_0018.JPG", 512, 512, (600, 1500)))
+        precision = nets.best_precision(model, "cpu")
+        best, plain = forward_rate(net, precision), plain_rate(chosen, 2048 if model == "microast" else 1024)
+        window = CORE[model] + 2 * net.halo
+        bound = best * (CORE[model] / window) ** 2
+        weights = SHARED / "weights" if model == "microast" else seeded_adain(WORK / "weights")
+        blocks, whole = end_to_end(model, given or scene(67 if model == "microast" else 17), weights)
+        rows.append((model, precision, plain, best, bound, blocks, blocks / bound, whole, whole / plain))
+    header = (
+        "family", "precision", "plain float32 forward", "best forward", "bound", "blocks stage",
+        "of the bound (>= 0.85)", "end to end", "against plain (>= 1.5)",
+    )  # fmt: skip
+    table("Throughput, Mpx/s", header, rows)
+    print(f"\n{URST}")
+    shutil.rmtree(WORK / "weights", ignore_errors=True)
+    assert np.isfinite([row[-1] for row in rows]).all()
+
+
+if __name__ == "__main__":
+    main()
