@@ -1,15 +1,28 @@
-"""What travels beside the pixels: georeferencing, colour profile, resolution, how validity is told."""
+"""What travels beside the pixels: georeferencing, colour profile, resolution, how validity is told.
+
+This module reads text and numbers; the sources hand them over, the pyramid writes them.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
+
+from urst_tiles.errors import BadInput
 
 Validity = Literal["none", "alpha", "mask", "nodata"]
 
-#: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint,
-#: ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
+#: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint, ModelTransformation,
+#: GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+
+#: Those of them that say where pixels lie; a world file says the same.
+PLACE_TAGS = (33550, 33922, 34264)
 
 
 @dataclass(frozen=True)
@@ -42,3 +55,140 @@ class Info:
     gdal_metadata: str | None = None
     nodata: str | None = None
     validity: Validity = "none"
+
+    @property
+    def microns_per_pixel(self) -> tuple[float, float] | None:
+        """(y, x), or None when unknown."""
+        return None if self.pixels_per_cm is None else (1e4 / self.pixels_per_cm[0], 1e4 / self.pixels_per_cm[1])
+
+
+def tag_resolution(y: float, x: float, unit: int) -> tuple[float, float] | None:
+    """Pixels per cm (y, x) from TIFF's tags 283, 282 and 296 (2 inch, 3 cm; 1 has no unit, hence None)."""
+    per_cm = {2: 1 / 2.54, 3: 1.0}.get(unit)
+    if per_cm is None or not (math.isfinite(y) and math.isfinite(x) and y > 0 and x > 0):
+        return None
+    return y * per_cm, x * per_cm
+
+
+def aperio_resolution(description: str | None) -> tuple[float, float] | None:
+    """Pixels per cm (y, x) from the "MPP = 0.4990" of an Aperio image description."""
+    if not description or not description.startswith("Aperio"):
+        return None
+    match = re.search(r"\|\s*MPP\s*=\s*([0-9.]+(?:[eE][-+]?\d+)?)", description)
+    try:
+        microns = float(match.group(1)) if match else 0.0
+    except ValueError:
+        return None
+    return (1e4 / microns, 1e4 / microns) if microns > 0 else None
+
+
+def world_file_tags(text: str) -> tuple[Tag, ...]:
+    """GeoTIFF tags from the six lines A, D, B, E, C, F of a world file; empty where it is no world file.
+
+    C and F are the centre of the upper left pixel, a tiepoint is its corner (PixelIsArea).
+    """
+    try:
+        a, d, b, e, c, f = (float(word.replace(",", ".")) for word in text.split()[:6])
+    except ValueError:
+        return ()
+    if not all(map(math.isfinite, (a, d, b, e, c, f))) or a * e == b * d:
+        return ()
+    x, y = c - a / 2 - b / 2, f - d / 2 - e / 2
+    if b == 0 and d == 0 and a > 0 and e < 0:
+        return (Tag(33550, 12, 3, (a, -e, 0.0)), Tag(33922, 12, 6, (0.0, 0.0, 0.0, x, y, 0.0)))
+    matrix = (a, b, 0.0, x, d, e, 0.0, y, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    return (Tag(34264, 12, 16, matrix),)
+
+
+def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
+    """The file's own tags, and the world file's place where they name none (as GDAL, the file itself comes first)."""
+    if text is None or any(tag.code in PLACE_TAGS for tag in geo):
+        return geo
+    return tuple(sorted((*geo, *world_file_tags(text)), key=lambda tag: tag.code))
+
+
+#: Items of GDAL's metadata that speak of the old pixels' values or bands.
+_FALSE_NAMES = re.compile(
+    r"STATISTICS_|(SCALE|OFFSET|UNITTYPE|BAND|WAVELENGTH|FWHM|WAVELENGTH_UNITS|LAYER_TYPE|COLORINTERP"
+    r"|NBITS|VALUE_UNITS|OVERVIEWS_|REPRESENTATION_TYPE|RANGE)",
+    re.IGNORECASE,
+)
+_FALSE_ROLES = ("scale", "offset", "unittype", "description", "colorinterp", "statistics")
+_FALSE_DOMAINS = ("IMAGE_STRUCTURE", "RAT", "COLOR_PROFILE", "TIFF", "DERIVED_SUBDATASETS", "SUBDATASETS")
+
+
+def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
+    """GDAL's XML without what new pixels make false: everything per band, statistics, scale, offset, names of bands.
+
+    Raises
+    ------
+    BadInput : where the XML declares a document type or entities, which GDAL never does.
+    """
+    if not xml:
+        return None
+    kept = [item for item in _items(xml, name) if _stays_true(item.attributes)]
+    if not kept:
+        return None
+    lines = [
+        "  <Item" + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items()) + f">{escape(i.text)}</Item>\n"
+        for i in kept
+    ]
+    return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
+
+
+@dataclass
+class _Item:
+    attributes: dict[str, str]
+    text: str = ""
+    plain: bool = True
+
+
+def _stays_true(attributes: dict[str, str]) -> bool:
+    return not (
+        "sample" in attributes
+        or attributes.get("role", "").lower() in _FALSE_ROLES
+        or attributes.get("domain", "").upper() in _FALSE_DOMAINS
+        or _FALSE_NAMES.match(attributes.get("name", ""))
+    )
+
+
+def _items(xml: str, name: str) -> Sequence[_Item]:
+    """The plain ``<Item>`` elements; text that is no XML has none. Entities are refused, never expanded."""
+    items: list[_Item] = []
+    stack: list[str] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        stack.append(tag)
+        if stack == ["GDALMetadata", "Item"]:
+            items.append(_Item(attributes))
+        elif len(stack) > 2 and items:
+            items[-1].plain = False
+
+    def end(tag: str) -> None:
+        stack.pop()
+
+    def text(data: str) -> None:
+        if stack == ["GDALMetadata", "Item"]:
+            items[-1].text += data
+
+    def refuse(*_: object) -> None:
+        raise BadInput(
+            f"{name}: its GDAL metadata declares an XML document type or entities, which is not safe to read; "
+            "remove TIFF tag 42112 (tiffset -u 42112 FILE)"
+        )
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = text
+    try:
+        parser.Parse(xml, True)
+    except expat.ExpatError:
+        return []
+    return [item for item in items if item.plain]
+
+
+def is_rgb_profile(profile: bytes) -> bool:
+    """Whether an ICC profile describes RGB pixels (ICC.1:2022, section 7.2.6)."""
+    return len(profile) >= 128 and profile[16:20] == b"RGB " and profile[36:40] == b"acsp"

@@ -1,0 +1,12 @@
+"""Images in: any file as one lazy picture of one kind, RGB or RGBA in uint8 or uint16.
+
+>>> source = open_source("scene.tif").prepare(folder)     # doctest: +SKIP
+>>> pixels = source.read(Box(0, 0, 512, 512))             # doctest: +SKIP
+"""
+
+from urst_tiles.source.base import Source
+from urst_tiles.source.fill import Fill
+from urst_tiles.source.open import array_source, open_source
+from urst_tiles.source.pad import read_padded
+
+__all__ = ["Fill", "Source", "array_source", "open_source", "read_padded"]

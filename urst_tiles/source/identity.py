@@ -1,0 +1,70 @@
+"""What makes a file this file: its size, its directories, its byte counts, and samples of its content.
+
+Never the time of change: copies are the same source, and a file that was edited within a second is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from urst_tiles.source.directory import preader
+
+if TYPE_CHECKING:
+    from urst_tiles.source.tiff import TiffFile
+
+SAMPLES = 64
+SAMPLE_BYTES = 1 << 16
+
+
+def file_fingerprint(path: Path, sidecars: list[Path]) -> str:
+    """Hex digest of size and of 64 evenly spread samples of 64 KiB, first and last included; and of sidecars alike."""
+    digest = hashlib.sha256()
+    for each in [path, *sidecars]:
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            size = os.fstat(descriptor).st_size
+            digest.update(f"{size} ".encode())
+            pread = preader(descriptor)
+            for start in _spread(max(1, size - SAMPLE_BYTES + 1)):
+                digest.update(pread(start, SAMPLE_BYTES))
+        finally:
+            os.close(descriptor)
+    return digest.hexdigest()
+
+
+def tiff_fingerprint(file: TiffFile, sidecars: list[Path]) -> str:
+    """Hex digest of a TIFF: size, every directory's tags (tables of byte counts included), and 64 segments."""
+    digest = hashlib.sha256(f"{file.size} ".encode())
+    for directory in file.directories:
+        for code in sorted(directory.entries):
+            digest.update(f"{code} {directory.entries[code].dtype} ".encode())
+            digest.update(directory.raw(code))
+    main = file.directories[0]
+    offsets = main.array(324 if 324 in main.entries else 273).astype(np.uint64)
+    counts = main.array(325 if 325 in main.entries else 279).astype(np.uint64)
+    for i in _spread(min(offsets.size, counts.size)):
+        digest.update(file.pread(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
+    if sidecars:
+        digest.update(file_fingerprint(sidecars[0], sidecars[1:]).encode())
+    return digest.hexdigest()
+
+
+def _spread(count: int) -> list[int]:
+    """Up to 64 evenly spread indices below ``count``, first and last included."""
+    return sorted({i * (count - 1) // (SAMPLES - 1) for i in range(SAMPLES)}) if count else []
+
+
+def array_fingerprint(array: Any) -> str:
+    """Hex digest of an array's shape, dtype and 64 evenly spread patches of 64 x 64 pixels."""
+    height, width = array.shape[:2]
+    digest = hashlib.sha256(f"{array.shape} {array.dtype} ".encode())
+    rows, columns = max(1, (height + 63) // 64), max(1, (width + 63) // 64)
+    for i in _spread(rows * columns):
+        y, x = i // columns * 64, i % columns * 64
+        digest.update(np.ascontiguousarray(array[y : y + 64, x : x + 64]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""Boxes that reach beyond the bottom or right edge are continued by reflection."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.geometry import Box, reflect
+
+
+class Readable(Protocol):
+    """What ``read_padded`` needs of a source."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width)."""
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Pixels (h, w, channels) of a box inside the image."""
+
+
+def read_padded(source: Readable, box: Box) -> NDArray[Any]:
+    """Pixels (h, w, channels) of ``box`` of the padded image, continued as ``geometry.reflect`` says."""
+    height, width = source.shape
+    if Box(0, 0, height, width).contains(box):
+        return source.read(box)
+    rows, columns = reflect(box.y0, box.y1, height), reflect(box.x0, box.x1, width)
+    y0, x0 = min(rows), min(columns)
+    pixels = source.read(Box(y0, x0, max(rows) + 1, max(columns) + 1))
+    pixels = _take(pixels, rows, y0, box.y0, 0)
+    return _take(pixels, columns, x0, box.x0, 1)
+
+
+def _take(pixels: NDArray[Any], indices: Any, first: int, start: int, axis: int) -> NDArray[Any]:
+    if len(indices) == pixels.shape[axis] and first == start and indices[-1] - indices[0] == len(indices) - 1:
+        return pixels
+    return np.take(pixels, np.asarray(indices) - first, axis=axis)

@@ -1,0 +1,193 @@
+"""Files without random access are decoded once, from top to bottom, into a zarr array on disk.
+
+Two arrays in one folder, ``colour`` and ``weight``, in the file's own dtype; every chunk ends in a CRC-32C. The folder gets
+its name only when it is complete, so a name that exists is a spool that is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit
+from urst_tiles.files import sync_folder
+from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.progress import Progress, silent
+from urst_tiles.source.valid import Samples, weight_dtype
+
+#: Memory for one band of rows while spooling.
+BAND_BYTES = 32 << 20
+CHUNK_PIXELS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is spooled: (height, width) as stored, colours, dtype of colour, whether a weight comes along."""
+
+    shape: tuple[int, int]
+    colours: int
+    dtype: str
+    has_valid: bool
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one pixel, weight included."""
+        kind = np.dtype(self.dtype)
+        return self.colours * kind.itemsize + (weight_dtype(kind).itemsize if self.has_valid else 0)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a chunk and of a band: 1024, or a smaller power of two where the image is wide."""
+        rows = 1024
+        while rows > 16 and rows * self.shape[1] * self.pixel_bytes > BAND_BYTES:
+            rows //= 2
+        return rows
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """(height, width) of a chunk, about a megapixel."""
+        return self.rows, min(CHUNK_PIXELS // self.rows, max(1, self.shape[1]))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Upper bound of the spool on disk: chunks that did not compress, whole at the edges, and their checksums."""
+        (h, w), (r, c) = self.shape, self.chunk
+        chunks = ceil_div(h, r) * ceil_div(w, c)
+        return chunks * (r * c * self.pixel_bytes * 257 // 256 + 2 * 4096) + 65536
+
+
+def spool(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress = silent) -> Path:
+    """Write a spool as ``folder`` (unless it is there) and return it.
+
+    Raises
+    ------
+    DoesNotFit : not enough room on the disk, told before anything is decoded.
+    DiskFull : the room was gone while writing. Nothing stays behind.
+    DamagedFile : from decoding.
+    """
+    if folder.exists():
+        return folder
+    free = shutil.disk_usage(folder.parent).free
+    if free < what.disk_bytes:
+        raise DoesNotFit(
+            f"this file has no random access and must be unpacked to {folder.parent}, which needs up to "
+            f"{what.disk_bytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free there; make room or choose another --job-dir"
+        )
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if not _alive(left):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        _write(temporary, what, bands, progress)
+        _sync(temporary)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        sync_folder(folder.parent)
+    except OSError as error:
+        if isinstance(error, DamagedFile | DiskFull | DoesNotFit):
+            raise
+        raise DiskFull(f"{folder} cannot be written: {error.strerror or error}; make room and try again") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _alive(left: Path) -> bool:
+    """Whether the process that made a temporary folder still runs (on this host)."""
+    try:
+        os.kill(int(left.name.split(".")[-2]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress) -> None:
+    kind = np.dtype(what.dtype)
+    colour = _create(folder / "colour", (*what.shape, what.colours), (*what.chunk, what.colours), kind)
+    weight = _create(folder / "weight", what.shape, what.chunk, weight_dtype(kind)) if what.has_valid else None
+    total, done = what.shape[0] * what.shape[1], 0
+    for box, samples in bands:
+        colour[box.slices] = samples.colour
+        if weight is not None:
+            weight[box.slices] = samples.weight
+        done += box.area
+        progress("spooling", done, total)
+    if done != total:
+        raise DamagedFile(f"only {done} of {total} pixels could be read; the file is cut off")
+
+
+def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    return zarr.create_array(
+        store=str(folder),
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        serializer=BytesCodec(),
+        compressors=(ZstdCodec(level=1), Crc32cCodec()),
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def _sync(folder: Path) -> None:
+    for base, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(Path(base) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(base))
+
+
+class SpoolReader:
+    """Samples of a spool; thread-safe. A chunk that is gone or fails its checksum raises, it never reads as fill."""
+
+    levels: tuple[tuple[int, int], ...] = ()
+    alone = False
+
+    def __init__(self, folder: Path, what: Shape) -> None:
+        self.folder, self.shape, self.dtype = folder, what.shape, np.dtype(what.dtype)
+        self.colours, self.has_valid, self.cell_shape = what.colours, what.has_valid, what.chunk
+        self._colour = self._open("colour")
+        self._weight = self._open("weight") if what.has_valid else None
+
+    def _open(self, name: str) -> Any:
+        try:
+            return zarr.open_array(str(self.folder / name), mode="r")
+        except Exception as error:
+            raise DamagedFile(f"{self.folder} is not a whole spool ({error}); delete it and try again") from error
+
+    def cell(self, box: Box, level: int = 0) -> Samples:
+        """Samples of a box. Raises DamagedFile."""
+        weight = None if self._weight is None else self._read("weight", self._weight, box)
+        return Samples(self._read("colour", self._colour, box), weight)
+
+    def _read(self, name: str, array: Any, box: Box) -> NDArray[Any]:
+        for chunk in self._chunks(name, box):
+            if not chunk.exists():
+                raise DamagedFile(f"{chunk} is gone; delete {self.folder} and give the same command again")
+        try:
+            return np.asarray(array[box.slices])
+        except Exception as error:
+            raise DamagedFile(f"{self.folder / name} is damaged ({error}); delete it and try again") from error
+
+    def _chunks(self, name: str, box: Box) -> Iterator[Path]:
+        rows, columns = self.cell_shape
+        for r in range(box.y0 // rows, ceil_div(box.y1, rows)):
+            for c in range(box.x0 // columns, ceil_div(box.x1, columns)):
+                yield self.folder / name / "c" / str(r) / (f"{c}/0" if name == "colour" else str(c))

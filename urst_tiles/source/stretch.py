@@ -1,0 +1,86 @@
+"""Everything that is not uint8 is stretched to the full range of uint16.
+
+``2%,98%`` are percentiles over the valid pixels of the thumbnail, per band; plain numbers are taken as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.errors import BadInput
+
+Ranges = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One side of a stretch: a value, or a percentile of the valid pixels."""
+
+    value: float
+    percent: bool
+
+
+def parse_stretch(text: str) -> tuple[Bound, Bound]:
+    """``"2%,98%"``, ``"0,10000"`` or a mixture; raises BadInput naming what is wrong."""
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        low, high = (Bound(float(part.rstrip("%")), part.endswith("%")) for part in parts)
+    except ValueError:
+        raise BadInput(f"--stretch must be LOW,HIGH, in values or percent as in 2%,98%, got {text!r}") from None
+    for bound in (low, high):
+        if not math.isfinite(bound.value) or (bound.percent and not 0 <= bound.value <= 100):
+            raise BadInput(f"--stretch takes finite values, or percentiles from 0% to 100%, got {text!r}")
+    if low.percent == high.percent and low.value >= high.value:
+        raise BadInput(f"--stretch must rise from LOW to HIGH, got {text!r}")
+    return low, high
+
+
+def resolve(bounds: tuple[Bound, Bound], colour: NDArray[Any], weight: NDArray[Any] | None) -> Ranges:
+    """(low, high) per band from a thumbnail's colour (h, w, bands), floats, over pixels of positive weight."""
+    return tuple(_resolve_band(bounds, colour[..., b], weight) for b in range(colour.shape[-1]))
+
+
+def _resolve_band(
+    bounds: tuple[Bound, Bound], band: NDArray[Any], weight: NDArray[Any] | None
+) -> tuple[float, float]:
+    values = band[weight > 0] if weight is not None else band.ravel()
+    if not values.size:
+        values = np.zeros(1)  # nothing is valid, so nothing of it will be seen
+    low, high = (float(np.percentile(values, b.value)) if b.percent else b.value for b in bounds)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+class Stretch:
+    """Maps colour (h, w, bands) of one dtype to uint16: low -> 0, high -> 65535, beyond is clipped."""
+
+    def __init__(self, ranges: Ranges, dtype: np.dtype[Any]) -> None:
+        self.ranges, self.dtype = ranges, np.dtype(dtype)
+        self._tables: list[NDArray[np.uint16]] | None = None
+        if self.dtype.kind in "ui" and self.dtype.itemsize <= 2:
+            # Signed values index the table from its end, which is where their two's complement lies.
+            every = np.arange(1 << 8 * self.dtype.itemsize, dtype=np.uint32)
+            values = every.astype(np.dtype(f"u{self.dtype.itemsize}")).view(self.dtype)
+            self._tables = [_scale(values, low, high) for low, high in ranges]
+
+    def __call__(self, colour: NDArray[Any]) -> NDArray[np.uint16]:
+        """uint16, of the same shape."""
+        out = np.empty(colour.shape, np.uint16)
+        for b, (low, high) in enumerate(self.ranges):
+            band = colour[..., b]
+            if self._tables is not None and band.dtype == self.dtype:
+                index = np.ascontiguousarray(band).view(np.dtype(f"u{self.dtype.itemsize}"))
+                out[..., b] = self._tables[b][index]
+            else:
+                out[..., b] = _scale(band, low, high)
+        return out
+
+
+def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint16]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        part = (values.astype(np.float64) - low) * (65535.0 / (high - low))
+    return np.rint(np.clip(np.nan_to_num(part, nan=0.0, posinf=65535.0, neginf=0.0), 0.0, 65535.0)).astype(np.uint16)
