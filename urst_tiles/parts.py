@@ -1,6 +1,7 @@
 """The job folder's part files: write one, ask which are missing, read what the levels above are made from.
 
-Done means one file in its final name, with the job's fingerprint, its own index and the checksum of every encoded tile in it.
+Done means one file in its final name, with the job's fingerprint, its own index and the checksum of every
+encoded tile in it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadPlan, DamagedFile
 from urst_tiles.geometry import Box, Grid, ceil_div
+from urst_tiles.pyramid.budget import AHEAD, THREADS
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.part import Footer, read_footer, read_seed, write_part
 from urst_tiles.pyramid.publish import make_folder, publish
-from urst_tiles.pyramid.reduce import binarise, levels_below
+from urst_tiles.pyramid.reduce import levels_below
 
-#: A block of the levels above covers so many seeds by so many: 16 files read, 2048 x 2048 pixels held for tiles of 512.
+#: A block of the levels above covers so many seeds by so many: 16 files read, 2048 x 2048 pixels held for
+#: tiles of 512.
 SUPER = 4
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a part was written: its index, its length, and its footer's CRC-32, which covers all its checksums."""
+    """Proof that a part was written: its index, its length, and its footer's CRC-32 (which covers all others)."""
 
     index: int
     file_bytes: int
@@ -57,7 +60,7 @@ class Parts:
     fingerprint: str
     grid: Grid
     encoding: Encoding
-    threads: int = field(default=2, compare=False)
+    threads: int = field(default=THREADS, compare=False)
     stage: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +87,7 @@ class Parts:
                 self._levels(pixels, pool),
                 self.encoding,
                 pool,
-                ahead=2 * self.threads,
+                ahead=AHEAD * self.threads,
                 fingerprint=self.fingerprint,
                 index=index,
             )
@@ -99,10 +102,8 @@ class Parts:
             )
 
     def _levels(self, pixels: NDArray, pool: ThreadPoolExecutor) -> Iterator[NDArray]:
-        """The levels to encode, largest first; the smaller are made in the pool while the first is being encoded."""
+        """The levels to encode, largest first; the pool makes the smaller ones while it encodes the first."""
         binary = self.encoding.binary and pixels.shape[-1] == 4
-        if binary:
-            pixels = binarise(pixels)
         below = pool.submit(levels_below, pixels, self.grid.block_overviews, binary=binary)
         if self.stage == 0:
             yield pixels
@@ -137,7 +138,7 @@ class Parts:
         return footer
 
     def read_level(self, index: int, level: int) -> NDArray:
-        """The lossless pixels, (h, w, channels), of level ``grid.block_overviews`` of a block; no other is kept.
+        """The lossless pixels, (h, w, channels), of a block's level ``grid.block_overviews``; no other is kept.
 
         Raises
         ------
@@ -149,7 +150,7 @@ class Parts:
 
     @property
     def upper(self) -> Parts | None:
-        """The stage that makes the levels above these parts, or None where the image already fits one tile."""
+        """The stage that makes the levels above these parts; None where the image already fits one tile."""
         done = self.grid.block_overviews
         if done == self.grid.overviews:
             return None
@@ -161,7 +162,7 @@ class Parts:
         return Parts(folder, self.fingerprint, above, self.encoding, self.threads, self.stage + 1)
 
     def gather(self, box: Box) -> NDArray:
-        """The lossless pixels of ``box``, counted in pixels of level ``grid.block_overviews``; its corner lies on a seed."""
+        """The lossless pixels of ``box``, in coordinates of level ``grid.block_overviews``; cut along seeds."""
         out = np.empty((*box.shape, self.encoding.channels), self.encoding.dtype)
         tile = self.grid.tile
         for cell in box.cells(tile):

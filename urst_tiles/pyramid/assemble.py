@@ -2,9 +2,10 @@
 
     BigTIFF header | GDAL's ghost header | directories, full resolution first | tiles, smallest overview first
 
-The parts tell how long every tile is, so every offset is known before the first byte is written, and the file is written from
-its beginning to its end. The levels above those that a block makes by itself come from the parts' seeds in a few small stages,
-each of which reads ``SUPER`` x ``SUPER`` seeds at a time and publishes parts of the same kind.
+The parts tell how long every tile is, so every offset is known before the first byte is written, and the file
+is written from its beginning to its end. The levels above those that a block makes by itself come from the
+parts' seeds in a few small stages, each of which reads ``SUPER`` x ``SUPER`` seeds at a time and publishes
+parts of the same kind.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def _require(parts: Parts) -> None:
     missing = parts.missing()
     if missing:
         raise BadInput(
-            f"{len(missing)} of {len(parts.grid)} blocks are missing in {parts.folder} (the first is block {missing[0]}): "
-            "run the same command again to make them"
+            f"{len(missing)} of {len(parts.grid)} blocks are missing in {parts.folder}, the first is block "
+            f"{missing[0]}: run the same command again to make them"
         )
 
 
@@ -129,14 +130,13 @@ class _Layout:
 
 def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _Layout:
     """Every offset of the file, from the sizes that the parts tell."""
-    places, levels = [], []
+    places: list[tuple[Parts, int]] = []
+    levels: list[Level] = []
     for stage in stages:
         for local, (height, width, sizes) in enumerate(_level_sizes(stage)):
             number = len(levels)
             fields = [*resolution_fields(info, number), *(extra if number == 0 else ())]
-            level = level_of(
-                stage.encoding, height, width, sizes, overview=number > 0, extra=fields
-            )
+            level = level_of(stage.encoding, height, width, sizes, overview=number > 0, extra=fields)
             places.append((stage, local))
             levels.append(level)
     words = ghost(stages[0].encoding.masked)
@@ -147,7 +147,8 @@ def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _La
         starts.append(position)
         position += level.sizes.total_bytes
     sources = [
-        _Source(*place, level, start) for place, level, start in zip(places, levels, reversed(starts), strict=True)
+        _Source(*place, level, start)
+        for place, level, start in zip(places, levels, reversed(starts), strict=True)
     ]
     return _Layout(head, sources, position)
 
@@ -181,7 +182,9 @@ def _corner(stage: Parts, index: int, local: int) -> tuple[int, int]:
     return row * side, column * side
 
 
-def _paste(into: TileSizes, counts: tuple[int, int], part: PartLevel, corner: tuple[int, int], tile: int) -> None:
+def _paste(
+    into: TileSizes, counts: tuple[int, int], part: PartLevel, corner: tuple[int, int], tile: int
+) -> None:
     rows, columns = tiles_of(part.height, part.width, tile)
     where = slice(corner[0], corner[0] + rows), slice(corner[1], corner[1] + columns)
     into.image.reshape(counts)[where] = part.sizes.image.reshape(rows, columns)
@@ -203,7 +206,7 @@ def _write(file: BinaryIO, layout: _Layout, progress: Progress) -> None:
 
 
 def _cells(source: _Source) -> Iterator[bytes]:
-    """The tiles of a level in the order of the file: along each row of tiles, through all parts beside each other."""
+    """The tiles of a level in the order of the file: along each row of tiles, through all parts of that row."""
     stage, grid = source.stage, source.stage.grid
     for block_row in range(grid.block_rows):
         indexes = range(block_row * grid.block_columns, (block_row + 1) * grid.block_columns)

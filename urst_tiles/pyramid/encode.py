@@ -1,7 +1,7 @@
 """One tile of pixels becomes the bytes that lie in the file.
 
-Pixels come as RGB or RGBA; what the file says about validity (nothing, alpha, a mask, nodata) is decided here, tile by tile,
-so that overviews are always made from the RGBA that came in.
+Pixels come as RGB or RGBA; what the file says about validity (nothing, alpha, a mask, nodata) is decided
+here, tile by tile, so that overviews are always made from the RGBA that came in.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import imagecodecs
 import numpy as np
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadPlan
 from urst_tiles.metadata import Validity
 
+codecs: Any = imagecodecs  # its stubs know bytes only, arrays are taken as well
+
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 
-#: libdeflate 6 and zstd 6, per core on a photograph: 69 and 78 MB/s at 61 % of the raw size (design/output.md has the table).
+#: libdeflate 6 and zstd 6, per core on a photograph: 69 and 78 MB/s at 61 % of the raw size (design/output.md
+#: has the table).
 DEFLATE_LEVEL = 6
 ZSTD_LEVEL = 6
 
@@ -63,7 +66,8 @@ class Encoding:
             raise BadPlan(f"--dtype must be uint8 or uint16, got {self.dtype!r}")
         if self.lossy and self.dtype == "uint16":
             raise BadPlan(
-                f"{self.compression} stores 8 bits only: take --compression deflate (or lzw, zstd) for uint16, or --dtype uint8"
+                f"{self.compression} stores 8 bits only: take --compression deflate (or lzw, zstd) for uint16, "
+                "or --dtype uint8"
             )
         if self.lossy and not 1 <= self.quality <= 100:
             raise BadPlan(f"--quality must lie between 1 and 100, got {self.quality}")
@@ -83,7 +87,9 @@ class Encoding:
         if self.validity == "nodata":
             top = np.iinfo(self.dtype).max
             if self.nodata is None or not 0 <= self.nodata <= top:
-                raise BadPlan(f"nodata must be a whole number from 0 to {top} for {self.dtype}, got {self.nodata}")
+                raise BadPlan(
+                    f"nodata must be a whole number from 0 to {top} for {self.dtype}, got {self.nodata}"
+                )
 
     @property
     def lossy(self) -> bool:
@@ -138,12 +144,12 @@ def encode_mask(valid: NDArray) -> bytes:
     """bool, (tile, tile) -> one bit per pixel, most significant first, 1 = valid; deflate."""
     if valid.all() or not valid.any():
         return _constant_mask(valid.shape, bool(valid.flat[0]))
-    return imagecodecs.deflate_encode(np.packbits(valid, axis=1), level=DEFLATE_LEVEL)
+    return codecs.deflate_encode(np.packbits(valid, axis=1), level=DEFLATE_LEVEL)
 
 
 @lru_cache(maxsize=8)
 def _constant_mask(shape: tuple[int, int], value: bool) -> bytes:
-    return imagecodecs.deflate_encode(np.packbits(np.full(shape, value), axis=1), level=DEFLATE_LEVEL)
+    return codecs.deflate_encode(np.packbits(np.full(shape, value), axis=1), level=DEFLATE_LEVEL)
 
 
 def _fill_tile(pixels: NDArray, tile: int) -> NDArray:
@@ -162,7 +168,7 @@ def _dress_alpha(pixels: NDArray, encoding: Encoding) -> NDArray:
 
 
 def _dress_mask(pixels: NDArray, encoding: Encoding) -> NDArray:
-    """As alpha, but under lossy codecs the hidden colours stay: an edge to 0 would ring into the valid pixels."""
+    """As alpha, but under lossy codecs hidden colours stay: an edge to 0 would ring into the valid pixels."""
     if encoding.lossy:
         return pixels[..., :3]
     return _painted(pixels[..., :3], pixels[..., 3] == 0, 0)
@@ -195,20 +201,20 @@ def _difference(samples: NDArray) -> NDArray:
 
 
 def _deflate(samples: NDArray, encoding: Encoding) -> bytes:
-    return imagecodecs.deflate_encode(_difference(samples), level=DEFLATE_LEVEL)
+    return codecs.deflate_encode(_difference(samples), level=DEFLATE_LEVEL)
 
 
 def _lzw(samples: NDArray, encoding: Encoding) -> bytes:
-    return imagecodecs.lzw_encode(_difference(samples))
+    return codecs.lzw_encode(_difference(samples))
 
 
 def _zstd(samples: NDArray, encoding: Encoding) -> bytes:
-    return imagecodecs.zstd_encode(_difference(samples), level=ZSTD_LEVEL)
+    return codecs.zstd_encode(_difference(samples), level=ZSTD_LEVEL)
 
 
 def _jpeg(samples: NDArray, encoding: Encoding) -> bytes:
     """A whole JPEG stream with its own tables: 0.6 kB per tile, and every reader takes it."""
-    return imagecodecs.jpeg8_encode(
+    return codecs.jpeg8_encode(
         samples,
         level=encoding.quality,
         colorspace="RGB",
@@ -218,7 +224,7 @@ def _jpeg(samples: NDArray, encoding: Encoding) -> bytes:
 
 
 def _webp(samples: NDArray, encoding: Encoding) -> bytes:
-    return imagecodecs.webp_encode(samples, level=encoding.quality, method=4)
+    return codecs.webp_encode(samples, level=float(encoding.quality), lossless=False, method=4)
 
 
 _DRESS: dict[Validity, Callable[[NDArray, Encoding], NDArray]] = {

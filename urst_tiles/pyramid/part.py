@@ -1,11 +1,11 @@
 """One part file: a block's share of the pyramid, finished and provable.
 
-    BigTIFF header
-    tiles          level by level from the largest, row by row, each with leader and trailer, its mask tile behind it
-    directories    so that any TIFF reader opens the block as a small pyramid
-    seed           the smallest level's pixels without loss: what the levels above this block are made from
-    footer         JSON (whose job, which block, levels, seed) and arrays (tile sizes, mask sizes, CRC-32 of each cell)
-    trailer        where the footer lies, its CRC-32, and a magic word: the file's last bytes, hence its last to be written
+    BigTIFF header tiles          level by level from the largest, row by row, each with leader and trailer,
+    its mask tile behind it directories    so that any TIFF reader opens the block as a small pyramid seed
+    the smallest level's pixels without loss: what the levels above this block are made from footer
+    JSON (whose job, which block, levels, seed) and arrays (tile sizes, mask sizes, CRC-32 of each cell)
+    trailer        where the footer lies, its CRC-32, and a magic word: the file's last bytes, hence its last
+    to be written
 
 A *cell* is a tile with its mask, leaders and trailers: the run of bytes that the assembler moves as it is.
 """
@@ -15,20 +15,19 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
-from urst_tiles.pyramid.encode import Encoding, encode_tile
+from urst_tiles.pyramid.encode import Encoding, codecs, encode_tile
 from urst_tiles.pyramid.pool import in_order
 from urst_tiles.pyramid.tiff import TileSizes, frame, header, level_of, tiles_of
 
@@ -36,12 +35,12 @@ _MAGIC = b"urstpart"
 _TRAILER = struct.Struct("<QIII8s")  # footer offset, JSON bytes, array bytes, CRC-32 of both, magic
 _SEED_LEVEL = 1  # zstd level of the seed: 1.6 % of a part's pixels, not worth more time
 
-crc32 = imagecodecs.deflate_crc32
+crc32 = codecs.deflate_crc32
 
 
 @dataclass(frozen=True)
 class PartLevel:
-    """One level of a part: its size in pixels, where its first cell begins, its tiles' sizes and its cells' CRC-32."""
+    """One level of a part: its size in pixels, where its first cell begins, its tile sizes, its cells' CRC-32."""
 
     height: int
     width: int
@@ -72,7 +71,7 @@ def write_part(
     fingerprint: str,
     index: int,
 ) -> None:
-    """Write a part of these levels, largest first, to ``file``; at most ``ahead`` encoded tiles wait to be written."""
+    """Write a part of these levels, largest first, to ``file``; at most ``ahead`` encoded tiles wait."""
     file.write(header(0))
     position, written = 16, []
     for pixels in levels:
@@ -127,7 +126,7 @@ def _write_directories(file: BinaryIO, position: int, levels: Sequence[PartLevel
 
 
 def _pack_seed(pixels: NDArray, position: int) -> tuple[bytes, dict[str, Any]]:
-    blob = imagecodecs.zstd_encode(np.ascontiguousarray(pixels), level=_SEED_LEVEL)
+    blob = codecs.zstd_encode(np.ascontiguousarray(pixels), level=_SEED_LEVEL)
     facts = {
         "offset": position,
         "bytes": len(blob),
@@ -139,7 +138,12 @@ def _pack_seed(pixels: NDArray, position: int) -> tuple[bytes, dict[str, Any]]:
 
 
 def _write_footer(
-    file: BinaryIO, position: int, levels: Sequence[PartLevel], seed: dict[str, Any], fingerprint: str, index: int
+    file: BinaryIO,
+    position: int,
+    levels: Sequence[PartLevel],
+    seed: dict[str, Any],
+    fingerprint: str,
+    index: int,
 ) -> None:
     facts = {
         "fingerprint": fingerprint,
@@ -195,7 +199,7 @@ def _parse_footer(content: bytes, words: int, size: int, checksum: int) -> Foote
 
 
 def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) -> bytes:
-    """The bytes of ``count`` cells from the ``first`` on, each one's checksum verified; ``file`` is an open descriptor.
+    """The bytes of ``count`` cells from the ``first`` on, each one's checksum verified; ``file`` is a descriptor.
 
     Raises
     ------
@@ -208,7 +212,9 @@ def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) 
     view, at = memoryview(data), 0
     for i, length in enumerate(lengths, first):
         if crc32(view[at : at + length]) != level.checksums[i]:
-            raise DamagedFile(f"tile {i} of a {level.width} x {level.height} level of {path} fails its checksum")
+            raise DamagedFile(
+                f"tile {i} of a {level.width} x {level.height} level of {path} fails its checksum"
+            )
         at += length
     return data
 
@@ -225,4 +231,4 @@ def read_seed(path: Path, footer: Footer) -> NDArray:
         blob = os.pread(file.fileno(), facts["bytes"], facts["offset"])
     if crc32(blob) != facts["crc32"]:
         raise DamagedFile(f"the smallest level of {path} fails its checksum")
-    return np.frombuffer(imagecodecs.zstd_decode(blob), facts["dtype"]).reshape(facts["shape"])
+    return np.frombuffer(codecs.zstd_decode(blob), facts["dtype"]).reshape(facts["shape"])

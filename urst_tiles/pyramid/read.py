@@ -1,6 +1,7 @@
 """Any TIFF's directories, read as NumPy arrays: a million tiles cost 12 MB, not a million Python objects.
 
-Classic and BigTIFF, either byte order. Every position is checked against the file's length before it is followed.
+Classic and BigTIFF, either byte order. Every position is checked against the file's length before it is
+followed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from urst_tiles.errors import DamagedFile, MissingFile
 
 _TYPES = {
-    1: "u1", 2: "S1", 3: "u2", 4: "u4", 5: "u4,u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4,i4", 11: "f4", 12: "f8",
-    13: "u4", 16: "u8", 17: "i8", 18: "u8",
+    1: "u1", 2: "S1", 3: "u2", 4: "u4", 5: "u4,u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4,i4", 11: "f4",
+    12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
 }  # fmt: skip
 
 #: More entries or directories than any sane file has; beyond them the file is called broken, not read.
@@ -101,7 +102,9 @@ class TiffFile:
             raise DamagedFile(f"{self.path} is not a TIFF")
         self.big = version == 43
         self.header_bytes = 16 if self.big else 8
-        self._first = struct.unpack(self.order + ("Q" if self.big else "I"), start[8:16] if self.big else start[4:8])[0]
+        self._first = struct.unpack(
+            self.order + ("Q" if self.big else "I"), start[8:16] if self.big else start[4:8]
+        )[0]
 
     @property
     def descriptor(self) -> int:
@@ -142,7 +145,9 @@ class TiffFile:
             code, dtype, n = struct.unpack_from(self.order + ("HHQ" if self.big else "HHI"), data, i * one)
             at = position + head + (i + 1) * one - inline
             if n * np.dtype(_TYPES.get(dtype, "u1")).itemsize > inline:
-                at = struct.unpack_from(self.order + ("Q" if self.big else "I"), data, (i + 1) * one - inline)[0]
+                at = struct.unpack_from(
+                    self.order + ("Q" if self.big else "I"), data, (i + 1) * one - inline
+                )[0]
             entries[code] = Entry(dtype, n, at)
         following = struct.unpack_from(self.order + ("Q" if self.big else "I"), data, count * one)[0]
         return Directory(self, position, entries), following

@@ -1,7 +1,8 @@
 """Half the size: 2 x 2 means that know which pixels are valid.
 
-Every level has ``ceil(n / 2)`` rows and columns of the one above; where n is odd the last row or column counts twice. All
-arithmetic is exact in integers and rounds half up, so the bytes are the same on every machine.
+Every level has ``ceil(n / 2)`` rows and columns of the one above; where n is odd the last row or column
+counts twice. All arithmetic is exact in integers and rounds half up, so the bytes are the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -15,23 +16,13 @@ from urst_tiles.geometry import ceil_div
 _STRIP_BYTES = 1 << 20
 
 
-def binarise(pixels: NDArray) -> NDArray:
-    """RGBA, (h, w, 4): alpha above 0 becomes fully valid; the array itself where that changes nothing."""
-    alpha = pixels[..., 3]
-    top = np.iinfo(pixels.dtype).max
-    if ((alpha == 0) | (alpha == top)).all():
-        return pixels
-    out = pixels.copy()
-    out[..., 3] = np.where(alpha > 0, top, 0)
-    return out
-
-
 def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
     """RGB or RGBA, uint8 or uint16, (h, w, 3|4) -> (ceil(h/2), ceil(w/2), 3|4): means of 2 x 2 pixels.
 
-    With a 4th channel the colour is the mean weighted by it (where all four weights are 0: the plain mean, so that nothing
-    rings there under JPEG). The 4th channel becomes its own mean, or, when ``binary``, fully valid where any of the four
-    pixels is valid: GDAL's rule for masks and nodata, by which no valid pixel is ever lost from an overview.
+    With a 4th channel the colour is the mean weighted by it (where all four weights are 0: the plain mean, so
+    that nothing rings there under JPEG). The 4th channel becomes its own mean. When ``binary``, anything
+    above 0 weighs the same, and the result is fully valid where any of the four pixels is: GDAL's rule for
+    masks and nodata, by which no valid pixel is ever lost from an overview.
     """
     h, w, channels = pixels.shape
     out = np.empty((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
@@ -39,10 +30,9 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
     for y in range(0, len(out), rows):
         strip = _even(pixels[2 * y : 2 * (y + rows)])
         into = out[y : y + rows]
-        if channels == 3 or strip[..., 3].min() == np.iinfo(pixels.dtype).max:
-            _plain(strip, into)
-        else:
-            _weighted(strip, into, binary)
+        _plain(strip, into)
+        if channels == 4:
+            _correct(strip, into, binary)
     return out
 
 
@@ -62,7 +52,7 @@ def _even(strip: NDArray) -> NDArray:
 
 
 def _sums(strip: NDArray, dtype: type) -> NDArray:
-    """Sums of 2 x 2, channel by channel: NumPy's inner loop then runs along the row, not along three channels."""
+    """Sums of 2 x 2, channel by channel: NumPy's inner loop then runs along the row, not along the channels."""
     tall = np.add(strip[0::2], strip[1::2], dtype=dtype)
     out = np.empty((tall.shape[0], tall.shape[1] // 2, tall.shape[2]), dtype)
     for c in range(tall.shape[2]):
@@ -81,17 +71,31 @@ def _plain(strip: NDArray, into: NDArray) -> None:
     into[...] = sums
 
 
-def _weighted(strip: NDArray, into: NDArray, binary: bool) -> None:
-    """Weighted by alpha. The quotients are exact: every sum stays below 2^24 in float32 (uint8), 2^53 in float64 (uint16)."""
-    _plain(strip, into)
+def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
+    """From plain means to means weighted by alpha, where that makes a difference."""
+    alpha, top = strip[..., 3], np.iinfo(strip.dtype).max
+    least = alpha.min()
+    if least < top and not (binary and least > 0):
+        some = _weighted(strip, into, (alpha > 0) if binary else alpha)
+    else:
+        some = True
+    if binary:
+        into[..., 3] = np.where(some, top, 0)
+
+
+def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
+    """Weighted colours where any weight is above 0; returns where that is.
+
+    Exact: every sum stays below 2^24 in float32 (uint8) and below 2^53 in float64 (uint16), and a quotient so
+    near to a whole number that rounding could cross it does not occur.
+    """
     real = np.float32 if strip.itemsize == 1 else np.float64
-    weights = strip[..., 3:].astype(real)
+    weights = weights[..., None].astype(real)
     total = _sums(weights, real)[..., 0]
     some = total > 0
-    half, divisor = np.floor(total / 2), np.where(some, total, 1)
+    half, divisor = np.floor(total / 2), np.maximum(total, 1)
     sums = _sums(strip[..., :3] * weights, real)
     for c in range(3):
         mean = np.floor((sums[..., c] + half) / divisor)
         np.copyto(into[..., c], mean.astype(into.dtype), where=some)
-    if binary:
-        into[..., 3] = np.where(some, np.iinfo(into.dtype).max, 0)
+    return some

@@ -1,10 +1,11 @@
 """BigTIFF directories, written and read without a library.
 
-Writing needs only this: every tag's value is known as bytes (or as a NumPy array of offsets), so the size of each directory is
-known before the offsets in it are, and a file can be laid out before the first byte is written.
+Writing needs only this: every tag's value is known as bytes (or as a NumPy array of offsets), so the size of
+each directory is known before the offsets in it are, and a file can be laid out before the first byte is
+written.
 
-References: TIFF 6.0 (1992); BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html); GDAL's "Cloud optimized GeoTIFF"
-page for the ghost header, tile leaders and trailers.
+References: TIFF 6.0 (1992); BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html); GDAL's "Cloud
+optimized GeoTIFF" page for the ghost header, tile leaders and trailers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 
 COMPRESSION_CODE: dict[Compression, int] = {"lzw": 5, "jpeg": 7, "deflate": 8, "zstd": 50000, "webp": 50001}
 
-#: Each tile is preceded by its size (uint32) and followed by its last four bytes, as GDAL's ghost header announces.
+#: Each tile is preceded by its size (uint32) and followed by its last four bytes, as GDAL's ghost header
+#: announces.
 LEADER_BYTES = TRAILER_BYTES = 4
 
 
@@ -152,7 +154,7 @@ def directory_bytes(fields: Sequence[Field], tiles: int) -> int:
 
 
 def directory(fields: Sequence[Field], position: int, following: int) -> bytes:
-    """A directory that lies at ``position``, its long values right behind it; ``following`` is the next one's position."""
+    """A directory at ``position``, its long values right behind it; the next one lies at ``following``."""
     fields = sorted(fields, key=lambda f: f.code)
     free = position + 8 + 20 * len(fields) + 8
     entries, values = [struct.pack("<Q", len(fields))], []
@@ -174,7 +176,7 @@ def header(first: int) -> bytes:
 
 
 def ghost(masked: bool) -> bytes:
-    """GDAL's announcement of how the file is laid out; its length keeps the next directory on a multiple of 8."""
+    """GDAL's announcement of how the file is laid out; padded so that a directory on a multiple of 8 follows."""
     lines = (
         "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
         "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
@@ -194,7 +196,7 @@ def frame(tile: bytes) -> tuple[bytes, bytes, bytes]:
 
 @dataclass(frozen=True)
 class TileSizes:
-    """Encoded bytes of each tile of one level, row by row; and of each mask tile, which lies right behind its tile."""
+    """Encoded bytes of each tile of a level, row by row; and of each mask tile, which lies right behind it."""
 
     image: NDArray[np.uint32]
     mask: NDArray[np.uint32] | None = None
@@ -265,7 +267,13 @@ class Level:
 
 
 def level_of(
-    encoding: Encoding, height: int, width: int, sizes: TileSizes, *, overview: bool, extra: Sequence[Field] = ()
+    encoding: Encoding,
+    height: int,
+    width: int,
+    sizes: TileSizes,
+    *,
+    overview: bool,
+    extra: Sequence[Field] = (),
 ) -> Level:
     """A level of an image from its size and its tiles."""
     fields = [*level_fields(encoding, height, width, overview=overview), *extra]

@@ -1,8 +1,8 @@
 """What is wrong with a pyramid, in sentences.
 
-Structure: tiled, halved level by level down to one tile, directories first, overviews before full resolution, every tile inside
-the file, masks beside every level. With ``deep`` every tile is decoded as well, and each overview of a mask compared with the
-mask it was made from.
+Structure: tiled, halved level by level down to one tile, directories first, overviews before full resolution,
+every tile inside the file, masks beside every level. With ``deep`` every tile is decoded as well, and each
+overview of a mask compared with the mask it was made from.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Report:
     problems: tuple[str, ...] = ()
 
     @property
-    def ok(self) -> bool:
+    def valid(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{w} x {h}" for h, w in self.levels)
-        head = f"{self.path}: {'valid' if self.ok else 'not valid'} ({len(self.levels)} levels: {sizes})"
+        head = f"{self.path}: {'valid' if self.valid else 'not valid'} ({len(self.levels)} levels: {sizes})"
         return "\n".join([head, *(f"  - {problem}" for problem in self.problems)])
 
 
@@ -173,7 +173,9 @@ def _check_pyramid(levels: list[_Image], masks: list[_Image], found: _Findings) 
             found.add(f"{image.name} is stored in strips, not in tiles")
     for above, below in zip(levels, levels[1:], strict=False):
         if not (below.height <= above.height and below.width <= above.width and below.shape != above.shape):
-            found.add(f"{below.name} follows {above.name}, but an overview must be smaller than the level before it")
+            found.add(
+                f"{below.name} follows {above.name}, but an overview must be smaller than the level before it"
+            )
         if not below.subfile & 1:
             found.add(f"{below.name} is not marked as an overview (NewSubfileType 1)")
     last = levels[-1]
@@ -188,7 +190,9 @@ def _check_tiles(image: _Image, file: TiffFile, found: _Findings) -> None:
     if image.tiled and image.height and image.width:
         rows, columns = image.grid
         if image.offsets.size != rows * columns * image.planes:
-            found.add(f"{image.name} has {image.offsets.size} tiles instead of {rows * columns * image.planes}")
+            found.add(
+                f"{image.name} has {image.offsets.size} tiles instead of {rows * columns * image.planes}"
+            )
     if image.offsets.size != image.counts.size:
         found.add(f"{image.name} has {image.offsets.size} offsets but {image.counts.size} sizes")
         return
@@ -224,7 +228,9 @@ def _ghost(file: TiffFile) -> tuple[int, list[str]]:
     if match is None:
         return file.header_bytes, []
     begin = file.header_bytes + 43
-    lines = file.bytes_at(begin, int(match[1]), "the structural metadata").decode("ascii", "replace").splitlines()
+    lines = (
+        file.bytes_at(begin, int(match[1]), "the structural metadata").decode("ascii", "replace").splitlines()
+    )
     return begin + int(match[1]), lines
 
 
@@ -297,14 +303,16 @@ class _Decoder:
 
 
 def _wrong_mask_tiles(above: _Decoder, below: _Decoder) -> Iterator[str]:
-    """Where all four pixels agree, the overview of a mask must agree with them, whatever rule decides the others."""
+    """Where all four pixels agree, the mask's overview must agree with them, whatever rule decides the others."""
     size, whole = below.image.tile[0], Box(0, 0, *above.image.shape)
     if (ceil_div(whole.y1, 2), ceil_div(whole.x1, 2)) != below.image.shape:
         return
     for i, cell in enumerate(Box(0, 0, *below.image.shape).cells(size)):
         box = Box(2 * cell.y0, 2 * cell.x0, 2 * cell.y1, 2 * cell.x1)
         four = above.valid(box.clip(whole))
-        four = np.pad(four, ((0, box.shape[0] - four.shape[0]), (0, box.shape[1] - four.shape[1])), mode="edge")
+        four = np.pad(
+            four, ((0, box.shape[0] - four.shape[0]), (0, box.shape[1] - four.shape[1])), mode="edge"
+        )
         quads = four.reshape(cell.shape[0], 2, cell.shape[1], 2)
         small = below.valid(cell)
         if (quads.all((1, 3)) & ~small).any() or (~quads.any((1, 3)) & small).any():
