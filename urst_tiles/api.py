@@ -115,6 +115,7 @@ def _run(
 ) -> Report:
     """The job proper, in a folder that is ours."""
     clock = _Clock()
+    job.source.mkdir(exist_ok=True)
     source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     clock.lap("prepare")
     with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:

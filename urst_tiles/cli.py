@@ -109,10 +109,10 @@ def _add_weights(commands: Any) -> None:
     actions = weights.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="which models there are, and where their weights lie")
     fetch = actions.add_parser("fetch", help="download a model's weights and check their hashes")
-    add = actions.add_parser("add", help="take a model's weights from a folder of yours")
+    add = actions.add_parser("add", help="take a model's files, under their original names, from anywhere")
     for action in (fetch, add):
         action.add_argument("model", metavar="MODEL")
-    add.add_argument("folder", type=Path, metavar="FOLDER")
+    add.add_argument("files", nargs="+", type=Path, metavar="FILE")
     for action, run in ((listing, run_weights_list), (fetch, run_weights_fetch), (add, run_weights_add)):
         action.add_argument("--weights", type=Path, metavar="DIR", help=HELP["weights"])
         action.set_defaults(run=run)
@@ -275,7 +275,7 @@ def run_validate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"file": str(arguments.file), "valid": report.valid, "problems": list(report.problems)}))
     else:
-        print(f"{arguments.file}: " + ("valid" if report.valid else "\n  ".join(["invalid:", *report.problems])))
+        print(report)
     return 0 if report.valid else 1
 
 
@@ -283,8 +283,9 @@ def run_weights_list(arguments: argparse.Namespace) -> int:
     """``urst-tiles weights list``."""
     from urst_tiles import weights
 
-    for row in weights.listing(arguments.weights):
-        print(row)
+    print(f"weights folder: {weights.folder(arguments.weights)}")
+    for model in weights.TABLE:
+        print(weights.describe(model, arguments.weights))
     return 0
 
 
@@ -293,7 +294,8 @@ def run_weights_fetch(arguments: argparse.Namespace) -> int:
     from urst_tiles import weights
     from urst_tiles.terminal import progress_for
 
-    print(weights.fetch(arguments.model, arguments.weights, progress=progress_for(False)))
+    for path in weights.fetch(arguments.model, arguments.weights, progress_for(False)):
+        print(path)
     return 0
 
 
@@ -301,5 +303,6 @@ def run_weights_add(arguments: argparse.Namespace) -> int:
     """``urst-tiles weights add``."""
     from urst_tiles import weights
 
-    print(weights.add(arguments.model, arguments.folder, arguments.weights))
+    for path in weights.add(arguments.model, {path.name: path for path in arguments.files}, arguments.weights):
+        print(path)
     return 0

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -30,6 +31,9 @@ Outcome = tuple[int, Any, BaseException | None]
 
 #: How often a block is tried before it is named as failed.
 TRIES = 3
+
+#: How long a scheduler may take to answer.
+CONNECT_SECONDS = 20.0
 
 _stop = threading.Event()
 
@@ -108,7 +112,7 @@ class OnDask:
         def submit(index: int) -> Any:
             return self.client.submit(_attempt, scattered, index, pure=False, key=f"block-{index}-{id(task):x}")
 
-        running = as_completed([submit(i) for i, _ in zip(waiting, range(self.in_flight), strict=False)])
+        running = as_completed([submit(index) for index in islice(waiting, self.in_flight)])
         for future in running:
             outcome = future.result()
             future.release()
@@ -181,7 +185,6 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
     import dask
     from distributed import Client, LocalCluster
 
-    _stop.clear()
     with dask.config.set({"distributed.worker.memory.terminate": False, "distributed.admin.tick.limit": "1h"}):
         if scheduler is not None:
             local = None
@@ -207,12 +210,13 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
             client.close()
             if local is not None:
                 local.close()
+            _stop.clear()
 
 
 def _connect(scheduler: str) -> Any:
     from distributed import Client
 
     try:
-        return Client(scheduler, timeout="20s")
+        return Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise BadInput(f"no dask scheduler answers at {scheduler} ({error}); check --scheduler") from None

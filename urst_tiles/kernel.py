@@ -130,7 +130,7 @@ class Kernel:
         """The result, or None where the device ran out of memory."""
         try:
             with torch.inference_mode(), exact_float32(self.device):
-                x = self._upload(windows)
+                x = to_tensor(windows, self.device)
                 y = self.net(x, boxes)
                 del x
                 return [self._download(one[:, crop.slices[0], crop.slices[1]], quantise) for one, crop in zip(y, crops, strict=True)]
@@ -138,16 +138,6 @@ class Kernel:
             if not is_out_of_memory(error):
                 raise
             return None
-
-    def _upload(self, windows: Pixels) -> Tensor:
-        """uint8 or uint16 (n, h, w, 3) -> float32 (n, 3, h, w) in 0..1 on the device, channels_last."""
-        levels = LEVELS[windows.dtype]
-        host = torch.from_numpy(np.ascontiguousarray(windows))
-        if self.device.type == "cuda":
-            # Pinned pages let the copy run beside kernels of other threads' streams; same stream as the kernels below,
-            # so that no event is needed.
-            host = host.pin_memory().to(self.device, non_blocking=True)
-        return host.to(torch.float32).div_(levels).permute(0, 3, 1, 2)
 
     def _download(self, y: Tensor, quantise: bool) -> Pixels:
         """float32 (3, h, w) on the device -> (h, w, 3) on the host, rounded half to even."""
@@ -169,6 +159,18 @@ class Kernel:
         host.copy_(values, non_blocking=True)
         torch.cuda.current_stream(self.device).synchronize()
         return host.numpy()
+
+
+def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
+    """uint8 or uint16 (n, h, w, 3) -> float32 (n, 3, h, w) in 0..1 on ``device``, channels_last."""
+    host = torch.from_numpy(np.ascontiguousarray(windows))
+    if device.type == "cuda":
+        # Pinned pages let the copy run beside kernels of other threads' streams; same stream as the kernels that
+        # follow, so that no event is needed.
+        host = host.pin_memory().to(device, non_blocking=True)
+    # A new tensor has strides of its shape alone; a view's may differ where a side is 1, and so choose other kernels.
+    x = torch.empty(host.shape, dtype=torch.float32, device=device)
+    return x.copy_(host).div_(LEVELS[windows.dtype]).permute(0, 3, 1, 2)
 
 
 def _device(name: str) -> torch.device:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -24,7 +25,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.execute import Cluster, current_style, on_device
 from urst_tiles.files import publish
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import to_tensor
+from urst_tiles.kernel import exact_float32, to_tensor
 from urst_tiles.moments import Moments
 from urst_tiles.nets import Site, Style
 from urst_tiles.progress import Progress, silent
@@ -133,10 +134,9 @@ def features_at(
             raise _Reached
         return style.affine(here, found[here.name])(x)
 
-    try:
-        style.forward(to_tensor(pixels[None], device), at)
-    except _Reached:
-        pass
+    where = torch.device(device)
+    with suppress(_Reached), exact_float32(where):
+        style.forward(to_tensor(pixels[None], where), at)
     s = site.stride
     cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
     return cells.reshape(site.channels, -1).float().cpu().numpy()

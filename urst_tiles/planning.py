@@ -139,7 +139,8 @@ def measure_bytes(style: Style, source: Source, options: Options) -> int:
         return 0
     side = CORE + 2 * style.halo
     area = prod(min(side, round_up(n, style.stride)) for n in source.shape)
-    return int(area * nets.MEASURE_BYTES_PER_PIXEL[style.name])
+    plain = nets.Frozen(style, {site.name: nets.Affine.identity(site.channels) for site in style.sites})
+    return int(area * plain.bytes_per_pixel("float32"))
 
 
 def make_encoding(source: Source, dtype: str, compression: str, quality: int, tile: int) -> Encoding:

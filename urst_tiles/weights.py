@@ -155,6 +155,14 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
     return found
 
 
+def describe(model: str, given: Path | None = None) -> str:
+    """One line: the model, whether its files are there, its licence and where they come from."""
+    row, where = entry(model), folder(given) / model
+    there = sum((where / file.name).is_file() for file in row.files)
+    state = f"{there} of {len(row.files)} files there" if row.files else "needs no files"
+    return f"{model:12} {state}; {row.licence}; {row.source}"
+
+
 def check_hash(path: Path, expected: str) -> None:
     """BadWeights unless the file's sha256 is ``expected``."""
     got = sha256_of(path)

@@ -1,0 +1,128 @@
+"""Statistics: exact ones are the un-tiled network's own; invalid pixels count for nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from urst_tiles import nets
+from urst_tiles.errors import BadInput
+from urst_tiles.execute import Cluster, plain
+from urst_tiles.measure import cell_weights, load, measure, measure_exact, save
+from urst_tiles.moments import Moments
+from urst_tiles.reader import Reader
+from urst_tiles.source import array_source
+
+
+def picture(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """uint8, smooth and busy at once."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:h, :w]
+    smooth = 127 + 80 * np.sin(x[..., None] / np.array([9.0, 31, 77]) + y[..., None] / np.array([23.0, 11, 50]))
+    image = np.clip(smooth + random.normal(0, 25, (h, w, 3)), 0, 255).astype(np.uint8)
+    return image if channels == 3 else np.dstack([image, np.full((h, w), 255, np.uint8)])
+
+
+def untiled(style: nets.Style, image: np.ndarray) -> dict[str, Moments]:
+    """What the network itself sees at each site, running whole with live statistics."""
+    source = array_source(image)
+    reader = Reader(source)
+    from urst_tiles.geometry import Grid
+
+    grid = Grid(*source.shape, style.halo, style.stride, 512, 512, 512, style.minimum)
+    x = torch.from_numpy(np.ascontiguousarray(reader.padded(grid.padded)[0])).permute(2, 0, 1)[None].float() / 255
+    seen = {}
+
+    def at(site: nets.Site, t: torch.Tensor) -> torch.Tensor:
+        seen[site.name] = Moments.of(t[0].flatten(1).double().numpy(), full=site.full)
+        return style.affine(site, seen[site.name])(t)
+
+    with torch.inference_mode():
+        style.forward(x.contiguous(), at)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def small() -> nets.Style:
+    return nets.seeded("microast", [(picture(96, 80, seed=3).astype(np.float32) / 255, 1.0)])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (70, 333), (601, 530), (1030, 90)])
+def test_measured_in_windows_equals_the_untiled_networks_own(small: nets.Style, shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    here, there = measure(small, array_source(image)), untiled(small, image)
+    for name, moments in there.items():
+        assert here[name].n == moments.n
+        np.testing.assert_allclose(here[name].mean, moments.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(here[name].variance(), moments.variance(), rtol=1e-4, atol=1e-9)
+
+
+def test_all_valid_alpha_changes_nothing(small: nets.Style) -> None:
+    opaque, plain_rgb = measure(small, array_source(picture(300, 200, 4))), measure(small, array_source(picture(300, 200)))
+    for name, moments in plain_rgb.items():
+        np.testing.assert_array_equal(opaque[name].mean, moments.mean)
+
+
+def test_invalid_pixels_count_for_nothing(small: nets.Style) -> None:
+    image = picture(400, 400, 4)
+    image[:, 200:, 3] = 0
+    darker = image.copy()
+    darker[:, 200:, :3] = 0
+    one, other = measure(small, array_source(image)), measure(small, array_source(darker))
+    for name, moments in one.items():
+        assert moments.n == pytest.approx(100 * 50)
+        np.testing.assert_array_equal(moments.mean, other[name].mean)
+
+
+def test_an_image_without_a_valid_pixel_is_said_so(small: nets.Style) -> None:
+    with pytest.raises(BadInput, match="no valid pixel"):
+        measure(small, array_source(np.zeros((64, 64, 4), np.uint8)))
+
+
+def test_cell_weights_are_fractions() -> None:
+    valid = np.zeros((4, 8), np.uint8)
+    valid[:2, :4] = 7
+    np.testing.assert_array_equal(cell_weights(valid, 4), [0.5, 0.0])
+
+
+class OfStyle:
+    """A recipe whose style is there already."""
+
+    def __init__(self, style: nets.Style) -> None:
+        self.style = style
+
+    def build(self) -> nets.Style:
+        return self.style
+
+
+def test_exact_is_the_plain_loop_and_goes_on_after_a_stop(small: nets.Style, tmp_path: Path) -> None:
+    source, recipe = array_source(picture(700, 900)), OfStyle(small)
+    expected = measure(small, source)
+    done = measure_exact(recipe, source, tmp_path / "m", Cluster(plain))  # type: ignore[arg-type]
+    for name, moments in expected.items():
+        np.testing.assert_array_equal(done[name].mean, moments.mean)
+        np.testing.assert_array_equal(done[name].m2, moments.m2)
+    last = small.sites[-1].name
+    (tmp_path / "m" / f"{last}.npz").unlink()
+    ran: list[int] = []
+
+    def counted(task, indexes):
+        for index in indexes:
+            ran.append(index)
+            yield index, task(index), None
+
+    again = measure_exact(recipe, source, tmp_path / "m", Cluster(counted))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again[last].m2, done[last].m2)
+    assert ran == [0]
+
+
+def test_moments_survive_their_file(tmp_path: Path) -> None:
+    moments = Moments.of(np.random.default_rng(0).normal(size=(5, 40)), full=True)
+    save(tmp_path / "a.npz", moments)
+    back = load(tmp_path / "a.npz")
+    assert back.n == moments.n
+    np.testing.assert_array_equal(back.mean, moments.mean)
+    np.testing.assert_array_equal(back.m2, moments.m2)
