@@ -29,6 +29,7 @@ from urst_tiles.source.valid import Samples, full, weight_dtype
 if TYPE_CHECKING:
     import zarr
 
+
 @dataclass(frozen=True)
 class Facts:
     """What the header tells, resolved once.
@@ -89,7 +90,12 @@ class Source:
     """
 
     def __init__(
-        self, facts: Facts, *, stretch: str = "2%,98%", use_overviews: bool = True, prepared: Prepared | None = None
+        self,
+        facts: Facts,
+        *,
+        stretch: str = "2%,98%",
+        use_overviews: bool = True,
+        prepared: Prepared | None = None,
     ) -> None:
         self._facts, self._stretch_text, self._use_overviews = facts, stretch, use_overviews
         self._bounds = parse_stretch(stretch)
@@ -125,9 +131,7 @@ class Source:
         """Disk that ``prepare`` takes at most."""
         return 0 if self.random_access else self._spool_shape.disk_bytes
 
-    def prepare(
-        self, folder: Path | None, *, thumbnail: int = 1024, progress: Progress = silent
-    ) -> Source:
+    def prepare(self, folder: Path | None, *, thumbnail: int = 1024, progress: Progress = silent) -> Source:
         """Spool if needed, make the thumbnail, resolve the stretch; what is found in ``folder`` is not made again.
 
         Parameters
@@ -177,7 +181,9 @@ class Source:
         if f.random_access:
             return f.opener
         if folder is None:
-            raise BadInput(f"{f.path} has no random access and must be unpacked first; give prepare() a folder for it")
+            raise BadInput(
+                f"{f.path} has no random access and must be unpacked first; give prepare() a folder for it"
+            )
         what = self._spool_shape
         place = folder / f"spool-{self._key()}.zarr"
         return SpoolOpener(spool(place, what, f.opener.stream(what.rows), progress), what)
@@ -233,7 +239,9 @@ class Source:
         with self._lock:
             if self._prepared is None:
                 if not self.random_access:
-                    raise BadInput(f"{self.path} has no random access; call prepare(folder) and use what it returns")
+                    raise BadInput(
+                        f"{self.path} has no random access; call prepare(folder) and use what it returns"
+                    )
                 self._prepared = self.prepare(None)._prepared
             assert self._prepared is not None
             return self._prepared

@@ -58,7 +58,9 @@ class Directory:
             return b""
         data = self._pread(entry.offset, entry.value_bytes)
         if len(data) < entry.value_bytes:
-            raise DamagedFile(f"{self.path}: TIFF tag {code} points beyond the end of the file; it is cut off or damaged")
+            raise DamagedFile(
+                f"{self.path}: TIFF tag {code} points beyond the end of the file; it is cut off or damaged"
+            )
         return data
 
     def array(self, code: int) -> NDArray[np.generic]:
@@ -68,7 +70,11 @@ class Directory:
             return np.zeros(0)
         kind = np.dtype(TYPES[entry.dtype]).newbyteorder(self._order)
         values = np.frombuffer(self.raw(code), kind)
-        return values.reshape(-1, 2) if entry.dtype in (5, 10) else values.astype(kind.newbyteorder("="), copy=False)
+        return (
+            values.reshape(-1, 2)
+            if entry.dtype in (5, 10)
+            else values.astype(kind.newbyteorder("="), copy=False)
+        )
 
     def number(self, code: int, default: int = 0) -> int:
         """The first number of a tag, or the default."""
@@ -128,7 +134,9 @@ def read_directories(path: Path, pread: Pread, size: int) -> list[Directory]:
     seen: set[int] = set()
     while offset and len(found) < MOST:
         if offset in seen:
-            raise DamagedFile(f"{path}: its TIFF directories form a loop at byte {offset}; the file is damaged")
+            raise DamagedFile(
+                f"{path}: its TIFF directories form a loop at byte {offset}; the file is damaged"
+            )
         seen.add(offset)
         directory, offset = _read_directory(path, pread, size, order, big, offset)
         found.append(directory)
@@ -152,7 +160,9 @@ def _read_directory(
     (count,) = struct.unpack(order + ("Q" if big else "H"), pread(offset, head))
     body_bytes = count * each + struct.calcsize(order + link)
     if count == 0 or count > 65535 or offset + head + body_bytes > size + struct.calcsize(order + link):
-        raise DamagedFile(f"{path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged")
+        raise DamagedFile(
+            f"{path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged"
+        )
     body = pread(offset + head, body_bytes)
     if len(body) < count * each:
         raise DamagedFile(f"{path}: the TIFF directory at byte {offset} ends early; the file is cut off")

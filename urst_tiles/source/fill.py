@@ -29,7 +29,9 @@ def close_holes(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDA
     sums = heavy[0::2, 0::2] + heavy[1::2, 0::2] + heavy[0::2, 1::2] + heavy[1::2, 1::2]
     light = np.pad(weight, pad)
     total = light[0::2, 0::2] + light[1::2, 0::2] + light[0::2, 1::2] + light[1::2, 1::2]
-    coarse = close_holes(sums / np.maximum(total, np.float32(1e-6))[..., None], np.minimum(total, np.float32(1)))
+    coarse = close_holes(
+        sums / np.maximum(total, np.float32(1e-6))[..., None], np.minimum(total, np.float32(1))
+    )
     near = _enlarge(coarse, np.arange(h), np.arange(w), (h, w))
     return np.where((weight > 0)[..., None], colour, near)
 

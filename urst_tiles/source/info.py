@@ -42,7 +42,11 @@ def vips_info(image: Any, validity: Validity, world: str | None, orientation: in
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
     profile = bytes(profile) if profile is not None else None
     # libvips says one pixel per mm where the file says nothing
-    known = math.isfinite(image.xres * image.yres) and (image.xres, image.yres) != (1.0, 1.0) and image.xres > 0 < image.yres
+    known = (
+        math.isfinite(image.xres * image.yres)
+        and (image.xres, image.yres) != (1.0, 1.0)
+        and image.xres > 0 < image.yres
+    )
     return Info(
         geo=with_world_file((), world),
         icc=profile if profile and is_rgb_profile(profile) and image.interpretation != "cmyk" else None,

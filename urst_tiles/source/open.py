@@ -125,7 +125,9 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, mask: Path | None) ->
 def array_source(array: Any, *, info: Info | None = None, name: str = "array") -> Source:
     """A source over pixels that are already there: NumPy or zarr, uint8 or uint16, (H, W, 3) or (H, W, 4). Needs no preparing."""
     if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
-        raise BadInput(f"an array must be (height, width, 3 or 4), got {getattr(array, 'shape', type(array).__name__)}")
+        raise BadInput(
+            f"an array must be (height, width, 3 or 4), got {getattr(array, 'shape', type(array).__name__)}"
+        )
     if np.dtype(array.dtype) not in (np.uint8, np.uint16):
         raise BadInput(f"an array must be uint8 or uint16, got {array.dtype}")
     has_valid = array.shape[2] == 4

@@ -142,7 +142,12 @@ class Masked:
 
     def __init__(self, reader: Reader, mask: Path) -> None:
         self._reader, self._mask = reader, sidecar_mask(mask)
-        self.shape, self.dtype, self.colours, self.has_valid = reader.shape, reader.dtype, reader.colours, True
+        self.shape, self.dtype, self.colours, self.has_valid = (
+            reader.shape,
+            reader.dtype,
+            reader.colours,
+            True,
+        )
         self.cell_shape, self.levels, self.alone = reader.cell_shape, (), reader.alone
 
     def cell(self, box: Box, level: int = 0) -> Samples:
@@ -178,4 +183,3 @@ def _open_hashable(opener: Opener) -> Reader:
 def reader_of(opener: Opener) -> Reader:
     """The reader of an opener, shared by all threads of this process."""
     return opener.open() if isinstance(opener, ArrayOpener) else _open_hashable(opener)
-

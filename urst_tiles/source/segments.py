@@ -26,7 +26,24 @@ from urst_tiles.source.directory import Directory, Pread
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 #: Compressions decoded here: none, LZW, JPEG, deflate (both), PackBits, LERC, LZMA, zstd, WebP, JPEG 2000, JPEG XL.
-COMPRESSIONS = (1, 5, 7, 8, 32946, 32773, 34887, 34925, 50000, 50001, 33003, 33004, 33005, 34712, 50002, 52546)
+COMPRESSIONS = (
+    1,
+    5,
+    7,
+    8,
+    32946,
+    32773,
+    34887,
+    34925,
+    50000,
+    50001,
+    33003,
+    33004,
+    33005,
+    34712,
+    50002,
+    52546,
+)
 
 #: Photometric interpretations understood: white is zero, black is zero, RGB, palette, mask, CMYK, and YCbCr inside JPEG.
 PHOTOMETRICS = (0, 1, 2, 3, 4, 5)
@@ -59,7 +76,9 @@ class Segments:
     BadInput : for segments too large to decode at once.
     """
 
-    def __init__(self, path: Path, pread: Pread, size: int, directory: Directory, page: tifffile.TiffPage) -> None:
+    def __init__(
+        self, path: Path, pread: Pread, size: int, directory: Directory, page: tifffile.TiffPage
+    ) -> None:
         self.path, self._pread = path, pread
         self.shape = directory.shape
         self.bands = directory.number(277, 1)
@@ -73,7 +92,9 @@ class Segments:
         rows = min(directory.number(278, height) or height, height)
         self.segment = (directory.number(323), directory.number(322)) if self.is_tiled else (rows, width)
         if min(self.segment) < 1:
-            raise DamagedFile(f"{path}: its tiles are {self.segment[1]} x {self.segment[0]} pixels; the file is damaged")
+            raise DamagedFile(
+                f"{path}: its tiles are {self.segment[1]} x {self.segment[0]} pixels; the file is damaged"
+            )
         self._across = ceil_div(width, self.segment[1])
         self._down = ceil_div(height, self.segment[0])
         self._tables(directory, size)
@@ -159,7 +180,9 @@ class Segments:
                 return False
             inside = data[part.within(cell).slices]
             if inside.shape[:2] != part.shape:
-                raise DamagedFile(f"{self.path}: {self._name(index)} decodes to too few pixels; the file is damaged")
+                raise DamagedFile(
+                    f"{self.path}: {self._name(index)} decodes to too few pixels; the file is damaged"
+                )
             for k, band in enumerate(bands):
                 out[..., k] = inside[..., band]
             return True
@@ -193,7 +216,9 @@ class Segments:
             return None
         data = self._pread(int(self.offsets[index]), count)
         if len(data) < count:
-            raise DamagedFile(f"{self.path}: {self._name(index)} lies beyond the end of the file; it is cut off")
+            raise DamagedFile(
+                f"{self.path}: {self._name(index)} lies beyond the end of the file; it is cut off"
+            )
         try:
             if self.compression == 7:
                 _check_jpeg_end(data)
@@ -222,7 +247,9 @@ def _dtype(directory: Directory, page: tifffile.TiffPage) -> np.dtype[Any]:
     photometric, compression = int(page.photometric), int(page.compression)
     if compression not in COMPRESSIONS or compression not in tifffile.TIFF.DECOMPRESSORS and compression != 1:
         raise Undecodable(f"compression {compression}")
-    if photometric not in PHOTOMETRICS and not (photometric == 6 and compression in (7, 50001, 33003, 33004, 33005)):
+    if photometric not in PHOTOMETRICS and not (
+        photometric == 6 and compression in (7, 50001, 33003, 33004, 33005)
+    ):
         raise Undecodable(f"photometric interpretation {photometric}")
     if page.dtype is None or not isinstance(page.bitspersample, int) or page.imagedepth != 1:
         raise Undecodable("sample layout")

@@ -65,7 +65,9 @@ class Shape:
         return chunks * (r * c * self.pixel_bytes * 257 // 256 + 2 * 4096) + 65536
 
 
-def spool(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress = silent) -> Path:
+def spool(
+    folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress = silent
+) -> Path:
     """Write a spool as ``folder`` (unless it is there) and return it.
 
     Raises
@@ -98,7 +100,9 @@ def spool(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progr
     except OSError as error:
         if isinstance(error, DamagedFile | DiskFull | DoesNotFit):
             raise
-        raise DiskFull(f"{folder} cannot be written: {error.strerror or error}; make room and try again") from None
+        raise DiskFull(
+            f"{folder} cannot be written: {error.strerror or error}; make room and try again"
+        ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -118,7 +122,9 @@ def _alive(left: Path) -> bool:
 def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress) -> None:
     kind = np.dtype(what.dtype)
     colour = _create(folder / "colour", (*what.shape, what.colours), (*what.chunk, what.colours), kind)
-    weight = _create(folder / "weight", what.shape, what.chunk, weight_dtype(kind)) if what.has_valid else None
+    weight = (
+        _create(folder / "weight", what.shape, what.chunk, weight_dtype(kind)) if what.has_valid else None
+    )
     total, done = what.shape[0] * what.shape[1], 0
     for box, samples in bands:
         colour[box.slices] = samples.colour
@@ -170,7 +176,9 @@ class SpoolReader:
         try:
             return zarr.open_array(str(self.folder / name), mode="r")
         except Exception as error:
-            raise DamagedFile(f"{self.folder} is not a whole spool ({error}); delete it and try again") from error
+            raise DamagedFile(
+                f"{self.folder} is not a whole spool ({error}); delete it and try again"
+            ) from error
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box. Raises DamagedFile."""
@@ -184,7 +192,9 @@ class SpoolReader:
         try:
             return np.asarray(array[box.slices])
         except Exception as error:
-            raise DamagedFile(f"{self.folder / name} is damaged ({error}); delete it and try again") from error
+            raise DamagedFile(
+                f"{self.folder / name} is damaged ({error}); delete it and try again"
+            ) from error
 
     def _chunks(self, name: str, box: Box) -> Iterator[Path]:
         rows, columns = self.cell_shape

@@ -31,7 +31,9 @@ def parse_stretch(text: str) -> tuple[Bound, Bound]:
     try:
         low, high = (Bound(float(part.rstrip("%")), part.endswith("%")) for part in parts)
     except ValueError:
-        raise BadInput(f"--stretch must be LOW,HIGH, in values or percent as in 2%,98%, got {text!r}") from None
+        raise BadInput(
+            f"--stretch must be LOW,HIGH, in values or percent as in 2%,98%, got {text!r}"
+        ) from None
     for bound in (low, high):
         if not math.isfinite(bound.value) or (bound.percent and not 0 <= bound.value <= 100):
             raise BadInput(f"--stretch takes finite values, or percentiles from 0% to 100%, got {text!r}")
@@ -83,4 +85,6 @@ class Stretch:
 def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint16]:
     with np.errstate(invalid="ignore", over="ignore"):
         part = (values.astype(np.float64) - low) * (65535.0 / (high - low))
-    return np.rint(np.clip(np.nan_to_num(part, nan=0.0, posinf=65535.0, neginf=0.0), 0.0, 65535.0)).astype(np.uint16)
+    return np.rint(np.clip(np.nan_to_num(part, nan=0.0, posinf=65535.0, neginf=0.0), 0.0, 65535.0)).astype(
+        np.uint16
+    )

@@ -1,7 +1,8 @@
 """The thumbnail: every valid pixel counts with the area it covers, never a strided pick.
 
-One pass over cells in a fixed order; memory is the thumbnail's own and a few cells'. Sums are float32: of up to 2**24 / 255
-uint8 pixels per thumbnail pixel they are exact, beyond that good to seven digits.
+One pass over cells in a fixed order; memory is the thumbnail's own and a few cells'. Sums within a cell are exact for
+integers; they are added up as float32, good to seven digits. (A matrix product would be shorter, but small ones on many
+threads make OpenBLAS wait for itself: ten times slower, measured.)
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def thumbnail_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
     new_long = max(1, round(long * new_short / short))
     if new_short * new_long > 4 * side * side:
         new_short = max(1, math.isqrt(4 * side * side * short // long))
-        new_long = min(long, 4 * side * side // new_short, max(1, round(long * new_short / short)) if new_short > 1 else long)
+        new_long = min(
+            long,
+            4 * side * side // new_short,
+            max(1, round(long * new_short / short)) if new_short > 1 else long,
+        )
     return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
@@ -54,36 +59,36 @@ def best_level(shape: tuple[int, int], levels: Iterable[tuple[int, int]]) -> int
     return min(fitting)[1] if fitting else None
 
 
+#: Thumbnail box, weighted sums (h, w, bands), weights (h, w) or None.
+Part = tuple[Box, NDArray[np.float64], NDArray[np.float64] | None]
+
+
 class Average:
     """Area averages of an image of ``full_shape`` on a grid of ``shape``; cells are added one after another."""
 
-    def __init__(self, full_shape: tuple[int, int], shape: tuple[int, int], bands: int, has_valid: bool) -> None:
+    def __init__(
+        self, full_shape: tuple[int, int], shape: tuple[int, int], bands: int, has_valid: bool
+    ) -> None:
         self.full_shape, self.shape = full_shape, shape
         self._sum = np.zeros((*shape, bands), np.float32)
         self._weight = np.zeros(shape, np.float32) if has_valid else None
 
-    def reduce(self, box: Box, samples: Samples) -> tuple[Box, NDArray[np.float32], NDArray[np.float32] | None]:
+    def reduce(self, box: Box, samples: Samples) -> Part:
         """What one cell contributes: the thumbnail box it touches, its weighted sums there, and its weights."""
-        rows, y0 = _shares(box.y0, box.y1, self.full_shape[0], self.shape[0])
-        columns, x0 = _shares(box.x0, box.x1, self.full_shape[1], self.shape[1])
-        there = Box(y0, x0, y0 + rows.shape[0], x0 + columns.shape[0])
-        colour = samples.colour.astype(np.float32)
-        weight = None
-        if samples.weight is not None:
-            heavy = samples.weight.astype(np.float32) / np.float32(full(samples.weight.dtype))
-            # 0 * inf would be nan: an invalid pixel's value does not count at all
-            colour = np.where(heavy[..., None] > 0, colour, np.float32(0)) * heavy[..., None]
-            weight = rows @ heavy @ columns.T
-        h, w, bands = colour.shape
-        lines = (rows @ colour.reshape(h, w * bands)).reshape(-1, w, bands)
-        return there, np.ascontiguousarray(np.matmul(columns, lines)), weight
+        values, heavy = _weighted(samples)
+        rows = box.y0, box.y1, self.full_shape[0], self.shape[0]
+        columns = box.x0, box.x1, self.full_shape[1], self.shape[1]
+        colour = _sums(_sums(values, *rows).swapaxes(0, 1), *columns).swapaxes(0, 1)
+        weight = None if heavy is None else _sums(_sums(heavy, *rows).T, *columns).T
+        y0, x0 = rows[0] * rows[3] // rows[2], columns[0] * columns[3] // columns[2]
+        return Box(y0, x0, y0 + colour.shape[0], x0 + colour.shape[1]), colour, weight
 
-    def add(self, part: tuple[Box, NDArray[np.float32], NDArray[np.float32] | None]) -> None:
+    def add(self, part: Part) -> None:
         """Add what ``reduce`` made. The order of calls fixes the last bit."""
         box, colour, weight = part
-        self._sum[box.slices] += colour
+        self._sum[box.slices] += colour.astype(np.float32)
         if self._weight is not None and weight is not None:
-            self._weight[box.slices] += weight
+            self._weight[box.slices] += weight.astype(np.float32)
 
     def result(self, origin: str) -> Thumbnail:
         """The averages of what was added."""
@@ -96,16 +101,56 @@ class Average:
         return Thumbnail(colour, np.minimum(self._weight / np.float32(area), np.float32(1)), origin)
 
 
-def _shares(start: int, stop: int, length: int, small: int) -> tuple[NDArray[np.float32], int]:
-    """How much of pixels start..stop-1 falls into each cell they touch: float32 (cells, pixels), and the first cell.
+def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Values times weight, and the weight in 0..1; integers stay integers where weights are all or nothing."""
+    colour, weight = samples
+    if weight is None:
+        return colour, None
+    top = full(weight.dtype)
+    seen = weight > 0
+    if seen.all() and (weight == top).all():
+        return colour, seen
+    # An invalid value counts not at all: 0 * nan would be nan.
+    colour = np.where(seen[..., None], colour, colour.dtype.type(0))
+    if (weight[seen] == top).all():
+        return colour, seen
+    part = weight / np.float64(top)
+    return colour * part[..., None], part
 
-    Pixel i covers [i, i + 1) and cell c covers [c, c + 1) * length / small; integers until the last division.
+
+def _sums(values: NDArray[Any], start: int, stop: int, length: int, small: int) -> NDArray[np.float64]:
+    """Sums along axis 0 of pixels start..stop-1 of a line of ``length``, by the cells of a line of ``small`` they fall into.
+
+    Pixel i covers [i, i + 1), cell c covers [c, c + 1) * length / small. Each pixel goes to the cell it begins in; the one
+    across a border then hands the next cell its share. The sums of integers are exact.
     """
-    first, last = start * small // length, ((stop * small) - 1) // length
-    cells = np.arange(first, last + 1, dtype=np.int64)[:, None]
-    pixels = np.arange(start, stop, dtype=np.int64)[None, :]
-    overlap = np.minimum((pixels + 1) * small, (cells + 1) * length) - np.maximum(pixels * small, cells * length)
-    return (np.maximum(overlap, 0) / small).astype(np.float32), int(first)
+    first, last = start * small // length, (stop * small - 1) // length
+    cells = np.arange(first, last + 1, dtype=np.int64)
+    begin = np.maximum(-(-cells * length // small), start)
+    out = _grouped(values, np.append(begin, stop) - start)
+    for k in range(1, len(cells)):
+        over = int(begin[k]) * small - int(cells[k]) * length
+        if over > 0:
+            moved = values[int(begin[k]) - 1 - start] * (over / small)
+            out[k] += moved
+            out[k - 1] -= moved
+    return out
+
+
+def _grouped(values: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 sums of values[edges[k]:edges[k + 1]] along axis 0; the last group may be empty."""
+    count = len(edges) - 1
+    out = np.zeros((count, *values.shape[1:]))
+    if count == len(values) and edges[-2] < edges[-1]:
+        out[...] = values
+        return out
+    kind = np.uint64 if values.dtype.kind in "bu" else np.int64 if values.dtype.kind == "i" else np.float64
+    if values.dtype.itemsize <= 2 and values.dtype.kind in "bu" and len(values) <= 65536:
+        kind = np.uint32
+    for k in range(count):
+        if edges[k] < edges[k + 1]:
+            out[k] = np.add.reduce(values[edges[k] : edges[k + 1]], axis=0, dtype=kind)
+    return out
 
 
 def cells(shape: tuple[int, int], cell: tuple[int, int]) -> Iterator[Box]:

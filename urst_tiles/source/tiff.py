@@ -48,12 +48,15 @@ class TiffFile:
             with tifffile.TiffFile(self.path) as tiff:
                 pages = [_page(tiff, directory) for directory in directories]
                 return [
-                    Segments(self.path, self.pread, self.size, d, p) for d, p in zip(directories, pages, strict=True)
+                    Segments(self.path, self.pread, self.size, d, p)
+                    for d, p in zip(directories, pages, strict=True)
                 ]
         except (Undecodable, DamagedFile, BadInput, MemoryError):
             raise
         except Exception as error:
-            raise DamagedFile(f"{self.path}: its TIFF directory makes no sense ({error}); the file is damaged") from error
+            raise DamagedFile(
+                f"{self.path}: its TIFF directory makes no sense ({error}); the file is damaged"
+            ) from error
 
 
 def _page(tiff: tifffile.TiffFile, directory: Directory) -> tifffile.TiffPage:
@@ -86,7 +89,9 @@ def find_pages(directories: Sequence[Directory]) -> Pages:
     ]  # fmt: skip
     overviews.sort(key=lambda d: d.shape, reverse=True)
     found = {d.shape: d for d in reversed(overviews)}
-    return Pages(main, masks.get(main.shape), tuple((found[s], masks.get(s)) for s in sorted(found, reverse=True)))
+    return Pages(
+        main, masks.get(main.shape), tuple((found[s], masks.get(s)) for s in sorted(found, reverse=True))
+    )
 
 
 def _same_view(full: tuple[int, int], small: tuple[int, int]) -> bool:
@@ -216,7 +221,11 @@ def _usable(file: TiffFile, pages: Pages, main: Segments) -> list[tuple[Segments
             page, *rest = file.segments([directory, *([mask] if mask else [])])
         except Undecodable:
             continue
-        if page.dtype == main.dtype and page.photometric in (main.photometric, 2, 6) and (mask or not pages.mask):
+        if (
+            page.dtype == main.dtype
+            and page.photometric in (main.photometric, 2, 6)
+            and (mask or not pages.mask)
+        ):
             found.append((page, rest[0] if rest else None))
     return found
 

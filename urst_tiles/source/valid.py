@@ -38,7 +38,11 @@ def nodata_value(text: str | None, dtype: np.dtype[Any]) -> float | int | None:
     except ValueError:
         return None
     if dtype.kind == "f":
-        return float(dtype.type(value)) if abs(value) <= np.finfo(dtype).max or not math.isfinite(value) else None
+        return (
+            float(dtype.type(value))
+            if abs(value) <= np.finfo(dtype).max or not math.isfinite(value)
+            else None
+        )
     try:
         exact = int(text)
     except ValueError:

@@ -57,7 +57,12 @@ def loader_of(path: Path) -> str:
     vips.vips_lib.vips_error_clear()
     name = "" if found == vips.ffi.NULL else vips.ffi.string(found).decode()
     name = name.removeprefix("VipsForeignLoad").removesuffix("File").lower() + "load"
-    name = {"uhdrload": "jpegload", "jpegload": "jpegload", "nsgifload": "gifload", "jp2kload": "jp2kload"}.get(name, name)
+    name = {
+        "uhdrload": "jpegload",
+        "jpegload": "jpegload",
+        "nsgifload": "gifload",
+        "jp2kload": "jp2kload",
+    }.get(name, name)
     if name not in LOADERS:
         raise BadInput(f"{path} is not an image that can be read here (TIFF, JPEG, PNG, WebP and others can)")
     return name
@@ -82,7 +87,9 @@ class Decoded:
         self.path = path
         image = in_rgb(image)
         if image.format not in FORMATS:
-            raise BadInput(f"{path}: samples of type {image.format} are not supported (integers and floats are)")
+            raise BadInput(
+                f"{path}: samples of type {image.format} are not supported (integers and floats are)"
+            )
         alpha = bool(image.hasalpha())
         self.dtype = np.dtype(FORMATS[image.format])
         self._alpha = image.bands - 1 if alpha else None
@@ -108,7 +115,9 @@ def in_rgb(image: Any) -> Any:
         image = image.rad2float() if image.coding == "rad" else image.LabQ2Lab()
     if image.interpretation == "cmyk":
         depth = 8 if image.format in ("uchar", "char") else 16
-        return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth, intent="relative")
+        return image.icc_transform(
+            "srgb", embedded=True, input_profile="cmyk", depth=depth, intent="relative"
+        )
     if image.interpretation in ("lab", "labs", "labq", "lch", "xyz", "hsv", "yxy", "cmc"):
         return image.colourspace("srgb")
     return image
@@ -126,7 +135,9 @@ def cmyk_to_rgb(pixels: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
     try:
         return np.asarray(in_rgb(image).numpy())
     except vips.Error:
-        raise DamagedFile("the CMYK profile of this image cannot be used; convert the image to RGB first") from None
+        raise DamagedFile(
+            "the CMYK profile of this image cannot be used; convert the image to RGB first"
+        ) from None
 
 
 class VipsReader:
@@ -181,4 +192,13 @@ def _as_array(data: Any, image: Any, shape: tuple[int, int]) -> NDArray[Any]:
     return np.frombuffer(data, FORMATS[image.format]).reshape(*shape, image.bands)
 
 
-__all__ = ["LOADERS", "UrstError", "VipsReader", "cmyk_to_rgb", "libvips", "loader_of", "open_image", "stream"]
+__all__ = [
+    "LOADERS",
+    "UrstError",
+    "VipsReader",
+    "cmyk_to_rgb",
+    "libvips",
+    "loader_of",
+    "open_image",
+    "stream",
+]
