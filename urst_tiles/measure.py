@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput
 from urst_tiles.execute import Cluster, current_style, on_device
 from urst_tiles.files import publish
 from urst_tiles.geometry import Box, Grid
@@ -60,12 +59,7 @@ def measure_thumbnail(style: Style, source: Source, *, device: str = "cpu", thre
 def measure(
     style: Style, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
 ) -> dict[str, Moments]:
-    """Moments of every site, by name, of the whole of ``source``: the plain loop, and the reference of `measure_exact`.
-
-    Raises
-    ------
-    BadInput : where the source has no valid pixel.
-    """
+    """Moments of every site, by name, of the whole of ``source``: the plain loop, and the reference of `measure_exact`."""
     reader = Reader(source)
     grid = measuring_grid(source.shape, style)
     found: dict[str, Moments] = {}
@@ -74,14 +68,15 @@ def measure(
         for index in range(len(grid)):
             blocks.append(_block_moments(style, site, found, reader, grid, index, device, threads))
             progress(f"measuring {site.name}", index + 1, len(grid))
-        found[site.name] = _checked(reduce(add, blocks))
+        found[site.name] = _usable(reduce(add, blocks))
     return found
 
 
-def _checked(moments: Moments) -> Moments:
-    if moments.n <= 0:
-        raise BadInput("the image has no valid pixel, so it has no statistics")
-    return moments
+def _usable(moments: Moments) -> Moments:
+    """Where no pixel is valid there is nothing to measure, and nothing to stylise: any moments do."""
+    if moments.n > 0:
+        return moments
+    return Moments(2.0, moments.mean, moments.m2 + (np.eye(moments.channels) if moments.m2.ndim == 2 else 1.0))
 
 
 def _block_moments(
@@ -189,7 +184,7 @@ def measure_exact(
             task = SitePass(recipe, source, site.name, dict(found), folder, device, threads)
             missing = [i for i in range(count) if not task.path(i).exists()]
             cluster.run_all(task, missing, progress=lambda d, n, s=site: progress(f"measuring {s.name}", d, n), total=count)
-            save(final, _checked(reduce(add, (load(task.path(i)) for i in range(count)))))
+            save(final, _usable(reduce(add, (load(task.path(i)) for i in range(count)))))
             for i in range(count):
                 task.path(i).unlink(missing_ok=True)
         found[site.name] = load(final)
