@@ -13,7 +13,7 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import identity, microast
+from urst_tiles.nets import adain, identity, microast
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -76,6 +76,11 @@ def _check_microast(state: State, file: str, path: Path) -> None:
     table.check_keys(state, microast.shapes()[file], path)
 
 
+def _check_adain(state: State, file: str, path: Path) -> None:
+    needed = {key: t for key, t in state.items() if file == adain.DECODER or key not in adain.BEYOND}
+    table.check_keys(needed, adain.shapes()[file], path)
+
+
 MODELS: dict[str, Family] = {
     "microast": Family(
         microast.NAME,
@@ -87,6 +92,18 @@ MODELS: dict[str, Family] = {
         microast.FrozenMicroAST,
         microast.seeded,
         _check_microast,
+        {"cpu": "float32", "cuda": "float32"},
+    ),
+    "adain": Family(
+        adain.NAME,
+        adain.HALO,
+        adain.STRIDE,
+        adain.MINIMUM,
+        adain.build,
+        adain.restore,
+        adain.FrozenAdaIN,
+        adain.seeded,
+        _check_adain,
         {"cpu": "float32", "cuda": "float32"},
     ),
     "identity": Family(

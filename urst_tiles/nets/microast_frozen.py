@@ -36,6 +36,8 @@ from urst_tiles.nets.base import (
     save_style,
 )
 
+from urst_tiles.nets.lines import empty, reflect, reflect_cells, replicate, ring, strips
+
 if TYPE_CHECKING:
     from urst_tiles.nets.microast import MicroASTStyle
 
@@ -91,13 +93,13 @@ class FrozenMicroAST(LocalNet):
         n, _, h, w = x.shape
         x = F.pad(x, (7, 4, 7, 4), mode="reflect")
         x = x.contiguous(memory_format=torch.channels_last)
-        z = empty(x, self.style.sites[0].channels, h // 4 + 2, w // 4 + 2, x.dtype)
-        for a, b in strips(h // 4):
+        z = empty(x, self.style.sites[0].channels, h // 4 + 2, w // 4 + 2)
+        for a, b in strips(h // 4, STRIP):
             e = self._conv(x[:, :, 4 * a : 4 * b + 11], "enc1").relu_()  # 16, rows 4a-3 .. 4b, columns -3 .. w
-            mirror(e, 2, 4, rows=a == 0)
+            reflect(e, (4 * a - 3, -3), (h, w))
             e = self._conv(e, "enc2", stride=2).relu_()  # 32, half rows 2a-1 .. 2b
             e = self._conv(e, "enc3").relu_()  # 32
-            mirror(e, 0, 2, rows=a == 0)
+            reflect(e, (2 * a - 1, -1), (h // 2, w // 2))
             e = self._conv(e, "enc4", stride=2).relu_()  # 64, quarter rows a .. b
             z[:, :, 1 + a : 1 + b, 1:-1] = self._conv(e, "enc5").relu_()  # 64
         return ring(z)
@@ -108,14 +110,14 @@ class FrozenMicroAST(LocalNet):
         z = F.pad(z, (3, 3, 3, 3), mode="replicate").contiguous(memory_format=torch.channels_last)
         y = z.new_empty((n, 4 * rows, 4 * columns, 3), dtype=torch.float32)
         half = (2 * rows, 2 * columns)
-        for a, b in strips(rows):
+        for a, b in strips(rows, STRIP):
             d = self._enlarge(z[:, :, a : b + 6], "up1", a - 2, rows, columns)  # 4 x 32, quarter rows a-2 .. b+2
             d = self._conv(d, "mix1").relu_()  # 4 x 32
             d = self._unfold_cells(d)  # 32, half rows 2a-3 .. 2b+3
-            replicate(d, 2 * a - 3, half)
+            replicate(d, (2 * a - 3, -3), half)
             d = self._enlarge(d, "up2", 2 * a - 2, *half)  # 4 x 16, half rows 2a-2 .. 2b+2
             d = self._conv(d, "mix2").relu_()  # 4 x 16
-            reflect_cells(d, 2 * a - 2, half)
+            reflect_cells(d, (2 * a - 2, -2), half, 4)
             d = self._conv(d, "last")  # 4 x 3, half rows 2a .. 2b
             self._write(y[:, 4 * a : 4 * b], d)
         return y.permute(0, 3, 1, 2)
@@ -141,7 +143,7 @@ class FrozenMicroAST(LocalNet):
     def _unfold_cells(x: Tensor) -> Tensor:
         """(n, 4 c, h, w) -> (n, c, 2h - 2, 2w - 2): cells to pixels, the outermost pixel on each side dropped."""
         n, c, h, w = x.shape
-        y = empty(x, c // 4, 2 * h - 2, 2 * w - 2, x.dtype)
+        y = empty(x, c // 4, 2 * h - 2, 2 * w - 2)
         for p in range(2):
             for q in range(2):
                 k = (2 * p + q) * (c // 4)
@@ -169,30 +171,6 @@ class FrozenMicroAST(LocalNet):
 ROBUST = ("res4", "up", "mix", "last")
 
 
-def strips(rows: int) -> list[tuple[int, int]]:
-    """Row ranges of at most ``STRIP`` that cover ``rows``."""
-    return [(a, min(a + STRIP, rows)) for a in range(0, rows, STRIP)]
-
-
-def empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """(n, channels, height, width), channels_last, uninitialised."""
-    return like.new_empty((like.shape[0], height, width, channels), dtype=dtype).permute(0, 3, 1, 2)
-
-
-def ring(x: Tensor) -> Tensor:
-    """Overwrite the outermost line on each side by reflection about the line inside it."""
-    x[:, :, 0], x[:, :, -1] = x[:, :, 2], x[:, :, -3]
-    x[..., 0], x[..., -1] = x[..., 2], x[..., -3]
-    return x
-
-
-def mirror(x: Tensor, to: int, source: int, *, rows: bool) -> None:
-    """Overwrite column ``to`` by column ``source``, and the rows of these numbers where ``rows``."""
-    if rows:
-        x[:, :, to] = x[:, :, source]
-    x[..., to] = x[..., source]
-
-
 def edges(first: int, count: int, size: int) -> list[tuple[int, str]]:
     """Where the first ("a") and last ("z") of ``size`` lines lie among ``count`` lines from ``first`` on, if there."""
     places = [(-first, "a"), (size - 1 - first, "z")]
@@ -207,33 +185,6 @@ def only(i: int | None) -> slice:
 def around(i: int | None) -> slice:
     """The three lines of a ring-larger tensor around line i, or all."""
     return slice(None) if i is None else slice(i, i + 3)
-
-
-def replicate(x: Tensor, first: int, size: tuple[int, int]) -> None:
-    """Overwrite the line beyond each edge of the image by the edge; ``x`` starts at row ``first``, column -3."""
-    for axis, offset in ((2, first), (3, -3)):
-        length = size[axis - 2]
-        for beyond, edge in ((-1, 0), (length, length - 1)):
-            if 0 <= beyond - offset < x.shape[axis] and 0 <= edge - offset < x.shape[axis]:
-                x.select(axis, beyond - offset).copy_(x.select(axis, edge - offset))
-
-
-def reflect_cells(x: Tensor, first: int, size: tuple[int, int]) -> None:
-    """Overwrite four pixels beyond each edge of the image by reflection, in cells; starts at row ``first``, column -2."""
-    n, c, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c // 4)  # a view: the memory is channels_last
-    for axis, offset in ((1, 2 * first), (2, -4)):
-        length = 2 * size[axis - 1]
-        for k in range(1, 5):
-            for beyond, inside in ((-k, k), (length - 1 + k, length - 1 - k)):
-                to, source = beyond - offset, inside - offset
-                if 0 <= to < 2 * x.shape[axis + 1] and 0 <= source < 2 * x.shape[axis + 1]:
-                    line(pixels, axis, to).copy_(line(pixels, axis, source))
-
-
-def line(pixels: Tensor, axis: int, index: int) -> Tensor:
-    """Pixel row (axis 1) or column (axis 2) ``index`` of cells (n, h, w, 2, 2, c)."""
-    return pixels.select(axis, index // 2).select(2 if axis == 1 else 3, index % 2)
 
 
 # What follows runs once per style, in float64.

@@ -1,0 +1,195 @@
+"""AdaIN: arbitrary style transfer with a VGG-19 encoder, 0.5 MMAC per pixel.
+
+The encoder is VGG-19 up to relu4_1 (normalised variant with a 1x1 input layer and reflection padding); its features take over
+mean and standard deviation of the style's, and the mirrored decoder (nearest enlargement, no normalisation) paints them.
+
+References
+----------
+1. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization", ICCV 2017.
+2. L. Gatys, A. Ecker, M. Bethge, "Texture Synthesis Using Convolutional Neural Networks", NIPS 2015: the normalised VGG-19.
+3. File layout: github.com/naoto0804/pytorch-AdaIN, release v0.0.0, two ``nn.Sequential`` states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urst_tiles.moments import Moments
+from urst_tiles.nets.adain_frozen import FrozenAdaIN
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    live,
+    mixture,
+)
+
+#: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
+NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
+EPS, DDOF = 1e-5, 1
+ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
+#: Positions of the convolutions in the two ``nn.Sequential``; (inputs, outputs) at full width, kernel 3 but for the first.
+ENCODER_CONVS = {
+    0: (3, 3),
+    2: (3, 64),
+    5: (64, 64),
+    9: (64, 128),
+    12: (128, 128),
+    16: (128, 256),
+    19: (256, 256),
+    22: (256, 256),
+    25: (256, 256),
+    29: (256, 512),
+}
+DECODER_CONVS = {
+    1: (512, 256),
+    5: (256, 256),
+    8: (256, 256),
+    11: (256, 256),
+    14: (256, 128),
+    18: (128, 128),
+    21: (128, 64),
+    25: (64, 64),
+    28: (64, 3),
+}
+#: The full encoder file goes on to relu5_4; these are known and not needed.
+BEYOND = tuple(f"{i}.{part}" for i in (32, 35, 38, 42, 45, 48, 51) for part in ("weight", "bias"))
+#: Convolutions followed by 2x2 maximum pooling, and those preceded by nearest enlargement.
+POOL_AFTER, ENLARGE_BEFORE = (5, 12, 25), (5, 18, 25)
+
+
+def conv(x: Tensor, state: State, name: str) -> Tensor:
+    """3x3 convolution ``name`` with reflection padding."""
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x))
+
+
+def encode(x: Tensor, state: State) -> Tensor:
+    """(n, 3, h, w) -> relu4_1 (n, 512, h/8, w/8)."""
+    x = F.conv2d(x, state["encoder.0.weight"].to(x), state["encoder.0.bias"].to(x))  # 3, h, w
+    for i in list(ENCODER_CONVS)[1:]:  # 64 x 2, pool, 128 x 2, pool, 256 x 4, pool, 512
+        x = F.relu(conv(x, state, f"encoder.{i}"))
+        if i in POOL_AFTER:
+            x = F.max_pool2d(x, 2, 2, ceil_mode=True)
+    return x
+
+
+def decode(x: Tensor, state: State) -> Tensor:
+    """(n, 512, h/8, w/8) -> (n, 3, h, w)."""
+    for i in DECODER_CONVS:  # 256, double, 256 x 3, 128, double, 128, 64, double, 64, 3
+        if i in ENLARGE_BEFORE:
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = conv(x, state, f"decoder.{i}")
+        x = x if i == 28 else F.relu(x)
+    return x
+
+
+class AdaINStyle:
+    """AdaIN with a style in it.
+
+    Parameters
+    ----------
+    weights : keys ``encoder.*`` up to relu4_1 and ``decoder.*``.
+    features : "mean" and "std", float64 (512,), of the style at relu4_1.
+    alpha : content-style trade-off, t <- (1 - alpha) f(c) + alpha t [1, equation 14].
+    """
+
+    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+
+    def __init__(self, weights: State, features: State, alpha: float = 1.0):
+        self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
+        self.sites: tuple[Site, ...] = (Site("relu4_1", len(features["mean"]), STRIDE, EPS, DDOF),)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, style features and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        t = at(self.sites[0], encode(x, self.weights))  # 512, h/8, w/8
+        return decode(t, self.weights)  # 3, h, w
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """AdaIN [1, equation 8] with the deviation of the style over that of ``moments``, blended by alpha."""
+        mean, std = (self.features[part].double().cpu().numpy() for part in ("mean", "std"))
+        scale = std / moments.std(site.eps, site.ddof)
+        return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else FrozenAdaIN(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights, features and alpha."""
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {"alpha": self.alpha}
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> AdaINStyle:
+    """A style from the states of the two files; several images are mixed by mean and deviation [1, equation 15]."""
+    weights = {f"encoder.{i}.{part}": states[ENCODER][f"{i}.{part}"] for i in ENCODER_CONVS for part in ("weight", "bias")}
+    weights |= {f"decoder.{key}": t for key, t in states[DECODER].items()}
+    weights = {key: t.float() for key, t in weights.items()}
+    channels = weights["encoder.29.bias"].shape[0]
+    mean, std = np.zeros(channels), np.zeros(channels)
+    with torch.inference_mode():
+        for image, share in mixture(styles, MINIMUM):
+            moments = Moments.of(encode(image, weights)[0].flatten(1).numpy())
+            mean, std = mean + share * moments.mean, std + share * moments.std(EPS, DDOF)
+    return AdaINStyle(weights, {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}, alpha)
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> AdaINStyle:
+    """The inverse of ``AdaINStyle.state``."""
+    features = {k.removeprefix("feature."): t for k, t in state.items() if k.startswith("feature.")}
+    weights = {k: t for k, t in state.items() if k.startswith(("encoder.", "decoder."))}
+    return AdaINStyle(weights, features, settings["alpha"])
+
+
+def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape of every needed tensor of the two files, ``width`` times as wide as VGG-19."""
+
+    def wide(n: int) -> int:
+        return n if n == 3 else max(2, round(n * width))
+
+    keys: dict[str, dict[str, tuple[int, ...]]] = {}
+    for file, convs in ((ENCODER, ENCODER_CONVS), (DECODER, DECODER_CONVS)):
+        keys[file] = {}
+        for i, (inputs, outputs) in convs.items():
+            side = 1 if file == ENCODER and i == 0 else 3
+            keys[file][f"{i}.weight"] = (wide(outputs), wide(inputs), side, side)
+            keys[file][f"{i}.bias"] = (wide(outputs),)
+    return keys
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """States of the two files with random weights that keep the signal alive: He's scaling, an output of mean 0.5 and
+    deviation 0.25 on noise."""
+    random = np.random.default_rng(seed)
+    states: dict[str, State] = {}
+    for file, keys in shapes(width).items():
+        states[file] = {}
+        for key, shape in keys.items():
+            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    noise = random.random((64, 64, 3), np.float32)
+    style = build(states, [(noise, 1.0)])
+    with torch.inference_mode():
+        y = style.forward(torch.from_numpy(noise).permute(2, 0, 1)[None], live(style))
+    gain = 0.25 / float(y.std())
+    states[DECODER]["28.weight"] *= gain
+    states[DECODER]["28.bias"].mul_(gain).add_(0.5 - gain * float(y.mean()))
+    return states

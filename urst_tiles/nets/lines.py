@@ -1,0 +1,65 @@
+"""Padding without copies: tensors carry more lines than the image has, and a few of them are overwritten.
+
+A convolution writes a slightly larger result than it would have to; the lines beyond the image's edge, garbage by then, are set to
+what padding would have put there. Tensors are (n, c, h, w) in channels_last memory. ``first`` is (row, column) of a tensor's first
+line, ``size`` (height, width) of the image at that resolution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+def strips(rows: int, most: int) -> list[Pair]:
+    """Row ranges of at most ``most`` that cover ``rows``."""
+    return [(a, min(a + most, rows)) for a in range(0, rows, most)]
+
+
+def empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    """(n, channels, height, width), channels_last, uninitialised."""
+    return like.new_empty((like.shape[0], height, width, channels), dtype=dtype or like.dtype).permute(0, 3, 1, 2)
+
+
+def ring(x: Tensor) -> Tensor:
+    """Overwrite the outermost line on each side by reflection about the line inside it."""
+    return reflect(x, (-1, -1), (x.shape[2] - 2, x.shape[3] - 2))
+
+
+def reflect(x: Tensor, first: Pair, size: Pair) -> Tensor:
+    """Overwrite the line beyond each edge by the one that reflection padding puts there."""
+    return _overwrite(x, first, size, 1)
+
+
+def replicate(x: Tensor, first: Pair, size: Pair) -> Tensor:
+    """Overwrite the line beyond each edge by the edge."""
+    return _overwrite(x, first, size, 0)
+
+
+def _overwrite(x: Tensor, first: Pair, size: Pair, inside: int) -> Tensor:
+    """Overwrite the lines -1 and ``size`` of both axes, where present, by those ``inside`` lines from the edge."""
+    for axis, offset, length in ((2, first[0], size[0]), (3, first[1], size[1])):
+        for beyond, source in ((-1, inside), (length, length - 1 - inside)):
+            if 0 <= beyond - offset < x.shape[axis] and 0 <= source - offset < x.shape[axis]:
+                x.select(axis, beyond - offset).copy_(x.select(axis, source - offset))
+    return x
+
+
+def reflect_cells(x: Tensor, first: Pair, size: Pair, reach: int) -> Tensor:
+    """Overwrite ``reach`` pixels beyond each edge by reflection, in a tensor of 2x2 cells (n, 2 2 c, h, w)."""
+    n, c, h, w = x.shape
+    pixels = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c // 4)  # a view: the memory is channels_last
+    for axis in (1, 2):
+        count, offset, length = 2 * x.shape[axis + 1], 2 * first[axis - 1], 2 * size[axis - 1]
+        for k in range(1, reach + 1):
+            for beyond, inside in ((-k, k), (length - 1 + k, length - 1 - k)):
+                if 0 <= beyond - offset < count and 0 <= inside - offset < count:
+                    _line(pixels, axis, beyond - offset).copy_(_line(pixels, axis, inside - offset))
+    return x
+
+
+def _line(pixels: Tensor, axis: int, index: int) -> Tensor:
+    """Pixel row (axis 1) or column (axis 2) ``index`` of cells (n, h, w, 2, 2, c)."""
+    return pixels.select(axis, index // 2).select(2 if axis == 1 else 3, index % 2)
