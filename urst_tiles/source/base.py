@@ -38,7 +38,8 @@ class Facts:
     ----------
     path, info, fingerprint : as `Source` has them.
     stored : (height, width) before orientation; ``orientation`` is 1 to 8.
-    colours, file_dtype, has_valid : colour bands handed out (1 or 3), their dtype in the file, whether a weight comes along.
+    bands : as asked for. colours : how many are handed out (1 or 3).
+    file_dtype : of colour in the file. has_valid : whether a weight comes along.
     overviews : shapes of the file's overviews, as stored.
     reader_bytes : what the reader holds at most, beyond what it returns.
     opener : reaches the pixels; for files without random access, streams them (see ``streams``).
@@ -51,6 +52,7 @@ class Facts:
     fingerprint: str
     stored: tuple[int, int]
     orientation: int
+    bands: tuple[int, ...] | None
     colours: int
     file_dtype: str
     has_valid: bool
@@ -136,7 +138,7 @@ class Source:
 
         Parameters
         ----------
-        folder : keeps the spool and the thumbnail (must exist). None keeps the thumbnail in memory (random access only).
+        folder : keeps the spool and the thumbnail. None keeps the thumbnail in memory (random access only).
         thumbnail : its short side in pixels; its area is at most four times the square of it.
         progress : told "spooling" and "thumbnail", in pixels.
 
@@ -150,6 +152,8 @@ class Source:
         """
         if thumbnail < 1:
             raise BadInput(f"--thumbnail must be at least 1 px, got {thumbnail}")
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         opener = self._reached(folder, progress)
         reader = reader_of(opener)
         made = self._thumbnail(reader, folder, thumbnail, progress)
@@ -172,7 +176,7 @@ class Source:
     def _key(self, *more: object) -> str:
         """Short name of this source under these options."""
         f = self._facts
-        words = (f.fingerprint, repr(f.opener), self._use_overviews, *more)
+        words = (f.fingerprint, f.bands, self._use_overviews, *more)
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
     def _reached(self, folder: Path | None, progress: Progress) -> Opener:

@@ -1,32 +1,54 @@
 """TIFF directories, read by their headers only (TIFF 6.0 section 2; BigTIFF as libtiff defines it).
 
-Nothing is decoded here. A directory loop, an entry that points beyond the file, or a directory that ends early is told as
-``DamagedFile`` before anything trusts the numbers in it.
+Nothing is decoded here. A directory loop, an entry that points beyond the file, or a directory that ends early is told
+as ``DamagedFile`` before anything trusts the numbers in it.
 """
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
+from urst_tiles.source.bytes import FileBytes
 
 #: TIFF data type -> NumPy type; ASCII and UNDEFINED stay bytes, RATIONAL is a pair.
-TYPES = {
-    1: "u1", 2: "S1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "S1", 8: "i2", 9: "i4", 10: "i4", 11: "f4", 12: "f8",
-    13: "u4", 16: "u8", 17: "i8", 18: "u8",
-}  # fmt: skip
+TYPES = dict(enumerate("u1 S1 u2 u4 u4 i1 S1 i2 i4 i4 f4 f8 u4".split(), 1)) | {16: "u8", 17: "i8", 18: "u8"}
+RATIONALS = (5, 10)
 
 #: Directories beyond this one are not looked at (a slide has ten, a multi-page OME-TIFF thousands).
 MOST = 1024
 
-Pread = Callable[[int, int], bytes]
+
+#: Byte order, as struct and NumPy write it.
+Order = Literal["<", ">"]
+
+
+class Form(NamedTuple):
+    """How numbers lie in a TIFF: byte order, and the widths that BigTIFF has doubled."""
+
+    order: Order
+    big: bool
+
+    @property
+    def link(self) -> str:
+        """struct format of an offset."""
+        return self.order + ("Q" if self.big else "I")
+
+    @property
+    def entry(self) -> str:
+        """struct format of code, data type and count of an entry; its value or offset follows."""
+        return self.order + ("HHQ" if self.big else "HHI")
+
+    @property
+    def inline_bytes(self) -> int:
+        """Size of an offset, and of values that need none."""
+        return 8 if self.big else 4
 
 
 @dataclass(frozen=True)
@@ -40,46 +62,47 @@ class Entry:
     @property
     def value_bytes(self) -> int:
         """Size of the value."""
-        pair = 2 if self.dtype in (5, 10) else 1
-        return self.count * pair * np.dtype(TYPES[self.dtype]).itemsize
+        return self.count * (2 if self.dtype in RATIONALS else 1) * np.dtype(TYPES[self.dtype]).itemsize
 
 
 class Directory:
     """One image file directory; values are read when asked for."""
 
-    def __init__(self, path: Path, pread: Pread, order: str, offset: int, entries: dict[int, Entry]) -> None:
-        self.path, self.offset, self.entries = path, offset, entries
-        self._pread, self._order = pread, order
+    def __init__(self, file: FileBytes, order: Order, offset: int, entries: dict[int, Entry]) -> None:
+        self._file, self.order, self.offset, self.entries = file, order, offset, entries
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._file.path
 
     def raw(self, code: int) -> bytes:
         """The bytes of a tag's value as they lie in the file; empty when the tag is missing."""
         entry = self.entries.get(code)
         if entry is None:
             return b""
-        data = self._pread(entry.offset, entry.value_bytes)
+        data = self._file(entry.offset, entry.value_bytes)
         if len(data) < entry.value_bytes:
             raise DamagedFile(
-                f"{self.path}: TIFF tag {code} points beyond the end of the file; it is cut off or damaged"
+                f"{self.path}: TIFF tag {code} points beyond the end of the file; it is cut off"
             )
         return data
 
-    def array(self, code: int) -> NDArray[np.generic]:
-        """A tag's numbers in native byte order, (count,) or (count, 2) for rationals; empty when the tag is missing."""
+    def array(self, code: int) -> NDArray[Any]:
+        """A tag's numbers in native byte order: (count,), rationals (count, 2); empty when the tag is missing."""
         entry = self.entries.get(code)
         if entry is None:
             return np.zeros(0)
-        kind = np.dtype(TYPES[entry.dtype]).newbyteorder(self._order)
+        kind = np.dtype(TYPES[entry.dtype]).newbyteorder(self.order)
         values = np.frombuffer(self.raw(code), kind)
-        return (
-            values.reshape(-1, 2)
-            if entry.dtype in (5, 10)
-            else values.astype(kind.newbyteorder("="), copy=False)
-        )
+        if entry.dtype in RATIONALS:
+            values = values.reshape(-1, 2)
+        return values.astype(kind.newbyteorder("="), copy=False)
 
     def number(self, code: int, default: int = 0) -> int:
         """The first number of a tag, or the default."""
         values = self.array(code)
-        return int(values.flat[0]) if values.size else default
+        return int(values.flat[0]) if values.size and values.dtype.kind in "ui" else default
 
     def text(self, code: int) -> str | None:
         """An ASCII tag as text, without its closing zero; None when missing or empty."""
@@ -102,87 +125,76 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def preader(descriptor: int) -> Pread:
-    """``os.pread`` that goes on after short reads; returns less only at the end of the file."""
-
-    def pread(offset: int, size: int) -> bytes:
-        data = os.pread(descriptor, size, offset)
-        while len(data) < size:
-            more = os.pread(descriptor, size - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
-
-    return pread
-
-
-def read_directories(path: Path, pread: Pread, size: int) -> list[Directory]:
+def read_directories(file: FileBytes) -> list[Directory]:
     """Every directory of the chain, then those that the first one names as SubIFDs (tag 330).
 
     Raises
     ------
-    DamagedFile : a loop, a directory or an entry beyond the end of the file, an unknown layout, no directory at all.
+    DamagedFile : a loop, a directory or an entry beyond the end of the file, or no directory at all.
     """
-    head = pread(0, 16)
-    order = "<" if head[:2] == b"II" else ">"
-    big = len(head) > 3 and head[2 if order == "<" else 3] == 43
-    if len(head) < (16 if big else 8):
-        raise DamagedFile(f"{path}: the TIFF header ends after {len(head)} bytes; the file is cut off")
-    (offset,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
+    head = file(0, 16)
+    form = Form("<" if head[:2] == b"II" else ">", b"+" in head[2:4])
+    start = 8 if form.big else 4
+    if len(head) < start + form.inline_bytes:
+        raise DamagedFile(f"{file.path}: the TIFF header ends after {len(head)} bytes; the file is cut off")
+    (offset,) = struct.unpack_from(form.link, head, start)
     found: list[Directory] = []
     seen: set[int] = set()
     while offset and len(found) < MOST:
         if offset in seen:
             raise DamagedFile(
-                f"{path}: its TIFF directories form a loop at byte {offset}; the file is damaged"
+                f"{file.path}: its TIFF directories form a loop at byte {offset}; it is damaged"
             )
         seen.add(offset)
-        directory, offset = _read_directory(path, pread, size, order, big, offset)
+        directory, offset = _read_directory(file, form, offset)
         found.append(directory)
     if not found:
-        raise DamagedFile(f"{path}: the TIFF holds no image directory")
-    for child in found[0].array(330)[:64].tolist() if 330 in found[0].entries else []:
-        if child and child not in seen:
+        raise DamagedFile(
+            f"{file.path}: this TIFF holds no image directory; it was not finished or is damaged"
+        )
+    for child in found[0].array(330)[:64].astype(np.int64).tolist():
+        if child > 0 and child not in seen:
             seen.add(child)
-            found.append(_read_directory(path, pread, size, order, big, child)[0])
+            found.append(_read_directory(file, form, child)[0])
     return found
 
 
-def _read_directory(
-    path: Path, pread: Pread, size: int, order: str, big: bool, offset: int
-) -> tuple[Directory, int]:
-    head, each, fixed, link = (8, 20, "HHQ", "Q") if big else (2, 12, "HHI", "I")
-    if offset + head > size:
+def _read_directory(file: FileBytes, form: Form, offset: int) -> tuple[Directory, int]:
+    """The directory at a place, and the place of the next one (0: none)."""
+    width = 8 if form.big else 2
+    if offset + width > file.size:
         raise DamagedFile(
-            f"{path}: a TIFF directory should lie at byte {offset}, but the file has only {size} bytes; it is cut off"
+            f"{file.path}: a TIFF directory should lie at byte {offset}, but the file has only {file.size} bytes; "
+            "it is cut off"
         )
-    (count,) = struct.unpack(order + ("Q" if big else "H"), pread(offset, head))
-    body_bytes = count * each + struct.calcsize(order + link)
-    if count == 0 or count > 65535 or offset + head + body_bytes > size + struct.calcsize(order + link):
+    (count,) = struct.unpack(form.order + ("Q" if form.big else "H"), file(offset, width))
+    each = struct.calcsize(form.entry) + form.inline_bytes
+    body = file(offset + width, min(count, 65536) * each + form.inline_bytes)
+    if count == 0 or count > 65535 or len(body) < count * each:
         raise DamagedFile(
-            f"{path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged"
+            f"{file.path}: the TIFF directory at byte {offset} claims {count} entries, which are not there; "
+            "the file is cut off or damaged"
         )
-    body = pread(offset + head, body_bytes)
-    if len(body) < count * each:
-        raise DamagedFile(f"{path}: the TIFF directory at byte {offset} ends early; the file is cut off")
-    inline = 8 if big else 4
     entries: dict[int, Entry] = {}
     for i in range(count):
-        code, kind, number = struct.unpack_from(order + fixed, body, i * each)
-        if kind not in TYPES:
-            continue  # TIFF 6.0, section 2: readers skip fields of a type they do not know
-        at = offset + head + i * each + each - inline
-        entry = Entry(kind, number, at)
-        if entry.value_bytes > inline:
-            (at,) = struct.unpack_from(order + link, body, i * each + each - inline)
-            entry = Entry(kind, number, at)
-        if entry.offset + entry.value_bytes > size:
-            raise DamagedFile(
-                f"{path}: TIFF tag {code} needs bytes up to {entry.offset + entry.value_bytes}, "
-                f"but the file has only {size}; it is cut off or damaged"
+        code, kind, number = struct.unpack_from(form.entry, body, i * each)
+        if kind in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
+            value = (i + 1) * each - form.inline_bytes
+            entries.setdefault(
+                code, _entry(file, form, code, Entry(kind, number, offset + width + value), body, value)
             )
-        entries.setdefault(code, entry)
-    after = body[count * each :]
-    following = struct.unpack(order + link, after)[0] if len(after) == struct.calcsize(order + link) else 0
-    return Directory(path, pread, order, offset, entries), following
+    rest = body[count * each :]
+    following = struct.unpack(form.link, rest)[0] if len(rest) == form.inline_bytes else 0
+    return Directory(file, form.order, offset, entries), following
+
+
+def _entry(file: FileBytes, form: Form, code: int, entry: Entry, body: bytes, value: int) -> Entry:
+    """The entry with the place of its value, which must lie inside the file."""
+    if entry.value_bytes > form.inline_bytes:
+        entry = Entry(entry.dtype, entry.count, struct.unpack_from(form.link, body, value)[0])
+    if entry.offset + entry.value_bytes > file.size:
+        raise DamagedFile(
+            f"{file.path}: TIFF tag {code} needs bytes up to {entry.offset + entry.value_bytes}, but the file has "
+            f"only {file.size}; it is cut off or damaged"
+        )
+    return entry

@@ -48,9 +48,22 @@ def check_file(path: Path) -> bytes:
         raise MissingFile(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def whole_bytes(path: Path, loader: str, shape: tuple[int, int], sample_bytes: int, bands: int) -> int:
-    """Memory that decoding takes because the picture must be held whole; 0 where it streams."""
-    pixels = shape[0] * shape[1]
+def check_whole(path: Path, loader: str, shape: tuple[int, int], sample_bytes: int, bands: int) -> int:
+    """Memory that decoding takes because the picture must be held whole, 0 where it streams.
+
+    Raises BadInput where that is too much, before anything is decoded.
+    """
+    needed = _whole_bytes(path, loader, shape[0] * shape[1], sample_bytes, bands)
+    if needed > MOST_WHOLE_BYTES:
+        raise BadInput(
+            f"{path} has {shape[1]} x {shape[0]} pixels in a layout that must be decoded whole (progressive, "
+            f"interlaced, or of a format without rows), which would take {needed / 1e9:.1f} GB (limit "
+            f"{MOST_WHOLE_BYTES / 1e9:.1f} GB); save it as a tiled TIFF first"
+        )
+    return needed
+
+
+def _whole_bytes(path: Path, loader: str, pixels: int, sample_bytes: int, bands: int) -> int:
     if loader == "jpegload":
         # libjpeg keeps every coefficient of every component as 16 bits
         return pixels * bands * 2 if jpeg_is_progressive(path) else 0
@@ -59,16 +72,6 @@ def whole_bytes(path: Path, loader: str, shape: tuple[int, int], sample_bytes: i
     if loader in ("ppmload", "radload", "tiffload", "vipsload", "jp2kload", "openslideload"):
         return 0
     return pixels * max(bands, 4) * sample_bytes
-
-
-def check_whole(path: Path, needed_bytes: int, shape: tuple[int, int]) -> None:
-    """Raises BadInput where a picture that must be decoded whole is too large."""
-    if needed_bytes > MOST_WHOLE_BYTES:
-        raise BadInput(
-            f"{path} has {shape[1]} x {shape[0]} pixels in a layout that must be decoded whole (progressive, interlaced, "
-            f"or of a format without rows), which would take {needed_bytes / 1e9:.1f} GB (limit "
-            f"{MOST_WHOLE_BYTES / 1e9:.1f} GB); save it as a tiled TIFF first"
-        )
 
 
 def check_png(path: Path) -> None:

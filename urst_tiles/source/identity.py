@@ -6,40 +6,35 @@ Never the time of change: copies are the same source, and a file that was edited
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urst_tiles.source.directory import preader
+from urst_tiles.source.bytes import FileBytes
 
 if TYPE_CHECKING:
-    from urst_tiles.source.tiff import TiffFile
+    from urst_tiles.source.pages import TiffFile
 
 SAMPLES = 64
 SAMPLE_BYTES = 1 << 16
 
 
-def file_fingerprint(path: Path, sidecars: list[Path]) -> str:
-    """Hex digest of size and of 64 evenly spread samples of 64 KiB, first and last included; and of sidecars alike."""
+def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
+    """Hex digest of size and of 64 evenly spread samples of 64 KiB, first and last included; sidecars alike."""
     digest = hashlib.sha256()
-    for each in [path, *sidecars]:
-        descriptor = os.open(each, os.O_RDONLY)
-        try:
-            size = os.fstat(descriptor).st_size
-            digest.update(f"{size} ".encode())
-            pread = preader(descriptor)
-            for start in _spread(max(1, size - SAMPLE_BYTES + 1)):
-                digest.update(pread(start, SAMPLE_BYTES))
-        finally:
-            os.close(descriptor)
+    for each in (path, *sidecars):
+        file = FileBytes(each)
+        digest.update(f"{file.size} ".encode())
+        for start in _spread(max(1, file.size - SAMPLE_BYTES + 1)):
+            digest.update(file(start, SAMPLE_BYTES))
     return digest.hexdigest()
 
 
-def tiff_fingerprint(file: TiffFile, sidecars: list[Path]) -> str:
+def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
     """Hex digest of a TIFF: size, every directory's tags (tables of byte counts included), and 64 segments."""
-    digest = hashlib.sha256(f"{file.size} ".encode())
+    digest = hashlib.sha256(f"{file.bytes.size} ".encode())
     for directory in file.directories:
         for code in sorted(directory.entries):
             digest.update(f"{code} {directory.entries[code].dtype} ".encode())
@@ -48,7 +43,7 @@ def tiff_fingerprint(file: TiffFile, sidecars: list[Path]) -> str:
     offsets = main.array(324 if 324 in main.entries else 273).astype(np.uint64)
     counts = main.array(325 if 325 in main.entries else 279).astype(np.uint64)
     for i in _spread(min(offsets.size, counts.size)):
-        digest.update(file.pread(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
+        digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
     if sidecars:
         digest.update(file_fingerprint(sidecars[0], sidecars[1:]).encode())
     return digest.hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +57,36 @@ def vips_info(image: Any, validity: Validity, world: str | None, orientation: in
     )
 
 
-def read_world_file(path: Path) -> str | None:
-    """Text of the world file beside an image: .tfw, .tifw, .wld and their capitals, by the image's own suffix."""
+@dataclass(frozen=True)
+class Sidecars:
+    """Files beside an image: GDAL's ``NAME.EXT.msk``, and the text of its world file."""
+
+    mask: Path | None
+    world_path: Path | None
+    world: str | None
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Those that are there."""
+        return tuple(path for path in (self.mask, self.world_path) if path is not None)
+
+
+def find_sidecars(path: Path) -> Sidecars:
+    """The sidecars of an image."""
+    mask = path.with_name(path.name + ".msk")
+    for world in _world_names(path):
+        if world.is_file() and world.stat().st_size < 4096:
+            return Sidecars(mask if mask.is_file() else None, world, world.read_text("utf-8", "replace"))
+    return Sidecars(mask if mask.is_file() else None, None, None)
+
+
+def _world_names(path: Path) -> Iterator[Path]:
+    """As GDAL looks for them: first and last letter of the suffix and a w, the whole suffix and a w, then .wld."""
     suffix = path.suffix.lower()
-    names = [".wld", suffix + "w"]
-    if len(suffix) >= 4:
-        names.insert(0, f".{suffix[1]}{suffix[-1]}w")
-    for name in names:
-        for each in (name, name.upper()):
-            sidecar = path.with_suffix(each)
-            if sidecar != path and sidecar.is_file() and sidecar.stat().st_size < 4096:
-                return sidecar.read_text("utf-8", "replace")
-    return None
-
-
-def mask_sidecar(path: Path) -> Path | None:
-    """GDAL's ``NAME.EXT.msk`` beside an image, or None."""
-    found = path.with_name(path.name + ".msk")
-    return found if found.is_file() else None
+    names = [f".{suffix[1]}{suffix[-1]}w"] if len(suffix) > 3 else []
+    for name in (*names, suffix + "w" if suffix else ".w", ".wld"):
+        yield path.with_suffix(name)
+        yield path.with_suffix(name.upper())
 
 
 def _tag(main: Directory, code: int) -> Tag:

@@ -10,16 +10,27 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
+from urst_tiles.source.identity import file_fingerprint, tiff_fingerprint
+from urst_tiles.source.pages import TiffFile
 from urst_tiles.source.pool import THREADS, in_order
+from urst_tiles.source.segments import Segments, Undecodable
 from urst_tiles.source.spool import Shape, SpoolReader
-from urst_tiles.source.tiff import TiffFile, TiffReader, mask_of
+from urst_tiles.source.tiff import TiffReader, mask_of
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
 from urst_tiles.source.vips import VipsReader, stream
 
 
 class Reader(Protocol):
-    """Samples of an image as stored, cell by cell; thread-safe."""
+    """Samples of an image as stored, cell by cell; thread-safe.
+
+    Attributes
+    ----------
+    cell_shape : (height, width) of the cells that are cheap to read; any other box works too.
+    levels : shapes of the overviews.
+    alone : whether neighbouring bands of rows should not be read at once, as they share a large segment.
+    """
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -27,7 +38,7 @@ class Reader(Protocol):
     has_valid: bool
     cell_shape: tuple[int, int]
     levels: tuple[tuple[int, int], ...]
-    alone: bool  # whether neighbouring bands must not be read at once, as they share a large segment
+    alone: bool
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box of the image (level 0) or of an overview. Raises DamagedFile."""
@@ -45,15 +56,19 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class TiffOpener:
-    """A TIFF that tifffile decodes; ``mask`` is its ``.msk`` sidecar."""
+    """A TIFF that tifffile decodes, and its ``.msk`` sidecar; ``fingerprint`` notices when it is no longer the same."""
 
     path: Path
     bands: tuple[int, ...] | None
-    mask: Path | None = None
+    sidecars: tuple[Path, ...]
+    mask: Path | None
+    fingerprint: str
 
     def open(self) -> Reader:
         """See `Opener`."""
-        return masked(TiffReader(self.path, self.bands), self.mask)
+        reader = TiffReader(self.path, self.bands)
+        _check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
+        return _masked(reader, self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         """See `Opener`."""
@@ -62,22 +77,27 @@ class TiffOpener:
 
 @dataclass(frozen=True)
 class VipsOpener:
-    """A file to which libvips has random access."""
+    """A file that libvips reads, at random or from top to bottom."""
 
     path: Path
     loader: str
     bands: tuple[int, ...] | None
-    mask: Path | None = None
+    nodata: str | None
+    sidecars: tuple[Path, ...]
+    mask: Path | None
+    fingerprint: str
 
     def open(self) -> Reader:
         """See `Opener`."""
-        return masked(VipsReader(self.path, self.loader, self.bands), self.mask)
+        _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+        return _masked(VipsReader(self.path, self.loader, self.bands, self.nodata), self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         """See `Opener`."""
-        mask = None if self.mask is None else sidecar_mask(self.mask)
-        for box, samples in stream(self.path, self.loader, self.bands, rows):
-            yield box, samples if mask is None else with_mask(samples, mask, box)
+        _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+        mask = None if self.mask is None else open_mask(self.mask)
+        for box, samples in stream(self.path, self.loader, self.bands, self.nodata, rows):
+            yield box, samples if mask is None else _with_mask(samples, mask, box)
 
 
 @dataclass(frozen=True)
@@ -111,14 +131,6 @@ class ArrayOpener:
         return _bands(self.open(), rows)
 
 
-def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
-    height, width = reader.shape
-    boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
-    if reader.alone:
-        return ((box, reader.cell(box)) for box in boxes)
-    return in_order(lambda box: (box, reader.cell(box)), boxes, ahead=THREADS)
-
-
 class ArrayReader:
     """Samples of an array in memory, or of a zarr array."""
 
@@ -137,49 +149,69 @@ class ArrayReader:
         return Samples(pixels[..., :3], pixels[..., 3] if self.has_valid else None)
 
 
-class Masked:
-    """A reader whose pixels a ``.msk`` sidecar makes invalid."""
+class MaskedReader:
+    """A reader whose pixels a ``.msk`` sidecar makes invalid; its overviews have no such mask, hence none serves."""
 
     def __init__(self, reader: Reader, mask: Path) -> None:
-        self._reader, self._mask = reader, sidecar_mask(mask)
+        self._reader, self._mask = reader, open_mask(mask)
         self.shape, self.dtype, self.colours, self.has_valid = (
             reader.shape,
             reader.dtype,
             reader.colours,
             True,
         )
-        self.cell_shape, self.levels, self.alone = reader.cell_shape, (), reader.alone
+        self.cell_shape, self.alone = reader.cell_shape, reader.alone
+        self.levels: tuple[tuple[int, int], ...] = ()
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box. Raises DamagedFile."""
-        return with_mask(self._reader.cell(box, level), self._mask, box)
+        return _with_mask(self._reader.cell(box, level), self._mask, box)
 
 
-def sidecar_mask(path: Path) -> Any:
-    """The pages of a ``.msk`` file: a TIFF whose first page is the mask."""
+def open_mask(path: Path) -> Segments:
+    """The first page of a ``.msk`` file. Raises DamagedFile."""
     file = TiffFile(path)
-    return file.segments(file.directories[:1])[0]
+    (page,) = file.segments(file.directories[:1])
+    if isinstance(page, Undecodable):
+        raise DamagedFile(
+            f"{path} is no mask that can be read ({page}); remove it, or make it anew with GDAL"
+        )
+    return page
 
 
-def with_mask(samples: Samples, mask: Any, box: Box) -> Samples:
-    """Samples, invalid where the mask is."""
-    out = weight_dtype(samples.colour.dtype)
-    weight = samples.weight
+def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
+    out, weight = weight_dtype(samples.colour.dtype), samples.weight
     if weight is None:
         weight = np.full(box.shape, full(out), out)
     return Samples(samples.colour, combine(weight, mask_of(mask, box), out))
 
 
-def masked(reader: Reader, mask: Path | None) -> Reader:
-    """The reader, under its sidecar where it has one."""
-    return reader if mask is None else Masked(reader, mask)
+def _masked(reader: Reader, mask: Path | None) -> Reader:
+    return reader if mask is None else MaskedReader(reader, mask)
+
+
+def _check_same(path: Path, expected: str, found: str) -> None:
+    if expected != found:
+        raise DamagedFile(
+            f"{path} was changed while in use; put the old file back, or start anew with the new one"
+        )
+
+
+def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
+    height, width = reader.shape
+    boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
+    if reader.alone:
+        return ((box, reader.cell(box)) for box in boxes)
+    return in_order(lambda box: (box, reader.cell(box)), boxes, ahead=THREADS)
 
 
 @functools.lru_cache(maxsize=16)
-def _open_hashable(opener: Opener) -> Reader:
+def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> Reader:
     return opener.open()
 
 
 def reader_of(opener: Opener) -> Reader:
     """The reader of an opener, shared by all threads of this process."""
-    return opener.open() if isinstance(opener, ArrayOpener) else _open_hashable(opener)
+    if isinstance(opener, TiffOpener | VipsOpener | SpoolOpener):
+        return _open_once(opener)
+    return opener.open()

@@ -24,8 +24,16 @@ def pool() -> ThreadPoolExecutor:
     with _lock:
         here = os.getpid()
         if here not in _pools:
-            _pools.clear()
             _pools[here] = ThreadPoolExecutor(THREADS, thread_name_prefix="urst-decode")
+        return _pools[here]
+
+
+def views() -> ThreadPoolExecutor:
+    """Threads for callers that come from an event loop; apart from the decoders, for which these wait."""
+    with _lock:
+        here = -os.getpid()
+        if here not in _pools:
+            _pools[here] = ThreadPoolExecutor(THREADS, thread_name_prefix="urst-view")
         return _pools[here]
 
 

@@ -18,6 +18,7 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.source.pool import views
 
 CHUNK = 1024
 
@@ -93,7 +94,8 @@ class SourceStore(Store):
         if key == "zarr.json":
             data = np.frombuffer(self._metadata(), np.uint8)
         elif (box := self._box(key)) is not None:
-            data = await asyncio.to_thread(self._chunk, box)
+            # Not the loop's own threads: reading may itself wait for zarr, which works on those.
+            data = await asyncio.get_running_loop().run_in_executor(views(), self._chunk, box)
         else:
             return None
         return prototype.buffer.from_array_like(data[_span(byte_range, data.size)])

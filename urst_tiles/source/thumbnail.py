@@ -92,13 +92,12 @@ class Average:
 
     def result(self, origin: str) -> Thumbnail:
         """The averages of what was added."""
+        (h, w), (y, x) = self.full_shape, self.shape
+        area = np.float32(h * w / (y * x))
         if self._weight is None:
-            area = np.float32(self.full_shape[0] / self.shape[0] * (self.full_shape[1] / self.shape[1]))
             return Thumbnail(self._sum / area, None, origin)
-        area = np.float64(self.full_shape[0]) * self.full_shape[1] / (self.shape[0] * self.shape[1])
-        some = self._weight > 0
-        colour = self._sum / np.where(some, self._weight, np.float32(1))[..., None]
-        return Thumbnail(colour, np.minimum(self._weight / np.float32(area), np.float32(1)), origin)
+        some = np.where(self._weight > 0, self._weight, np.float32(1))
+        return Thumbnail(self._sum / some[..., None], np.minimum(self._weight / area, np.float32(1)), origin)
 
 
 def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -144,9 +143,9 @@ def _grouped(values: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[np.float
     if count == len(values) and edges[-2] < edges[-1]:
         out[...] = values
         return out
-    kind = np.uint64 if values.dtype.kind in "bu" else np.int64 if values.dtype.kind == "i" else np.float64
-    if values.dtype.itemsize <= 2 and values.dtype.kind in "bu" and len(values) <= 65536:
-        kind = np.uint32
+    small = values.dtype.itemsize <= 2 and len(values) <= 65536
+    kinds = {"b": "u4", "u": "u4" if small else "u8", "i": "i8", "f": "f8"}
+    kind = np.dtype(kinds[values.dtype.kind])
     for k in range(count):
         if edges[k] < edges[k + 1]:
             out[k] = np.add.reduce(values[edges[k] : edges[k + 1]], axis=0, dtype=kind)

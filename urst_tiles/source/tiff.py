@@ -1,28 +1,23 @@
-"""A TIFF file as pixels: its main page, its overviews, its masks, its palette, its alpha, its nodata.
-
-Pages are read by ``Segments``; what they mean is decided here. GDAL's conventions hold: a page with NewSubfileType 4 is the
-mask of the main page, 5 the mask of an overview, 1 an overview (GDAL's GeoTIFF driver, "Internal nodata masks").
-"""
+"""A TIFF file as samples: what its bands mean, its palette, its alpha, its nodata, its masks."""
 
 from __future__ import annotations
 
 import math
-import os
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.metadata import Validity
 from urst_tiles.source import valid
-from urst_tiles.source.directory import Directory, Pread, preader, read_directories
+from urst_tiles.source.bands import choose_bands
+from urst_tiles.source.colour import cmyk_to_rgb
+from urst_tiles.source.directory import Directory
+from urst_tiles.source.pages import Pages, TiffFile, find_pages
 from urst_tiles.source.pool import THREADS
 from urst_tiles.source.segments import Segments, Undecodable
 from urst_tiles.source.valid import Samples
@@ -30,74 +25,7 @@ from urst_tiles.source.valid import Samples
 #: Cells are at least so large, so that small tiles do not drown in calls.
 CELL = 256
 
-
-class TiffFile:
-    """An open TIFF: descriptor, directories, and pages made on demand. Closed when forgotten."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        weakref.finalize(self, os.close, self.descriptor)
-        self.size = os.fstat(self.descriptor).st_size
-        self.pread: Pread = preader(self.descriptor)
-        self.directories = read_directories(path, self.pread, self.size)
-
-    def segments(self, directories: Sequence[Directory]) -> list[Segments]:
-        """The pages of these directories; raises Undecodable, DamagedFile or BadInput."""
-        try:
-            with tifffile.TiffFile(self.path) as tiff:
-                pages = [_page(tiff, directory) for directory in directories]
-                return [
-                    Segments(self.path, self.pread, self.size, d, p)
-                    for d, p in zip(directories, pages, strict=True)
-                ]
-        except (Undecodable, DamagedFile, BadInput, MemoryError):
-            raise
-        except Exception as error:
-            raise DamagedFile(
-                f"{self.path}: its TIFF directory makes no sense ({error}); the file is damaged"
-            ) from error
-
-
-def _page(tiff: tifffile.TiffFile, directory: Directory) -> tifffile.TiffPage:
-    tiff.filehandle.seek(directory.offset)
-    return tifffile.TiffPage(tiff, index=0)
-
-
-@dataclass(frozen=True)
-class Pages:
-    """Which directories are the image, its overviews (largest first), and their masks (None where there is none)."""
-
-    main: Directory
-    mask: Directory | None
-    overviews: tuple[tuple[Directory, Directory | None], ...]
-
-
-def find_pages(directories: Sequence[Directory]) -> Pages:
-    """Sort a file's directories; pages that are neither the first image nor belong to it are left alone."""
-    images = [d for d in directories if not d.subfile & 4 and min(d.shape) > 0]
-    if not images:
-        raise DamagedFile(f"{directories[0].path}: no page of this TIFF has a size; the file is damaged")
-    main = next((d for d in images if not d.subfile & 1), images[0])
-    masks = {d.shape: d for d in reversed(directories) if d.subfile & 4}
-    aperio = (main.text(270) or "").startswith("Aperio")
-    overviews = [
-        d
-        for d in images
-        if d is not main and (d.subfile & 1 or aperio and 322 in d.entries) and _same_view(main.shape, d.shape)
-        and d.number(277, 1) == main.number(277, 1)
-    ]  # fmt: skip
-    overviews.sort(key=lambda d: d.shape, reverse=True)
-    found = {d.shape: d for d in reversed(overviews)}
-    return Pages(
-        main, masks.get(main.shape), tuple((found[s], masks.get(s)) for s in sorted(found, reverse=True))
-    )
-
-
-def _same_view(full: tuple[int, int], small: tuple[int, int]) -> bool:
-    """Whether ``small`` is ``full`` made smaller, its sides rounded up or down."""
-    (h, w), (y, x) = full, small
-    return y < h and x < w and abs(y * w - x * h) <= max(h, w) * 1.5
+PALETTE, CMYK, WHITE_IS_ZERO = 3, 5, 0
 
 
 class TiffReader:
@@ -105,107 +33,148 @@ class TiffReader:
 
     Attributes
     ----------
+    main : the main page's directory.
     shape : (height, width) as stored.
-    dtype : of colour; ``colours`` of them (1 or 3).
-    has_valid : whether a weight comes along.
-    validity : how the file tells what is valid.
+    dtype, colours : of colour, and how many bands of it (1 or 3).
+    has_valid : whether a weight comes along; ``validity`` says how the file tells it.
     levels : shapes of the overviews, largest first.
+    is_tiled : whether boxes can be read at random.
+    alone : whether neighbouring bands of rows share a large strip, and should not be read at once.
+
+    Raises
+    ------
+    Undecodable : tifffile does not decode it; libvips may.
     """
 
     def __init__(self, path: Path, bands: Sequence[int] | None) -> None:
         file = TiffFile(path)
         pages = find_pages(file.directories)
-        main = pages.main
-        self._file, self.path, self.main = file, path, main
-        self._main = file.segments([main])[0]
-        self._overviews = _usable(file, pages, self._main)
-        self._mask = file.segments([pages.mask])[0] if pages.mask else None
-        self.shape = main.shape
+        self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
+        found = file.segments([pages.main, *([pages.mask] if pages.mask else [])])
+        self._main = _decodable(found[0])
+        self._mask = _decodable(found[1]) if pages.mask else None
+        self._choose(pages.main, bands)
+        stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
+        self.nodata = valid.nodata_value(pages.main.text(42113), stored)
+        told = self._alpha is not None or self._mask is not None or self.nodata is not None
+        self.has_valid = told or stored.kind == "f" or self._main.layout.has_sparse
+        self._overviews = self._usable(pages)
         self.levels = tuple(page.shape for page, _ in self._overviews)
-        self._choose(main, bands)
-        self.nodata = valid.nodata_value(main.text(42113), self._main.dtype)
-        self.has_valid = (
-            self._alpha is not None or self._mask is not None or self.nodata is not None
-            or self.dtype.kind == "f" or self._main.has_sparse
-        )  # fmt: skip
-        self.is_tiled = self._main.is_tiled
-        self.alone = self._main.kept_bytes > 0
-        step = self._main.segment
-        self.cell_shape = tuple(ceil_div(CELL, s) * s for s in step) if self.is_tiled else step
+        self.is_tiled, self.alone = self._main.layout.is_tiled, self._main.keeps > 0
+        height, width = self._main.layout.segment
+        if self.is_tiled:
+            height, width = ceil_div(CELL, height) * height, ceil_div(CELL, width) * width
+        self.cell_shape = height, width
 
     def _choose(self, main: Directory, bands: Sequence[int] | None) -> None:
-        """Decide which stored bands are colour and which is alpha."""
+        """Decide which stored bands are colour and which is alpha, and what colour means."""
         page = self._main
-        extra = main.array(338).astype(int).tolist()[: page.bands]
-        first_extra = page.bands - len(extra)
-        alphas = [first_extra + i for i, kind in enumerate(extra) if kind in (1, 2)]
+        extra = [int(kind) for kind in main.array(338)][: page.bands - 1]
+        first = page.bands - len(extra)
+        alphas = [first + i for i, kind in enumerate(extra) if kind in (1, 2)]
         self._alpha = alphas[0] if alphas else None
-        self._associated = bool(alphas) and extra[alphas[0] - first_extra] == 1
-        colours = [b for b in range(page.bands) if b != self._alpha]
-        self._palette = _palette(main) if page.photometric == 3 else None
-        self._cmyk = page.photometric == 5 and len(colours) >= 4
-        if self._palette is not None or self._cmyk:
-            self._stored = colours[:4] if self._cmyk else colours[:1]
-            self._pick = choose_bands(self.path, bands, 3)
-            self.dtype, self.colours = np.dtype(np.uint8), 3
-            if self._cmyk and page.dtype.itemsize > 1:
-                self.dtype = np.dtype(np.uint16)
-            return
-        picked = choose_bands(self.path, bands, len(colours))
-        self._stored, self._pick = [colours[b] for b in picked], None
-        self.dtype, self.colours = page.dtype if page.dtype.kind != "b" else np.dtype(np.uint8), len(picked)
-        self._scale = 255 // ((1 << page.bits) - 1) if page.bits < 8 and page.dtype.kind in "ub" else 1
-        self._inverted = page.photometric == 0 and page.dtype.kind in "ub"
+        self._associated = bool(alphas) and extra[alphas[0] - first] == 1
+        colours = [band for band in range(page.bands) if band != self._alpha]
+        self._palette = _palette(main) if page.photometric == PALETTE else None
+        self._cmyk = page.photometric == CMYK and len(colours) >= 4
+        self._top, self._inverted, self.dtype = 0, False, page.dtype
+        if self._palette is not None:
+            self._stored, self._pick, self.dtype = (
+                colours[:1],
+                choose_bands(self.path, bands, 3),
+                np.dtype(np.uint8),
+            )
+        elif self._cmyk:
+            self._stored, self._pick = colours[:4], choose_bands(self.path, bands, 3)
+            self.dtype = np.dtype(np.uint8 if page.dtype.itemsize == 1 else np.uint16)
+        else:
+            self._pick = choose_bands(self.path, bands, len(colours))
+            self._stored = [colours[band] for band in self._pick]
+            self._inverted = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
+            if page.bits < 8 and page.dtype.kind in "bu":
+                self._top, self.dtype = (1 << page.bits) - 1, np.dtype(np.uint8)
+        self.colours = len(self._pick)
+
+    def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
+        """Overviews that are stored as the main page is; the others are not looked at."""
+        wanted = [directory for pair in pages.overviews for directory in pair if directory is not None]
+        made = dict(zip(map(id, wanted), self.file.segments(wanted), strict=True)) if wanted else {}
+        usable = []
+        for directory, mask in pages.overviews:
+            page, cover = made[id(directory)], made.get(id(mask))
+            if isinstance(page, Undecodable) or isinstance(cover, Undecodable):
+                continue
+            alike = page.dtype == self._main.dtype and page.bits == self._main.bits
+            alike &= page.photometric == self._main.photometric or {
+                page.photometric,
+                self._main.photometric,
+            } == {2, 6}
+            if (
+                alike
+                and (cover is not None) == (self._mask is not None)
+                and (self.has_valid or not page.layout.has_sparse)
+            ):
+                usable.append((page, cover))
+        return usable
 
     @property
     def validity(self) -> Validity:
         """How the file tells which pixels are valid; the finest way wins where there are several."""
         if self._alpha is not None:
             return "alpha"
-        if self._mask is not None or (self.nodata is None and self.has_valid):
+        if self._mask is not None:
             return "mask"
-        return "nodata" if self.nodata is not None else "none"
+        return "nodata" if self.nodata is not None else "mask" if self.has_valid else "none"
 
     @property
     def reader_bytes(self) -> int:
-        """What decoding takes at most: per thread a cell and its segment (encoded, decoded, as floats), and what is kept."""
-        cell = math.prod(self.cell_shape) * max(1, len(self._stored)) * self.dtype.itemsize
+        """What reading takes at most, beyond what is returned: per thread a cell and its segment, and what is kept."""
+        cell = math.prod(self.cell_shape) * (len(self._stored) + 1) * max(4, self._main.dtype.itemsize)
         pages = [self._main, *(page for page, _ in self._overviews)]
-        each = max(page.segment_bytes for page in pages) * 3 + cell * 4
-        tables = sum(page.offsets.nbytes + page.counts.nbytes for page in pages)
-        return THREADS * each + sum(page.kept_bytes for page in pages) + tables
+        each = max(page.layout.segment_bytes for page in pages) * 3 + cell * 4
+        tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
+        kept = sum(page.keeps * page.layout.segment_bytes for page in pages)
+        return (1 if self.alone and not self.is_tiled else THREADS) * each + kept + tables
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box of the image (level 0) or of overview ``level - 1``. Raises DamagedFile."""
         page, mask = (self._main, self._mask) if level == 0 else self._overviews[level - 1]
-        stored = [*self._stored, *([] if self._alpha is None else [self._alpha])]
+        stored = self._stored if self._alpha is None else [*self._stored, self._alpha]
         raw, there = page.read(box, stored)
-        alpha = raw[..., -1] if self._alpha is not None else None
+        if raw.dtype.kind == "b":
+            raw = raw.view(np.uint8)
         colour = raw[..., : len(self._stored)]
+        weight = self._weight(raw, colour, there, None if mask is None else mask_of(mask, box))
+        return Samples(self._meaning(colour, weight), weight)
+
+    def _weight(
+        self,
+        raw: NDArray[Any],
+        colour: NDArray[Any],
+        there: NDArray[np.bool_] | None,
+        seen: NDArray[np.bool_] | None,
+    ) -> NDArray[Any] | None:
+        """Everything that makes pixels invalid, as one weight."""
         out = valid.weight_dtype(self.dtype)
-        weight = None if alpha is None else valid.alpha_weight(alpha, out)
+        weight = None if self._alpha is None else valid.alpha_weight(raw[..., -1], out, self._main.bits)
         if self.nodata is not None or colour.dtype.kind == "f":
             data = valid.has_data(colour, self.nodata)
             there = data if there is None else there & data
-        if mask is not None:
-            seen = mask_of(mask, box)
+        if seen is not None:
             there = seen if there is None else there & seen
         weight = valid.combine(weight, there, out)
         if weight is None and self.has_valid:
-            weight = np.full(box.shape, valid.full(out), out)
-        return Samples(self._meaning(colour, weight), weight)
+            weight = np.full(colour.shape[:2], valid.full(out), out)
+        return weight
 
     def _meaning(self, colour: NDArray[Any], weight: NDArray[Any] | None) -> NDArray[Any]:
         """Stored samples as colour."""
         if self._palette is not None:
-            index = colour[..., 0].astype(np.int64)
-            return self._palette[np.minimum(index, len(self._palette) - 1)][..., self._pick]
+            return self._palette[np.minimum(colour[..., 0], len(self._palette) - 1)][..., self._pick]
         if self._cmyk:
-            from urst_tiles.source.vips import cmyk_to_rgb
-
-            return cmyk_to_rgb(colour, self.main.raw(34675) or None)[..., self._pick]
-        if colour.dtype.kind == "b" or self._scale > 1:
-            colour = colour.astype(np.uint8) * np.uint8(self._scale)
+            return cmyk_to_rgb(self.path, colour, self.main.raw(34675) or None)[..., self._pick]
+        if self._top:
+            colour = colour * np.uint8(255 // self._top)
         if self._inverted:
             colour = np.iinfo(colour.dtype).max - colour
         if self._associated and weight is not None:
@@ -213,21 +182,10 @@ class TiffReader:
         return colour
 
 
-def _usable(file: TiffFile, pages: Pages, main: Segments) -> list[tuple[Segments, Segments | None]]:
-    """Overviews that are stored as the main page is; others are not looked at."""
-    found = []
-    for directory, mask in pages.overviews:
-        try:
-            page, *rest = file.segments([directory, *([mask] if mask else [])])
-        except Undecodable:
-            continue
-        if (
-            page.dtype == main.dtype
-            and page.photometric in (main.photometric, 2, 6)
-            and (mask or not pages.mask)
-        ):
-            found.append((page, rest[0] if rest else None))
-    return found
+def _decodable(page: Segments | Undecodable) -> Segments:
+    if isinstance(page, Undecodable):
+        raise page
+    return page
 
 
 def mask_of(mask: Segments, box: Box) -> NDArray[np.bool_]:
@@ -238,24 +196,9 @@ def mask_of(mask: Segments, box: Box) -> NDArray[np.bool_]:
 
 
 def _palette(main: Directory) -> NDArray[np.uint8]:
-    """uint8 (entries, 3): TIFF's 16-bit colour map (or one of 8 bits by mistake, as libtiff tells them apart)."""
-    table = main.array(320).astype(np.uint16)
+    """uint8 (entries, 3): TIFF's 16-bit colour map, or one of 8 bits as some writers left it (libtiff's test)."""
+    table = main.array(320)
     if table.size < 3 or table.size % 3:
         raise DamagedFile(f"{main.path}: a palette image without a palette; the file is damaged")
-    colours = table.reshape(3, -1).T
+    colours = table.astype(np.uint16).reshape(3, -1).T
     return (colours >> 8 if (colours > 255).any() else colours).astype(np.uint8)
-
-
-def choose_bands(path: Path, bands: Sequence[int] | None, available: int) -> list[int]:
-    """Zero-based colour bands to hand out: three, or one (which is then replicated).
-
-    ``bands`` counts from one, as ``--bands 3,2,1``. Without it: the first three, or the first where there are fewer.
-    """
-    if bands is None:
-        return [0, 1, 2] if available >= 3 else [0]
-    if len(bands) not in (1, 3):
-        raise BadInput(f"--bands takes one or three bands, got {len(bands)}")
-    for band in bands:
-        if not 1 <= band <= available:
-            raise BadInput(f"{path} has the colour bands 1 to {available}, but --bands asks for {band}")
-    return [band - 1 for band in bands]

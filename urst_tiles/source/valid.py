@@ -38,11 +38,9 @@ def nodata_value(text: str | None, dtype: np.dtype[Any]) -> float | int | None:
     except ValueError:
         return None
     if dtype.kind == "f":
-        return (
-            float(dtype.type(value))
-            if abs(value) <= np.finfo(dtype).max or not math.isfinite(value)
-            else None
-        )
+        with np.errstate(over="ignore"):
+            rounded = float(dtype.type(value))
+        return None if math.isinf(rounded) and math.isfinite(value) else rounded
     try:
         exact = int(text)
     except ValueError:
@@ -63,11 +61,12 @@ def has_data(colour: NDArray[Any], nodata: float | int | None) -> NDArray[np.boo
     return there
 
 
-def alpha_weight(alpha: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An alpha band (h, w) of any dtype, scaled to a weight of ``dtype``: its own full range, or 0..1 for floats."""
-    if alpha.dtype == dtype:
+def alpha_weight(alpha: NDArray[Any], dtype: np.dtype[Any], bits: int = 0) -> NDArray[Any]:
+    """An alpha band (h, w) as a weight of ``dtype``: scaled from its full range (of ``bits``), floats from 0..1."""
+    if alpha.dtype == dtype and bits in (0, 8 * dtype.itemsize):
         return alpha
-    top = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
+    whole = (1 << bits) - 1 if bits and alpha.dtype.kind == "u" else None
+    top = 1.0 if alpha.dtype.kind == "f" else float(whole or np.iinfo(alpha.dtype).max)
     part = np.clip(np.nan_to_num(alpha.astype(np.float64)) / top, 0.0, 1.0)
     return np.rint(part * full(dtype)).astype(dtype)
 
