@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from urst_tiles.errors import BadPlan, DamagedFile
 from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.pyramid.budget import AHEAD, THREADS
 from urst_tiles.pyramid.encode import Encoding
-from urst_tiles.pyramid.part import Footer, read_footer, read_seed, write_part
+from urst_tiles.pyramid.part import Footer, check_part, read_footer, read_seed, write_part
 from urst_tiles.pyramid.publish import make_folder, publish
 from urst_tiles.pyramid.reduce import levels_below
 
@@ -31,7 +30,7 @@ SUPER = 4
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a part was written: its index, its length, and its footer's CRC-32 (which covers all others)."""
+    """Proof that a part was written: its index, its length, its footer's CRC-32 (which covers all others)."""
 
     index: int
     file_bytes: int
@@ -138,7 +137,7 @@ class Parts:
         return footer
 
     def read_level(self, index: int, level: int) -> NDArray:
-        """The lossless pixels, (h, w, channels), of a block's level ``grid.block_overviews``; no other is kept.
+        """(h, w, channels): a block's level ``grid.block_overviews`` without loss; no other is kept so.
 
         Raises
         ------
@@ -162,23 +161,23 @@ class Parts:
         return Parts(folder, self.fingerprint, above, self.encoding, self.threads, self.stage + 1)
 
     def gather(self, box: Box) -> NDArray:
-        """The lossless pixels of ``box``, in coordinates of level ``grid.block_overviews``; cut along seeds."""
+        """(h, w, channels): lossless pixels of a box of level ``grid.block_overviews``, its corner on a seed."""
         out = np.empty((*box.shape, self.encoding.channels), self.encoding.dtype)
         tile = self.grid.tile
         for cell in box.cells(tile):
             index = cell.y0 // tile * self.grid.block_columns + cell.x0 // tile
-            with self.dropping(index):
-                out[cell.within(box).slices] = self.read_level(index, self.grid.block_overviews)
+            out[cell.within(box).slices] = self.read_level(index, self.grid.block_overviews)
         return out
 
-    @contextmanager
-    def dropping(self, index: int) -> Iterator[None]:
-        """Remove part ``index`` where its content proves damaged, so that the next run makes it again."""
-        try:
-            yield
-        except DamagedFile as error:
-            with suppress(FileNotFoundError):
-                self.path(index).unlink()
-            raise DamagedFile(
-                f"{error}; it was removed, run the same command again to make block {index} anew"
-            ) from error
+    def drop_damaged(self) -> list[int]:
+        """Remove every part whose content does not prove whole, so that the next run makes it again; returns which."""
+        damaged = []
+        for index in range(len(self.grid)):
+            try:
+                check_part(self.path(index), self.footer(index))
+            except FileNotFoundError:
+                continue
+            except DamagedFile:
+                damaged.append(index)
+                self.path(index).unlink(missing_ok=True)
+        return damaged

@@ -10,9 +10,10 @@ parts of the same kind.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,7 +21,7 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.metadata import Info
 from urst_tiles.progress import Progress, silent
-from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
+from urst_tiles.pyramid.part import PartLevel, read_cells
 from urst_tiles.pyramid.publish import check_room, publish, writing
 from urst_tiles.pyramid.tiff import (
     Field,
@@ -61,14 +62,16 @@ def assemble(
     """
     output = Path(output)
     _require(parts)
-    stages = _make_stages(parts, progress)
-    extra = _extra_fields(parts, info, description, software)
-    layout = _lay_out(stages, info, extra)
-    with writing(output.parent):
-        check_room(output.parent, layout.file_bytes)
+    with _naming_damage(parts):
+        stages = _make_stages(parts, progress)
+        layout = _lay_out(stages, info, _extra_fields(info, description, software))
     partial = output.with_name(f".{output.name}.partial")
+    with writing(output.parent):
+        partial.unlink(missing_ok=True)
+        check_room(output.parent, layout.file_bytes)
     with publish(output, partial) as file:
-        _write(file, layout, progress)
+        with _naming_damage(parts):
+            _write(file, layout, progress)
         file.flush()
         _verify(partial, layout)
 
@@ -82,21 +85,41 @@ def _require(parts: Parts) -> None:
         )
 
 
-def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
-    """The parts, and the stages above them, made where they are missing."""
+@contextmanager
+def _naming_damage(parts: Parts) -> Iterator[None]:
+    """Where one part proves damaged, look at all of them, remove the damaged ones, and say how to go on."""
+    try:
+        yield
+    except DamagedFile as error:
+        damaged = [stage.drop_damaged() for stage in _stages(parts)][0]
+        names = f"blocks {', '.join(map(str, damaged[:10]))}" if damaged else "overviews"
+        raise DamagedFile(
+            f"{error}; what is damaged ({names}) was removed, run the same command again to make it anew"
+        ) from error
+
+
+def _stages(parts: Parts) -> list[Parts]:
+    """The parts, and the stages above them up to the one whose last level fits one tile."""
     stages = [parts]
     while (upper := stages[-1].upper) is not None:
-        missing = upper.missing()
-        for done, index in enumerate(missing):
-            progress("overviews", len(upper.grid) - len(missing) + done, len(upper.grid))
-            upper.write(index, stages[-1].gather(upper.grid.block_box(index)))
-        progress("overviews", len(upper.grid), len(upper.grid))
         stages.append(upper)
     return stages
 
 
-def _extra_fields(parts: Parts, info: Info, description: str | None, software: str) -> list[Field]:
-    fields = [*info_fields(info, parts.encoding), text(305, software)]
+def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
+    """All stages, those above the first made where they are missing."""
+    stages = _stages(parts)
+    for lower, upper in pairwise(stages):
+        missing = upper.missing()
+        for done, index in enumerate(missing):
+            progress("overviews", len(upper.grid) - len(missing) + done, len(upper.grid))
+            upper.write(index, lower.gather(upper.grid.block_box(index)))
+        progress("overviews", len(upper.grid), len(upper.grid))
+    return stages
+
+
+def _extra_fields(info: Info, description: str | None, software: str) -> list[Field]:
+    fields = [*info_fields(info), text(305, software)]
     if description:
         fields.append(text(270, description))
     return fields
@@ -164,15 +187,9 @@ def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:
     counts = [tiles_of(h, w, tile) for h, w in shapes]
     sizes = [TileSizes.empty(rows * columns, stage.encoding.masked) for rows, columns in counts]
     for index in range(len(grid)):
-        footer = _footer(stage, index)
-        for local, part in enumerate(footer.levels):
+        for local, part in enumerate(stage.footer(index).levels):
             _paste(sizes[local], counts[local], part, _corner(stage, index, local), tile)
     return [(h, w, s) for (h, w), s in zip(shapes, sizes, strict=True)]
-
-
-def _footer(stage: Parts, index: int) -> Footer:
-    with stage.dropping(index):
-        return stage.footer(index)
 
 
 def _corner(stage: Parts, index: int, local: int) -> tuple[int, int]:
@@ -206,11 +223,11 @@ def _write(file: BinaryIO, layout: _Layout, progress: Progress) -> None:
 
 
 def _cells(source: _Source) -> Iterator[bytes]:
-    """The tiles of a level in the order of the file: along each row of tiles, through all parts of that row."""
+    """The tiles of a level in the order of the file: row by row, each through all parts side by side."""
     stage, grid = source.stage, source.stage.grid
     for block_row in range(grid.block_rows):
         indexes = range(block_row * grid.block_columns, (block_row + 1) * grid.block_columns)
-        parts = [(index, _footer(stage, index).levels[source.local]) for index in indexes]
+        parts = [(index, stage.footer(index).levels[source.local]) for index in indexes]
         for row in range(ceil_div(parts[0][1].height, grid.tile)):
             for index, level in parts:
                 yield _row(stage, index, level, row)
@@ -219,12 +236,8 @@ def _cells(source: _Source) -> Iterator[bytes]:
 def _row(stage: Parts, index: int, level: PartLevel, row: int) -> bytes:
     columns = ceil_div(level.width, stage.grid.tile)
     path = stage.path(index)
-    with stage.dropping(index):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            return read_cells(handle, path, level, row * columns, columns)
-        finally:
-            os.close(handle)
+    with path.open("rb", buffering=0) as file:
+        return read_cells(file.fileno(), path, level, row * columns, columns)
 
 
 def _verify(path: Path, layout: _Layout) -> None:

@@ -9,8 +9,8 @@ from urst_tiles.pyramid.tiff import tiles_of
 #: Encoder threads of one `Parts.write`, and how many encoded tiles per thread wait to be written.
 THREADS, AHEAD = 2, 2
 
-#: What halving holds besides its levels: strips of 1 MB in wider types.
-_REDUCE_BYTES = 14 << 20
+#: What halving holds besides its levels, by channels: strips of 1 MB in wider types, and their weights.
+_REDUCE_BYTES = {3: 4 << 20, 4: 14 << 20}
 
 #: Raw tiles that one encoder thread holds: padded or repainted, its differences, the codec's own buffer, the
 #: result.
@@ -26,7 +26,7 @@ def write_bytes(grid: Grid, encoding: Encoding, threads: int = THREADS) -> int:
     h, w = min(grid.block, grid.height), min(grid.block, grid.width)
     raw = h * w * encoding.tile_bytes // encoding.tile**2
     levels = raw // 3 if grid.block_overviews else 0
-    return levels + _REDUCE_BYTES + threads * (_TILES_PER_THREAD + AHEAD) * encoding.tile_bytes
+    return levels + _REDUCE_BYTES[encoding.channels] + threads * (_TILES_PER_THREAD + AHEAD) * encoding.tile_bytes
 
 
 def part_bytes(grid: Grid, encoding: Encoding) -> int:

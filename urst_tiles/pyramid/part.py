@@ -40,7 +40,7 @@ crc32 = codecs.deflate_crc32
 
 @dataclass(frozen=True)
 class PartLevel:
-    """One level of a part: its size in pixels, where its first cell begins, its tile sizes, its cells' CRC-32."""
+    """One level of a part: its pixels, where its first cell begins, its tiles' sizes and its cells' CRC-32."""
 
     height: int
     width: int
@@ -199,7 +199,7 @@ def _parse_footer(content: bytes, words: int, size: int, checksum: int) -> Foote
 
 
 def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) -> bytes:
-    """The bytes of ``count`` cells from the ``first`` on, each one's checksum verified; ``file`` is a descriptor.
+    """The bytes of ``count`` cells from the ``first`` on, each proven by its checksum; ``file`` is a descriptor.
 
     Raises
     ------
@@ -232,3 +232,12 @@ def read_seed(path: Path, footer: Footer) -> NDArray:
     if crc32(blob) != facts["crc32"]:
         raise DamagedFile(f"the smallest level of {path} fails its checksum")
     return np.frombuffer(codecs.zstd_decode(blob), facts["dtype"]).reshape(facts["shape"])
+
+
+def check_part(path: Path, footer: Footer) -> None:
+    """Read the whole part and verify every checksum in it; raises DamagedFile."""
+    with path.open("rb", buffering=0) as file:
+        for level in footer.levels:
+            for i in range(level.checksums.size):
+                read_cells(file.fileno(), path, level, i, 1)
+    read_seed(path, footer)

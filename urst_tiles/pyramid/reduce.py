@@ -52,7 +52,7 @@ def _even(strip: NDArray) -> NDArray:
 
 
 def _sums(strip: NDArray, dtype: type) -> NDArray:
-    """Sums of 2 x 2, channel by channel: NumPy's inner loop then runs along the row, not along the channels."""
+    """Sums of 2 x 2, channel by channel: NumPy's inner loop then runs along the row, not the channels."""
     tall = np.add(strip[0::2], strip[1::2], dtype=dtype)
     out = np.empty((tall.shape[0], tall.shape[1] // 2, tall.shape[2]), dtype)
     for c in range(tall.shape[2]):
@@ -75,12 +75,10 @@ def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
     """From plain means to means weighted by alpha, where that makes a difference."""
     alpha, top = strip[..., 3], np.iinfo(strip.dtype).max
     least = alpha.min()
-    if least < top and not (binary and least > 0):
-        some = _weighted(strip, into, (alpha > 0) if binary else alpha)
-    else:
-        some = True
     if binary:
-        into[..., 3] = np.where(some, top, 0)
+        into[..., 3] = top if least > 0 else np.where(_weighted(strip, into, alpha > 0), top, 0)
+    elif least < top:
+        _weighted(strip, into, alpha)
 
 
 def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:

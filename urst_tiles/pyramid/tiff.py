@@ -87,6 +87,8 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
     ]
     if not encoding.lossy:
         fields.append(field(317, SHORT, 2))
+    if encoding.told == "nodata":
+        fields.append(text(42113, str(encoding.nodata)))
     if n == 4:
         fields.append(field(338, SHORT, 2))
     if jpeg:
@@ -118,15 +120,13 @@ def _shape(tile: int, height: int, width: int, subfile: int) -> list[Field]:
     ]
 
 
-def info_fields(info: Info, encoding: Encoding) -> list[Field]:
+def info_fields(info: Info) -> list[Field]:
     """What the full-resolution directory says beyond its pixels."""
     fields = [tag_field(tag) for tag in info.geo]
     if info.icc:
         fields.append(Field(34675, 7, len(info.icc), info.icc))
     if info.gdal_metadata:
         fields.append(text(42112, info.gdal_metadata))
-    if encoding.told == "nodata":
-        fields.append(text(42113, str(encoding.nodata)))
     return fields
 
 
@@ -153,21 +153,21 @@ def directory_bytes(fields: Sequence[Field], tiles: int) -> int:
     return 8 + 20 * len(values) + 8 + sum(round_up(n, 8) for n in values if n > 8)
 
 
-def directory(fields: Sequence[Field], position: int, following: int) -> bytes:
+def directory(fields: Sequence[Field], position: int, following: int) -> Iterator[bytes]:
     """A directory at ``position``, its long values right behind it; the next one lies at ``following``."""
     fields = sorted(fields, key=lambda f: f.code)
     free = position + 8 + 20 * len(fields) + 8
-    entries, values = [struct.pack("<Q", len(fields))], []
+    entries, values = [struct.pack("<Q", len(fields))], list[bytes]()
     for f in fields:
         if len(f.data) <= 8:
             value = f.data.ljust(8, b"\0")
         else:
             value = struct.pack("<Q", free)
-            padded = round_up(len(f.data), 8)
-            values.append(f.data.ljust(padded, b"\0"))
-            free += padded
+            values += [f.data, bytes(-len(f.data) % 8)]
+            free += round_up(len(f.data), 8)
         entries.append(struct.pack("<HHQ", f.code, f.dtype, f.count) + value)
-    return b"".join([*entries, struct.pack("<Q", following), *values])
+    yield b"".join([*entries, struct.pack("<Q", following)])
+    yield from values
 
 
 def header(first: int) -> bytes:
@@ -176,7 +176,7 @@ def header(first: int) -> bytes:
 
 
 def ghost(masked: bool) -> bytes:
-    """GDAL's announcement of how the file is laid out; padded so that a directory on a multiple of 8 follows."""
+    """GDAL's announcement of how the file is laid out; padded so that a directory may follow at once."""
     lines = (
         "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
         "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
@@ -196,7 +196,7 @@ def frame(tile: bytes) -> tuple[bytes, bytes, bytes]:
 
 @dataclass(frozen=True)
 class TileSizes:
-    """Encoded bytes of each tile of a level, row by row; and of each mask tile, which lies right behind it."""
+    """Encoded bytes of each tile of a level, row by row; and of each mask tile, which lies behind it."""
 
     image: NDArray[np.uint32]
     mask: NDArray[np.uint32] | None = None
@@ -262,7 +262,7 @@ class Level:
             offsets = self.sizes.offsets(start) if i == 0 else self.sizes.mask_offsets(start)
             following = position + directory_bytes(fields, sizes.size)
             end = last and i == len(self._lists) - 1
-            yield directory([*fields, *array_fields(offsets, sizes)], position, 0 if end else following)
+            yield from directory([*fields, *array_fields(offsets, sizes)], position, 0 if end else following)
             position = following
 
 

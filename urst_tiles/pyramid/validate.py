@@ -303,7 +303,7 @@ class _Decoder:
 
 
 def _wrong_mask_tiles(above: _Decoder, below: _Decoder) -> Iterator[str]:
-    """Where all four pixels agree, the mask's overview must agree with them, whatever rule decides the others."""
+    """Where four pixels agree, the mask's overview must agree with them, whatever rule decides the others."""
     size, whole = below.image.tile[0], Box(0, 0, *above.image.shape)
     if (ceil_div(whole.y1, 2), ceil_div(whole.x1, 2)) != below.image.shape:
         return
