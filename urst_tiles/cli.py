@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = build_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
     try:
         return arguments.run(arguments) or 0
     except UrstError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ def map_blocks(kernel: Kernel, source: Any, *, chunk: int = 1024) -> Any:
     Parameters
     ----------
     kernel : a frozen network on a device.
-    source : a prepared `Source`, a path, or a zarr or NumPy array (H, W, 3 or 4), uint8 or uint16: one task per chunk, which
-        reads its own halo. A dask array keeps its chunks, and each depends on its neighbours at most.
+    source : a prepared `Source`, the path of a file with random access, or a zarr or NumPy array (H, W, 3 or 4), uint8 or
+        uint16: one task per chunk, which reads its own halo. A dask array keeps its chunks, and each depends on its neighbours at most.
     chunk : side of the chunks, a multiple of 16 and of the network's stride; not used for a dask array.
 
     Raises
@@ -71,15 +72,16 @@ def _over_dask(kernel: Kernel, x: Any) -> Any:
             window = core.align(kernel.net.stride).grow(kernel.net.halo).clip(grid.padded)
             inside = window.clip(image)
             part = x[inside.slices].rechunk(-1)
-            chunk = part.map_blocks(
-                _run_padded, kernel, inside, window, core, image,
-                chunks=((y1 - y0,), (x1 - x0,), (3,)), dtype=kernel.out_dtype, meta=_meta(kernel),
-            )  # fmt: skip
-            made[-1].append(chunk)
+            run = partial(_run_padded, kernel, inside, window, core, image)
+            chunks = ((y1 - y0,), (x1 - x0,), (3,))
+            name = f"stylize-{os.urandom(8).hex()}"
+            made[-1].append(part.map_blocks(run, chunks=chunks, dtype=kernel.out_dtype, meta=_meta(kernel), name=name))
     return da.concatenate([da.concatenate(row, axis=1) for row in made], axis=0)
 
 
-def _run_padded(pixels: NDArray[Any], kernel: Kernel, inside: Box, window: Box, core: Box, image: Box) -> NDArray[Any]:
+def _run_padded(
+    kernel: Kernel, inside: Box, window: Box, core: Box, image: Box, pixels: NDArray[Any]
+) -> NDArray[Any]:
     """``pixels`` of ``inside``, continued to ``window`` by reflection at the image's bottom and right."""
     rows = np.asarray(reflect(window.y0, window.y1, image.y1)) - inside.y0
     columns = np.asarray(reflect(window.x0, window.x1, image.x1)) - inside.x0

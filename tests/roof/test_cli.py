@@ -1,0 +1,105 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import urst_tiles as ut
+from urst_tiles.cli import HELP, build_parser, parse_bytes
+from urst_tiles.options import Options
+
+IDENTITY = ("--model", "identity", "--tile", "128", "--block", "512")
+
+
+def test_every_option_has_help_and_a_flag() -> None:
+    assert set(HELP) == set(Options.__dataclass_fields__)
+    arguments = build_parser().parse_args(["plan", "a", "b", "--style", "c", "--bands", "3,2,1", "--memory", "1.5G"])
+    assert arguments.bands == (3, 2, 1) and arguments.memory == 3 << 29
+
+
+@pytest.mark.parametrize(("text", "size"), [("800M", 800 << 20), ("2GiB", 2 << 30), ("1024", 1024), ("1.5k", 1536)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_help_is_quick_and_complete(run) -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("stylize", "plan", "preview", "info", "validate", "weights"):
+        assert command in done.stdout
+
+
+def test_stylize_says_one_line_and_is_quiet_without_a_terminal(run, files: Path, tmp_path: Path) -> None:
+    done = run("stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path / 'out.tif'}: 1100 x 900, ") and done.stdout.count("\n") == 1
+    assert run("validate", tmp_path / "out.tif").returncode == 0
+
+
+def test_json_lines(run, files: Path, tmp_path: Path) -> None:
+    done = run("stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY, "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[-1]["event"] == "done" and events[-1]["blocks"] == 6
+    assert {"event": "progress", "stage": "stylising", "done": 6, "total": 6} in events
+
+
+def test_plan_runs_nothing(run, files: Path, tmp_path: Path) -> None:
+    done = run("plan", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY)
+    assert done.returncode == 0 and "blocks       6 of 512 px" in done.stdout
+    as_json = run("plan", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY, "--json")
+    assert json.loads(as_json.stdout)["peak_bytes"] > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_info(run, files: Path) -> None:
+    done = run("info", files / "scene.tif", "--json")
+    facts = json.loads(done.stdout)
+    assert facts["size"] == "1100 x 900" and facts["georeferenced"] and facts["validity"] == "none"
+
+
+def test_preview(run, files: Path, tmp_path: Path) -> None:
+    done = run("preview", files / "scene.tif", tmp_path / "p.png", "--style", files / "style.png", "--model", "identity")
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
+    refused = run("preview", files / "scene.tif", tmp_path / "p.jpg", "--style", files / "style.png", "--model", "identity")
+    assert refused.returncode == 2 and "p.png" in refused.stderr
+
+
+def test_validate_finds_what_is_wrong(run, files: Path, tmp_path: Path) -> None:
+    done = run("validate", files / "scene.tif")
+    assert done.returncode == 1 and "not valid" in done.stdout
+
+
+def test_weights_list(run, tmp_path: Path) -> None:
+    done = run("weights", "list", "--weights", tmp_path)
+    assert done.returncode == 0 and "microast" in done.stdout and "MIT" in done.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on_and_does(run, files: Path, tmp_path: Path, weights_dir: Path, how: int) -> None:
+    command = [
+        "stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", "--model", "microast",
+        "--weights", weights_dir, "--tile", "64", "--block", "512", "--thumbnail", "128", "--style-size", "128",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "urst_tiles", *map(str, command)], stderr=subprocess.PIPE, text=True
+    )
+    parts = tmp_path / "out.tif.job" / "parts"
+    while process.poll() is None and not list(parts.glob("[0-9]*.tif")):
+        time.sleep(0.02)
+    stopped = time.monotonic()
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.strip().endswith("the same command goes on")
+    assert time.monotonic() - stopped < 30
+    assert not (tmp_path / "out.tif").exists() and list(parts.glob("[0-9]*.tif"))
+    done = run(*command)
+    assert done.returncode == 0 and "blocks were finished before" in done.stdout
+    assert ut.validate(tmp_path / "out.tif").valid

@@ -1,0 +1,91 @@
+"""`map_blocks` is lazy, one task per chunk, and equal to the whole image's result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+from helpers import picture
+
+import urst_tiles as ut
+from urst_tiles import nets
+from urst_tiles.geometry import Box, Grid
+from urst_tiles.kernel import Kernel
+from urst_tiles.measure import measure
+from urst_tiles.reader import Reader
+from urst_tiles.source import array_source
+
+H, W = 530, 747
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return picture(H, W)
+
+
+@pytest.fixture(scope="module")
+def kernel(image: np.ndarray) -> Kernel:
+    style = nets.seeded("microast", [(picture(96, 80, seed=3).astype(np.float32) / 255, 1.0)])
+    return Kernel(style.freeze(measure(style, array_source(image))))
+
+
+@pytest.fixture(scope="module")
+def whole(kernel: Kernel, image: np.ndarray) -> np.ndarray:
+    grid = Grid(H, W, 0, kernel.net.stride, 1024, 1024, 512, kernel.net.minimum)
+    window = Reader(array_source(image)).padded(grid.padded)[0]
+    return kernel.run(window[None], [grid.padded], [Box(0, 0, H, W)])[0]
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and int(np.abs(a.astype(int) - b).max()) <= 1
+
+
+def test_of_arrays(kernel: Kernel, image: np.ndarray, whole: np.ndarray) -> None:
+    stored = zarr.create_array({}, shape=image.shape, chunks=(100, 100, 3), dtype="uint8")
+    stored[:] = image
+    for source in (image, stored, array_source(image)):
+        lazy = ut.map_blocks(kernel, source, chunk=256)
+        assert isinstance(lazy, da.Array) and lazy.shape == (H, W, 3) and lazy.chunks[0] == (256, 256, 18)
+        assert len(lazy.__dask_graph__()) == 3 * 3
+        assert close(lazy.compute(), whole)
+
+
+def test_a_part_computes_only_its_chunks(kernel: Kernel, image: np.ndarray, whole: np.ndarray) -> None:
+    read: list[Box] = []
+    source = array_source(image)
+    reading = source.read
+    source.read = lambda box: (read.append(box), reading(box))[1]  # type: ignore[method-assign]
+    part = ut.map_blocks(kernel, source, chunk=256)[300:310, 5:9].compute()
+    assert close(part, whole[300:310, 5:9])
+    assert len(read) == 1
+
+
+def test_of_a_path(kernel: Kernel, files: Path) -> None:
+    lazy = ut.map_blocks(kernel, files / "scene.tif", chunk=512)
+    assert lazy.shape == (900, 1100, 3)
+    assert lazy[:20, :30].compute().shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("chunks", [(256, 256, 3), (128, 300, 3), (1024, 1024, 3)])
+def test_of_a_dask_array(kernel: Kernel, image: np.ndarray, whole: np.ndarray, chunks: tuple[int, int, int]) -> None:
+    lazy = ut.map_blocks(kernel, da.from_array(image, chunks=chunks))
+    assert lazy.chunks[:2] == da.from_array(image, chunks=chunks).chunks[:2]
+    assert close(lazy.compute(), whole)
+
+
+def test_chunks_depend_on_their_neighbours_at_most(kernel: Kernel) -> None:
+    x = da.zeros((5 * 128, 5 * 128, 3), chunks=(128, 128, 3), dtype="uint8")
+    corner = ut.map_blocks(kernel, x).blocks[0, 0]
+    needed = {key[1:3] for key in dict(corner.__dask_graph__()) if isinstance(key, tuple) and key[0] == x.name}
+    optimised = corner.__dask_optimize__(corner.__dask_graph__(), corner.__dask_keys__())
+    used = {key[1:3] for key in dict(optimised) if isinstance(key, tuple) and str(key[0]).startswith(x.name)}
+    assert used <= {(0, 0), (0, 1), (1, 0), (1, 1)} and needed
+
+
+@pytest.mark.parametrize(("chunks", "said"), [((254, 256, 3), "stride 4.*rechunk to 1024"), ((32, 256, 3), "halo 52.*rechunk")])
+def test_chunks_that_cannot_be_exact_are_refused(kernel: Kernel, image: np.ndarray, chunks: tuple, said: str) -> None:
+    with pytest.raises(ut.BadPlan, match=said):
+        ut.map_blocks(kernel, da.from_array(image, chunks=chunks))
