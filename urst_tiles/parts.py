@@ -161,7 +161,7 @@ class Parts:
         return Parts(folder, self.fingerprint, above, self.encoding, self.threads, self.stage + 1)
 
     def gather(self, box: Box) -> NDArray:
-        """(h, w, channels): lossless pixels of a box of level ``grid.block_overviews``, its corner on a seed."""
+        """(h, w, channels): a box of level ``grid.block_overviews`` without loss, its corner on a seed."""
         out = np.empty((*box.shape, self.encoding.channels), self.encoding.dtype)
         tile = self.grid.tile
         for cell in box.cells(tile):
@@ -170,7 +170,7 @@ class Parts:
         return out
 
     def drop_damaged(self) -> list[int]:
-        """Remove every part whose content does not prove whole, so that the next run makes it again; returns which."""
+        """Remove every part that does not prove whole, so that the next run makes it again; returns which."""
         damaged = []
         for index in range(len(self.grid)):
             try:

@@ -15,6 +15,7 @@ import pyvips
 import rasterio
 import tifffile
 from rio_cogeo.cogeo import cog_validate
+
 from urst_tiles.errors import BadInput, DamagedFile, DiskFull, MissingFile
 from urst_tiles.geometry import Grid
 from urst_tiles.metadata import Info, Tag
@@ -22,7 +23,9 @@ from urst_tiles.parts import Parts
 from urst_tiles.pyramid import Encoding, assemble, output_bytes, validate
 from urst_tiles.pyramid.reduce import levels_below
 
-assemble_module = importlib.import_module("urst_tiles.pyramid.assemble")  # the package has the function under its name
+assemble_module = importlib.import_module(
+    "urst_tiles.pyramid.assemble"
+)  # the package has the function under its name
 
 INFO = Info(
     geo=(
@@ -41,7 +44,10 @@ def picture(height=150, width=259, channels=3, dtype=np.uint8):
     y, x = np.mgrid[:height, :width]
     top = np.iinfo(dtype).max
     noise = np.random.default_rng(5).integers(0, top // 16, (height, width, 3))
-    rgb = np.stack([y * top // height, x * top // width, (x + y) * top // (height + width)], -1) * 7 // 8 + noise
+    rgb = (
+        np.stack([y * top // height, x * top // width, (x + y) * top // (height + width)], -1) * 7 // 8
+        + noise
+    )
     rgb[:20, :20] = 0
     alpha = np.where((y - height / 2) ** 2 + (x - width / 3) ** 2 < (min(height, width) / 3) ** 2, 0, top)
     return np.dstack([rgb, alpha])[..., :channels].astype(dtype)
@@ -155,7 +161,9 @@ def test_every_level_is_that_of_the_whole_image(tmp_path, block, validity):
             np.testing.assert_array_equal(page.asarray(), seen(level, encoding))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (16, 16), (17, 16), (63, 65), (64, 64), (129, 257)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 200), (200, 1), (16, 16), (17, 16), (63, 65), (64, 64), (129, 257)]
+)
 @pytest.mark.parametrize("compression", ["deflate", "jpeg"])
 def test_odd_sizes(tmp_path, shape, compression):
     encoding = encoding_for(compression, "alpha")
@@ -263,7 +271,9 @@ def test_a_killed_assembly_goes_on(job, tmp_path, monkeypatch):
     job.upper.path(2).unlink()
     written = []
     real = Parts.write
-    monkeypatch.setattr(Parts, "write", lambda self, i, p: written.append((self.stage, i)) or real(self, i, p))
+    monkeypatch.setattr(
+        Parts, "write", lambda self, i, p: written.append((self.stage, i)) or real(self, i, p)
+    )
     assemble(job, INFO, tmp_path / "out.tif")
     assert written == [(1, 2)]
     assert (tmp_path / "out.tif").read_bytes() == whole

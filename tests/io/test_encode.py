@@ -5,6 +5,7 @@ from __future__ import annotations
 import imagecodecs
 import numpy as np
 import pytest
+
 from urst_tiles.errors import BadPlan
 from urst_tiles.pyramid.encode import Encoding, encode_mask, encode_tile
 
@@ -56,7 +57,9 @@ def test_what_no_reader_understands_is_refused(facts, words):
 @pytest.mark.parametrize("compression", LOSSLESS)
 @pytest.mark.parametrize("channels", [3, 4])
 def test_lossless_codecs_are(compression, dtype, channels):
-    encoding = Encoding(compression, dtype=dtype, channels=channels, validity="alpha" if channels == 4 else "none", tile=32)
+    encoding = Encoding(
+        compression, dtype=dtype, channels=channels, validity="alpha" if channels == 4 else "none", tile=32
+    )
     pixels = np.maximum(tile(channels, np.dtype(dtype).type), 1)
     data, mask = encode_tile(pixels, encoding)
     assert mask is None
@@ -97,7 +100,9 @@ def test_hidden_colours_are_stored_as_zero_beside_alpha():
     np.testing.assert_array_equal(result[:, 10:], np.where(pixels[:, 10:, 3:] > 0, pixels[:, 10:], 0))
 
 
-@pytest.mark.parametrize(("dtype", "nodata", "moved"), [("uint8", 0, 1), ("uint8", 255, 254), ("uint16", 7, 6)])
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "moved"), [("uint8", 0, 1), ("uint8", 255, 254), ("uint16", 7, 6)]
+)
 def test_a_valid_pixel_that_reads_as_nodata_moves_one_level(dtype, nodata, moved):
     pixels = np.full((32, 32, 4), nodata, dtype)
     pixels[..., 3] = np.iinfo(dtype).max

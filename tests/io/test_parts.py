@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+
 from urst_tiles.errors import BadInput, BadPlan, DamagedFile, DiskFull
 from urst_tiles.geometry import Grid
 from urst_tiles.parts import Parts, Receipt
@@ -134,7 +135,11 @@ def test_every_flipped_byte_that_matters_is_found(one):
 
 
 def test_wrong_pixels_are_refused(one):
-    for pixels in (np.zeros((64, 63, 4), np.uint8), np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 4), np.uint16)):
+    for pixels in (
+        np.zeros((64, 63, 4), np.uint8),
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((64, 64, 4), np.uint16),
+    ):
         with pytest.raises(ValueError, match="block 5 must be"):
             one.write(5, pixels)
 
@@ -217,7 +222,7 @@ def test_an_unreadable_seed_says_so(one):
     ids=lambda e: f"{e.compression}-{e.dtype}-{e.validity}",
 )
 def test_memory_of_a_write_is_what_the_formula_says(tmp_path, encoding):
-    """NumPy and bytes objects are traced, the codecs' own working memory is not: hence the lower bound of a half."""
+    """NumPy and bytes objects are traced, the codecs' own memory is not: hence the lower bound of a half."""
     grid = Grid(2048, 2048, core=2048, block=2048, tile=256)
     parts = parts_in(tmp_path / "parts", grid, encoding)
     pixels = picture(2048, 2048, encoding.channels, np.dtype(encoding.dtype).type)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from urst_tiles.pyramid.reduce import halve, levels_below
 
 
@@ -43,7 +44,12 @@ def images(draw):
     top = np.iinfo(dtype).max
     pixels = rng.integers(0, top, shape, dtype, endpoint=True)
     if shape[2] == 4:
-        kinds = [lambda a: a, lambda a: a * 0, lambda a: a * 0 + top, lambda a: np.where(a > top // 2, top, 0)]
+        kinds = [
+            lambda a: a,
+            lambda a: a * 0,
+            lambda a: a * 0 + top,
+            lambda a: np.where(a > top // 2, top, 0),
+        ]
         pixels[..., 3] = draw(st.sampled_from(kinds))(pixels[..., 3])
     return pixels
 

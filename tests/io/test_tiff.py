@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+
 from urst_tiles.errors import DamagedFile, MissingFile
 from urst_tiles.metadata import Info, Tag
 from urst_tiles.pyramid.encode import Encoding

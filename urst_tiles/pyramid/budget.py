@@ -26,7 +26,11 @@ def write_bytes(grid: Grid, encoding: Encoding, threads: int = THREADS) -> int:
     h, w = min(grid.block, grid.height), min(grid.block, grid.width)
     raw = h * w * encoding.tile_bytes // encoding.tile**2
     levels = raw // 3 if grid.block_overviews else 0
-    return levels + _REDUCE_BYTES[encoding.channels] + threads * (_TILES_PER_THREAD + AHEAD) * encoding.tile_bytes
+    return (
+        levels
+        + _REDUCE_BYTES[encoding.channels]
+        + threads * (_TILES_PER_THREAD + AHEAD) * encoding.tile_bytes
+    )
 
 
 def part_bytes(grid: Grid, encoding: Encoding) -> int:

@@ -40,7 +40,7 @@ crc32 = codecs.deflate_crc32
 
 @dataclass(frozen=True)
 class PartLevel:
-    """One level of a part: its pixels, where its first cell begins, its tiles' sizes and its cells' CRC-32."""
+    """One level of a part: its size, where its first cell begins, its tiles' sizes, its cells' CRC-32."""
 
     height: int
     width: int
@@ -199,7 +199,7 @@ def _parse_footer(content: bytes, words: int, size: int, checksum: int) -> Foote
 
 
 def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) -> bytes:
-    """The bytes of ``count`` cells from the ``first`` on, each proven by its checksum; ``file`` is a descriptor.
+    """The bytes of ``count`` cells from ``first`` on, each proven by its checksum; ``file`` is a descriptor.
 
     Raises
     ------

@@ -26,6 +26,9 @@ from urst_tiles.pyramid.read import Directory, TiffFile
 
 _GHOST = re.compile(rb"GDAL_STRUCTURAL_METADATA_SIZE=(\d{6}) bytes\n")
 
+#: A tile that decodes to more than this is not decoded.
+_MOST_TILE_BYTES = 1 << 28
+
 #: So many sentences of one kind are enough.
 _MOST = 5
 
@@ -69,6 +72,7 @@ class _Image:
     tile: tuple[int, int]
     subfile: int
     planes: int
+    tile_bytes: int
     offsets: NDArray
     counts: NDArray
 
@@ -135,28 +139,39 @@ def validate(path: Path, *, deep: bool = True) -> Report:
             levels = [image for image in images if not image.is_mask]
             masks = [image for image in images if image.is_mask]
             _check_pyramid(levels, masks, found)
+            _check_order(file, images, levels, found)
+            before = len(found.problems)
             for image in images:
                 _check_tiles(image, file, found)
-            _check_order(file, images, levels, found)
+            deep = deep and len(found.problems) == before
     except DamagedFile as error:
         found.add(str(error))
-    if deep and images and not found.problems:
-        tiles = _check_content(path, images, found)
+        deep = False
+    if deep:
+        try:
+            tiles = _check_content(path, images, found)
+        except Exception as error:  # what a stranger's file does to a library is part of the report
+            found.add(f"{path} cannot be opened to decode its tiles ({error})")
     shapes = tuple(image.shape for image in images if not image.is_mask)
     return Report(path, shapes, tiles, tuple(found.problems))
 
 
 def _image(page: int, directory: Directory) -> _Image:
-    planes = directory.number(277, 1) if directory.number(284, 1) == 2 else 1
+    samples = directory.number(277, 1)
+    planes = samples if directory.number(284, 1) == 2 else 1
     tiled = 324 in directory.entries
+    height, width = directory.number(257), directory.number(256)
+    tile = directory.number(323), directory.number(322)
+    rows, columns = tile if tiled else (min(height, directory.number(278, height)), width)
     return _Image(
         page,
         directory.position,
-        directory.number(257),
-        directory.number(256),
-        (directory.number(323), directory.number(322)),
+        height,
+        width,
+        tile,
         directory.number(254),
         planes,
+        rows * columns * samples // planes * directory.number(258, 1) // 8,
         directory.array(324 if tiled else 273).astype(np.uint64),
         directory.array(325 if tiled else 279).astype(np.uint64),
     )
@@ -166,11 +181,9 @@ def _check_pyramid(levels: list[_Image], masks: list[_Image], found: _Findings) 
     if not levels:
         found.add("the file holds no image")
         return
-    for image in [*levels, *masks]:
-        if not image.height or not image.width:
-            found.add(f"{image.name} has no pixels")
-        if not image.tiled:
-            found.add(f"{image.name} is stored in strips, not in tiles")
+    images = [*levels, *masks]
+    found.many(f"{image.name} has no pixels" for image in images if not image.height or not image.width)
+    found.many(f"{image.name} is stored in strips, not in tiles" for image in images if not image.tiled)
     for above, below in zip(levels, levels[1:], strict=False):
         if not (below.height <= above.height and below.width <= above.width and below.shape != above.shape):
             found.add(
@@ -205,6 +218,8 @@ def _check_tiles(image: _Image, file: TiffFile, found: _Findings) -> None:
 
 def _check_order(file: TiffFile, images: list[_Image], levels: list[_Image], found: _Findings) -> None:
     """What makes a TIFF cloud optimised: directories first, and small levels before large ones."""
+    if not images:
+        return
     ghost_end, lines = _ghost(file)
     if images[0].position != (ghost_end + ghost_end % 2):
         found.add(f"the first directory lies at byte {images[0].position}, not behind the header")
@@ -236,7 +251,7 @@ def _ghost(file: TiffFile) -> tuple[int, list[str]]:
 
 def _wrong_leaders(file: TiffFile, image: _Image) -> Iterator[str]:
     """The first, the middle and the last tile stand for all."""
-    stored = np.flatnonzero(image.offsets > 0)
+    stored = np.flatnonzero((image.offsets >= 4) & (image.offsets <= file.size))
     if not stored.size:
         return
     for i in sorted({int(stored[0]), int(stored[stored.size // 2]), int(stored[-1])}):
@@ -249,7 +264,12 @@ def _check_content(path: Path, images: list[_Image], found: _Findings) -> int:
     """Decode every tile; returns how many."""
     import tifffile
 
-    done = 0
+    large = [image for image in images if image.tile_bytes > _MOST_TILE_BYTES]
+    for image in large:
+        found.add(f"{image.name} has tiles or strips of {image.tile_bytes} bytes, too large to decode safely")
+    if large:
+        return 0
+    done, before = 0, len(found.problems)
     with tifffile.TiffFile(path) as tif, ThreadPoolExecutor() as pool:
         for image in images:
             decoder = _Decoder(tif.pages[image.page], image, tif.filehandle.fileno())
@@ -257,8 +277,10 @@ def _check_content(path: Path, images: list[_Image], found: _Findings) -> int:
             results = in_order(pool, decoder.problem, indexes, 16)
             found.many(sentence for sentence in results if sentence)
             done += image.offsets.size
-        masks = [_Decoder(tif.pages[i.page], i, tif.filehandle.fileno()) for i in images if i.is_mask]
-        if not found.problems:
+        masks = [
+            _Decoder(tif.pages[i.page], i, tif.filehandle.fileno()) for i in images if i.is_mask and i.tiled
+        ]
+        if len(found.problems) == before:
             for above, below in zip(masks, masks[1:], strict=False):
                 found.many(_wrong_mask_tiles(above, below))
     return done
