@@ -23,10 +23,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Folders count too: their time tells that a file went away.
 SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject.toml LICENSE $(wildcard README.md)
 
-# Neither the current folder nor a script's folder goes onto sys.path, in the tests' child processes too:
-# `import urst_tiles` finds the wheel or nothing.
-export PYTHONSAFEPATH := 1
-
 .PHONY: setup demo test test-slow lint bench clean
 
 setup: $(VENV)/.wheel
@@ -47,6 +43,10 @@ $(VENV)/.wheel: $(VENV)/.made $(SOURCES) constraints.txt
 
 demo: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" pipelines/demo.sh
+
+# PYTHONSAFEPATH: neither the current folder nor a script's goes onto sys.path, in the tests' child processes too, so
+# that `import urst_tiles` finds the wheel or nothing.
+test test-slow: export PYTHONSAFEPATH := 1
 
 test: setup
 	@$(BIN)/pytest -n $(JOBS) -m "not slow" $(PYTEST)

@@ -82,6 +82,7 @@ def weights_dir(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def pipeline() -> Callable[[str], ModuleType]:
     """Load one of the programs in ``pipelines/`` as a module: ``pipeline("make_scene")``."""
+    sys.path.append(str(ROOT / "pipelines"))  # where the programs find their own helpers
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, ROOT / "pipelines" / f"{name}.py")

@@ -1,0 +1,112 @@
+"""Make a real-looking georeferenced scene of any size: hills, a river, lakes, fields, woods, towns.
+
+    python pipelines/make_scene.py scene.tif --size 8192x8192
+
+Every pixel is a pure function of (seed, row, column), one metre wide, drawn block by block: memory does not
+grow with the image, and a smaller scene is the top left corner of a larger one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from scenery.landscape import Landscape
+
+TILE = 512
+EPSG = 32632  # UTM zone 32 north
+#: tifffile's "deflate" is the deprecated code 32946.
+TIFFFILE_NAMES = {"deflate": "zlib", "none": None}
+CORNER = (600_000.0, 5_300_000.0)  # easting and northing of the top left corner, metres
+
+
+def tiles(scene: Landscape, height: int, width: int, dtype: str) -> Iterator[NDArray[np.generic]]:
+    """uint8 or uint16, (TILE, TILE, 3) each, row by row; at the edges they go on beyond the image."""
+    corners = ((y, x) for y in range(0, height, TILE) for x in range(0, width, TILE))
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        drawing = (pool.submit(scene.draw, *corner, TILE, TILE) for corner in corners)
+        waiting = deque(islice(drawing, 2 * threads))
+        while waiting:
+            yield as_dtype(waiting.popleft().result(), dtype)
+            waiting.extend(islice(drawing, 1))
+
+
+def as_dtype(colours: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """0..1 to the full range of ``dtype``."""
+    return np.rint(colours * np.iinfo(dtype).max).astype(dtype)
+
+
+def geotiff_tags() -> list[tuple[int, int, int, tuple[float, ...]]]:
+    """GeoTIFF 1.1: pixel scale, tie point, and the keys of a projected CRS whose raster cells are areas."""
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, EPSG)
+    return [
+        (33550, 12, 3, (1.0, 1.0, 0.0)),
+        (33922, 12, 6, (0.0, 0.0, 0.0, *CORNER, 0.0)),
+        (34735, 3, len(keys), keys),
+    ]
+
+
+def write_scene(
+    path: Path, height: int, width: int, *, seed: int = 1, dtype: str = "uint8", compression: str = "deflate"
+) -> None:
+    """A tiled (Big)TIFF without overviews, written beside ``path`` and then renamed."""
+    beside = path.with_name(f".{path.name}.partial")
+    with tifffile.TiffWriter(beside, bigtiff=height * width * 3 * np.dtype(dtype).itemsize > 3 << 30) as out:
+        out.write(
+            tiles(Landscape(seed), height, width, dtype),
+            shape=(height, width, 3),
+            dtype=dtype,
+            tile=(TILE, TILE),
+            photometric="rgb",
+            compression=TIFFFILE_NAMES.get(compression, compression),
+            predictor=compression in ("deflate", "lzw", "zstd"),
+            compressionargs={"level": 90} if compression == "jpeg" else None,
+            resolution=(0.01, 0.01),
+            resolutionunit="centimeter",
+            extratags=[(*tag, True) for tag in geotiff_tags()],
+            metadata=None,
+            software="urst-tiles make_scene",
+        )
+    os.replace(beside, path)
+
+
+def parse_size(args: argparse.Namespace) -> tuple[int, int]:
+    """(height, width) from ``--size WxH`` or ``--megapixels``."""
+    if args.megapixels:
+        side = max(1, round((args.megapixels * 1e6) ** 0.5))
+        return side, side
+    width, height = (int(n) for n in args.size.lower().split("x"))
+    return height, width
+
+
+def main() -> None:
+    """Parse, draw, say what was made."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("output", type=Path)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--size", default="8192x8192", help="WIDTHxHEIGHT in pixels")
+    size.add_argument("--megapixels", type=float, help="a square of this many million pixels")
+    parser.add_argument("--seed", type=int, default=471, help="471 has some of everything")
+    parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8")
+    parser.add_argument(
+        "--compression", choices=("deflate", "jpeg", "lzw", "zstd", "none"), default="deflate"
+    )
+    args = parser.parse_args()
+    if args.dtype == "uint16" and args.compression == "jpeg":
+        parser.error("jpeg holds 8 bits only: choose --dtype uint8 or another --compression")
+    height, width = parse_size(args)
+    write_scene(args.output, height, width, seed=args.seed, dtype=args.dtype, compression=args.compression)
+    print(f"{args.output}: {width} x {height}, EPSG:{EPSG}, 1 m per pixel")
+
+
+if __name__ == "__main__":
+    main()
