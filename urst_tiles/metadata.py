@@ -17,8 +17,8 @@ from urst_tiles.errors import BadInput
 
 Validity = Literal["none", "alpha", "mask", "nodata"]
 
-#: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint, ModelTransformation,
-#: GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
+#: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint,
+#: ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 
 #: Those of them that say where pixels lie; a world file says the same.
@@ -59,7 +59,9 @@ class Info:
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:
         """(y, x), or None when unknown."""
-        return None if self.pixels_per_cm is None else (1e4 / self.pixels_per_cm[0], 1e4 / self.pixels_per_cm[1])
+        return (
+            None if self.pixels_per_cm is None else (1e4 / self.pixels_per_cm[0], 1e4 / self.pixels_per_cm[1])
+        )
 
 
 def tag_resolution(y: float, x: float, unit: int) -> tuple[float, float] | None:
@@ -101,7 +103,8 @@ def world_file_tags(text: str) -> tuple[Tag, ...]:
 
 
 def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
-    """The file's own tags, and the world file's place where they name none (as GDAL, the file itself comes first)."""
+    """The file's own tags, and the world file's place where they name none (as GDAL, the file itself comes
+    first)."""
     if text is None or any(tag.code in PLACE_TAGS for tag in geo):
         return geo
     return tuple(sorted((*geo, *world_file_tags(text)), key=lambda tag: tag.code))
@@ -118,7 +121,8 @@ _FALSE_DOMAINS = ("IMAGE_STRUCTURE", "RAT", "COLOR_PROFILE", "TIFF", "DERIVED_SU
 
 
 def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
-    """GDAL's XML without what new pixels make false: everything per band, statistics, scale, offset, names of bands.
+    """GDAL's XML without what new pixels make false: everything per band, statistics, scale, offset, names
+    of bands.
 
     Raises
     ------
@@ -130,7 +134,9 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
     if not kept:
         return None
     lines = [
-        "  <Item" + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items()) + f">{escape(i.text)}</Item>\n"
+        "  <Item"
+        + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items())
+        + f">{escape(i.text)}</Item>\n"
         for i in kept
     ]
     return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
@@ -173,8 +179,8 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
 
     def refuse(*_: object) -> None:
         raise BadInput(
-            f"{name}: its GDAL metadata declares an XML document type or entities, which is not safe to read; "
-            "remove TIFF tag 42112 (tiffset -u 42112 FILE)"
+            f"{name}: its GDAL metadata declares an XML document type or entities, which is not safe "
+            "to read; remove TIFF tag 42112 (tiffset -u 42112 FILE)"
         )
 
     parser = expat.ParserCreate()

@@ -11,8 +11,8 @@ from urst_tiles.errors import BadInput
 def choose_bands(path: Path, bands: Sequence[int] | None, available: int) -> list[int]:
     """Zero-based colour bands to hand out: three, or one (which is then replicated).
 
-    ``bands`` counts from one, as ``--bands 3,2,1``. Without it: the first three, or the first where there are fewer.
-    Raises BadInput for bands that are not there.
+    ``bands`` counts from one, as ``--bands 3,2,1``. Without it: the first three, or the first where there
+    are fewer. Raises BadInput for bands that are not there.
     """
     if bands is None:
         return [0, 1, 2] if available >= 3 else [0]

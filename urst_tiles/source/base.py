@@ -65,7 +65,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What ``prepare`` made: where pixels come from, the stretch, and the thumbnail (in memory or in a file)."""
+    """What ``prepare`` made: where pixels come from, the stretch, and the thumbnail (in memory or in a
+    file)."""
 
     opener: Opener
     ranges: Ranges | None
@@ -80,12 +81,14 @@ class Source:
     ----------
     path : the file.
     shape : (height, width), upright.
-    channels : 3 where every pixel is valid by construction, else 4: the 4th is validity or alpha, 0 where invalid.
+    channels : 3 where every pixel is valid by construction, else 4: the 4th is validity or alpha, 0 where
+    invalid.
     dtype : uint8 for uint8 files, else uint16.
     file_dtype : dtype of the file's samples.
     info : metadata for the output.
     random_access : whether boxes can be read without spooling.
-    fingerprint : hex; identity of the file's content (size, directories, byte counts, samples), never its time.
+    fingerprint : hex; identity of the file's content (size, directories, byte counts, samples), never its
+    time.
     spool_bytes : disk that ``prepare`` takes at most, 0 with random access.
     reader_bytes : memory the reader takes at most, beyond the arrays it returns.
     overviews : (height, width) of the file's own overviews.
@@ -134,7 +137,8 @@ class Source:
         return 0 if self.random_access else self._spool_shape.disk_bytes
 
     def prepare(self, folder: Path | None, *, thumbnail: int = 1024, progress: Progress = silent) -> Source:
-        """Spool if needed, make the thumbnail, resolve the stretch; what is found in ``folder`` is not made again.
+        """Spool if needed, make the thumbnail, resolve the stretch; what is found in ``folder`` is not made
+        again.
 
         Parameters
         ----------
@@ -148,7 +152,8 @@ class Source:
 
         Raises
         ------
-        DoesNotFit, DiskFull : the disk; DamagedFile : the file's content; BadInput : no folder where one is needed.
+        DoesNotFit, DiskFull : the disk; DamagedFile : the file's content; BadInput : no folder where one is
+        needed.
         """
         if thumbnail < 1:
             raise BadInput(f"--thumbnail must be at least 1 px, got {thumbnail}")
@@ -308,7 +313,8 @@ class Source:
 
     @property
     def array(self) -> zarr.Array[Any]:
-        """zarr array (height, width, channels), read only, chunks of (1024, 1024, channels) made on demand."""
+        """zarr array (height, width, channels), read only, chunks of (1024, 1024, channels) made on
+        demand."""
         from urst_tiles.source.store import as_zarr
 
         return as_zarr(self)

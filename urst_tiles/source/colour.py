@@ -48,7 +48,8 @@ def in_rgb(image: Any) -> Any:
 
 
 def cmyk_to_rgb(path: Path, pixels: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
-    """RGB (h, w, 3) in the same depth from CMYK (h, w, 4), uint8 or uint16, through the profile. Raises DamagedFile."""
+    """RGB (h, w, 3) in the same depth from CMYK (h, w, 4), uint8 or uint16, through the profile. Raises
+    DamagedFile."""
     vips = libvips()
     pixels = np.ascontiguousarray(pixels)
     if pixels.dtype.kind == "i":  # no ink is negative: such files are mislabelled

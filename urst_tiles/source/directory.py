@@ -1,7 +1,7 @@
 """TIFF directories, read by their headers only (TIFF 6.0 section 2; BigTIFF as libtiff defines it).
 
-Nothing is decoded here. A directory loop, an entry that points beyond the file, or a directory that ends early is told
-as ``DamagedFile`` before anything trusts the numbers in it.
+Nothing is decoded here. A directory loop, an entry that points beyond the file, or a directory that ends
+early is told as ``DamagedFile`` before anything trusts the numbers in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from urst_tiles.errors import DamagedFile
 from urst_tiles.source.bytes import FileBytes
 
 #: TIFF data type -> NumPy type; ASCII and UNDEFINED stay bytes, RATIONAL is a pair.
-TYPES = dict(enumerate("u1 S1 u2 u4 u4 i1 S1 i2 i4 i4 f4 f8 u4".split(), 1)) | {16: "u8", 17: "i8", 18: "u8"}
+_FIRST = ("u1", "S1", "u2", "u4", "u4", "i1", "S1", "i2", "i4", "i4", "f4", "f8", "u4")
+TYPES = dict(enumerate(_FIRST, 1)) | {16: "u8", 17: "i8", 18: "u8"}
 RATIONALS = (5, 10)
 
 #: Directories beyond this one are not looked at (a slide has ten, a multi-page OME-TIFF thousands).
@@ -89,7 +90,8 @@ class Directory:
         return data
 
     def array(self, code: int) -> NDArray[Any]:
-        """A tag's numbers in native byte order: (count,), rationals (count, 2); empty when the tag is missing."""
+        """A tag's numbers in native byte order: (count,), rationals (count, 2); empty when the tag is
+        missing."""
         entry = self.entries.get(code)
         if entry is None:
             return np.zeros(0)
@@ -164,8 +166,8 @@ def _read_directory(file: FileBytes, form: Form, offset: int) -> tuple[Directory
     width = 8 if form.big else 2
     if offset + width > file.size:
         raise DamagedFile(
-            f"{file.path}: a TIFF directory should lie at byte {offset}, but the file has only {file.size} bytes; "
-            "it is cut off"
+            f"{file.path}: a TIFF directory should lie at byte {offset}, but the file has only "
+            f"{file.size} bytes; it is cut off"
         )
     (count,) = struct.unpack(form.order + ("Q" if form.big else "H"), file(offset, width))
     each = struct.calcsize(form.entry) + form.inline_bytes
@@ -194,7 +196,7 @@ def _entry(file: FileBytes, form: Form, code: int, entry: Entry, body: bytes, va
         entry = Entry(entry.dtype, entry.count, struct.unpack_from(form.link, body, value)[0])
     if entry.offset + entry.value_bytes > file.size:
         raise DamagedFile(
-            f"{file.path}: TIFF tag {code} needs bytes up to {entry.offset + entry.value_bytes}, but the file has "
-            f"only {file.size}; it is cut off or damaged"
+            f"{file.path}: TIFF tag {code} needs bytes up to {entry.offset + entry.value_bytes}, but the "
+            f"file has only {file.size}; it is cut off or damaged"
         )
     return entry

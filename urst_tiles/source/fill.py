@@ -1,7 +1,8 @@
 """Invalid pixels take the colour of the valid ones around them, so that no dark border bleeds into the style.
 
-The thumbnail's holes are closed from ever coarser averages (push and pull: Gortler et al. 1996, section 3.4), and it is
-enlarged bilinearly at absolute positions: every pixel's value depends on its position alone, hence tiles agree to the bit.
+The thumbnail's holes are closed from ever coarser averages (push and pull: Gortler et al. 1996, section
+3.4), and it is enlarged bilinearly at absolute positions: every pixel's value depends on its position alone,
+hence tiles agree to the bit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ ROWS = 64
 
 
 def close_holes(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 (h, w, 3) without holes: where ``weight`` (h, w) is 0, the average of the valid surroundings."""
+    """float32 (h, w, 3) without holes: where ``weight`` (h, w) is 0, the average of the valid
+    surroundings."""
     if (weight > 0).all():
         return colour
     if not (weight > 0).any():
@@ -37,7 +39,8 @@ def close_holes(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDA
 
 
 def _places(at: NDArray[np.int64], length: int, small: int) -> tuple[Any, Any, NDArray[np.float32]]:
-    """Lower and upper index into ``small`` cells, and the upper one's share, at pixel centres of ``length`` pixels."""
+    """Lower and upper index into ``small`` cells, and the upper one's share, at pixel centres of ``length``
+    pixels."""
     t = np.clip((at + 0.5) * (small / length) - 0.5, 0, small - 1)
     low = np.floor(t).astype(np.int64)
     return low, np.minimum(low + 1, small - 1), (t - low).astype(np.float32)
@@ -71,7 +74,8 @@ class Fill:
         self._small = close_holes(thumbnail[..., :3].astype(np.float32), weight)
 
     def apply(self, pixels: NDArray[Any], box: Box) -> NDArray[Any]:
-        """Pixels (h, w, 3) of ``box`` of the padded image, from RGBA (h, w, 4): what is invalid is replaced."""
+        """Pixels (h, w, 3) of ``box`` of the padded image, from RGBA (h, w, 4): what is invalid is
+        replaced."""
         out = np.ascontiguousarray(pixels[..., :3])
         invalid = pixels[..., 3] == 0
         if not invalid.any():

@@ -1,7 +1,8 @@
 """Looks at a file before any decoder does: is it there, is it an image, and would decoding it blow up?
 
-JPEG (ITU T.81 annex B) and PNG (ISO 15948 section 11) headers are read for what libvips does not tell: whether the whole
-picture must be held at once (progressive, interlaced), and whether the file can hold what it declares.
+JPEG (ITU T.81 annex B) and PNG (ISO 15948 section 11) headers are read for what libvips does not tell:
+whether the whole picture must be held at once (progressive, interlaced), and whether the file can hold what
+it declares.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def check_png(path: Path) -> None:
     samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 1)
     if height * ((width * bits * samples + 7) // 8) > size * DEFLATE_MOST:
         raise DamagedFile(
-            f"{path} declares {width} x {height} pixels, more than its {size} bytes can hold; it is cut off or made to harm"
+            f"{path} declares {width} x {height} pixels, more than its {size} bytes can hold; "
+            "it is cut off or made to harm"
         )
 
 
@@ -97,7 +99,8 @@ def png_is_interlaced(path: Path) -> bool:
 
 
 def jpeg_is_progressive(path: Path) -> bool:
-    """Whether a JPEG's frame is progressive, hierarchical or lossless, or anything but baseline or extended sequential."""
+    """Whether a JPEG's frame is progressive, hierarchical or lossless, or anything but baseline or extended
+    sequential."""
     with open(path, "rb") as file:
         file.seek(2)
         while True:

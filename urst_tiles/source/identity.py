@@ -22,7 +22,8 @@ SAMPLE_BYTES = 1 << 16
 
 
 def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
-    """Hex digest of size and of 64 evenly spread samples of 64 KiB, first and last included; sidecars alike."""
+    """Hex digest of size and of 64 evenly spread samples of 64 KiB, first and last included; sidecars
+    alike."""
     digest = hashlib.sha256()
     for each in (path, *sidecars):
         file = FileBytes(each)
@@ -33,7 +34,8 @@ def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
 
 
 def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
-    """Hex digest of a TIFF: size, every directory's tags (tables of byte counts included), and 64 segments."""
+    """Hex digest of a TIFF: size, every directory's tags (tables of byte counts included), and 64
+    segments."""
     digest = hashlib.sha256(f"{file.bytes.size} ".encode())
     for directory in file.directories:
         for code in sorted(directory.entries):

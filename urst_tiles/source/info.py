@@ -81,7 +81,8 @@ def find_sidecars(path: Path) -> Sidecars:
 
 
 def _world_names(path: Path) -> Iterator[Path]:
-    """As GDAL looks for them: first and last letter of the suffix and a w, the whole suffix and a w, then .wld."""
+    """As GDAL looks for them: first and last letter of the suffix and a w, the whole suffix and a w, then
+    .wld."""
     suffix = path.suffix.lower()
     names = [f".{suffix[1]}{suffix[-1]}w"] if len(suffix) > 3 else []
     for name in (*names, suffix + "w" if suffix else ".w", ".wld"):

@@ -108,9 +108,9 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
         layout = _in_pieces(layout)
     if layout.segment_bytes > MOST_BYTES:
         raise BadInput(
-            f"{directory.path}: one {'tile' if is_tiled else 'strip'} of it is {segment[1]} x {segment[0]} pixels "
-            f"and would take {layout.segment_bytes / 1e9:.1f} GB at once (limit {MOST_BYTES / 1e9:.1f} GB); "
-            "rewrite it with tiles, for example: gdal_translate -co TILED=YES -co BIGTIFF=YES IN OUT"
+            f"{directory.path}: one {'tile' if is_tiled else 'strip'} of it is {segment[1]} x {segment[0]} "
+            f"pixels and would take {layout.segment_bytes / 1e9:.1f} GB at once (limit "
+            f"{MOST_BYTES / 1e9:.1f} GB); rewrite it with tiles, for example: gdal_translate -co TILED=YES -co BIGTIFF=YES IN OUT"
         )
     return layout
 
@@ -126,8 +126,8 @@ def _tables(
         counts = np.array([max(0, size - int(offsets[0]))], np.uint64)
     if offsets.size < need or counts.size < need:
         raise DamagedFile(
-            f"{directory.path}: the image needs {need} tiles or strips, but its tables list {offsets.size} places "
-            f"and {counts.size} sizes; the file is damaged"
+            f"{directory.path}: the image needs {need} tiles or strips, but its tables list {offsets.size} "
+            f"places and {counts.size} sizes; the file is damaged"
         )
     return offsets[:need], counts[:need]
 

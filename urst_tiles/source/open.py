@@ -159,7 +159,8 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
 
 
 def _orientation(main: Directory) -> int:
-    """TIFF orientation; where the file is georeferenced its tags speak of stored pixels, so none (as GDAL does)."""
+    """TIFF orientation; where the file is georeferenced its tags speak of stored pixels, so none (as GDAL
+    does)."""
     if any(code in main.entries for code in PLACE_TAGS):
         return 1
     value = main.number(274, 1)

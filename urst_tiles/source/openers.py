@@ -56,7 +56,8 @@ class Opener(Protocol):
 
 @dataclass(frozen=True)
 class TiffOpener:
-    """A TIFF that tifffile decodes, and its ``.msk`` sidecar; ``fingerprint`` notices when it is no longer the same."""
+    """A TIFF that tifffile decodes, and its ``.msk`` sidecar; ``fingerprint`` notices when it is no longer
+    the same."""
 
     path: Path
     bands: tuple[int, ...] | None
@@ -150,7 +151,8 @@ class ArrayReader:
 
 
 class MaskedReader:
-    """A reader whose pixels a ``.msk`` sidecar makes invalid; its overviews have no such mask, hence none serves."""
+    """A reader whose pixels a ``.msk`` sidecar makes invalid; its overviews have no such mask, hence none
+    serves."""
 
     def __init__(self, reader: Reader, mask: Path) -> None:
         self._reader, self._mask = reader, open_mask(mask)

@@ -1,7 +1,7 @@
 """Which pages of a TIFF belong together: the image, its overviews, and their masks.
 
-GDAL's conventions hold: a page with NewSubfileType 4 is the mask of the main page, 5 the mask of an overview, 1 an
-overview (GDAL's GeoTIFF driver, "Internal nodata masks" and "Overviews").
+GDAL's conventions hold: a page with NewSubfileType 4 is the mask of the main page, 5 the mask of an
+overview, 1 an overview (GDAL's GeoTIFF driver, "Internal nodata masks" and "Overviews").
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class TiffFile:
         self.directories = read_directories(self.bytes)
 
     def segments(self, directories: Sequence[Directory]) -> list[Segments | Undecodable]:
-        """The pages of these directories, or why tifffile cannot decode them. Raises DamagedFile or BadInput."""
+        """The pages of these directories, or why tifffile cannot decode them. Raises DamagedFile or
+        BadInput."""
         try:
             with tifffile.TiffFile(self.path) as tiff:
                 return [self._segments(tiff, directory) for directory in directories]

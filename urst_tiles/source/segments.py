@@ -1,8 +1,8 @@
 """One TIFF page: its tiles or strips, fetched with ``pread`` and decoded by tifffile.
 
-This is the fast path: no lock, no cache that grows with the image, and every checksum of the format is checked
-(libtiff stops before deflate's). Segments that are absent (offset and byte count 0) are GDAL's sparse tiles, told as
-not there.
+This is the fast path: no lock, no cache that grows with the image, and every checksum of the format is
+checked (libtiff stops before deflate's). Segments that are absent (offset and byte count 0) are GDAL's
+sparse tiles, told as not there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
 #: Compressions decoded here: these, none, LZW, deflate (both), PackBits, LERC, LZMA, zstd, JPEG XL.
 COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002, 52546}
 
-#: Photometric interpretations understood: white is zero, black is zero, RGB, palette, mask, CMYK. (YCbCr: see above.)
+#: Photometric interpretations understood: white is zero, black is zero, RGB, palette, mask, CMYK. (YCbCr:
+#: see above.)
 PHOTOMETRICS = {0, 1, 2, 3, 4, 5}
 
 #: Decoded segments larger than this are kept for the neighbouring cells that need them again.

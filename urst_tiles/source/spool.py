@@ -1,7 +1,7 @@
 """Files without random access are decoded once, from top to bottom, into a zarr array on disk.
 
-Two arrays in one folder, ``colour`` and ``weight``, in the file's own dtype; every chunk ends in a CRC-32C. The folder gets
-its name only when it is complete, so a name that exists is a spool that is whole.
+Two arrays in one folder, ``colour`` and ``weight``, in the file's own dtype; every chunk ends in a CRC-32C.
+The folder gets its name only when it is complete, so a name that exists is a spool that is whole.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Shape:
 
     @property
     def disk_bytes(self) -> int:
-        """Upper bound of the spool on disk: chunks that did not compress, whole at the edges, and their checksums."""
+        """Upper bound of the spool on disk: chunks that did not compress, whole at the edges, and their
+        checksums."""
         (h, w), (r, c) = self.shape, self.chunk
         chunks = ceil_div(h, r) * ceil_div(w, c)
         return chunks * (r * c * self.pixel_bytes * 257 // 256 + 2 * 4096) + 65536
@@ -82,7 +83,8 @@ def spool(
     if free < what.disk_bytes:
         raise DoesNotFit(
             f"this file has no random access and must be unpacked to {folder.parent}, which needs up to "
-            f"{what.disk_bytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free there; make room or choose another --job-dir"
+            f"{what.disk_bytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free there; make room or "
+            "choose another --job-dir"
         )
     for left in folder.parent.glob(f".{folder.name}.*"):
         if not _alive(left):
@@ -161,7 +163,8 @@ def _sync(folder: Path) -> None:
 
 
 class SpoolReader:
-    """Samples of a spool; thread-safe. A chunk that is gone or fails its checksum raises, it never reads as fill."""
+    """Samples of a spool; thread-safe. A chunk that is gone or fails its checksum raises, it never reads as
+    fill."""
 
     levels: tuple[tuple[int, int], ...] = ()
     alone = False

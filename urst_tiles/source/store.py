@@ -1,7 +1,7 @@
 """A source as a read-only zarr array: a store that makes its chunks when they are asked for.
 
-A chunk is (1024, 1024, channels) pixels, uncompressed, padded with zeros to full size at the edges as zarr wants it. A chunk
-that cannot be read raises: returning None would be silent fill.
+A chunk is (1024, 1024, channels) pixels, uncompressed, padded with zeros to full size at the edges as zarr
+wants it. A chunk that cannot be read raises: returning None would be silent fill.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Everything that is not uint8 is stretched to the full range of uint16.
 
-``2%,98%`` are percentiles over the valid pixels of the thumbnail, per band; plain numbers are taken as they are.
+``2%,98%`` are percentiles over the valid pixels of the thumbnail, per band; plain numbers are taken as they
+are.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def parse_stretch(text: str) -> tuple[Bound, Bound]:
 
 
 def resolve(bounds: tuple[Bound, Bound], colour: NDArray[Any], weight: NDArray[Any] | None) -> Ranges:
-    """(low, high) per band from a thumbnail's colour (h, w, bands), floats, over pixels of positive weight."""
+    """(low, high) per band from a thumbnail's colour (h, w, bands), floats, over pixels of positive
+    weight."""
     return tuple(_resolve_band(bounds, colour[..., b], weight) for b in range(colour.shape[-1]))
 
 

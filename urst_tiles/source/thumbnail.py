@@ -1,8 +1,8 @@
 """The thumbnail: every valid pixel counts with the area it covers, never a strided pick.
 
-One pass over cells in a fixed order; memory is the thumbnail's own and a few cells'. Sums within a cell are exact for
-integers; they are added up as float32, good to seven digits. (A matrix product would be shorter, but small ones on many
-threads make OpenBLAS wait for itself: ten times slower, measured.)
+One pass over cells in a fixed order; memory is the thumbnail's own and a few cells'. Sums within a cell are
+exact for integers; they are added up as float32, good to seven digits. (A matrix product would be shorter,
+but small ones on many threads make OpenBLAS wait for itself: ten times slower, measured.)
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ OVERVIEW_FACTOR = 4
 
 
 class Thumbnail(NamedTuple):
-    """Colour float32 (h, w, bands) in the file's own values, weight float32 (h, w) in 0..1 or None, and where from."""
+    """Colour float32 (h, w, bands) in the file's own values, weight float32 (h, w) in 0..1 or None, and
+    where from."""
 
     colour: NDArray[np.float32]
     weight: NDArray[np.float32] | None
@@ -32,7 +33,8 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of the thumbnail: the short side becomes ``side``, the area at most 4 side^2, never enlarged."""
+    """(height, width) of the thumbnail: the short side becomes ``side``, the area at most 4 side^2, never
+    enlarged."""
     height, width = shape
     short, long = min(shape), max(shape)
     if short <= side and short * long <= 4 * side * side:
@@ -64,7 +66,8 @@ Part = tuple[Box, NDArray[np.float64], NDArray[np.float64] | None]
 
 
 class Average:
-    """Area averages of an image of ``full_shape`` on a grid of ``shape``; cells are added one after another."""
+    """Area averages of an image of ``full_shape`` on a grid of ``shape``; cells are added one after
+    another."""
 
     def __init__(
         self, full_shape: tuple[int, int], shape: tuple[int, int], bands: int, has_valid: bool
@@ -74,7 +77,8 @@ class Average:
         self._weight = np.zeros(shape, np.float32) if has_valid else None
 
     def reduce(self, box: Box, samples: Samples) -> Part:
-        """What one cell contributes: the thumbnail box it touches, its weighted sums there, and its weights."""
+        """What one cell contributes: the thumbnail box it touches, its weighted sums there, and its
+        weights."""
         values, heavy = _weighted(samples)
         rows = box.y0, box.y1, self.full_shape[0], self.shape[0]
         columns = box.x0, box.x1, self.full_shape[1], self.shape[1]
@@ -96,12 +100,14 @@ class Average:
         area = np.float32(h * w / (y * x))
         if self._weight is None:
             return Thumbnail(self._sum / area, None, origin)
-        some = np.where(self._weight > 0, self._weight, np.float32(1))
-        return Thumbnail(self._sum / some[..., None], np.minimum(self._weight / area, np.float32(1)), origin)
+        some = np.where(self._weight > 0, self._weight, np.float32(1)).astype(np.float32)
+        part = np.minimum(self._weight / area, np.float32(1)).astype(np.float32)
+        return Thumbnail(self._sum / some[..., None], part, origin)
 
 
 def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Values times weight, and the weight in 0..1; integers stay integers where weights are all or nothing."""
+    """Values times weight, and the weight in 0..1; integers stay integers where weights are all or
+    nothing."""
     colour, weight = samples
     if weight is None:
         return colour, None
@@ -118,10 +124,11 @@ def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 def _sums(values: NDArray[Any], start: int, stop: int, length: int, small: int) -> NDArray[np.float64]:
-    """Sums along axis 0 of pixels start..stop-1 of a line of ``length``, by the cells of a line of ``small`` they fall into.
+    """Sums along axis 0 of pixels start..stop-1 of a line of ``length``, by the cells of a line of ``small``
+    they fall into.
 
-    Pixel i covers [i, i + 1), cell c covers [c, c + 1) * length / small. Each pixel goes to the cell it begins in; the one
-    across a border then hands the next cell its share. The sums of integers are exact.
+    Pixel i covers [i, i + 1), cell c covers [c, c + 1) * length / small. Each pixel goes to the cell it
+    begins in; the one across a border then hands the next cell its share. The sums of integers are exact.
     """
     first, last = start * small // length, (stop * small - 1) // length
     cells = np.arange(first, last + 1, dtype=np.int64)

@@ -128,7 +128,8 @@ class TiffReader:
 
     @property
     def reader_bytes(self) -> int:
-        """What reading takes at most, beyond what is returned: per thread a cell and its segment, and what is kept."""
+        """What reading takes at most, beyond what is returned: per thread a cell and its segment, and what
+        is kept."""
         cell = math.prod(self.cell_shape) * (len(self._stored) + 1) * max(4, self._main.dtype.itemsize)
         pages = [self._main, *(page for page, _ in self._overviews)]
         each = max(page.layout.segment_bytes for page in pages) * 3 + cell * 4
@@ -196,7 +197,8 @@ def mask_of(mask: Segments, box: Box) -> NDArray[np.bool_]:
 
 
 def _palette(main: Directory) -> NDArray[np.uint8]:
-    """uint8 (entries, 3): TIFF's 16-bit colour map, or one of 8 bits as some writers left it (libtiff's test)."""
+    """uint8 (entries, 3): TIFF's 16-bit colour map, or one of 8 bits as some writers left it (libtiff's
+    test)."""
     table = main.array(320)
     if table.size < 3 or table.size % 3:
         raise DamagedFile(f"{main.path}: a palette image without a palette; the file is damaged")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 
 class Samples(NamedTuple):
-    """Colour (h, w, 1 or 3) in the file's own dtype, and its weight (h, w), or None where every pixel is valid."""
+    """Colour (h, w, 1 or 3) in the file's own dtype, and its weight (h, w), or None where every pixel is
+    valid."""
 
     colour: NDArray[Any]
     weight: NDArray[Any] | None
@@ -30,7 +31,8 @@ def full(dtype: np.dtype[Any]) -> int:
 
 
 def nodata_value(text: str | None, dtype: np.dtype[Any]) -> float | int | None:
-    """GDAL's nodata text as a value that samples of ``dtype`` can have, else None (as GDAL, which then ignores it)."""
+    """GDAL's nodata text as a value that samples of ``dtype`` can have, else None (as GDAL, which then
+    ignores it)."""
     if text is None:
         return None
     try:
@@ -62,7 +64,8 @@ def has_data(colour: NDArray[Any], nodata: float | int | None) -> NDArray[np.boo
 
 
 def alpha_weight(alpha: NDArray[Any], dtype: np.dtype[Any], bits: int = 0) -> NDArray[Any]:
-    """An alpha band (h, w) as a weight of ``dtype``: scaled from its full range (of ``bits``), floats from 0..1."""
+    """An alpha band (h, w) as a weight of ``dtype``: scaled from its full range (of ``bits``), floats from
+    0..1."""
     if alpha.dtype == dtype and bits in (0, 8 * dtype.itemsize):
         return alpha
     whole = (1 << bits) - 1 if bits and alpha.dtype.kind == "u" else None
@@ -83,7 +86,8 @@ def combine(
 
 
 def unpremultiply(colour: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-    """Colour that was stored multiplied by its alpha (TIFF ExtraSamples 1), as unassociated alpha wants it."""
+    """Colour that was stored multiplied by its alpha (TIFF ExtraSamples 1), as unassociated alpha wants
+    it."""
     if colour.dtype.kind == "f":
         scale = np.float64(full(weight.dtype)) / np.maximum(weight, 1)
         return (colour * scale[..., None]).astype(colour.dtype)

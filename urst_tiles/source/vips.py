@@ -1,8 +1,10 @@
-"""libvips as a reader: of everything that is no TIFF, of TIFFs that tifffile does not decode, and the tests' reference.
+"""libvips as a reader: of everything that is no TIFF, of TIFFs that tifffile does not decode, and the tests'
+reference.
 
-Every image is opened with ``fail_on="warning"``: a weaker level lets damaged tiles pass as pixels (measured). It is
-opened anew for each cell or pass: a handle's tile cache grows with the image's width, one region must not be shared by
-threads, and images do not pickle. libvips' error text belongs to the whole process, so it is not quoted.
+Every image is opened with ``fail_on="warning"``: a weaker level lets damaged tiles pass as pixels
+(measured). It is opened anew for each cell or pass: a handle's tile cache grows with the image's width, one
+region must not be shared by threads, and images do not pickle. libvips' error text belongs to the whole
+process, so it is not quoted.
 """
 
 from __future__ import annotations
@@ -22,15 +24,23 @@ from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.valid import Samples
 
 #: libvips format -> NumPy dtype; complex samples have no place here.
-FORMATS = dict(
-    uchar="u1", char="i1", ushort="u2", short="i2", uint="u4", int="i4", float="f4", double="f8"
-)  # fmt: skip
+FORMATS = {
+    "uchar": "u1",
+    "char": "i1",
+    "ushort": "u2",
+    "short": "i2",
+    "uint": "u4",
+    "int": "i4",
+    "float": "f4",
+    "double": "f8",
+}
 
-#: Loaders that make pixels from pictures (not from text, tables or drawings): loader -> random access.
-LOADERS = dict.fromkeys(
-    "tiffload jpegload pngload webpload gifload heifload jxlload ppmload radload fitsload openexrload niftiload".split(),
-    False,
-) | dict.fromkeys("jp2kload openslideload vipsload".split(), True)
+#: Loaders that make pixels from pictures (not from text, tables or drawings): row by row, or at random.
+STREAMED = ("tiff", "jpeg", "png", "webp", "gif", "heif", "jxl", "ppm", "rad", "fits", "openexr", "nifti")
+RANDOM = ("jp2k", "openslide", "vips")
+
+#: Loader -> random access (a tiled TIFF has it too).
+LOADERS = {f"{name}load": name in RANDOM for name in STREAMED + RANDOM}
 
 #: Class names that differ from the operation's.
 ALIASES = {"nsgifload": "gifload", "uhdrload": "jpegload"}
@@ -129,8 +139,8 @@ class VipsReader:
             data = vips.Region.new(image).fetch(box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0)
         except vips.Error:
             raise DamagedFile(
-                f"{self.path}: the pixels at rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} cannot be "
-                "decoded; the file is damaged, get a new copy of it"
+                f"{self.path}: the pixels at rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} cannot "
+                "be decoded; the file is damaged, get a new copy of it"
             ) from None
         return self._decoded.samples(_as_array(data, image, box.shape))
 
@@ -138,7 +148,8 @@ class VipsReader:
 def stream(
     path: Path, loader: str, bands: Sequence[int] | None, nodata: str | None, rows: int
 ) -> Iterator[tuple[Box, Samples]]:
-    """Samples from top to bottom in bands of ``rows`` rows. Raises DamagedFile where the content is damaged."""
+    """Samples from top to bottom in bands of ``rows`` rows. Raises DamagedFile where the content is
+    damaged."""
     vips = libvips()
     original = open_image(path, loader, sequential=True)
     decoded = Decoded(path, original, bands, nodata)
