@@ -1,0 +1,66 @@
+"""Put an image and its stylised twin side by side: the whole above, a detail at full resolution below.
+
+python pipelines/before_after.py scene.tif stylised.tif before_after.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pyvips
+
+GAP = 12
+WHITE = [255, 255, 255]
+
+
+def whole(path: Path, side: int) -> pyvips.Image:
+    """The image shrunk into a square, from the file's overviews where it has them."""
+    small = pyvips.Image.thumbnail(str(path), side, height=side, crop="centre")
+    return eight_bit_rgb(small)
+
+
+def detail(path: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
+    """A square of full-resolution pixels around ``middle`` (y, x), fractions of the image."""
+    image = pyvips.Image.new_from_file(str(path))
+    width, height = min(side, image.width), min(side, image.height)
+    left = round(min(max(middle[1] * image.width - width / 2, 0), image.width - width))
+    top = round(min(max(middle[0] * image.height - height / 2, 0), image.height - height))
+    return eight_bit_rgb(image.crop(left, top, width, height))
+
+
+def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
+    """uint8 RGB; what is transparent becomes white."""
+    image = image.colourspace("srgb")
+    return image.flatten(background=WHITE) if image.hasalpha() else image
+
+
+def before_after(before: Path, after: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
+    """Two rows of two squares on white."""
+    rows = [
+        whole(before, side),
+        whole(after, side),
+        detail(before, side, middle),
+        detail(after, side, middle),
+    ]
+    return pyvips.Image.arrayjoin(rows, across=2, shim=GAP, background=WHITE)
+
+
+def main() -> None:
+    """Parse, join, say what was made."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--side", type=int, default=640, help="of each square, px")
+    parser.add_argument(
+        "--detail", default="0.55,0.42", help="middle of the detail: Y,X in fractions of the image"
+    )
+    args = parser.parse_args()
+    y, x = (float(part) for part in args.detail.split(","))
+    before_after(args.before, args.after, args.side, (y, x)).write_to_file(str(args.output))
+    print(f"{args.output}: before and after, the whole and a detail")
+
+
+if __name__ == "__main__":
+    main()
