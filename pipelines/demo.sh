@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on a made-up scene of 67 megapixels: `make demo`. Broken off, it goes on where it was.
+# The main job on a made-up scene of 67 megapixels: `make demo`. Interrupted, it continues where it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p demo
@@ -18,7 +18,8 @@ fi
 [ -f demo/scene.tif ] || python pipelines/make_scene.py demo/scene.tif --size "$size"
 [ -f demo/style.png ] || python pipelines/make_style.py demo/style.png --name "$style"
 
-[ -f demo/stylised.tif ] || urst-tiles stylize demo/scene.tif demo/stylised.tif --style demo/style.png --model "$model"
+rm -f demo/stylised.tif
+urst-tiles stylize demo/scene.tif demo/stylised.tif --style demo/style.png --model "$model"
 python pipelines/before_after.py demo/scene.tif demo/stylised.tif demo/before_after.png
 
 cat <<END
