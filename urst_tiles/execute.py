@@ -67,8 +67,8 @@ def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P
 
 @lru_cache(maxsize=2)
 def current_style(recipe: Recipe) -> Style:
-    """The style of a recipe, built once per process."""
-    return recipe.build()
+    """The style of a recipe, built once per process; by one torch thread, so that every worker gets the same to the bit."""
+    return on_device(1, recipe.build)
 
 
 def plain(task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:

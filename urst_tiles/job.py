@@ -88,8 +88,9 @@ class Job:
 
     def _leave(self, error: BaseException, created: bool) -> None:
         """Before the first block nothing stays behind; later (or at the user's word) the folder is kept."""
-        if self.running and isinstance(error, UrstError):
-            error.exit_status = 1
+        if self.running:
+            if isinstance(error, UrstError):
+                error.exit_status = 1
         elif created and isinstance(error, Exception):
             self.remove()
 

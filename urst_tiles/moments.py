@@ -44,7 +44,8 @@ class Moments:
         n = float(w.sum())
         if n <= 0:
             return cls.empty(channels, full=full)
-        mean = x @ w / n
+        # No matrix-vector product: its order of summation may change with the number of threads.
+        mean = (x * w).sum(axis=1) / n
         d = x - mean[:, None]
         m2 = (d * w) @ d.T if full else np.einsum("cn,cn,n->c", d, d, w)
         return cls(n, mean, m2)

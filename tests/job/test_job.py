@@ -76,6 +76,14 @@ def test_an_error_after_the_first_block_keeps_the_folder(tmp_path: Path) -> None
     assert job.folder.is_dir()
 
 
+def test_an_unforeseen_error_never_costs_finished_work(tmp_path: Path) -> None:
+    job = Job(tmp_path / "job")
+    with pytest.raises(ZeroDivisionError), job.locked():
+        job.running = True
+        raise ZeroDivisionError
+    assert job.folder.is_dir()
+
+
 def test_a_folder_that_was_there_before_stays(tmp_path: Path) -> None:
     job = Job(tmp_path / "job")
     with job.locked():
