@@ -7,6 +7,10 @@ import hashlib
 import importlib
 import os
 import random
+import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import openslide
@@ -23,9 +27,7 @@ from urst_tiles.parts import Parts
 from urst_tiles.pyramid import Encoding, assemble, output_bytes, validate
 from urst_tiles.pyramid.reduce import levels_below
 
-assemble_module = importlib.import_module(
-    "urst_tiles.pyramid.assemble"
-)  # the package has the function under its name
+assemble_module = importlib.import_module("urst_tiles.pyramid.assemble")  # its name leads to the function
 
 INFO = Info(
     geo=(
@@ -81,6 +83,13 @@ def seen(pixels, encoding):
     return out
 
 
+def distance(pixels, channels):
+    """Mean over the valid pixels."""
+    wanted = picture(channels=4).astype(int)
+    valid = wanted[..., 3] > 0 if channels == 4 else slice(None)
+    return np.abs(pixels[valid] - wanted[valid][..., :3]).mean()
+
+
 def by_rasterio(path):
     with rasterio.open(path) as data:
         return data.read().transpose(1, 2, 0)
@@ -115,7 +124,7 @@ def test_jpeg_opens_equal_up_to_the_readers_own_decoders(tmp_path, validity, qua
     encoding = Encoding("jpeg", quality, "uint8", 3 if validity == "none" else 4, validity, 0, 16)
     path = make(tmp_path, picture(channels=encoding.channels), encoding)
     ours = tifffile.imread(path).astype(int)
-    assert np.abs(ours - picture()).mean() < 10
+    assert distance(ours, encoding.channels) < 10
     np.testing.assert_array_equal(pyvips.Image.new_from_file(str(path)).numpy(), ours)
     np.testing.assert_array_equal(by_openslide(path, 3), ours)
     # GDAL brings a libjpeg of its own, which rounds otherwise and enlarges colour otherwise
@@ -129,7 +138,7 @@ def test_webp_opens_equal_where_it_opens(tmp_path, validity):
     encoding = encoding_for("webp", validity)
     path = make(tmp_path, picture(channels=encoding.channels), encoding)
     ours = tifffile.imread(path)
-    assert np.abs(ours.astype(int) - picture()).mean() < 10
+    assert distance(ours, encoding.channels) < 10
     np.testing.assert_array_equal(by_rasterio(path), ours)
     np.testing.assert_array_equal(pyvips.Image.new_from_file(str(path)).numpy(), ours)
     assert cog_validate(path, strict=True) == (True, [], [])
@@ -323,3 +332,39 @@ def test_the_bound_for_the_disk_holds(tmp_path):
     encoding = encoding_for("lzw", "mask")
     path = make(tmp_path, noise, encoding)
     assert path.stat().st_size < output_bytes(Grid(200, 300, core=16, block=64, tile=16), encoding)
+
+
+ASSEMBLE_AGAIN = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from urst_tiles.geometry import Grid
+from urst_tiles.metadata import Info
+from urst_tiles.parts import Parts
+from urst_tiles.pyramid import Encoding, assemble
+folder = Path(sys.argv[1])
+parts = Parts(folder / "job", "f00d", Grid(2000, 3000, core=64, block=64, tile=16), Encoding(tile=16))
+print("ready", flush=True)
+assemble(parts, Info(), folder / "out.tif")
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_of_assembling(tmp_path):
+    """Each run is killed a little later than the one before; the output is absent or whole at any moment."""
+    whole = make(tmp_path, picture(2000, 3000), Encoding(tile=16), info=Info())
+    expected = whole.read_bytes()
+    whole.unlink()
+    shutil.rmtree(tmp_path / "job" / "upper-1")
+    command = [sys.executable, "-c", ASSEMBLE_AGAIN.format(path=sys.path), str(tmp_path)]
+    for kills in range(40):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+            assert run.stdout.readline() == b"ready\n"
+            time.sleep(0.05 + 0.1 * kills)
+            run.kill()
+        if whole.exists():
+            break
+        assert set(os.listdir(tmp_path)) <= {"job", ".out.tif.partial"}
+    assert kills > 3
+    assert whole.read_bytes() == expected
+    assert set(os.listdir(tmp_path)) == {"job", "out.tif"}

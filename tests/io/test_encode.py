@@ -135,6 +135,28 @@ def test_lossy_files_tell_validity_by_a_mask(compression, validity):
     np.testing.assert_array_equal(bits, pixels[..., 3] > 0)
 
 
+@pytest.mark.parametrize("quality", [60, 92])
+def test_a_hole_does_not_ring_into_valid_pixels(quality):
+    """A bright flat picture with a round hole: beside the hole it is as exact as without one."""
+    y, x = np.mgrid[:64, :64]
+    pixels = np.full((64, 64, 4), 240, np.uint8)
+    pixels[..., 3] = np.where(np.hypot(y - 30, x - 35) < 19, 0, 255)
+    pixels[pixels[..., 3] == 0] = 0
+    encoding = Encoding("jpeg", quality, channels=4, validity="mask", tile=64)
+    result = decoded(encode_tile(pixels, encoding)[0], encoding)
+    assert np.abs(result[pixels[..., 3] > 0].astype(int) - 240).max() <= 1
+    assert result[20:30, 34:44].max() == 0, "cells without a valid pixel stay black"
+
+
+def test_what_is_hidden_does_not_change_the_bytes():
+    pixels = tile(4)
+    pixels[5:20, 3:30, 3] = 0
+    other = np.where(pixels[..., 3:] > 0, pixels, 0)
+    for compression in ("deflate", "jpeg", "webp"):
+        encoding = Encoding(compression, channels=4, validity="mask", tile=32)
+        assert encode_tile(pixels, encoding) == encode_tile(other, encoding)
+
+
 def test_masks_of_one_value_are_made_once():
     assert encode_mask(np.ones((32, 32), bool)) is encode_mask(np.ones((32, 32), bool))
     assert encode_mask(np.zeros((32, 32), bool)) != encode_mask(np.ones((32, 32), bool))

@@ -128,6 +128,10 @@ class Encoding:
         return self.tile * self.tile * self.channels * np.dtype(self.dtype).itemsize
 
 
+#: Side of the cell in which hidden colours touch visible ones under JPEG (4:2:0) and WebP; divides any tile.
+CELL = 16
+
+
 def encode_tile(pixels: NDArray, encoding: Encoding) -> tuple[bytes, bytes | None]:
     """RGB or RGBA, (h, w, channels), at most a tile -> (encoded image tile, encoded mask tile or None).
 
@@ -167,10 +171,23 @@ def _dress_alpha(pixels: NDArray, encoding: Encoding) -> NDArray:
 
 
 def _dress_mask(pixels: NDArray, encoding: Encoding) -> NDArray:
-    """As alpha, but under lossy codecs hidden colours stay: an edge to 0 rings into the valid pixels."""
-    if encoding.lossy:
-        return pixels[..., :3]
-    return _painted(pixels[..., :3], pixels[..., 3] == 0, 0)
+    """As alpha; under lossy codecs the hidden part of a half-visible cell is levelled, not zeroed."""
+    hidden = pixels[..., 3] == 0
+    colour = _painted(pixels[..., :3], hidden, 0)
+    return _levelled(colour, hidden) if encoding.lossy and hidden.any() else colour
+
+
+def _levelled(colour: NDArray, hidden: NDArray) -> NDArray:
+    """Hidden pixels take the mean of the valid ones in their cell, the largest unit of JPEG and WebP.
+
+    No edge to 0 rings into valid pixels, and readers that know no masks see black a few pixels further.
+    """
+    n = len(hidden) // CELL
+    cells = n, CELL, n, CELL
+    count = np.maximum((~hidden).reshape(cells).sum((1, 3), dtype=np.uint32), 1)[..., None]
+    mean = (colour.reshape(*cells, 3).sum((1, 3), dtype=np.uint32) + count // 2) // count
+    fill = mean.astype(colour.dtype).repeat(CELL, 0).repeat(CELL, 1)
+    return np.where(hidden[..., None], fill, colour)
 
 
 def _dress_nodata(pixels: NDArray, encoding: Encoding) -> NDArray:
@@ -223,7 +240,7 @@ def _jpeg(samples: NDArray, encoding: Encoding) -> bytes:
 
 
 def _webp(samples: NDArray, encoding: Encoding) -> bytes:
-    return codecs.webp_encode(samples, level=float(encoding.quality), lossless=False, method=4)
+    return codecs.webp_encode(samples, level=float(encoding.quality), lossless=False, method=2)
 
 
 _DRESS: dict[Validity, Callable[[NDArray, Encoding], NDArray]] = {

@@ -19,8 +19,8 @@ _STRIP_BYTES = 1 << 20
 def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
     """RGB or RGBA, uint8 or uint16, (h, w, 3|4) -> (ceil(h/2), ceil(w/2), 3|4): means of 2 x 2 pixels.
 
-    With a 4th channel the colour is the mean weighted by it (where all four weights are 0: the plain mean, so
-    that nothing rings there under JPEG). The 4th channel becomes its own mean. When ``binary``, anything
+    With a 4th channel the colour is the mean weighted by it (where all four weights are 0: the plain mean,
+    which nobody sees). The 4th channel becomes its own mean. When ``binary``, anything
     above 0 weighs the same, and the result is fully valid where any of the four pixels is: GDAL's rule for
     masks and nodata, by which no valid pixel is ever lost from an overview.
     """
