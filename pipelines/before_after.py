@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--side", type=int, default=640, help="of each square, px")
     parser.add_argument(
-        "--detail", default="0.55,0.42", help="middle of the detail: Y,X in fractions of the image"
+        "--detail", default="0.69,0.435", help="middle of the detail: Y,X in fractions of the image"
     )
     args = parser.parse_args()
     y, x = (float(part) for part in args.detail.split(","))
