@@ -23,7 +23,7 @@ from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
 from urst_tiles.measure import measure_exact, measure_thumbnail
 from urst_tiles.moments import Moments
-from urst_tiles.nets import LocalNet, Style
+from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
 from urst_tiles.plan import Plan
@@ -120,12 +120,11 @@ def _run(
     clock.lap("prepare")
     with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
         moments = measure(recipe, source, plan, job, on, progress)
-        freeze(current_style(recipe), moments, plan).save(job.net)
+        freeze(recipe, moments).save(job.net)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress)
         clock.lap("blocks")
-    parts = parts_of(plan, source, job)
-    assemble_parts(parts, source.info, output, progress=progress)
+    assemble(plan, source, job, output, progress)
     clock.lap("assemble")
     job.remove()
     return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
@@ -144,9 +143,9 @@ def measure(
     )
 
 
-def freeze(style: Style, moments: Mapping[str, Moments] | None, plan: Plan) -> LocalNet:
-    """The plain local network of a style with these statistics."""
-    return style.freeze(moments)
+def freeze(recipe: Recipe, moments: Mapping[str, Moments] | None) -> LocalNet:
+    """The plain local network of a recipe with these statistics."""
+    return current_style(recipe).freeze(moments)
 
 
 def run_blocks(
@@ -161,6 +160,13 @@ def run_blocks(
     task = StylizeBlock(plan, source, job.net, parts)
     receipts = on.run_all(task, missing, total=total, progress=lambda done, of: progress("stylising", done, of))
     return receipts, total - len(missing)
+
+
+def assemble(
+    plan: Plan, source: Source, job: Job, output: str | os.PathLike[str], progress: Progress = silent
+) -> None:
+    """Make the output from all parts; it appears under its name only when it is whole and valid."""
+    assemble_parts(parts_of(plan, source, job), source.info, Path(output), progress=progress)
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:
