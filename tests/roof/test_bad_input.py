@@ -169,7 +169,7 @@ def test_a_full_disk(run, files: Path, tmp_path: Path) -> None:
         arguments = ("stylize", tmp_path / "noise.tif", place / "out.tif", "--style", files / "style.png", *SMALL)
         arguments += ("--thumbnail", "64")
         done = run(*arguments)
-        one_sentence(done, 1, "out.tif.job", "same command")
+        one_sentence(done, 1, tmp_path, "same command")
         assert not (place / "out.tif").exists() and (place / "out.tif.job").is_dir()
         filler.unlink()
         done = run(*arguments)

@@ -36,11 +36,11 @@ def test_help_is_quick_and_complete(run) -> None:
         assert command in done.stdout
 
 
-def test_stylize_says_one_line_and_is_quiet_without_a_terminal(run, files: Path, tmp_path: Path) -> None:
-    done = run("stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY)
+def test_stylize_says_one_line_and_is_quiet_without_a_terminal(run_apart, files: Path, tmp_path: Path) -> None:
+    done = run_apart("stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out.tif'}: 1100 x 900, ") and done.stdout.count("\n") == 1
-    assert run("validate", tmp_path / "out.tif").returncode == 0
+    assert run_apart("validate", tmp_path / "out.tif").returncode == 0
 
 
 def test_json_lines(run, files: Path, tmp_path: Path) -> None:

@@ -169,11 +169,11 @@ def _leave_half(files: Path, output: Path) -> Path:
     return output.parent / "out.tif.job" / "parts"
 
 
-def test_two_runs_of_one_job_at_once(files: Path, tmp_path: Path, run) -> None:
+def test_two_runs_of_one_job_at_once(files: Path, tmp_path: Path, run_apart) -> None:
     output = tmp_path / "out.tif"
     _leave_half(files, output)
     with ut.Job.beside(output).locked():
-        done = run(
+        done = run_apart(
             "stylize", files / "scene.tif", output, "--style", files / "style.png",
             "--model", "identity", "--tile", 128, "--block", 512,
         )  # fmt: skip
