@@ -35,6 +35,7 @@ from urst_tiles.nets.base import (
     frozen_affines,
     live,
     mixture,
+    some_picture,
 )
 
 #: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
@@ -177,7 +178,7 @@ def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the two files with random weights that keep the signal alive: He's scaling, an output of mean 0.5 and
-    deviation 0.25 on noise."""
+    deviation 0.25 on some picture."""
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}
     for file, keys in shapes(width).items():
@@ -185,11 +186,11 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
         for key, shape in keys.items():
             scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
             states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
-    noise = random.random((64, 64, 3), np.float32)
-    style = build(states, [(noise, 1.0)])
+    image = some_picture(seed)
+    style = build(states, [(image, 1.0)])
     with torch.inference_mode():
-        y = style.forward(torch.from_numpy(noise).permute(2, 0, 1)[None], live(style))
-    gain = 0.25 / float(y.std())
-    states[DECODER]["28.weight"] *= gain
-    states[DECODER]["28.bias"].mul_(gain).add_(0.5 - gain * float(y.mean()))
+        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
+    gain = 0.25 / y.std((0, 2, 3))
+    states[DECODER]["28.weight"] *= gain[:, None, None, None]
+    states[DECODER]["28.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
     return states

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, LocalNet, Precision, check_affines, checked_precision, save_style
-from urst_tiles.nets.lines import Pair, empty, reflect, replicate, ring, strips
+from urst_tiles.nets.lines import Pair, conv2d, empty, reflect, replicate, ring, strips
 
 if TYPE_CHECKING:
     from urst_tiles.nets.adain import AdaINStyle
@@ -51,7 +51,8 @@ class FrozenAdaIN(LocalNet):
 
     def _conv(self, x: Tensor, name: str, padding: int = 0) -> Tensor:
         """Convolution ``name`` and ReLU."""
-        return F.conv2d(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), padding=padding).relu_()
+        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
+        return conv2d(x, weight, bias, padding=padding).relu_()
 
     def _ringed(self, x: Tensor, name: str) -> Tensor:
         """Convolution of a tensor with a ring into one with a ring."""
@@ -112,7 +113,7 @@ class FrozenAdaIN(LocalNet):
             d = self._conv(reflect(d, (2 * a - 4, -4), half), "d21")  # 64, half rows 2a-3 .. 2b+3
             d = self._doubled(replicate(d, (2 * a - 3, -3), half), "d25")  # 64, rows 4a-4 .. 4b+4
             d = reflect(d, (4 * a - 4, -4), full)
-            d = F.conv2d(d, self.d28_weight)[:, :, 3:-3, 3:-3]  # 3, rows 4a .. 4b
+            d = conv2d(d, self.d28_weight, None)[:, :, 3:-3, 3:-3]  # 3, rows 4a .. 4b
             torch.add(d, self.d28_bias[:, None, None], out=y[:, :, 4 * a : 4 * b])
         return y
 

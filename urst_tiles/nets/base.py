@@ -257,6 +257,13 @@ def checked_alpha(alpha: float) -> float:
     return float(alpha)
 
 
+def some_picture(seed: int) -> NDArray[np.float32]:
+    """float32 (128, 128, 3) in 0..1 with detail of all sizes, to scale random weights on."""
+    random = np.random.default_rng(seed)
+    picture = sum(np.kron(random.random((128 // n, 128 // n, 3)), np.ones((n, n, 1))) for n in (1, 4, 16, 64))
+    return (picture / 4).astype(np.float32)
+
+
 def digest(state: State, settings: Mapping[str, Any]) -> str:
     """Hex sha256 over names, shapes and bytes of the tensors, and the settings."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

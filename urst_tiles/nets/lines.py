@@ -8,6 +8,7 @@ line, ``size`` (height, width) of the image at that resolution.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
@@ -16,6 +17,16 @@ Pair = tuple[int, int]
 def strips(rows: int, most: int) -> list[Pair]:
     """Row ranges of at most ``most`` that cover ``rows``."""
     return [(a, min(a + most, rows)) for a in range(0, rows, most)]
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
+    """Convolution in as many groups as the shapes say. float16 on a CPU sums in float32, as tensor cores do: PyTorch's own
+    sums in float16 there, in an order that depends on the window's size."""
+    groups = x.shape[1] // weight.shape[1]
+    if x.dtype == torch.float16 and x.device.type == "cpu":
+        wide = None if bias is None else bias.float()
+        return F.conv2d(x.float(), weight.float(), wide, stride, padding, groups=groups).half()
+    return F.conv2d(x, weight, bias, stride, padding, groups=groups)
 
 
 def empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -35,6 +35,7 @@ from urst_tiles.nets.base import (
     frozen_affines,
     live,
     mixture,
+    some_picture,
 )
 from urst_tiles.nets.microast_frozen import FrozenMicroAST
 
@@ -212,7 +213,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the four files with random weights that keep the signal alive: He's scaling and some bias.
 
     Products of random filter modulations scatter over orders of magnitude, so that the last convolution is scaled for an
-    output of mean 0.5 and deviation 0.25 on noise.
+    output of mean 0.5 and deviation 0.25 on some picture.
     """
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}
@@ -222,12 +223,12 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
             scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
             scale *= 5.0 if file.startswith("modulator") and len(shape) == 1 else 1.0
             states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
-    noise = random.random((64, 64, 3), np.float32)
-    style = build(states, [(noise, 1.0)])
+    image = some_picture(seed)
+    style = build(states, [(image, 1.0)])
     with torch.inference_mode():
-        y = style.forward(torch.from_numpy(noise).permute(2, 0, 1)[None], live(style))
+        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
     last = states["decoder_iter_160000.pth.tar"]
-    gain = 0.25 / float(y.std())
-    last["dec3.10.conv_layer.weight"] *= gain
-    last["dec3.10.conv_layer.bias"].mul_(gain).add_(0.5 - gain * float(y.mean()))
+    gain = 0.25 / y.std((0, 2, 3))
+    last["dec3.10.conv_layer.weight"] *= gain[:, None, None, None]
+    last["dec3.10.conv_layer.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
     return states

@@ -36,7 +36,7 @@ from urst_tiles.nets.base import (
     save_style,
 )
 
-from urst_tiles.nets.lines import empty, reflect, reflect_cells, replicate, ring, strips
+from urst_tiles.nets.lines import conv2d, empty, reflect, reflect_cells, replicate, ring, strips
 
 if TYPE_CHECKING:
     from urst_tiles.nets.microast import MicroASTStyle
@@ -69,10 +69,10 @@ class FrozenMicroAST(LocalNet):
         self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(torch.float32 if name == "last" else dtype))
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
-        """Convolution ``name``; how many groups it has follows from its shape."""
+        """Convolution ``name``; the last one without its bias, which is added in float32."""
         weight: Tensor = getattr(self, f"{name}_weight")
         bias = None if name == "last" else getattr(self, f"{name}_bias")
-        return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=x.shape[1] // weight.shape[1])
+        return conv2d(x, weight, bias, stride, padding)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         z = self._encode(x)  # 64, h/4 + 2, w/4 + 2

@@ -1,0 +1,93 @@
+"""Networks and pictures that the torch wing is tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from urst_tiles import nets
+from urst_tiles.moments import Moments
+from urst_tiles.nets import LocalNet, Site, Style
+
+Measure = Callable[[Style, torch.Tensor], dict[str, Moments]]
+
+
+def picture_of(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """uint8 (height, width, 3): edges and flat parts in several sizes, so that every layer has something to see."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    out = np.empty((height, width, 3))
+    for c in range(3):
+        waves = sum(np.sin((x * random.normal() + y * random.normal()) / size) for size in (3, 11, 37))
+        out[..., c] = 128 + 40 * waves + random.normal(0, 20, (height, width))
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def tensor_of(image: NDArray[np.uint8]) -> torch.Tensor:
+    """(1, 3, h, w) float32 in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float().div(255)
+
+
+def moments_of(style: Style, x: torch.Tensor) -> dict[str, Moments]:
+    """The statistics of one image at every site."""
+    found: dict[str, Moments] = {}
+
+    def at(site: Site, features: torch.Tensor) -> torch.Tensor:
+        found[site.name] = Moments.of(features[0].flatten(1).numpy(), full=site.full)
+        return style.affine(site, found[site.name])(features)
+
+    with torch.inference_mode():
+        style.forward(x, at)
+    return found
+
+
+@cache
+def style_of(model: str, width: float = 1 / 8, alpha: float = 1.0) -> Style:
+    image = picture_of(72, 88, seed=1).astype(np.float32) / 255
+    return nets.seeded(model, [(image, 1.0)], alpha, width=width)
+
+
+@cache
+def net_of(model: str, width: float = 1 / 8) -> LocalNet:
+    style = style_of(model, width)
+    return style.freeze(moments_of(style, tensor_of(picture_of(128, 144))))
+
+
+@pytest.fixture
+def picture() -> Callable[..., NDArray[np.uint8]]:
+    return picture_of
+
+
+@pytest.fixture
+def as_tensor() -> Callable[[NDArray[np.uint8]], torch.Tensor]:
+    return tensor_of
+
+
+@pytest.fixture
+def measured() -> Measure:
+    return moments_of
+
+
+@pytest.fixture
+def seeded_style() -> Callable[..., Style]:
+    """A style with seeded weights: ``seeded_style("adain", width=1 / 8)``."""
+    return style_of
+
+
+@pytest.fixture
+def frozen() -> Callable[..., LocalNet]:
+    """The same, frozen on a picture: ``frozen("adain", width=1 / 8)``."""
+    return net_of
+
+
+@pytest.fixture(scope="session")
+def official(shared: Path) -> dict[str, NDArray[np.generic]]:
+    """MicroAST's own output: ``content`` and ``style`` uint8 HWC, ``output`` float32 CHW."""
+    with np.load(shared / "reference" / "microast_official.npz") as data:
+        return dict(data)

@@ -1,0 +1,137 @@
+"""Law 1: the tiled result equals the frozen network on the whole image, for any size; broken rules show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from urst_tiles.geometry import Box, Grid, reflect
+from urst_tiles.kernel import Kernel
+
+SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41), (129, 127), (201, 155), (255, 257), (301, 99)]
+CORES = (32, 48, 128)
+FAMILIES = ("microast", "adain", "identity")
+TOLERANCE = 1e-4
+
+
+def grid_of(net, size, core, halo=None):
+    return Grid(*size, net.halo if halo is None else halo, net.stride, core, 8 * core, core, net.minimum)
+
+
+def padded(image, grid):
+    rows, columns = reflect(0, grid.padded.y1, len(image)), reflect(0, grid.padded.x1, image.shape[1])
+    return image[np.ix_(list(rows), list(columns))]
+
+
+def whole_float(kernel, image, grid):
+    everything = padded(image, grid)
+    return kernel.run_float(everything[None], [grid.padded])[0][: grid.height, : grid.width]
+
+
+def tiled_float(kernel, image, grid, shift=0):
+    """The cores cut from every window's float result; ``shift`` moves windows off the stride."""
+    everything = padded(image, grid)
+    out = np.full((grid.height, grid.width, 3), np.nan, np.float32)
+    for core in grid.cores(grid.image):
+        box = grid.window_box(core)
+        if shift and box.x0 > 0 and box.x1 < grid.padded.x1:
+            box = box.shift(0, shift)
+        y = kernel.run_float(everything[box.slices][None], [box])[0]
+        out[core.slices] = y[core.within(box).slices]
+    return out
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+def test_tiled_equals_whole(model, size, frozen, picture):
+    net = frozen(model)
+    kernel, image = Kernel(net), picture(*size)
+    for core in CORES:
+        grid = grid_of(net, size, core)
+        whole, tiled = whole_float(kernel, image, grid), tiled_float(kernel, image, grid)
+        assert tiled.shape == (*size, 3)
+        assert np.abs(tiled - whole).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiled_levels_equal_whole_levels(model, dtype, frozen, picture):
+    net, size = frozen(model), (171, 203)
+    image = picture(*size).astype(dtype) * (257 if dtype == np.uint16 else 1)
+    kernel, grid = Kernel(net, out_dtype=dtype), grid_of(net, size, 32)
+    everything = padded(image, grid)
+    whole = kernel.run(everything[None], [grid.padded], [grid.image])[0].astype(int)
+    allowed = 1 if dtype == np.uint8 else round(TOLERANCE * 65535)
+    for core in grid.cores(grid.image):
+        box = grid.window_box(core)
+        y = kernel.run(everything[box.slices][None], [box], [core])[0]
+        assert y.dtype == dtype and y.shape == (*core.shape, 3)
+        assert np.abs(y.astype(int) - whole[core.slices]).max() <= allowed
+
+
+@pytest.mark.parametrize("model", ["microast", "adain"])
+def test_signal_is_alive(model, frozen, picture):
+    """Otherwise any halo would pass: the picture varies over space in every channel."""
+    net, size = frozen(model), (255, 257)
+    whole = whole_float(Kernel(net), picture(*size), grid_of(net, size, 64))
+    assert whole.std(axis=(0, 1)).min() >= 0.1
+
+
+@pytest.mark.parametrize("model", ["microast", "adain"])
+def test_a_halo_one_stride_smaller_fails(model, frozen, picture):
+    net, size = frozen(model), (255, 257)
+    kernel, image = Kernel(net), picture(*size)
+    # AdaIN reaches 62 px of its halo of 64, MicroAST 51 of 52: one stride less is too little for both
+    grid = grid_of(net, size, 32, halo=net.halo - net.stride)
+    assert np.abs(tiled_float(kernel, image, grid) - whole_float(kernel, image, grid)).max() > TOLERANCE
+
+
+@pytest.mark.parametrize("model", ["microast", "adain"])
+def test_an_origin_off_by_one_fails(model, frozen, picture):
+    net, size = frozen(model), (136, 401)
+    kernel, image = Kernel(net), picture(*size)
+    grid = grid_of(net, size, 32)
+    assert np.abs(tiled_float(kernel, image, grid) - whole_float(kernel, image, grid)).max() <= TOLERANCE
+    assert np.abs(tiled_float(kernel, image, grid, shift=1) - whole_float(kernel, image, grid)).max() > 0.05
+
+
+@pytest.mark.parametrize("model", ["microast", "adain"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bit_within_two_levels_of_its_own_whole(model, precision, frozen, picture):
+    net, size = frozen(model), (131, 199)
+    kernel, image, grid = Kernel(net, precision=precision), picture(*size), grid_of(net, size, 48)
+    whole, tiled = whole_float(kernel, image, grid), tiled_float(kernel, image, grid)
+    levels = [np.rint(np.clip(y, 0, 1) * 255) for y in (whole, tiled)]
+    assert np.abs(levels[0] - levels[1]).max() <= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["microast", "adain"])
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
+    net = frozen(model, 1.0)
+    kernel, image = Kernel(net), picture(*size)
+    for core in (64, 128):
+        grid = grid_of(net, size, core)
+        assert np.abs(tiled_float(kernel, image, grid) - whole_float(kernel, image, grid)).max() <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["microast", "adain"])
+def test_twins_fail_at_full_width(model, frozen, picture):
+    net, size = frozen(model, 1.0), (136, 257)
+    kernel, image = Kernel(net), picture(*size)
+    exact, small = grid_of(net, size, 32), grid_of(net, size, 32, halo=net.halo - net.stride)
+    whole = whole_float(kernel, image, exact)
+    assert np.abs(tiled_float(kernel, image, small) - whole).max() > TOLERANCE
+    assert np.abs(tiled_float(kernel, image, exact, shift=1) - whole).max() > 0.05
+
+
+def test_padding_outside_is_not_the_networks_own(frozen, picture):
+    """Windows clamped inside the image, never the input padded by a halo outside."""
+    net, size = frozen("microast"), (64, 64)
+    kernel, image = Kernel(net), picture(*size)
+    whole = kernel.run_float(image[None], [Box(0, 0, 64, 64)])[0]
+    outside = np.pad(image, ((net.halo, net.halo), (net.halo, net.halo), (0, 0)), mode="reflect")
+    wrong = kernel.run_float(outside[None], [Box(0, 0, *outside.shape[:2])])[0]
+    assert np.abs(wrong[net.halo : -net.halo, net.halo : -net.halo] - whole).max() > 0.01
