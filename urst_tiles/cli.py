@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        _say(arguments, UrstError(f"{error.filename or 'the system'} says: {error.strerror or error}"))
+        return 1
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -203,7 +206,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
 def describe_plan(plan: Plan) -> str:
     """The plan, one fact a line."""
-    from urst_tiles.plan import mib
+    from urst_tiles.files import megabytes
 
     grid = plan.grid
     rows = {
@@ -213,8 +216,8 @@ def describe_plan(plan: Plan) -> str:
         f" stride {grid.stride}), {plan.seam}",
         "statistics": f"{plan.statistics}, {plan.passes} pass(es)",
         "network": f"{plan.precision} on {plan.device}, {plan.threads} thread(s)",
-        "memory": f"at most {mib(plan.peak_bytes)}" + (f", device {mib(plan.device_bytes)}" if plan.device_bytes else ""),
-        "disk": f"about {mib(plan.disk_bytes)} while it runs",
+        "memory": f"at most {megabytes(plan.peak_bytes)}" + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
+        "disk": f"about {megabytes(plan.disk_bytes)} while it runs",
         "fingerprint": plan.fingerprint[:16],
     }
     return "\n".join(f"{name:12} {value}" for name, value in rows.items())

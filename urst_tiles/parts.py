@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadPlan, DamagedFile
+from urst_tiles.files import make_folder, publishing
 from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.pyramid.budget import AHEAD, THREADS
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.part import Footer, check_part, read_footer, read_seed, write_part
-from urst_tiles.pyramid.publish import make_folder, publish
 from urst_tiles.pyramid.reduce import levels_below
 
 #: A block of the levels above covers so many seeds by so many: 16 files read, 2048 x 2048 pixels held for
@@ -80,7 +80,7 @@ class Parts:
         """
         self._check_pixels(index, pixels)
         make_folder(self.folder)
-        with publish(self.path(index)) as file, ThreadPoolExecutor(self.threads, "encode") as pool:
+        with publishing(self.path(index)) as file, ThreadPoolExecutor(self.threads, "encode") as pool:
             write_part(
                 file,
                 self._levels(pixels, pool),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput, DiskFull, MissingFile
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.files import publish
 
 #: A style image above this many pixels is refused: it is decoded whole.
 MAX_PIXELS = 1 << 30
@@ -57,13 +58,8 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
     Raises
     ------
-    DiskFull : where the disk refuses.
+    DiskFull, BadInput, MissingFile : where the disk or its owner refuses.
     """
     import pyvips
 
-    from urst_tiles.files import publish
-
-    try:
-        publish(Path(path), pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))
-    except FileNotFoundError:
-        raise DiskFull(f"there is no folder {Path(path).parent} to write into; make it first") from None
+    publish(Path(path), pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))

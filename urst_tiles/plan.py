@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from urst_tiles.errors import BadPlan, DoesNotFit
+from urst_tiles.files import megabytes
 from urst_tiles.geometry import Grid, ceil_div
 
 #: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, before the first pixel
@@ -151,16 +152,11 @@ class Plan:
             raise BadPlan(f"--compression {self.compression} holds 8 bits only: add --dtype uint8 or choose deflate")
         if memory is not None and self.peak_bytes > memory:
             raise DoesNotFit(
-                f"the plan needs {mib(self.peak_bytes)} of memory and {mib(memory)} are allowed: choose a smaller --tile"
+                f"the plan needs {megabytes(self.peak_bytes)} of memory and {megabytes(memory)} are allowed: choose a smaller --tile"
                 f" (now {self.grid.core}), --block (now {self.grid.block}) or --workers (now {self.workers}), or raise --memory"
             )
         if disk is not None and self.disk_bytes > disk:
             raise DoesNotFit(
-                f"the job needs about {mib(self.disk_bytes)} of disk and {mib(disk)} are free: make room, choose a folder"
+                f"the job needs about {megabytes(self.disk_bytes)} of disk and {megabytes(disk)} are free: make room, choose a folder"
                 f" on another disk with --job-dir, or a stronger --compression (now {self.compression})"
             )
-
-
-def mib(n: int) -> str:
-    """Bytes as a person reads them."""
-    return f"{n / (1 << 30):.1f} GiB" if n >= 1 << 30 else f"{n / (1 << 20):.0f} MiB"

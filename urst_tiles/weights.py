@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urst_tiles.errors import BadWeights, DiskFull, MissingFile
+from urst_tiles.files import publish
 from urst_tiles.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -187,12 +188,12 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
     where.mkdir(parents=True, exist_ok=True)
     known, added = recorded(where), []
     for name, path in files.items():
-        _publish(path.read_bytes(), where / name)
+        publish(where / name, path.read_bytes())
         if not names[name].sha256:
             known[name] = sha256_of(where / name)
         added.append(where / name)
     if known:
-        _publish(json.dumps(known, indent=1, sort_keys=True).encode(), where / MANIFEST)
+        publish(where / MANIFEST, json.dumps(known, indent=1, sort_keys=True).encode())
     return added
 
 
@@ -226,18 +227,6 @@ def _download(file: WeightFile, target: Path) -> None:
         raise
     except OSError as error:
         raise MissingFile(f"{file.url} could not be fetched to {target}: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _publish(content: bytes, target: Path) -> None:
-    """Write beside, then rename."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, target)
-    except OSError as error:
-        raise DiskFull(f"{target} could not be written: {error}") from error
     finally:
         beside.unlink(missing_ok=True)
 

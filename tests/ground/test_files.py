@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from urst_tiles.errors import DiskFull
-from urst_tiles.files import publish, publishing
+from urst_tiles.errors import DiskFull, MissingFile
+from urst_tiles.files import check_room, publish, publishing
 
 
 def test_what_is_published_is_there_and_nothing_else(tmp_path: Path) -> None:
@@ -26,9 +27,20 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_full_disk_is_one_sentence() -> None:
-    with pytest.raises(DiskFull, match="cannot be written"):
-        publish(Path("/proc/nothing"), b"x")
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="no room left"), publishing(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="make it first"):
+        publish(tmp_path / "no" / "a", b"x")
+
+
+def test_room_is_checked_before(tmp_path: Path) -> None:
+    check_room(tmp_path, 1)
+    with pytest.raises(DiskFull, match="free and .* are needed"):
+        check_room(tmp_path, 1 << 62)
 
 
 def test_dev_full_says_no_space(tmp_path: Path) -> None:

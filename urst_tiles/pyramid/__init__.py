@@ -5,7 +5,6 @@ encode     one tile of pixels -> the bytes that lie in the file
 tiff       BigTIFF directories, laid out and written
 read       any TIFF's directories, as NumPy arrays
 part       one block's share of the pyramid in one file, with checksums
-publish    write beside, fsync, rename
 assemble   part files -> the final file, bytes moved, nothing encoded twice
 budget     memory and disk as formulas
 validate   what is wrong with a pyramid, in sentences

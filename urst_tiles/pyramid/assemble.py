@@ -20,12 +20,12 @@ from typing import BinaryIO, Protocol
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.files import check_room, publishing, writing
 from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.metadata import Info
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
-from urst_tiles.pyramid.publish import check_room, publish, writing
 from urst_tiles.pyramid.tiff import (
     Field,
     Level,
@@ -90,7 +90,7 @@ def assemble(
     with writing(output.parent):
         partial.unlink(missing_ok=True)
         check_room(output.parent, layout.file_bytes)
-    with publish(output, partial) as file:
+    with publishing(output, partial) as file:
         with _naming_damage(parts):
             _write(file, layout, progress)
         file.flush()
