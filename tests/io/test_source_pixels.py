@@ -85,7 +85,9 @@ def test_average_is_the_area_average(height: int, width: int, data: st.DataObjec
     heavy = np.ones((height, width)) if weight is None else weight / 255
     rows, columns = shares(height, shape[0]), shares(width, shape[1])
     total = rows @ heavy @ columns.T
-    sums = np.einsum("ay,bx,yxc->abc", rows, columns, np.where(heavy[..., None] > 0, values, 0) * heavy[..., None])
+    sums = np.einsum(
+        "ay,bx,yxc->abc", rows, columns, np.where(heavy[..., None] > 0, values, 0) * heavy[..., None]
+    )
     expected = sums / np.where(total > 0, total, 1)[..., None]
     np.testing.assert_allclose(made.colour, expected, rtol=2e-5, atol=2e-4)
     if weight is not None:
@@ -123,7 +125,9 @@ def test_progress_reaches_its_end(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     pyvips.Image.new_from_array(noise(300, 200, 3)).write_to_file(str(path))
     told: dict[str, tuple[int, int]] = {}
-    open_source(path).prepare(tmp_path / "job", thumbnail=20, progress=lambda s, d, t: told.update({s: (d, t)}))
+    open_source(path).prepare(
+        tmp_path / "job", thumbnail=20, progress=lambda s, d, t: told.update({s: (d, t)})
+    )
     assert told == {"spooling": (60000, 60000), "thumbnail": (60000, 60000)}
 
 
@@ -139,13 +143,17 @@ def test_percentiles_over_valid_pixels() -> None:
     assert resolve(parse_stretch("2%,98%"), colour, weight * 0) == ((0.0, 1.0),)
 
 
-@pytest.mark.parametrize("text", ["", "1", "1,2,3", "a,b", "5,5", "9,2", "-1%,50%", "2%,101%", "nan,1", "0,inf"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1,2,3", "a,b", "5,5", "9,2", "-1%,50%", "2%,101%", "nan,1", "0,inf"]
+)
 def test_a_stretch_that_makes_no_sense(text: str) -> None:
     with pytest.raises(BadInput, match="--stretch"):
         parse_stretch(text)
 
 
-@pytest.mark.parametrize("dtype", "uint8 int8 uint16 int16 uint32 int64 float32 float64".split())
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int64", "float32", "float64"]
+)
 def test_tables_and_formula_agree(dtype: str) -> None:
     kind = np.dtype(dtype)
     low, high = (-1.5, 300.25) if kind.kind != "u" else (1.5, 100.25)
@@ -160,7 +168,9 @@ def test_a_scene_of_ten_thousand_is_not_black(tmp_path: Path) -> None:
     values = RANDOM.integers(200, 9800, (300, 300, 3), dtype=np.uint16)
     source = open_source(tiled(tmp_path / "a.tif", values)).prepare(tmp_path, thumbnail=300)
     pixels = source.read(Box(0, 0, 300, 300))
-    assert source.stretch is not None and all(150 < low < 500 and 9300 < high < 9900 for low, high in source.stretch)
+    assert source.stretch is not None and all(
+        150 < low < 500 and 9300 < high < 9900 for low, high in source.stretch
+    )
     assert 30000 < pixels.mean() < 36000 and pixels.min() == 0 and pixels.max() == 65535
 
 
@@ -209,7 +219,11 @@ def test_a_hole_takes_the_colour_around_it() -> None:
 def test_nothing_valid_gives_no_nan(tmp_path: Path) -> None:
     source = array_source(np.zeros((40, 30, 4), np.uint8)).prepare(None, thumbnail=8)
     assert not source.thumbnail.any()
-    assert not Fill(source.thumbnail, source.shape).apply(source.read(Box(0, 0, 40, 30)), Box(0, 0, 40, 30)).any()
+    assert (
+        not Fill(source.thumbnail, source.shape)
+        .apply(source.read(Box(0, 0, 40, 30)), Box(0, 0, 40, 30))
+        .any()
+    )
     path = tiled(tmp_path / "a.tif", np.full((80, 80), np.nan, np.float32), photometric="minisblack")
     blank = open_source(path).prepare(tmp_path, thumbnail=8)
     assert not blank.read(Box(0, 0, 80, 80)).any() and blank.stretch == ((0.0, 1.0),)
@@ -252,7 +266,8 @@ def test_a_damaged_or_missing_chunk_raises(tmp_path: Path) -> None:
 def test_what_a_killed_spool_left_is_cleared(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     pyvips.Image.new_from_array(noise(100, 100, 3)).write_to_file(str(path))
-    name = next((open_source(path).prepare(tmp_path / "x") and (tmp_path / "x").glob("spool-*"))).name
+    open_source(path).prepare(tmp_path / "x")
+    name = next((tmp_path / "x").glob("spool-*")).name
     left = tmp_path / "job" / f".{name}.999999999.abcd"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"half")
@@ -333,7 +348,12 @@ def test_the_store_keeps_its_promises() -> None:
 def test_arrays_as_sources(tmp_path: Path) -> None:
     pixels = noise(40, 50, 4, dtype="uint16")
     source = array_source(pixels)
-    assert isinstance(source, Source) and source.channels == 4 and source.stretch is None and source.info.validity == "alpha"
+    assert (
+        isinstance(source, Source)
+        and source.channels == 4
+        and source.stretch is None
+        and source.info.validity == "alpha"
+    )
     np.testing.assert_array_equal(source.read(Box(3, 4, 30, 44)), pixels[3:30, 4:44])
     np.testing.assert_array_equal(source.thumbnail, pixels)
     kept = zarr.create_array(store=str(tmp_path / "z"), data=pixels, chunks=(16, 16, 4))
@@ -348,7 +368,9 @@ def test_arrays_as_sources(tmp_path: Path) -> None:
 def test_many_threads_read_at_once(tmp_path: Path) -> None:
     pixels = noise(700, 900, 3)
     source = open_source(tiled(tmp_path / "a.tif", pixels))
-    boxes = [Box(y, x, min(700, y + 180), min(900, x + 260)) for y in range(0, 700, 90) for x in range(0, 900, 130)]
+    boxes = [
+        Box(y, x, min(700, y + 180), min(900, x + 260)) for y in range(0, 700, 90) for x in range(0, 900, 130)
+    ]
     start = threading.Barrier(8)
 
     def read(k: int) -> None:

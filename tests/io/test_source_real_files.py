@@ -13,10 +13,24 @@ import rasterio
 from urst_tiles.geometry import Box
 from urst_tiles.source import Source, open_source
 
-GEOTIFFS = """large_image__rgb_geotiff.tiff rasterio__RGB.byte.tif rasterio__RGBA.byte.tif rasterio__RGBA.uint16.tif
-    rasterio__all-nodata.tif rasterio__alpha.tif rasterio__cogeo.tif rasterio__shade.tif rio-cogeo__image_colormap.tif
-    rio-cogeo__image_rgb_mask.tif rio-tiler__cog_gcps.tif rio-tiler__cog_int16.tif rio-tiler__cog_rgb_mask.tif
-    rio-tiler__mosaic_cog1.tif rio-tiler__mosaic_cog2.tif rio-tiler__pix4d_alpha_nodata.tif""".split()
+GEOTIFFS = [
+    "large_image__rgb_geotiff.tiff",
+    "rasterio__RGB.byte.tif",
+    "rasterio__RGBA.byte.tif",
+    "rasterio__RGBA.uint16.tif",
+    "rasterio__all-nodata.tif",
+    "rasterio__alpha.tif",
+    "rasterio__cogeo.tif",
+    "rasterio__shade.tif",
+    "rio-cogeo__image_colormap.tif",
+    "rio-cogeo__image_rgb_mask.tif",
+    "rio-tiler__cog_gcps.tif",
+    "rio-tiler__cog_int16.tif",
+    "rio-tiler__cog_rgb_mask.tif",
+    "rio-tiler__mosaic_cog1.tif",
+    "rio-tiler__mosaic_cog2.tif",
+    "rio-tiler__pix4d_alpha_nodata.tif",
+]
 
 #: A stretch that leaves integers as they are (or moves int16 to where uint16 begins).
 EXACT = {"uint8": "0,255", "uint16": "0,65535", "int16": "-32768,32767"}
@@ -74,11 +88,20 @@ def test_floats_are_stretched_and_nan_is_invalid(name: str, inputs: Path, tmp_pa
     )
 
 
-VIPS_FILES = """scan/image-tiff__planar-rgb-u8.tif scan/image-tiff__rgb-3c-16b.tiff scan/libvips__sample.tif
-    scan/ocrd_SBB0000F29300010000_FILE_0002_IMAGE.tif scan/libvips__indexed.png slide/libvips__CMU-1-Small-Region.svs
-    photo/aukerman_ortho.png photo/brighton_DJI_0018.JPG photo/nasa_pia19808.webp
-    geotiff/rasterio__cogeo.tif geotiff/rio-cogeo__image_colormap.tif
-    scan/image-tiff__quad-jpeg.tif""".split()
+VIPS_FILES = [
+    "scan/image-tiff__planar-rgb-u8.tif",
+    "scan/image-tiff__rgb-3c-16b.tiff",
+    "scan/libvips__sample.tif",
+    "scan/ocrd_SBB0000F29300010000_FILE_0002_IMAGE.tif",
+    "scan/libvips__indexed.png",
+    "slide/libvips__CMU-1-Small-Region.svs",
+    "photo/aukerman_ortho.png",
+    "photo/brighton_DJI_0018.JPG",
+    "photo/nasa_pia19808.webp",
+    "geotiff/rasterio__cogeo.tif",
+    "geotiff/rio-cogeo__image_colormap.tif",
+    "scan/image-tiff__quad-jpeg.tif",
+]
 
 
 @pytest.mark.parametrize("name", VIPS_FILES)

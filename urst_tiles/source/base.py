@@ -41,7 +41,8 @@ class Facts:
     bands : as asked for. colours : how many are handed out (1 or 3).
     file_dtype : of colour in the file. has_valid : whether a weight comes along.
     overviews : shapes of the file's overviews, as stored.
-    reader_bytes : what the reader holds at most, beyond what it returns.
+    reader_bytes : what the opener's reader holds at most, beyond what it returns.
+    spooling_bytes : what decoding from top to bottom holds at most.
     opener : reaches the pixels; for files without random access, streams them (see ``streams``).
     random_access : whether ``opener`` reaches any box at any time.
     stretched : whether values are stretched to uint16 (files that are not uint8; arrays are pixels already).
@@ -58,6 +59,7 @@ class Facts:
     has_valid: bool
     overviews: tuple[tuple[int, int], ...]
     reader_bytes: int
+    spooling_bytes: int
     opener: Opener
     random_access: bool
     stretched: bool
@@ -112,7 +114,8 @@ class Source:
         self.channels = 4 if facts.has_valid else 3
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype = weight_dtype(self.file_dtype)
-        self.random_access, self.reader_bytes = facts.random_access, facts.reader_bytes
+        self.random_access = facts.random_access
+        self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
 
     def __repr__(self) -> str:
@@ -130,6 +133,14 @@ class Source:
     def _spool_shape(self) -> Shape:
         f = self._facts
         return Shape(f.stored, f.colours, f.file_dtype, f.has_valid)
+
+    def prepare_bytes(self, thumbnail: int = 1024) -> int:
+        """Memory that ``prepare`` takes at most, besides libraries: spooling, then averaging."""
+        f = self._facts
+        spooling = 0 if f.random_access else f.spooling_bytes + self._spool_shape.writer_bytes
+        h, w = thumbs.thumbnail_shape(f.stored, thumbnail)
+        each = f.colours * 12 + (12 if f.has_valid else 0) + self.channels * self.dtype.itemsize * 2
+        return max(spooling, 2 * self.reader_bytes + h * w * each)
 
     @property
     def spool_bytes(self) -> int:
@@ -234,10 +245,13 @@ class Source:
         """The thumbnail as pixels, upright."""
         top = full(self.dtype)
         out = np.empty((*made.colour.shape[:2], self.channels), self.dtype)
-        if ranges is None:
-            out[..., :3] = np.rint(np.clip(made.colour, 0, top))
-        else:
-            out[..., :3] = Stretch(ranges, np.dtype(np.float32))(made.colour)
+        for k in range(3):  # band by band: a long image has a large thumbnail
+            band = min(k, made.colour.shape[-1] - 1)
+            values = made.colour[..., band : band + 1]
+            if ranges is None:
+                out[..., k] = np.rint(np.clip(values[..., 0], 0, top))
+            else:
+                out[..., k] = Stretch(ranges[band : band + 1], np.dtype(np.float32))(values)[..., 0]
         if self.channels == 4:
             weight = made.weight if made.weight is not None else np.ones(out.shape[:2], np.float32)
             # A pixel that is valid to the smallest part stays valid: rounding must not make a hole of it.

@@ -110,7 +110,8 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
         raise BadInput(
             f"{directory.path}: one {'tile' if is_tiled else 'strip'} of it is {segment[1]} x {segment[0]} "
             f"pixels and would take {layout.segment_bytes / 1e9:.1f} GB at once (limit "
-            f"{MOST_BYTES / 1e9:.1f} GB); rewrite it with tiles, for example: gdal_translate -co TILED=YES -co BIGTIFF=YES IN OUT"
+            f"{MOST_BYTES / 1e9:.1f} GB); rewrite it with tiles, for example: "
+            "gdal_translate -co TILED=YES -co BIGTIFF=YES IN OUT"
         )
     return layout
 

@@ -20,12 +20,14 @@ from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, open_
 from urst_tiles.source.pages import TiffFile, find_pages
 from urst_tiles.source.pool import THREADS
 from urst_tiles.source.segments import Undecodable
-from urst_tiles.source.spool import BAND_BYTES, CHUNK_PIXELS
+from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, Decoded, loader_of, open_image
 
-#: What a libvips pipeline holds besides its tile cache (measured).
-VIPS_BYTES = 64 << 20
+#: What a libvips pipeline holds besides its rows or tiles, and how many rows it holds from top to bottom
+#: (measured).
+VIPS_BYTES = 40 << 20
+VIPS_ROWS = 1200
 
 
 def open_source(
@@ -81,7 +83,8 @@ def _tiff_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
         file_dtype=reader.dtype.name,
         has_valid=reader.has_valid or sidecars.mask is not None,
         overviews=reader.levels,
-        reader_bytes=reader.reader_bytes + (0 if reader.is_tiled else _spool_reader_bytes(reader.dtype)),
+        reader_bytes=reader.reader_bytes,
+        spooling_bytes=0 if reader.is_tiled else reader.reader_bytes,
         opener=TiffOpener(path, bands, sidecars.all, sidecars.mask, fingerprint),
         random_access=reader.is_tiled,
         stretched=reader.dtype != np.uint8,
@@ -98,7 +101,8 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     nodata = main.text(42113) if main is not None else None
     decoded = Decoded(path, image, bands, nodata)
     shape = (image.height, image.width)
-    whole = headers.check_whole(path, loader, shape, decoded.dtype.itemsize, image.bands)
+    sample_bytes = decoded.dtype.itemsize
+    whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
     random = LOADERS[loader] or (main is not None and 322 in main.entries)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1
@@ -118,7 +122,8 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
         file_dtype=decoded.dtype.name,
         has_valid=decoded.has_valid or sidecars.mask is not None,
         overviews=(),
-        reader_bytes=cells if random else whole + VIPS_BYTES + _spool_reader_bytes(decoded.dtype),
+        reader_bytes=cells,
+        spooling_bytes=whole + VIPS_BYTES + VIPS_ROWS * shape[1] * image.bands * sample_bytes,
         opener=VipsOpener(path, loader, bands, nodata, sidecars.all, sidecars.mask, fingerprint),
         random_access=random,
         stretched=decoded.dtype != np.uint8,
@@ -151,6 +156,7 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
         has_valid=has_valid,
         overviews=(),
         reader_bytes=THREADS * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
+        spooling_bytes=0,
         opener=ArrayOpener(array),
         random_access=True,
         stretched=False,
@@ -169,8 +175,3 @@ def _orientation(main: Directory) -> int:
 
 def _validity(own: Validity, sidecars: Sidecars) -> Validity:
     return "mask" if sidecars.mask is not None and own != "alpha" else own
-
-
-def _spool_reader_bytes(dtype: np.dtype[Any]) -> int:
-    """Making a spool: bands of rows under way. Reading it: per thread a chunk, encoded and decoded."""
-    return (THREADS + 1) * BAND_BYTES + THREADS * CHUNK_PIXELS * 4 * dtype.itemsize * 2

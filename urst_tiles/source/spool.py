@@ -22,10 +22,11 @@ from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit
 from urst_tiles.files import sync_folder
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.progress import Progress, silent
+from urst_tiles.source.pool import THREADS, in_order
 from urst_tiles.source.valid import Samples, weight_dtype
 
 #: Memory for one band of rows while spooling.
-BAND_BYTES = 32 << 20
+BAND_BYTES = 16 << 20
 CHUNK_PIXELS = 1 << 20
 
 
@@ -56,6 +57,17 @@ class Shape:
     def chunk(self) -> tuple[int, int]:
         """(height, width) of a chunk, about a megapixel."""
         return self.rows, min(CHUNK_PIXELS // self.rows, max(1, self.shape[1]))
+
+    @property
+    def reader_bytes(self) -> int:
+        """Memory of reading: per thread a chunk, encoded, decoded and copied."""
+        return THREADS * 3 * CHUNK_PIXELS * self.pixel_bytes
+
+    @property
+    def writer_bytes(self) -> int:
+        """Memory of writing: bands under way, and per thread a chunk, copied and encoded."""
+        band = self.rows * self.shape[1] * self.pixel_bytes
+        return (THREADS + 2) * band + THREADS * 2 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def disk_bytes(self) -> int:
@@ -129,9 +141,15 @@ def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], prog
     )
     total, done = what.shape[0] * what.shape[1], 0
     for box, samples in bands:
-        colour[box.slices] = samples.colour
-        if weight is not None:
-            weight[box.slices] = samples.weight
+
+        def write(part: Box, box: Box = box, samples: Samples = samples) -> None:
+            colour[part.slices] = samples.colour[part.within(box).slices]
+            if weight is not None and samples.weight is not None:
+                weight[part.slices] = samples.weight[part.within(box).slices]
+
+        columns = range(0, box.x1, what.chunk[1])
+        for _ in in_order(write, (Box(box.y0, x, box.y1, x + what.chunk[1]).clip(box) for x in columns)):
+            pass
         done += box.area
         progress("spooling", done, total)
     if done != total:

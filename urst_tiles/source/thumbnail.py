@@ -99,10 +99,12 @@ class Average:
         (h, w), (y, x) = self.full_shape, self.shape
         area = np.float32(h * w / (y * x))
         if self._weight is None:
-            return Thumbnail(self._sum / area, None, origin)
+            self._sum /= area  # in place: a long image has a large thumbnail
+            return Thumbnail(self._sum, None, origin)
         some = np.where(self._weight > 0, self._weight, np.float32(1)).astype(np.float32)
         part = np.minimum(self._weight / area, np.float32(1)).astype(np.float32)
-        return Thumbnail(self._sum / some[..., None], part, origin)
+        self._sum /= some[..., None]
+        return Thumbnail(self._sum, part, origin)
 
 
 def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:

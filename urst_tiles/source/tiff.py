@@ -128,14 +128,19 @@ class TiffReader:
 
     @property
     def reader_bytes(self) -> int:
-        """What reading takes at most, beyond what is returned: per thread a cell and its segment, and what
-        is kept."""
-        cell = math.prod(self.cell_shape) * (len(self._stored) + 1) * max(4, self._main.dtype.itemsize)
+        """What reading takes at most, beyond what is returned.
+
+        Per thread the segment (encoded and decoded) and a cell's samples (and floats, where they are
+        stretched by formula instead of a table); once what is kept and the tables of segments.
+        """
         pages = [self._main, *(page for page, _ in self._overviews)]
-        each = max(page.layout.segment_bytes for page in pages) * 3 + cell * 4
+        size = max(page.layout.segment_bytes for page in pages)
+        kind = self._main.dtype
+        each = len(self._stored) * kind.itemsize * 2 + 4 + (16 * self.colours if kind.itemsize > 2 else 0)
+        area = math.prod(self.cell_shape) if self.is_tiled else 0
         tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
         kept = sum(page.keeps * page.layout.segment_bytes for page in pages)
-        return (1 if self.alone and not self.is_tiled else THREADS) * each + kept + tables
+        return (1 if self.alone and not self.is_tiled else THREADS) * (2 * size + area * each) + kept + tables
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box of the image (level 0) or of overview ``level - 1``. Raises DamagedFile."""
