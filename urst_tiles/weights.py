@@ -234,6 +234,7 @@ def _download(file: WeightFile, target: Path) -> None:
 def load(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors or PyTorch file, on the CPU; BadWeights for anything else, executable pickles included."""
     import pickle
+    import warnings
 
     import torch
     from safetensors import SafetensorError
@@ -243,9 +244,11 @@ def load(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols; what it cannot read raises
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BadWeights(f"{path} holds no plain tensors: {str(error).splitlines()[0]}") from error
+        raise BadWeights(f"{path} holds no plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise BadWeights(f"{path} must hold one dictionary of tensors, got {type(state).__name__}")
     return dict(state)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from urst_tiles import nets
 from urst_tiles.geometry import Box, Grid, reflect
 from urst_tiles.kernel import Kernel
 
-SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41), (129, 127), (201, 155), (255, 257), (301, 99)]
+SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41)]
+SIZES += [(129, 127), (201, 155), (255, 257), (301, 99)]
 CORES = (32, 48, 128)
 FAMILIES = ("microast", "adain", "identity")
 TOLERANCE = 1e-4
@@ -95,11 +97,21 @@ def test_an_origin_off_by_one_fails(model, frozen, picture):
     assert np.abs(tiled_float(kernel, image, grid, shift=1) - whole_float(kernel, image, grid)).max() > 0.05
 
 
-@pytest.mark.parametrize("model", ["microast", "adain"])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_16_bit_within_two_levels_of_its_own_whole(model, precision, frozen, picture):
-    net, size = frozen(model), (131, 199)
-    kernel, image, grid = Kernel(net, precision=precision), picture(*size), grid_of(net, size, 48)
+def test_16_bit_within_two_levels_of_its_own_whole(precision, frozen, picture):
+    check_16_bit(frozen("adain"), precision, picture(131, 199))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_16_bit_microast_within_two_levels_of_its_own_whole(precision, weights_dir, picture, as_tensor, measured):
+    """With the published weights: random filter modulations amplify rounding as no trained network does."""
+    image, art = picture(131, 199), picture(64, 64, seed=1).astype(np.float32) / 255
+    style = nets.build("microast", weights_dir, [(art, 1.0)])
+    check_16_bit(style.freeze(measured(style, as_tensor(image[:128, :196]))), precision, image)
+
+
+def check_16_bit(net, precision, image):
+    kernel, grid = Kernel(net, precision=precision), grid_of(net, image.shape[:2], 48)
     whole, tiled = whole_float(kernel, image, grid), tiled_float(kernel, image, grid)
     levels = [np.rint(np.clip(y, 0, 1) * 255) for y in (whole, tiled)]
     assert np.abs(levels[0] - levels[1]).max() <= 2

@@ -1,0 +1,64 @@
+"""Halo and stride of every family are what the probe finds, the halo no more than a stride larger."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from urst_tiles.nets import MODELS, LocalNet
+from urst_tiles.nets.probe import probe
+
+REACH = {"microast": (51, 4), "adain": (62, 8), "identity": (0, 1)}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_declared_footprint_is_the_probed_one(model, seeded_style):
+    style = seeded_style(model)
+    reach, stride = probe(style, side=256)
+    assert (reach, stride) == REACH[model]
+    assert style.stride == stride and style.halo % stride == 0
+    assert reach <= style.halo < reach + stride
+    assert (MODELS[model].halo, MODELS[model].stride) == (style.halo, style.stride)
+
+
+class Layers(LocalNet):
+    """Any layers as a net."""
+
+    family, halo, stride, minimum = "test", 0, 1, 8
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x, boxes=None):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([nn.Conv2d(3, 3, 5, padding=2)], (2, 1)),
+        ([nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)], (2, 1)),
+        ([nn.Conv2d(3, 3, 2, stride=2), nn.Upsample(scale_factor=2)], (0, 2)),
+        ([nn.Conv2d(3, 3, 4, stride=4), nn.Conv2d(3, 3, 3, padding=1), nn.Upsample(scale_factor=4)], (4, 4)),
+        ([nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear")], (2, 2)),
+    ],
+)
+def test_reach_of_known_layers(layers, expected):
+    assert probe(Layers(*layers), side=128) == expected
+
+
+def test_reaching_everywhere_is_told():
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x + x.mean((2, 3), keepdim=True)
+
+    with pytest.raises(ValueError, match="larger side"):
+        probe(Layers(Mean()), side=64)
+
+
+def test_a_dead_weight_does_not_hide_the_reach():
+    layer = nn.Conv2d(3, 3, 7, padding=3)
+    torch.nn.init.constant_(layer.weight, 1e-30)
+    assert probe(Layers(layer), side=128) == (3, 1)

@@ -1,0 +1,170 @@
+"""Weights: nothing loads before its hash is right, nothing but tensors loads at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from urst_tiles import nets, weights
+from urst_tiles.errors import BadWeights, MissingFile
+
+FILE = "modulator_iter_160000.pth.tar"
+
+
+@pytest.fixture
+def copied(weights_dir, tmp_path):
+    """A weights folder of our own with the published MicroAST in it."""
+    shutil.copytree(weights_dir / "microast", tmp_path / "weights" / "microast")
+    for path in (tmp_path / "weights" / "microast").iterdir():
+        path.chmod(0o644)
+    return tmp_path / "weights"
+
+
+def test_published_files_are_found(weights_dir):
+    assert set(weights.find("microast", weights_dir)) == set(nets.microast.FILES)
+
+
+def test_folder_comes_from_argument_environment_or_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("URST_TILES_WEIGHTS", str(tmp_path / "env"))
+    assert weights.folder(tmp_path / "arg") == tmp_path / "arg"
+    assert weights.folder() == tmp_path / "env"
+    monkeypatch.delenv("URST_TILES_WEIGHTS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert weights.folder().parts[-2:] == ("urst-tiles", "weights")
+
+
+def test_one_flipped_byte_is_refused(copied):
+    path = copied / "microast" / FILE
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadWeights, match="sha256"):
+        weights.find("microast", copied)
+
+
+def test_missing_file_says_how_to_get_it(copied):
+    (copied / "microast" / FILE).unlink()
+    with pytest.raises(MissingFile, match="weights fetch microast"):
+        weights.find("microast", copied)
+    with pytest.raises(BadWeights, match="nosuch"):
+        weights.find("nosuch", copied)
+
+
+def test_pickles_that_run_code_do_not_load(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    torch.save({"x": Evil()}, tmp_path / "evil2.pth")
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(BadWeights, match="no plain tensors"):
+            weights.load(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_both_formats_load(tmp_path):
+    state = {"a": torch.arange(6.0).reshape(2, 3)}
+    torch.save(state, tmp_path / "a.pth")
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        assert torch.equal(weights.load(tmp_path / name)["a"], state["a"])
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    for name in ("list.pth", "empty.pth"):
+        with pytest.raises(BadWeights):
+            weights.load(tmp_path / name)
+
+
+def test_keys_and_shapes_are_exact():
+    shapes = {"a": (2, 3), "b": (4,)}
+    good = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
+    weights.check_keys(good, shapes, "f.pth")
+    with pytest.raises(BadWeights, match="misses b"):
+        weights.check_keys({"a": good["a"]}, shapes, "f.pth")
+    with pytest.raises(BadWeights, match="unknown c"):
+        weights.check_keys({**good, "c": good["a"]}, shapes, "f.pth")
+    with pytest.raises(BadWeights, match=r"\(3, 2\)"):
+        weights.check_keys({**good, "a": torch.zeros(3, 2)}, shapes, "f.pth")
+
+
+def test_files_without_published_hash_are_added_once(tmp_path):
+    kept, got = tmp_path / "kept", {}
+    for name in ("vgg_normalised.pth", "decoder.pth"):
+        got[name] = tmp_path / name
+        torch.save({"x": torch.zeros(1)}, got[name])
+    (kept / "adain").mkdir(parents=True)
+    for name, path in got.items():
+        shutil.copy(path, kept / "adain" / name)
+    with pytest.raises(BadWeights, match="weights add adain"):
+        weights.find("adain", kept)
+    assert weights.add("adain", got, kept) == [kept / "adain" / name for name in got]
+    assert set(weights.find("adain", kept)) == set(got)
+    assert set(json.loads((kept / "adain" / weights.MANIFEST).read_text())) == set(got)
+    (kept / "adain" / "decoder.pth").write_bytes(b"other")
+    with pytest.raises(BadWeights, match="sha256"):
+        weights.find("adain", kept)
+
+
+def test_add_checks_published_hashes(copied, tmp_path):
+    wrong = tmp_path / FILE
+    wrong.write_bytes(b"other")
+    with pytest.raises(BadWeights, match="sha256"):
+        weights.add("microast", {FILE: wrong}, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(BadWeights, match="no file x.pth"):
+        weights.add("microast", {"x.pth": wrong}, tmp_path / "new")
+    weights.add("microast", {FILE: copied / "microast" / FILE}, tmp_path / "new")
+    assert not (tmp_path / "new" / "microast" / weights.MANIFEST).exists()
+
+
+def test_fetch_publishes_only_what_has_the_right_hash(copied, tmp_path, monkeypatch):
+    asked = []
+
+    def answer(url, timeout):
+        asked.append(url)
+        return open(copied / "microast" / Path(url).name, "rb")  # noqa: SIM115
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
+    new = tmp_path / "new"
+    weights.fetch("microast", new)
+    assert len(asked) == 4 and set(weights.find("microast", new)) == set(nets.microast.FILES)
+    weights.fetch("microast", new)
+    assert len(asked) == 4
+    (copied / "microast" / FILE).write_bytes(b"tampered")
+    (new / "microast" / FILE).unlink()
+    with pytest.raises(BadWeights, match="sha256"):
+        weights.fetch("microast", new)
+    assert sorted(p.name for p in (new / "microast").iterdir()) == sorted(set(nets.microast.FILES) - {FILE})
+
+
+def test_fetch_refuses_what_it_cannot_check(tmp_path):
+    with pytest.raises(BadWeights, match="releases/download/v0.0.0/decoder.pth"):
+        weights.fetch("adain", tmp_path)
+
+
+def test_no_network_is_one_sentence(tmp_path, monkeypatch):
+    def fail(url, timeout):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(MissingFile, match="could not be fetched"):
+        weights.fetch("microast", tmp_path)
+
+
+def test_wrong_keys_never_become_a_network(copied, monkeypatch, picture):
+    path = copied / "microast" / FILE
+    state = torch.load(path, weights_only=True)
+    state["surplus"] = torch.zeros(1)
+    torch.save(state, path)
+    monkeypatch.setattr(weights, "check_hash", lambda path, expected: None)
+    with pytest.raises(BadWeights, match="surplus"):
+        nets.build("microast", copied, [(picture(32, 32).astype("float32") / 255, 1.0)])
