@@ -1,4 +1,5 @@
-"""Tiled against whole (law 1): the largest difference over 12 odd sizes and several tile sizes, and its must-fail twins."""
+"""Tiled against whole (law 1): the largest difference over 12 odd sizes and several tile sizes, and its
+must-fail twins."""
 
 from __future__ import annotations
 
@@ -14,10 +15,25 @@ from urst_tiles.nets import LocalNet
 from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
 
-SIZES = [(1, 1), (1, 777), (5, 3), (63, 64), (97, 401), (256, 256), (301, 299), (333, 1021), (513, 7), (640, 641), (701, 350), (777, 511)]
+SIZES = [
+    (1, 1),
+    (1, 777),
+    (5, 3),
+    (63, 64),
+    (97, 401),
+    (256, 256),
+    (301, 299),
+    (333, 1021),
+    (513, 7),
+    (640, 641),
+    (701, 350),
+    (777, 511),
+]
 
 
-def worst(net: LocalNet, sizes: list[tuple[int, int]], core: int, *, halo: int | None = None, shift: int = 0) -> float:
+def worst(
+    net: LocalNet, sizes: list[tuple[int, int]], core: int, *, halo: int | None = None, shift: int = 0
+) -> float:
     """Largest |tiled - whole| in units of the output range, float32."""
     kernel, largest = Kernel(net), 0.0
     image = photo("brighton_DJI_0018.JPG", 800, 1100, (600, 1500))
@@ -27,7 +43,11 @@ def worst(net: LocalNet, sizes: list[tuple[int, int]], core: int, *, halo: int |
         whole = kernel.run_float(reader.padded(grid.padded)[0][None], [grid.padded])[0]
         for cell in grid.cores(grid.image):
             box = grid.window_box(cell).shift(0, shift if grid.window_box(cell).x0 else 0).clip(grid.padded)
-            tile = kernel.run_float(reader.padded(box)[0][None], [box])[0] if shift == 0 else off(kernel, reader, box)
+            tile = (
+                kernel.run_float(reader.padded(box)[0][None], [box])[0]
+                if shift == 0
+                else off(kernel, reader, box)
+            )
             largest = max(largest, float(np.abs(tile[cell.within(box).slices] - whole[cell.slices]).max()))
     return largest
 
@@ -47,6 +67,14 @@ if __name__ == "__main__":
         net = frozen(style(model, 256), photo("brighton_DJI_0018.JPG", 512, 512, (600, 1500)))
         for core in (128, 256, 512):
             rows.append((model, f"{core}", "12 odd sizes", worst(net, SIZES, core), "<= 1e-4"))
-        rows.append((model, "128", "halo minus one stride", worst(net, [(301, 299)], 128, halo=net.halo - net.stride), "> 1e-4"))
+        rows.append(
+            (
+                model,
+                "128",
+                "halo minus one stride",
+                worst(net, [(301, 299)], 128, halo=net.halo - net.stride),
+                "> 1e-4",
+            )
+        )
         rows.append((model, "128", "origin off by one", worst(net, [(301, 299)], 128, shift=1), "> 1e-4"))
     table("Tiled against whole", ("family", "tile", "case", "largest difference", "law"), rows)

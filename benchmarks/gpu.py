@@ -30,7 +30,14 @@ def row(model: str, side: int) -> tuple[object, ...]:
     for _ in range(5):
         kernel.run(window, [box], [box])
     rate = 5 * side * side / 1e6 / (time.perf_counter() - started)
-    return model, precision, side, rate, torch.cuda.max_memory_allocated() >> 20, float(np.abs(there - here).mean())
+    return (
+        model,
+        precision,
+        side,
+        rate,
+        torch.cuda.max_memory_allocated() >> 20,
+        float(np.abs(there - here).mean()),
+    )
 
 
 if __name__ == "__main__":
@@ -38,5 +45,12 @@ if __name__ == "__main__":
         print("\n### GPU\n\nnot yet measured: this machine has none")
     else:
         rows = [row(model, side) for model in ("microast", "adain") for side in (1024, 2048, 4096)]
-        header = ("family", "precision", "window", "Mpx/s", "device peak MiB", "mean level error against CPU float32")
+        header = (
+            "family",
+            "precision",
+            "window",
+            "Mpx/s",
+            "device peak MiB",
+            "mean level error against CPU float32",
+        )
         table(f"GPU: {torch.cuda.get_device_name()}", header, rows)

@@ -1,4 +1,5 @@
-"""What the benchmarks share: a table, the machine in a line, peak memory of a whole process tree, scenes to run on."""
+"""What the benchmarks share: a table, the machine in a line, peak memory of a whole process tree, scenes to
+run on."""
 
 from __future__ import annotations
 
@@ -31,10 +32,15 @@ class Run:
 
 
 def measured(command: Sequence[str], *, interval: float = 0.05, **environment: str) -> Run:
-    """Run a command and watch its whole process tree; memory is the larger of the samples' and the kernel's own peak."""
+    """Run a command and watch its whole process tree; memory is the larger of the samples' and the kernel's
+    own peak."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
     )
     peak = 0
 
@@ -76,7 +82,11 @@ def machine() -> str:
     import torch
 
     name = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     memory = psutil.virtual_memory().total / (1 << 30)
@@ -89,7 +99,10 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -
     print("| " + " | ".join(header) + " |")
     print("|" + "---|" * len(header))
     for row in rows:
-        print("| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row) + " |", flush=True)
+        print(
+            "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row) + " |",
+            flush=True,
+        )
 
 
 def scene(megapixels: int, compression: str = "deflate") -> Path:
@@ -99,7 +112,15 @@ def scene(megapixels: int, compression: str = "deflate") -> Path:
     if not path.exists():
         program = ROOT / "pipelines" / "make_scene.py"
         subprocess.run(
-            [sys.executable, str(program), str(path), "--megapixels", str(megapixels), "--compression", compression],
+            [
+                sys.executable,
+                str(program),
+                str(path),
+                "--megapixels",
+                str(megapixels),
+                "--compression",
+                compression,
+            ],
             check=True,
         )
     return path

@@ -1,4 +1,5 @@
-"""The road without the network: identity end to end against ``vips tiffsave`` (tile, pyramid, deflate) on the same file."""
+"""The road without the network: identity end to end against ``vips tiffsave`` (tile, pyramid, deflate) on the
+same file."""
 
 from __future__ import annotations
 
@@ -23,7 +24,17 @@ def main() -> None:
     ours, theirs = WORK / "identity.tif", WORK / "vips.tif"
     best: dict[str, tuple[float, int]] = {}
     for _ in range(2):
-        command = [*COMMAND, "stylize", str(source), str(ours), "--model", "identity", "--style", str(style), "--overwrite"]
+        command = [
+            *COMMAND,
+            "stylize",
+            str(source),
+            str(ours),
+            "--model",
+            "identity",
+            "--style",
+            str(style),
+            "--overwrite",
+        ]
         for name, run in (
             ("urst-tiles, identity network", measured(command)),
             ("vips tiffsave", measured([sys.executable, "-c", VIPS, str(source), str(theirs)])),

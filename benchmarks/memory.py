@@ -1,7 +1,7 @@
 """Peak memory of the whole process tree against the plan's formula and against the size of the image.
 
-``python benchmarks/memory.py [--full]``: crops of NASA's Black Marble (or of a procedural scene where it is not there) with
-MicroAST on the CPU; ``--full`` adds all 1.07 gigapixels.
+``python benchmarks/memory.py [--full]``: crops of NASA's Black Marble (or of a procedural scene where it is
+not there) with MicroAST on the CPU; ``--full`` adds all 1.07 gigapixels.
 """
 
 from __future__ import annotations
@@ -49,5 +49,14 @@ if __name__ == "__main__":
     sources = [crop(side) for side in (4096, 8192)] if MARBLE.exists() else [scene(67), scene(256)]
     if "--full" in sys.argv:
         sources.append(MARBLE)
-    header = ("image", "megapixels", "planned MiB", "peak MiB", "used of plan (0.6 to 1)", "seconds", "Mpx/s", "output MiB")
+    header = (
+        "image",
+        "megapixels",
+        "planned MiB",
+        "peak MiB",
+        "used of plan (0.6 to 1)",
+        "seconds",
+        "Mpx/s",
+        "output MiB",
+    )
     table("Peak memory, MicroAST on the CPU", header, [run(source) for source in sources])

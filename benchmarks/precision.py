@@ -1,4 +1,5 @@
-"""The picture is the float32 picture: each precision against float32 on three real images (law 1 of the design)."""
+"""The picture is the float32 picture: each precision against float32 on three real images (law 1 of the
+design)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ NAMES = ("exactness", "precision", "seams", "startup", "overhead", "identity", "
 def main() -> int:
     """Exit status 1 if any of them failed; the others run all the same."""
     chosen = sys.argv[1:] or NAMES
-    failed = [name for name in chosen if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode]
+    failed = [
+        name for name in chosen if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode
+    ]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

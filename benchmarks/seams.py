@@ -1,6 +1,8 @@
-"""How visible the windows' borders are: cropping with the full halo, blending with a small one, a hard cut, own statistics.
+"""How visible the windows' borders are: cropping with the full halo, blending with a small one, a hard cut,
+own statistics.
 
-Seam metric: the largest |tiled - whole| within 8 px of a window line, and the same elsewhere, in levels of 255.
+Seam metric: the largest |tiled - whole| within 8 px of a window line, and the same elsewhere, in levels of
+255.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ if __name__ == "__main__":
         rows.append(("blend", halo, *metric(picture(net, reader, blend, halo=halo), whole)))
         rows.append(("hard cut", halo, *metric(picture(net, reader, cut, halo=halo), whole)))
     rows.append(("hard cut", 0, *metric(picture(net, reader, cut, halo=0), whole)))
-    rows.append(("crop, each window its own statistics", own.halo, *metric(picture(own, reader, plan), whole)))
+    rows.append(
+        ("crop, each window its own statistics", own.halo, *metric(picture(own, reader, plan), whole))
+    )
     header = ("windows joined by", "halo", "largest near lines", "largest elsewhere", "mean near lines")
     table("Seams, MicroAST, levels of 255", header, rows)
     assert isinstance(plan.grid, Grid)

@@ -1,4 +1,5 @@
-"""Wall time of ``import urst_tiles`` and ``urst-tiles --help``: the least of ten, beside that of a bare interpreter."""
+"""Wall time of ``import urst_tiles`` and ``urst-tiles --help``: the least of ten, beside that of a bare
+interpreter."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Megapixels per second, read to finished TIFF, against what the machine's best forward allows.
 
-    bound = (best forward of the frozen network at the chosen precision, 1024 x 1024, Mpx/s) x core^2 / window^2
+    bound = (best forward of the frozen network at the chosen precision, 1024 x 1024, Mpx/s) x core^2 /
+    window^2
 
-``python benchmarks/throughput.py [FILE]``: a tiled TIFF of your own, default a 67 megapixel procedural scene (AdaIN: 17).
+``python benchmarks/throughput.py [FILE]``: a tiled TIFF of your own, default a 67 megapixel procedural scene
+(AdaIN: 17).
 """
 
 from __future__ import annotations

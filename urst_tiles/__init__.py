@@ -1,4 +1,5 @@
-"""Style transfer at any resolution: a gigapixel image in, a stylised pyramidal TIFF out, in bounded memory, without seams.
+"""Style transfer at any resolution: a gigapixel image in, a stylised pyramidal TIFF out, in bounded memory,
+without seams.
 
     import urst_tiles as ut
 
@@ -36,13 +37,15 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 
 if TYPE_CHECKING:
-    from urst_tiles.api import Report, preview, stylize
-    from urst_tiles.execute import cluster
-    from urst_tiles.job import Job
-    from urst_tiles.kernel import Kernel
-    from urst_tiles.lazy import map_blocks
-    from urst_tiles.moments import Moments
-    from urst_tiles.source import open_source
+    from urst_tiles.api import Report as Report
+    from urst_tiles.api import preview as preview
+    from urst_tiles.api import stylize as stylize
+    from urst_tiles.execute import cluster as cluster
+    from urst_tiles.job import Job as Job
+    from urst_tiles.kernel import Kernel as Kernel
+    from urst_tiles.lazy import map_blocks as map_blocks
+    from urst_tiles.moments import Moments as Moments
+    from urst_tiles.source import open_source as open_source
 
 #: Public names that live in modules with heavy imports.
 _LATE = {
@@ -68,8 +71,8 @@ _LATE = {
 }
 
 __all__ = [
-    "BadInput", "BadPlan", "BadWeights", "BlocksFailed", "Box", "DamagedFile", "DiskFull", "DoesNotFit", "Grid", "JobBusy",
-    "JobDiffers", "JobError", "MissingFile", "Options", "Plan", "UrstError", *_LATE,
+    "BadInput", "BadPlan", "BadWeights", "BlocksFailed", "Box", "DamagedFile", "DiskFull", "DoesNotFit",
+    "Grid", "JobBusy", "JobDiffers", "JobError", "MissingFile", "Options", "Plan", "UrstError", *_LATE,
 ]  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The main job as one sentence, and each of its six calls on its own.
 
-    open the source; measure the statistics; freeze the style; plan; run the blocks; assemble the pyramid
+open the source; measure the statistics; freeze the style; plan; run the blocks; assemble the pyramid
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def plan_job(
 ) -> Plan:
     """The plan that `stylize` would follow; runs nothing, writes nothing."""
     options = Options.of(options, changes)
-    source = open_source(Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    source = open_source(
+        Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews
+    )
     job = Job.beside(check_output(Path(output), Path(input)), options.job_dir)
     plan = make_plan(source, recipe_of(style, options), options, pinned=job.identity)
     plan.validate(memory=options.memory or available_memory(), disk=free_disk(job.folder.parent))
@@ -158,7 +160,9 @@ def run_blocks(
     missing = parts.missing()
     total = len(plan.grid)
     task = StylizeBlock(plan, source, job.net, parts)
-    receipts = on.run_all(task, missing, total=total, progress=lambda done, of: progress("stylising", done, of))
+    receipts = on.run_all(
+        task, missing, total=total, progress=lambda done, of: progress("stylising", done, of)
+    )
     return receipts, total - len(missing)
 
 
@@ -188,7 +192,9 @@ def preview(
     ``folder`` takes a spool and the thumbnail where the file needs them.
     """
     options = Options.of(options, changes)
-    source = open_source(Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    source = open_source(
+        Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews
+    )
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     small = array_source(source.thumbnail)
     recipe = recipe_of(style, options)
@@ -231,7 +237,8 @@ def check_output(output: Path, input: Path) -> Path:
 
 
 def refuse_existing(output: Path, job: Job, plan: Plan, options: Options) -> None:
-    """An existing output is replaced only when asked to, or when a kill came between its rename and the job's end."""
+    """An existing output is replaced only when asked to, or when a kill came between its rename and the job's
+    end."""
     if output.exists() and not options.overwrite and job.identity != dict(plan.identity):
         raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")
 

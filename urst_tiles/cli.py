@@ -1,7 +1,7 @@
 """The command line: ``urst-tiles stylize INPUT OUTPUT --style STYLE``; flags and choices come from `Options`.
 
-Errors are one sentence on stderr; exit status 2 before the first block (nothing is left behind), 1 after (finished work is
-kept), 130 when interrupted.
+Errors are one sentence on stderr; exit status 2 before the first block (nothing is left behind), 1 after
+(finished work is kept), 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 HELP = {
     "model": "network family: microast, adain, identity",
-    "weights": "folder with one subfolder of weights per model (default: $URST_TILES_WEIGHTS, else the user's cache)",
+    "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",
-    "statistics": "of the thumbnail (URST's TIN), of the full image (exact), or of each window (tile: seams, for comparison)",
+    "statistics": "of the thumbnail (URST's TIN), of the full image (exact), or of each window (tile: has seams)",
     "thumbnail": "short side of the thumbnail, px",
     "overviews": "take the thumbnail from the file's own overviews where they are large enough",
     "tile": "side of a window's core, px: divides --block, multiple of the network's stride (default 1024)",
     "block": "side of a task's block, px: 512 times a power of two",
-    "halo": "context around a core, px; less than the network needs blends the seams (default: what the network needs)",
+    "halo": "context around a core, px; less than the network needs (the default) blends the seams",
     "seam": "how windows are joined",
     "precision": "auto: the fastest that keeps the float32 picture",
     "device": "auto, cpu, cuda, cuda:1, ...",
@@ -83,11 +83,16 @@ def _say(arguments: argparse.Namespace, error: UrstError) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
-        prog="urst-tiles", description="Style transfer at any resolution: gigapixel image in, pyramidal TIFF out."
+        prog="urst-tiles",
+        description="Style transfer at any resolution: gigapixel image in, pyramidal TIFF out.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, text in (
-        ("stylize", run_stylize, "stylise INPUT into OUTPUT, a pyramidal TIFF; the same command again goes on"),
+        (
+            "stylize",
+            run_stylize,
+            "stylise INPUT into OUTPUT, a pyramidal TIFF; the same command again goes on",
+        ),
         ("plan", run_plan, "say what stylize would do (blocks, memory, disk), and run nothing"),
         ("preview", run_preview, "stylise the thumbnail into a PNG, in seconds"),
     ):
@@ -126,7 +131,7 @@ def _add_weights(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One flag per field of `Options`, and ``--json``."""
     closed = choices()
-    parse = {"bands": parse_bands, "memory": parse_bytes, "weights": Path, "job_dir": Path, "alpha": float}
+    parse: dict[str, Callable[[str], Any]] = {"bands": parse_bands, "memory": parse_bytes, "weights": Path, "job_dir": Path, "alpha": float}
     words = {"model", "device", "stretch", "scheduler"} | set(closed)
     for field in fields(Options):
         flag, text = "--" + field.name.replace("_", "-"), HELP[field.name]
@@ -179,7 +184,12 @@ def run_stylize(arguments: argparse.Namespace) -> int:
     seconds = sum(report.seconds.values())
     grid = report.plan.grid
     if arguments.json:
-        result = {"event": "done", "output": str(report.output), "seconds": report.seconds, "splits": report.splits}
+        result = {
+            "event": "done",
+            "output": str(report.output),
+            "seconds": report.seconds,
+            "splits": report.splits,
+        }
         result["megapixels"] = grid.image.area / 1e6
         print(json.dumps(result | {"blocks": report.blocks_run, "kept": report.blocks_kept}), flush=True)
         return 0
@@ -187,7 +197,11 @@ def run_stylize(arguments: argparse.Namespace) -> int:
         f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s"
         f" ({grid.image.area / 1e6 / seconds:.2f} Mpx/s), {report.plan.precision} on {report.plan.device}"
         + (f"; {report.blocks_kept} blocks were finished before" if report.blocks_kept else "")
-        + (f"; memory ran out {report.splits} times and was answered by smaller windows" if report.splits else "")
+        + (
+            f"; memory ran out {report.splits} times and was answered by smaller windows"
+            if report.splits
+            else ""
+        )
     )
     return 0
 
@@ -198,7 +212,11 @@ def run_plan(arguments: argparse.Namespace) -> int:
 
     plan = plan_job(arguments.input, arguments.output, arguments.style, options_of(arguments))
     if arguments.json:
-        print(json.dumps(asdict(plan) | {"peak_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}, default=str))
+        print(
+            json.dumps(
+                asdict(plan) | {"peak_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}, default=str
+            )
+        )
         return 0
     print(describe_plan(plan))
     return 0
@@ -212,11 +230,12 @@ def describe_plan(plan: Plan) -> str:
     rows = {
         "image": f"{grid.width} x {grid.height} px, {plan.source_dtype} -> {plan.dtype} {plan.compression}",
         "blocks": f"{len(grid)} of {grid.block} px, {plan.in_flight} in flight, {plan.workers} process(es)",
-        "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px (core {grid.core}, halo {grid.halo},"
-        f" stride {grid.stride}), {plan.seam}",
+        "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px"
+        f" (core {grid.core}, halo {grid.halo}, stride {grid.stride}), {plan.seam}",
         "statistics": f"{plan.statistics}, {plan.passes} pass(es)",
         "network": f"{plan.precision} on {plan.device}, {plan.threads} thread(s)",
-        "memory": f"at most {megabytes(plan.peak_bytes)}" + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
+        "memory": f"at most {megabytes(plan.peak_bytes)}"
+        + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
         "disk": f"about {megabytes(plan.disk_bytes)} while it runs",
         "fingerprint": plan.fingerprint[:16],
     }
@@ -233,7 +252,9 @@ def run_preview(arguments: argparse.Namespace) -> int:
 
     output = check_output(arguments.output, arguments.input)
     if output.suffix.lower() != ".png":
-        raise BadInput(f"a preview is a PNG file; name the output {output.with_suffix('.png').name}, not {output.name}")
+        raise BadInput(
+            f"a preview is a PNG file; name the output {output.with_suffix('.png').name}, not {output.name}"
+        )
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         progress = progress_for(arguments.json)
         pixels = preview(
@@ -278,7 +299,11 @@ def run_validate(arguments: argparse.Namespace) -> int:
 
     report = validate(arguments.file)
     if arguments.json:
-        print(json.dumps({"file": str(arguments.file), "valid": report.valid, "problems": list(report.problems)}))
+        print(
+            json.dumps(
+                {"file": str(arguments.file), "valid": report.valid, "problems": list(report.problems)}
+            )
+        )
     else:
         print(report)
     return 0 if report.valid else 1
@@ -308,6 +333,8 @@ def run_weights_add(arguments: argparse.Namespace) -> int:
     """``urst-tiles weights add``."""
     from urst_tiles import weights
 
-    for path in weights.add(arguments.model, {path.name: path for path in arguments.files}, arguments.weights):
+    for path in weights.add(
+        arguments.model, {path.name: path for path in arguments.files}, arguments.weights
+    ):
         print(path)
     return 0

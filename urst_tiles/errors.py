@@ -20,7 +20,8 @@ Each is also the builtin a caller would catch. The message is one sentence: what
 class UrstError(Exception):
     """Root of the tree.
 
-    ``exit_status`` is what the command line ends with: 2 before the first block, 1 when finished work is kept.
+    ``exit_status`` is what the command line ends with: 2 before the first block, 1 when finished work is
+    kept.
     """
 
     exit_status = 2
@@ -30,7 +31,7 @@ class BadInput(UrstError, ValueError):
     """A file or an option handed in cannot be used."""
 
 
-class MissingFile(BadInput, FileNotFoundError):
+class MissingFile(FileNotFoundError, BadInput):  # this order: dask unpickles with the first __new__ it finds
     """A file handed in is not there, or may not be read."""
 
 

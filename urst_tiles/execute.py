@@ -1,7 +1,8 @@
 """Running tasks, on dask or in a plain loop: the room where both wings meet.
 
-A task is a small picklable callable from a block's index to a receipt; it reads what it needs and publishes one file. Pixels
-never travel through the scheduler, and a new task is submitted for each one that finished, so what is in flight is exact.
+A task is a small picklable callable from a block's index to a receipt; it reads what it needs and publishes
+one file. Pixels never travel through the scheduler, and a new task is submitted for each one that finished,
+so what is in flight is exact.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def check_stop() -> None:
 
 @lru_cache(maxsize=1)
 def _device_thread() -> ThreadPoolExecutor:
-    """The one thread of this process that computes: a lock around the device, and one team of torch threads."""
+    """The one thread of this process that computes: a lock around the device, and one team of torch
+    threads."""
     return ThreadPoolExecutor(1, thread_name_prefix="device")
 
 
@@ -67,7 +69,8 @@ def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P
 
 @lru_cache(maxsize=2)
 def current_style(recipe: Recipe) -> Style:
-    """The style of a recipe, built once per process; by one torch thread, so that every worker gets the same to the bit."""
+    """The style of a recipe, built once per process; by one torch thread, so that every worker gets the same
+    to the bit."""
     return on_device(1, recipe.build)
 
 
@@ -93,7 +96,8 @@ def _attempt(task: Task, index: int) -> Outcome:
 class Runner(Protocol):
     """Anything that runs a task over indexes, in any order."""
 
-    def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]: ...
+    def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
+        """Yield each index with its receipt or its error, as they finish."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,16 @@ class OnDask:
     in_flight: int
 
     def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
+        """Submit one task for each that finished."""
         from distributed import as_completed
 
         waiting = iter(indexes)
         scattered = self.client.scatter(task, broadcast=False, hash=False) if self._remote else task
 
         def submit(index: int) -> Any:
-            return self.client.submit(_attempt, scattered, index, pure=False, key=f"block-{index}-{id(task):x}")
+            return self.client.submit(
+                _attempt, scattered, index, pure=False, key=f"block-{index}-{id(task):x}"
+            )
 
         running = as_completed([submit(index) for index in islice(waiting, self.in_flight)])
         for future in running:
@@ -175,8 +182,8 @@ def _failures(failed: Sequence[tuple[int, BaseException]]) -> str:
 def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = None) -> Iterator[Cluster]:
     """A dask cluster: in this process (the default), ``workers`` processes, or the one at ``scheduler``.
 
-    Worker processes are spawned and import ``__main__`` again, so a script that asks for them needs the usual guard.
-    Everything started here listens on 127.0.0.1 alone and is stopped at the end.
+    Worker processes are spawned and import ``__main__`` again, so a script that asks for them needs the usual
+    guard. Everything started here listens on 127.0.0.1 alone and is stopped at the end.
 
     Raises
     ------
@@ -185,7 +192,9 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
     import dask
     from distributed import Client, LocalCluster
 
-    with dask.config.set({"distributed.worker.memory.terminate": False, "distributed.admin.tick.limit": "1h"}):
+    with dask.config.set(
+        {"distributed.worker.memory.terminate": False, "distributed.admin.tick.limit": "1h"}
+    ):
         if scheduler is not None:
             local = None
             client = _connect(scheduler)

@@ -95,8 +95,11 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise DiskFull(
-                f"no room left to write in {folder} ({error.strerror}): make room and give the same command again"
+                f"no room left to write in {folder} ({error.strerror}):"
+                " make room and give the same command again"
             ) from error
         if error.errno in _NO_RIGHTS:
-            raise BadInput(f"no right to write in {folder} ({error.strerror}): choose another place") from error
+            raise BadInput(
+                f"no right to write in {folder} ({error.strerror}): choose another place"
+            ) from error
         raise

@@ -1,12 +1,12 @@
 """The job folder: who works on it, which job it belongs to, and where its things lie.
 
-    OUTPUT.job/
-      job.json     the plan's identity; another job is refused, naming what differs
-      lock         held (flock) by the process that spools, measures, runs and assembles; a kill releases it
-      source/      spool, thumbnail, resolved stretch
-      moments/     statistics, per site
-      net.safetensors   the frozen network; a worker needs nothing else
-      parts/       one file per finished block
+OUTPUT.job/
+  job.json     the plan's identity; another job is refused, naming what differs
+  lock         held (flock) by the process that spools, measures, runs and assembles; a kill releases it
+  source/      spool, thumbnail, resolved stretch
+  moments/     statistics, per site
+  net.safetensors   the frozen network; a worker needs nothing else
+  parts/       one file per finished block
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Job:
         shutil.rmtree(self._gone, ignore_errors=True)
         created = self._make_folder()
         try:
-            handle = open(self.folder / "lock", "a+")
+            handle = open(self.folder / "lock", "a+")  # noqa: SIM115 (closed by the with below)
         except OSError as error:
             raise BadInput(f"the job folder {self.folder} cannot be written: {error.strerror}") from None
         with handle:
@@ -76,7 +76,9 @@ class Job:
             except OSError:
                 handle.seek(0)
                 owner = handle.read().strip() or "another process"
-                raise JobBusy(f"{owner} works on {self.folder} now; wait for it, or choose another --job-dir") from None
+                raise JobBusy(
+                    f"{owner} works on {self.folder} now; wait for it, or choose another --job-dir"
+                ) from None
             handle.truncate(0)
             handle.write(f"process {os.getpid()} on {socket.gethostname()}")
             handle.flush()
@@ -108,11 +110,14 @@ class Job:
         return True
 
     def claim(self, identity: Mapping[str, str], *, overwrite: bool = False) -> None:
-        """Make this the folder of the job ``identity``; raises JobDiffers, naming what differs, where it is another's."""
+        """Make this the folder of the job ``identity``; raises JobDiffers, naming what differs, where it is
+        another's."""
         before = self.identity
-        if before is not None and before != dict(identity):
-            if not overwrite:
-                raise JobDiffers(f"{self.folder} holds another job: {differences(before, identity)}; give the same command, or start anew with --overwrite")
+        if before is not None and before != dict(identity) and not overwrite:
+            raise JobDiffers(
+                f"{self.folder} holds another job: {differences(before, identity)};"
+                " give the same command, or start anew with --overwrite"
+            )
         if overwrite:
             self.clear()
         if self.identity is None:
@@ -126,7 +131,8 @@ class Job:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def remove(self) -> None:
-        """Remove the folder and all in it; renamed first, so that a kill never leaves half a job under its name."""
+        """Remove the folder and all in it; renamed first, so that a kill never leaves half a job under its
+        name."""
         self.folder.rename(self._gone)
         shutil.rmtree(self._gone, ignore_errors=True)
 
@@ -139,7 +145,9 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """The names whose values differ, with both values, as one phrase."""
     names = sorted(set(before) | set(now))
     return ", ".join(
-        f"{n} was {short(before.get(n))} and is {short(now.get(n))}" for n in names if before.get(n) != now.get(n)
+        f"{n} was {short(before.get(n))} and is {short(now.get(n))}"
+        for n in names
+        if before.get(n) != now.get(n)
     )
 
 

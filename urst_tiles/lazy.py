@@ -19,18 +19,21 @@ from urst_tiles.source import Source, array_source, open_source
 
 
 def map_blocks(kernel: Kernel, source: Any, *, chunk: int = 1024) -> Any:
-    """The stylised image as a lazy `dask.array.Array`, (H, W, 3), the kernel's dtype; equal to the whole image's result.
+    """The stylised image as a lazy `dask.array.Array`, (H, W, 3), the kernel's dtype; equal to the whole
+    image's result.
 
     Parameters
     ----------
     kernel : a frozen network on a device.
-    source : a prepared `Source`, the path of a file with random access, or a zarr or NumPy array (H, W, 3 or 4), uint8 or
-        uint16: one task per chunk, which reads its own halo. A dask array keeps its chunks, and each depends on its neighbours at most.
+    source : a prepared `Source`, the path of a file with random access, or a zarr or NumPy array (H, W, 3 or
+        4), uint8 or uint16: one task per chunk, which reads its own halo. A dask array keeps its chunks, and
+        each depends on its neighbours at most.
     chunk : side of the chunks, a multiple of 16 and of the network's stride; not used for a dask array.
 
     Raises
     ------
-    BadPlan : for chunk origins off the stride, or chunks smaller than the halo; the sentence says how to rechunk.
+    BadPlan : for chunk origins off the stride, or chunks smaller than the halo; the sentence says how to
+        rechunk.
     """
     import dask.array as da
 
@@ -41,7 +44,8 @@ def map_blocks(kernel: Kernel, source: Any, *, chunk: int = 1024) -> Any:
     elif not isinstance(source, Source):
         source = array_source(source)
     net = kernel.net
-    grid = Grid(*source.shape, net.halo, net.stride, chunk, chunk, chunk, net.minimum)
+    height, width = source.shape
+    grid = Grid(height, width, net.halo, net.stride, chunk, chunk, chunk, net.minimum)
     reader = Reader(source)
 
     def make(block_info: Any = None) -> NDArray[Any]:
@@ -63,7 +67,9 @@ def _over_dask(kernel: Kernel, x: Any) -> Any:
     _check_chunks(kernel, rows)
     _check_chunks(kernel, columns)
     image = Box(0, 0, *x.shape[:2])
-    grid = Grid(*image.shape, 0, kernel.net.stride, kernel.net.stride, 16 * kernel.net.stride, 16, kernel.net.minimum)
+    grid = Grid(
+        *image.shape, 0, kernel.net.stride, kernel.net.stride, 16 * kernel.net.stride, 16, kernel.net.minimum
+    )
     made: list[list[Any]] = []
     for y0, y1 in _spans(rows):
         made.append([])
@@ -75,7 +81,9 @@ def _over_dask(kernel: Kernel, x: Any) -> Any:
             run = partial(_run_padded, kernel, inside, window, core, image)
             chunks = ((y1 - y0,), (x1 - x0,), (3,))
             name = f"stylize-{os.urandom(8).hex()}"
-            made[-1].append(part.map_blocks(run, chunks=chunks, dtype=kernel.out_dtype, meta=_meta(kernel), name=name))
+            made[-1].append(
+                part.map_blocks(run, chunks=chunks, dtype=kernel.out_dtype, meta=_meta(kernel), name=name)
+            )
     return da.concatenate([da.concatenate(row, axis=1) for row in made], axis=0)
 
 
@@ -96,9 +104,13 @@ def _check_chunks(kernel: Kernel, sizes: tuple[int, ...]) -> None:
     halo, stride = kernel.net.halo, kernel.net.stride
     good = round_up(max(halo, 1024), stride)
     if any(n % stride for n in sizes[:-1]):
-        raise BadPlan(f"chunks must start on the network's stride {stride}, got sizes {sizes[:4]}: rechunk to {good} px")
+        raise BadPlan(
+            f"chunks must start on the network's stride {stride}, got {sizes[:4]}: rechunk to {good} px"
+        )
     if any(n < halo + stride for n in sizes[:-1]):
-        raise BadPlan(f"chunks must be larger than the network's halo {halo}, got sizes {sizes[:4]}: rechunk to {good} px")
+        raise BadPlan(
+            f"chunks must be larger than the network's halo {halo}, got {sizes[:4]}: rechunk to {good} px"
+        )
 
 
 def _spans(sizes: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -1,8 +1,9 @@
 """The statistics that a style needs, of a whole image of any size.
 
-``thumbnail`` is URST's Thumbnail Instance Normalization (Chen et al. 2022, section 3.2): the statistics of a downsampled image.
-``exact`` is the un-tiled network's own: one streamed pass over the full image per site, the earlier sites frozen, merging
-moments window by window. Both are the same code on two images, in float32 features and float64 sums.
+``thumbnail`` is URST's Thumbnail Instance Normalization (Chen et al. 2022, section 3.2): the statistics of a
+downsampled image. ``exact`` is the un-tiled network's own: one streamed pass over the full image per site,
+the earlier sites frozen, merging moments window by window. Both are the same code on two images, in float32
+features and float64 sums.
 
 Invalid pixels count for nothing: a feature weighs the fraction of valid pixels in its stride cell.
 """
@@ -13,9 +14,10 @@ import io
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +49,18 @@ def measuring_grid(shape: tuple[int, int], style: Style, block: int = 4096) -> G
         *shape, halo=style.halo, stride=style.stride, core=core, block=max(block, core), minimum=style.minimum
     )
     return Grid(
-        *grid.padded.shape, halo=style.halo, stride=style.stride, core=core, block=grid.block, minimum=style.minimum
+        *grid.padded.shape,
+        halo=style.halo,
+        stride=style.stride,
+        core=core,
+        block=grid.block,
+        minimum=style.minimum,
     )
 
 
-def measure_thumbnail(style: Style, source: Source, *, device: str = "cpu", threads: int = 1) -> dict[str, Moments]:
+def measure_thumbnail(
+    style: Style, source: Source, *, device: str = "cpu", threads: int = 1
+) -> dict[str, Moments]:
     """Moments of every site, by name, of the source's thumbnail (URST's TIN)."""
     return measure(style, array_source(source.thumbnail), device=device, threads=threads)
 
@@ -59,7 +68,8 @@ def measure_thumbnail(style: Style, source: Source, *, device: str = "cpu", thre
 def measure(
     style: Style, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
 ) -> dict[str, Moments]:
-    """Moments of every site, by name, of the whole of ``source``: the plain loop, and the reference of `measure_exact`."""
+    """Moments of every site, by name, of the whole of ``source``: the plain loop, and the reference of
+    `measure_exact`."""
     reader = Reader(source)
     grid = measuring_grid(source.shape, style)
     found: dict[str, Moments] = {}
@@ -76,7 +86,9 @@ def _usable(moments: Moments) -> Moments:
     """Where no pixel is valid there is nothing to measure, and nothing to stylise: any moments do."""
     if moments.n > 0:
         return moments
-    return Moments(2.0, moments.mean, moments.m2 + (np.eye(moments.channels) if moments.m2.ndim == 2 else 1.0))
+    return Moments(
+        2.0, moments.mean, moments.m2 + (np.eye(moments.channels) if moments.m2.ndim == 2 else 1.0)
+    )
 
 
 def _block_moments(
@@ -105,7 +117,7 @@ def _block_moments(
     return total
 
 
-def cell_weights(valid: NDArray[np.generic], stride: int) -> NDArray[np.float64]:
+def cell_weights(valid: NDArray[Any], stride: int) -> NDArray[np.float64]:
     """float64 (cells,): the fraction of valid pixels in each stride x stride cell, row by row."""
     h, w = valid.shape
     return (valid > 0).reshape(h // stride, stride, w // stride, stride).mean(axis=(1, 3)).ravel()
@@ -120,7 +132,8 @@ def features_at(
     core: Box,
     device: str,
 ) -> NDArray[np.float32]:
-    """float32 (channels, cells): what reaches ``site`` over ``core`` (in window coordinates), the sites before it frozen."""
+    """float32 (channels, cells): what reaches ``site`` over ``core`` (in window coordinates), the sites
+    before it frozen."""
     reached: list[torch.Tensor] = []
 
     def at(here: Site, x: torch.Tensor) -> torch.Tensor:
@@ -154,6 +167,7 @@ class SitePass:
         return self.folder / f"{self.site}-{index}.npz"
 
     def __call__(self, index: int) -> None:
+        """Measure block ``index``."""
         style = current_style(self.recipe)
         site = next(s for s in style.sites if s.name == self.site)
         grid = measuring_grid(self.source.shape, style)
@@ -173,7 +187,8 @@ def measure_exact(
     threads: int = 1,
     progress: Progress = silent,
 ) -> dict[str, Moments]:
-    """Moments of every site, by name, of the full image: one pass of tasks per site, resumable through ``folder``."""
+    """Moments of every site, by name, of the full image: one pass of tasks per site, resumable through
+    ``folder``."""
     folder.mkdir(exist_ok=True)
     style = current_style(recipe)
     count = len(measuring_grid(source.shape, style))
@@ -183,7 +198,8 @@ def measure_exact(
         if not final.exists():
             task = SitePass(recipe, source, site.name, dict(found), folder, device, threads)
             missing = [i for i in range(count) if not task.path(i).exists()]
-            cluster.run_all(task, missing, progress=lambda d, n, s=site: progress(f"measuring {s.name}", d, n), total=count)
+            stage = partial(progress, f"measuring {site.name}")
+            cluster.run_all(task, missing, total=count, progress=stage)
             save(final, _usable(reduce(add, (load(task.path(i)) for i in range(count)))))
             for i in range(count):
                 task.path(i).unlink(missing_ok=True)

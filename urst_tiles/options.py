@@ -21,7 +21,8 @@ Seam = Literal["auto", "crop", "blend", "cut"]
 class Options:
     """Everything about a job but its input, its output and its style images.
 
-    Lengths are pixels of the full-resolution image. ``None`` means: chosen for you, and written into the plan.
+    Lengths are pixels of the full-resolution image. ``None`` means: chosen for you, and written into the
+    plan.
 
     Raises
     ------
@@ -70,7 +71,8 @@ class Options:
 
     @classmethod
     def of(cls, given: Options | None, changes: Mapping[str, Any]) -> Options:
-        """``given`` (or the defaults) with ``changes``; an unknown name is a BadInput that suggests a near one."""
+        """``given`` (or the defaults) with ``changes``; an unknown name is a BadInput that suggests a near
+        one."""
         known = {f.name for f in fields(cls)}
         for name in changes:
             if name not in known:
@@ -83,4 +85,6 @@ class Options:
 def choices() -> dict[str, tuple[str, ...]]:
     """Option name to its closed set of words."""
     hints = get_type_hints(Options)
-    return {name: get_args(hint) for name, hint in hints.items() if getattr(hint, "__origin__", None) is Literal}
+    return {
+        name: get_args(hint) for name, hint in hints.items() if getattr(hint, "__origin__", None) is Literal
+    }

@@ -15,7 +15,8 @@ MAX_PIXELS = 1 << 30
 
 
 def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
-    """float32, (h, w, 3), sRGB in 0..1: any image libvips opens, upright, alpha over white, resized to ``short_side``.
+    """float32, (h, w, 3), sRGB in 0..1: any image libvips opens, upright, alpha over white, resized to
+    ``short_side``.
 
     Raises
     ------
@@ -29,7 +30,9 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     try:
         header = pyvips.Image.new_from_file(str(path), access="sequential")
         if header.width * header.height > MAX_PIXELS:
-            raise BadInput(f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first")
+            raise BadInput(
+                f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
+            )
         scale = short_side / min(header.width, header.height)
         image = pyvips.Image.thumbnail(
             str(path),
@@ -50,7 +53,11 @@ def _upright_rgb(image):  # type: ignore[no-untyped-def]
     if image.hasalpha():
         image = image.flatten(background=255)
     image = image.colourspace("srgb").cast("uchar")
-    return image.extract_band(0, n=3) if image.bands >= 3 else image.extract_band(0).bandjoin([image[0], image[0]])
+    return (
+        image.extract_band(0, n=3)
+        if image.bands >= 3
+        else image.extract_band(0).bandjoin([image[0], image[0]])
+    )
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

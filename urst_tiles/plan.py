@@ -16,12 +16,14 @@ from urst_tiles.geometry import Grid, ceil_div
 #: (measured by ``benchmarks/memory.py``).
 BASE_BYTES = 520 << 20
 
-#: What one window costs beyond its activations: its slice of the block as bytes and as float32 planes, in and out.
+#: What one window costs beyond its activations: its slice of the block as bytes and as float32 planes, in and
+#: out.
 WINDOW_BYTES_PER_PIXEL = 36
 
 ITEMSIZE = {"uint8": 1, "uint16": 2}
 
-#: Bytes per raw byte that an encoder leaves, for photo-like content; only used to guess disk (a full disk is survived).
+#: Bytes per raw byte that an encoder leaves, for photo-like content; only used to guess disk (a full disk is
+#: survived).
 EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
 
 
@@ -29,7 +31,8 @@ EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp"
 class Footprint:
     """What a network is to the rest of the house.
 
-    ``bytes_per_pixel`` is the peak of its activations per window pixel on the device, at the plan's precision.
+    ``bytes_per_pixel`` is the peak of its activations per window pixel on the device, at the plan's
+    precision.
     """
 
     halo: int
@@ -50,7 +53,8 @@ class Plan:
     seam : ``crop`` (exact), ``blend`` (overlap-add) or ``cut`` (crop with too small a halo, for comparison).
     source_channels, source_dtype, dtype : pixels in and out.
     device : ``cpu`` or ``cuda``.
-    threads : torch threads of one process; part of the identity, since sums may round differently with another number.
+    threads : torch threads of one process; part of the identity, since sums may round differently with
+        another number.
     batch : windows per forward.
     in_flight : blocks at once in one process.
     reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
@@ -65,7 +69,7 @@ class Plan:
     dtype: str
     compression: str
     quality: int
-    precision: str
+    precision: Literal["float32", "bfloat16", "float16"]
     device: str
     threads: int
     batch: int
@@ -137,7 +141,9 @@ class Plan:
         """Forwards of one pass over the image (blending recomputes the windows that blocks share)."""
         if self.seam != "blend":
             return self.grid.window_count
-        per_side = [ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in (self.grid.height, self.grid.width)]
+        per_side = [
+            ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in (self.grid.height, self.grid.width)
+        ]
         return len(self.grid) * per_side[0] * per_side[1]
 
     def validate(self, *, memory: int | None = None, disk: int | None = None) -> None:
@@ -149,14 +155,18 @@ class Plan:
         BadPlan : for a compression that cannot hold the pixels.
         """
         if self.dtype == "uint16" and self.compression in ("jpeg", "webp"):
-            raise BadPlan(f"--compression {self.compression} holds 8 bits only: add --dtype uint8 or choose deflate")
+            raise BadPlan(
+                f"--compression {self.compression} holds 8 bits only: add --dtype uint8 or choose deflate"
+            )
         if memory is not None and self.peak_bytes > memory:
             raise DoesNotFit(
-                f"the plan needs {megabytes(self.peak_bytes)} of memory and {megabytes(memory)} are allowed: choose a smaller --tile"
-                f" (now {self.grid.core}), --block (now {self.grid.block}) or --workers (now {self.workers}), or raise --memory"
+                f"the plan needs {megabytes(self.peak_bytes)} of memory and {megabytes(memory)} are allowed:"
+                f" choose a smaller --tile (now {self.grid.core}), --block (now {self.grid.block})"
+                f" or --workers (now {self.workers}), or raise --memory"
             )
         if disk is not None and self.disk_bytes > disk:
             raise DoesNotFit(
-                f"the job needs about {megabytes(self.disk_bytes)} of disk and {megabytes(disk)} are free: make room, choose a folder"
-                f" on another disk with --job-dir, or a stronger --compression (now {self.compression})"
+                f"the job needs about {megabytes(self.disk_bytes)} of disk and {megabytes(disk)} are free:"
+                " make room, choose a folder on another disk with --job-dir,"
+                f" or a stronger --compression (now {self.compression})"
             )

@@ -40,8 +40,8 @@ def make_plan(
 
     Parameters
     ----------
-    pinned : identity of an earlier run of the job; where options leave something open that the machine would decide
-        (threads, precision), its choice is kept, so that a job may go on elsewhere.
+    pinned : identity of an earlier run of the job; where options leave something open that the machine would
+        decide (threads, precision), its choice is kept, so that a job may go on elsewhere.
 
     Raises
     ------
@@ -87,13 +87,12 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        raise BadInput(f"there is no device {device!r} here; --device takes cpu{', cuda' * torch.cuda.is_available()} or auto")
+        known = "cpu, cuda or auto" if torch.cuda.is_available() else "cpu or auto"
+        raise BadInput(f"there is no device {device!r} here; --device takes {known}")
     return device
 
 
-def resolve_precision(
-    wanted: str, model: str, device: str, pinned: Mapping[str, str]
-) -> nets.Precision:
+def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str, str]) -> nets.Precision:
     """``auto`` is the fastest that keeps the float32 picture (or what the job chose before)."""
     chosen = wanted if wanted != "auto" else pinned.get("precision") or nets.best_precision(model, device)
     return cast(nets.Precision, chosen)
@@ -114,7 +113,9 @@ def make_grid(source: Source, options: Options, style: Style, halo: int) -> Grid
     """The grid of the options, with the network's needs."""
     core = options.tile or min(DEFAULT_CORE, options.block)
     height, width = source.shape
-    return Grid(height, width, halo, style.stride, core, options.block, min(TILE, options.block), style.minimum)
+    return Grid(
+        height, width, halo, style.stride, core, options.block, min(TILE, options.block), style.minimum
+    )
 
 
 def footprint(style: Style, precision: nets.Precision) -> Footprint:

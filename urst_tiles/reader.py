@@ -12,8 +12,8 @@ from urst_tiles.source import Fill, Source, read_padded
 class Reader:
     """What stands between a prepared source and a network.
 
-    Invalid pixels get the colours of the valid-weighted thumbnail around them, so that no dark border bleeds in; the fill
-    depends on absolute positions alone, hence every window sees the same pixels.
+    Invalid pixels get the colours of the valid-weighted thumbnail around them, so that no dark border bleeds
+    in; the fill depends on absolute positions alone, hence every window sees the same pixels.
     """
 
     def __init__(self, source: Source) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +38,3 @@ class Recipe:
     def build(self) -> nets.Style:
         """Read the files and build the style."""
         return nets.build(self.model, self.weights, self.pictures(), alpha=self.alpha)
-
-
-def picture_digest(pictures: Sequence[tuple[NDArray[np.float32], float]]) -> str:
-    """Hex digest of style images and their weights."""
-    digest = hashlib.sha256()
-    for picture, weight in pictures:
-        digest.update(f"{picture.shape} {weight!r}".encode())
-        digest.update(np.ascontiguousarray(picture))
-    return digest.hexdigest()[:16]

@@ -28,7 +28,7 @@ _loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, fingerprint: str, device: str, precision: str, dtype: str) -> Kernel:
+def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, dtype: str) -> Kernel:
     return Kernel(nets.load_frozen(path), device=device, precision=precision, out_dtype=np.dtype(dtype))
 
 
@@ -48,6 +48,7 @@ class StylizeBlock:
     parts: Parts
 
     def __call__(self, index: int) -> dict[str, Any]:
+        """Stylise block ``index``."""
         kernel = kernel_of(self.net, self.plan)
         splits, started = kernel.splits, time.perf_counter()
         box = self.plan.grid.block_box(index)
@@ -63,7 +64,8 @@ class StylizeBlock:
 
 
 def stylize_block(kernel: Kernel, reader: Reader, plan: Plan, box: Box) -> Pixels:
-    """(h, w, channels), the plan's dtype: the stylised pixels of ``box``, with the source's validity as last channel."""
+    """(h, w, channels), the plan's dtype: the stylised pixels of ``box``, with the source's validity as last
+    channel."""
     grid = plan.grid
     cores = blend.cores_touching(grid, box) if plan.seam == "blend" else grid.cores(box)
     around = grid.read_box(cores)
@@ -97,7 +99,13 @@ class _Windows:
 
 
 def _cropped(
-    kernel: Kernel, plan: Plan, cores: list[Box], windows: _Windows, valid: Pixels | None, box: Box, out: Pixels
+    kernel: Kernel,
+    plan: Plan,
+    cores: list[Box],
+    windows: _Windows,
+    valid: Pixels | None,
+    box: Box,
+    out: Pixels,
 ) -> None:
     """Each core is cropped from its own window: exact where the halo suffices."""
     if valid is not None:
@@ -110,7 +118,13 @@ def _cropped(
 
 
 def _blended(
-    kernel: Kernel, plan: Plan, cores: list[Box], windows: _Windows, valid: Pixels | None, box: Box, out: Pixels
+    kernel: Kernel,
+    plan: Plan,
+    cores: list[Box],
+    windows: _Windows,
+    valid: Pixels | None,
+    box: Box,
+    out: Pixels,
 ) -> None:
     """Overlap-add of every window that reaches into the block, in the order of the grid."""
     total = np.zeros((*box.shape, 3), np.float64)

@@ -1,4 +1,5 @@
-"""Progress on a terminal: stage, share, rate and time left on stderr; quiet elsewhere; JSON lines for machines."""
+"""Progress on a terminal: stage, share, rate and time left on stderr; quiet elsewhere; JSON lines for
+machines."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ def progress_for(as_json: bool) -> Progress:
 
 
 def _json_lines(stage: str, done: int, total: int) -> None:
-    print(json.dumps({"event": "progress", "stage": stage, "done": done, "total": total}), flush=True)
+    event = {"event": "progress", "stage": stage, "done": done, "total": total}
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 class Line:
@@ -31,6 +34,7 @@ class Line:
         self._first = 0
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Rewrite the line, at most five times a second."""
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._start, self._first = stage, now, done

@@ -7,13 +7,14 @@ import pickle
 import re
 
 import pytest
+import tblib.pickling_support
 
 from urst_tiles import errors
 
 TREE = {
     "UrstError": (),
     "BadInput": ("UrstError", "ValueError"),
-    "MissingFile": ("BadInput", "FileNotFoundError"),
+    "MissingFile": ("FileNotFoundError", "BadInput"),
     "BadWeights": ("BadInput",),
     "BadPlan": ("BadInput",),
     "DoesNotFit": ("BadPlan", "MemoryError"),
@@ -43,7 +44,8 @@ def test_the_drawing_shows_every_error_with_its_builtin() -> None:
 
 @pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
 def test_the_sentence_survives_a_pickle(cls: type[errors.UrstError]) -> None:
-    """Errors cross process borders: a worker's sentence must reach the user."""
+    """A worker's sentence must reach the user: dask pickles errors as tblib does."""
+    tblib.pickling_support.install()
     error = pickle.loads(pickle.dumps(cls("scene.tif is not an image; give a TIFF")))
     assert type(error) is cls
     assert str(error) == "scene.tif is not an image; give a TIFF"

@@ -1,4 +1,5 @@
-"""Running tasks: the dask cluster does what the plain loop does; what is in flight is exact; failures are named."""
+"""Running tasks: the dask cluster does what the plain loop does; what is in flight is exact; failures are
+named."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def square(index: int) -> int:
 
 def test_every_index_is_run_once(on: Cluster) -> None:
     told: list[tuple[int, int]] = []
-    receipts = on.run_all(square, [5, 7, 9], total=10, progress=lambda done, total: told.append((done, total)))
+    receipts = on.run_all(
+        square, [5, 7, 9], total=10, progress=lambda done, total: told.append((done, total))
+    )
     assert sorted(receipts) == [25, 49, 81]
     assert told == [(7, 10), (8, 10), (9, 10), (10, 10)]
 
@@ -92,7 +95,9 @@ def test_an_error_that_passes_is_tried_again(on: Cluster) -> None:
 def test_a_block_that_keeps_failing_is_named_and_the_others_finish(on: Cluster) -> None:
     Seen.failures = 99
     done: list[int] = []
-    with pytest.raises(BlocksFailed, match=r"1 block failed \(2\): OSError: the disk coughed; .* tries just these again"):
+    with pytest.raises(
+        BlocksFailed, match=r"1 block failed \(2\): OSError: the disk coughed; .* tries just these again"
+    ):
         on.run_all(coughing, range(5), total=5, progress=lambda d, t: done.append(d))
     assert done[-1] == 4
 
@@ -115,11 +120,16 @@ def test_device_work_is_done_by_one_thread() -> None:
 
 def test_we_listen_on_this_machine_alone() -> None:
     with cluster(in_flight=1):
-        here = [c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN]
+        here = [
+            c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN
+        ]
     assert set(here) <= {"127.0.0.1", "::1"}
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urst_tiles.execute.CONNECT_SECONDS", 0.5)
-    with pytest.raises(BadInput, match="no dask scheduler answers at"), cluster(scheduler="tcp://127.0.0.1:1"):
+    with (
+        pytest.raises(BadInput, match="no dask scheduler answers at"),
+        cluster(scheduler="tcp://127.0.0.1:1"),
+    ):
         pass

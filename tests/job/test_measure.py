@@ -20,7 +20,9 @@ def picture(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
     """uint8, smooth and busy at once."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:h, :w]
-    smooth = 127 + 80 * np.sin(x[..., None] / np.array([9.0, 31, 77]) + y[..., None] / np.array([23.0, 11, 50]))
+    smooth = 127 + 80 * np.sin(
+        x[..., None] / np.array([9.0, 31, 77]) + y[..., None] / np.array([23.0, 11, 50])
+    )
     image = np.clip(smooth + random.normal(0, 25, (h, w, 3)), 0, 255).astype(np.uint8)
     return image if channels == 3 else np.dstack([image, np.full((h, w), 255, np.uint8)])
 
@@ -32,7 +34,10 @@ def untiled(style: nets.Style, image: np.ndarray) -> dict[str, Moments]:
     from urst_tiles.geometry import Grid
 
     grid = Grid(*source.shape, style.halo, style.stride, 512, 512, 512, style.minimum)
-    x = torch.from_numpy(np.ascontiguousarray(reader.padded(grid.padded)[0])).permute(2, 0, 1)[None].float() / 255
+    x = (
+        torch.from_numpy(np.ascontiguousarray(reader.padded(grid.padded)[0])).permute(2, 0, 1)[None].float()
+        / 255
+    )
     seen = {}
 
     def at(site: nets.Site, t: torch.Tensor) -> torch.Tensor:
@@ -50,7 +55,9 @@ def small() -> nets.Style:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (70, 333), (601, 530), (1030, 90)])
-def test_measured_in_windows_equals_the_untiled_networks_own(small: nets.Style, shape: tuple[int, int]) -> None:
+def test_measured_in_windows_equals_the_untiled_networks_own(
+    small: nets.Style, shape: tuple[int, int]
+) -> None:
     image = picture(*shape)
     here, there = measure(small, array_source(image)), untiled(small, image)
     for name, moments in there.items():
@@ -60,7 +67,10 @@ def test_measured_in_windows_equals_the_untiled_networks_own(small: nets.Style, 
 
 
 def test_all_valid_alpha_changes_nothing(small: nets.Style) -> None:
-    opaque, plain_rgb = measure(small, array_source(picture(300, 200, 4))), measure(small, array_source(picture(300, 200)))
+    opaque, plain_rgb = (
+        measure(small, array_source(picture(300, 200, 4))),
+        measure(small, array_source(picture(300, 200))),
+    )
     for name, moments in plain_rgb.items():
         np.testing.assert_array_equal(opaque[name].mean, moments.mean)
 

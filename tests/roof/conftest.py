@@ -28,7 +28,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run ``urst-tiles`` with these arguments in this process: quick, and an exception that escapes fails the test."""
+    """Run ``urst-tiles`` with these arguments in this process: quick, and an exception that escapes fails the
+    test."""
 
     def call(*arguments: object) -> Done:
         before = signal.getsignal(signal.SIGTERM)

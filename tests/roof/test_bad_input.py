@@ -30,7 +30,12 @@ def one_sentence(done: subprocess.CompletedProcess[str], status: int, *words: ob
 def stylize(run, files: Path, tmp_path: Path):
     """Run with these inputs and options; afterwards nothing but the inputs may lie in the folder."""
 
-    def call(source: object, *more: object, style: object = files / "style.png", output: object = tmp_path / "o" / "out.tif"):
+    def call(
+        source: object,
+        *more: object,
+        style: object = files / "style.png",
+        output: object = tmp_path / "o" / "out.tif",
+    ):
         (tmp_path / "o").mkdir(exist_ok=True)
         return run("stylize", source, output, "--style", style, *SMALL, *more)
 
@@ -58,7 +63,9 @@ def test_not_an_image(stylize, tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [6, 40, 0.3, 0.7, 0.999])
 @pytest.mark.parametrize("tiled", [True, False])
 def test_truncated_tiff(stylize, tmp_path: Path, keep: float, tiled: bool) -> None:
-    whole = geotiff(tmp_path / "w.tif", picture(600, 700), **({} if tiled else {"tile": None, "rowsperstrip": 16}))
+    whole = geotiff(
+        tmp_path / "w.tif", picture(600, 700), **({} if tiled else {"tile": None, "rowsperstrip": 16})
+    )
     content = whole.read_bytes()
     (tmp_path / "cut.tif").write_bytes(content[: int(keep if keep > 1 else keep * len(content))])
     one_sentence(stylize(tmp_path / "cut.tif"), 2, "cut.tif")
@@ -156,7 +163,9 @@ def test_a_full_disk(run, files: Path, tmp_path: Path) -> None:
     """A small tmpfs; needs the right to mount."""
     place = tmp_path / "small"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", place], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", place], capture_output=True
+    ).returncode:
         pytest.skip("no right to mount a tmpfs here")
     try:
         done = run("stylize", files / "scene.tif", place / "out.tif", "--style", files / "style.png", *SMALL)
@@ -166,7 +175,14 @@ def test_a_full_disk(run, files: Path, tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,size=14m", place], check=True)
         geotiff(tmp_path / "noise.tif", np.random.default_rng(0).integers(0, 256, (900, 1100, 3), np.uint8))
         filler.write_bytes(bytes(4_500_000))
-        arguments = ("stylize", tmp_path / "noise.tif", place / "out.tif", "--style", files / "style.png", *SMALL)
+        arguments = (
+            "stylize",
+            tmp_path / "noise.tif",
+            place / "out.tif",
+            "--style",
+            files / "style.png",
+            *SMALL,
+        )
         arguments += ("--thumbnail", "64")
         done = run(*arguments)
         one_sentence(done, 1, tmp_path, "same command")
@@ -174,7 +190,9 @@ def test_a_full_disk(run, files: Path, tmp_path: Path) -> None:
         filler.unlink()
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
-        np.testing.assert_array_equal(tifffile.imread(place / "out.tif"), tifffile.imread(tmp_path / "noise.tif"))
+        np.testing.assert_array_equal(
+            tifffile.imread(place / "out.tif"), tifffile.imread(tmp_path / "noise.tif")
+        )
     finally:
         subprocess.run(["umount", place], check=True)
 
@@ -189,16 +207,26 @@ def test_no_rights(stylize, files: Path, tmp_path: Path) -> None:
 def bomb(path: Path, width: int, height: int, *, tiled: bool) -> Path:
     """A TIFF of one strip or tile of many gigabytes, in a few bytes."""
     tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8),
+        (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1),
     ]  # fmt: skip
     if tiled:
-        tags += [(322, 4, 1, width // 16 * 16), (323, 4, 1, height // 16 * 16), (324, 4, 1, 8), (325, 4, 1, 100)]
+        tags += [
+            (322, 4, 1, width // 16 * 16),
+            (323, 4, 1, height // 16 * 16),
+            (324, 4, 1, 8),
+            (325, 4, 1, 100),
+        ]
     else:
         tags += [(273, 4, 1, 8), (278, 4, 1, height), (279, 4, 1, 100)]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in sorted(tags))
     body = bytes(100)
     path.write_bytes(
-        struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + struct.pack("<H", len(tags)) + entries + bytes(4)
+        struct.pack("<2sHI", b"II", 42, 8 + len(body))
+        + body
+        + struct.pack("<H", len(tags))
+        + entries
+        + bytes(4)
     )
     return path
 

@@ -20,11 +20,15 @@ IDENTITY = ("--model", "identity", "--tile", "128", "--block", "512")
 
 def test_every_option_has_help_and_a_flag() -> None:
     assert set(HELP) == set(Options.__dataclass_fields__)
-    arguments = build_parser().parse_args(["plan", "a", "b", "--style", "c", "--bands", "3,2,1", "--memory", "1.5G"])
+    arguments = build_parser().parse_args(
+        ["plan", "a", "b", "--style", "c", "--bands", "3,2,1", "--memory", "1.5G"]
+    )
     assert arguments.bands == (3, 2, 1) and arguments.memory == 3 << 29
 
 
-@pytest.mark.parametrize(("text", "size"), [("800M", 800 << 20), ("2GiB", 2 << 30), ("1024", 1024), ("1.5k", 1536)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("800M", 800 << 20), ("2GiB", 2 << 30), ("1024", 1024), ("1.5k", 1536)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
@@ -36,15 +40,27 @@ def test_help_is_quick_and_complete(run) -> None:
         assert command in done.stdout
 
 
-def test_stylize_says_one_line_and_is_quiet_without_a_terminal(run_apart, files: Path, tmp_path: Path) -> None:
-    done = run_apart("stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY)
+def test_stylize_says_one_line_and_is_quiet_without_a_terminal(
+    run_apart, files: Path, tmp_path: Path
+) -> None:
+    done = run_apart(
+        "stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'out.tif'}: 1100 x 900, ") and done.stdout.count("\n") == 1
     assert run_apart("validate", tmp_path / "out.tif").returncode == 0
 
 
 def test_json_lines(run, files: Path, tmp_path: Path) -> None:
-    done = run("stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY, "--json")
+    done = run(
+        "stylize",
+        files / "scene.tif",
+        tmp_path / "out.tif",
+        "--style",
+        files / "style.png",
+        *IDENTITY,
+        "--json",
+    )
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[-1]["event"] == "done" and events[-1]["blocks"] == 6
     assert {"event": "progress", "stage": "stylising", "done": 6, "total": 6} in events
@@ -53,7 +69,9 @@ def test_json_lines(run, files: Path, tmp_path: Path) -> None:
 def test_plan_runs_nothing(run, files: Path, tmp_path: Path) -> None:
     done = run("plan", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY)
     assert done.returncode == 0 and "blocks       6 of 512 px" in done.stdout
-    as_json = run("plan", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY, "--json")
+    as_json = run(
+        "plan", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY, "--json"
+    )
     assert json.loads(as_json.stdout)["peak_bytes"] > 0
     assert not list(tmp_path.iterdir())
 
@@ -65,10 +83,26 @@ def test_info(run, files: Path) -> None:
 
 
 def test_preview(run, files: Path, tmp_path: Path) -> None:
-    done = run("preview", files / "scene.tif", tmp_path / "p.png", "--style", files / "style.png", "--model", "identity")
+    done = run(
+        "preview",
+        files / "scene.tif",
+        tmp_path / "p.png",
+        "--style",
+        files / "style.png",
+        "--model",
+        "identity",
+    )
     assert done.returncode == 0, done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
-    refused = run("preview", files / "scene.tif", tmp_path / "p.jpg", "--style", files / "style.png", "--model", "identity")
+    refused = run(
+        "preview",
+        files / "scene.tif",
+        tmp_path / "p.jpg",
+        "--style",
+        files / "style.png",
+        "--model",
+        "identity",
+    )
     assert refused.returncode == 2 and "p.png" in refused.stderr
 
 
@@ -83,10 +117,13 @@ def test_weights_list(run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_says_how_to_go_on_and_does(run, files: Path, tmp_path: Path, weights_dir: Path, how: int) -> None:
+def test_a_stopped_run_says_how_to_go_on_and_does(
+    run, files: Path, tmp_path: Path, weights_dir: Path, how: int
+) -> None:
     command = [
-        "stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", "--model", "microast",
-        "--weights", weights_dir, "--tile", "64", "--block", "512", "--thumbnail", "128", "--style-size", "128",
+        "stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png",
+        "--model", "microast", "--weights", weights_dir, "--tile", "64", "--block", "512",
+        "--thumbnail", "128", "--style-size", "128",
     ]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "urst_tiles", *map(str, command)], stderr=subprocess.PIPE, text=True

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+from helpers import geotiff, picture
 
 import urst_tiles as ut
-from helpers import geotiff, picture
 
 SMALL = {"tile": 128, "block": 512, "precision": "float32"}
 
@@ -21,7 +21,9 @@ def sha(path: Path) -> str:
 
 
 def test_identity_returns_the_pixels_and_the_place(files: Path, tmp_path: Path) -> None:
-    report = ut.stylize(files / "scene.tif", tmp_path / "out.tif", files / "style.png", model="identity", **SMALL)
+    report = ut.stylize(
+        files / "scene.tif", tmp_path / "out.tif", files / "style.png", model="identity", **SMALL
+    )
     assert report.blocks_run == len(report.plan.grid) == 6
     with rasterio.open(files / "scene.tif") as before, rasterio.open(tmp_path / "out.tif") as after:
         np.testing.assert_array_equal(before.read(), after.read())
@@ -66,7 +68,14 @@ def test_odd_sizes(files: Path, weights_dir: Path, tmp_path: Path, size: tuple[i
 def test_sixteen_bits_stay_sixteen(files: Path, tmp_path: Path) -> None:
     pixels = picture(300, 400).astype(np.uint16) * 40
     geotiff(tmp_path / "in.tif", pixels)
-    ut.stylize(tmp_path / "in.tif", tmp_path / "out.tif", files / "style.png", model="identity", stretch="0,65535", **SMALL)
+    ut.stylize(
+        tmp_path / "in.tif",
+        tmp_path / "out.tif",
+        files / "style.png",
+        model="identity",
+        stretch="0,65535",
+        **SMALL,
+    )
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), pixels)
     ut.stylize(
         tmp_path / "in.tif", tmp_path / "eight.tif", files / "style.png", model="identity", stretch="0,10200",
@@ -74,7 +83,14 @@ def test_sixteen_bits_stay_sixteen(files: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert tifffile.imread(tmp_path / "eight.tif").dtype == np.uint8
     with pytest.raises(ut.BadPlan, match="--dtype uint8"):
-        ut.stylize(tmp_path / "in.tif", tmp_path / "no.tif", files / "style.png", model="identity", compression="jpeg", **SMALL)
+        ut.stylize(
+            tmp_path / "in.tif",
+            tmp_path / "no.tif",
+            files / "style.png",
+            model="identity",
+            compression="jpeg",
+            **SMALL,
+        )
     assert not (tmp_path / "no.tif").exists()
 
 
@@ -84,7 +100,9 @@ def test_alpha_goes_through(files: Path, tmp_path: Path, compression: str) -> No
     pixels[:200, :300, 3] = 0
     geotiff(tmp_path / "in.tif", pixels, extrasamples=["unassalpha"])
     output = tmp_path / "out.tif"
-    ut.stylize(tmp_path / "in.tif", output, files / "style.png", model="identity", compression=compression, **SMALL)
+    ut.stylize(
+        tmp_path / "in.tif", output, files / "style.png", model="identity", compression=compression, **SMALL
+    )
     with rasterio.open(output) as after:
         np.testing.assert_array_equal(after.dataset_mask() > 0, pixels[..., 3] > 0)
 

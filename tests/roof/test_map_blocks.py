@@ -71,7 +71,9 @@ def test_of_a_path(kernel: Kernel, files: Path) -> None:
 
 
 @pytest.mark.parametrize("chunks", [(256, 256, 3), (128, 300, 3), (1024, 1024, 3)])
-def test_of_a_dask_array(kernel: Kernel, image: np.ndarray, whole: np.ndarray, chunks: tuple[int, int, int]) -> None:
+def test_of_a_dask_array(
+    kernel: Kernel, image: np.ndarray, whole: np.ndarray, chunks: tuple[int, int, int]
+) -> None:
     lazy = ut.map_blocks(kernel, da.from_array(image, chunks=chunks))
     assert lazy.chunks[:2] == da.from_array(image, chunks=chunks).chunks[:2]
     assert close(lazy.compute(), whole)
@@ -90,7 +92,11 @@ def test_chunks_depend_on_their_neighbours_at_most(kernel: Kernel) -> None:
     assert set(made) == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
-@pytest.mark.parametrize(("chunks", "said"), [((254, 256, 3), "stride 4.*rechunk to 1024"), ((32, 256, 3), "halo 52.*rechunk")])
-def test_chunks_that_cannot_be_exact_are_refused(kernel: Kernel, image: np.ndarray, chunks: tuple, said: str) -> None:
+@pytest.mark.parametrize(
+    ("chunks", "said"), [((254, 256, 3), "stride 4.*rechunk to 1024"), ((32, 256, 3), "halo 52.*rechunk")]
+)
+def test_chunks_that_cannot_be_exact_are_refused(
+    kernel: Kernel, image: np.ndarray, chunks: tuple, said: str
+) -> None:
     with pytest.raises(ut.BadPlan, match=said):
         ut.map_blocks(kernel, da.from_array(image, chunks=chunks))

@@ -35,8 +35,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(scene: Path, files: Path, weights_dir: Path) -> Callable[[Path], list[str]]:
     def make(output: Path) -> list[str]:
         arguments = [
-            "stylize", scene, output, "--style", files / "style.png", "--model", "microast", "--weights", weights_dir,
-            "--tile", 256, "--block", 512, "--thumbnail", 128, "--style-size", 96, "--statistics", "exact",
+            "stylize", scene, output, "--style", files / "style.png", "--model", "microast",
+            "--weights", weights_dir, "--tile", 256, "--block", 512, "--thumbnail", 128,
+            "--style-size", 96, "--statistics", "exact",
         ]  # fmt: skip
         return [sys.executable, "-m", "urst_tiles", *map(str, arguments)]
 
@@ -92,7 +93,11 @@ def test_kill_and_go_on(when: str, command, undisturbed: str, tmp_path: Path) ->
         done = subprocess.run(command(output), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert sha(output) == undisturbed
-    again = subprocess.run([*command(output), "--overwrite"], capture_output=True, text=True) if when == "the end" else None
+    again = (
+        subprocess.run([*command(output), "--overwrite"], capture_output=True, text=True)
+        if when == "the end"
+        else None
+    )
     assert again is None or again.returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif"]
 
@@ -122,7 +127,9 @@ def test_another_job_is_refused_naming_what_differs(files: Path, tmp_path: Path)
     other = geotiff(tmp_path / "other.tif", picture(900, 1100, seed=5))
     with pytest.raises(ut.JobDiffers, match="source was"):
         ut.stylize(other, output, files / "style.png", **SMALL)
-    report = ut.stylize(files / "scene.tif", output, files / "style.png", compression="lzw", overwrite=True, **SMALL)
+    report = ut.stylize(
+        files / "scene.tif", output, files / "style.png", compression="lzw", overwrite=True, **SMALL
+    )
     assert report.blocks_kept == 0
 
 
@@ -196,6 +203,8 @@ def test_a_scheduler_elsewhere_gives_the_same_bytes(command, undisturbed: str, t
         n_workers=2, processes=True, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
         worker_dashboard_address="127.0.0.1:0", memory_limit=0,
     ) as there:  # fmt: skip
-        done = subprocess.run([*command(output), "--scheduler", there.scheduler_address], capture_output=True, text=True)
+        done = subprocess.run(
+            [*command(output), "--scheduler", there.scheduler_address], capture_output=True, text=True
+        )
     assert done.returncode == 0, done.stderr
     assert sha(output) == undisturbed
