@@ -22,7 +22,7 @@ from urst_tiles.planning import make_plan
 from urst_tiles.reader import Reader
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import array_source
-from urst_tiles.stylize import stylize_block
+from urst_tiles.block import stylize_block
 
 SIDE, CORE, NEAR = 1024, 256, 8
 

@@ -35,7 +35,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "I/O wing": {"source": IO, "reader": IO, "picture": IO, "parts": IO, "pyramid": IO},
     "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH},
     "kernel": {"kernel": {"numpy", "torch"}},
-    "execution": dict.fromkeys(("recipe", "planning", "execute", "measure", "stylize"), EVERYTHING),
+    "execution": dict.fromkeys(("recipe", "planning", "execute", "statistics", "block"), EVERYTHING),
     "api": {"api": EVERYTHING, "lazy": EVERYTHING},
     "roof": {"terminal": set(), "cli": set(), "viewer": IO, "__init__": set(), "__main__": set()},
 }

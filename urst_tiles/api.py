@@ -21,7 +21,7 @@ from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.execute import Cluster, cluster, current_style
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
-from urst_tiles.measure import measure_exact, measure_thumbnail
+from urst_tiles.statistics import measure_exact, measure_thumbnail
 from urst_tiles.moments import Moments
 from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
@@ -32,7 +32,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, array_source, open_source
-from urst_tiles.stylize import StylizeBlock
+from urst_tiles.block import StylizeBlock
 
 StyleArgument = str | os.PathLike[str] | Sequence[tuple[str | os.PathLike[str], float]]
 
@@ -117,7 +117,6 @@ def _run(
 ) -> Report:
     """The job proper, in a folder that is ours."""
     clock = _Clock()
-    job.source.mkdir(exist_ok=True)
     source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     clock.lap("prepare")
     with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
@@ -203,7 +202,7 @@ def preview(
     net = style_net.freeze(measure_thumbnail(style_net, source, device=plan.device, threads=plan.threads))
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
     from urst_tiles.reader import Reader
-    from urst_tiles.stylize import stylize_block
+    from urst_tiles.block import stylize_block
 
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
 

@@ -17,7 +17,7 @@ from urst_tiles import nets
 from urst_tiles.errors import BadInput
 from urst_tiles.execute import current_style
 from urst_tiles.geometry import Grid, round_up
-from urst_tiles.measure import CORE
+from urst_tiles.statistics import CORE
 from urst_tiles.moments import Moments
 from urst_tiles.nets import Style
 from urst_tiles.options import Compression, Options
