@@ -289,3 +289,19 @@ def test_errors_pickle(tmp_path: Path) -> None:
     with pytest.raises(MissingFile) as caught:
         open_source(tmp_path / "gone.tif")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_compression_nobody_decodes_is_not_called_damage(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", compression="png", predictor=None)
+    with pytest.raises(BadInput, match="cannot be read here"):
+        open_source(path)
+
+
+def test_a_damaged_thumbnail_is_noticed(tmp_path: Path) -> None:
+    source = open_source(tiff(tmp_path / "a.tif")).prepare(tmp_path / "job", thumbnail=32)
+    (kept,) = (tmp_path / "job").glob("thumbnail-*")
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 2] ^= 1
+    kept.write_bytes(data)
+    with pytest.raises(DamagedFile, match="is damaged"):
+        _ = source.thumbnail

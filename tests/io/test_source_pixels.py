@@ -393,3 +393,26 @@ def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:
     assert open_source(copy).fingerprint != first and len(open_source(copy).info.geo) == 2
     pixels[100, 100] ^= 1
     assert open_source(tiled(tmp_path / "b.tif", pixels)).fingerprint != first
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_of_a_photo(orientation: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    image = pyvips.Image.new_from_array(noise(90, 70, 3)).gaussblur(1).copy(interpretation="srgb")
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    image.jpegsave(str(path))
+    source = open_source(path).prepare(tmp_path / "job", thumbnail=10)
+    expected = pyvips.Image.new_from_file(str(path)).autorot().numpy()
+    np.testing.assert_array_equal(source.read(Box(0, 0, *source.shape)), expected)
+    assert (source.thumbnail.shape[0] > source.thumbnail.shape[1]) == (expected.shape[0] > expected.shape[1])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_photos(suffix: str, tmp_path: Path) -> None:
+    image = pyvips.Image.new_from_array(noise(90, 70, 3)).gaussblur(1).copy(interpretation="srgb")
+    path = tmp_path / f"a{suffix}"
+    image.icc_transform("cmyk", input_profile="srgb").write_to_file(str(path))
+    source = open_source(path).prepare(tmp_path / "job", thumbnail=10)
+    expected = pyvips.Image.new_from_file(str(path)).icc_transform("srgb", embedded=True).numpy()
+    assert source.channels == 3 and source.info.icc is None
+    np.testing.assert_array_equal(source.read(Box(0, 0, 90, 70)), expected)

@@ -179,9 +179,9 @@ class Source:
         pixels = self._finished(made, ranges)
         kept: NDArray[Any] | Path = pixels
         if folder is not None:
-            kept = folder / f"thumbnail-{self._key(thumbnail, self._stretch_text)}.npy"
+            kept = folder / f"thumbnail-{self._key(thumbnail, self._use_overviews, self._stretch_text)}.npz"
             if not kept.exists():
-                publish(kept, _npy(pixels))
+                publish(kept, _npz(pixels=pixels))
         return Source(
             self._facts,
             stretch=self._stretch_text,
@@ -192,7 +192,7 @@ class Source:
     def _key(self, *more: object) -> str:
         """Short name of this source under these options."""
         f = self._facts
-        words = (f.fingerprint, f.bands, self._use_overviews, *more)
+        words = (f.fingerprint, f.bands, *more)
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
     def _reached(self, folder: Path | None, progress: Progress) -> Opener:
@@ -212,9 +212,10 @@ class Source:
         self, reader: Reader, folder: Path | None, side: int, progress: Progress
     ) -> thumbs.Thumbnail:
         """The thumbnail in the file's own values, as stored; kept in the folder."""
-        kept = None if folder is None else folder / f"average-{self._key(side)}.npz"
+        kept = None if folder is None else folder / f"average-{self._key(side, self._use_overviews)}.npz"
         if kept is not None and kept.exists():
-            return _load(kept)
+            found = _load(kept)
+            return thumbs.Thumbnail(found["colour"], found.get("weight"), str(found["origin"]))
         f = self._facts
         shape = thumbs.thumbnail_shape(f.stored, side)
         level = thumbs.best_level(shape, reader.levels) if self._use_overviews else None
@@ -238,7 +239,7 @@ class Source:
             progress=progress,
         )
         if kept is not None:
-            publish(kept, _npz(made))
+            publish(kept, _npz(**made._asdict()))
         return made
 
     def _finished(self, made: thumbs.Thumbnail, ranges: Ranges | None) -> NDArray[Any]:
@@ -275,7 +276,7 @@ class Source:
         with self._lock:
             if "thumbnail" not in self._cache:
                 kept = self._ready().thumbnail
-                self._cache["thumbnail"] = np.load(kept) if isinstance(kept, Path) else kept
+                self._cache["thumbnail"] = _load(kept)["pixels"] if isinstance(kept, Path) else kept
             return self._cache["thumbnail"]
 
     @property
@@ -354,24 +355,20 @@ def _lattice(box: Box, cell: tuple[int, int]) -> list[Box]:
     ]
 
 
-def _npy(pixels: NDArray[Any]) -> bytes:
+def _npz(**arrays: object) -> bytes:
+    """Arrays as the bytes of an .npz file, whose members carry a CRC-32."""
     buffer = io.BytesIO()
-    np.save(buffer, pixels)
+    members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
+    np.savez(buffer, **members)
     return buffer.getvalue()
 
 
-def _npz(made: thumbs.Thumbnail) -> bytes:
-    buffer = io.BytesIO()
-    parts = {"colour": made.colour, "origin": np.array(made.origin)}
-    if made.weight is not None:
-        parts["weight"] = made.weight
-    np.savez(buffer, **parts)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _load(path: Path) -> thumbs.Thumbnail:
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    """What `_npz` wrote. Raises DamagedFile."""
     try:
         with np.load(path) as found:
-            return thumbs.Thumbnail(found["colour"], found.get("weight"), str(found["origin"]))
+            return dict(found)
     except Exception as error:
-        raise DamagedFile(f"{path} is damaged ({error}); delete it and try again") from error
+        raise DamagedFile(
+            f"{path} is damaged ({error}); delete it and give the same command again"
+        ) from error

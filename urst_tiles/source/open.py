@@ -29,6 +29,9 @@ from urst_tiles.source.vips import LOADERS, Decoded, loader_of, open_image
 VIPS_BYTES = 40 << 20
 VIPS_ROWS = 1200
 
+#: What libtiff decodes in any build (none, fax, LZW, JPEG, deflate, PackBits, LogLuv), and WebP.
+LIBTIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34676, 34677, 50001}
+
 
 def open_source(
     path: str | os.PathLike[str],
@@ -97,6 +100,8 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     main = find_pages(TiffFile(path).directories).main if loader == "tiffload" else None
     if loader == "pngload":
         headers.check_png(path)
+    if main is not None:
+        _check_compression(main)
     image = open_image(path, loader, sequential=True)
     nodata = main.text(42113) if main is not None else None
     decoded = Decoded(path, image, bands, nodata)
@@ -128,6 +133,16 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
         random_access=random,
         stretched=decoded.dtype != np.uint8,
     )
+
+
+def _check_compression(main: Directory) -> None:
+    """Raises BadInput for a TIFF that neither tifffile nor libvips decodes."""
+    code = main.number(259, 1)
+    if code not in LIBTIFF_COMPRESSIONS:
+        raise BadInput(
+            f"{main.path} is compressed in a way that cannot be read here (TIFF compression {code}); rewrite "
+            "it, for example: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+        )
 
 
 def array_source(array: Any, *, info: Info | None = None, name: str = "array") -> Source:
