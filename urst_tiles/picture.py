@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.files import publish
+from urst_tiles.source.colour import in_rgb, libvips
 
 #: A style image above this many pixels is refused: it is decoded whole.
 MAX_PIXELS = 1 << 30
@@ -22,13 +24,12 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     ------
     MissingFile, BadInput : naming the file.
     """
-    import pyvips
-
+    pyvips = libvips()
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"there is no style image {path}")
     try:
-        header = pyvips.Image.new_from_file(str(path), access="sequential")
+        header = pyvips.Image.new_from_file(str(path)).autorot()
         if header.width * header.height > MAX_PIXELS:
             raise BadInput(
                 f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
@@ -39,25 +40,20 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
             max(1, round(header.width * scale)),
             height=max(1, round(header.height * scale)),
             size="force",
-            no_rotate=False,
             fail_on="warning",
         )
-        image = _upright_rgb(image)
-        return np.asarray(image.numpy(), np.float32) / 255.0
+        return np.asarray(_rgb(image).numpy(), np.float32) / 255.0
     except pyvips.Error:
         raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
 
 
-def _upright_rgb(image):  # type: ignore[no-untyped-def]
+def _rgb(image: Any) -> Any:
     """8-bit sRGB without alpha."""
+    image = in_rgb(image)
     if image.hasalpha():
-        image = image.flatten(background=255)
+        image = image.flatten(background=255 if image.format == "uchar" else 65535)
     image = image.colourspace("srgb").cast("uchar")
-    return (
-        image.extract_band(0, n=3)
-        if image.bands >= 3
-        else image.extract_band(0).bandjoin([image[0], image[0]])
-    )
+    return image.extract_band(0, n=3) if image.bands >= 3 else image[0].bandjoin([image[0], image[0]])
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -67,6 +63,5 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     ------
     DiskFull, BadInput, MissingFile : where the disk or its owner refuses.
     """
-    import pyvips
-
+    pyvips = libvips()
     publish(Path(path), pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))

@@ -57,6 +57,7 @@ class Plan:
         another number.
     batch : windows per forward.
     in_flight : blocks at once in one process.
+    prepare_bytes : what spooling and making the thumbnail take, before the first block.
     reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
     identity : every fact that decides the output's bytes, by name; its hash is the fingerprint.
     """
@@ -75,6 +76,7 @@ class Plan:
     batch: int
     in_flight: int
     workers: int
+    prepare_bytes: int
     reader_bytes: int
     writer_bytes: int
     spool_bytes: int
@@ -116,7 +118,7 @@ class Plan:
         h, w = self.grid.window
         on_host = self.window_bytes if self.device == "cpu" else self.batch * h * w * 12
         running = self.in_flight * self.block_bytes + on_host
-        return BASE_BYTES + self.reader_bytes + max(running, self.measure_bytes)
+        return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, self.measure_bytes))
 
     @property
     def peak_bytes(self) -> int:

@@ -71,6 +71,7 @@ def make_plan(
         batch=1,
         in_flight=min(2, len(grid)),
         workers=min(options.workers, len(grid)),
+        prepare_bytes=source.prepare_bytes(options.thumbnail),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding),
         spool_bytes=source.spool_bytes,

@@ -32,6 +32,7 @@ def make(grid: Grid) -> Plan:
         batch=1,
         in_flight=2,
         workers=1,
+        prepare_bytes=50 << 20,
         reader_bytes=10 << 20,
         writer_bytes=60 << 20,
         spool_bytes=0,
