@@ -123,12 +123,15 @@ class Stroke:
         patch += (self.colour * (1 + lit)[..., None] - patch) * body[..., None]
 
 
+#: How many strokes, and how long and wide in a picture of 1024 pixels.
+LAYERS = [(900, 150, 34), (1800, 110, 22), (3200, 80, 14), (3600, 58, 10), (2600, 40, 6)]
+
+
 def swirls(side: int, seed: int) -> Float:
     """Thick strokes in five layers, the later the finer; now and then one of a stray colour."""
     flow, unit = Flow(side, seed), side / 1024
     canvas = pick(NIGHT, np.clip(flow.tone, 0, 1))
-    layers = [(900, 150, 34), (1800, 110, 22), (3200, 80, 14), (3600, 58, 10), (2600, 40, 6)]
-    for layer, (count, length, width) in enumerate(layers):
+    for layer, (count, length, width) in enumerate(LAYERS):
         dice = [chance(seed + 100 * layer + k, np.arange(count)).tolist() for k in range(6)]
         for n, (at_y, at_x, mood, turn, size, light) in enumerate(zip(*dice, strict=True)):
             y, x, grow = at_y * side, at_x * side, unit * (0.7 + 0.6 * size)
