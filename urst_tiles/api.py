@@ -174,7 +174,7 @@ def assemble(
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:
     """The part files of a job."""
-    return Parts(job.parts, plan.fingerprint, plan.grid, encoding_of(plan, source))
+    return Parts(job.parts, plan.fingerprint, plan.grid, encoding_of(plan, source), threads=plan.encoders)
 
 
 def preview(

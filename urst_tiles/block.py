@@ -26,6 +26,10 @@ Pixels = NDArray[Any]
 
 _loading = threading.Lock()
 
+#: One block computes at a time; meanwhile the next is read and the last is written. Were their windows
+#: interleaved, all would end at once, and the device would wait for the encoders.
+_turn = threading.Lock()
+
 
 @lru_cache(maxsize=1)
 def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, dtype: str) -> Kernel:
@@ -77,7 +81,8 @@ def stylize_block(kernel: Kernel, reader: Reader, plan: Plan, box: Box) -> Pixel
         if not valid.any():
             return out
     compute = _blended if plan.seam == "blend" else _cropped
-    compute(kernel, plan, cores, _Windows(grid, rgb, around), valid, box, out)
+    with _turn:
+        compute(kernel, plan, cores, _Windows(grid, rgb, around), valid, box, out)
     if valid is not None:
         out[..., :3][valid == 0] = 0
     return out

@@ -13,18 +13,19 @@ from urst_tiles.errors import BadPlan
 from urst_tiles.execute import on_device
 from urst_tiles.geometry import Box, Grid, reflect, round_up
 from urst_tiles.kernel import Kernel
+from urst_tiles.nets import LocalNet
 from urst_tiles.planning import cpu_count
 from urst_tiles.reader import Reader
 from urst_tiles.source import Source, array_source, open_source
 
 
-def map_blocks(kernel: Kernel, source: Any, *, chunk: int = 1024) -> Any:
+def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -> Any:
     """The stylised image as a lazy `dask.array.Array`, (H, W, 3), the kernel's dtype; equal to the whole
     image's result.
 
     Parameters
     ----------
-    kernel : a frozen network on a device.
+    stylizer : a frozen network, or a kernel that holds one on a device.
     source : a prepared `Source`, the path of a file with random access, or a zarr or NumPy array (H, W, 3 or
         4), uint8 or uint16: one task per chunk, which reads its own halo. A dask array keeps its chunks, and
         each depends on its neighbours at most.
@@ -37,6 +38,7 @@ def map_blocks(kernel: Kernel, source: Any, *, chunk: int = 1024) -> Any:
     """
     import dask.array as da
 
+    kernel = stylizer if isinstance(stylizer, Kernel) else Kernel(stylizer)
     if isinstance(source, da.Array):
         return _over_dask(kernel, source)
     if isinstance(source, str | os.PathLike):

@@ -57,6 +57,7 @@ class Plan:
         another number.
     batch : windows per forward.
     in_flight : blocks at once in one process.
+    encoders : threads that encode one block's tiles.
     prepare_bytes : what spooling and making the thumbnail take, before the first block.
     reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
     identity : every fact that decides the output's bytes, by name; its hash is the fingerprint.
@@ -75,6 +76,7 @@ class Plan:
     threads: int
     batch: int
     in_flight: int
+    encoders: int
     workers: int
     prepare_bytes: int
     reader_bytes: int

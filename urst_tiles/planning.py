@@ -56,6 +56,7 @@ def make_plan(
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
+    encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     plan = Plan(
         grid=grid,
         footprint=footprint(style, precision),
@@ -69,11 +70,12 @@ def make_plan(
         device=device,
         threads=threads,
         batch=1,
-        in_flight=min(2, len(grid)),
+        in_flight=min(2 if device == "cpu" else 3, len(grid)),
+        encoders=encoders,
         workers=min(options.workers, len(grid)),
         prepare_bytes=source.prepare_bytes(options.thumbnail),
         reader_bytes=source.reader_bytes,
-        writer_bytes=write_bytes(grid, encoding),
+        writer_bytes=write_bytes(grid, encoding, encoders),
         spool_bytes=source.spool_bytes,
         statistics=options.statistics,
         measure_bytes=measure_bytes(style, source, options),

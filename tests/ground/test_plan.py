@@ -31,6 +31,7 @@ def make(grid: Grid) -> Plan:
         threads=2,
         batch=1,
         in_flight=2,
+        encoders=2,
         workers=1,
         prepare_bytes=50 << 20,
         reader_bytes=10 << 20,

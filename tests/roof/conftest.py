@@ -19,9 +19,10 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with scene.tif (1100 x 900, georeferenced) and style.png."""
+    """A folder with scene.tif (1100 x 900, georeferenced), small.tif (500 x 400) and style.png."""
     folder = tmp_path_factory.mktemp("files")
     geotiff(folder / "scene.tif", picture(900, 1100))
+    geotiff(folder / "small.tif", picture(400, 500))
     write_png(folder / "style.png", picture(160, 200, seed=7)[..., ::-1].copy())
     return folder
 

@@ -28,7 +28,7 @@ def sha(path: Path) -> str:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A strip TIFF, so that spooling happens too, of 6 blocks."""
     path = tmp_path_factory.mktemp("resume") / "scene.tif"
-    return geotiff(path, picture(700, 1100), tile=None, rowsperstrip=16)
+    return geotiff(path, picture(500, 760), tile=None, rowsperstrip=16)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def command(scene: Path, files: Path, weights_dir: Path) -> Callable[[Path], lis
     def make(output: Path) -> list[str]:
         arguments = [
             "stylize", scene, output, "--style", files / "style.png", "--model", "microast",
-            "--weights", weights_dir, "--tile", 256, "--block", 512, "--thumbnail", 128,
+            "--weights", weights_dir, "--tile", 128, "--block", 256, "--thumbnail", 128,
             "--style-size", 96, "--statistics", "exact",
         ]  # fmt: skip
         return [sys.executable, "-m", "urst_tiles", *map(str, arguments)]
