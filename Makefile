@@ -55,9 +55,7 @@ test-slow: setup
 	@$(BIN)/pytest -o faulthandler_timeout=3600 $(PYTEST)
 
 lint: setup
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; exit $$status
 
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run.py
