@@ -8,10 +8,10 @@ import numpy as np
 from harness import SHARED, style_image
 
 from urst_tiles import nets
-from urst_tiles.statistics import measure
 from urst_tiles.nets import LocalNet, Style
 from urst_tiles.picture import read_picture
 from urst_tiles.source import array_source
+from urst_tiles.statistics import measure
 
 WEIGHTS = SHARED / "weights"
 

@@ -13,6 +13,7 @@ import numpy as np
 from harness import SHARED, style_image, table
 from nets_here import frozen, photo, style
 
+from urst_tiles.block import stylize_block
 from urst_tiles.geometry import Grid
 from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet
@@ -22,7 +23,6 @@ from urst_tiles.planning import make_plan
 from urst_tiles.reader import Reader
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import array_source
-from urst_tiles.block import stylize_block
 
 SIDE, CORE, NEAR = 1024, 256, 8
 

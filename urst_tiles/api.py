@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles import nets
+from urst_tiles.block import StylizeBlock
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.execute import Cluster, cluster, current_style
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
-from urst_tiles.statistics import measure_exact, measure_thumbnail
 from urst_tiles.moments import Moments
 from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
@@ -32,7 +32,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, array_source, open_source
-from urst_tiles.block import StylizeBlock
+from urst_tiles.statistics import measure_exact, measure_thumbnail
 
 StyleArgument = str | os.PathLike[str] | Sequence[tuple[str | os.PathLike[str], float]]
 
@@ -201,8 +201,8 @@ def preview(
     style_net = current_style(recipe)
     net = style_net.freeze(measure_thumbnail(style_net, source, device=plan.device, threads=plan.threads))
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
-    from urst_tiles.reader import Reader
     from urst_tiles.block import stylize_block
+    from urst_tiles.reader import Reader
 
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
 

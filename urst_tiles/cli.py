@@ -27,7 +27,7 @@ HELP = {
     "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",
-    "statistics": "of the thumbnail (URST's TIN), of the full image (exact), or of each window (tile: has seams)",
+    "statistics": "of the thumbnail (URST's TIN), the full image (exact), or each window (tile: has seams)",
     "thumbnail": "short side of the thumbnail, px",
     "overviews": "take the thumbnail from the file's own overviews where they are large enough",
     "tile": "side of a window's core, px: divides --block, multiple of the network's stride (default 1024)",
@@ -131,7 +131,13 @@ def _add_weights(commands: Any) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One flag per field of `Options`, and ``--json``."""
     closed = choices()
-    parse: dict[str, Callable[[str], Any]] = {"bands": parse_bands, "memory": parse_bytes, "weights": Path, "job_dir": Path, "alpha": float}
+    parse: dict[str, Callable[[str], Any]] = {
+        "bands": parse_bands,
+        "memory": parse_bytes,
+        "weights": Path,
+        "job_dir": Path,
+        "alpha": float,
+    }
     words = {"model", "device", "stretch", "scheduler"} | set(closed)
     for field in fields(Options):
         flag, text = "--" + field.name.replace("_", "-"), HELP[field.name]

@@ -1,7 +1,8 @@
-"""Numpy windows in, stylised numpy cores out: the one place that knows types, layout, rounding and the device.
+"""Numpy windows in, stylised numpy cores out: the one place that knows types, layout, rounding and the
+device.
 
-Windows are uint8 or uint16, (h, w, 3), as they were read. Conversion to float32 in 0..1 and back happens on the device. Memory
-format is channels_last, which the (n, h, w, 3) arrays already have.
+Windows are uint8 or uint16, (h, w, 3), as they were read. Conversion to float32 in 0..1 and back happens on
+the device. Memory format is channels_last, which the (n, h, w, 3) arrays already have.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Kernel:
         """
         crops = [core.within(box) for core, box in zip(cores, boxes, strict=True)]
         if self.net.passthrough and windows.dtype == self.out_dtype:
-            return [np.ascontiguousarray(window[crop.slices]) for window, crop in zip(windows, crops, strict=True)]
+            return [
+                np.ascontiguousarray(window[crop.slices]) for window, crop in zip(windows, crops, strict=True)
+            ]
         return self._divide(windows, list(boxes), crops, quantise=True)
 
     def run_float(self, windows: Pixels, boxes: Sequence[Box]) -> list[NDArray[np.float32]]:
@@ -112,7 +115,8 @@ class Kernel:
         return out
 
     def _halves(self, crop: Box) -> list[Box]:
-        """``crop`` cut across its longer side on the stride; itself where that is too short, or cutting would change the result."""
+        """``crop`` cut across its longer side on the stride; itself where that is too short, or cutting would
+        change the result."""
         (h, w), stride = crop.shape, self.net.stride
         if not self.net.splittable or max(h, w) <= stride:
             return [crop]
@@ -126,14 +130,19 @@ class Kernel:
             halves = [Box(crop.y0, crop.x0, crop.y1, middle), Box(crop.y0, middle, crop.y1, crop.x1)]
         return [half for half in halves if half.area]
 
-    def _attempt(self, windows: Pixels, boxes: list[Box], crops: list[Box], quantise: bool) -> list[Pixels] | None:
+    def _attempt(
+        self, windows: Pixels, boxes: list[Box], crops: list[Box], quantise: bool
+    ) -> list[Pixels] | None:
         """The result, or None where the device ran out of memory."""
         try:
             with torch.inference_mode(), exact_float32(self.device):
                 x = to_tensor(windows, self.device)
                 y = self.net(x, boxes)
                 del x
-                return [self._download(one[:, crop.slices[0], crop.slices[1]], quantise) for one, crop in zip(y, crops, strict=True)]
+                return [
+                    self._download(one[:, crop.slices[0], crop.slices[1]], quantise)
+                    for one, crop in zip(y, crops, strict=True)
+                ]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -165,10 +174,11 @@ def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
     """uint8 or uint16 (n, h, w, 3) -> float32 (n, 3, h, w) in 0..1 on ``device``, channels_last."""
     host = torch.from_numpy(np.ascontiguousarray(windows))
     if device.type == "cuda":
-        # Pinned pages let the copy run beside kernels of other threads' streams; same stream as the kernels that
-        # follow, so that no event is needed.
+        # Pinned pages let the copy run beside kernels of other threads' streams; same stream as the kernels
+        # that follow, so that no event is needed.
         host = host.pin_memory().to(device, non_blocking=True)
-    # A new tensor has strides of its shape alone; a view's may differ where a side is 1, and so choose other kernels.
+    # A new tensor has strides of its shape alone; a view's may differ where a side is 1, and so choose other
+    # kernels.
     x = torch.empty(host.shape, dtype=torch.float32, device=device)
     return x.copy_(host).div_(LEVELS[windows.dtype]).permute(0, 3, 1, 2)
 
@@ -182,7 +192,9 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise BadPlan(f"--device must be cpu, cuda or cuda:N, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadPlan(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise BadPlan(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
     return device
 
 
@@ -195,7 +207,10 @@ def _at_least(box: Box, side: int, outer: Box) -> Box:
 
 def _too_large(box: Box, device: torch.device) -> str:
     h, w = box.shape
-    return f"a window of {w} x {h} px does not fit the memory of {device} and cannot be cut further; make --tile smaller"
+    return (
+        f"a window of {w} x {h} px does not fit the memory of {device} and cannot be cut further;"
+        " make --tile smaller"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -208,7 +223,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """TF32 off while float32 networks run on CUDA: it is on by default for convolutions and keeps 10 bits of mantissa."""
+    """TF32 off while float32 networks run on CUDA: it is on by default for convolutions and keeps 10 bits of
+    mantissa."""
     if device.type != "cuda":
         yield
         return

@@ -17,7 +17,6 @@ from urst_tiles import nets
 from urst_tiles.errors import BadInput
 from urst_tiles.execute import current_style
 from urst_tiles.geometry import Grid, round_up
-from urst_tiles.statistics import CORE
 from urst_tiles.moments import Moments
 from urst_tiles.nets import Style
 from urst_tiles.options import Compression, Options
@@ -25,6 +24,7 @@ from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
+from urst_tiles.statistics import CORE
 
 TILE = 512
 DEFAULT_CORE = 1024

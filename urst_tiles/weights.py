@@ -1,7 +1,7 @@
 """Weights: where each model's files come from, and that nothing loads before its hash is right.
 
-A folder holds one subfolder per model with the original file names. Tensors only: safetensors, or ``torch.load`` with
-``weights_only=True``, which runs no code of the file.
+A folder holds one subfolder per model with the original file names. Tensors only: safetensors, or
+``torch.load`` with ``weights_only=True``, which runs no code of the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urst_tiles.errors import BadWeights, DiskFull, MissingFile
+from urst_tiles.errors import BadWeights, MissingFile
 from urst_tiles.files import publish
 from urst_tiles.progress import Progress, silent
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 #: Hashes of files whose published hash is unknown, recorded by ``add`` beside them.
 MANIFEST = "SHA256SUMS.json"
 
-_MICROAST = "https://raw.githubusercontent.com/EndyWon/MicroAST/5a6c9050d8c408191cb9db12c697f3e4c7ebe137/models/"
+_MICROAST = (
+    "https://raw.githubusercontent.com/EndyWon/MicroAST/5a6c9050d8c408191cb9db12c697f3e4c7ebe137/models/"
+)
 _ADAIN = "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/"
 
 
@@ -128,7 +130,9 @@ def recorded(where: Path) -> dict[str, str]:
     try:
         content = json.loads(manifest.read_text("utf-8"))
     except ValueError as error:
-        raise BadWeights(f"{manifest} is not valid JSON; remove it and run `urst-tiles weights add` again") from error
+        raise BadWeights(
+            f"{manifest} is not valid JSON; remove it and run `urst-tiles weights add` again"
+        ) from error
     return {str(name): str(value) for name, value in content.items()}
 
 
@@ -146,11 +150,15 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
     for file in row.files:
         path = where / file.name
         if not path.is_file():
-            how = f"run `urst-tiles weights fetch {model}` or give --weights a folder that holds {model}/{file.name}"
+            how = (
+                f"run `urst-tiles weights fetch {model}`, or give --weights a folder with {model}/{file.name}"
+            )
             raise MissingFile(f"{path} is missing; {how}")
         expected = file.sha256 or known.get(file.name)
         if expected is None:
-            raise BadWeights(f"{path} has no known hash; run `urst-tiles weights add {model} FILE...` once to record it")
+            raise BadWeights(
+                f"{path} has no known hash; run `urst-tiles weights add {model} FILE...` once to record it"
+            )
         check_hash(path, expected)
         found[file.name] = path
     return found
@@ -198,12 +206,16 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
 
 
 def fetch(model: str, given: Path | None = None, progress: Progress = silent) -> list[Path]:
-    """Download what is missing; BadWeights where a file has no published hash, since nothing could be checked."""
+    """Download what is missing; BadWeights where a file has no published hash, since nothing could be
+    checked."""
     row, where = entry(model), folder(given) / model
     blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]
     if blind:
         links = " ".join(file.url for file in blind)
-        raise BadWeights(f"{model} has no published hash to check; download {links} yourself, then `urst-tiles weights add {model} FILE...`")
+        raise BadWeights(
+            f"{model} has no published hash to check; download {links} yourself,"
+            f" then run `urst-tiles weights add {model} FILE...`"
+        )
     where.mkdir(parents=True, exist_ok=True)
     for done, file in enumerate(row.files):
         progress("fetching", done, len(row.files))
@@ -232,7 +244,8 @@ def _download(file: WeightFile, target: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors or PyTorch file, on the CPU; BadWeights for anything else, executable pickles included."""
+    """Tensors of a safetensors or PyTorch file, on the CPU; BadWeights for anything else, executable pickles
+    included."""
     import pickle
     import warnings
 
@@ -245,10 +258,14 @@ def load(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols; what it cannot read raises
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # about old pickle protocols; what it cannot read raises
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BadWeights(f"{path} holds no plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise BadWeights(
+            f"{path} holds no plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
     if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise BadWeights(f"{path} must hold one dictionary of tensors, got {type(state).__name__}")
     return dict(state)

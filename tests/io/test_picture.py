@@ -14,7 +14,9 @@ from urst_tiles.picture import read_picture, write_png
 
 
 def saved(path: Path, pixels: np.ndarray, interpretation: str = "srgb", **options: object) -> Path:
-    pyvips.Image.new_from_array(pixels).copy(interpretation=interpretation).write_to_file(str(path), **options)
+    pyvips.Image.new_from_array(pixels).copy(interpretation=interpretation).write_to_file(
+        str(path), **options
+    )
     return path
 
 

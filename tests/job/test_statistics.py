@@ -10,10 +10,10 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.execute import Cluster, plain
-from urst_tiles.statistics import cell_weights, load, measure, measure_exact, save
 from urst_tiles.moments import Moments
 from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
+from urst_tiles.statistics import cell_weights, load, measure, measure_exact, save
 
 
 def picture(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -15,9 +15,9 @@ import urst_tiles as ut
 from urst_tiles import nets
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel
-from urst_tiles.statistics import measure
 from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
+from urst_tiles.statistics import measure
 
 H, W = 306, 427
 
