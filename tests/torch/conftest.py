@@ -31,7 +31,7 @@ def picture_of(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 def tensor_of(image: NDArray[np.uint8]) -> torch.Tensor:
     """(1, 3, h, w) float32 in 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float().div(255)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().div(255)
 
 
 def moments_of(style: Style, x: torch.Tensor) -> dict[str, Moments]:

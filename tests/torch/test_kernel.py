@@ -61,6 +61,13 @@ def test_every_level_survives_the_identity(frozen):
         kernel.net.passthrough = True
 
 
+def test_windows_may_be_read_only(frozen, picture):
+    windows, box = picture(64, 64)[None], Box(0, 0, 64, 64)
+    windows.flags.writeable = False
+    kernel = Kernel(frozen("adain"))
+    assert np.array_equal(kernel.run(windows, [box], [box])[0], kernel.run(windows.copy(), [box], [box])[0])
+
+
 def test_same_window_same_bits(frozen, picture):
     box = Box(0, 0, 96, 128)
     kernel = Kernel(frozen("microast"), precision="bfloat16")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -92,7 +93,7 @@ MODELS: dict[str, Family] = {
         microast.FrozenMicroAST,
         microast.seeded,
         _check_microast,
-        {"cpu": "float32", "cuda": "float32"},
+        {"cpu": "bfloat16", "cuda": "bfloat16"},
     ),
     "adain": Family(
         adain.NAME,
@@ -104,7 +105,7 @@ MODELS: dict[str, Family] = {
         adain.FrozenAdaIN,
         adain.seeded,
         _check_adain,
-        {"cpu": "float32", "cuda": "float32"},
+        {"cpu": "bfloat16", "cuda": "bfloat16"},
     ),
     "identity": Family(
         identity.NAME,
@@ -157,8 +158,17 @@ def seeded(model: str, styles: StyleImages, alpha: float = 1.0, *, width: float 
 
 
 def best_precision(model: str, device: str) -> Precision:
-    """What ``--precision auto`` takes: the fastest that keeps the float32 picture."""
-    return family(model).precisions.get(str(device).split(":")[0], "float32")
+    """What ``--precision auto`` takes: the fastest that keeps the float32 picture (bfloat16 only where it is fast)."""
+    kind = str(device).split(":")[0]
+    best = family(model).precisions.get(kind, "float32")
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_multiplies_bfloat16()
+    return best if fast else "float32"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 dot products; elsewhere bfloat16 is emulated and slower than float32."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def load_frozen(path: Path) -> LocalNet:

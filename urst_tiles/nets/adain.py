@@ -109,6 +109,7 @@ class AdaINStyle:
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    plain_bytes = 1260.0
 
     def __init__(self, weights: State, features: State, alpha: float = 1.0):
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)

@@ -99,6 +99,8 @@ class Style(Protocol):
     halo: int
     stride: int
     minimum: int
+    #: Peak bytes per pixel of ``forward`` in float32, beyond weights (measured).
+    plain_bytes: float
 
     @property
     def fingerprint(self) -> str:
@@ -157,13 +159,12 @@ class Frozen(LocalNet):
         check_affines(style, affines)
         self.style, self.affines = style, dict(affines)
         self.family, self.halo, self.stride, self.minimum = style.name, style.halo, style.stride, style.minimum
-        self.register_buffer("_where", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         return self.style.forward(x, lambda site, t: self.affines[site.name](t))
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        return 0.0 if not self.style.sites else 700.0
+        return self.style.plain_bytes
 
     def to_precision(self, precision: Precision) -> LocalNet:
         checked_precision(precision)
@@ -187,7 +188,7 @@ class OwnStatistics(LocalNet):
         return torch.cat([self.style.forward(one, live(self.style)) for one in x.split(1)])
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        return 900.0
+        return 1.2 * self.style.plain_bytes  # and the float64 features of a site
 
     def to_precision(self, precision: Precision) -> LocalNet:
         checked_precision(precision)
@@ -260,8 +261,9 @@ def checked_alpha(alpha: float) -> float:
 def some_picture(seed: int) -> NDArray[np.float32]:
     """float32 (128, 128, 3) in 0..1 with detail of all sizes, to scale random weights on."""
     random = np.random.default_rng(seed)
-    picture = sum(np.kron(random.random((128 // n, 128 // n, 3)), np.ones((n, n, 1))) for n in (1, 4, 16, 64))
-    return (picture / 4).astype(np.float32)
+    sizes = (1, 4, 16, 64)
+    layers = [np.kron(random.random((128 // n, 128 // n, 3)), np.ones((n, n, 1))) for n in sizes]
+    return np.asarray(np.mean(layers, axis=0), np.float32)
 
 
 def digest(state: State, settings: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ class IdentityStyle:
     """A style that does nothing."""
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    plain_bytes = 24.0
     sites: tuple[Site, ...] = ()
 
     @property

@@ -114,6 +114,7 @@ class MicroASTStyle:
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    plain_bytes = 600.0
 
     def __init__(self, weights: State, features: State, alpha: float = 1.0):
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)

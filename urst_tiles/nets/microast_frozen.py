@@ -16,7 +16,7 @@ What is done to the plain network, all of it exact up to float rounding:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from urst_tiles.nets.microast import MicroASTStyle
 
 Float = NDArray[np.float64]
-Layers = dict[str, tuple[Float, Float]]
+Layer = tuple[Float, Float]
+Layers = dict[str, Layer]
 
 #: Rows of quarter-resolution cells per strip: large enough that overlapping rows cost little, small enough for the cache.
 STRIP = 32
@@ -70,8 +71,8 @@ class FrozenMicroAST(LocalNet):
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         """Convolution ``name``; the last one without its bias, which is added in float32."""
-        weight: Tensor = getattr(self, f"{name}_weight")
-        bias = None if name == "last" else getattr(self, f"{name}_bias")
+        weight = self.get_buffer(f"{name}_weight")
+        bias = None if name == "last" else self.get_buffer(f"{name}_bias")
         return conv2d(x, weight, bias, stride, padding)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
@@ -154,10 +155,10 @@ class FrozenMicroAST(LocalNet):
         """Cells (n, 4 x 3, h/2, w/2) into the image ``y`` (n, h, w, 3), float32; the last bias is added in float32."""
         n, h, w, _ = y.shape
         pixels = cells.permute(0, 2, 3, 1).reshape(n, h // 2, w // 2, 2, 6).transpose(2, 3)
-        torch.add(pixels, self.last_bias[:6], out=y.view(n, h // 2, 2, w // 2, 6))
+        torch.add(pixels, self.get_buffer("last_bias")[:6], out=y.view(n, h // 2, 2, w // 2, 6))
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        return 150.0
+        return 120.0
 
     def to_precision(self, precision: Precision) -> LocalNet:
         return FrozenMicroAST(self.style, self.affines, precision)
@@ -194,7 +195,7 @@ def folded(style: MicroASTStyle, affines: Mapping[str, Affine]) -> Layers:
     """Weight and bias of every convolution of the rewritten network."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
 
-    def get(name: str) -> tuple[Float, Float]:
+    def get(name: str) -> Layer:
         return state[f"{name}.conv_layer.weight"], state[f"{name}.conv_layer.bias"]
 
     layers: Layers = {}
@@ -210,51 +211,47 @@ def folded(style: MicroASTStyle, affines: Mapping[str, Affine]) -> Layers:
     return layers
 
 
-def _trunk(style: MicroASTStyle, affines: Mapping[str, Affine], get: object) -> Layers:
+def _trunk(style: MicroASTStyle, affines: Mapping[str, Affine], get: Callable[[str], Layer]) -> Layers:
     """enc5 and the four residual blocks, each z + b(relu(a(z))).
 
     The original stream x is z / d from the start on, d the product of both sites' scales: z = d x up to the first site; behind
     it the stream s1 x + t1 is z / d2, with d = s1 d2 and t1 d2 added to the bias before; behind the second it is z itself.
     ReLU keeps positive factors, and both scales are positive.
     """
-    assert callable(get)
     s1, t1 = affines["content"].scale, affines["content"].shift
     s2, t2 = affines["decoder"].scale, affines["decoder"].shift
     d = s1 * s2
     weight, bias = get("content.enc1.8")
     layers: Layers = {"enc5": (weight * d[:, None, None, None], bias * d)}
-    plain = ((1.0, 0.0), (1.0, 0.0))
+    one, none = np.ones_like(d), np.zeros_like(d)
     f = {k: t.double().cpu().numpy() for k, t in style.features.items()}
     blocks = (
-        ("res1", "content.enc1.10", d, 0.0, *plain[0]),
-        ("res2", "content.enc2.0", d, t1 * s2, *plain[1]),
+        ("res1", "content.enc1.10", d, none, one, none),
+        ("res2", "content.enc2.0", d, t1 * s2, one, none),
         ("res3", "decoder.dec1", s2, t2, f["weight2"], f["bias2"]),
-        ("res4", "decoder.dec2", np.ones_like(d), 0.0, f["weight1"], f["bias1"]),
+        ("res4", "decoder.dec2", one, none, f["weight1"], f["bias1"]),
     )
     for name, source, unit, shift, w, b in blocks:
-        layers[f"{name}a"] = _scaled(*_modulated(*get(f"{source}.conv1"), w, b), 1.0 / unit, 1.0)
-        weight, bias = _scaled(*_modulated(*get(f"{source}.conv2"), w, b), 1.0, unit)
+        layers[f"{name}a"] = _scaled(*_modulated(*get(f"{source}.conv1"), w, b), 1.0 / unit, one)
+        weight, bias = _scaled(*_modulated(*get(f"{source}.conv2"), w, b), one, unit)
         layers[f"{name}b"] = weight, bias + shift
     return layers
 
 
-def _modulated(weight: Float, bias: Float, w: Float | float, b: Float | float) -> tuple[Float, Float]:
+def _modulated(weight: Float, bias: Float, w: Float, b: Float) -> Layer:
     """w conv(x) + b x as one convolution."""
-    w, b = np.broadcast_to(w, bias.shape), np.broadcast_to(b, bias.shape)
     weight = weight * w[:, None, None, None]
     centre = weight.shape[2] // 2
     weight[:, :, centre, centre] += np.diag(b)
     return weight, bias * w
 
 
-def _scaled(weight: Float, bias: Float, inputs: Float | float, outputs: Float | float) -> tuple[Float, Float]:
+def _scaled(weight: Float, bias: Float, inputs: Float, outputs: Float) -> Layer:
     """outputs * conv(inputs * x) as one convolution."""
-    outputs = np.broadcast_to(outputs, bias.shape)
-    inputs = np.broadcast_to(inputs, weight.shape[1:2])
     return weight * outputs[:, None, None, None] * inputs[None, :, None, None], bias * outputs
 
 
-def _dense(weight: Float, bias: Float, groups: int) -> tuple[Float, Float]:
+def _dense(weight: Float, bias: Float, groups: int) -> Layer:
     """A grouped convolution as one of fewer, larger ``groups``."""
     outputs, per_group = weight.shape[:2]
     inputs = _inputs(weight)
@@ -302,7 +299,7 @@ def _enlarging(name: str, weight: Float, bias: Float) -> Layers:
     return layers
 
 
-def _mixing(weight: Float, bias: Float, groups: int) -> tuple[Float, Float]:
+def _mixing(weight: Float, bias: Float, groups: int) -> Layer:
     """1x1 on each of a cell's four pixels; inputs ordered by group, then pixel, outputs by pixel."""
     n = len(bias)
     mixing = np.zeros((4, n, groups, 4, n // groups, 1, 1))
@@ -311,7 +308,7 @@ def _mixing(weight: Float, bias: Float, groups: int) -> tuple[Float, Float]:
     return mixing.reshape(4 * n, 4 * n, 1, 1), np.tile(bias, 4)
 
 
-def _last(weight: Float, bias: Float) -> tuple[Float, Float]:
+def _last(weight: Float, bias: Float) -> Layer:
     """9x9 as 5x5 on cells: tap k of pixel p is pixel (p + k) of the cells, k in -4..4."""
     outputs, inputs = weight.shape[:2]
     last = np.zeros((2, 2, outputs, 2, 2, inputs, 5, 5))
