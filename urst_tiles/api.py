@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles import nets
+from urst_tiles import nets, weights
 from urst_tiles.block import StylizeBlock
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.execute import Cluster, cluster, current_style
@@ -82,13 +82,9 @@ def stylize(
     UrstError : see ``errors``; a second identical call goes on where this one stopped.
     """
     options = Options.of(options, changes)
-    input, output = Path(input), check_output(Path(output), Path(input))
-    source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
-    recipe = recipe_of(style, options)
-    job = Job.beside(output, options.job_dir)
-    plan = make_plan(source, recipe, options, pinned=job.identity)
+    output = check_output(Path(output).absolute(), Path(input))
+    source, recipe, job, plan = _open(input, output, style, options)
     refuse_existing(output, job, plan, options)
-    plan.validate(memory=options.memory or available_memory(), disk=free_disk(job.folder.parent))
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
         return _run(job, plan, source, recipe, output, options, progress)
@@ -103,13 +99,19 @@ def plan_job(
 ) -> Plan:
     """The plan that `stylize` would follow; runs nothing, writes nothing."""
     options = Options.of(options, changes)
-    source = open_source(
-        Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews
-    )
-    job = Job.beside(check_output(Path(output), Path(input)), options.job_dir)
-    plan = make_plan(source, recipe_of(style, options), options, pinned=job.identity)
+    return _open(input, check_output(Path(output).absolute(), Path(input)), style, options)[-1]
+
+
+def _open(
+    input: str | os.PathLike[str], output: Path, style: StyleArgument, options: Options
+) -> tuple[Source, Recipe, Job, Plan]:
+    """Everything known before the first byte is written; refused here if it does not fit."""
+    source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    recipe = recipe_of(style, options)
+    job = Job.beside(output, options.job_dir and options.job_dir.absolute())
+    plan = make_plan(source, recipe, options, pinned=None if options.overwrite else job.identity)
     plan.validate(memory=options.memory or available_memory(), disk=free_disk(job.folder.parent))
-    return plan
+    return source, recipe, job, plan
 
 
 def _run(
@@ -208,17 +210,23 @@ def preview(
 
 
 def recipe_of(style: StyleArgument, options: Options) -> Recipe:
-    """The recipe of the style argument; every style image must be there."""
+    """The recipe of the style argument, with absolute paths, since workers have their own current folder.
+
+    Raises
+    ------
+    BadInput, MissingFile : no style, an unknown model, a style image that is not there.
+    """
     pairs = [(style, 1.0)] if isinstance(style, str | os.PathLike) else list(style)
     if not pairs:
         raise BadInput("no style given: name a style image with --style")
-    styles = tuple((Path(path), float(weight)) for path, weight in pairs)
+    styles = tuple((Path(path).absolute(), float(weight)) for path, weight in pairs)
     for path, _ in styles:
         if not path.is_file():
             raise MissingFile(f"there is no style image {path}")
     if options.model not in nets.MODELS:
         raise BadInput(f"there is no model {options.model!r}; --model takes {', '.join(nets.MODELS)}")
-    return Recipe(options.model, options.weights, styles, options.style_size, options.alpha)
+    folder = weights.folder(options.weights).absolute()
+    return Recipe(options.model, folder, styles, options.style_size, options.alpha)
 
 
 def check_output(output: Path, input: Path) -> Path:

@@ -112,15 +112,15 @@ class Job:
     def claim(self, identity: Mapping[str, str], *, overwrite: bool = False) -> None:
         """Make this the folder of the job ``identity``; raises JobDiffers, naming what differs, where it is
         another's."""
-        before = self.identity
-        if before is not None and before != dict(identity) and not overwrite:
+        before = None if overwrite else self.identity
+        if before is not None and before != dict(identity):
             raise JobDiffers(
                 f"{self.folder} holds another job: {differences(before, identity)};"
                 " give the same command, or start anew with --overwrite"
             )
         if overwrite:
             self.clear()
-        if self.identity is None:
+        if before is None:
             publish(self.folder / "job.json", json.dumps(dict(identity), indent=1, sort_keys=True).encode())
 
     def clear(self) -> None:

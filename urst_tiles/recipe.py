@@ -19,14 +19,14 @@ class Recipe:
     Attributes
     ----------
     model : a name of ``nets.MODELS``.
-    weights : folder with one subfolder per model, or None for the user's.
+    weights : folder with one subfolder per model.
     styles : (path of a style image, weight) pairs.
     style_size : short side the style image is resized to; the size of the strokes follows it.
     alpha : 0 keeps the content, 1 takes the style in full.
     """
 
     model: str
-    weights: Path | None
+    weights: Path
     styles: tuple[tuple[Path, float], ...]
     style_size: int = 512
     alpha: float = 1.0

@@ -118,6 +118,9 @@ def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text("{")
     with pytest.raises(JobDiffers, match="--overwrite"):
         _ = job.identity
+    with job.locked():
+        job.claim({"a": "1"}, overwrite=True)
+    assert job.identity == {"a": "1"}
 
 
 def test_differences_name_both_values() -> None:
