@@ -172,7 +172,7 @@ class Kernel:
 
 def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
     """uint8 or uint16 (n, h, w, 3) -> float32 (n, 3, h, w) in 0..1 on ``device``, channels_last."""
-    host = torch.from_numpy(np.require(windows, requirements="CW"))
+    host = torch.from_numpy(np.require(windows, requirements=["C", "W"]))
     if device.type == "cuda":
         # Pinned pages let the copy run beside kernels of other threads' streams; same stream as the kernels
         # that follow, so that no event is needed.

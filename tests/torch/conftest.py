@@ -19,7 +19,8 @@ Measure = Callable[[Style, torch.Tensor], dict[str, Moments]]
 
 
 def picture_of(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """uint8 (height, width, 3): edges and flat parts in several sizes, so that every layer has something to see."""
+    """uint8 (height, width, 3): edges and flat parts in several sizes, so that every layer has something to
+    see."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     out = np.empty((height, width, 3))

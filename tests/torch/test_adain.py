@@ -17,7 +17,10 @@ def conv64(x, weight, bias):
     h, w = x.shape[1:]
     x = np.pad(x, ((0, 0), (side // 2,) * 2, (side // 2,) * 2), mode="reflect")
     taps = ((i, j) for i in range(side) for j in range(side))
-    return sum(np.tensordot(weight[:, :, i, j], x[:, i : i + h, j : j + w], 1) for i, j in taps) + bias[:, None, None]
+    return (
+        sum(np.tensordot(weight[:, :, i, j], x[:, i : i + h, j : j + w], 1) for i, j in taps)
+        + bias[:, None, None]
+    )
 
 
 def vgg64(x, state):
@@ -43,7 +46,8 @@ def decoder64(x, state):
 
 
 def adain64(content, styles, states, alpha):
-    """t = alpha sum w_k AdaIN(f(c), f(s_k)) + (1 - alpha) f(c), decoded; unbiased deviations, eps 1e-5 inside the root."""
+    """t = alpha sum w_k AdaIN(f(c), f(s_k)) + (1 - alpha) f(c), decoded; unbiased deviations, eps 1e-5
+    inside the root."""
     f = vgg64(content, states[adain.ENCODER])
     flat = f.reshape(len(f), -1)
     normal = (flat - flat.mean(1)[:, None]) / np.sqrt(flat.var(1, ddof=1) + 1e-5)[:, None]

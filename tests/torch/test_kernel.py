@@ -24,7 +24,9 @@ def test_rounding_is_numpys(read, written, frozen, picture):
     box = Box(16, 32, 80, 112)
     kernel = Kernel(frozen("adain"), out_dtype=written)
     levels = np.iinfo(written).max
-    expected = np.rint(np.clip(kernel.run_float(windows, [box])[0] * np.float32(levels), 0, levels)).astype(written)
+    expected = np.rint(np.clip(kernel.run_float(windows, [box])[0] * np.float32(levels), 0, levels)).astype(
+        written
+    )
     core = cores_in([box])[0]
     got = kernel.run(windows, [box], [core])[0]
     assert got.dtype == written
@@ -110,7 +112,9 @@ def run_both(net, room, windows, boxes, cores, error=None):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried ..."
+        ),
     ],
 )
 def test_out_of_memory_halves_the_batch(error, frozen, picture):
@@ -158,7 +162,9 @@ def test_own_statistics_are_never_cut(seeded_style, picture):
 def test_other_errors_pass(frozen, picture):
     box = Box(0, 0, 64, 64)
     with pytest.raises(RuntimeError, match="shape"):
-        Kernel(Small(frozen("microast"), 0, RuntimeError("wrong shape"))).run(picture(64, 64)[None], [box], [box])
+        Kernel(Small(frozen("microast"), 0, RuntimeError("wrong shape"))).run(
+            picture(64, 64)[None], [box], [box]
+        )
 
 
 def test_bad_options_get_a_sentence(frozen):

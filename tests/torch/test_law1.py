@@ -103,7 +103,9 @@ def test_16_bit_within_two_levels_of_its_own_whole(precision, frozen, picture):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_16_bit_microast_within_two_levels_of_its_own_whole(precision, weights_dir, picture, as_tensor, measured):
+def test_16_bit_microast_within_two_levels_of_its_own_whole(
+    precision, weights_dir, picture, as_tensor, measured
+):
     """With the published weights: random filter modulations amplify rounding as no trained network does."""
     image, art = picture(131, 199), picture(64, 64, seed=1).astype(np.float32) / 255
     style = nets.build("microast", weights_dir, [(art, 1.0)])

@@ -117,7 +117,13 @@ def test_fingerprint_knows_weights_style_and_alpha(picture):
 
 def test_bad_styles_get_a_sentence(picture):
     image = picture(40, 48).astype(np.float32) / 255
-    for styles in ([], [(image, 0.0)], [(image, -1.0), (image, 2.0)], [(image[:3], 1.0)], [(image[..., :1], 1.0)]):
+    for styles in (
+        [],
+        [(image, 0.0)],
+        [(image, -1.0), (image, 2.0)],
+        [(image[:3], 1.0)],
+        [(image[..., :1], 1.0)],
+    ):
         with pytest.raises(BadInput, match="style"):
             nets.seeded("microast", styles)
     with pytest.raises(BadInput, match="alpha"):

@@ -1,4 +1,5 @@
-"""The picture is the float32 picture: 16 bit differs by at most 1 level on average, and 40 dB at least, on real images."""
+"""The picture is the float32 picture: 16 bit differs by at most 1 level on average, and 40 dB at least, on
+real images."""
 
 from __future__ import annotations
 
@@ -22,11 +23,14 @@ IMAGES = ("drone", "ortho", "night lights", "space")
 
 
 def crop(inputs: Path, name: str) -> np.ndarray:
-    """uint8 (SIDE, SIDE, 3) of a real image: textured ones, and nearly black ones, on which sites amplify most."""
+    """uint8 (SIDE, SIDE, 3) of a real image: textured ones, and nearly black ones, on which sites amplify
+    most."""
     if name == "night lights":
         path = inputs / "geotiff" / "nasa_black_marble_2012_z7_32768_bigtiff_jpeg_3857.tif"
         with rasterio.open(path) as file:
-            return file.read([1, 2, 3], window=((11000, 11000 + SIDE), (16000, 16000 + SIDE))).transpose(1, 2, 0)
+            return file.read([1, 2, 3], window=((11000, 11000 + SIDE), (16000, 16000 + SIDE))).transpose(
+                1, 2, 0
+            )
     places = {
         "drone": ("brighton_DJI_0018.JPG", 500, 500),
         "ortho": ("aukerman_ortho.png", 200, 200),
@@ -60,8 +64,20 @@ def test_microast(name, precision, inputs, weights_dir, official, measured, as_t
 
 
 def standin(weights_dir: Path, art: np.ndarray):
-    """AdaIN with trained weights: Collaborative Distillation's level-4 nets have its form at a quarter of the width."""
-    names = "conv0 conv11 conv12 conv21 conv22 conv31 conv32 conv33 conv34 conv41".split()
+    """AdaIN with trained weights: Collaborative Distillation's level-4 nets have its form at a quarter of
+    the width."""
+    names = [
+        "conv0",
+        "conv11",
+        "conv12",
+        "conv21",
+        "conv22",
+        "conv31",
+        "conv32",
+        "conv33",
+        "conv34",
+        "conv41",
+    ]
     states = {}
     for file, source, convs, order in (
         (adain.ENCODER, "4SE.pth", adain.ENCODER_CONVS, names),
@@ -70,7 +86,9 @@ def standin(weights_dir: Path, art: np.ndarray):
         path = weights_dir / "collaborative_wct" / source
         state = torch.load(path, weights_only=True, map_location="cpu")["model"]
         parts = ("weight", "bias")
-        states[file] = {f"{i}.{p}": state[f"{n}.{p}"] for i, n in zip(convs, order, strict=True) for p in parts}
+        states[file] = {
+            f"{i}.{p}": state[f"{n}.{p}"] for i, n in zip(convs, order, strict=True) for p in parts
+        }
     return adain.build(states, [(art.astype(np.float32) / 255, 1.0)])
 
 

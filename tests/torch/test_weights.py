@@ -131,7 +131,7 @@ def test_fetch_publishes_only_what_has_the_right_hash(copied, tmp_path, monkeypa
 
     def answer(url, timeout):
         asked.append(url)
-        return open(copied / "microast" / Path(url).name, "rb")  # noqa: SIM115
+        return open(copied / "microast" / Path(url).name, "rb")
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     new = tmp_path / "new"

@@ -151,22 +151,31 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     return chosen.build(states, styles, alpha)
 
 
-def seeded(model: str, styles: StyleImages, alpha: float = 1.0, *, width: float = 1 / 8, seed: int = 0) -> Style:
-    """The same topology, ``width`` times as wide, with random weights that keep the signal alive: for tests."""
+def seeded(
+    model: str, styles: StyleImages, alpha: float = 1.0, *, width: float = 1 / 8, seed: int = 0
+) -> Style:
+    """The same topology, ``width`` times as wide, with random weights that keep the signal alive: for
+    tests."""
     chosen = family(model)
     return chosen.build(chosen.seeded(seed, width), styles, alpha)
 
 
 def best_precision(model: str, device: str) -> Precision:
-    """What ``--precision auto`` takes: the fastest that keeps the float32 picture (bfloat16 only where it is fast)."""
+    """What ``--precision auto`` takes: the fastest that keeps the float32 picture (bfloat16 only where it
+    is fast)."""
     kind = str(device).split(":")[0]
     best = family(model).precisions.get(kind, "float32")
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if kind == "cuda" else cpu_multiplies_bfloat16()
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if kind == "cuda"
+        else cpu_multiplies_bfloat16()
+    )
     return best if fast else "float32"
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has bfloat16 dot products; elsewhere bfloat16 is emulated and slower than float32."""
+    """Whether this processor has bfloat16 dot products; elsewhere bfloat16 is emulated and slower than
+    float32."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 

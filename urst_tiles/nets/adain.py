@@ -1,12 +1,15 @@
 """AdaIN: arbitrary style transfer with a VGG-19 encoder, 0.5 MMAC per pixel.
 
-The encoder is VGG-19 up to relu4_1 (normalised variant with a 1x1 input layer and reflection padding); its features take over
-mean and standard deviation of the style's, and the mirrored decoder (nearest enlargement, no normalisation) paints them.
+The encoder is VGG-19 up to relu4_1 (normalised variant with a 1x1 input layer and reflection padding); its
+features take over mean and standard deviation of the style's, and the mirrored decoder (nearest
+enlargement, no normalisation) paints them.
 
 References
 ----------
-1. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization", ICCV 2017.
-2. L. Gatys, A. Ecker, M. Bethge, "Texture Synthesis Using Convolutional Neural Networks", NIPS 2015: the normalised VGG-19.
+1. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
+   ICCV 2017.
+2. L. Gatys, A. Ecker, M. Bethge, "Texture Synthesis Using Convolutional Neural Networks", NIPS 2015: the
+   normalised VGG-19.
 3. File layout: github.com/naoto0804/pytorch-AdaIN, release v0.0.0, two ``nn.Sequential`` states.
 """
 
@@ -42,7 +45,8 @@ from urst_tiles.nets.base import (
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
 EPS, DDOF = 1e-5, 1
 ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
-#: Positions of the convolutions in the two ``nn.Sequential``; (inputs, outputs) at full width, kernel 3 but for the first.
+#: Positions of the convolutions in the two ``nn.Sequential``; (inputs, outputs) at full width, kernel 3 but
+#: for the first.
 ENCODER_CONVS = {
     0: (3, 3),
     2: (3, 64),
@@ -126,7 +130,8 @@ class AdaINStyle:
         return decode(t, self.weights)  # 3, h, w
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """AdaIN [1, equation 8] with the deviation of the style over that of ``moments``, blended by alpha."""
+        """AdaIN [1, equation 8] with the deviation of the style over that of ``moments``, blended by
+        alpha."""
         mean, std = (self.features[part].double().cpu().numpy() for part in ("mean", "std"))
         scale = std / moments.std(site.eps, site.ddof)
         return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
@@ -137,12 +142,19 @@ class AdaINStyle:
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""
-        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {"alpha": self.alpha}
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
+            "alpha": self.alpha
+        }
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> AdaINStyle:
-    """A style from the states of the two files; several images are mixed by mean and deviation [1, equation 15]."""
-    weights = {f"encoder.{i}.{part}": states[ENCODER][f"{i}.{part}"] for i in ENCODER_CONVS for part in ("weight", "bias")}
+    """A style from the states of the two files; several images are mixed by mean and deviation [1, equation
+    15]."""
+    weights = {
+        f"encoder.{i}.{part}": states[ENCODER][f"{i}.{part}"]
+        for i in ENCODER_CONVS
+        for part in ("weight", "bias")
+    }
     weights |= {f"decoder.{key}": t for key, t in states[DECODER].items()}
     weights = {key: t.float() for key, t in weights.items()}
     channels = weights["encoder.29.bias"].shape[0]
@@ -178,8 +190,8 @@ def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """States of the two files with random weights that keep the signal alive: He's scaling, an output of mean 0.5 and
-    deviation 0.25 on some picture."""
+    """States of the two files with random weights that keep the signal alive: He's scaling, an output of
+    mean 0.5 and deviation 0.25 on some picture."""
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}
     for file, keys in shapes(width).items():

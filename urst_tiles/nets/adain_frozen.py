@@ -3,16 +3,16 @@
 What is done to the plain network, all of it exact up to float rounding:
 
 1. The 1x1 input layer and the affine site are linear, so they go into the convolutions behind them.
-2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution, one per pixel of a 2x2
-   cell: 4/9 of the work.
+2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution, one
+   per pixel of a 2x2 cell: 4/9 of the work.
 3. Padding is no copy: see ``lines``.
-4. Both ends, where the image is large, run in strips of rows: less memory, and the working set stays in cache.
+4. Both ends, where the image is large, run in strips of rows: less memory, and the working set stays in
+   cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.geometry import Box
-from urst_tiles.nets.base import Affine, LocalNet, Precision, check_affines, checked_precision, save_style
+from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.lines import conv2d, empty, reflect, replicate, ring, strips
 
 if TYPE_CHECKING:
@@ -32,26 +32,30 @@ Float = NDArray[np.float64]
 
 #: Quarter-resolution rows per strip.
 STRIP = 32
-#: Layers that stay float32. The first subtracts the mean colour, and what rounding leaves of that is amplified by the site where
-#: the image is flat: all in bfloat16 is 33 dB on black space, without this layer 43 dB. Those before and behind the site make it
-#: 46 dB there. Measured on trained networks of this form and a quarter of the width (tests/torch/test_precision.py).
+#: Layers that stay float32. The first subtracts the mean colour, and what rounding leaves of that is
+#: amplified by the site where the image is flat: all in bfloat16 is 33 dB on black space, without this
+#: layer 43 dB. Those before and behind the site make it 46 dB there. Measured on trained networks of this
+#: form and a quarter of the width (tests/torch/test_precision.py).
 SENSITIVE = ("e2", "e29", "d1")
 
 
-class FrozenAdaIN(LocalNet):
+class FrozenAdaIN(Stylised):
     """The plain network that an AdaIN style becomes for a given affine map."""
 
     def __init__(self, style: AdaINStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
-        super().__init__()
-        check_affines(style, affines)
-        self.style, self.affines = style, dict(affines)
-        self.family, self.halo, self.stride, self.minimum = style.name, style.halo, style.stride, style.minimum
-        self.low, self.channels = checked_precision(precision), len(style.weights["encoder.12.bias"])
+        super().__init__(style, affines, precision)
+        self.channels = len(style.weights["encoder.12.bias"])
         for name, (weight, bias) in folded(style, affines).items():
-            values = torch.from_numpy(np.ascontiguousarray(weight)).contiguous(memory_format=torch.channels_last)
-            self.register_buffer(f"{name}_weight", values.to(torch.float32 if name in SENSITIVE else self.low))
+            values = torch.from_numpy(np.ascontiguousarray(weight)).contiguous(
+                memory_format=torch.channels_last
+            )
+            self.register_buffer(
+                f"{name}_weight", values.to(torch.float32 if name in SENSITIVE else self.low)
+            )
             wide = name in SENSITIVE or name == "d28"
-            self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(torch.float32 if wide else self.low))
+            self.register_buffer(
+                f"{name}_bias", torch.from_numpy(bias).to(torch.float32 if wide else self.low)
+            )
 
     def _conv(self, x: Tensor, name: str, padding: int = 0) -> Tensor:
         """Convolution ``name`` and ReLU."""
@@ -63,7 +67,8 @@ class FrozenAdaIN(LocalNet):
         return ring(self._conv(x, name, padding=1))
 
     def _doubled(self, x: Tensor, name: str) -> Tensor:
-        """Nearest enlargement, convolution, ReLU: (n, c, h, w) -> (n, c', 2h - 4, 2w - 4), two pixels short on each side.
+        """Nearest enlargement, convolution, ReLU: (n, c, h, w) -> (n, c', 2h - 4, 2w - 4), two pixels short
+        on each side.
 
         ``x`` has a cell more on each side than the result needs.
         """
@@ -78,6 +83,7 @@ class FrozenAdaIN(LocalNet):
         return y
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        """The rewritten network."""
         z = self._encode_outer(x)  # 128, h/4 + 2, w/4 + 2
         for name in ("e16", "e19", "e22"):
             z = self._ringed(z, name)  # 256, h/4 + 2, w/4 + 2
@@ -123,13 +129,8 @@ class FrozenAdaIN(LocalNet):
         return y
 
     def bytes_per_pixel(self, precision: Precision) -> float:
+        """Measured on windows of 1152 px."""
         return 240.0 if precision == "float32" else 190.0
-
-    def to_precision(self, precision: Precision) -> LocalNet:
-        return FrozenAdaIN(self.style, self.affines, precision)
-
-    def save(self, path: Path) -> None:
-        save_style(path, self.style, self.affines)
 
 
 # What follows runs once per style, in float64.
@@ -161,6 +162,7 @@ def folded(style: AdaINStyle, affines: Mapping[str, Affine]) -> dict[str, tuple[
 
 
 def _doubling(weight: Float, p: int, q: int) -> Float:
-    """The 2x2 kernel that gives pixel (p, q) of a cell: taps -1, 0, 1 of the large image fall on two cells each."""
+    """The 2x2 kernel that gives pixel (p, q) of a cell: taps -1, 0, 1 of the large image fall on two cells
+    each."""
     cells = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float64)
     return np.einsum("oikl,uk,vl->oiuv", weight, cells[p], cells[q])

@@ -1,17 +1,16 @@
 """What every style family looks like from outside: sites, a style, and the plain network it freezes to.
 
-A feed-forward style method needs global statistics at a few places, its *sites*. Once they are known each site is a constant
-affine map, and the method is a local CNN described by two integers: ``halo`` (how far an output cell sees) and ``stride`` (the
-lattice on which it is translation-equivariant).
+A feed-forward style method needs global statistics at a few places, its *sites*. Once they are known each
+site is a constant affine map, and the method is a local CNN described by two integers: ``halo`` (how far an
+output cell sees) and ``stride`` (the lattice on which it is translation-equivariant).
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -48,7 +47,8 @@ class Site:
     name : unique in its family.
     channels : C of the features there.
     stride : pixels of the image per feature cell.
-    eps, ddof : as the original network has them (InstanceNorm2d is biased, ddof 0; AdaIN and MicroAST unbiased, ddof 1).
+    eps, ddof : as the original network has them (InstanceNorm2d is biased, ddof 0; AdaIN and MicroAST
+        unbiased, ddof 1).
     full : whether a covariance is needed instead of variances.
     """
 
@@ -107,7 +107,10 @@ class Style(Protocol):
         """Hex digest of the weights, the style's features and alpha."""
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped; ``at`` is called at each site in order, its result goes on."""
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped.
+
+        ``at`` is called at each site in order; what it returns goes on.
+        """
 
     def affine(self, site: Site, moments: Moments) -> Affine:
         """The constant map that ``site`` becomes for these statistics."""
@@ -122,7 +125,7 @@ class Style(Protocol):
 class LocalNet(nn.Module):
     """A plain local CNN: (n, 3, h, w) float32 in 0..1 -> same, unclamped.
 
-    ``h`` and ``w`` are multiples of ``stride`` and at least ``minimum``. Subclasses implement ``forward``.
+    ``h`` and ``w`` are multiples of ``stride`` and at least ``minimum``.
     """
 
     family: str
@@ -143,7 +146,10 @@ class LocalNet(nn.Module):
         raise NotImplementedError
 
     def to_precision(self, precision: Precision) -> LocalNet:
-        """The same network computing in ``precision`` where that keeps the picture; input and output stay float32."""
+        """The same network computing in ``precision`` where that keeps the picture.
+
+        Input and output stay float32.
+        """
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
@@ -151,55 +157,67 @@ class LocalNet(nn.Module):
         raise NotImplementedError
 
 
-class Frozen(LocalNet):
-    """A style's own forward with constant affine maps: the reference for every faster form of the same network."""
+class Stylised(LocalNet):
+    """What the nets of one style share: its footprint, and how they are kept."""
 
-    def __init__(self, style: Style, affines: Mapping[str, Affine]):
+    def __init__(self, style: Style, affines: Mapping[str, Affine] | None, precision: Precision = "float32"):
         super().__init__()
-        check_affines(style, affines)
-        self.style, self.affines = style, dict(affines)
-        self.family, self.halo, self.stride, self.minimum = style.name, style.halo, style.stride, style.minimum
-
-    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        return self.style.forward(x, lambda site, t: self.affines[site.name](t))
-
-    def bytes_per_pixel(self, precision: Precision) -> float:
-        return self.style.plain_bytes
+        if affines is not None:
+            check_affines(style, affines)
+        self.style, self.affines = style, affines
+        self.family, self.halo, self.stride, self.minimum = (
+            style.name,
+            style.halo,
+            style.stride,
+            style.minimum,
+        )
+        self.low = checked_precision(precision)
 
     def to_precision(self, precision: Precision) -> LocalNet:
-        checked_precision(precision)
-        return self
+        """The same network computing in ``precision`` where that keeps the picture."""
+        return type(self)(self.style, self.affines, precision)
 
     def save(self, path: Path) -> None:
+        """The style's state and each site's map, if they are constant."""
         save_style(path, self.style, self.affines)
 
 
-class OwnStatistics(LocalNet):
-    """Every window its own statistics: the mistake that thumbnail statistics correct, kept to show the difference."""
+class Frozen(Stylised):
+    """A style's own forward with constant affine maps: the reference for faster forms, always float32."""
+
+    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        """The plain network."""
+        assert self.affines is not None
+        affines = self.affines
+        return self.style.forward(x, lambda site, t: affines[site.name](t))
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        """As measured on the plain form."""
+        return self.style.plain_bytes
+
+
+class OwnStatistics(Stylised):
+    """Every window its own statistics, always float32.
+
+    This is the mistake that thumbnail statistics correct, kept to show the difference.
+    """
 
     splittable = False
 
-    def __init__(self, style: Style):
-        super().__init__()
-        self.style = style
-        self.family, self.halo, self.stride, self.minimum = style.name, style.halo, style.stride, style.minimum
+    def __init__(self, style: Style, affines: None = None, precision: Precision = "float32"):
+        super().__init__(style, None, precision)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        """One window after the other."""
         return torch.cat([self.style.forward(one, live(self.style)) for one in x.split(1)])
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        return 1.2 * self.style.plain_bytes  # and the float64 features of a site
-
-    def to_precision(self, precision: Precision) -> LocalNet:
-        checked_precision(precision)
-        return self
-
-    def save(self, path: Path) -> None:
-        save_style(path, self.style, None)
+        """The plain form's, and the float64 features of a site."""
+        return 1.2 * self.style.plain_bytes
 
 
 def live(style: Style) -> At:
-    """An ``at`` that uses the statistics of what it is given, as the un-tiled original does (one image at a time)."""
+    """An ``at`` that takes the statistics of what it is given (one image), as the un-tiled original does."""
 
     def at(site: Site, x: Tensor) -> Tensor:
         features = x[0].flatten(1).cpu().numpy()
@@ -215,8 +233,9 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
         if site.name not in moments:
             raise BadPlan(f"{style.name} needs statistics at {site.name}, got {sorted(moments) or 'none'}")
         if moments[site.name].channels != site.channels:
+            got = moments[site.name].channels
             raise BadPlan(
-                f"{style.name} has {site.channels} channels at {site.name}, got statistics of {moments[site.name].channels}"
+                f"{style.name} has {site.channels} channels at {site.name}, got statistics of {got}"
             )
         affines[site.name] = style.affine(site, moments[site.name])
     return affines
@@ -225,7 +244,9 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
 def check_affines(style: Style, affines: Mapping[str, Affine]) -> None:
     """BadPlan unless there is exactly one map per site."""
     if set(affines) != {site.name for site in style.sites}:
-        raise BadPlan(f"{style.name} has sites {[s.name for s in style.sites]}, got maps for {sorted(affines)}")
+        raise BadPlan(
+            f"{style.name} has sites {[s.name for s in style.sites]}, got maps for {sorted(affines)}"
+        )
 
 
 def checked_precision(precision: str) -> torch.dtype:
@@ -236,16 +257,19 @@ def checked_precision(precision: str) -> torch.dtype:
 
 
 def mixture(styles: StyleImages, minimum: int) -> list[tuple[Tensor, float]]:
-    """Style images as (1, 3, h, w) float32 with weights that sum to 1; BadInput for what cannot be a style."""
+    """Style images as (1, 3, h, w) float32, weights that sum to 1; BadInput for what is no style."""
     total = float(sum(weight for _, weight in styles))
     if not styles or not total > 0 or any(weight < 0 for _, weight in styles):
-        raise BadInput(f"style weights must not be negative and sum to more than 0, got {[w for _, w in styles]}")
+        raise BadInput(
+            f"style weights must not be negative and sum to more than 0, got {[w for _, w in styles]}"
+        )
     mixed = []
     for image, weight in styles:
         if image.ndim != 3 or image.shape[2] != 3:
             raise BadInput(f"a style image must be (height, width, 3), got {image.shape}")
         if min(image.shape[:2]) < minimum:
-            raise BadInput(f"a style image must be at least {minimum} px on each side, got {image.shape[1]} x {image.shape[0]}")
+            got = f"{image.shape[1]} x {image.shape[0]}"
+            raise BadInput(f"a style image must be at least {minimum} px on each side, got {got}")
         x = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None].contiguous()
         mixed.append((x, weight / total))
     return mixed
@@ -286,15 +310,3 @@ def save_style(path: Path, style: Style, affines: Mapping[str, Affine] | None) -
     meta = {"family": style.name, "settings": settings, "own_statistics": affines is None}
     tensors.setdefault("format", torch.ones((), dtype=torch.int64))
     save_file(tensors, path, metadata={"urst_tiles": json.dumps(meta, sort_keys=True)})
-
-
-def describe(site: Site) -> dict[str, Any]:
-    """A site as JSON."""
-    return asdict(site)
-
-
-def clone(net: LocalNet) -> LocalNet:
-    """A shallow copy whose buffers can be replaced without touching the original."""
-    twin = copy.copy(net)
-    twin._buffers = dict(net._buffers)
-    return twin

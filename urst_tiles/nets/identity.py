@@ -65,16 +65,20 @@ class IdentityNet(LocalNet):
     passthrough = True
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        """``x`` itself."""
         return x
 
     def bytes_per_pixel(self, precision: Precision) -> float:
+        """float32 in and out."""
         return 24.0
 
     def to_precision(self, precision: Precision) -> LocalNet:
+        """Itself."""
         checked_precision(precision)
         return self
 
     def save(self, path: Path) -> None:
+        """The settings alone."""
         save_style(path, IdentityStyle(), {})
 
 

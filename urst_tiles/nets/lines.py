@@ -1,8 +1,9 @@
 """Padding without copies: tensors carry more lines than the image has, and a few of them are overwritten.
 
-A convolution writes a slightly larger result than it would have to; the lines beyond the image's edge, garbage by then, are set to
-what padding would have put there. Tensors are (n, c, h, w) in channels_last memory. ``first`` is (row, column) of a tensor's first
-line, ``size`` (height, width) of the image at that resolution.
+A convolution writes a slightly larger result than it would have to; the lines beyond the image's edge,
+garbage by then, are set to what padding would have put there. Tensors are (n, c, h, w) in channels_last
+memory. ``first`` is (row, column) of a tensor's first line, ``size`` (height, width) of the image at that
+resolution.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ def strips(rows: int, most: int) -> list[Pair]:
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
-    """Convolution in as many groups as the shapes say. float16 on a CPU sums in float32, as tensor cores do: PyTorch's own
-    sums in float16 there, in an order that depends on the window's size."""
+    """Convolution in as many groups as the shapes say.
+
+    float16 on a CPU sums in float32, as tensor cores do: PyTorch's own sums in float16 there, in an order
+    that depends on the window's size.
+    """
     groups = x.shape[1] // weight.shape[1]
     if x.dtype == torch.float16 and x.device.type == "cpu":
         wide = None if bias is None else bias.float()
@@ -31,7 +35,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padd
 
 def empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
     """(n, channels, height, width), channels_last, uninitialised."""
-    return like.new_empty((like.shape[0], height, width, channels), dtype=dtype or like.dtype).permute(0, 3, 1, 2)
+    shape = (like.shape[0], height, width, channels)
+    return like.new_empty(shape, dtype=dtype or like.dtype).permute(0, 3, 1, 2)
 
 
 def ring(x: Tensor) -> Tensor:
@@ -50,7 +55,7 @@ def replicate(x: Tensor, first: Pair, size: Pair) -> Tensor:
 
 
 def _overwrite(x: Tensor, first: Pair, size: Pair, inside: int) -> Tensor:
-    """Overwrite the lines -1 and ``size`` of both axes, where present, by those ``inside`` lines from the edge."""
+    """Overwrite the lines -1 and ``size``, where present, by those ``inside`` lines from the edge."""
     for axis, offset, length in ((2, first[0], size[0]), (3, first[1], size[1])):
         for beyond, source in ((-1, inside), (length, length - 1 - inside)):
             if 0 <= beyond - offset < x.shape[axis] and 0 <= source - offset < x.shape[axis]:
@@ -59,7 +64,7 @@ def _overwrite(x: Tensor, first: Pair, size: Pair, inside: int) -> Tensor:
 
 
 def reflect_cells(x: Tensor, first: Pair, size: Pair, reach: int) -> Tensor:
-    """Overwrite ``reach`` pixels beyond each edge by reflection, in a tensor of 2x2 cells (n, 2 2 c, h, w)."""
+    """Overwrite ``reach`` pixels beyond each edge by reflection; ``x`` is 2x2 cells (n, 2 2 c, h, w)."""
     n, c, h, w = x.shape
     pixels = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c // 4)  # a view: the memory is channels_last
     for axis in (1, 2):

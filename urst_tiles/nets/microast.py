@@ -1,13 +1,15 @@
 """MicroAST: arbitrary style transfer with 472 thousand weights and 27.8 kMAC per pixel.
 
-A content encoder and a style encoder of the same form, a modulator that turns style features into one weight and one bias per
-channel, and a decoder whose two residual blocks are steered by both: the content features take over the style's mean and
-standard deviation (AdaIN), and every convolution y = conv(x) becomes y = w conv(x) + b x.
+A content encoder and a style encoder of the same form, a modulator that turns style features into one
+weight and one bias per channel, and a decoder whose two residual blocks are steered by both: the content
+features take over the style's mean and standard deviation (AdaIN), and every convolution y = conv(x)
+becomes y = w conv(x) + b x.
 
 References
 ----------
 1. Z. Wang et al., "MicroAST: Towards Super-Fast Ultra-Resolution Arbitrary Style Transfer", AAAI 2023.
-2. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization", ICCV 2017.
+2. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
+   ICCV 2017.
 3. Weights: github.com/EndyWon/MicroAST at 5a6c9050 (MIT), four files.
 """
 
@@ -49,7 +51,8 @@ FILES = {
     "modulator_iter_160000.pth.tar": "modulator",
     "decoder_iter_160000.pth.tar": "decoder",
 }
-#: The parts of a mixed style: mean and deviation for AdaIN, weight and bias for the filters, at encoder outputs 1 and 2.
+#: The parts of a mixed style: mean and deviation for AdaIN, weight and bias for the filters, at encoder
+#: outputs 1 and 2.
 FEATURES = ("mean", "std", "weight", "bias")
 
 
@@ -82,9 +85,13 @@ def modulated(x: Tensor, state: State, name: str, weight: Tensor, bias: Tensor) 
 def encode(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
     """(n, 3, h, w) -> outputs 1 and 2, each (n, 64, h/4, w/4)."""
     x = F.relu(conv(x, state, f"{name}.enc1.0"))  # 16, h, w
-    x = F.relu(conv(x, state, f"{name}.enc1.2", 2, groups_of(state, f"{name}.enc1.2", x.shape[1])))  # 32, h/2, w/2
+    x = F.relu(
+        conv(x, state, f"{name}.enc1.2", 2, groups_of(state, f"{name}.enc1.2", x.shape[1]))
+    )  # 32, h/2, w/2
     x = F.relu(conv(x, state, f"{name}.enc1.4"))  # 32, h/2, w/2
-    x = F.relu(conv(x, state, f"{name}.enc1.6", 2, groups_of(state, f"{name}.enc1.6", x.shape[1])))  # 64, h/4, w/4
+    x = F.relu(
+        conv(x, state, f"{name}.enc1.6", 2, groups_of(state, f"{name}.enc1.6", x.shape[1]))
+    )  # 64, h/4, w/4
     x = F.relu(conv(x, state, f"{name}.enc1.8"))  # 64, h/4, w/4
     first = residual(x, state, f"{name}.enc1.10")  # 64, h/4, w/4
     return first, residual(first, state, f"{name}.enc2.0")  # 64, h/4, w/4
@@ -93,10 +100,14 @@ def encode(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
 def decode(x: Tensor, state: State) -> Tensor:
     """(n, 64, h/4, w/4) -> (n, 3, h, w), what follows the two modulated blocks."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # 64, h/2, w/2
-    x = F.relu(conv(x, state, "decoder.dec3.1", 1, groups_of(state, "decoder.dec3.1", x.shape[1])))  # 32, h/2, w/2
+    x = F.relu(
+        conv(x, state, "decoder.dec3.1", 1, groups_of(state, "decoder.dec3.1", x.shape[1]))
+    )  # 32, h/2, w/2
     x = F.relu(conv(x, state, "decoder.dec3.3"))  # 32, h/2, w/2
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # 32, h, w
-    x = F.relu(conv(x, state, "decoder.dec3.6", 1, groups_of(state, "decoder.dec3.6", x.shape[1])))  # 16, h, w
+    x = F.relu(
+        conv(x, state, "decoder.dec3.6", 1, groups_of(state, "decoder.dec3.6", x.shape[1]))
+    )  # 16, h, w
     x = F.relu(conv(x, state, "decoder.dec3.8"))  # 16, h, w
     return conv(x, state, "decoder.dec3.10")  # 3, h, w
 
@@ -107,10 +118,12 @@ class MicroASTStyle:
     Parameters
     ----------
     weights : keys ``content.*`` and ``decoder.*`` of the original files.
-    features : "mean1", "std1", "weight1", "bias1", "mean2", ...: float64 (64,), the style at encoder outputs 1 and 2.
-    alpha : strength; the picture is mixed with the image. The original mixes features at both sites instead, whose deviations
-        differ by a factor of 5 to 10: its pictures leave 0..1 almost everywhere for any alpha between 0.05 and 0.95 (mean 4.8
-        at 0.5, measured), so that only its alpha 1 is kept.
+    features : "mean1", "std1", "weight1", "bias1", "mean2", ...: float64 (64,), the style at encoder
+        outputs 1 and 2.
+    alpha : strength; the picture is mixed with the image. The original mixes features at both sites
+        instead, whose deviations
+        differ by a factor of 5 to 10: its pictures leave 0..1 almost everywhere for any alpha between 0.05
+        and 0.95 (mean 4.8 at 0.5, measured), so that only its alpha 1 is kept.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -152,7 +165,9 @@ class MicroASTStyle:
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""
-        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {"alpha": self.alpha}
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
+            "alpha": self.alpha
+        }
 
 
 def style_features(image: Tensor, weights: State) -> State:
@@ -170,7 +185,9 @@ def style_features(image: Tensor, weights: State) -> State:
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MicroASTStyle:
     """A style from the states of the four ``FILES``; several images are mixed by their features."""
-    weights = {f"{prefix}.{key}": t.float() for file, prefix in FILES.items() for key, t in states[file].items()}
+    weights = {
+        f"{prefix}.{key}": t.float() for file, prefix in FILES.items() for key, t in states[file].items()
+    }
     mixed: State = {}
     with torch.inference_mode():
         for image, share in mixture(styles, MINIMUM):
@@ -188,7 +205,8 @@ def restore(state: State, settings: Mapping[str, Any]) -> MicroASTStyle:
 
 
 def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of the four ``FILES``, ``width`` times as wide as the published network."""
+    """Name and shape of every tensor of the four ``FILES``, ``width`` times as wide as the published
+    network."""
     a, b, c = (max(2, round(n * width)) for n in (16, 32, 64))
     res = {f"{part}.conv{i}": (c, c, 3, 3) for part in ("enc1.10", "enc2.0") for i in (1, 2)}
     encoder = {"enc1.0": (a, 3, 9, 9), "enc1.2": (b, 1, 3, 3), "enc1.4": (b, b, 1, 1), "enc1.6": (c, 1, 3, 3)}
@@ -213,8 +231,8 @@ def _with_bias(layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the four files with random weights that keep the signal alive: He's scaling and some bias.
 
-    Products of random filter modulations scatter over orders of magnitude, so that the last convolution is scaled for an
-    output of mean 0.5 and deviation 0.25 on some picture.
+    Products of random filter modulations scatter over orders of magnitude, so that the last convolution is
+    scaled for an output of mean 0.5 and deviation 0.25 on some picture.
     """
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}

@@ -1,7 +1,8 @@
 """Halo and stride by measurement: which outputs does one input column, or row, reach?
 
-A NaN put into one column spreads exactly as far as the network looks: sums, ReLU and maximum pooling all keep it, and a weight that
-happens to be small does not hide it, as it would hide a gradient. (Reference for the idea: StreamingCNN, Pinckaers et al. 2020.)
+A NaN put into one column spreads exactly as far as the network looks: sums, ReLU and maximum pooling all
+keep it, and a weight that happens to be small does not hide it, as it would hide a gradient. (Reference for
+the idea: StreamingCNN, Pinckaers et al. 2020.)
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ Forward = Callable[[Tensor], Tensor]
 def probe(net: LocalNet | Style, *, side: int = 320, largest_stride: int = 16) -> tuple[int, int]:
     """(reach, stride) of a network, the larger of both axes.
 
-    ``reach`` is how many pixels beyond an aligned stride cell an output of that cell can see; a halo must be at least that.
+    ``reach`` is how many pixels beyond an aligned stride cell an output of that cell can see; a halo must
+    be at least that.
 
     Parameters
     ----------
-    net : a frozen net, or a style (whose sites are passed through unchanged). Its plain form is meant: a form with dense zeros
+    net : a frozen net, or a style (whose sites are passed through unchanged). Its plain form is meant: a
+        form with dense zeros
         in its kernels would multiply them with NaN.
     side : pixels along the probed axis; must exceed twice the reach by far.
     largest_stride : the largest stride looked for.
@@ -45,7 +48,10 @@ def spread(forward: Forward, side: int, across: int, count: int, *, axis: int) -
     spans = []
     middle = side // 2 // count * count
     for at in range(middle, middle + 2 * count):
-        x = torch.rand((1, 3, side, across) if axis == 2 else (1, 3, across, side), generator=torch.Generator().manual_seed(0))
+        x = torch.rand(
+            (1, 3, side, across) if axis == 2 else (1, 3, across, side),
+            generator=torch.Generator().manual_seed(0),
+        )
         x.select(axis, at).fill_(float("nan"))
         touched = forward(x).isnan().any(dim=1)[0].any(dim=3 - axis).nonzero().flatten()
         first, last = int(touched.min()), int(touched.max())
