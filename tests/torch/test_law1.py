@@ -133,9 +133,11 @@ def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["microast", "adain"])
 def test_twins_fail_at_full_width(model, frozen, picture):
+    """Two strides for MicroAST: among 64 channels the outermost one weighs 2e-5, at 1/8 width 3e-4."""
     net, size = frozen(model, 1.0), (136, 257)
     kernel, image = Kernel(net), picture(*size)
-    exact, small = grid_of(net, size, 32), grid_of(net, size, 32, halo=net.halo - net.stride)
+    less = net.stride * (2 if model == "microast" else 1)
+    exact, small = grid_of(net, size, 32), grid_of(net, size, 32, halo=net.halo - less)
     whole = whole_float(kernel, image, exact)
     assert np.abs(tiled_float(kernel, image, small) - whole).max() > TOLERANCE
     assert np.abs(tiled_float(kernel, image, exact, shift=1) - whole).max() > 0.05
