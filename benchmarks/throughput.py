@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
 from nets_here import frozen, photo, style
@@ -26,7 +25,7 @@ from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet, Style, live
 from urst_tiles.planning import cpu_count
 
-CORE = {"microast": 1024, "adain": 1024}
+CORE = {"microast": 1024, "adain": 2048}
 URST = "URST's own code 0.086 (2048 px), 0.10 (4096 px)"
 
 
@@ -77,7 +76,7 @@ def seeded_adain(folder: Path) -> Path:
     files.mkdir(parents=True, exist_ok=True)
     for name, state in nets.MODELS["adain"].seeded(0, 1.0).items():
         torch.save(state, files / name)
-    weights.add("adain", files, folder)
+    weights.add("adain", {path.name: path for path in files.iterdir()}, folder)
     return folder
 
 
@@ -93,16 +92,15 @@ def main() -> None:
         window = CORE[model] + 2 * net.halo
         bound = best * (CORE[model] / window) ** 2
         weights = SHARED / "weights" if model == "microast" else seeded_adain(WORK / "weights")
-        blocks, whole = end_to_end(model, given or scene(67 if model == "microast" else 17), weights)
-        rows.append((model, precision, plain, best, bound, blocks, blocks / bound, whole, whole / plain))
+        blocks, whole = end_to_end(model, given or scene(256 if model == "microast" else 67), weights)
+        rows.append((model, precision, plain, best, bound, whole, whole / bound, whole / plain, blocks))
     header = (
-        "family", "precision", "plain float32 forward", "best forward", "bound", "blocks stage",
-        "of the bound (>= 0.85)", "end to end", "against plain (>= 1.5)",
+        "family", "precision", "plain float32 forward", "best forward", "bound", "end to end",
+        "of the bound (>= 0.85)", "against plain (>= 1.5)", "its block stage",
     )  # fmt: skip
     table("Throughput, Mpx/s", header, rows)
     print(f"\n{URST}")
     shutil.rmtree(WORK / "weights", ignore_errors=True)
-    assert np.isfinite([row[-1] for row in rows]).all()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ HELP = {
     "statistics": "of the thumbnail (URST's TIN), the full image (exact), or each window (tile: has seams)",
     "thumbnail": "short side of the thumbnail, px",
     "overviews": "take the thumbnail from the file's own overviews where they are large enough",
-    "tile": "side of a window's core, px: divides --block, multiple of the network's stride (default 1024)",
+    "tile": "side of a window's core, px: divides --block, multiple of the stride (default 1024 or 2048)",
     "block": "side of a task's block, px: 512 times a power of two",
     "halo": "context around a core, px; less than the network needs (the default) blends the seams",
     "seam": "how windows are joined",
@@ -53,6 +54,8 @@ HELP = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = build_parser().parse_args(argv)
+    # Torch threads that spin while they wait starve the encoders beside them; read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
     try:

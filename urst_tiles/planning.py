@@ -27,7 +27,6 @@ from urst_tiles.source import Source
 from urst_tiles.statistics import CORE
 
 TILE = 512
-DEFAULT_CORE = 1024
 
 #: Libraries whose version may change the bytes of the output.
 PINNED_LIBRARIES = ("torch", "imagecodecs", "tifffile", "pyvips-binary")
@@ -114,11 +113,20 @@ def resolve_seam(options: Options, style: Style) -> tuple[Literal["crop", "blend
 
 def make_grid(source: Source, options: Options, style: Style, halo: int) -> Grid:
     """The grid of the options, with the network's needs."""
-    core = options.tile or min(DEFAULT_CORE, options.block)
+    core = options.tile or default_core(halo, options.block)
     height, width = source.shape
     return Grid(
         height, width, halo, style.stride, core, options.block, min(TILE, options.block), style.minimum
     )
+
+
+def default_core(halo: int, block: int) -> int:
+    """The smallest power of two from 1024 on of which at least 0.8 of each window's work is kept, within the
+    block."""
+    core = 1024
+    while core < block and (core / (core + 2 * halo)) ** 2 < 0.8:
+        core *= 2
+    return min(core, block)
 
 
 def footprint(style: Style, precision: nets.Precision) -> Footprint:
