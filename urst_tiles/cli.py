@@ -54,7 +54,7 @@ HELP = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = build_parser().parse_args(argv)
-    # Torch threads that spin while they wait starve the encoders beside them; read once, when torch is loaded.
+    # Torch threads that spin while they wait starve the encoders beside them; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
