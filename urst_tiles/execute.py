@@ -112,25 +112,30 @@ class OnDask:
         from distributed import as_completed
 
         waiting = iter(indexes)
-        scattered = self.client.scatter(task, broadcast=False, hash=False) if self._remote else task
+        places: dict[str, int] = {}
 
         def submit(index: int) -> Any:
-            return self.client.submit(
-                _attempt, scattered, index, pure=False, key=f"block-{index}-{id(task):x}"
-            )
+            key = f"block-{index}-{id(task):x}"
+            places[key] = index
+            return self.client.submit(_attempt, task, index, pure=False, key=key)
 
         running = as_completed([submit(index) for index in islice(waiting, self.in_flight)])
         for future in running:
-            outcome = future.result()
-            future.release()
+            outcome = _outcome(future, places.pop(future.key))
             following = next(waiting, None)
             if following is not None:
                 running.add(submit(following))
             yield outcome
 
-    @property
-    def _remote(self) -> bool:
-        return not self.client.scheduler.address.startswith("inproc")
+
+def _outcome(future: Any, index: int) -> Outcome:
+    """What the task returned, or why it could not: its worker died, say."""
+    try:
+        return future.result()
+    except Exception as error:
+        return index, None, error
+    finally:
+        future.release()
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,8 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
             )
             client = Client(local)
             in_flight *= workers
+        # A client sends at most every 10 ms; a block that ends must not wait for the next one's order.
+        client.scheduler_comm.interval = 0.001
         try:
             yield Cluster(OnDask(client, in_flight))
         finally:

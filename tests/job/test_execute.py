@@ -3,8 +3,12 @@ named."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -106,6 +110,33 @@ def test_a_full_disk_ends_the_run_at_once(on: Cluster) -> None:
     with pytest.raises(DiskFull):
         on.run_all(full, range(100), total=100, progress=quiet)
     assert len(Seen.ran) <= 7
+
+
+def dying(index: int) -> int:
+    """Takes its process with it at block 3."""
+    if index == 3:
+        os._exit(1)
+    return index
+
+
+def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
+    """In a process of its own: worker processes import ``__main__`` again."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_execute import dying, quiet\n"
+        "from urst_tiles.errors import BlocksFailed\n"
+        "from urst_tiles.execute import cluster\n"
+        "if __name__ == '__main__':\n"
+        "    with cluster(workers=2, in_flight=1) as on:\n"
+        "        try:\n"
+        "            on.run_all(dying, range(6), total=6, progress=quiet)\n"
+        "        except BlocksFailed as error:\n"
+        "            print(error)\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200)
+    assert "1 block failed (3): KilledWorker" in done.stdout, done.stderr
 
 
 def test_device_work_is_done_by_one_thread() -> None:
