@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from harness import SHARED, style_image
 
 from urst_tiles import nets
-from urst_tiles.nets import LocalNet, Style
+from urst_tiles.nets import LocalNet, Style, adain
 from urst_tiles.picture import read_picture
 from urst_tiles.source import array_source
 from urst_tiles.statistics import measure
@@ -22,6 +23,24 @@ def style(model: str, size: int = 512) -> Style:
     if model == "adain":
         return nets.seeded(model, pictures, width=1.0)
     return nets.build(model, WEIGHTS, pictures)
+
+
+def adain_standin() -> Style:
+    """AdaIN with trained weights: Collaborative Distillation's level-4 nets have its form, a quarter as wide."""
+    layers = ["0", "11", "12", "21", "22", "31", "32", "33", "34", "41"]
+    states = {}
+    for file, source, convs, order in (
+        (adain.ENCODER, "4SE.pth", adain.ENCODER_CONVS, layers),
+        (adain.DECODER, "4SD.pth", adain.DECODER_CONVS, layers[:0:-1]),
+    ):
+        path = WEIGHTS / "collaborative_wct" / source
+        state = torch.load(path, weights_only=True, map_location="cpu")["model"]
+        states[file] = {
+            f"{i}.{part}": state[f"conv{name}.{part}"]
+            for i, name in zip(convs, order, strict=True)
+            for part in ("weight", "bias")
+        }
+    return adain.build(states, [(read_picture(style_image(), 512), 1.0)])
 
 
 def frozen(chosen: Style, thumbnail: np.ndarray, threads: int = 2) -> LocalNet:
@@ -41,5 +60,5 @@ def photo(name: str, height: int, width: int, at: tuple[int, int] = (0, 0)) -> n
 PHOTOS = {
     "drone photo": ("brighton_DJI_0018.JPG", (600, 1500)),
     "Mars panorama": ("nasa_pia19808.webp", (1200, 1800)),
-    "orthophoto": ("libvips__CMU-1-Small-Region.svs", (900, 700)),
+    "whole slide": ("libvips__CMU-1-Small-Region.svs", (900, 700)),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 from harness import table
-from nets_here import PHOTOS, frozen, photo, style
+from nets_here import PHOTOS, adain_standin, frozen, photo, style
 
 from urst_tiles import nets
 from urst_tiles.geometry import Box
@@ -24,8 +24,12 @@ def rows() -> list[tuple[object, ...]]:
     """One row per family, precision and image."""
     found: list[tuple[object, ...]] = []
     box = Box(0, 0, SIDE, SIDE)
-    for model in ("microast", "adain"):
-        chosen = style(model)
+    cases = (
+        ("microast", "microast", style("microast")),
+        ("adain, trained quarter-width stand-in", "adain", adain_standin()),
+        ("adain, random weights", "adain", style("adain")),
+    )
+    for label, model, chosen in cases:
         for name, (file, at) in PHOTOS.items():
             image = photo(file, SIDE, SIDE, at)
             net = frozen(chosen, image)
@@ -36,7 +40,7 @@ def rows() -> list[tuple[object, ...]]:
                 other = Kernel(net, precision=precision).run(image[None], [box], [box])[0]
                 mean = float(np.abs(other.astype(int) - reference).mean())
                 auto = "auto" if nets.best_precision(model, "cpu") == precision else ""
-                found.append((model, precision, auto, name, mean, psnr(other, reference)))
+                found.append((label, precision, auto, name, mean, psnr(other, reference)))
     return found
 
 

@@ -136,7 +136,7 @@ def _blended(
     for core in cores:
         check_stop()
         pixels, boxes = windows.of([core])
-        shared = core.grow(plan.grid.halo).clip(box)
+        shared = core.grow(blend.ramp(plan.grid)).clip(box)
         result = on_device(plan.threads, kernel.run_float, pixels, boxes)[0]
         weight = blend.weights(plan.grid, core, shared)[..., None]
         total[shared.within(box).slices] += weight * result[shared.within(boxes[0]).slices]

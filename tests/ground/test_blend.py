@@ -77,7 +77,7 @@ def test_the_ends_of_the_line_do_not_fade() -> None:
     assert fade(at[:50], 0, 64, 100, 8).min() == 1
 
 
-def test_a_core_narrower_than_two_halos_is_refused() -> None:
-    grid = Grid(64, 64, 16, 1, 16, 32, 16)
-    with pytest.raises(BadPlan, match="--tile of at least twice --halo 16, got 16"):
+def test_a_core_narrower_than_its_two_ramps_is_refused() -> None:
+    grid = Grid(64, 64, 36, 1, 16, 32, 16)
+    with pytest.raises(BadPlan, match="--tile of at least half of --halo 36, got 16"):
         cores_touching(grid, grid.image)
