@@ -26,7 +26,8 @@ def style(model: str, size: int = 512) -> Style:
 
 
 def adain_standin() -> Style:
-    """AdaIN with trained weights: Collaborative Distillation's level-4 nets have its form, a quarter as wide."""
+    """AdaIN with trained weights: Collaborative Distillation's level-4 nets, of its form and a quarter as
+    wide."""
     layers = ["0", "11", "12", "21", "22", "31", "32", "33", "34", "41"]
     states = {}
     for file, source, convs, order in (

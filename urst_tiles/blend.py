@@ -2,8 +2,8 @@
 
 Around each core line one window fades out while the other fades in, with weights that sum to one everywhere
 and depend on geometry alone (the Hann window's ramp; Harris 1978, section V.C). The strip is a quarter of the
-halo to either side: what a window shows there still has three quarters of its context. Over the whole halo, the
-pixels at a window's very edge would count, which are further from the truth than the seam that they hide
+halo to either side: what a window shows there still has three quarters of its context. Over the whole halo,
+the pixels at a window's very edge would count, which are further from the truth than the seam that they hide
 (``benchmarks/seams.py``).
 """
 
