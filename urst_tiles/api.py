@@ -27,7 +27,7 @@ from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
 from urst_tiles.plan import Plan
-from urst_tiles.planning import available_memory, encoding_of, make_plan
+from urst_tiles.planning import available_memory, encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.recipe import Recipe
@@ -96,10 +96,12 @@ def plan_job(
     style: StyleArgument,
     options: Options | None = None,
     **changes: Any,
-) -> Plan:
-    """The plan that `stylize` would follow; runs nothing, writes nothing."""
+) -> tuple[Plan, float]:
+    """The plan that `stylize` would follow, and a guess at its seconds; runs nothing, writes nothing."""
     options = Options.of(options, changes)
-    return _open(input, check_output(Path(output).absolute(), Path(input)), style, options)[-1]
+    output = check_output(Path(output).absolute(), Path(input))
+    _, recipe, _, plan = _open(input, output, style, options)
+    return plan, guess_seconds(plan, recipe)
 
 
 def _open(

@@ -218,16 +218,20 @@ def run_stylize(arguments: argparse.Namespace) -> int:
 def run_plan(arguments: argparse.Namespace) -> int:
     """``urst-tiles plan``."""
     from urst_tiles.api import plan_job
+    from urst_tiles.terminal import clock
 
-    plan = plan_job(arguments.input, arguments.output, arguments.style, options_of(arguments))
+    plan, seconds = plan_job(arguments.input, arguments.output, arguments.style, options_of(arguments))
     if arguments.json:
         print(
             json.dumps(
-                asdict(plan) | {"peak_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}, default=str
+                asdict(plan)
+                | {"peak_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes, "seconds": seconds},
+                default=str,
             )
         )
         return 0
     print(describe_plan(plan))
+    print(f"{'time':12} about {clock(seconds)} on a machine like this (guessed from one window)")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
@@ -15,8 +16,9 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.errors import BadInput
-from urst_tiles.execute import current_style
-from urst_tiles.geometry import Grid, round_up
+from urst_tiles.execute import current_style, on_device
+from urst_tiles.geometry import Box, Grid, round_up
+from urst_tiles.kernel import Kernel
 from urst_tiles.moments import Moments
 from urst_tiles.nets import Style
 from urst_tiles.options import Compression, Options
@@ -27,6 +29,9 @@ from urst_tiles.source import Source
 from urst_tiles.statistics import CORE
 
 TILE = 512
+
+#: Reading, halving, encoding and writing a pixel (``benchmarks/identity.py``).
+SECONDS_PER_PIXEL = 8e-8
 
 #: Libraries whose version may change the bytes of the output.
 PINNED_LIBRARIES = ("torch", "imagecodecs", "tifffile", "pyvips-binary")
@@ -134,6 +139,23 @@ def footprint(style: Style, precision: nets.Precision) -> Footprint:
     net = style.freeze(neutral_moments(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
+
+
+def guess_seconds(plan: Plan, recipe: Recipe) -> float:
+    """A guess at the wall time on machines like this one, from one forward of one small window.
+
+    Statistics that are exact run the plain network, which is about three times slower, once more per site.
+    """
+    style = current_style(recipe)
+    kernel = Kernel(style.freeze(neutral_moments(style)), device=plan.device, precision=plan.precision)
+    h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
+    box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
+    on_device(plan.threads, kernel.run, window, [box], [box])
+    started = time.perf_counter()
+    on_device(plan.threads, kernel.run, window, [box], [box])
+    seconds_per_pixel = (time.perf_counter() - started) / (h * w) + SECONDS_PER_PIXEL
+    work = plan.forwards * prod(plan.grid.window) + 3 * (plan.passes - 1) * plan.grid.image.area
+    return work * seconds_per_pixel / plan.workers
 
 
 def neutral_moments(style: Style) -> dict[str, Moments]:

@@ -56,11 +56,12 @@ class Line:
         """Rate and time left, from what this call itself did."""
         made, seconds = done - self._first, now - self._start
         if made <= 0 or seconds <= 0 or done >= total:
-            return f", {_clock(seconds)}"
+            return f", {clock(seconds)}"
         left = (total - done) * seconds / made
-        return f", {made / seconds:.2f}/s, {_clock(left)} left"
+        return f", {made / seconds:.2f}/s, {clock(left)} left"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as a person reads them: minutes:seconds, or hours:minutes:seconds."""
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

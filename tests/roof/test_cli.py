@@ -72,7 +72,9 @@ def test_plan_runs_nothing(run, files: Path, tmp_path: Path) -> None:
     as_json = run(
         "plan", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png", *IDENTITY, "--json"
     )
-    assert json.loads(as_json.stdout)["peak_bytes"] > 0
+    planned = json.loads(as_json.stdout)
+    assert planned["peak_bytes"] > 0 and 0 < planned["seconds"] < 60
+    assert "time         about 0:0" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -38,4 +38,4 @@ def test_quiet_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hours_are_told() -> None:
-    assert terminal._clock(3 * 3600 + 62) == "3:01:02" and terminal._clock(59.9) == "0:59"
+    assert terminal.clock(3 * 3600 + 62) == "3:01:02" and terminal.clock(59.9) == "0:59"
