@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles import nets, weights
-from urst_tiles.block import StylizeBlock
+from urst_tiles.block import StylizeBlock, stylize_block
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.execute import Cluster, cluster, current_style
 from urst_tiles.job import Job
@@ -30,6 +30,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.planning import available_memory, encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
+from urst_tiles.reader import Reader
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, array_source, open_source
 from urst_tiles.statistics import measure_exact, measure_thumbnail
@@ -112,7 +113,10 @@ def _open(
     recipe = recipe_of(style, options)
     job = Job.beside(output, options.job_dir and options.job_dir.absolute())
     plan = make_plan(source, recipe, options, pinned=None if options.overwrite else job.identity)
-    plan.validate(memory=options.memory or available_memory(), disk=free_disk(job.folder.parent))
+    if not job.folder.parent.is_dir():
+        raise BadInput(f"there is no folder {job.folder.parent} for the job; make it, or change --job-dir")
+    disk = shutil.disk_usage(job.folder.parent).free + job.held_bytes
+    plan.validate(memory=options.memory or available_memory(), disk=disk)
     return source, recipe, job, plan
 
 
@@ -205,9 +209,6 @@ def preview(
     style_net = current_style(recipe)
     net = style_net.freeze(measure_thumbnail(style_net, source, device=plan.device, threads=plan.threads))
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
-    from urst_tiles.block import stylize_block
-    from urst_tiles.reader import Reader
-
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
 
 
@@ -250,14 +251,6 @@ def refuse_existing(output: Path, job: Job, plan: Plan, options: Options) -> Non
     end."""
     if output.exists() and not options.overwrite and job.identity != dict(plan.identity):
         raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")
-
-
-def free_disk(folder: Path) -> int | None:
-    """Free bytes on the folder's disk."""
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 class _Clock:

@@ -61,6 +61,11 @@ class Job:
                 f"{self.folder}/job.json cannot be read ({error}); start anew with --overwrite"
             ) from None
 
+    @property
+    def held_bytes(self) -> int:
+        """Disk that an earlier run's work takes already: a job that goes on needs that much less."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
     @contextmanager
     def locked(self) -> Iterator[Job]:
         """Hold the folder (made if needed); raises JobBusy where a live process holds it."""

@@ -113,6 +113,14 @@ def test_a_removed_job_leaves_nothing_even_after_a_kill_in_between(tmp_path: Pat
         assert [p.name for p in tmp_path.iterdir()] == ["job"]
 
 
+def test_what_is_finished_needs_no_more_disk(tmp_path: Path) -> None:
+    job = Job(tmp_path / "job")
+    assert job.held_bytes == 0
+    job.parts.mkdir(parents=True)
+    (job.parts / "0.tif").write_bytes(bytes(1000))
+    assert job.held_bytes == 1000
+
+
 def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:
     job = Job(tmp_path)
     (tmp_path / "job.json").write_text("{")

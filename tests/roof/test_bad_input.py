@@ -129,6 +129,7 @@ def test_outputs(stylize, files: Path, tmp_path: Path) -> None:
         (("--memory", "100M"), ("--memory", "--tile")),
         (("--halo", "-4"), ("--halo",)),
         (("--alpha", "7"), ("--alpha",)),
+        (("--job-dir", "/nowhere/job"), ("/nowhere", "--job-dir")),
         (("--bands", "9,1,2"), ("bands", "9")),
         (("--device", "cuda:7"), ("cuda:7",)),
         (("--model", "microast", "--weights", "/nowhere"), ("microast", "weights fetch")),
