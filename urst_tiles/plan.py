@@ -14,7 +14,7 @@ from urst_tiles.geometry import Grid, ceil_div
 
 #: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, before the first pixel
 #: (measured by ``benchmarks/memory.py``).
-BASE_BYTES = 520 << 20
+BASE_BYTES = 460 << 20
 
 #: What one window costs beyond its activations: its slice of the block as bytes and as float32 planes, in and
 #: out.
