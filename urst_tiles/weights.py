@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from urst_tiles.errors import BadWeights, MissingFile
 from urst_tiles.files import publish
@@ -50,9 +50,22 @@ class Weights:
     files: tuple[WeightFile, ...]
     licence: str
     source: str
+    #: Whether the package brings them; files of one's own in the weights folder come first.
+    shipped: bool = False
+
+
+#: What we trained ourselves, in the package.
+TRAINED = Path(__file__).parent / "trained"
 
 
 TABLE: dict[str, Weights] = {
+    "lite": Weights(
+        "lite",
+        (WeightFile("lite.safetensors", None, ""),),
+        licence="Apache-2.0",
+        source="ours, see design/lite.md",
+        shipped=True,
+    ),
     "microast": Weights(
         "microast",
         (
@@ -149,6 +162,9 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
     found = {}
     for file in row.files:
         path = where / file.name
+        if row.shipped and not path.is_file():
+            found[file.name] = TRAINED / file.name
+            continue
         if not path.is_file():
             how = (
                 f"run `urst-tiles weights fetch {model}`, or give --weights a folder with {model}/{file.name}"
@@ -169,6 +185,8 @@ def describe(model: str, given: Path | None = None) -> str:
     row, where = entry(model), folder(given) / model
     there = sum((where / file.name).is_file() for file in row.files)
     state = f"{there} of {len(row.files)} files there" if row.files else "needs no files"
+    if row.shipped and not there:
+        state = "comes with the package"
     return f"{model:12} {state}; {row.licence}; {row.source}"
 
 
@@ -209,6 +227,8 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
     """Download what is missing; BadWeights where a file has no published hash, since nothing could be
     checked."""
     row, where = entry(model), folder(given) / model
+    if row.shipped:
+        return list(find(model, given).values())
     blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]
     if blind:
         links = " ".join(file.url for file in blind)
@@ -243,9 +263,12 @@ def _download(file: WeightFile, target: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, Tensor]:
+def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     """Tensors of a safetensors or PyTorch file, on the CPU; BadWeights for anything else, executable pickles
-    included."""
+    included.
+
+    ``inside`` names the entry of a PyTorch checkpoint that holds them.
+    """
     import pickle
     import warnings
 
@@ -255,13 +278,15 @@ def load(path: Path) -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore", UserWarning
                 )  # about old pickle protocols; what it cannot read raises
                 state = torch.load(path, map_location="cpu", weights_only=True)
+        if inside is not None and isinstance(state, Mapping):
+            state = state.get(inside)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise BadWeights(
             f"{path} holds no plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}"
