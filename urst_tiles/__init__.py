@@ -53,6 +53,8 @@ _LATE = {
     "preview": "api",
     "Report": "api",
     "recipe_of": "api",
+    "named_styles": "api",
+    "contact_sheet": "api",
     "measure": "api",
     "freeze": "api",
     "run_blocks": "api",

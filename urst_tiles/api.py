@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from urst_tiles import nets, weights
 from urst_tiles.block import StylizeBlock, stylize_block
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.execute import Cluster, cluster, current_style
+from urst_tiles.geometry import Box, round_up
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
 from urst_tiles.moments import Moments
 from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
+from urst_tiles.picture import read_picture
 from urst_tiles.plan import Plan
 from urst_tiles.planning import available_memory, encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
@@ -74,7 +76,7 @@ def stylize(
     ----------
     input : any file that libvips opens.
     output : the COG to write; it appears only when it is complete and valid.
-    style : a style image, or (style image, weight) pairs.
+    style : a style image or the name of a style that ships with lite, or (style, weight) pairs.
     options, changes : see `Options`; ``changes`` are single options by name.
     progress : called with (stage, done, total).
 
@@ -212,6 +214,46 @@ def preview(
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
 
 
+def named_styles() -> dict[str, str]:
+    """The styles that ship with lite: name -> painting and painter."""
+    return nets.named.titles()
+
+
+def contact_sheet(
+    image: str | os.PathLike[str] | None = None, *, side: int = 256, columns: int = 6, gap: int = 8
+) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3): a picture as it is, then in every named style in their order, row by row.
+
+    Parameters
+    ----------
+    image : an image file; None for a made-up scene that ships with the package.
+    side : of each picture's square, px; the middle of the image fills it.
+    """
+    picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
+    h, w = picture.shape[:2]
+    top, left = (h - side) // 2, (w - side) // 2
+    square = np.rint(255 * picture[top : top + side, left : left + side]).astype(np.uint8)
+    options = Options()
+    recipe = recipe_of(next(iter(named_styles())), options)
+    pictures = [square, *(_in_style(square, name, recipe) for name in named_styles())]
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
+    for k, one in enumerate(pictures):
+        y, x = (n * (side + gap) for n in divmod(k, columns))
+        sheet[y : y + side, x : x + side] = one
+    return sheet
+
+
+def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[np.uint8]:
+    """Small ``pixels`` in the named style, at their own statistics."""
+    style = replace(recipe, styles=((name, 1.0),)).build()
+    h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
+    source = array_source(pixels)
+    kernel = Kernel(style.freeze(measure_thumbnail(style, source)))
+    box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
+    return kernel.run(Reader(source).padded(box)[0][None], [box], [core])[0]
+
+
 def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     """The recipe of the style argument, with absolute paths, since workers have their own current folder.
 
@@ -222,14 +264,33 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     pairs = [(style, 1.0)] if isinstance(style, str | os.PathLike) else list(style)
     if not pairs:
         raise BadInput("no style given: name a style image with --style")
-    styles = tuple((Path(path).absolute(), float(weight)) for path, weight in pairs)
-    for path, _ in styles:
-        if not path.is_file():
-            raise MissingFile(f"there is no style image {path}")
     if options.model not in nets.MODELS:
         raise BadInput(f"there is no model {options.model!r}; --model takes {', '.join(nets.MODELS)}")
+    styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)
     folder = weights.folder(options.weights).absolute()
     return Recipe(options.model, folder, styles, options.style_size, options.alpha)
+
+
+def _style_of(style: str | os.PathLike[str], options: Options) -> Path | str:
+    """The absolute path of a style image, or a named style's name."""
+    path, name = Path(style), os.fspath(style)
+    if path.is_file():
+        return path.absolute()
+    known = nets.named.titles()
+    if name in known and options.model != "lite":
+        raise BadInput(f"{name} is a style of --model lite; give --model {options.model} a style image")
+    if name in known and options.style_size != nets.named.SIZE:
+        raise BadInput(
+            f"the named style {name} was measured at --style-size {nets.named.SIZE}; give its image for"
+            f" {options.style_size}"
+        )
+    if name in known:
+        return name
+    near = nets.named.near(name.lower())
+    hint = f" (near it: {', '.join(near)})" if near else ""
+    raise MissingFile(
+        f"there is no style image {path} and no style of that name{hint}; `urst-tiles styles` lists them"
+    )
 
 
 def check_output(output: Path, input: Path) -> Path:

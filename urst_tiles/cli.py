@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from urst_tiles.plan import Plan
 
 HELP = {
-    "model": "network family: microast, adain, identity",
+    "model": "network family: lite, microast, adain, identity",
     "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",
@@ -102,7 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("input", type=Path, metavar="INPUT")
         command.add_argument("output", type=Path, metavar="OUTPUT")
-        command.add_argument("--style", required=True, type=Path, metavar="IMAGE", help="the style image")
+        command.add_argument(
+            "--style", required=True, metavar="STYLE", help="a style image, or a name of `urst-tiles styles`"
+        )
         add_options(command)
         command.set_defaults(run=run)
     info = commands.add_parser("info", help="say what a file is, as this program reads it")
@@ -113,6 +115,12 @@ def build_parser() -> argparse.ArgumentParser:
     validate.add_argument("file", type=Path, metavar="FILE")
     validate.add_argument("--json", action="store_true", help="as JSON")
     validate.set_defaults(run=run_validate)
+    styles = commands.add_parser("styles", help="list the named styles of --model lite")
+    styles.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="also write a picture in each style, in order"
+    )
+    styles.add_argument("--input", type=Path, metavar="IMAGE", help="the picture (default: a made-up scene)")
+    styles.set_defaults(run=run_styles)
     _add_weights(commands)
     return parser
 
@@ -320,6 +328,24 @@ def run_validate(arguments: argparse.Namespace) -> int:
     else:
         print(report)
     return 0 if report.valid else 1
+
+
+def run_styles(arguments: argparse.Namespace) -> int:
+    """``urst-tiles styles``."""
+    from urst_tiles.api import check_output, contact_sheet, named_styles
+    from urst_tiles.picture import write_png
+
+    for name, title in named_styles().items():
+        print(f"{name:26} {title}")
+    if arguments.sheet is None:
+        return 0
+    output = check_output(arguments.sheet, arguments.input or arguments.sheet.parent)
+    if output.suffix.lower() != ".png":
+        raise BadInput(f"a contact sheet is a PNG file; name it {output.with_suffix('.png').name}")
+    sheet = contact_sheet(arguments.input)
+    write_png(output, sheet)
+    print(f"{output}: the picture as it is, then in the styles above, row by row")
+    return 0
 
 
 def run_weights_list(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ class Options:
     BadInput : when a value is outside what is allowed.
     """
 
-    model: str = "microast"
+    model: str = "lite"
     weights: Path | None = None
     alpha: float = 1.0
     style_size: int = 512

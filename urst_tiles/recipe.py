@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from urst_tiles import nets
 from urst_tiles.picture import read_picture
 
@@ -20,21 +17,29 @@ class Recipe:
     ----------
     model : a name of ``nets.MODELS``.
     weights : folder with one subfolder per model.
-    styles : (path of a style image, weight) pairs.
+    styles : (path of a style image or name of a style that ships with lite, weight) pairs.
     style_size : short side the style image is resized to; the size of the strokes follows it.
     alpha : 0 keeps the content, 1 takes the style in full.
     """
 
     model: str
     weights: Path
-    styles: tuple[tuple[Path, float], ...]
+    styles: tuple[tuple[Path | str, float], ...]
     style_size: int = 512
     alpha: float = 1.0
 
-    def pictures(self) -> list[tuple[NDArray[np.float32], float]]:
-        """The style images, float32 (h, w, 3) in 0..1, with their weights."""
-        return [(read_picture(path, self.style_size), weight) for path, weight in self.styles]
+    def ingredients(self) -> nets.StyleImages:
+        """The style images, float32 (h, w, 3) in 0..1, or the statistics of named styles, with weights."""
+        return [
+            (
+                nets.named.features(style)
+                if isinstance(style, str)
+                else read_picture(style, self.style_size),
+                weight,
+            )
+            for style, weight in self.styles
+        ]
 
     def build(self) -> nets.Style:
         """Read the files and build the style."""
-        return nets.build(self.model, self.weights, self.pictures(), alpha=self.alpha)
+        return nets.build(self.model, self.weights, self.ingredients(), alpha=self.alpha)

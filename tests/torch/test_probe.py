@@ -9,7 +9,7 @@ from torch import nn
 from urst_tiles.nets import MODELS, LocalNet
 from urst_tiles.nets.probe import probe
 
-REACH = {"microast": (51, 4), "adain": (62, 8), "identity": (0, 1)}
+REACH = {"lite": (48, 4), "microast": (51, 4), "adain": (62, 8), "identity": (0, 1)}
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import adain, identity, microast
+from urst_tiles.nets import adain, identity, lite, microast, named
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -82,7 +82,23 @@ def _check_adain(state: State, file: str, path: Path) -> None:
     table.check_keys(needed, adain.shapes()[file], path)
 
 
+def _check_lite(state: State, file: str, path: Path) -> None:
+    table.check_keys(state, lite.shapes(), path)
+
+
 MODELS: dict[str, Family] = {
+    "lite": Family(
+        lite.NAME,
+        lite.HALO,
+        lite.STRIDE,
+        lite.MINIMUM,
+        lite.build,
+        lite.restore,
+        lite.FrozenLite,
+        lite.seeded,
+        _check_lite,
+        {"cpu": "bfloat16", "cuda": "bfloat16"},
+    ),
     "microast": Family(
         microast.NAME,
         microast.HALO,
@@ -148,6 +164,8 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     for file, path in table.find(model, weights).items():
         states[file] = table.load(path)
         chosen.check(states[file], file, path)
+    if any(isinstance(style, Mapping) for style, _ in styles):
+        named.check_weights(states.get(lite.FILE, {}))
     return chosen.build(states, styles, alpha)
 
 

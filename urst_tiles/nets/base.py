@@ -28,8 +28,8 @@ Float = NDArray[np.float64]
 Precision = Literal["float32", "bfloat16", "float16"]
 State = dict[str, Tensor]
 
-#: (image (h, w, 3) float32 in 0..1, weight), several of them to mix.
-StyleImages = Sequence[tuple[NDArray[np.float32], float]]
+#: (image (h, w, 3) float32 in 0..1, or a named style's statistics; weight), several of them to mix.
+StyleImages = Sequence[tuple[NDArray[np.float32] | State, float]]
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -256,23 +256,31 @@ def checked_precision(precision: str) -> torch.dtype:
     return DTYPES[precision]
 
 
-def mixture(styles: StyleImages, minimum: int) -> list[tuple[Tensor, float]]:
-    """Style images as (1, 3, h, w) float32, weights that sum to 1; BadInput for what is no style."""
+def shares(styles: StyleImages) -> list[tuple[NDArray[np.float32] | State, float]]:
+    """The styles with weights that sum to 1; BadInput for weights that cannot."""
     total = float(sum(weight for _, weight in styles))
     if not styles or not total > 0 or any(weight < 0 for _, weight in styles):
         raise BadInput(
             f"style weights must not be negative and sum to more than 0, got {[w for _, w in styles]}"
         )
-    mixed = []
-    for image, weight in styles:
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise BadInput(f"a style image must be (height, width, 3), got {image.shape}")
-        if min(image.shape[:2]) < minimum:
-            got = f"{image.shape[1]} x {image.shape[0]}"
-            raise BadInput(f"a style image must be at least {minimum} px on each side, got {got}")
-        x = torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None].contiguous()
-        mixed.append((x, weight / total))
-    return mixed
+    return [(style, weight / total) for style, weight in styles]
+
+
+def style_tensor(image: NDArray[np.float32] | State, minimum: int) -> Tensor:
+    """A style image as (1, 3, h, w) float32; BadInput for what is none."""
+    if isinstance(image, Mapping):
+        raise BadInput("this model has no named styles; give a style image")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise BadInput(f"a style image must be (height, width, 3), got {image.shape}")
+    if min(image.shape[:2]) < minimum:
+        got = f"{image.shape[1]} x {image.shape[0]}"
+        raise BadInput(f"a style image must be at least {minimum} px on each side, got {got}")
+    return torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None].contiguous()
+
+
+def mixture(styles: StyleImages, minimum: int) -> list[tuple[Tensor, float]]:
+    """Style images as (1, 3, h, w) float32, weights that sum to 1; BadInput for what is no style."""
+    return [(style_tensor(image, minimum), share) for image, share in shares(styles)]
 
 
 def checked_alpha(alpha: float) -> float:

@@ -1,0 +1,74 @@
+"""Measure the named styles that ship with lite, from paintings in the public domain.
+
+    python pipelines/name_styles.py --paintings FOLDER --manifest MANIFEST.csv
+
+``styles.csv`` beside this script says which file is called what. The manifest (columns ``file`` and
+``licence``) must call each of them public domain. Written: ``urst_tiles/trained/styles.safetensors``. Run it
+whenever the weights of lite have changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import torch
+
+from urst_tiles import weights
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.files import publish
+from urst_tiles.nets import lite, named
+from urst_tiles.nets.base import State, digest
+from urst_tiles.picture import read_picture
+
+LIST = Path(__file__).with_name("styles.csv")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by column."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def check_public_domain(names: list[str], manifest: Path) -> None:
+    """BadInput unless the manifest calls every file public domain."""
+    licences = {Path(row["file"]).name: row["licence"] for row in rows_of(manifest)}
+    for name in names:
+        if not licences.get(name, "").startswith("Public domain"):
+            raise BadInput(f"{manifest} does not call {name} public domain; leave it out of {LIST.name}")
+
+
+def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
+    """The content of the file of named styles."""
+    rows = rows_of(LIST)
+    check_public_domain([row["file"] for row in rows], manifest)
+    state = weights.load(weights_file)
+    styles: dict[str, tuple[str, State]] = {}
+    for row in rows:
+        image = torch.from_numpy(read_picture(paintings / row["file"], named.SIZE)).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            styles[row["name"]] = row["title"], lite.style_features(image, state)
+    return named.encode(styles, digest(state, {}))
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Measure the named styles that ship with lite.")
+    parser.add_argument("--paintings", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="CSV")
+    parser.add_argument("--weights", type=Path, default=weights.TRAINED / lite.FILE, metavar="FILE")
+    parser.add_argument("--output", type=Path, default=named.FILE, metavar="FILE")
+    arguments = parser.parse_args()
+    try:
+        publish(arguments.output, measure(arguments.paintings, arguments.manifest, arguments.weights))
+    except UrstError as error:
+        print(f"name_styles: {error}", file=sys.stderr)
+        return error.exit_status
+    print(f"{arguments.output}: {len(rows_of(LIST))} styles")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""lite: our own arbitrary-style network, 0.42 million weights and 26.5 kMAC per pixel.
+
+The picture first takes over the style's colours by a linear map in closed form. Then a plain residual network
+on cells of 4 x 4 pixels paints strokes onto it: in each of its five blocks the features take over mean and
+deviation of the style image's, which went through the same layers. There is no style encoder and nothing is
+predicted, so that a style is 652 numbers, and a frozen network is fourteen convolutions, all of them dense.
+
+References
+----------
+1. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
+   ICCV 2017: the sites in the blocks.
+2. F. Pitie and A. Kokaram, "The Linear Monge-Kantorovitch Linear Colour Mapping for Example-Based Colour
+   Transfer", CVMP 2007: the map of colours.
+3. W. Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+   Convolutional Neural Network", CVPR 2016: cells of pixels as channels, and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    live,
+    shares,
+    some_picture,
+    style_tensor,
+)
+from urst_tiles.nets.lite_frozen import FrozenLite
+
+Float = NDArray[np.float64]
+
+#: The probe finds a reach of 48 pixels (tests/torch/test_probe.py).
+NAME, HALO, STRIDE, MINIMUM = "lite", 48, 4, 8
+#: Variances below this (a deviation of 0.03 in features of order 1) are not amplified further.
+EPS, DDOF = 1e-3, 1
+#: The same for colours: a deviation of 0.01, 2.5 levels.
+COLOUR_EPS = 1e-4
+BLOCKS, CHANNELS = 5, 64
+COLOUR = "colour"
+FILE = "lite.safetensors"
+
+#: (name of a site, features) -> features with other statistics.
+Steer = Callable[[str, Tensor], Tensor]
+
+
+def blocks() -> list[str]:
+    """Names of the residual blocks, each of which has a site."""
+    return [f"block{k}" for k in range(1, BLOCKS + 1)]
+
+
+def conv(x: Tensor, state: State, name: str) -> Tensor:
+    """3x3 convolution ``name`` with reflection padding, in the type of ``x``."""
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x))
+
+
+def strokes(cells: Tensor, state: State, steer: Steer) -> Tensor:
+    """(n, 48, h/4, w/4) -> same: what is to be added to the picture, both as cells of 4 x 4 pixels.
+
+    ``steer`` is asked once in each block.
+    """
+    z = conv(cells, state, "enter")  # 64, h/4, w/4
+    for name in blocks():
+        h = steer(name, conv(z, state, f"{name}.a"))
+        z = z + conv(F.relu(h), state, f"{name}.b")
+    return conv(z, state, "leave")
+
+
+def to_cells(x: Tensor) -> Tensor:
+    """(n, 3, h, w) in 0..1 -> (n, 48, h/4, w/4) around 0."""
+    return F.pixel_unshuffle(x - 0.5, STRIDE)
+
+
+class LiteStyle:
+    """lite with a style in it.
+
+    Parameters
+    ----------
+    weights : as ``shapes`` names them.
+    features : "colour.mean" (3,), "colour.covariance" (3, 3), and "block1.mean", "block1.std", ... (64,),
+        float64: the style's statistics.
+    alpha : strength; every site's map is blended with the identity, and the strokes are scaled.
+    """
+
+    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    plain_bytes = 190.0
+
+    def __init__(self, weights: State, features: State, alpha: float = 1.0):
+        self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
+        channels = len(features["block1.mean"])
+        self.sites: tuple[Site, ...] = (
+            Site(COLOUR, 3, 1, COLOUR_EPS, DDOF, full=True),
+            *(Site(name, channels, STRIDE, EPS, DDOF) for name in blocks()),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, style features and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        sites = {site.name: site for site in self.sites}
+        y = at(sites[COLOUR], x)
+        painted = strokes(to_cells(y), self.weights, lambda name, h: at(sites[name], h))
+        return y + self.alpha * F.pixel_shuffle(painted, STRIDE)
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """The style's statistics instead of ``moments``: of colours [2], of features [1, equation 8]."""
+        mean = self._feature(f"{site.name}.mean")
+        if site.full:
+            scale = monge_kantorovich(
+                moments.covariance(site.ddof), self._feature(f"{site.name}.covariance"), site.eps
+            )
+            return Affine(scale, mean - scale @ moments.mean).blend(self.alpha)
+        scale = self._feature(f"{site.name}.std") / moments.std(site.eps, site.ddof)
+        return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
+
+    def _feature(self, name: str) -> Float:
+        return self.features[name].double().cpu().numpy()
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else FrozenLite(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights, features and alpha."""
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
+            "alpha": self.alpha
+        }
+
+
+def monge_kantorovich(source: Float, target: Float, eps: float) -> Float:
+    """float64 (3, 3): the symmetric map that gives colours of covariance ``source`` the covariance ``target``
+    and moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [2, equation 10], ``eps`` added to both
+    variances."""
+    one = eps * np.eye(len(source))
+    values, vectors = np.linalg.eigh(source + one)
+    root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
+    values, vectors = np.linalg.eigh(root @ (target + one) @ root)
+    return inverse @ (vectors * np.sqrt(values)) @ vectors.T @ inverse
+
+
+def style_features(image: Tensor, weights: State) -> State:
+    """float64: the statistics of one style image (1, 3, h, w) at every site, its sides cropped to cells."""
+    h, w = (side // STRIDE * STRIDE for side in image.shape[2:])
+    image = image[:, :, :h, :w]
+    colours = Moments.of(image[0].flatten(1).numpy(), full=True)
+    features = {f"{COLOUR}.mean": colours.mean, f"{COLOUR}.covariance": colours.covariance(DDOF)}
+
+    def look(name: str, h: Tensor) -> Tensor:
+        moments = Moments.of(h[0].flatten(1).numpy())
+        features.update({f"{name}.mean": moments.mean, f"{name}.std": moments.std(EPS, DDOF)})
+        return h
+
+    strokes(to_cells(image), weights, look)
+    return {name: torch.from_numpy(values) for name, values in features.items()}
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> LiteStyle:
+    """A style from the state of ``FILE``; several images, or named styles' features, are mixed by their
+    statistics."""
+    weights = {key: t.float() for key, t in states[FILE].items()}
+    mixed: State = {}
+    with torch.inference_mode():
+        for style, share in shares(styles):
+            if not isinstance(style, Mapping):
+                style = style_features(style_tensor(style, MINIMUM), weights)
+            for name, values in style.items():
+                mixed[name] = mixed.get(name, torch.zeros(())) + share * values
+    return LiteStyle(weights, mixed, alpha)
+
+
+def feature_shapes(channels: int = CHANNELS) -> dict[str, tuple[int, ...]]:
+    """Name and shape of a style's statistics."""
+    shapes: dict[str, tuple[int, ...]] = {f"{COLOUR}.mean": (3,), f"{COLOUR}.covariance": (3, 3)}
+    return shapes | {f"{name}.{part}": (channels,) for name in blocks() for part in ("mean", "std")}
+
+
+def pack(features: State) -> Tensor:
+    """float32 (652,): a style's statistics in the order of ``feature_shapes``."""
+    return torch.cat([features[name].float().flatten() for name in feature_shapes()])
+
+
+def unpack(vector: Tensor) -> State:
+    """The inverse of ``pack``, float64."""
+    parts = vector.double().split([prod(shape) for shape in feature_shapes().values()])
+    return {
+        name: part.reshape(shape) for (name, shape), part in zip(feature_shapes().items(), parts, strict=True)
+    }
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> LiteStyle:
+    """The inverse of ``LiteStyle.state``."""
+    features = {k.removeprefix("feature."): t for k, t in state.items() if k.startswith("feature.")}
+    weights = {k: t for k, t in state.items() if k.startswith(("enter.", "leave.", "block"))}
+    return LiteStyle(weights, features, settings["alpha"])
+
+
+def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of ``FILE``, ``width`` times as wide as what is shipped."""
+    c, cell = max(2, round(CHANNELS * width)), 3 * STRIDE**2
+    layers = {"enter": (c, cell), "leave": (cell, c)}
+    layers |= {f"{name}.{part}": (c, c) for name in blocks() for part in "ab"}
+    keys: dict[str, tuple[int, ...]] = {}
+    for name, (outputs, inputs) in layers.items():
+        keys |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
+    return keys
+
+
+def initial(seed: int = 0, width: float = 1.0) -> State:
+    """Random weights to start training from: He's scaling, branches that start small, and one output for all
+    pixels of a cell, so that no grid is there at first."""
+    random = np.random.default_rng(seed)
+    gains = {"enter": 1.0, "leave": 0.02, "a": 2.0, "b": 0.1}
+    state: State = {}
+    for key, shape in shapes(width).items():
+        name, part = key.rsplit(".", 1)
+        values = np.zeros(shape)
+        if part == "weight":
+            gain = gains[name.rsplit(".", 1)[-1]]
+            values = random.normal(0.0, (gain / np.prod(shape[1:])) ** 0.5, shape)
+        if name == "leave":
+            values = np.repeat(values[:3], STRIDE**2, axis=0)
+        state[key] = torch.from_numpy(values.astype(np.float32))
+    return state
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """The state of ``FILE`` with random weights that keep the signal alive: strokes of deviation 0.25 on some
+    picture, blocks that add as much as they get."""
+    random = np.random.default_rng(seed)
+    state: State = {}
+    for key, shape in shapes(width).items():
+        scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+        state[key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    image = some_picture(seed)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    style = build({FILE: state}, [(image, 1.0)])
+    with torch.inference_mode():
+        painted = style.forward(x, live(style)) - x
+    for part in ("weight", "bias"):
+        state[f"leave.{part}"] *= 0.25 / painted.std()
+    return {FILE: state}
