@@ -3,7 +3,7 @@
     bound = (best forward of the frozen network at the chosen precision, 1024 x 1024) x core^2 / window^2
 
 ``python benchmarks/throughput.py [FILE]``: a tiled TIFF of your own, else a procedural scene of 256
-megapixels for MicroAST and of 67 for AdaIN.
+megapixels for lite and MicroAST and of 67 for AdaIN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet, Style, live
 from urst_tiles.planning import cpu_count
 
-CORE = {"microast": 1024, "adain": 2048}
+CORE = {"lite": 1024, "microast": 1024, "adain": 2048}
 URST = "For comparison: URST's own AdaIN, 0.086 Mpx/s at 2048 px and 0.10 at 4096 px (measured before)"
 
 
@@ -83,19 +83,33 @@ def main() -> None:
     """Print the table."""
     given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     rows = []
-    for model in ("microast", "adain"):
+    reference = plain_rate(style("microast"))
+    for model in ("lite", "microast", "adain"):
         chosen = style(model)
         net = frozen(chosen, photo("brighton_DJI_0018.JPG", 512, 512, (600, 1500)))
         precision = nets.best_precision(model, "cpu")
-        best, plain = forward_rate(net, precision), plain_rate(chosen, 2048 if model == "microast" else 1024)
+        best, plain = forward_rate(net, precision), plain_rate(chosen, 1024 if model == "adain" else 2048)
         window = CORE[model] + 2 * net.halo
         bound = best * (CORE[model] / window) ** 2
-        weights = SHARED / "weights" if model == "microast" else seeded_adain(WORK / "weights")
-        blocks, whole = end_to_end(model, given or scene(256 if model == "microast" else 67), weights)
-        rows.append((model, precision, plain, best, bound, whole, whole / bound, whole / plain, blocks))
+        weights = seeded_adain(WORK / "weights") if model == "adain" else SHARED / "weights"
+        blocks, whole = end_to_end(model, given or scene(67 if model == "adain" else 256), weights)
+        rows.append(
+            (
+                model,
+                precision,
+                plain,
+                best,
+                bound,
+                whole,
+                whole / bound,
+                whole / plain,
+                whole / reference,
+                blocks,
+            )
+        )
     header = (
         "family", "precision", "plain float32 forward", "best forward", "bound", "end to end",
-        "of the bound (>= 0.85)", "against plain (>= 1.5)", "its block stage",
+        "of the bound (>= 0.85)", "against plain (>= 1.5)", "against plain MicroAST", "its block stage",
     )  # fmt: skip
     table("Throughput, Mpx/s", header, rows)
     print(f"\n{URST}")

@@ -1,0 +1,110 @@
+"""Style and content losses of lite and MicroAST on fixed pairs that lite was never trained on.
+
+    python benchmarks/quality.py [--pairs pipelines/lite_pairs.csv] [--pictures FOLDER]
+
+Contents and styles at 512 px on the short side, each network's own statistics, float32. Style: per layer, the
+mean over channels of the squared distances of mean and deviation. Content: mean squared distance of relu4_1,
+plain and with each channel normalised. Judged by the teachers (VGG-19 to relu3_1, its distilled stand-in for
+relu4_1 and relu5_1) and by networks that taught nobody here: the same layers of a VGG-19 with random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import ROOT, SHARED, table
+from nets_here import WEIGHTS
+
+from urst_tiles import losses, nets
+from urst_tiles.nets import live
+from urst_tiles.picture import read_picture, write_png
+
+TRAIN = SHARED / "data" / "train"
+SIZE = 512
+MODELS = ("lite", "microast")
+
+
+def untrained(seed: int = 0) -> losses.VGG19:
+    """VGG-19 to relu5_1 with He's random weights, channels_last."""
+    random = np.random.default_rng(seed)
+    state = {}
+    for name, i, o in losses.convolutions("5_1"):
+        values = random.normal(0, (2 / (9 * i)) ** 0.5, (o, i, 3, 3)).astype(np.float32)
+        state[f"conv{name}.weight"], state[f"conv{name}.bias"] = torch.from_numpy(values), torch.zeros(o)
+    return losses.VGG19(losses.place(state))
+
+
+def teachers() -> losses.Together:
+    """The networks that lite was trained with."""
+    return losses.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
+
+
+def tensor(path: Path) -> torch.Tensor:
+    """(1, 3, h, w) float32 in 0..1, sides cropped to multiples of 16."""
+    image = read_picture(path, SIZE)
+    h, w = (side // 16 * 16 for side in image.shape[:2])
+    return torch.from_numpy(image[:h, :w].copy()).permute(2, 0, 1)[None]
+
+
+def stylised(model: str, content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    """(1, 3, h, w) in 0..1; "content" gives the content back."""
+    if model == "content":
+        return content
+    made = nets.build(model, WEIGHTS, [(style[0].permute(1, 2, 0).numpy(), 1.0)])
+    return made.forward(content, live(made)).clamp(0, 1)
+
+
+def judge(net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool) -> Callable:
+    """A function from a picture to its losses; ``scale`` divides each layer by the style's mean activation."""
+    there, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
+    units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}
+    targets = {k: losses.mean_std(f / units[k]) for k, f in wanted.items()}
+
+    def losses_of(picture: torch.Tensor) -> list[float]:
+        found = {k: f / units[k] for k, f in net(picture, losses.LAYERS).items()}
+        layers = losses.style_loss({k: losses.mean_std(f) for k, f in found.items()}, targets)[0]
+        here = there / units["relu4_1"]
+        plain = losses.content_loss(found["relu4_1"], here)
+        normal = losses.content_loss(losses.normalised(found["relu4_1"]), losses.normalised(here))
+        return [*layers.tolist(), layers.sum().item(), plain.item(), normal.item()]
+
+    return losses_of
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=Path, default=ROOT / "pipelines" / "lite_pairs.csv")
+    parser.add_argument("--pictures", type=Path, help="also write every picture here")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th pair")
+    arguments = parser.parse_args()
+    with open(arguments.pairs, newline="") as file:
+        pairs = [(row["content"], row["style"]) for row in csv.DictReader(file)][:: arguments.every]
+    judges = {"teachers": (teachers(), False), "random VGG-19": (untrained(), True)}
+    found: dict[tuple[str, str], list[list[float]]] = {}
+    for k, (content_name, style_name) in enumerate(pairs):
+        content, style = tensor(TRAIN / "content" / content_name), tensor(TRAIN / "style" / style_name)
+        for model in (*MODELS, "content"):
+            picture = stylised(model, content, style)
+            for name, (net, scale) in judges.items():
+                found.setdefault((name, model), []).append(judge(net, content, style, scale)(picture))
+            if arguments.pictures and model in MODELS:
+                arguments.pictures.mkdir(parents=True, exist_ok=True)
+                pixels = picture[0].mul(255).round().byte().permute(1, 2, 0).numpy()
+                write_png(arguments.pictures / f"{k:02}-{model}.png", pixels)
+    rows = []
+    for (name, model), values in found.items():
+        rows.append([name, model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
+    head = ["judge", "picture", *losses.LAYERS, "style", "content", "content, normalised"]
+    table(f"Losses, mean over {len(pairs)} pairs", head, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Named styles and odd style images, as a user meets them: `lite` is the default and needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+
+import urst_tiles as ut
+from urst_tiles.picture import write_png
+
+
+@pytest.fixture(autouse=True)
+def nothing_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No weights but those that ship."""
+    monkeypatch.setenv("URST_TILES_WEIGHTS", str(tmp_path / "none"))
+
+
+def pixels(path: Path) -> np.ndarray:
+    return pyvips.Image.new_from_file(str(path)).numpy()[..., :3]
+
+
+def test_a_word_is_a_style(run, files: Path, tmp_path: Path) -> None:
+    done = run("stylize", files / "small.tif", tmp_path / "out.tif", "--style", "hokusai-wave")
+    assert done.returncode == 0 and ut.validate(tmp_path / "out.tif").valid
+    before, after = pixels(files / "small.tif"), pixels(tmp_path / "out.tif")
+    assert after.shape == before.shape and np.abs(after.astype(float) - before).mean() > 10
+
+
+def test_styles_differ_and_mix(files: Path, tmp_path: Path) -> None:
+    styles = {
+        "a": "munch-scream",
+        "b": "roerich-mountains",
+        "c": [("munch-scream", 1), ("roerich-mountains", 1)],
+    }
+    for name, style in styles.items():
+        ut.stylize(files / "small.tif", tmp_path / f"{name}.tif", style)
+    a, b, c = (pixels(tmp_path / f"{name}.tif").mean(axis=(0, 1)) for name in styles)
+    assert np.abs(a - b).max() > 20
+    assert (np.abs(c - (a + b) / 2) < np.abs(a - b).max() / 2).all()
+
+
+def test_they_are_listed(run, tmp_path: Path) -> None:
+    done = run("styles")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and len(lines) == len(ut.named_styles()) >= 24
+    assert any(line.startswith("hokusai-wave ") and "Hokusai" in line for line in lines)
+
+
+def test_contact_sheet(run, files: Path, tmp_path: Path) -> None:
+    assert run("styles", "--sheet", tmp_path / "sheet.png").returncode == 0
+    sheet = pixels(tmp_path / "sheet.png")
+    count = len(ut.named_styles()) + 1
+    side, gap = 256, 8
+    assert sheet.shape[:2] == (-(-count // 6) * (side + gap) - gap, 6 * (side + gap) - gap)
+    squares = [
+        sheet[y : y + side, x : x + side] for y in range(0, len(sheet), 264) for x in range(0, 1576, 264)
+    ]
+    means = [tuple(square.mean(axis=(0, 1)).round(1)) for square in squares[:count]]
+    assert len(set(means)) == count
+    own = run("styles", "--sheet", tmp_path / "own.png", "--input", files / "style.png")
+    assert own.returncode == 0 and not np.array_equal(pixels(tmp_path / "own.png"), sheet)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--style", "hokusai"), ("hokusai", "hokusai-wave", "urst-tiles styles")),
+        (("--style", "van-gogh-iris"), ("van-gogh-irises",)),
+        (("--style", "zzz"), ("zzz", "urst-tiles styles")),
+        (("--style", "munch-scream", "--model", "identity"), ("munch-scream", "--model lite")),
+        (("--style", "munch-scream", "--style-size", "300"), ("munch-scream", "--style-size 512")),
+    ],
+)
+def test_neither_file_nor_name(run, files: Path, tmp_path: Path, words: tuple, said: tuple) -> None:
+    done = run("stylize", files / "small.tif", tmp_path / "out.tif", *words)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in said), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_must_be_a_png(run, tmp_path: Path) -> None:
+    done = run("styles", "--sheet", tmp_path / "sheet.jpg")
+    assert done.returncode == 2 and "sheet.png" in done.stderr
+
+
+def odd_style(kind: str, path: Path) -> Path:
+    """A style image that is grey, tiny, huge, deep, transparent or flat."""
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (90, 120, 3), np.uint8)
+    if kind == "grey":
+        pyvips.Image.new_from_array(colours[..., 0].copy()).write_to_file(str(path))
+    elif kind == "tiny":
+        write_png(path, colours[:16, :16])
+    elif kind == "huge":
+        patches = pyvips.Image.new_from_array(colours[:20, :20].copy())
+        patches.zoom(1000, 1000).write_to_file(str(path), compression=1)
+    elif kind == "deep":
+        pyvips.Image.new_from_array(colours.astype(np.uint16) * 257).write_to_file(str(path))
+    elif kind == "transparent":
+        write_png(path, np.dstack([colours, colours[..., 0]]))
+    else:
+        write_png(path, np.full((64, 64, 3), (200, 30, 90), np.uint8))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["grey", "tiny", "huge", "deep", "transparent", "flat"])
+def test_odd_style_images_work(kind: str, files: Path, tmp_path: Path) -> None:
+    style = odd_style(kind, tmp_path / "style.png")
+    ut.stylize(files / "small.tif", tmp_path / "out.tif", style)
+    after = pixels(tmp_path / "out.tif").astype(float)
+    assert ut.validate(tmp_path / "out.tif").valid
+    if kind == "flat":
+        assert np.abs(after.mean(axis=(0, 1)) - (200, 30, 90)).max() < 25
+    elif kind == "grey":
+        assert np.abs(after[..., 0] - after[..., 1]).mean() < 25
+    else:
+        assert after.std() > 5
+
+
+def test_alpha_0_is_the_image(files: Path, tmp_path: Path) -> None:
+    ut.stylize(files / "small.tif", tmp_path / "out.tif", "munch-scream", alpha=0.0)
+    assert np.abs(pixels(tmp_path / "out.tif").astype(int) - pixels(files / "small.tif")).max() <= 1
