@@ -59,7 +59,9 @@ def stylised(model: str, content: torch.Tensor, style: torch.Tensor) -> torch.Te
     return made.forward(content, live(made)).clamp(0, 1)
 
 
-def judge(net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool) -> Callable:
+def judge(
+    net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool
+) -> Callable[[torch.Tensor], list[float]]:
     """A function from a picture to its losses; ``scale`` divides each layer by the style's mean activation."""
     there, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
     units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}

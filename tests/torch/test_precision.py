@@ -16,7 +16,7 @@ from PIL import Image
 from urst_tiles import nets
 from urst_tiles.geometry import Box
 from urst_tiles.kernel import Kernel
-from urst_tiles.nets import adain
+from urst_tiles.nets import adain, named
 
 SIDE = 256
 IMAGES = ("drone", "ortho", "night lights", "space")
@@ -61,6 +61,19 @@ def check(style, image, precision, measured, as_tensor):
 def test_microast(name, precision, inputs, weights_dir, official, measured, as_tensor):
     style = nets.build("microast", weights_dir, [(official["style"].astype(np.float32) / 255, 1.0)])
     check(style, crop(inputs, name), precision, measured, as_tensor)
+
+
+@pytest.mark.parametrize("style", ["hokusai-wave", "kandinsky-vii", "mondrian-composition"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_lite(name, precision, style, inputs, measured, as_tensor):
+    check(
+        nets.build("lite", None, [(named.features(style), 1.0)]),
+        crop(inputs, name),
+        precision,
+        measured,
+        as_tensor,
+    )
 
 
 def standin(weights_dir: Path, art: np.ndarray):
@@ -133,7 +146,7 @@ def status(key: str) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("model", "side"), [("microast", 1128), ("adain", 1152)])
+@pytest.mark.parametrize(("model", "side"), [("lite", 1120), ("microast", 1128), ("adain", 1152)])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_bytes_per_pixel_is_an_upper_bound_and_not_a_wild_one(model, side, precision, seeded_style, frozen):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
