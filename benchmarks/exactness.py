@@ -63,7 +63,7 @@ def off(kernel: Kernel, reader: Reader, box: object) -> np.ndarray:
 
 if __name__ == "__main__":
     rows = []
-    for model in ("microast", "adain"):
+    for model in ("lite", "microast", "adain"):
         net = frozen(style(model, 256), photo("brighton_DJI_0018.JPG", 512, 512, (600, 1500)))
         for core in (128, 256, 512):
             rows.append((model, f"{core}", "12 odd sizes", worst(net, SIZES, core), "<= 1e-4"))

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     if not torch.cuda.is_available():
         print("\n### GPU\n\nnot yet measured: this machine has none")
     else:
-        rows = [row(model, side) for model in ("microast", "adain") for side in (1024, 2048, 4096)]
+        rows = [row(model, side) for model in ("lite", "microast", "adain") for side in (1024, 2048, 4096)]
         header = (
             "family",
             "precision",

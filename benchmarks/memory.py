@@ -1,13 +1,13 @@
 """Peak memory of the whole process tree against the plan's formula and against the size of the image.
 
-``python benchmarks/memory.py [--full]``: crops of NASA's Black Marble (or of a procedural scene where it is
-not there) with MicroAST on the CPU; ``--full`` adds all 1.07 gigapixels.
+``python benchmarks/memory.py [--full] [--model lite]``: crops of NASA's Black Marble (or of a procedural
+scene where it is not there) on the CPU, with lite or another model; ``--full`` adds all 1.07 gigapixels.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
@@ -29,10 +29,10 @@ def crop(side: int) -> Path:
     return path
 
 
-def run(source: Path) -> tuple[object, ...]:
+def run(source: Path, model: str) -> tuple[object, ...]:
     """One row: what was planned and what was used."""
     output = WORK / f"out-{source.stem[:24]}.tif"
-    arguments = [str(source), str(output), "--style", str(style_image()), "--model", "microast", "--json"]
+    arguments = [str(source), str(output), "--style", str(style_image()), "--model", model, "--json"]
     arguments += ["--weights", str(SHARED / "weights"), "--overwrite"]
     planned = json.loads(measured([*COMMAND, "plan", *arguments]).output.splitlines()[-1])["peak_bytes"]
     used = measured([*COMMAND, "stylize", *arguments])
@@ -46,8 +46,14 @@ def run(source: Path) -> tuple[object, ...]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--model", default="lite")
+    chosen = parser.parse_args()
     sources = [crop(side) for side in (4096, 8192)] if MARBLE.exists() else [scene(67), scene(256)]
-    if "--full" in sys.argv:
+    if chosen.full:
         sources.append(MARBLE)
     header = (
         "image",
@@ -59,4 +65,5 @@ if __name__ == "__main__":
         "Mpx/s",
         "output MiB",
     )
-    table("Peak memory, MicroAST on the CPU", header, [run(source) for source in sources])
+    rows = [run(source, chosen.model) for source in sources]
+    table(f"Peak memory of the whole process tree, {chosen.model} on the CPU", header, rows)

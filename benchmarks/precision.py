@@ -25,6 +25,7 @@ def rows() -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     box = Box(0, 0, SIDE, SIDE)
     cases = (
+        ("lite", "lite", style("lite")),
         ("microast", "microast", style("microast")),
         ("adain, trained quarter-width stand-in", "adain", adain_standin()),
         ("adain, random weights", "adain", style("adain")),

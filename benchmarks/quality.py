@@ -62,7 +62,7 @@ def stylised(model: str, content: torch.Tensor, style: torch.Tensor) -> torch.Te
 def judge(
     net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool
 ) -> Callable[[torch.Tensor], list[float]]:
-    """A function from a picture to its losses; ``scale`` divides each layer by the style's mean activation."""
+    """From a picture to its losses; ``scale`` divides each layer by the style's mean activation."""
     there, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
     units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}
     targets = {k: losses.mean_std(f / units[k]) for k, f in wanted.items()}

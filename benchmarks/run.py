@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("exactness", "precision", "seams", "startup", "overhead", "identity", "throughput", "memory", "gpu")
+NAMES = (
+    "exactness", "precision", "quality", "seams", "startup", "overhead", "identity", "throughput", "memory",
+    "gpu",
+)  # fmt: skip
 
 
 def main() -> int:

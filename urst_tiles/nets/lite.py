@@ -3,7 +3,7 @@
 The picture first takes over the style's colours by a linear map in closed form. Then a plain residual network
 on cells of 4 x 4 pixels paints strokes onto it: in each of its five blocks the features take over mean and
 deviation of the style image's, which went through the same layers. There is no style encoder and nothing is
-predicted, so that a style is 652 numbers, and a frozen network is fourteen convolutions, all of them dense.
+predicted, so that a style is 652 numbers, and a frozen network is twelve convolutions, all of them dense.
 
 References
 ----------

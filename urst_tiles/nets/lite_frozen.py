@@ -1,4 +1,4 @@
-"""lite with its statistics frozen: fourteen dense convolutions and one linear map of colours.
+"""lite with its statistics frozen: twelve dense convolutions and one linear map of colours.
 
 The same network, exact up to float rounding:
 
