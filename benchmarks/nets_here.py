@@ -1,4 +1,4 @@
-"""The networks that benchmarks run: lite and MicroAST with their weights, AdaIN full width with seeded ones."""
+"""The networks that benchmarks run: lite and MicroAST with their weights, AdaIN with seeded ones."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Kernel:
         try:
             with torch.inference_mode(), exact_float32(self.device):
                 x = to_tensor(windows, self.device)
-                y = self.net(x, boxes)
+                y = self.net(x, boxes, crops) if self.net.selective else self.net(x, boxes)
                 del x
                 return [
                     self._download(one[:, crop.slices[0], crop.slices[1]], quantise)

@@ -30,6 +30,10 @@ MANIFEST = "SHA256SUMS.json"
 _MICROAST = (
     "https://raw.githubusercontent.com/EndyWon/MicroAST/5a6c9050d8c408191cb9db12c697f3e4c7ebe137/models/"
 )
+_WCT16 = (
+    "https://raw.githubusercontent.com/MingSun-Tse/Collaborative-Distillation/"
+    "4a269dc90020721ef9b279b2926c62f5bcd6d209/trained_models/"
+)
 _ADAIN = "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/"
 
 
@@ -52,6 +56,10 @@ class Weights:
     source: str
     #: Whether the package brings them; files of one's own in the weights folder come first.
     shipped: bool = False
+    #: Subfolder of the weights folder, where it is not called as the model.
+    subfolder: str = ""
+    #: The entry of a file that holds its tensors; empty where they are the file.
+    inside: str = ""
 
 
 #: What we trained ourselves, in the package.
@@ -102,6 +110,75 @@ TABLE: dict[str, Weights] = {
         licence="MIT (naoto0804/pytorch-AdaIN); the VGG-19 weights in it CC-BY 4.0",
         source="naoto0804/pytorch-AdaIN release v0.0.0",
     ),
+    "wct": Weights(
+        "wct",
+        tuple(
+            WeightFile(f"{name}_conv{k}_1.pth", None, "https://github.com/sunshineatnoon/PytorchWCT")
+            for k in (5, 4, 3, 2, 1)
+            for name in ("vgg_normalised", "feature_invertor")
+        ),
+        licence="BSD-2-Clause (Yijunmaverick/UniversalStyleTransfer); the VGG-19 weights in it CC-BY 4.0",
+        source="sunshineatnoon/PytorchWCT, each .t7 as a state of conv0, conv11, ...",
+    ),
+    "wct-16x": Weights(
+        "wct-16x",
+        (
+            WeightFile(
+                "5SE.pth",
+                "9417c34d0d8d621bc6af78be745f1b8d30f5f210efa01e50655c60eb3770816b",
+                _WCT16 + "wct_se_16x_new/5SE.pth",
+            ),
+            WeightFile(
+                "5SD.pth",
+                "17fd0f81622f01366eb21cb4d40140ee38cf988ed6eaf266629709c397a8b485",
+                _WCT16 + "wct_se_16x_new_sd/5SD.pth",
+            ),
+            WeightFile(
+                "4SE.pth",
+                "d2f059cbcd6669556a43aadef58d20c8b280462c18b60a9e7424a14dd271cd6b",
+                _WCT16 + "wct_se_16x_new/4SE.pth",
+            ),
+            WeightFile(
+                "4SD.pth",
+                "902f65e2c6033d803d02df552eb898e5985190a7ae67d155e384826eec6f04cb",
+                _WCT16 + "wct_se_16x_new_sd/4SD.pth",
+            ),
+            WeightFile(
+                "3SE.pth",
+                "269cdd0e2634e3e1e5d3005b9e7eca0f4cc8077653fee1ac8c0cf1cbe9ab8758",
+                _WCT16 + "wct_se_16x_new/3SE.pth",
+            ),
+            WeightFile(
+                "3SD.pth",
+                "005faba27859435762a8a9386116c00629cd8835a01617d0a71defa577c42174",
+                _WCT16 + "wct_se_16x_new_sd/3SD.pth",
+            ),
+            WeightFile(
+                "2SE.pth",
+                "cb654af6bae77176f8c7721c965483e865b987f2f1612dda1ba0d0b5c3819a61",
+                _WCT16 + "wct_se_16x_new/2SE.pth",
+            ),
+            WeightFile(
+                "2SD.pth",
+                "94dd26f0e69857f79bf284a43a3708aa05c09c2593427c7f6e400ad12ce314e6",
+                _WCT16 + "wct_se_16x_new_sd/2SD.pth",
+            ),
+            WeightFile(
+                "1SE.pth",
+                "f74755a65164a88e0db8cbb7d99d7078b9fa505df0953fac5123bfc7c84e0ea4",
+                _WCT16 + "wct_se_16x_new/1SE.pth",
+            ),
+            WeightFile(
+                "1SD.pth",
+                "05f26ad40044c019da0cf731372d5bd2ee4b477825c7f45508da70b1cd5a95fd",
+                _WCT16 + "wct_se_16x_new_sd/1SD.pth",
+            ),
+        ),
+        licence="MIT",
+        source="MingSun-Tse/Collaborative-Distillation at 4a269dc9",
+        subfolder="collaborative_wct",
+        inside="model",
+    ),
     "identity": Weights("identity", (), licence="none needed", source="none"),
 }
 
@@ -127,6 +204,11 @@ def cache_folder() -> Path:
 def folder(given: Path | None = None) -> Path:
     """The weights folder: ``given`` (--weights), else URST_TILES_WEIGHTS, else the user's cache."""
     return Path(given or os.environ.get("URST_TILES_WEIGHTS") or cache_folder())
+
+
+def place(model: str, given: Path | None = None) -> Path:
+    """Where the files of ``model`` lie."""
+    return folder(given) / (entry(model).subfolder or model)
 
 
 def sha256_of(path: Path) -> str:
@@ -157,7 +239,7 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
     MissingFile : a file is not there; says how to get it.
     BadWeights : a hash is wrong, or unknown because the file was never added.
     """
-    where, row = folder(given) / model, entry(model)
+    where, row = place(model, given), entry(model)
     known = recorded(where)
     found = {}
     for file in row.files:
@@ -166,9 +248,8 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
             found[file.name] = TRAINED / file.name
             continue
         if not path.is_file():
-            how = (
-                f"run `urst-tiles weights fetch {model}`, or give --weights a folder with {model}/{file.name}"
-            )
+            inside = f"{where.name}/{file.name}"
+            how = f"run `urst-tiles weights fetch {model}`, or give --weights a folder with {inside}"
             raise MissingFile(f"{path} is missing; {how}")
         expected = file.sha256 or known.get(file.name)
         if expected is None:
@@ -182,7 +263,7 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
 
 def describe(model: str, given: Path | None = None) -> str:
     """One line: the model, whether its files are there, its licence and where they come from."""
-    row, where = entry(model), folder(given) / model
+    row, where = entry(model), place(model, given)
     there = sum((where / file.name).is_file() for file in row.files)
     state = f"{there} of {len(row.files)} files there" if row.files else "needs no files"
     if row.shipped and not there:
@@ -202,7 +283,7 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
 
     ``files`` maps the original name to where the file is now. A file with a known hash must have it.
     """
-    row, where = entry(model), folder(given) / model
+    row, where = entry(model), place(model, given)
     names = {file.name: file for file in row.files}
     for name, path in files.items():
         if name not in names:
@@ -226,7 +307,7 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
 def fetch(model: str, given: Path | None = None, progress: Progress = silent) -> list[Path]:
     """Download what is missing; BadWeights where a file has no published hash, since nothing could be
     checked."""
-    row, where = entry(model), folder(given) / model
+    row, where = entry(model), place(model, given)
     if row.shipped:
         return list(find(model, given).values())
     blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]

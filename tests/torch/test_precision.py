@@ -116,7 +116,7 @@ def test_auto_takes_bfloat16_only_where_it_is_fast(model, monkeypatch):
     monkeypatch.setattr(nets, "cpu_multiplies_bfloat16", lambda: False)
     assert nets.best_precision(model, "cpu") == "float32"
     monkeypatch.setattr(nets, "cpu_multiplies_bfloat16", lambda: True)
-    assert nets.best_precision(model, "cpu") == ("float32" if model == "identity" else "bfloat16")
+    assert nets.best_precision(model, "cpu") == nets.MODELS[model].precisions["cpu"]
 
 
 def peak_bytes(model: str, precision: nets.Precision, side: int) -> float:

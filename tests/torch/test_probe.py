@@ -9,13 +9,20 @@ from torch import nn
 from urst_tiles.nets import MODELS, LocalNet
 from urst_tiles.nets.probe import probe
 
-REACH = {"lite": (48, 4), "microast": (51, 4), "adain": (62, 8), "identity": (0, 1)}
+REACH = {
+    "lite": (48, 4),
+    "wct": (246, 16),
+    "wct-16x": (246, 16),
+    "microast": (51, 4),
+    "adain": (62, 8),
+    "identity": (0, 1),
+}
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_declared_footprint_is_the_probed_one(model, seeded_style):
     style = seeded_style(model)
-    reach, stride = probe(style, side=256)
+    reach, stride = probe(style, side=640 if style.halo > 128 else 256)
     assert (reach, stride) == REACH[model]
     assert style.stride == stride and style.halo % stride == 0
     assert reach <= style.halo < reach + stride

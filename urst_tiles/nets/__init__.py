@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import adain, identity, lite, microast, named
+from urst_tiles.nets import adain, identity, lite, microast, named, wct
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -86,6 +87,25 @@ def _check_lite(state: State, file: str, path: Path) -> None:
     table.check_keys(state, lite.shapes(), path)
 
 
+def _wct(name: str) -> Family:
+    def check(state: State, file: str, path: Path) -> None:
+        needed = {key: t for key, t in state.items() if not key.rsplit(".", 1)[0].endswith("_aux")}
+        table.check_keys(needed, wct.shapes(name)[file], path)
+
+    return Family(
+        name,
+        wct.HALO,
+        wct.STRIDE,
+        wct.MINIMUM,
+        partial(wct.build, name),
+        wct.restore,
+        wct.FrozenWCT,
+        partial(wct.seeded, name),
+        check,
+        {"cpu": "float32", "cuda": "float32"},
+    )
+
+
 MODELS: dict[str, Family] = {
     "lite": Family(
         lite.NAME,
@@ -123,6 +143,8 @@ MODELS: dict[str, Family] = {
         _check_adain,
         {"cpu": "bfloat16", "cuda": "bfloat16"},
     ),
+    "wct": _wct("wct"),
+    "wct-16x": _wct("wct-16x"),
     "identity": Family(
         identity.NAME,
         identity.HALO,
@@ -162,7 +184,7 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     chosen = family(model)
     states = {}
     for file, path in table.find(model, weights).items():
-        states[file] = table.load(path)
+        states[file] = table.load(path, table.entry(model).inside or None)
         chosen.check(states[file], file, path)
     if any(isinstance(style, Mapping) for style, _ in styles):
         named.check_weights(states.get(lite.FILE, {}))

@@ -136,6 +136,8 @@ class LocalNet(nn.Module):
     passthrough: bool = False
     #: Whether a window may be cut in two without changing its result.
     splittable: bool = True
+    #: Whether ``forward`` takes a third argument, the parts of the windows that are needed, to do less.
+    selective: bool = False
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         """Run on windows ``x``; ``boxes`` are their absolute places, for what varies over the image."""

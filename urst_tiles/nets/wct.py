@@ -1,0 +1,230 @@
+"""WCT: five levels of whitening and coloring, from relu5_1 down to relu1_1.
+
+At each level an encoder (VGG-19, or one of a sixteenth of its weights), a site where the features take over
+the style's mean and covariance, and a decoder that paints them. The next level starts from that picture.
+
+References
+----------
+1. Y. Li et al., "Universal Style Transfer via Feature Transforms", NIPS 2017.
+2. H. Wang et al., "Collaborative Distillation for Ultra-Resolution Universal Style Transfer", CVPR 2020: the
+   small encoders and decoders, github.com/MingSun-Tse/Collaborative-Distillation at 4a269dc9 (MIT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    live,
+    mixture,
+    some_picture,
+)
+from urst_tiles.nets.wct_frozen import FrozenWCT
+
+Float = NDArray[np.float64]
+
+#: The probe finds a reach of 246 pixels for all levels together (tests/torch/test_probe.py).
+HALO, STRIDE, MINIMUM = 256, 16, 32
+#: Share of the mean variance that is added to all before whitening. It bounds what whitening amplifies. The
+#: original leaves out directions below 1e-5 instead, and amplifies rounding a hundredfold just above that;
+#: URST adds 1, about all of the mean variance.
+EPS, DDOF = 1e-2, 1
+#: The least that is added, in features whose mean is about 1: flat images stay calm.
+FLOOR = 1e-4
+LEVELS = (5, 4, 3, 2, 1)
+#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
+DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
+#: Output channels of each stage's convolutions, by model.
+WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
+#: The smallest encoder of [2] is wider than the others' first layer.
+FIRST = {"wct": 64, "wct-16x": 24}
+#: (file of the encoder, of the decoder) of a level, by model.
+FILES = {
+    "wct": {k: (f"vgg_normalised_conv{k}_1.pth", f"feature_invertor_conv{k}_1.pth") for k in LEVELS},
+    "wct-16x": {k: (f"{k}SE.pth", f"{k}SD.pth") for k in LEVELS},
+}
+
+
+def layers(level: int) -> list[str]:
+    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
+    return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
+
+
+def conv(x: Tensor, state: State, name: str) -> Tensor:
+    """3x3 convolution ``name`` with reflection padding, then ReLU."""
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return F.relu(F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)))
+
+
+def encode(x: Tensor, state: State, level: int) -> Tensor:
+    """(n, 3, h, w) -> relu``level``_1; half the size from stage to stage."""
+    side = f"encoder{level}"
+    x = F.conv2d(x, state[f"{side}.conv0.weight"].to(x), state[f"{side}.conv0.bias"].to(x))
+    for name in layers(level):
+        if name[1] == "1" and name[0] != "1":
+            x = F.max_pool2d(x, 2)
+        x = conv(x, state, f"{side}.conv{name}")
+    return x
+
+
+def decode(x: Tensor, state: State, level: int) -> Tensor:
+    """relu``level``_1 -> (n, 3, h, w); nearest enlargement, ReLU behind the last layer too."""
+    for name in reversed(layers(level)):
+        x = conv(x, state, f"decoder{level}.conv{name}")
+        if name[1] == "1" and name[0] != "1":
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+    return x
+
+
+class WCTStyle:
+    """WCT with a style in it.
+
+    Parameters
+    ----------
+    name : "wct" or "wct-16x".
+    weights : keys ``encoder5.conv0.weight``, ..., ``decoder1.conv11.bias``.
+    features : "mean5" (C,), "covariance5" (C, C), ..., float64: the style at each level.
+    alpha : content-style trade-off at each level, alpha f_cs + (1 - alpha) f_c [1, equation 5].
+    """
+
+    halo, stride, minimum = HALO, STRIDE, MINIMUM
+
+    def __init__(self, name: str, weights: State, features: State, alpha: float = 1.0):
+        self.name, self.weights, self.features = name, dict(weights), dict(features)
+        self.alpha = checked_alpha(alpha)
+        self.plain_bytes = 520.0 * weights["encoder2.conv11.bias"].shape[0] / 16
+        self.sites: tuple[Site, ...] = tuple(
+            Site(f"relu{k}_1", len(features[f"mean{k}"]), 2 ** (k - 1), EPS, DDOF, full=True) for k in LEVELS
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, the style's features and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        for level, site in zip(LEVELS, self.sites, strict=True):
+            x = decode(at(site, encode(x, self.weights, level)), self.weights, level)
+        return x
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """Whitening by ``moments``, coloring by the style's [1, section 3.2], blended by alpha."""
+        level = site.name[4]
+        mean, covariance = (self._feature(f"{part}{level}") for part in ("mean", "covariance"))
+        content = moments.covariance(site.ddof)
+        ridge = FLOOR + site.eps * np.trace(content) / len(content)
+        whiten = power(content + ridge * np.eye(len(content)), -0.5)
+        scale = power(covariance, 0.5) @ whiten
+        return Affine(scale, mean - scale @ moments.mean).blend(self.alpha)
+
+    def _feature(self, name: str) -> Float:
+        return self.features[name].double().cpu().numpy()
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else FrozenWCT(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights, features, alpha and which of the models it is."""
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
+            "alpha": self.alpha,
+            "model": self.name,
+        }
+
+
+def power(covariance: Float, exponent: float) -> Float:
+    """float64 (C, C): a covariance to a power."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.maximum(values, np.finfo(np.float64).tiny) ** exponent) @ vectors.T
+
+
+def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> WCTStyle:
+    """A style from the states of the ten ``FILES``; several images are mixed by means and covariances."""
+    weights: State = {}
+    for level, files in FILES[name].items():
+        for side, file in zip(("encoder", "decoder"), files, strict=True):
+            kept = {k: t for k, t in states[file].items() if not k.rsplit(".", 1)[0].endswith("_aux")}
+            weights |= {f"{side}{level}.{key}": t.float() for key, t in kept.items()}
+    mixed: State = {}
+    with torch.inference_mode():
+        for image, share in mixture(styles, MINIMUM):
+            for level in LEVELS:
+                found = Moments.of(encode(image, weights, level)[0].flatten(1).numpy(), full=True)
+                parts = {f"mean{level}": found.mean, f"covariance{level}": found.covariance(DDOF)}
+                for key, values in parts.items():
+                    mixed[key] = mixed.get(key, torch.zeros(())) + share * torch.from_numpy(values)
+    return WCTStyle(name, weights, mixed, alpha)
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> WCTStyle:
+    """The inverse of ``WCTStyle.state``."""
+    features = {k.removeprefix("feature."): t for k, t in state.items() if k.startswith("feature.")}
+    weights = {k: t for k, t in state.items() if k.startswith(("encoder", "decoder"))}
+    return WCTStyle(settings["model"], weights, features, settings["alpha"])
+
+
+def shapes(name: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape of every needed tensor of the ten files, ``width`` times as wide as published."""
+
+    def wide(n: int) -> int:
+        return max(8, round(n * width))
+
+    keys: dict[str, dict[str, tuple[int, ...]]] = {}
+    for level, (encoder, decoder) in FILES[name].items():
+        down: dict[str, tuple[int, ...]] = {"conv0.weight": (3, 3, 1, 1), "conv0.bias": (3,)}
+        up: dict[str, tuple[int, ...]] = {}
+        inputs = 3
+        for layer in layers(level):
+            outputs = wide(FIRST[name] if level == 1 else WIDTHS[name][int(layer[0]) - 1])
+            down |= {f"conv{layer}.weight": (outputs, inputs, 3, 3), f"conv{layer}.bias": (outputs,)}
+            up |= {f"conv{layer}.weight": (inputs, outputs, 3, 3), f"conv{layer}.bias": (inputs,)}
+            inputs = outputs
+        keys |= {encoder: down, decoder: up}
+    return keys
+
+
+def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """States of the ten files with random weights that keep the signal alive: He's scaling, the last layer of
+    each decoder scaled for an output of mean 0.5 and deviation 0.25 on some picture."""
+    random = np.random.default_rng(seed)
+    states: dict[str, State] = {}
+    for file, keys in shapes(name, width).items():
+        states[file] = {}
+        for key, shape in keys.items():
+            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+            values = random.normal(0.0, scale, shape)
+            if key == "conv0.weight":
+                values = np.eye(3).reshape(shape)
+            states[file][key] = torch.from_numpy(values.astype(np.float32))
+    image = some_picture(seed)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    for level, (_, decoder) in FILES[name].items():
+        style = build(name, states, [(image, 1.0)])
+        site = style.sites[LEVELS.index(level)]
+        with torch.inference_mode():
+            z = live(style)(site, encode(x, style.weights, level))
+            before = {**style.weights, f"decoder{level}.conv11.bias": torch.full((3,), 100.0)}
+            y = decode(z, before, level) - 100.0
+        last, gain = states[decoder], 0.25 / y.std((0, 2, 3))
+        last["conv11.weight"] *= gain[:, None, None, None]
+        last["conv11.bias"] = 0.5 - gain * y.mean((0, 2, 3))
+    return states
