@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
+from urst_tiles.nets.folding import Layer, behind, doubled, doubling
 from urst_tiles.nets.lines import conv2d, empty, reflect, replicate, ring, strips
 
 if TYPE_CHECKING:
     from urst_tiles.nets.adain import AdaINStyle
-
-Float = NDArray[np.float64]
 
 #: Quarter-resolution rows per strip.
 STRIP = 32
@@ -68,19 +66,8 @@ class FrozenAdaIN(Stylised):
 
     def _doubled(self, x: Tensor, name: str) -> Tensor:
         """Nearest enlargement, convolution, ReLU: (n, c, h, w) -> (n, c', 2h - 4, 2w - 4), two pixels short
-        on each side.
-
-        ``x`` has a cell more on each side than the result needs.
-        """
-        h, w = x.shape[2] - 2, x.shape[3] - 2
-        y = None
-        for p in range(2):
-            for q in range(2):
-                part = self._conv(x[:, :, p : p + h + 1, q : q + w + 1], f"{name}_{p}{q}")
-                y = empty(part, part.shape[1], 2 * h, 2 * w) if y is None else y
-                y[:, :, p::2, q::2] = part
-        assert y is not None
-        return y
+        on each side."""
+        return doubled(x, lambda part, pixel: self._conv(part, f"{name}_{pixel}"))
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         """The rewritten network."""
@@ -136,33 +123,20 @@ class FrozenAdaIN(Stylised):
 # What follows runs once per style, in float64.
 
 
-def folded(style: AdaINStyle, affines: Mapping[str, Affine]) -> dict[str, tuple[Float, Float]]:
+def folded(style: AdaINStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
     """Weight and bias of every convolution of the rewritten network."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
-    layers = {}
+    layers: dict[str, Layer] = {}
     for key in state:
         side, i, part = key.split(".")
         if part == "weight":
             layers[f"{side[0]}{i}"] = state[key], state[f"{side}.{i}.bias"]
     input_weight, input_bias = layers.pop("e0")
     weight, bias = layers["e2"]
-    layers["e2"] = (
-        np.einsum("oikl,ij->ojkl", weight, input_weight[:, :, 0, 0]),
-        bias + np.einsum("oikl,i->o", weight, input_bias),
-    )
+    layers["e2"] = behind(weight, bias, input_weight[:, :, 0, 0], input_bias)
     site = affines["relu4_1"]
-    weight, bias = layers["d1"]
-    layers["d1"] = weight * site.scale[:, None, None], bias + np.einsum("oikl,i->o", weight, site.shift)
+    layers["d1"] = behind(*layers["d1"], site.scale, site.shift)
     for name in ("d5", "d18", "d25"):
         weight, bias = layers.pop(name)
-        for p in range(2):
-            for q in range(2):
-                layers[f"{name}_{p}{q}"] = _doubling(weight, p, q), bias
+        layers |= {f"{name}_{pixel}": (part, bias) for pixel, part in doubling(weight).items()}
     return layers
-
-
-def _doubling(weight: Float, p: int, q: int) -> Float:
-    """The 2x2 kernel that gives pixel (p, q) of a cell: taps -1, 0, 1 of the large image fall on two cells
-    each."""
-    cells = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float64)
-    return np.einsum("oikl,uk,vl->oiuv", weight, cells[p], cells[q])

@@ -18,18 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
+from urst_tiles.nets.folding import Layer, before
 from urst_tiles.nets.lines import conv2d, ring
 
 if TYPE_CHECKING:
     from urst_tiles.nets.lite import LiteStyle
-
-Float = NDArray[np.float64]
-Layer = tuple[Float, Float]
 
 #: Pixels along a cell's side.
 SIDE = 4
@@ -95,11 +92,7 @@ def folded(style: LiteStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
     layers: dict[str, Layer] = {"enter": (state["enter.weight"][:, order], state["enter.bias"])}
     for site in style.sites[1:]:
         affine, name = affines[site.name], site.name
-        weight, bias = state[f"{name}.a.weight"], state[f"{name}.a.bias"]
-        layers[f"{name}_a"] = (
-            weight * affine.scale[:, None, None, None],
-            bias * affine.scale + affine.shift,
-        )
+        layers[f"{name}_a"] = before(state[f"{name}.a.weight"], state[f"{name}.a.bias"], affine)
         layers[f"{name}_b"] = state[f"{name}.b.weight"], state[f"{name}.b.bias"]
     weight, bias = state["leave.weight"][order], state["leave.bias"][order]
     layers["leave"] = style.alpha * weight, style.alpha * bias

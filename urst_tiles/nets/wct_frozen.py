@@ -13,7 +13,7 @@ What is done to the plain network, all of it exact up to float rounding:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,13 +24,13 @@ from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
-from urst_tiles.nets.lines import conv2d, empty, replicate, ring
+from urst_tiles.nets.folding import Layer, behind, doubled, doubling
+from urst_tiles.nets.lines import conv2d, replicate, ring
 
 if TYPE_CHECKING:
     from urst_tiles.nets.wct import WCTStyle
 
 Float = NDArray[np.float64]
-Layer = tuple[Float, Float]
 
 LEVELS = (5, 4, 3, 2, 1)
 #: How far a level's picture depends on the one before, pixels beyond an aligned cell of ``2 ** (level - 1)``
@@ -70,6 +70,10 @@ class FrozenWCT(Stylised):
         weight, bias = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias")
         return conv2d(x, weight, bias, padding=padding).relu_()
 
+    def _pixel(self, name: str, x: Tensor, pixel: str) -> Tensor:
+        """One pixel of the cells that layer ``name`` makes."""
+        return self._conv(x, f"{name}_{pixel}")
+
     def _encode(self, x: Tensor, level: int) -> Tensor:
         """(n, 3, h, w) -> what the site sees, with a ring around it by reflection."""
         z = F.pad(x.to(self.low), (1, 1, 1, 1), mode="reflect").contiguous(memory_format=torch.channels_last)
@@ -85,26 +89,13 @@ class FrozenWCT(Stylised):
         enlarged = False
         for name in reversed(layers(level)):
             if enlarged:
-                z = self._doubled(
-                    replicate(z, (-1, -1), (z.shape[2] - 2, z.shape[3] - 2)), f"d{level}_{name}"
-                )
+                z = replicate(z, (-1, -1), (z.shape[2] - 2, z.shape[3] - 2))
+                z = doubled(z, partial(self._pixel, f"d{level}_{name}"))
                 z = F.pad(z, (1, 1, 1, 1), mode="reflect").contiguous(memory_format=torch.channels_last)
             else:
                 z = ring(self._conv(z, f"d{level}_{name}", padding=1))
             enlarged = name[1] == "1"
         return z[:, :, 1:-1, 1:-1].to(torch.promote_types(z.dtype, torch.float32))
-
-    def _doubled(self, z: Tensor, name: str) -> Tensor:
-        """Nearest enlargement, convolution, ReLU: (n, c, h + 2, w + 2) -> (n, c', 2h, 2w)."""
-        h, w = z.shape[2] - 2, z.shape[3] - 2
-        y = None
-        for p in range(2):
-            for q in range(2):
-                part = self._conv(z[:, :, p : p + h + 1, q : q + w + 1], f"{name}_{p}{q}")
-                y = empty(part, part.shape[1], 2 * h, 2 * w) if y is None else y
-                y[:, :, p::2, q::2] = part
-        assert y is not None
-        return y
 
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1536 px with the small networks; the full ones are four times as wide."""
@@ -169,25 +160,10 @@ def _decoder(state: Mapping[str, Float], level: int, site: Affine) -> dict[str, 
     for k, name in enumerate(reversed(layers(level))):
         weight, bias = (state[f"decoder{level}.conv{name}.{part}"] for part in ("weight", "bias"))
         if k == 0:
-            scale = np.diag(site.scale) if site.scale.ndim == 1 else site.scale
-            weight, bias = behind(weight, bias, scale, site.shift)
+            weight, bias = behind(weight, bias, site.scale, site.shift)
         if enlarged:
-            found |= {
-                f"d{level}_{name}_{p}{q}": (doubling(weight, p, q), bias) for p in (0, 1) for q in (0, 1)
-            }
+            found |= {f"d{level}_{name}_{pixel}": (part, bias) for pixel, part in doubling(weight).items()}
         else:
             found[f"d{level}_{name}"] = weight, bias
         enlarged = name[1] == "1"
     return found
-
-
-def behind(weight: Float, bias: Float, scale: Float, shift: Float) -> Layer:
-    """conv(scale x + shift) as one convolution."""
-    return np.einsum("oikl,ij->ojkl", weight, scale), bias + np.einsum("oikl,i->o", weight, shift)
-
-
-def doubling(weight: Float, p: int, q: int) -> Float:
-    """The 2x2 kernel that gives pixel (p, q) of a cell: taps -1, 0, 1 of the large image fall on two cells
-    each."""
-    cells = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float64)
-    return np.einsum("oikl,uk,vl->oiuv", weight, cells[p], cells[q])
