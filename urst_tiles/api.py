@@ -276,6 +276,8 @@ def _style_of(style: str | os.PathLike[str], options: Options) -> Path | str:
     path, name = Path(style), os.fspath(style)
     if path.is_file():
         return path.absolute()
+    if nets.MODELS[options.model].load_style:
+        raise MissingFile(f"there is no checkpoint {path}; --model {options.model} takes one as --style")
     known = nets.named.titles()
     if name in known and options.model != "lite":
         raise BadInput(f"{name} is a style of --model lite; give --model {options.model} a style image")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from urst_tiles.plan import Plan
 
 HELP = {
-    "model": "network: lite, microast, adain, wct, wct-16x, identity",
+    "model": "network: lite, microast, adain, fast, wct, wct-16x, identity",
     "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",
@@ -103,7 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("input", type=Path, metavar="INPUT")
         command.add_argument("output", type=Path, metavar="OUTPUT")
         command.add_argument(
-            "--style", required=True, metavar="STYLE", help="a style image, or a name of `urst-tiles styles`"
+            "--style",
+            required=True,
+            metavar="STYLE",
+            help="a style image, a name of `urst-tiles styles`, or, for --model fast, a checkpoint",
         )
         add_options(command)
         command.set_defaults(run=run)

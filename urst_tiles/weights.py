@@ -110,6 +110,7 @@ TABLE: dict[str, Weights] = {
         licence="MIT (naoto0804/pytorch-AdaIN); the VGG-19 weights in it CC-BY 4.0",
         source="naoto0804/pytorch-AdaIN release v0.0.0",
     ),
+    "fast": Weights("fast", (), licence="each checkpoint's own", source="--style CHECKPOINT.pth"),
     "wct": Weights(
         "wct",
         tuple(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import adain, identity, lite, microast, named, wct
+from urst_tiles.nets import adain, fast, identity, lite, microast, named, wct
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -60,6 +60,7 @@ class Family:
     seeded : (seed, width) -> states by file name with random weights that keep the signal alive.
     check : (state, file name, path) raises BadWeights for wrong keys or shapes.
     precisions : device type -> fastest precision that keeps the float32 picture.
+    load_style : path -> tensors, for families whose style is a checkpoint and no image.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Family:
     seeded: Callable[[int, float], dict[str, State]]
     check: Callable[[State, str, Path], None]
     precisions: Mapping[str, Precision]
+    load_style: Callable[[Path], State] | None = None
 
 
 def _check_microast(state: State, file: str, path: Path) -> None:
@@ -143,6 +145,19 @@ MODELS: dict[str, Family] = {
         _check_adain,
         {"cpu": "bfloat16", "cuda": "bfloat16"},
     ),
+    "fast": Family(
+        fast.NAME,
+        fast.HALO,
+        fast.STRIDE,
+        fast.MINIMUM,
+        fast.build,
+        fast.restore,
+        fast.FrozenFast,
+        fast.seeded,
+        fast.check,
+        {"cpu": "float32", "cuda": "float32"},
+        fast.load_style,
+    ),
     "wct": _wct("wct"),
     "wct-16x": _wct("wct-16x"),
     "identity": Family(
@@ -186,7 +201,7 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     for file, path in table.find(model, weights).items():
         states[file] = table.load(path, table.entry(model).inside or None)
         chosen.check(states[file], file, path)
-    if any(isinstance(style, Mapping) for style, _ in styles):
+    if chosen.load_style is None and any(isinstance(style, Mapping) for style, _ in styles):
         named.check_weights(states.get(lite.FILE, {}))
     return chosen.build(states, styles, alpha)
 
