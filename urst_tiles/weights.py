@@ -111,6 +111,16 @@ TABLE: dict[str, Weights] = {
         source="naoto0804/pytorch-AdaIN release v0.0.0",
     ),
     "fast": Weights("fast", (), licence="each checkpoint's own", source="--style CHECKPOINT.pth"),
+    "msgnet": Weights(
+        "msgnet",
+        (
+            WeightFile(
+                "21styles.model", None, "https://github.com/zhanghang1989/PyTorch-Multi-Style-Transfer"
+            ),
+        ),
+        licence="MIT",
+        source="zhanghang1989/PyTorch-Multi-Style-Transfer",
+    ),
     "wct": Weights(
         "wct",
         tuple(

@@ -12,6 +12,7 @@ from urst_tiles.nets.probe import probe
 REACH = {
     "lite": (48, 4),
     "fast": (55, 4),
+    "msgnet": (38, 4),
     "wct": (246, 16),
     "wct-16x": (246, 16),
     "microast": (51, 4),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import adain, fast, identity, lite, microast, named, wct
+from urst_tiles.nets import adain, fast, identity, lite, microast, msgnet, named, wct
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -157,6 +157,18 @@ MODELS: dict[str, Family] = {
         fast.check,
         {"cpu": "float32", "cuda": "float32"},
         fast.load_style,
+    ),
+    "msgnet": Family(
+        msgnet.NAME,
+        msgnet.HALO,
+        msgnet.STRIDE,
+        msgnet.MINIMUM,
+        msgnet.build,
+        msgnet.restore,
+        Frozen,
+        msgnet.seeded,
+        msgnet.check,
+        {"cpu": "float32", "cuda": "float32"},
     ),
     "wct": _wct("wct"),
     "wct-16x": _wct("wct-16x"),

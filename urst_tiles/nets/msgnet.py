@@ -1,0 +1,256 @@
+"""MSG-Net: one feed-forward network for many styles, steered by the Gram matrix of the style image.
+
+A Siamese encoder sees image and style. The CoMatch layer multiplies the image's features with a learned
+matrix and the style's Gram matrix; six bottlenecks and two enlarging ones paint them. Instance norms without
+weights of their own stand before every convolution of a bottleneck.
+
+References
+----------
+1. H. Zhang and K. Dana, "Multi-style Generative Network for Real-time Transfer", ECCV Workshops 2018.
+2. Layout: github.com/zhanghang1989/PyTorch-Multi-Style-Transfer, ``21styles.model`` (MIT); pictures are BGR
+   in 0..255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    Frozen,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    live,
+    mixture,
+    some_picture,
+)
+from urst_tiles.weights import check_keys
+
+#: The probe finds a reach of 38 pixels (tests/torch/test_probe.py).
+NAME, HALO, STRIDE, MINIMUM = "msgnet", 40, 4, 8
+EPS, DDOF = 1e-5, 0
+FILE = "21styles.model"
+#: Bottlenecks by their place in the original's ``model``, with (inputs, inner channels, scale): scale 2
+#: shrinks, -2 enlarges. Outputs are four times the inner channels; 128 is the published width.
+BLOCKS = {
+    "0.3": (64, 32, 2),
+    "0.4": (128, 128, 2),
+    **{str(k): (512, 128, 1) for k in range(2, 8)},
+    "8": (512, 32, -2),
+    "9": (128, 16, -2),
+}
+FIRST, LAST = (64, 7), (64, 7)
+#: Cells of a pixel where each block's first norm stands, and where the other two do.
+STRIDES = {"0.3": (1, 1, 2), "0.4": (2, 2, 4), "8": (4, 4, 2), "9": (2, 2, 1)}
+
+#: (name of a norm, features) -> normalised features.
+Norm = Callable[[str, Tensor], Tensor]
+
+
+def conv(x: Tensor, state: State, name: str, stride: int = 1) -> Tensor:
+    """Convolution ``name`` with reflection padding."""
+    weight, bias = state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)
+    pad = weight.shape[2] // 2
+    if pad:
+        x = F.pad(x, (pad,) * 4, mode="reflect")
+    return F.conv2d(x, weight, bias, stride=stride)
+
+
+def bottleneck(x: Tensor, state: State, place: str, norm: Norm) -> Tensor:
+    """Norm, ReLU, 1x1; norm, ReLU, 3x3 that shrinks or enlarges; norm, ReLU, 1x1; plus the way around."""
+    name, scale = f"model.{place}", BLOCKS[place][2]
+    inner = f"{name}.conv_block"
+    h = conv(F.relu(norm(f"{inner}.0", x)), state, f"{inner}.2")
+    h = F.relu(norm(f"{inner}.3", h))
+    if scale < 0:
+        h = conv(F.interpolate(h, scale_factor=-scale, mode="nearest"), state, f"{inner}.5.conv2d")
+        aside = F.interpolate(x, scale_factor=-scale, mode="nearest")
+        aside = conv(aside, state, f"{name}.residual_layer.conv2d")
+    else:
+        h = conv(h, state, f"{inner}.5.conv2d", scale)
+        aside = x if scale == 1 else conv(x, state, f"{name}.residual_layer", scale)
+    return aside + conv(F.relu(norm(f"{inner}.6", h)), state, f"{inner}.8")
+
+
+def encode(x: Tensor, state: State, norm: Norm) -> Tensor:
+    """(n, 3, h, w) RGB in 0..1 -> (n, 512, h/4, w/4): what image and style go through."""
+    x = conv(255 * x.flip(1), state, "model.0.0.conv2d")  # 64, h, w
+    x = F.relu(norm("model.0.1", x))
+    return bottleneck(bottleneck(x, state, "0.3", norm), state, "0.4", norm)
+
+
+def decode(x: Tensor, state: State, norm: Norm) -> Tensor:
+    """(n, 512, h/4, w/4) -> (n, 3, h, w) RGB in 0..1."""
+    for place in list(BLOCKS)[2:]:
+        x = bottleneck(x, state, place, norm)
+    x = conv(F.relu(norm("model.10", x)), state, "model.12.conv2d")
+    return x.flip(1) / 255
+
+
+def norms() -> dict[str, tuple[int, int]]:
+    """Name of every instance norm in order -> (channels at the published width, pixels per cell)."""
+    found = {"model.0.1": (FIRST[0], 1)}
+    for place, (inputs, inner, _) in BLOCKS.items():
+        strides = STRIDES.get(place, (4, 4, 4))
+        for at, channels, stride in zip((0, 3, 6), (inputs, inner, inner), strides, strict=True):
+            found[f"model.{place}.conv_block.{at}"] = channels, stride
+    return found | {"model.10": (LAST[0], 1)}
+
+
+class MSGNetStyle:
+    """MSG-Net with a style in it.
+
+    Parameters
+    ----------
+    weights : keys ``model.*`` of the original's file.
+    gram : float64 (C, C), the style's Gram matrix F F^T / (C h w) behind the encoder [1, section 3.2].
+    alpha : strength; the picture is mixed with the image.
+    """
+
+    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    plain_bytes = 1150.0
+
+    def __init__(self, weights: State, gram: Tensor, alpha: float = 1.0):
+        self.weights, self.gram, self.alpha = dict(weights), gram, checked_alpha(alpha)
+        widths = channels_of(weights)
+        self.sites: tuple[Site, ...] = tuple(
+            Site(name, widths[name], stride, EPS, DDOF) for name, (_, stride) in norms().items()
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, Gram matrix and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        sites = {site.name: site for site in self.sites}
+
+        def norm(name: str, h: Tensor) -> Tensor:
+            return at(sites[name], h)
+
+        z = encode(x, self.weights, norm)
+        # CoMatch [1, equation 5]: (W G)^T z
+        steer = (self.weights["model.1.weight"][0].double() @ self.gram.double()).T
+        z = torch.einsum("dc,nchw->ndhw", steer.to(z), z)
+        y = decode(z, self.weights, norm)
+        return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """(x - mean) / deviation."""
+        scale = 1.0 / moments.std(site.eps, site.ddof)
+        return Affine(scale, -scale * moments.mean)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else Frozen(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights, Gram matrix and alpha."""
+        return {**self.weights, "feature.gram": self.gram}, {"alpha": self.alpha}
+
+
+def channels_of(weights: State) -> dict[str, int]:
+    """Channels at every norm: those of what comes before it."""
+    found = {"model.0.1": len(weights["model.0.0.conv2d.bias"])}
+    stream = found["model.0.1"]
+    for place in BLOCKS:
+        inner = f"model.{place}.conv_block"
+        found[f"{inner}.0"] = stream
+        found[f"{inner}.3"] = len(weights[f"{inner}.2.bias"])
+        found[f"{inner}.6"] = len(weights[f"{inner}.5.conv2d.bias"])
+        stream = len(weights[f"{inner}.8.bias"])
+    return found | {"model.10": stream}
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MSGNetStyle:
+    """A style from the state of ``FILE``; several images are mixed by their Gram matrices."""
+    weights = {k: t.float() for k, t in needed(states[FILE]).items()}
+    gram = torch.zeros((), dtype=torch.float64)
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        return F.instance_norm(h, eps=EPS)
+
+    with torch.inference_mode():
+        for image, share in mixture(styles, MINIMUM):
+            h, w = (side // STRIDE * STRIDE for side in image.shape[2:])
+            f = encode(image[:, :, :h, :w], weights, norm)[0].flatten(1).double()
+            gram = gram + share * (f @ f.T) / f.numel()
+    return MSGNetStyle(weights, gram.clone(), alpha)
+
+
+def needed(state: State) -> State:
+    """Without the second names of shared modules, and what old instance norms kept and never used."""
+    return {k: t for k, t in state.items() if k.startswith("model.") and ".running_" not in k}
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes."""
+    check_keys(needed(state), shapes(), path)
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> MSGNetStyle:
+    """The inverse of ``MSGNetStyle.state``."""
+    weights = {k: t for k, t in state.items() if k.startswith("model.")}
+    return MSGNetStyle(weights, state["feature.gram"], settings["alpha"])
+
+
+def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every needed tensor, ``width`` times as wide as published."""
+
+    def wide(n: int) -> int:
+        return max(2, round(n * width))
+
+    first, last = wide(FIRST[0]), 4 * wide(LAST[0] // 4)
+    layers = {"0.0.conv2d": (first, 3, FIRST[1]), "12.conv2d": (3, last, LAST[1])}
+    stream = first
+    for place, (_, inner, scale) in BLOCKS.items():
+        narrow, block = wide(inner), f"{place}.conv_block"
+        layers |= {f"{block}.2": (narrow, stream, 1), f"{block}.5.conv2d": (narrow, narrow, 3)}
+        layers[f"{block}.8"] = (4 * narrow, narrow, 1)
+        if scale != 1:
+            aside = "residual_layer" + (".conv2d" if scale < 0 else "")
+            layers[f"{place}.{aside}"] = (4 * narrow, stream, 1)
+        stream = 4 * narrow
+    middle = 4 * wide(BLOCKS["0.4"][1])
+    keys: dict[str, tuple[int, ...]] = {"model.1.weight": (1, middle, middle)}
+    for name, (outputs, inputs, side) in layers.items():
+        keys[f"model.{name}.weight"] = (outputs, inputs, side, side)
+        keys[f"model.{name}.bias"] = (outputs,)
+    return keys
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """The state of ``FILE`` with random weights, scaled for an output of mean 0.5 and deviation 0.25 on some
+    picture."""
+    random = np.random.default_rng(seed)
+    state: State = {}
+    for key, shape in shapes(width).items():
+        scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+        state[key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    image = some_picture(seed)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    style = build({FILE: state}, [(image, 1.0)])
+    with torch.inference_mode():
+        state["model.1.weight"] /= (state["model.1.weight"][0].double() @ style.gram).norm(dim=0).mean()
+        style = build({FILE: state}, [(image, 1.0)])
+        y = 255 * style.forward(x, live(style)).flip(1)
+    gain = 0.25 * 255 / y.std((0, 2, 3))
+    state["model.12.conv2d.weight"] *= gain[:, None, None, None]
+    state["model.12.conv2d.bias"].sub_(y.mean((0, 2, 3))).mul_(gain).add_(0.5 * 255)
+    return {FILE: state}
