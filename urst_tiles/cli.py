@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from urst_tiles.plan import Plan
 
 HELP = {
-    "model": "network: lite, microast, adain, fast, msgnet, wct, wct-16x, identity",
+    "model": "network: lite, microast, adain, fast, msgnet, linear-r31, linear-r41, wct, wct-16x, identity",
     "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",

@@ -121,6 +121,18 @@ TABLE: dict[str, Weights] = {
         licence="MIT",
         source="zhanghang1989/PyTorch-Multi-Style-Transfer",
     ),
+    **{
+        f"linear-{layer}": Weights(
+            f"linear-{layer}",
+            tuple(
+                WeightFile(name, None, "https://github.com/sunshineatnoon/LinearStyleTransfer")
+                for name in (f"vgg_{layer}.pth", f"dec_{layer}.pth", f"{layer}.pth")
+            ),
+            licence="BSD-2-Clause; the VGG-19 weights in it CC-BY 4.0",
+            source="sunshineatnoon/LinearStyleTransfer",
+        )
+        for layer in ("r31", "r41")
+    },
     "wct": Weights(
         "wct",
         tuple(

@@ -12,7 +12,7 @@ from urst_tiles.kernel import Kernel
 SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41)]
 SIZES += [(129, 127), (201, 155), (255, 257), (301, 99)]
 CORES = (32, 48, 128)
-FAMILIES = ("lite", "microast", "adain", "fast", "msgnet", "wct", "wct-16x", "identity")
+FAMILIES = tuple(nets.MODELS)
 TOLERANCE = 1e-4
 
 
@@ -72,7 +72,7 @@ def test_tiled_levels_equal_whole_levels(model, dtype, frozen, picture):
         assert np.abs(y.astype(int) - whole[core.slices]).max() <= allowed
 
 
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet"])
+@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
 def test_signal_is_alive(model, frozen, picture):
     """Otherwise any halo would pass: the picture varies over space in every channel."""
     net, size = frozen(model), (255, 257)
@@ -80,7 +80,7 @@ def test_signal_is_alive(model, frozen, picture):
     assert whole.std(axis=(0, 1)).min() >= 0.1
 
 
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet"])
+@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
 def test_a_halo_one_stride_smaller_fails(model, frozen, picture):
     net, size = frozen(model), (255, 257)
     kernel, image = Kernel(net), picture(*size)
@@ -89,7 +89,7 @@ def test_a_halo_one_stride_smaller_fails(model, frozen, picture):
     assert np.abs(tiled_float(kernel, image, grid) - whole_float(kernel, image, grid)).max() > TOLERANCE
 
 
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet"])
+@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
 def test_an_origin_off_by_one_fails(model, frozen, picture):
     net, size = frozen(model), (136, 401)
     kernel, image = Kernel(net), picture(*size)
@@ -121,7 +121,7 @@ def check_16_bit(net, precision, image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet"])
+@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
     net = frozen(model, 1.0)
@@ -132,7 +132,7 @@ def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet"])
+@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
 def test_twins_fail_at_full_width(model, frozen, picture):
     """Two strides for MicroAST: among 64 channels the outermost one weighs 2e-5, at 1/8 width 3e-4."""
     net, size = frozen(model, 1.0), (136, 257)

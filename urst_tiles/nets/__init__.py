@@ -15,7 +15,7 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import adain, fast, identity, lite, microast, msgnet, named, wct
+from urst_tiles.nets import adain, fast, identity, linear, lite, microast, msgnet, named, wct
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -87,6 +87,21 @@ def _check_adain(state: State, file: str, path: Path) -> None:
 
 def _check_lite(state: State, file: str, path: Path) -> None:
     table.check_keys(state, lite.shapes(), path)
+
+
+def _linear(layer: str) -> Family:
+    return Family(
+        f"linear-{layer}",
+        linear.HALO[layer],
+        linear.STRIDE[layer],
+        linear.MINIMUM[layer],
+        partial(linear.build, layer),
+        linear.restore,
+        Frozen,
+        partial(linear.seeded, layer),
+        partial(linear.check, layer),
+        {"cpu": "float32", "cuda": "float32"},
+    )
 
 
 def _wct(name: str) -> Family:
@@ -170,6 +185,8 @@ MODELS: dict[str, Family] = {
         msgnet.check,
         {"cpu": "float32", "cuda": "float32"},
     ),
+    "linear-r31": _linear("r31"),
+    "linear-r41": _linear("r41"),
     "wct": _wct("wct"),
     "wct-16x": _wct("wct-16x"),
     "identity": Family(

@@ -1,0 +1,243 @@
+"""LinearWCT: the matrix between the image's and the style's features is predicted, not decomposed.
+
+Behind a VGG-19 encoder the features are centred and compressed to 32 channels. Two small networks turn the
+second moments of image and style into a 32 x 32 matrix each; their product is the transformation.
+
+References
+----------
+1. X. Li, S. Liu, J. Kautz, M.-H. Yang, "Learning Linear Transformations for Fast Image and Video Style
+   Transfer", CVPR 2019.
+2. Layout: github.com/sunshineatnoon/LinearStyleTransfer: ``vgg_r31.pth``, ``dec_r31.pth``, ``r31.pth``, and
+   the same for r41 (BSD-2-Clause).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    Frozen,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    live,
+    mixture,
+    some_picture,
+)
+from urst_tiles.weights import check_keys
+
+Float = NDArray[np.float64]
+
+#: What the probe finds (tests/torch/test_probe.py): reaches of 22 and 62 pixels.
+HALO = {"r31": 24, "r41": 64}
+STRIDE = {"r31": 4, "r41": 8}
+MINIMUM = {"r31": 8, "r41": 16}
+#: Channels of the compressed features.
+INNER = 32
+#: Outputs of the encoder's 3x3 convolutions; a pooling stands before those in ``POOLED`` (counted from 0).
+WIDTHS = {"r31": (64, 64, 128, 128, 256), "r41": (64, 64, 128, 128, 256, 256, 256, 256, 512)}
+POOLED = (2, 4, 8)
+
+
+def files(layer: str) -> dict[str, str]:
+    """Part of the network -> its file."""
+    return {"encoder": f"vgg_{layer}.pth", "decoder": f"dec_{layer}.pth", "matrix": f"{layer}.pth"}
+
+
+def conv(x: Tensor, state: State, name: str, mode: str = "reflect") -> Tensor:
+    """Convolution ``name`` that keeps the size; ``mode`` of padding."""
+    weight, bias = state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)
+    pad = weight.shape[2] // 2
+    if pad:
+        x = F.pad(x, (pad,) * 4, mode=mode)
+    return F.conv2d(x, weight, bias)
+
+
+def encode(x: Tensor, state: State, layer: str) -> Tensor:
+    """(n, 3, h, w) -> relu3_1 (n, 256, h/4, w/4) or relu4_1 (n, 512, h/8, w/8)."""
+    x = conv(x, state, "encoder.conv1")  # 1x1
+    for k in range(len(WIDTHS[layer])):
+        if k in POOLED:
+            x = F.max_pool2d(x, 2)
+        x = F.relu(conv(x, state, f"encoder.conv{k + 2}"))
+    return x
+
+
+def decode(x: Tensor, state: State, layer: str) -> Tensor:
+    """The encoder mirrored: nearest enlargement, no ReLU behind the last layer."""
+    count = len(WIDTHS[layer])
+    for k in reversed(range(count)):
+        x = conv(x, state, f"decoder.conv{2 * count + 1 - k}")
+        if k == 0:
+            return x
+        x = F.relu(x)
+        if k in POOLED:
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
+    raise AssertionError
+
+
+def compressed(x: Tensor, state: State, net: str) -> Tensor:
+    """Centred features through one of the two small networks: (n, C, h, w) -> (n, 32, h, w)."""
+    for k in (0, 2, 4):
+        x = conv(x, state, f"matrix.{net}.convs.{k}", "constant")
+        x = x if k == 4 else F.relu(x)
+    return x
+
+
+def predicted(second: Float, state: State, net: str) -> Float:
+    """A small network's matrix from the second moments (32, 32) of what it compressed."""
+    weight, bias = (state[f"matrix.{net}.fc.{part}"].double().numpy() for part in ("weight", "bias"))
+    return (weight @ second.ravel() + bias).reshape(INNER, INNER)
+
+
+class LinearStyle:
+    """LinearWCT with a style in it.
+
+    Parameters
+    ----------
+    layer : "r31" or "r41".
+    weights : keys ``encoder.*``, ``decoder.*``, ``matrix.*`` of the original's three files.
+    features : "mean" (C,) and "matrix" (32, 32), float64, of the style.
+    alpha : strength; the transformed features are mixed with the image's.
+    """
+
+    def __init__(self, layer: str, weights: State, features: State, alpha: float = 1.0):
+        self.layer, self.weights, self.features = layer, dict(weights), dict(features)
+        self.alpha, self.name = checked_alpha(alpha), f"linear-{layer}"
+        self.halo, self.stride, self.minimum = HALO[layer], STRIDE[layer], MINIMUM[layer]
+        self.plain_bytes = 1350.0
+        self.sites: tuple[Site, ...] = (
+            Site("centre", len(features["mean"]), self.stride, 0.0, 0),
+            Site("matrix", 2 * INNER, self.stride, 0.0, 0, full=True),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, the style's features and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        centre, matrix = self.sites
+        f = encode(x, self.weights, self.layer)
+        g = at(centre, f)
+        # What the matrix is predicted from, and what it is applied to, pass the site side by side.
+        both = torch.cat([compressed(g, self.weights, "cnet"), conv(g, self.weights, "matrix.compress")], 1)
+        z = conv(at(matrix, both)[:, INNER:], self.weights, "matrix.unzip")
+        z = z + self.features["mean"].to(z)[:, None, None]
+        z = z if self.alpha == 1.0 else self.alpha * z + (1.0 - self.alpha) * f
+        return decode(z, self.weights, self.layer)
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """Centring, then the transformation T = T_style T_content [1, equation 6] on the second half."""
+        if site.name == "centre":
+            return Affine(np.ones(site.channels), -moments.mean)
+        mean = moments.mean[:INNER]
+        second = moments.covariance()[:INNER, :INNER] + np.outer(mean, mean)
+        scale = np.zeros((2 * INNER, 2 * INNER))
+        style = self.features["matrix"].double().numpy()
+        scale[INNER:, INNER:] = style @ predicted(second, self.weights, "cnet")
+        return Affine(scale, np.zeros(2 * INNER))
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else Frozen(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights, features, alpha and layer."""
+        return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
+            "alpha": self.alpha,
+            "layer": self.layer,
+        }
+
+
+def build(layer: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> LinearStyle:
+    """A style from the states of the three files; several images are mixed by mean and matrix."""
+    weights = {
+        f"{part}.{key}": t.float() for part, file in files(layer).items() for key, t in states[file].items()
+    }
+    mixed: State = {}
+    with torch.inference_mode():
+        for image, share in mixture(styles, MINIMUM[layer]):
+            f = encode(image, weights, layer)
+            mean = f.double().mean((0, 2, 3))
+            small = compressed(f - mean.to(f)[:, None, None], weights, "snet")[0].flatten(1).double().numpy()
+            matrix = predicted(small @ small.T / small.shape[1], weights, "snet")
+            for key, values in (("mean", mean), ("matrix", torch.from_numpy(matrix))):
+                mixed[key] = mixed.get(key, torch.zeros(())) + share * values
+    return LinearStyle(layer, weights, {k: t.clone() for k, t in mixed.items()}, alpha)
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> LinearStyle:
+    """The inverse of ``LinearStyle.state``."""
+    features = {k.removeprefix("feature."): t for k, t in state.items() if k.startswith("feature.")}
+    weights = {k: t for k, t in state.items() if k.startswith(("encoder.", "decoder.", "matrix."))}
+    return LinearStyle(settings["layer"], weights, features, settings["alpha"])
+
+
+def shapes(layer: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of the three files, ``width`` times as wide as published."""
+    widths = [max(8, round(n * width)) for n in WIDTHS[layer]]
+    count, last = len(widths), widths[-1]
+    encoder = {"conv1": (3, 3, 1)}
+    decoder: dict[str, tuple[int, int, int]] = {}
+    for k, outputs in enumerate(widths):
+        inputs = widths[k - 1] if k else 3
+        encoder[f"conv{k + 2}"] = (outputs, inputs, 3)
+        decoder[f"conv{2 * count + 1 - k}"] = (inputs, outputs, 3)
+    steps = [last, last // 2, last // 4, INNER]
+    matrix = {"compress": (INNER, last, 1), "unzip": (last, INNER, 1)}
+    for net in ("snet", "cnet"):
+        matrix |= {f"{net}.convs.{2 * k}": (steps[k + 1], steps[k], 3) for k in range(3)}
+    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    for part, layers in (("encoder", encoder), ("decoder", decoder), ("matrix", matrix)):
+        keys: dict[str, tuple[int, ...]] = {}
+        for name, (outputs, inputs, side) in layers.items():
+            keys |= {f"{name}.weight": (outputs, inputs, side, side), f"{name}.bias": (outputs,)}
+        found[files(layer)[part]] = keys
+    for net in ("snet", "cnet"):
+        square = INNER * INNER
+        found[files(layer)["matrix"]] |= {f"{net}.fc.weight": (square, square), f"{net}.fc.bias": (square,)}
+    return found
+
+
+def check(layer: str, state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes."""
+    check_keys(state, shapes(layer)[file], path)
+
+
+def seeded(layer: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """States of the three files with random weights, scaled for an output of mean 0.5 and deviation 0.25 on
+    some picture."""
+    random = np.random.default_rng(seed)
+    states: dict[str, State] = {}
+    for file, keys in shapes(layer, width).items():
+        states[file] = {}
+        for key, shape in keys.items():
+            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    image = some_picture(seed)
+    style = build(layer, states, [(image, 1.0)])
+    with torch.inference_mode():
+        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
+    last, name = states[files(layer)["decoder"]], f"conv{2 * len(WIDTHS[layer]) + 1}"
+    gain = 0.25 / y.std((0, 2, 3))
+    last[f"{name}.weight"] *= gain[:, None, None, None]
+    last[f"{name}.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
+    return states
