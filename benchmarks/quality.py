@@ -1,11 +1,11 @@
 """Style and content losses of lite and MicroAST on fixed pairs that lite was never trained on.
 
-    python benchmarks/quality.py [--pairs pipelines/lite_pairs.csv] [--pictures FOLDER]
+    python benchmarks/quality.py [--judge random] [--every 4] [--pairs FILE.csv] [--pictures FOLDER]
 
 Contents and styles at 512 px on the short side, each network's own statistics, float32. Style: per layer, the
 mean over channels of the squared distances of mean and deviation. Content: mean squared distance of relu4_1,
 plain and with each channel normalised. Judged by the teachers (VGG-19 to relu3_1, its distilled stand-in for
-relu4_1 and relu5_1) and by networks that taught nobody here: the same layers of a VGG-19 with random weights.
+relu4_1 and relu5_1) or by a network that taught nobody here: the same layers of a VGG-19 with random weights.
 """
 
 from __future__ import annotations
@@ -86,26 +86,27 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, default=ROOT / "pipelines" / "lite_pairs.csv")
     parser.add_argument("--pictures", type=Path, help="also write every picture here")
     parser.add_argument("--every", type=int, default=1, help="take every n-th pair")
+    parser.add_argument("--judge", choices=["teachers", "random"], default="teachers")
     arguments = parser.parse_args()
     with open(arguments.pairs, newline="") as file:
         pairs = [(row["content"], row["style"]) for row in csv.DictReader(file)][:: arguments.every]
-    judges = {"teachers": (teachers(), False), "random VGG-19": (untrained(), True)}
-    found: dict[tuple[str, str], list[list[float]]] = {}
+    judging = teachers() if arguments.judge == "teachers" else untrained()
+    found: dict[str, list[list[float]]] = {}
     for k, (content_name, style_name) in enumerate(pairs):
         content, style = tensor(TRAIN / "content" / content_name), tensor(TRAIN / "style" / style_name)
+        losses_of = judge(judging, content, style, arguments.judge == "random")
         for model in (*MODELS, "content"):
             picture = stylised(model, content, style)
-            for name, (net, scale) in judges.items():
-                found.setdefault((name, model), []).append(judge(net, content, style, scale)(picture))
+            found.setdefault(model, []).append(losses_of(picture))
             if arguments.pictures and model in MODELS:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 pixels = picture[0].mul(255).round().byte().permute(1, 2, 0).numpy()
                 write_png(arguments.pictures / f"{k:02}-{model}.png", pixels)
     rows = []
-    for (name, model), values in found.items():
-        rows.append([name, model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
-    head = ["judge", "picture", *losses.LAYERS, "style", "content", "content, normalised"]
-    table(f"Losses, mean over {len(pairs)} pairs", head, rows)
+    for model, values in found.items():
+        rows.append([model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
+    head = ["picture", *losses.LAYERS, "style", "content", "content, normalised"]
+    table(f"Losses, mean over {len(pairs)} pairs, judge: {arguments.judge}", head, rows)
 
 
 if __name__ == "__main__":

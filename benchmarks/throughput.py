@@ -2,15 +2,15 @@
 
     bound = (best forward of the frozen network at the chosen precision, 1024 x 1024) x core^2 / window^2
 
-``python benchmarks/throughput.py [FILE]``: a tiled TIFF of your own, else a procedural scene of 256
+``python benchmarks/throughput.py [--models lite] [FILE]``: a tiled TIFF of your own, else a procedural scene of 256
 megapixels for lite and MicroAST and of 67 for AdaIN.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -81,10 +81,15 @@ def seeded_adain(folder: Path) -> Path:
 
 def main() -> None:
     """Print the table."""
-    given = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("--models", nargs="+", choices=list(CORE), default=list(CORE))
+    chosen_models, given = (vars(parser.parse_args())[name] for name in ("models", "file"))
     rows = []
     reference = plain_rate(style("microast"))
-    for model in ("lite", "microast", "adain"):
+    for model in chosen_models:
         chosen = style(model)
         net = frozen(chosen, photo("brighton_DJI_0018.JPG", 512, 512, (600, 1500)))
         precision = nets.best_precision(model, "cpu")
