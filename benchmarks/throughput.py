@@ -2,8 +2,8 @@
 
     bound = (best forward of the frozen network at the chosen precision, 1024 x 1024) x core^2 / window^2
 
-``python benchmarks/throughput.py [--models lite] [FILE]``: a tiled TIFF of your own, else a procedural scene of
-256 megapixels for lite and MicroAST and of 67 for AdaIN.
+``python benchmarks/throughput.py [--models lite] [FILE]``: a tiled TIFF of your own, else a procedural scene
+of 256 megapixels for lite and MicroAST and of 67 for AdaIN.
 """
 
 from __future__ import annotations
