@@ -275,7 +275,7 @@ def enlarged_window(thumbnail: Tensor, at: tuple[int, int], size: tuple[int, int
     return large[:, :, at[0] : at[0] + size[0], at[1] : at[1] + size[1]]
 
 
-def lattice(x: Tensor, y: Tensor, period: int, cells: int = 8) -> Tensor:
+def lattice(x: Tensor, y: Tensor, period: int, cells: int = 4) -> Tensor:
     """(n,): how much ``y`` differs from ``x`` by a pattern that repeats every ``period`` pixels.
 
     A network that works in cells of ``period`` pixels (pixel shuffle) draws a grid where its features are
