@@ -98,20 +98,8 @@ def main() -> None:
         bound = best * (CORE[model] / window) ** 2
         weights = seeded_adain(WORK / "weights") if model == "adain" else SHARED / "weights"
         blocks, whole = end_to_end(model, given or scene(67 if model == "adain" else 256), weights)
-        rows.append(
-            (
-                model,
-                precision,
-                plain,
-                best,
-                bound,
-                whole,
-                whole / bound,
-                whole / plain,
-                whole / reference,
-                blocks,
-            )
-        )
+        ratios = (whole / bound, whole / plain, whole / reference)
+        rows.append((model, precision, plain, best, bound, whole, *ratios, blocks))
     header = (
         "family", "precision", "plain float32 forward", "best forward", "bound", "end to end",
         "of the bound (>= 0.85)", "against plain (>= 1.5)", "against plain MicroAST", "its block stage",

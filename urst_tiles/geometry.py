@@ -76,6 +76,12 @@ class Box:
             round_up(self.x1, stride),
         )
 
+    def at_least(self, side: int, outer: Box) -> Box:
+        """Grown to ``side`` on each axis at least, inside ``outer``."""
+        y0 = max(outer.y0, min(self.y0, outer.y1 - side))
+        x0 = max(outer.x0, min(self.x0, outer.x1 - side))
+        return Box(y0, x0, max(self.y1, y0 + side), max(self.x1, x0 + side)).clip(outer)
+
     def union(self, other: Box) -> Box:
         """Smallest box around both."""
         return Box(

@@ -105,7 +105,7 @@ class Kernel:
         out = np.empty((*crop.shape, 3), self.out_dtype if quantise else np.float32)
         for part in self._halves(crop):
             around = part.align(self.net.stride).grow(self.net.halo).clip(box.within(box))
-            around = _at_least(around, self.net.minimum, box.within(box))
+            around = around.at_least(self.net.minimum, box.within(box))
             if around == box.within(box) and part == crop:
                 raise DoesNotFit(_too_large(box, self.device))
             inner = window[around.slices][None]
@@ -196,13 +196,6 @@ def _device(name: str) -> torch.device:
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
         )
     return device
-
-
-def _at_least(box: Box, side: int, outer: Box) -> Box:
-    """``box`` grown to ``side`` at least, inside ``outer``."""
-    y0 = max(outer.y0, min(box.y0, outer.y1 - side))
-    x0 = max(outer.x0, min(box.x0, outer.x1 - side))
-    return Box(y0, x0, max(box.y1, y0 + side), max(box.x1, x0 + side)).clip(outer)
 
 
 def _too_large(box: Box, device: torch.device) -> str:

@@ -105,10 +105,6 @@ def _linear(layer: str) -> Family:
 
 
 def _wct(name: str) -> Family:
-    def check(state: State, file: str, path: Path) -> None:
-        needed = {key: t for key, t in state.items() if not key.rsplit(".", 1)[0].endswith("_aux")}
-        table.check_keys(needed, wct.shapes(name)[file], path)
-
     return Family(
         name,
         wct.HALO,
@@ -118,7 +114,7 @@ def _wct(name: str) -> Family:
         wct.restore,
         wct.FrozenWCT,
         partial(wct.seeded, name),
-        check,
+        partial(wct.check, name),
         {"cpu": "float32", "cuda": "float32"},
     )
 
@@ -230,8 +226,8 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     for file, path in table.find(model, weights).items():
         states[file] = table.load(path, table.entry(model).inside or None)
         chosen.check(states[file], file, path)
-    if chosen.load_style is None and any(isinstance(style, Mapping) for style, _ in styles):
-        named.check_weights(states.get(lite.FILE, {}))
+    if model == lite.NAME and any(isinstance(style, Mapping) for style, _ in styles):
+        named.check_weights(states[lite.FILE])
     return chosen.build(states, styles, alpha)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,16 +43,8 @@ class FrozenAdaIN(Stylised):
         super().__init__(style, affines, precision)
         self.channels = len(style.weights["encoder.12.bias"])
         for name, (weight, bias) in folded(style, affines).items():
-            values = torch.from_numpy(np.ascontiguousarray(weight)).contiguous(
-                memory_format=torch.channels_last
-            )
-            self.register_buffer(
-                f"{name}_weight", values.to(torch.float32 if name in SENSITIVE else self.low)
-            )
-            wide = name in SENSITIVE or name == "d28"
-            self.register_buffer(
-                f"{name}_bias", torch.from_numpy(bias).to(torch.float32 if wide else self.low)
-            )
+            dtype = torch.float32 if name in SENSITIVE else self.low
+            self.put(name, weight, bias, dtype, torch.float32 if name == "d28" else dtype)
 
     def _conv(self, x: Tensor, name: str, padding: int = 0) -> Tensor:
         """Convolution ``name`` and ReLU."""

@@ -175,6 +175,14 @@ class Stylised(LocalNet):
         )
         self.low = checked_precision(precision)
 
+    def put(
+        self, name: str, weight: Float, bias: Float, dtype: torch.dtype, bias_dtype: torch.dtype | None = None
+    ) -> None:
+        """Keep one convolution as the buffers ``name_weight`` and ``name_bias``, channels_last."""
+        values = torch.from_numpy(np.ascontiguousarray(weight)).to(dtype)
+        self.register_buffer(f"{name}_weight", values.contiguous(memory_format=torch.channels_last))
+        self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(bias_dtype or dtype))
+
     def to_precision(self, precision: Precision) -> LocalNet:
         """The same network computing in ``precision`` where that keeps the picture."""
         return type(self)(self.style, self.affines, precision)

@@ -11,15 +11,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.folding import Layer, before, behind, doubled, doubling
-from urst_tiles.nets.lines import conv2d, replicate, ring
+from urst_tiles.nets.lines import conv2d, padded, replicate, ring
 
 if TYPE_CHECKING:
     from urst_tiles.nets.fast import FastStyle
@@ -32,10 +29,7 @@ class FrozenFast(Stylised):
         super().__init__(style, affines, precision)
         self.alpha = style.alpha
         for name, (weight, bias) in folded(style, affines).items():
-            name = name.replace(".", "_")
-            values = torch.from_numpy(np.ascontiguousarray(weight)).to(self.low)
-            self.register_buffer(f"{name}_weight", values.contiguous(memory_format=torch.channels_last))
-            self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(self.low))
+            self.put(name.replace(".", "_"), weight, bias, self.low)
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         """Convolution ``name``, its norm in it."""
@@ -65,11 +59,6 @@ class FrozenFast(Stylised):
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1136 px."""
         return 400.0 if precision == "float32" else 250.0
-
-
-def padded(x: Tensor, lines: int) -> Tensor:
-    """Reflected by ``lines`` on every side, channels_last."""
-    return F.pad(x, (lines,) * 4, mode="reflect").contiguous(memory_format=torch.channels_last)
 
 
 # What follows runs once per style, in float64.

@@ -39,6 +39,11 @@ def empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dty
     return like.new_empty(shape, dtype=dtype or like.dtype).permute(0, 3, 1, 2)
 
 
+def padded(x: Tensor, lines: int) -> Tensor:
+    """Reflected by ``lines`` on every side, channels_last."""
+    return F.pad(x, (lines,) * 4, mode="reflect").contiguous(memory_format=torch.channels_last)
+
+
 def ring(x: Tensor) -> Tensor:
     """Overwrite the outermost line on each side by reflection about the line inside it."""
     return reflect(x, (-1, -1), (x.shape[2] - 2, x.shape[3] - 2))

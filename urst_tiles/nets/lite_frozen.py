@@ -39,9 +39,7 @@ class FrozenLite(Stylised):
         super().__init__(style, affines, precision)
         self.blocks = [site.name for site in style.sites[1:]]
         for name, (weight, bias) in folded(style, affines).items():
-            values = torch.from_numpy(np.ascontiguousarray(weight)).to(self.low)
-            self.register_buffer(f"{name}_weight", values.contiguous(memory_format=torch.channels_last))
-            self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(self.low))
+            self.put(name, weight, bias, self.low)
         colour = affines["colour"]
         scale = np.diag(colour.scale) if colour.scale.ndim == 1 else colour.scale
         self.register_buffer("colour_scale", torch.from_numpy(scale.copy()).float())

@@ -56,14 +56,8 @@ class FrozenMicroAST(Stylised):
         super().__init__(style, affines, precision)
         self.alpha = style.alpha
         for name, (weight, bias) in folded(style, affines).items():
-            self._put(name, weight, bias, self.low if name.startswith(ROBUST) else torch.float32)
-
-    def _put(self, name: str, weight: Float, bias: Float, dtype: torch.dtype) -> None:
-        """Keep one convolution as buffers."""
-        values = torch.from_numpy(np.ascontiguousarray(weight)).to(dtype)
-        self.register_buffer(f"{name}_weight", values.contiguous(memory_format=torch.channels_last))
-        wide = torch.float32 if name == "last" else dtype
-        self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(wide))
+            dtype = self.low if name.startswith(ROBUST) else torch.float32
+            self.put(name, weight, bias, dtype, torch.float32 if name == "last" else dtype)
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         """Convolution ``name``; the last one without its bias, which is added in float32."""

@@ -13,6 +13,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,8 @@ from urst_tiles.nets.base import (
     mixture,
     some_picture,
 )
-from urst_tiles.nets.wct_frozen import FrozenWCT
+from urst_tiles.nets.wct_frozen import LEVELS, FrozenWCT, layers
+from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
@@ -49,9 +51,6 @@ HALO, STRIDE, MINIMUM = 256, 16, 32
 EPS, DDOF = 1e-2, 1
 #: The least that is added, in features whose mean is about 1: flat images stay calm.
 FLOOR = 1e-4
-LEVELS = (5, 4, 3, 2, 1)
-#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
-DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: Output channels of each stage's convolutions, by model.
 WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
 #: The smallest encoder of [2] is wider than the others' first layer.
@@ -61,11 +60,6 @@ FILES = {
     "wct": {k: (f"vgg_normalised_conv{k}_1.pth", f"feature_invertor_conv{k}_1.pth") for k in LEVELS},
     "wct-16x": {k: (f"{k}SE.pth", f"{k}SD.pth") for k in LEVELS},
 }
-
-
-def layers(level: int) -> list[str]:
-    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
-    return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
@@ -162,8 +156,7 @@ def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: fl
     weights: State = {}
     for level, files in FILES[name].items():
         for side, file in zip(("encoder", "decoder"), files, strict=True):
-            kept = {k: t for k, t in states[file].items() if not k.rsplit(".", 1)[0].endswith("_aux")}
-            weights |= {f"{side}{level}.{key}": t.float() for key, t in kept.items()}
+            weights |= {f"{side}{level}.{key}": t.float() for key, t in needed(states[file]).items()}
     mixed: State = {}
     with torch.inference_mode():
         for image, share in mixture(styles, MINIMUM):
@@ -173,6 +166,16 @@ def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: fl
                 for key, values in parts.items():
                     mixed[key] = mixed.get(key, torch.zeros(())) + share * torch.from_numpy(values)
     return WCTStyle(name, weights, mixed, alpha)
+
+
+def needed(state: State) -> State:
+    """Without the heads that [2] trained its encoders through."""
+    return {key: t for key, t in state.items() if not key.rsplit(".", 1)[0].endswith("_aux")}
+
+
+def check(name: str, state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes."""
+    check_keys(needed(state), shapes(name)[file], path)
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> WCTStyle:

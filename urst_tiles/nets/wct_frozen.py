@@ -25,7 +25,7 @@ from torch import Tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.folding import Layer, behind, doubled, doubling
-from urst_tiles.nets.lines import conv2d, replicate, ring
+from urst_tiles.nets.lines import conv2d, padded, replicate, ring
 
 if TYPE_CHECKING:
     from urst_tiles.nets.wct import WCTStyle
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 LEVELS = (5, 4, 3, 2, 1)
+#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
+DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: How far a level's picture depends on the one before, pixels beyond an aligned cell of ``2 ** (level - 1)``
 #: (the probe's, tests/torch/test_wct.py).
 REACH = {5: 150, 4: 62, 3: 22, 2: 8, 1: 2}
@@ -46,16 +48,14 @@ class FrozenWCT(Stylised):
     def __init__(self, style: WCTStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
         for name, (weight, bias) in folded(style, affines).items():
-            values = torch.from_numpy(np.ascontiguousarray(weight)).to(self.low)
-            self.register_buffer(f"{name}_weight", values.contiguous(memory_format=torch.channels_last))
-            self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(self.low))
+            self.put(name, weight, bias, self.low)
 
     def forward(
         self, x: Tensor, boxes: Sequence[Box] | None = None, keep: Sequence[Box] | None = None
     ) -> Tensor:
         """The rewritten network; outside of ``keep`` the result is 0."""
         whole = Box(0, 0, x.shape[2], x.shape[3])
-        needed = regions(reduce(around, keep) if keep else whole, whole)
+        needed = regions(reduce(Box.union, keep) if keep else whole, whole)
         here = whole
         for level in LEVELS:
             part = needed[level].within(here)
@@ -76,11 +76,10 @@ class FrozenWCT(Stylised):
 
     def _encode(self, x: Tensor, level: int) -> Tensor:
         """(n, 3, h, w) -> what the site sees, with a ring around it by reflection."""
-        z = F.pad(x.to(self.low), (1, 1, 1, 1), mode="reflect").contiguous(memory_format=torch.channels_last)
+        z = padded(x.to(self.low), 1)
         for name in layers(level):
             if name[1] == "1" and name[0] != "1":
-                z = F.max_pool2d(z[:, :, 1:-1, 1:-1], 2)
-                z = F.pad(z, (1, 1, 1, 1), mode="reflect").contiguous(memory_format=torch.channels_last)
+                z = padded(F.max_pool2d(z[:, :, 1:-1, 1:-1], 2), 1)
             z = ring(self._conv(z, f"e{level}_{name}", padding=1))
         return z
 
@@ -90,8 +89,7 @@ class FrozenWCT(Stylised):
         for name in reversed(layers(level)):
             if enlarged:
                 z = replicate(z, (-1, -1), (z.shape[2] - 2, z.shape[3] - 2))
-                z = doubled(z, partial(self._pixel, f"d{level}_{name}"))
-                z = F.pad(z, (1, 1, 1, 1), mode="reflect").contiguous(memory_format=torch.channels_last)
+                z = padded(doubled(z, partial(self._pixel, f"d{level}_{name}")), 1)
             else:
                 z = ring(self._conv(z, f"d{level}_{name}", padding=1))
             enlarged = name[1] == "1"
@@ -104,9 +102,8 @@ class FrozenWCT(Stylised):
 
 
 def layers(level: int) -> list[str]:
-    """The encoder's 3x3 convolutions in order."""
-    depth = {1: 2, 2: 2, 3: 4, 4: 4}
-    return [f"{s}{k}" for s in range(1, level) for k in range(1, depth[s] + 1)] + [f"{level}1"]
+    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
+    return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
 
 
 def regions(keep: Box, whole: Box) -> dict[int, Box]:
@@ -116,20 +113,9 @@ def regions(keep: Box, whole: Box) -> dict[int, Box]:
     box = keep
     for level in reversed(LEVELS):
         cell = 2 ** (level - 1)
-        box = needed[level] = at_least(box.align(cell).grow(REACH[level]).align(cell), 2 * cell, whole)
+        wide = box.align(cell).grow(REACH[level]).align(cell).clip(whole)
+        box = needed[level] = wide.at_least(2 * cell, whole)
     return needed
-
-
-def at_least(box: Box, side: int, whole: Box) -> Box:
-    """``box`` inside ``whole``, and no smaller than ``side``."""
-    box = box.clip(whole)
-    y0, x0 = min(box.y0, whole.y1 - side), min(box.x0, whole.x1 - side)
-    return Box(y0, x0, max(box.y1, y0 + side), max(box.x1, x0 + side))
-
-
-def around(one: Box, other: Box) -> Box:
-    """The smallest box that holds both."""
-    return Box(min(one.y0, other.y0), min(one.x0, other.x0), max(one.y1, other.y1), max(one.x1, other.x1))
 
 
 # What follows runs once per style, in float64.
