@@ -111,6 +111,13 @@ TABLE: dict[str, Weights] = {
         source="naoto0804/pytorch-AdaIN release v0.0.0",
     ),
     "fast": Weights("fast", (), licence="each checkpoint's own", source="--style CHECKPOINT.pth"),
+    "cin": Weights(
+        "cin",
+        (WeightFile("cin.safetensors", None, ""),),
+        licence="each checkpoint's own",
+        source="a file of your own, laid out as urst_tiles/nets/cin.py says",
+    ),
+    "multimodal": Weights("multimodal", (), licence="each checkpoint's own", source="--style CHECKPOINT.pth"),
     "msgnet": Weights(
         "msgnet",
         (
@@ -272,7 +279,8 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
             continue
         if not path.is_file():
             inside = f"{where.name}/{file.name}"
-            how = f"run `urst-tiles weights fetch {model}`, or give --weights a folder with {inside}"
+            get = f"fetch {model}" if file.sha256 or file.url else f"add {model} {file.name}"
+            how = f"run `urst-tiles weights {get}`, or give --weights a folder with {inside}"
             raise MissingFile(f"{path} is missing; {how}")
         expected = file.sha256 or known.get(file.name)
         if expected is None:
@@ -335,11 +343,13 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
         return list(find(model, given).values())
     blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]
     if blind:
-        links = " ".join(file.url for file in blind)
-        raise BadWeights(
-            f"{model} has no published hash to check; download {links} yourself,"
-            f" then run `urst-tiles weights add {model} FILE...`"
+        links = " ".join(file.url for file in blind if file.url)
+        get = (
+            f"has no published hash to check; download {links} yourself, then"
+            if links
+            else "is a file of yours;"
         )
+        raise BadWeights(f"{model} {get} run `urst-tiles weights add {model} FILE...`")
     where.mkdir(parents=True, exist_ok=True)
     for done, file in enumerate(row.files):
         progress("fetching", done, len(row.files))

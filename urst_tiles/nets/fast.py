@@ -83,13 +83,15 @@ class FastStyle:
         "conv1.mean" and "conv1.variance", which make the layer no site.
     layout : which of ``RANGES`` pictures are in.
     alpha : strength; the picture is mixed with the image.
+    name : the family's, where it is another one of the same network.
     """
 
-    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    halo, stride, minimum = HALO, STRIDE, MINIMUM
     plain_bytes = 800.0
 
-    def __init__(self, weights: State, layout: str, alpha: float = 1.0):
+    def __init__(self, weights: State, layout: str, alpha: float = 1.0, name: str = NAME):
         self.weights, self.layout, self.alpha = dict(weights), layout, checked_alpha(alpha)
+        self.name = name
         sites = []
         for name, stride in strides().items():
             if f"{name}.mean" not in weights:
@@ -98,7 +100,7 @@ class FastStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, layout and alpha."""
+        """Hex digest of family, weights, layout and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
@@ -148,8 +150,8 @@ class FastStyle:
         return OwnStatistics(self) if moments is None else FrozenFast(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, layout and alpha."""
-        return dict(self.weights), {"alpha": self.alpha, "layout": self.layout}
+        """Weights; family, layout and alpha."""
+        return dict(self.weights), {"alpha": self.alpha, "layout": self.layout, "model": self.name}
 
 
 def strides() -> dict[str, int]:
@@ -161,7 +163,7 @@ def strides() -> dict[str, int]:
 def restore(state: State, settings: Mapping[str, Any]) -> FastStyle:
     """The inverse of ``FastStyle.state``."""
     weights = {k: t for k, t in state.items() if k.split(".")[0] in {name.split(".")[0] for name in LAYERS}}
-    return FastStyle(weights, settings["layout"], settings["alpha"])
+    return FastStyle(weights, settings["layout"], settings["alpha"], settings.get("model", NAME))
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:

@@ -1,0 +1,258 @@
+"""Multimodal transfer: three feed-forward networks in a row, each at twice the resolution of the one before.
+
+The style subnet paints coarse strokes, from colours and luminance apart; the enhance subnet, with more
+layers, strengthens them; the refine subnet adds fine texture to its input. The style is in the weights.
+
+The original is given a small image, 256 pixels, and enlarges: 256, 512, 1024. Here the output is as large as
+the input, which is therefore reduced first: by the mean of 4 x 4 pixels, so that the three subnets work at a
+quarter, a half and all of the resolution. What is finer than 4 pixels in the input does not reach the output.
+
+The checkpoint is one file with the states of the three, ``style_subnet.rgb_conv1.conv2d.weight`` and so on.
+What [2] publishes are three pickled modules, from whose ``state_dict`` such a file is made.
+
+References
+----------
+1. X. Wang, G. Oxholm, D. Zhang, Y.-F. Wang, "Multimodal Transfer: A Hierarchical Deep Convolutional Neural
+   Network for Fast Artistic Style Transfer", CVPR 2017.
+2. Layers and names: github.com/FeliMe/multimodal_style_transfer, where norms of the style subnet have
+   ``scale`` and ``shift``; in github.com/czczup/URST all have ``weight`` and ``bias``, (1, C, 1, 1). Both are
+   read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    OwnStatistics,
+    Site,
+    State,
+    StyleImages,
+    checked_alpha,
+    digest,
+    frozen_affines,
+    live,
+    some_picture,
+)
+from urst_tiles.nets.multimodal_frozen import FrozenMultimodal
+from urst_tiles.nets.multimodal_layers import (
+    LAYERS,
+    MEAN,
+    SCALES,
+    STD,
+    SUBNETS,
+    Layer,
+    Run,
+    clamped,
+    key_of,
+    of_channels,
+    paint,
+)
+from urst_tiles.weights import check_keys, load
+
+NAME = "multimodal"
+#: The probe finds a reach of 524 pixels (tests/torch/test_probe.py).
+HALO, STRIDE, MINIMUM = 528, 16, 32
+DDOF = 0
+#: The style subnet's own norms have another eps than those in residual blocks.
+EPS, EPS_OF_STYLE = 1e-5, 1e-9
+
+
+class MultimodalStyle:
+    """The three subnets with their style.
+
+    Parameters
+    ----------
+    weights : as ``read`` gives them.
+    alpha : strength; the picture is mixed with the image.
+    """
+
+    name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
+    plain_bytes = 850.0
+
+    def __init__(self, weights: State, alpha: float = 1.0):
+        self.weights, self.alpha = dict(weights), checked_alpha(alpha)
+        self.sites: tuple[Site, ...] = tuple(
+            _site(subnet, layer, len(weights[f"{subnet}.{layer.norm}.weight"]))
+            for subnet, layers in LAYERS.items()
+            for layer in layers.values()
+            if layer.norm
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights and alpha."""
+        return digest(*self.state())
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        y = paint(x, self.run(at))
+        return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
+
+    def run(self, at: At) -> Run:
+        """The layers, with the norms that ``at`` says."""
+        sites = {site.name: site for site in self.sites}
+
+        def run(subnet: str, name: str, x: Tensor) -> Tensor:
+            layer = LAYERS[subnet][name]
+            y = conv(x, self.weights, subnet, name)
+            y = at(sites[f"{subnet}.{layer.norm}"], y) if layer.norm else y
+            return F.relu(y) if layer.relu else y
+
+        return run
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """gamma (x - mean) / deviation + beta."""
+        gamma, beta = (self.weights[f"{site.name}.{part}"].double().numpy() for part in ("weight", "bias"))
+        scale = gamma / moments.std(site.eps, site.ddof)
+        return Affine(scale, beta - scale * moments.mean)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        if moments is None:
+            return OwnStatistics(self)
+        return FrozenMultimodal(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Weights and alpha."""
+        return dict(self.weights), {"alpha": self.alpha}
+
+
+def _site(subnet: str, layer: Layer, channels: int) -> Site:
+    """The site behind a layer that has a norm."""
+    own = subnet == "style_subnet" and "res" not in layer.norm
+    return Site(
+        f"{subnet}.{layer.norm}", channels, SCALES[subnet] * layer.cell, EPS_OF_STYLE if own else EPS, DDOF
+    )
+
+
+def conv(x: Tensor, state: State, subnet: str, name: str) -> Tensor:
+    """Convolution ``name`` with reflection padding, the image enlarged before where the layer says so."""
+    layer, key = LAYERS[subnet][name], key_of(subnet, name)
+    if layer.step < 0:
+        x = F.interpolate(x, scale_factor=-layer.step, mode="nearest")
+    if layer.side > 1:
+        x = F.pad(x, (layer.side // 2,) * 4, mode="reflect")
+    weight, bias = state[f"{key}.weight"].to(x), state[f"{key}.bias"].to(x)
+    return F.conv2d(x, weight, bias, stride=max(1, layer.step))
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> MultimodalStyle:
+    """The inverse of ``MultimodalStyle.state``."""
+    weights = {k: t for k, t in state.items() if k.startswith(tuple(LAYERS))}
+    return MultimodalStyle(weights, settings["alpha"])
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MultimodalStyle:
+    """The style of one checkpoint; ``styles`` holds its tensors."""
+    given = states[""] if "" in states else styles[0][0]
+    if "" not in states and len(styles) != 1 or not isinstance(given, Mapping):
+        raise BadInput(
+            "--model multimodal has its style in its weights: give --style one checkpoint (.pth, .model)"
+        )
+    return MultimodalStyle(read(given, "the checkpoint"), alpha)
+
+
+# Checkpoints
+
+
+def load_style(path: Path) -> State:
+    """The tensors of a checkpoint, as they are; BadWeights unless they are of a known layout."""
+    state = load(path)
+    read(state, path)
+    return state
+
+
+def read(state: State, path: Path | str) -> State:
+    """A checkpoint of either layout as our weights, norms with ``weight`` and ``bias`` of (C,).
+
+    BadWeights for any other.
+    """
+    found: State = {}
+    for key, t in state.items():
+        plain = re.sub(r"(in\d)\.(scale|shift)$", _plain_name, key)
+        ours = key if plain in state else plain
+        if re.search(r"in\d\.\w+$", ours) and t.ndim == 4 and t.shape == (1, t.numel(), 1, 1):
+            t = t.flatten()
+        found[ours] = t
+    first = state.get("enhance_subnet.conv1.conv2d.bias")
+    width = 1.0 if first is None else first.numel() / LAYERS["enhance_subnet"]["conv1"].outputs
+    check_keys(found, shapes(width), path)
+    return {key: t.float() for key, t in found.items()}
+
+
+def _plain_name(match: re.Match[str]) -> str:
+    """``in1.weight`` for ``in1.scale``, ``in1.bias`` for ``in1.shift``."""
+    return f"{match[1]}.{'weight' if match[2] == 'scale' else 'bias'}"
+
+
+def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor, inner layers ``width`` times as wide as published."""
+
+    def wide(n: int) -> int:
+        return n if n in (1, 3) else max(2, round(n * width))
+
+    keys: dict[str, tuple[int, ...]] = {}
+    for subnet, layers in LAYERS.items():
+        for name, layer in layers.items():
+            key, outputs = key_of(subnet, name), wide(layer.outputs)
+            keys[f"{key}.weight"] = (outputs, wide(layer.inputs), layer.side, layer.side)
+            keys[f"{key}.bias"] = (outputs,)
+            if layer.norm:
+                keys |= {f"{subnet}.{layer.norm}.{part}": (outputs,) for part in ("weight", "bias")}
+    return keys
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """One checkpoint under "", random, each subnet's last layer scaled on some picture: two for colours of
+    mean 0.5 and deviation 0.25, the refine subnet's for 0.1 more."""
+    random = np.random.default_rng(seed)
+    state: State = {}
+    for key, shape in shapes(width).items():
+        norm = re.search(r"in\d\.(weight|bias)$", key)
+        if norm:
+            values = random.uniform(0.5, 1.5, shape) if norm[1] == "weight" else random.normal(0, 0.3, shape)
+        else:
+            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
+            values = random.normal(0.0, scale, shape)
+        state[key] = torch.from_numpy(values.astype(np.float32))
+    state["style_subnet.togray.weight"] = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+    _scale(state, some_picture(seed))
+    return {"": state}
+
+
+def _scale(state: State, image: Any) -> None:
+    """Scale the last layer of each subnet, in place."""
+    z = F.avg_pool2d(torch.from_numpy(image).permute(2, 0, 1)[None], SCALES["style_subnet"])
+    mean, std = of_channels(MEAN, z), of_channels(STD, z)
+    z = (z - mean) / std
+    for name, subnet in SUBNETS.items():
+        with torch.inference_mode():
+            style = MultimodalStyle(state)
+            refines = name == "refine_subnet"
+            y = subnet(z, style.run(live(style))) - (z if refines else 0)
+        aim, middle = (0.1, 0 * mean) if refines else (0.25, (0.5 - mean) / std)
+        gain = aim / std.flatten() / y.std((0, 2, 3))
+        last = key_of(name, list(LAYERS[name])[-1])
+        state[f"{last}.weight"] *= gain[:, None, None, None]
+        state[f"{last}.bias"].sub_(y.mean((0, 2, 3))).mul_(gain).add_(middle.flatten())
+        z = (y - y.mean((0, 2, 3), keepdim=True)) * gain[:, None, None] + middle
+        z = F.interpolate(clamped(z), scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """Nothing lies in the weights folder: the checkpoint is the style."""
+    raise BadWeights(f"{path}: --model multimodal takes no weights; give the checkpoint to --style")

@@ -1,0 +1,165 @@
+"""The layers of multimodal transfer, and how its three subnets string them together; see ``multimodal``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+#: Pixels of the image per pixel of a subnet's.
+SCALES = {"style_subnet": 4, "enhance_subnet": 2, "refine_subnet": 1}
+#: Pixels go in as (x - MEAN) / STD and come out as y STD + MEAN.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: Behind each subnet colours are kept in (0 - MEAN) / LIMIT .. (1 - MEAN) / LIMIT. Red's is no 0.229, by a
+#: slip of the original, whose networks were trained with it: red stays in 0.11..0.88.
+LIMIT = (0.299, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution and what stands behind it.
+
+    Attributes
+    ----------
+    norm : its instance norm; empty for none.
+    inputs, outputs, side : channels, and the kernel's side.
+    step : 2 shrinks, -2 enlarges before.
+    cell : pixels of the subnet's image per cell behind it.
+    relu : whether a ReLU follows.
+    """
+
+    norm: str
+    inputs: int
+    outputs: int
+    side: int
+    step: int
+    cell: int
+    relu: bool = True
+
+
+def _shrinking(prefix: str, widths: Sequence[int]) -> dict[str, Layer]:
+    """9x9, then 3x3 of stride 2: ``conv1``, ``conv2``, ..."""
+    layers = {f"{prefix}conv1": Layer(f"{prefix}in1", widths[0], widths[1], 9, 1, 1)}
+    for k, (i, o) in enumerate(pairwise(widths[1:]), 2):
+        layers[f"{prefix}conv{k}"] = Layer(f"{prefix}in{k}", i, o, 3, 2, 2 ** (k - 1))
+    return layers
+
+
+def _residuals(prefix: str, which: Sequence[int], channels: int, cell: int) -> dict[str, Layer]:
+    """Two 3x3 per block: ``res1.conv1``, ``res1.conv2``, ..."""
+    return {
+        f"{prefix}res{n}.conv{k}": Layer(f"{prefix}res{n}.in{k}", channels, channels, 3, 1, cell, k == 1)
+        for n in which
+        for k in (1, 2)
+    }
+
+
+def _enlarging(widths: Sequence[int], norm: int, side: int) -> dict[str, Layer]:
+    """Nearest enlargement and 3x3, then one to three colours: ``rezconv1``, ..."""
+    count = len(widths) - 1
+    layers = {
+        f"rezconv{k}": Layer(f"in{norm + k - 1}", i, o, 3, -2, 2 ** (count - k))
+        for k, (i, o) in enumerate(pairwise(widths), 1)
+    }
+    return layers | {f"rezconv{count + 1}": Layer("", widths[-1], 3, side, 1, 1, relu=False)}
+
+
+#: Layer by subnet and name, in order.
+LAYERS: dict[str, dict[str, Layer]] = {
+    "style_subnet": {
+        "togray": Layer("", 3, 1, 1, 1, 1, relu=False),
+        **_shrinking("rgb_", (3, 16, 32, 64)),
+        **_residuals("rgb_", (1, 2, 3), 64, 4),
+        **_shrinking("l_", (1, 16, 32, 64)),
+        **_residuals("l_", (1, 2, 3), 64, 4),
+        **_residuals("", (4, 5, 6), 128, 4),
+        **_enlarging((128, 64, 32), 4, 3),
+    },
+    "enhance_subnet": {
+        **_shrinking("", (3, 32, 64, 128, 256)),
+        **_residuals("", (1, 2, 3, 4, 5, 6), 256, 8),
+        **_enlarging((256, 128, 64, 32), 5, 9),
+    },
+    "refine_subnet": {
+        **_shrinking("", (3, 32, 64, 128)),
+        **_residuals("", (1, 2, 3), 128, 4),
+        **_enlarging((128, 64, 32), 4, 3),
+    },
+}
+
+#: (subnet, name of a convolution, features) -> what comes out behind norm and ReLU.
+Run = Callable[[str, str, Tensor], Tensor]
+
+
+def in_row(z: Tensor, run: Run, subnet: str, names: Sequence[str]) -> Tensor:
+    """One layer after the other."""
+    for name in names:
+        z = run(subnet, name, z)
+    return z
+
+
+def residuals(z: Tensor, run: Run, subnet: str, names: Sequence[str]) -> Tensor:
+    """Residual blocks."""
+    for name in names:
+        z = z + in_row(z, run, subnet, [f"{name}.conv1", f"{name}.conv2"])
+    return z
+
+
+def style_subnet(x: Tensor, run: Run) -> Tensor:
+    """(n, 3, h, w) -> same: colours and luminance apart, then together."""
+    part, blocks = "style_subnet", []
+    for side, z in (("rgb", x), ("l", run(part, "togray", x))):
+        z = in_row(z, run, part, [f"{side}_conv{k}" for k in (1, 2, 3)])  # 64, h/4, w/4
+        blocks.append(residuals(z, run, part, [f"{side}_res{k}" for k in (1, 2, 3)]))
+    z = residuals(torch.cat(blocks, 1), run, part, ["res4", "res5", "res6"])  # 128, h/4, w/4
+    return in_row(z, run, part, ["rezconv1", "rezconv2", "rezconv3"])
+
+
+def enhance_subnet(x: Tensor, run: Run) -> Tensor:
+    """(n, 3, h, w) -> same."""
+    part = "enhance_subnet"
+    z = in_row(x, run, part, ["conv1", "conv2", "conv3", "conv4"])  # 256, h/8, w/8
+    z = residuals(z, run, part, [f"res{k}" for k in range(1, 7)])
+    return in_row(z, run, part, [f"rezconv{k}" for k in range(1, 5)])
+
+
+def refine_subnet(x: Tensor, run: Run) -> Tensor:
+    """(n, 3, h, w) -> same: ``x`` and what is painted over it."""
+    part = "refine_subnet"
+    z = in_row(x, run, part, ["conv1", "conv2", "conv3"])  # 128, h/4, w/4
+    z = residuals(z, run, part, ["res1", "res2", "res3"])
+    return in_row(z, run, part, ["rezconv1", "rezconv2", "rezconv3"]) + x
+
+
+SUBNETS = {"style_subnet": style_subnet, "enhance_subnet": enhance_subnet, "refine_subnet": refine_subnet}
+
+
+def of_channels(values: Sequence[float], x: Tensor) -> Tensor:
+    """(3, 1, 1) like ``x``."""
+    return torch.tensor(values, dtype=torch.float64).to(x)[:, None, None]
+
+
+def clamped(y: Tensor) -> Tensor:
+    """Colours within the original's bounds."""
+    mean, limit = of_channels(MEAN, y), of_channels(LIMIT, y)
+    return y.clamp((0 - mean) / limit, (1 - mean) / limit)
+
+
+def paint(x: Tensor, run: Run) -> Tensor:
+    """(n, 3, h, w) in 0..1 -> same: all three subnets."""
+    mean, std = of_channels(MEAN, x), of_channels(STD, x)
+    z = (F.avg_pool2d(x, SCALES["style_subnet"]) - mean) / std
+    z = clamped(style_subnet(z, run))
+    for subnet in (enhance_subnet, refine_subnet):
+        z = F.interpolate(z, scale_factor=2, mode="bilinear", align_corners=False)
+        z = clamped(subnet(z, run))
+    return z * std + mean
+
+
+def key_of(subnet: str, name: str) -> str:
+    """A convolution's name in the checkpoint."""
+    return f"{subnet}.{name}" if name == "togray" else f"{subnet}.{name}.conv2d"
