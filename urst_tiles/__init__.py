@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from urst_tiles.kernel import Kernel as Kernel
     from urst_tiles.lazy import map_blocks as map_blocks
     from urst_tiles.moments import Moments as Moments
+    from urst_tiles.nets.module import from_module as from_module
     from urst_tiles.source import open_source as open_source
 
 #: Public names that live in modules with heavy imports.
@@ -68,6 +69,7 @@ _LATE = {
     "Moments": "moments",
     "Kernel": "kernel",
     "cluster": "execute",
+    "from_module": "nets.module",
     "map_blocks": "lazy",
     "validate": "pyramid",
 }

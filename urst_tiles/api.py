@@ -20,11 +20,14 @@ from urst_tiles import nets, weights
 from urst_tiles.block import StylizeBlock, stylize_block
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.execute import Cluster, cluster, current_style
+from urst_tiles.field import Field, Lattice, Regions
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
-from urst_tiles.moments import Moments
+from urst_tiles.labels import open_mask, spool_mask
 from urst_tiles.nets import LocalNet
+from urst_tiles.nets.colour import Colours, LookAtColours
+from urst_tiles.nets.module_style import ModuleStyle
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
 from urst_tiles.picture import read_picture
@@ -37,7 +40,11 @@ from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, array_source, open_source
 from urst_tiles.statistics import measure_exact, measure_thumbnail
 
-StyleArgument = str | os.PathLike[str] | Sequence[tuple[str | os.PathLike[str], float]]
+#: Where a job folder has its mask.
+MASK = "mask.npy"
+
+OneStyle = str | os.PathLike[str]
+StyleArgument = OneStyle | Sequence[tuple[OneStyle, float]] | Mapping[int, OneStyle] | ModuleStyle | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,9 @@ def stylize(
     ----------
     input : any file that libvips opens.
     output : the COG to write; it appears only when it is complete and valid.
-    style : a style image or the name of a style that ships with lite, or (style, weight) pairs.
+    style : a style image or the name of a style that ships with lite; (style, weight) pairs to be mixed; with
+        ``mask``, a style for each of its numbers; what `from_module` returns, or None for a model that is a
+        style by itself.
     options, changes : see `Options`; ``changes`` are single options by name.
     progress : called with (stage, done, total).
 
@@ -112,8 +121,9 @@ def _open(
 ) -> tuple[Source, Recipe, Job, Plan]:
     """Everything known before the first byte is written; refused here if it does not fit."""
     source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
-    recipe = recipe_of(style, options)
     job = Job.beside(output, options.job_dir and options.job_dir.absolute())
+    recipe = recipe_of(style, options)
+    recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     plan = make_plan(source, recipe, options, pinned=None if options.overwrite else job.identity)
     if not job.folder.parent.is_dir():
         raise BadInput(f"there is no folder {job.folder.parent} for the job; make it, or change --job-dir")
@@ -127,9 +137,11 @@ def _run(
 ) -> Report:
     """The job proper, in a folder that is ours."""
     clock = _Clock()
-    source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
+    source = source.prepare(job.source, thumbnail=options.thumbnail_side, progress=progress)
+    prepare_mask(options, source.shape, job.folder, progress)
     clock.lap("prepare")
     with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
+        recipe = take_colours(recipe, source, plan, job, on, progress)
         moments = measure(recipe, source, plan, job, on, progress)
         freeze(recipe, moments).save(job.net)
         clock.lap("measure")
@@ -143,7 +155,7 @@ def _run(
 
 def measure(
     recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
-) -> dict[str, Moments] | None:
+) -> dict[str, Any] | None:
     """The moments of every site that the plan asks for; None where each window uses its own (``tile``)."""
     if plan.statistics == "tile":
         return None
@@ -154,9 +166,37 @@ def measure(
     )
 
 
-def freeze(recipe: Recipe, moments: Mapping[str, Moments] | None) -> LocalNet:
+def take_colours(
+    recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
+) -> Recipe:
+    """The recipe with the image's colours in its style images, where it preserves them so (``coral``)."""
+    if recipe.preserve_color != "coral":
+        return recipe
+    if plan.statistics == "thumbnail":
+        return recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
+    found = measure_exact(LookAtColours(), source, job.moments, on, progress=progress)
+    return recipe.in_colours(found["colours"])
+
+
+def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
     """The plain local network of a recipe with these statistics."""
-    return current_style(recipe).freeze(moments)
+    return recipe.finish(current_style(recipe).freeze(moments))
+
+
+def field_of(recipe: Recipe, shape: tuple[int, int], options: Options, folder: Path) -> Field | None:
+    """What varies over an image of ``shape``: the regions of a mask, or the places of local statistics.
+
+    ``folder`` is where `prepare_mask` leaves the mask.
+    """
+    if options.mask:
+        return Regions(*shape, folder / MASK, recipe.regions, options.feather)
+    return Lattice.of_scale(*shape, options.local_scale) if options.statistics == "local" else None
+
+
+def prepare_mask(options: Options, shape: tuple[int, int], folder: Path, progress: Progress = silent) -> None:
+    """Unpack the mask into ``folder``, if there is one."""
+    if options.mask:
+        spool_mask(open_mask(options.mask, shape), folder / MASK, progress)
 
 
 def run_blocks(
@@ -204,12 +244,17 @@ def preview(
     source = open_source(
         Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews
     )
-    source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
+    source = source.prepare(folder, thumbnail=options.thumbnail_side, progress=progress)
+    prepare_mask(options, source.shape, folder, progress)
     small = array_source(source.thumbnail)
     recipe = recipe_of(style, options)
+    field = field_of(recipe, source.shape, options, folder)
+    recipe = recipe.over(field and field.resized(*small.shape))
     plan = make_plan(small, recipe, Options.of(options, {"dtype": "uint8", "compression": "deflate"}))
-    style_net = current_style(recipe)
-    net = style_net.freeze(measure_thumbnail(style_net, source, device=plan.device, threads=plan.threads))
+    if recipe.preserve_color == "coral":
+        recipe = recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
+    subject = current_style(recipe)
+    net = freeze(recipe, measure_thumbnail(subject, source, device=plan.device, threads=plan.threads))
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
 
@@ -259,24 +304,73 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
 
     Raises
     ------
-    BadInput, MissingFile : no style, an unknown model, a style image that is not there.
+    BadInput, MissingFile : no style, an unknown model, a style image that is not there, or a control that
+        does not go with the model.
     """
-    pairs = [(style, 1.0)] if isinstance(style, str | os.PathLike) else list(style)
-    if not pairs:
+    model = style.model if isinstance(style, ModuleStyle) else options.model
+    takes_style = nets.family(model).takes_style
+    pairs, regions = _pairs(style)
+    if takes_style and not pairs:
         raise BadInput("no style given: name a style image with --style")
-    if options.model not in nets.MODELS:
-        raise BadInput(f"there is no model {options.model!r}; --model takes {', '.join(nets.MODELS)}")
+    if pairs and not takes_style:
+        raise BadInput(f"--model {model} is a style by itself; leave --style out")
     styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)
-    folder = weights.folder(options.weights).absolute()
-    return Recipe(options.model, folder, styles, options.style_size, options.alpha)
+    check_controls(model, styles, regions, options)
+    return Recipe(
+        model,
+        weights.folder(options.weights).absolute(),
+        styles,
+        options.style_size,
+        options.alpha,
+        options.stroke,
+        options.preserve_color,
+        regions,
+    )
 
 
-def _style_of(style: str | os.PathLike[str], options: Options) -> Path | str:
+def _pairs(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[int, ...]]:
+    """(style, weight) pairs, and the mask's number of each."""
+    if style is None or isinstance(style, ModuleStyle):
+        return [], ()
+    if isinstance(style, Mapping):
+        return [(one, 1.0) for one in style.values()], tuple(int(number) for number in style)
+    return [(style, 1.0)] if isinstance(style, str | os.PathLike) else list(style), ()
+
+
+def check_controls(
+    model: str, styles: Sequence[tuple[Path | str, float]], regions: Sequence[int], options: Options
+) -> None:
+    """Raise BadInput for a control that does not go with the model, the styles or another control."""
+    family = nets.family(model)
+    whole = family.load_style is not None or not family.takes_style
+    if bool(options.mask) != bool(regions):
+        raise BadInput("--mask needs a style for each region, as in --style 1=a.jpg --style 2=b.jpg")
+    if regions and not all(0 <= number <= 65535 for number in regions):
+        raise BadInput(f"the numbers of --mask lie in 0..65535, got {', '.join(map(str, regions))}")
+    if regions and whole:
+        raise BadInput(
+            f"--mask mixes styles inside the network, and the style of --model {model} is the whole network;"
+            " choose another model"
+        )
+    if regions and options.statistics in ("local", "tile"):
+        raise BadInput(f"--mask goes with --statistics thumbnail or exact, not with {options.statistics}")
+    images = not whole and not any(isinstance(style, str) for style, _ in styles)
+    if options.preserve_color == "coral" and not images:
+        raise BadInput(
+            "--preserve-color coral gives the image's colours to a style image, and there is none here;"
+            " give one, or choose luminance"
+        )
+
+
+def _style_of(style: OneStyle, options: Options) -> Path | str:
     """The absolute path of a style image, or a named style's name."""
     path, name = Path(style), os.fspath(style)
+    family = nets.family(options.model)
+    if family.style_named:
+        return name
     if path.is_file():
         return path.absolute()
-    if nets.MODELS[options.model].load_style:
+    if family.load_style:
         raise MissingFile(f"there is no checkpoint {path}; --model {options.model} takes one as --style")
     known = nets.named.titles()
     if name in known and options.model != "lite":

@@ -24,12 +24,19 @@ if TYPE_CHECKING:
     from urst_tiles.plan import Plan
 
 HELP = {
-    "model": "network: lite, microast, adain, fast, msgnet, linear-r31, linear-r41, wct, wct-16x, identity",
+    "model": "network: lite, microast, adain, fast, cin, multimodal, msgnet, linear-r31, linear-r41, wct,"
+    " wct-16x, identity",
     "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",
-    "statistics": "of the thumbnail (URST's TIN), the full image (exact), or each window (tile: has seams)",
-    "thumbnail": "short side of the thumbnail, px",
+    "preserve_color": "keep the image's colours: take luminance alone, or give the style its colours (coral)",
+    "stroke": "how many times as large strokes become: painted from coarse to fine; 1, 2, 4, 8",
+    "mask": "an image of region numbers over the same extent; then give --style NUMBER=STYLE for each",
+    "feather": "width of the soft edges between regions, px",
+    "statistics": "of the thumbnail (URST's TIN), the full image (exact), around each place (local), or each"
+    " window (tile: has seams)",
+    "local_scale": "distance of the places of local statistics, px",
+    "thumbnail": "short side of the thumbnail, px (times --stroke)",
     "overviews": "take the thumbnail from the file's own overviews where they are large enough",
     "tile": "side of a window's core, px: divides --block, multiple of the stride (default 1024 or 2048)",
     "block": "side of a task's block, px: 512 times a power of two",
@@ -102,12 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("input", type=Path, metavar="INPUT")
         command.add_argument("output", type=Path, metavar="OUTPUT")
-        command.add_argument(
-            "--style",
-            required=True,
-            metavar="STYLE",
-            help="a style image, a name of `urst-tiles styles`, or, for --model fast, a checkpoint",
-        )
+        add_styles(command)
         add_options(command)
         command.set_defaults(run=run)
     info = commands.add_parser("info", help="say what a file is, as this program reads it")
@@ -142,6 +144,55 @@ def _add_weights(commands: Any) -> None:
         action.set_defaults(run=run)
 
 
+def add_styles(parser: argparse.ArgumentParser) -> None:
+    """``--style`` and ``--style-weight``, as often as there are styles."""
+    parser.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="STYLE",
+        help="a style image, or a name of `urst-tiles styles`; for --model fast and multimodal a checkpoint,"
+        " for cin a name or number; several are mixed; NUMBER=STYLE with --mask",
+    )
+    parser.add_argument(
+        "--style-weight",
+        action="append",
+        default=[],
+        type=float,
+        metavar="WEIGHT",
+        help="of each --style in the mixture, in their order (default: all alike)",
+    )
+
+
+def styles_of(arguments: argparse.Namespace) -> Any:
+    """The styles as the Python interface takes them."""
+    styles, weights = arguments.style, arguments.style_weight
+    if arguments.mask:
+        if weights:
+            raise BadInput(
+                "--style-weight mixes styles, and with --mask each region has its own; leave it out"
+            )
+        return _by_number(styles)
+    if weights and len(weights) != len(styles):
+        raise BadInput(
+            f"there are {len(styles)} --style and {len(weights)} --style-weight; give one for each"
+        )
+    return list(zip(styles, weights or [1.0] * len(styles), strict=True)) or None
+
+
+def _by_number(styles: Sequence[str]) -> dict[int, str]:
+    """``1=a.jpg`` and so on."""
+    found: dict[int, str] = {}
+    for text in styles:
+        number, equals, style = text.partition("=")
+        if not (equals and number.isdigit() and style):
+            raise BadInput(f"with --mask each --style is NUMBER=STYLE, as in --style 1=a.jpg; got {text!r}")
+        if int(number) in found:
+            raise BadInput(f"--style gives region {number} twice: {found[int(number)]} and {style}")
+        found[int(number)] = style
+    return found
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One flag per field of `Options`, and ``--json``."""
     closed = choices()
@@ -150,6 +201,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "memory": parse_bytes,
         "weights": Path,
         "job_dir": Path,
+        "mask": Path,
         "alpha": float,
     }
     words = {"model", "device", "stretch", "scheduler"} | set(closed)
@@ -199,7 +251,7 @@ def run_stylize(arguments: argparse.Namespace) -> int:
 
     progress = progress_for(arguments.json)
     report = stylize(
-        arguments.input, arguments.output, arguments.style, options_of(arguments), progress=progress
+        arguments.input, arguments.output, styles_of(arguments), options_of(arguments), progress=progress
     )
     seconds = sum(report.seconds.values())
     grid = report.plan.grid
@@ -231,7 +283,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     from urst_tiles.api import plan_job
     from urst_tiles.terminal import clock
 
-    plan, seconds = plan_job(arguments.input, arguments.output, arguments.style, options_of(arguments))
+    plan, seconds = plan_job(arguments.input, arguments.output, styles_of(arguments), options_of(arguments))
     if arguments.json:
         print(
             json.dumps(
@@ -282,7 +334,11 @@ def run_preview(arguments: argparse.Namespace) -> int:
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         progress = progress_for(arguments.json)
         pixels = preview(
-            arguments.input, arguments.style, options_of(arguments), folder=Path(folder), progress=progress
+            arguments.input,
+            styles_of(arguments),
+            options_of(arguments),
+            folder=Path(folder),
+            progress=progress,
         )
     write_png(output, pixels)
     if not arguments.json:

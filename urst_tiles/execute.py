@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +20,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import torch
 
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull, UrstError
-from urst_tiles.nets import Style
-from urst_tiles.recipe import Recipe
+from urst_tiles.nets import Composition, Style
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +66,15 @@ def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P
     return _device_thread().submit(call).result()
 
 
+class Builds(Hashable, Protocol):
+    """A recipe: hashable, small enough to travel, and makes a style."""
+
+    def build(self) -> Style | Composition:
+        """The style."""
+
+
 @lru_cache(maxsize=2)
-def current_style(recipe: Recipe) -> Style:
+def current_style(recipe: Builds) -> Style | Composition:
     """The style of a recipe, built once per process; by one torch thread, so that every worker gets the same
     to the bit."""
     return on_device(1, recipe.build)

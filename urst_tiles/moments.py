@@ -7,7 +7,10 @@ product.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,6 +65,10 @@ class Moments:
         spread = np.outer(d, d) if self.m2.ndim == 2 else d * d
         return Moments(n, self.mean + d * (other.n / n), self.m2 + other.m2 + spread * (self.n * other.n / n))
 
+    def scaled(self, factor: float) -> Moments:
+        """The same statistics, all weights times ``factor``."""
+        return Moments(self.n * factor, self.mean, self.m2 * factor)
+
     @property
     def channels(self) -> int:
         """Number of channels C."""
@@ -85,3 +92,46 @@ class Moments:
     def _denominator(self, ddof: int) -> float:
         """``n - ddof``, but at least half of n: a few partly valid vectors (n near ddof) must not blow up."""
         return max(self.n - ddof, self.n / 2) or 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    """The statistics of several members of an image, merged member by member.
+
+    Attributes
+    ----------
+    parts : member -> its moments; members that weigh nothing are left out.
+    """
+
+    parts: Mapping[int, Moments]
+
+    def __add__(self, other: Several) -> Several:
+        if not isinstance(other, Several):
+            return NotImplemented
+        merged = dict(self.parts)
+        for member, moments in other.parts.items():
+            merged[member] = merged[member] + moments if member in merged else moments
+        return Several(merged)
+
+    @property
+    def total(self) -> Moments:
+        """Of all members together; raises ValueError where there is none."""
+        if not self.parts:
+            raise ValueError("there are no statistics")
+        return reduce(add, (self.parts[member] for member in sorted(self.parts)))
+
+    def backed(self, members: int, share: float) -> Several:
+        """Each of ``members`` with the statistics of the whole beside it, weighing ``share`` of its own.
+
+        So a member whose features are all alike still has a deviation, and one that weighs nothing has the
+        statistics of the whole.
+        """
+        whole = self.total
+        return Several(
+            {
+                k: self.parts[k] + whole.scaled(share * self.parts[k].n / whole.n)
+                if k in self.parts
+                else whole
+                for k in range(members)
+            }
+        )

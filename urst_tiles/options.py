@@ -10,11 +10,17 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from urst_tiles.errors import BadInput
 
-Statistics = Literal["thumbnail", "exact", "tile"]
+Statistics = Literal["thumbnail", "exact", "local", "tile"]
+PreserveColor = Literal["none", "luminance", "coral"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
 Seam = Literal["auto", "crop", "blend", "cut"]
+
+#: Counts and lengths.
+AT_LEAST_ONE = (
+    "style_size", "thumbnail", "local_scale", "feather", "block", "workers", "tile", "threads", "memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +39,12 @@ class Options:
     weights: Path | None = None
     alpha: float = 1.0
     style_size: int = 512
+    preserve_color: PreserveColor = "none"
+    stroke: int = 1
+    mask: Path | None = None
+    feather: int = 64
     statistics: Statistics = "thumbnail"
+    local_scale: int = 2048
     thumbnail: int = 1024
     overviews: bool = True
     tile: int | None = None
@@ -57,17 +68,25 @@ class Options:
     def __post_init__(self) -> None:
         for name, allowed in choices().items():
             if getattr(self, name) not in allowed:
-                raise BadInput(f"--{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                flag, got = name.replace("_", "-"), getattr(self, name)
+                raise BadInput(f"--{flag} must be one of {', '.join(allowed)}, got {got!r}")
         if not 0.0 <= self.alpha <= 1.0:
             raise BadInput(f"--alpha must lie between 0 and 1, got {self.alpha}")
         if not 1 <= self.quality <= 100:
             raise BadInput(f"--quality must lie between 1 and 100, got {self.quality}")
-        for name in ("style_size", "thumbnail", "block", "workers", "tile", "threads", "memory"):
+        if self.stroke < 1 or self.stroke & (self.stroke - 1):
+            raise BadInput(f"--stroke must be 1, 2, 4, 8, ..., got {self.stroke}")
+        for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.halo is not None and self.halo < 0:
             raise BadInput(f"--halo must not be negative, got {self.halo}")
+
+    @property
+    def thumbnail_side(self) -> int:
+        """Short side of the thumbnail, px: large enough for the coarsest of several scales."""
+        return self.thumbnail * self.stroke
 
     @classmethod
     def of(cls, given: Options | None, changes: Mapping[str, Any]) -> Options:

@@ -19,14 +19,14 @@ from urst_tiles.errors import BadInput
 from urst_tiles.execute import current_style, on_device
 from urst_tiles.geometry import Box, Grid, round_up
 from urst_tiles.kernel import Kernel
-from urst_tiles.moments import Moments
-from urst_tiles.nets import Style
+from urst_tiles.labels import Mask, open_mask
+from urst_tiles.nets.base import neutral_moments
 from urst_tiles.options import Compression, Options
 from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
-from urst_tiles.statistics import CORE
+from urst_tiles.statistics import CORE, Subject, measured_sites
 
 TILE = 512
 
@@ -55,6 +55,7 @@ def make_plan(
     style = current_style(recipe)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
+    mask = open_mask(options.mask, source.shape) if options.mask else None
     seam, halo = resolve_seam(options, style)
     grid = make_grid(source, options, style, halo)
     dtype = resolve_dtype(options.dtype, source)
@@ -63,7 +64,7 @@ def make_plan(
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     plan = Plan(
         grid=grid,
-        footprint=footprint(style, precision),
+        footprint=footprint(recipe, precision),
         seam=seam,
         source_channels=source.channels,
         source_dtype=str(source.dtype),
@@ -77,16 +78,17 @@ def make_plan(
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
         workers=min(options.workers, len(grid)),
-        prepare_bytes=source.prepare_bytes(options.thumbnail),
+        prepare_bytes=source.prepare_bytes(options.thumbnail_side),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
-        spool_bytes=source.spool_bytes,
+        spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0),
         statistics=options.statistics,
         measure_bytes=measure_bytes(style, source, options),
-        passes=1 + len(style.sites) * (options.statistics == "exact"),
+        passes=1 + len(measured_sites(style)) * (options.statistics in ("exact", "local")),
         identity={},
     )
-    return plan.identified(_identity(plan, source, style, options))
+    identity = _identity(plan, source, recipe.model, style, options) | varied(recipe, options, mask)
+    return plan.identified({name: str(value) for name, value in sorted(identity.items())})
 
 
 def resolve_device(device: str) -> str:
@@ -105,7 +107,7 @@ def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str,
     return cast(nets.Precision, chosen)
 
 
-def resolve_seam(options: Options, style: Style) -> tuple[Literal["crop", "blend", "cut"], int]:
+def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "blend", "cut"], int]:
     """How windows are joined, and the halo: cropping where the halo suffices, else blending."""
     halo = style.halo if options.halo is None else options.halo
     seam = options.seam
@@ -116,7 +118,7 @@ def resolve_seam(options: Options, style: Style) -> tuple[Literal["crop", "blend
     return seam, halo
 
 
-def make_grid(source: Source, options: Options, style: Style, halo: int) -> Grid:
+def make_grid(source: Source, options: Options, style: Subject, halo: int) -> Grid:
     """The grid of the options, with the network's needs."""
     core = options.tile or default_core(halo, options.block)
     height, width = source.shape
@@ -134,9 +136,10 @@ def default_core(halo: int, block: int) -> int:
     return min(core, block)
 
 
-def footprint(style: Style, precision: nets.Precision) -> Footprint:
+def footprint(recipe: Recipe, precision: nets.Precision) -> Footprint:
     """What the network needs, at ``precision``; statistics change its values, not its size."""
-    net = style.freeze(neutral_moments(style)).to_precision(precision)
+    style = current_style(recipe)
+    net = recipe.finish(neutral(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
 
@@ -144,10 +147,13 @@ def footprint(style: Style, precision: nets.Precision) -> Footprint:
 def guess_seconds(plan: Plan, recipe: Recipe) -> float:
     """A guess at the wall time on machines like this one, from one forward of one small window.
 
-    Statistics that are exact run the plain network, which is about three times slower, once more per site.
+    Statistics that are not a thumbnail's run the plain network, which is about three times slower, once more
+    per site.
     """
     style = current_style(recipe)
-    kernel = Kernel(style.freeze(neutral_moments(style)), device=plan.device, precision=plan.precision)
+    if isinstance(style, nets.Composition) and recipe.masked:
+        style = style.style  # the mask is read when the job starts, and most windows lie in one region
+    kernel = Kernel(recipe.finish(neutral(style)), device=plan.device, precision=plan.precision)
     h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
     box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
     on_device(plan.threads, kernel.run, window, [box], [box])
@@ -158,23 +164,30 @@ def guess_seconds(plan: Plan, recipe: Recipe) -> float:
     return work * seconds_per_pixel / plan.workers
 
 
-def neutral_moments(style: Style) -> dict[str, Moments]:
-    """Moments that make every site a harmless map."""
-    neutral = {}
-    for site in style.sites:
-        one = np.eye(site.channels) if site.full else np.ones(site.channels)
-        neutral[site.name] = Moments(2.0, np.zeros(site.channels), one)
-    return neutral
+def neutral(style: Subject) -> nets.LocalNet:
+    """The network with harmless maps at every site."""
+    if isinstance(style, nets.Composition):
+        return style.freeze(None)
+    return style.freeze(neutral_moments(style))
 
 
-def measure_bytes(style: Style, source: Source, options: Options) -> int:
+def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any]:
+    """Facts about what varies over the image, and about what comes before and behind the network."""
+    facts: dict[str, Any] = {"stroke": options.stroke, "preserve color": options.preserve_color}
+    if options.statistics == "local":
+        facts["local scale"] = options.local_scale
+    if mask:
+        facts |= {"mask": mask.fingerprint, "regions": recipe.regions, "feather": options.feather}
+    return facts
+
+
+def measure_bytes(style: Subject, source: Source, options: Options) -> int:
     """Peak of one measuring forward: float32 and unfused."""
     if options.statistics == "tile" or not style.sites:
         return 0
     side = CORE + 2 * style.halo
     area = prod(min(side, round_up(n, style.stride)) for n in source.shape)
-    plain = nets.Frozen(style, {site.name: nets.Affine.identity(site.channels) for site in style.sites})
-    return int(area * plain.bytes_per_pixel("float32"))
+    return int(area * style.plain_bytes)
 
 
 def make_encoding(source: Source, dtype: str, compression: str, quality: int, tile: int) -> Encoding:
@@ -213,18 +226,18 @@ def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
     return int(value) if value.is_integer() and 0 <= value <= top else 0
 
 
-def _identity(plan: Plan, source: Source, style: Style, options: Options) -> dict[str, str]:
+def _identity(plan: Plan, source: Source, model: str, style: Subject, options: Options) -> dict[str, Any]:
     grid = plan.grid
-    facts: dict[str, Any] = {
+    return {
         "source": source.fingerprint,
         "bands": options.bands or "default",
         "stretch": options.stretch if str(source.file_dtype) != "uint8" else "none",
         "overviews": options.overviews,
-        "model": options.model,
+        "model": model,
         "style": style.fingerprint,
         "alpha": options.alpha,
         "statistics": plan.statistics,
-        "thumbnail": options.thumbnail,
+        "thumbnail": options.thumbnail_side,
         "size": f"{grid.width} x {grid.height}",
         "tile": grid.core,
         "block": grid.block,
@@ -240,7 +253,6 @@ def _identity(plan: Plan, source: Source, style: Style, options: Options) -> dic
         "urst-tiles": version("urst-tiles"),
         **{name: _version(name) for name in PINNED_LIBRARIES},
     }
-    return {name: str(value) for name, value in facts.items()}
 
 
 @cache

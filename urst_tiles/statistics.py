@@ -5,7 +5,9 @@ downsampled image. ``exact`` is the un-tiled network's own: one streamed pass ov
 the earlier sites frozen, merging moments window by window. Both are the same code on two images, in float32
 features and float64 sums.
 
-Invalid pixels count for nothing: a feature weighs the fraction of valid pixels in its stride cell.
+Invalid pixels count for nothing: a feature weighs the fraction of valid pixels in its stride cell. Where a
+field shares the image out (regions of a mask, places of local statistics), every member has statistics of its
+own, and a feature weighs in each what the member weighs in its cell.
 """
 
 from __future__ import annotations
@@ -23,26 +25,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from urst_tiles.execute import Cluster, current_style, on_device
+from urst_tiles.execute import Builds, Cluster, current_style, on_device
 from urst_tiles.files import publish
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import exact_float32, to_tensor
-from urst_tiles.moments import Moments
-from urst_tiles.nets import Site, Style
+from urst_tiles.moments import Moments, Several
+from urst_tiles.nets import Composition, Site, Style
+from urst_tiles.nets.composition import Mixture, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.reader import Reader
-from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, array_source
 
 #: Side of the windows' cores while measuring: small, since features are float32 and nothing is fused.
 CORE = 512
+
+Subject = Style | Composition
 
 
 class _Reached(Exception):
     """Raised at the site that is measured: what comes after need not be computed."""
 
 
-def measuring_grid(shape: tuple[int, int], style: Style, block: int = 4096) -> Grid:
+def measuring_grid(shape: tuple[int, int], style: Subject, block: int = 4096) -> Grid:
     """A grid whose cores partition the *padded* image, since the whole network sees the padding too."""
     core = max(CORE, style.stride)
     grid = Grid(
@@ -59,62 +63,100 @@ def measuring_grid(shape: tuple[int, int], style: Style, block: int = 4096) -> G
 
 
 def measure_thumbnail(
-    style: Style, source: Source, *, device: str = "cpu", threads: int = 1
-) -> dict[str, Moments]:
+    style: Subject, source: Source, *, device: str = "cpu", threads: int = 1
+) -> dict[str, Any]:
     """Moments of every site, by name, of the source's thumbnail (URST's TIN)."""
-    return measure(style, array_source(source.thumbnail), device=device, threads=threads)
+    small = array_source(source.thumbnail)
+    if isinstance(style, Composition):
+        style = style.resized(*small.shape)
+    return measure(style, small, device=device, threads=threads)
 
 
 def measure(
-    style: Style, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
-) -> dict[str, Moments]:
-    """Moments of every site, by name, of the whole of ``source``: the plain loop, and the reference of
-    `measure_exact`."""
-    reader = Reader(source)
+    style: Subject, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
+) -> dict[str, Any]:
+    """Moments of every measured site, by name, of the whole of ``source``, or `Several` for a composition:
+    the plain loop, and the reference of `measure_exact`."""
+    reader, over = Reader(source), composed(style)
     grid = measuring_grid(source.shape, style)
-    found: dict[str, Moments] = {}
-    for site in style.sites:
-        blocks = []
+    found: dict[str, Several] = {}
+    for site in measured_sites(style):
+        blocks, maps = [], mixtures(over, found)
         for index in range(len(grid)):
-            blocks.append(_block_moments(style, site, found, reader, grid, index, device, threads))
+            blocks.append(_block_moments(over, site, maps, reader, grid, index, device, threads))
             progress(f"measuring {site.name}", index + 1, len(grid))
-        found[site.name] = _usable(reduce(add, blocks))
-    return found
+        found[site.name] = _usable(over, site, reduce(add, blocks))
+    return _for_style(style, found)
 
 
-def _usable(moments: Moments) -> Moments:
+def composed(style: Subject) -> Composition:
+    """A plain style is a composition of one."""
+    return style if isinstance(style, Composition) else Composition((style,))
+
+
+def measured_sites(style: Subject) -> list[Site]:
+    """Those whose maps depend on the image, in the order of the network."""
+    return [site for site in style.sites if site.measured]
+
+
+def mixtures(over: Composition, found: Mapping[str, Several]) -> dict[str, Mixture]:
+    """The maps of every site that is known."""
+    return {name: Mixture(affines) for name, affines in over.maps(found).items()}
+
+
+def _for_style(style: Subject, found: Mapping[str, Several]) -> dict[str, Any]:
+    """What ``style.freeze`` takes."""
+    if isinstance(style, Composition):
+        return dict(found)
+    return {name: several.parts[0] for name, several in found.items()}
+
+
+def _usable(over: Composition, site: Site, found: Several) -> Several:
     """Where no pixel is valid there is nothing to measure, and nothing to stylise: any moments do."""
-    if moments.n > 0:
-        return moments
-    return Moments(
-        2.0, moments.mean, moments.m2 + (np.eye(moments.channels) if moments.m2.ndim == 2 else 1.0)
-    )
+    if not found.parts:
+        one = np.eye(site.channels) if site.full else np.ones(site.channels)
+        found = Several({0: Moments(2.0, np.zeros(site.channels), one)})
+    return over.backed(found)
 
 
 def _block_moments(
-    style: Style,
+    over: Composition,
     site: Site,
-    found: Mapping[str, Moments],
+    maps: Mapping[str, Mixture],
     reader: Reader,
     grid: Grid,
     index: int,
     device: str,
     threads: int,
-) -> Moments:
+) -> Several:
     """Moments of ``site`` over one block, merged window by window in the order of the grid."""
     cores = grid.cores(grid.block_box(index))
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
-    total = Moments.empty(site.channels, full=site.full)
+    total = Several({})
     for core in cores:
         window = grid.window_box(core)
         weights = None if valid is None else cell_weights(valid[core.within(around).slices], site.stride)
         if weights is not None and not weights.any():
             continue
         pixels = rgb[window.within(around).slices]
-        features = on_device(threads, features_at, style, site, found, pixels, core.within(window), device)
-        total += Moments.of(features, weights, full=site.full)
+        cells = on_device(threads, features_at, over, site, maps, pixels, window, core, device)
+        total += shared(over, site, cells, weights, core)
     return total
+
+
+def shared(
+    over: Composition, site: Site, cells: NDArray[np.float32], weights: NDArray[Any] | None, core: Box
+) -> Several:
+    """Moments of every member that has a share in ``core``."""
+    members, shares = over.field.weights(core, site.stride)
+    parts = {}
+    for member, share in zip(members, shares, strict=True):
+        own = share.ravel().astype(np.float64)
+        own = own if weights is None else own * weights
+        if own.any():
+            parts[member] = Moments.of(cells, own, full=site.full)
+    return Several(parts)
 
 
 def cell_weights(valid: NDArray[Any], stride: int) -> NDArray[np.float64]:
@@ -125,27 +167,28 @@ def cell_weights(valid: NDArray[Any], stride: int) -> NDArray[np.float64]:
 
 @torch.inference_mode()
 def features_at(
-    style: Style,
+    over: Composition,
     site: Site,
-    found: Mapping[str, Moments],
+    maps: Mapping[str, Mixture],
     pixels: NDArray[np.generic],
+    window: Box,
     core: Box,
     device: str,
 ) -> NDArray[np.float32]:
-    """float32 (channels, cells): what reaches ``site`` over ``core`` (in window coordinates), the sites
-    before it frozen."""
+    """float32 (channels, cells): what reaches ``site`` over ``core``, the sites before it frozen."""
     reached: list[torch.Tensor] = []
+    before = mixing(over, maps, window)
 
     def at(here: Site, x: torch.Tensor) -> torch.Tensor:
         if here.name == site.name:
             reached.append(x)
             raise _Reached
-        return style.affine(here, found[here.name])(x)
+        return before(here, x)
 
     where = torch.device(device)
     with suppress(_Reached), exact_float32(where):
-        style.forward(to_tensor(pixels[None], where), at)
-    s = site.stride
+        over.style.forward(to_tensor(pixels[None], where), at)
+    s, core = site.stride, core.within(window)
     cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
     return cells.reshape(site.channels, -1).float().cpu().numpy()
 
@@ -154,10 +197,10 @@ def features_at(
 class SitePass:
     """Task: the moments of one site over one block, published as a small file. Idempotent."""
 
-    recipe: Recipe
+    recipe: Builds
     source: Source
     site: str
-    found: Mapping[str, Moments]
+    found: Mapping[str, Several]
     folder: Path
     device: str
     threads: int
@@ -168,17 +211,17 @@ class SitePass:
 
     def __call__(self, index: int) -> None:
         """Measure block ``index``."""
-        style = current_style(self.recipe)
-        site = next(s for s in style.sites if s.name == self.site)
-        grid = measuring_grid(self.source.shape, style)
+        over = composed(current_style(self.recipe))
+        site = next(s for s in over.sites if s.name == self.site)
+        grid, maps = measuring_grid(self.source.shape, over), mixtures(over, self.found)
         moments = _block_moments(
-            style, site, self.found, Reader(self.source), grid, index, self.device, self.threads
+            over, site, maps, Reader(self.source), grid, index, self.device, self.threads
         )
         save(self.path(index), moments)
 
 
 def measure_exact(
-    recipe: Recipe,
+    recipe: Builds,
     source: Source,
     folder: Path,
     cluster: Cluster,
@@ -186,35 +229,38 @@ def measure_exact(
     device: str = "cpu",
     threads: int = 1,
     progress: Progress = silent,
-) -> dict[str, Moments]:
-    """Moments of every site, by name, of the full image: one pass of tasks per site, resumable through
-    ``folder``."""
+) -> dict[str, Any]:
+    """What `measure` finds: one pass of tasks per site, resumable through ``folder``."""
     folder.mkdir(exist_ok=True)
     style = current_style(recipe)
     count = len(measuring_grid(source.shape, style))
-    found: dict[str, Moments] = {}
-    for site in style.sites:
+    over = composed(style)
+    found: dict[str, Several] = {}
+    for site in measured_sites(style):
         final = folder / f"{site.name}.npz"
         if not final.exists():
             task = SitePass(recipe, source, site.name, dict(found), folder, device, threads)
             missing = [i for i in range(count) if not task.path(i).exists()]
             stage = partial(progress, f"measuring {site.name}")
             cluster.run_all(task, missing, total=count, progress=stage)
-            save(final, _usable(reduce(add, (load(task.path(i)) for i in range(count)))))
+            save(final, _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count)))))
             for i in range(count):
                 task.path(i).unlink(missing_ok=True)
         found[site.name] = load(final)
-    return found
+    return _for_style(style, found)
 
 
-def save(path: Path, moments: Moments) -> None:
+def save(path: Path, several: Several) -> None:
     """Publish moments as an ``.npz`` file."""
     buffer = io.BytesIO()
-    np.savez(buffer, n=moments.n, mean=moments.mean, m2=moments.m2)
+    members, parts = list(several.parts), list(several.parts.values())
+    n, mean, m2 = (np.array([getattr(part, name) for part in parts]) for name in ("n", "mean", "m2"))
+    np.savez(buffer, members=np.array(members, np.int64), n=n, mean=mean, m2=m2)
     publish(path, buffer.getvalue())
 
 
-def load(path: Path) -> Moments:
+def load(path: Path) -> Several:
     """Read moments that `save` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return Moments(float(file["n"]), file["mean"], file["m2"])
+        columns = zip(file["members"], file["n"], file["mean"], file["m2"], strict=True)
+        return Several({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})

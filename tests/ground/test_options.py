@@ -11,7 +11,7 @@ from urst_tiles.options import Options, choices
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"statistics": "median"}, "thumbnail, exact, tile"),
+        ({"statistics": "median"}, "thumbnail, exact, local, tile"),
         ({"alpha": 1.5}, "between 0 and 1"),
         ({"quality": 0}, "between 1 and 100"),
         ({"tile": 0}, "--tile must be at least 1"),

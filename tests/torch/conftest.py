@@ -40,6 +40,8 @@ def moments_of(style: Style, x: torch.Tensor) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
 
     def at(site: Site, features: torch.Tensor) -> torch.Tensor:
+        if not site.measured:
+            return style.affine(site, Moments.empty(0))(features)
         found[site.name] = Moments.of(features[0].flatten(1).numpy(), full=site.full)
         return style.affine(site, found[site.name])(features)
 
@@ -50,8 +52,9 @@ def moments_of(style: Style, x: torch.Tensor) -> dict[str, Moments]:
 
 @cache
 def style_of(model: str, width: float = 1 / 8, alpha: float = 1.0) -> Style:
-    image = picture_of(72, 88, seed=1).astype(np.float32) / 255
-    return nets.seeded(model, [(image, 1.0)], alpha, width=width)
+    word = nets.MODELS[model].style_named
+    style = word("1") if word else picture_of(72, 88, seed=1).astype(np.float32) / 255
+    return nets.seeded(model, [(style, 1.0)], alpha, width=width)
 
 
 @cache

@@ -13,6 +13,8 @@ SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41)]
 SIZES += [(129, 127), (201, 155), (255, 257), (301, 99)]
 CORES = (32, 48, 128)
 FAMILIES = tuple(nets.MODELS)
+#: Those whose halo is smaller than the sizes above, so that windows lie inside the image.
+SHORT = ("lite", "microast", "adain", "fast", "cin", "msgnet", "linear-r31", "linear-r41")
 TOLERANCE = 1e-4
 
 
@@ -72,7 +74,7 @@ def test_tiled_levels_equal_whole_levels(model, dtype, frozen, picture):
         assert np.abs(y.astype(int) - whole[core.slices]).max() <= allowed
 
 
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
+@pytest.mark.parametrize("model", SHORT)
 def test_signal_is_alive(model, frozen, picture):
     """Otherwise any halo would pass: the picture varies over space in every channel."""
     net, size = frozen(model), (255, 257)
@@ -80,7 +82,7 @@ def test_signal_is_alive(model, frozen, picture):
     assert whole.std(axis=(0, 1)).min() >= 0.1
 
 
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
+@pytest.mark.parametrize("model", SHORT)
 def test_a_halo_one_stride_smaller_fails(model, frozen, picture):
     net, size = frozen(model), (255, 257)
     kernel, image = Kernel(net), picture(*size)
@@ -89,7 +91,7 @@ def test_a_halo_one_stride_smaller_fails(model, frozen, picture):
     assert np.abs(tiled_float(kernel, image, grid) - whole_float(kernel, image, grid)).max() > TOLERANCE
 
 
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
+@pytest.mark.parametrize("model", SHORT)
 def test_an_origin_off_by_one_fails(model, frozen, picture):
     net, size = frozen(model), (136, 401)
     kernel, image = Kernel(net), picture(*size)
@@ -121,7 +123,7 @@ def check_16_bit(net, precision, image):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
+@pytest.mark.parametrize("model", SHORT)
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
 def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
     net = frozen(model, 1.0)
@@ -132,7 +134,7 @@ def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["lite", "microast", "adain", "fast", "msgnet", "linear-r31", "linear-r41"])
+@pytest.mark.parametrize("model", SHORT)
 def test_twins_fail_at_full_width(model, frozen, picture):
     """Two strides for MicroAST: among 64 channels the outermost one weighs 2e-5, at 1/8 width 3e-4."""
     net, size = frozen(model, 1.0), (136, 257)

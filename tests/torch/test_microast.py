@@ -66,7 +66,12 @@ def test_sites_come_in_order_and_what_they_return_goes_on(seeded_style, picture,
 
     with torch.inference_mode():
         y = style.forward(as_tensor(picture(32, 48)), at)
-    assert seen == [("content", (1, 8, 8, 12)), ("decoder", (1, 8, 8, 12))]
+    names = [name for name, _ in seen]
+    weigh2, add2, weigh1, add1 = modulations = microast.MODULATIONS
+    second, first = ([weigh, add, weigh, add] for weigh, add in ((weigh2, add2), (weigh1, add1)))
+    assert names == ["content", *second, "decoder", *first]
+    assert {name for name in names if name not in ("content", "decoder")} == set(modulations)
+    assert {shape for _, shape in seen} == {(1, 8, 8, 12)}
     assert y.std((2, 3)).max() < 1e-5
 
 

@@ -146,7 +146,14 @@ def status(key: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("model", "side"),
-    [("lite", 1120), ("microast", 1128), ("adain", 1152), ("fast", 1136), ("wct-16x", 1536)],
+    [
+        ("lite", 1120),
+        ("microast", 1128),
+        ("adain", 1152),
+        ("fast", 1136),
+        ("multimodal", 1536),
+        ("wct-16x", 1536),
+    ],
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_bytes_per_pixel_is_an_upper_bound_and_not_a_wild_one(model, side, precision, seeded_style, frozen):

@@ -12,6 +12,8 @@ from urst_tiles.nets.probe import probe
 REACH = {
     "lite": (48, 4),
     "fast": (55, 4),
+    "cin": (55, 4),
+    "multimodal": (524, 16),
     "msgnet": (38, 4),
     "linear-r31": (22, 4),
     "linear-r41": (62, 8),
@@ -26,7 +28,7 @@ REACH = {
 @pytest.mark.parametrize("model", MODELS)
 def test_declared_footprint_is_the_probed_one(model, seeded_style):
     style = seeded_style(model)
-    reach, stride = probe(style, side=640 if style.halo > 128 else 256)
+    reach, stride = probe(style, side=max(256, 2 * style.halo + 128))
     assert (reach, stride) == REACH[model]
     assert style.stride == stride and style.halo % stride == 0
     assert reach <= style.halo < reach + stride

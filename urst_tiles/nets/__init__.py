@@ -15,7 +15,22 @@ from torch import Tensor
 
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import adain, fast, identity, linear, lite, microast, msgnet, named, wct
+from urst_tiles.nets import (
+    adain,
+    cascade,
+    cin,
+    composition,
+    fast,
+    identity,
+    linear,
+    lite,
+    microast,
+    module,
+    msgnet,
+    multimodal,
+    named,
+    wct,
+)
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -29,13 +44,19 @@ from urst_tiles.nets.base import (
     live,
 )
 from urst_tiles.nets.base import checked_precision as checked_precision
+from urst_tiles.nets.cascade import Cascade, CascadeStyle
+from urst_tiles.nets.colour import Luminance
+from urst_tiles.nets.composition import Composition
 
 __all__ = [
     "MODELS",
     "Affine",
+    "CascadeStyle",
+    "Composition",
     "Family",
     "Frozen",
     "LocalNet",
+    "Luminance",
     "OwnStatistics",
     "Precision",
     "Site",
@@ -61,6 +82,9 @@ class Family:
     check : (state, file name, path) raises BadWeights for wrong keys or shapes.
     precisions : device type -> fastest precision that keeps the float32 picture.
     load_style : path -> tensors, for families whose style is a checkpoint and no image.
+    style_named : a word -> tensors, for families whose styles are all in their weights, where a word names
+        one; ``build`` knows which there are.
+    takes_style : False where the style is in the network, and ``build`` is given none.
     """
 
     name: str
@@ -74,6 +98,8 @@ class Family:
     check: Callable[[State, str, Path], None]
     precisions: Mapping[str, Precision]
     load_style: Callable[[Path], State] | None = None
+    style_named: Callable[[str], State] | None = None
+    takes_style: bool = True
 
 
 def _check_microast(state: State, file: str, path: Path) -> None:
@@ -169,6 +195,32 @@ MODELS: dict[str, Family] = {
         {"cpu": "float32", "cuda": "float32"},
         fast.load_style,
     ),
+    "cin": Family(
+        cin.NAME,
+        fast.HALO,
+        fast.STRIDE,
+        fast.MINIMUM,
+        cin.build,
+        fast.restore,
+        fast.FrozenFast,
+        cin.seeded,
+        cin.check,
+        {"cpu": "float32", "cuda": "float32"},
+        style_named=cin.style_named,
+    ),
+    "multimodal": Family(
+        multimodal.NAME,
+        multimodal.HALO,
+        multimodal.STRIDE,
+        multimodal.MINIMUM,
+        multimodal.build,
+        multimodal.restore,
+        multimodal.FrozenMultimodal,
+        multimodal.seeded,
+        multimodal.check,
+        {"cpu": "float32", "cuda": "float32"},
+        multimodal.load_style,
+    ),
     "msgnet": Family(
         msgnet.NAME,
         msgnet.HALO,
@@ -202,9 +254,29 @@ MODELS: dict[str, Family] = {
 
 def family(model: str) -> Family:
     """The family called ``model``; BadInput for an unknown name."""
+    if module.is_module(model):
+        return _users(model)
     if model not in MODELS:
-        raise BadInput(f"there is no model {model!r}; --model must be one of {', '.join(MODELS)}")
+        known = f"{', '.join(MODELS)}, or package.module:function"
+        raise BadInput(f"there is no model {model!r}; --model must be one of {known}")
     return MODELS[model]
+
+
+def _users(model: str) -> Family:
+    """A user's module, "package.module:function"; halo, stride and minimum are measured when it is built."""
+    return Family(
+        model,
+        0,
+        1,
+        1,
+        partial(module.build, model),
+        partial(module.restore, model),
+        module.FrozenModule,
+        partial(module.seeded, model),
+        partial(module.check, model),
+        {"cpu": "float32", "cuda": "float32"},
+        takes_style=False,
+    )
 
 
 def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 1.0) -> Style:
@@ -212,7 +284,7 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
 
     Parameters
     ----------
-    model : key of ``MODELS``.
+    model : key of ``MODELS``, or "package.module:function", which is imported and called and needs no folder.
     weights : folder with one subfolder per model; None for URST_TILES_WEIGHTS or the user's cache.
     styles : images (h, w, 3) float32 in 0..1 with their weights in the mixture.
     alpha : strength, 0..1.
@@ -223,7 +295,7 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     """
     chosen = family(model)
     states = {}
-    for file, path in table.find(model, weights).items():
+    for file, path in (table.find(model, weights) if model in MODELS else {}).items():
         states[file] = table.load(path, table.entry(model).inside or None)
         chosen.check(states[file], file, path)
     if model == lite.NAME and any(isinstance(style, Mapping) for style, _ in styles):
@@ -270,13 +342,40 @@ def load_frozen(path: Path) -> LocalNet:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise BadWeights(f"{path} is no frozen network: {error}") from error
-    if not meta or meta.get("family") not in MODELS:
-        raise BadWeights(f"{path} is no frozen network of a family known here ({', '.join(MODELS)})")
-    chosen = MODELS[meta["family"]]
-    style = chosen.restore(tensors, meta["settings"])
-    if meta["own_statistics"]:
+    if not meta:
+        raise BadWeights(f"{path} is no frozen network")
+    return restored(tensors, meta)
+
+
+def restored(tensors: State, values: Mapping[str, Any]) -> LocalNet:
+    """The inverse of ``LocalNet.kept``."""
+    kind = values.get("kind")
+    if kind == "luminance":
+        return Luminance(restored(tensors, values["net"]))
+    if kind == "varying":
+        return composition.restored(tensors, values, restored_style, frozen)
+    style = restored_style(tensors, values)
+    if values["own_statistics"]:
         return OwnStatistics(style)
-    return chosen.frozen(style, {site.name: _affine(tensors, site.name) for site in style.sites})
+    return frozen(style, {site.name: _affine(tensors, site.name) for site in style.sites})
+
+
+def restored_style(tensors: State, values: Mapping[str, Any]) -> Style:
+    """The style of a state and its family and settings."""
+    settings = values["settings"]
+    if values["family"] == cascade.NAME:
+        return CascadeStyle(restored_style(tensors, settings["inner"]), settings["factor"])
+    return family(values["family"]).restore(tensors, settings)
+
+
+def frozen(style: Style, affines: Mapping[str, Affine]) -> LocalNet:
+    """The plain network of a style with given maps."""
+    if not isinstance(style, CascadeStyle):
+        return family(style.name).frozen(style, affines)
+    passes = {
+        scale: frozen(style.inner, style.of_scale(scale, affines)) for scale in cascade.scales(style.factor)
+    }
+    return Cascade(style, affines, passes)
 
 
 def _affine(tensors: Mapping[str, Tensor], name: str) -> Affine:

@@ -40,7 +40,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Site:
-    """A place where the network looks at the whole image.
+    """A place where the network looks at the whole image, or where the style comes in.
 
     Attributes
     ----------
@@ -50,6 +50,7 @@ class Site:
     eps, ddof : as the original network has them (InstanceNorm2d is biased, ddof 0; AdaIN and MicroAST
         unbiased, ddof 1).
     full : whether a covariance is needed instead of variances.
+    measured : whether its map depends on the image; else on the style alone.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Site:
     eps: float
     ddof: int
     full: bool = False
+    measured: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +78,8 @@ class Affine:
         """Applied to (n, C, h, w), in the type of ``x``."""
         scale = torch.as_tensor(self.scale, dtype=x.dtype, device=x.device)
         shift = torch.as_tensor(self.shift, dtype=x.dtype, device=x.device)[:, None, None]
-        if scale.ndim == 2:
-            return torch.einsum("dc,nchw->ndhw", scale, x) + shift
-        return x * scale[:, None, None] + shift
+        y = torch.einsum("dc,nchw->ndhw", scale, x) if scale.ndim == 2 else x * scale[:, None, None]
+        return y + shift if self.shift.any() else y
 
     def blend(self, alpha: float) -> Affine:
         """alpha times this map plus 1 - alpha times the identity."""
@@ -88,6 +89,9 @@ class Affine:
 
 
 At = Callable[[Site, Tensor], Tensor]
+
+#: What a site that is not measured is given.
+NOTHING = Moments.empty(0)
 
 
 @runtime_checkable
@@ -113,7 +117,7 @@ class Style(Protocol):
         """
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """The constant map that ``site`` becomes for these statistics."""
+        """The constant map that ``site`` becomes for these statistics (any, where it is not measured)."""
 
     def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
         """The plain network; None lets every window use its own statistics."""
@@ -154,9 +158,16 @@ class LocalNet(nn.Module):
         """
         raise NotImplementedError
 
+    def kept(self) -> tuple[State, dict[str, Any]]:
+        """Tensors and JSON-able values from which ``load_frozen`` restores this net."""
+        raise NotImplementedError
+
     def save(self, path: Path) -> None:
         """Write one safetensors file that ``load_frozen`` needs nothing else to restore."""
-        raise NotImplementedError
+        tensors, values = self.kept()
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        tensors.setdefault("format", torch.ones((), dtype=torch.int64))
+        save_file(tensors, path, metadata={"urst_tiles": json.dumps(values, sort_keys=True)})
 
 
 class Stylised(LocalNet):
@@ -187,9 +198,13 @@ class Stylised(LocalNet):
         """The same network computing in ``precision`` where that keeps the picture."""
         return type(self)(self.style, self.affines, precision)
 
-    def save(self, path: Path) -> None:
+    def kept(self) -> tuple[State, dict[str, Any]]:
         """The style's state and each site's map, if they are constant."""
-        save_style(path, self.style, self.affines)
+        tensors, values = kept_style(self.style)
+        for name, affine in (self.affines or {}).items():
+            tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
+            tensors[f"site.{name}.shift"] = torch.from_numpy(np.array(affine.shift, np.float64))
+        return tensors, values | {"own_statistics": self.affines is None}
 
 
 class Frozen(Stylised):
@@ -230,6 +245,8 @@ def live(style: Style) -> At:
     """An ``at`` that takes the statistics of what it is given (one image), as the un-tiled original does."""
 
     def at(site: Site, x: Tensor) -> Tensor:
+        if not site.measured:
+            return style.affine(site, NOTHING)(x)
         features = x[0].flatten(1).cpu().numpy()
         return style.affine(site, Moments.of(features, full=site.full))(x)
 
@@ -240,6 +257,9 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
     """The constant map of every site; BadPlan where statistics are missing or of another shape."""
     affines = {}
     for site in style.sites:
+        if not site.measured:
+            affines[site.name] = style.affine(site, NOTHING)
+            continue
         if site.name not in moments:
             raise BadPlan(f"{style.name} needs statistics at {site.name}, got {sorted(moments) or 'none'}")
         if moments[site.name].channels != site.channels:
@@ -249,6 +269,15 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
             )
         affines[site.name] = style.affine(site, moments[site.name])
     return affines
+
+
+def neutral_moments(style: Style) -> dict[str, Moments]:
+    """Moments that make every measured site a harmless map."""
+    neutral = {}
+    for site in style.sites:
+        one = np.eye(site.channels) if site.full else np.ones(site.channels)
+        neutral[site.name] = Moments(2.0, np.zeros(site.channels), one)
+    return neutral
 
 
 def check_affines(style: Style, affines: Mapping[str, Affine]) -> None:
@@ -318,13 +347,7 @@ def digest(state: State, settings: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def save_style(path: Path, style: Style, affines: Mapping[str, Affine] | None) -> None:
-    """One safetensors file: the style's state, and each site's map where they are known."""
-    state, settings = style.state()
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state.items()}
-    for name, affine in (affines or {}).items():
-        tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
-        tensors[f"site.{name}.shift"] = torch.from_numpy(np.array(affine.shift, np.float64))
-    meta = {"family": style.name, "settings": settings, "own_statistics": affines is None}
-    tensors.setdefault("format", torch.ones((), dtype=torch.int64))
-    save_file(tensors, path, metadata={"urst_tiles": json.dumps(meta, sort_keys=True)})
+def kept_style(style: Style) -> tuple[State, dict[str, Any]]:
+    """The style's state, and its family and settings."""
+    tensors, settings = style.state()
+    return dict(tensors), {"family": style.name, "settings": settings}

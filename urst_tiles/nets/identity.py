@@ -6,7 +6,6 @@ For what surrounds a network: reading, cutting, encoding and assembling are meas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +22,7 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_precision,
     digest,
-    save_style,
+    kept_style,
 )
 
 NAME, HALO, STRIDE, MINIMUM = "identity", 0, 1, 1
@@ -77,9 +76,10 @@ class IdentityNet(LocalNet):
         checked_precision(precision)
         return self
 
-    def save(self, path: Path) -> None:
+    def kept(self) -> tuple[State, dict[str, Any]]:
         """The settings alone."""
-        save_style(path, IdentityStyle(), {})
+        tensors, values = kept_style(IdentityStyle())
+        return tensors, values | {"own_statistics": False}
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> IdentityStyle:

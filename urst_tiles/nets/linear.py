@@ -125,6 +125,7 @@ class LinearStyle:
         self.sites: tuple[Site, ...] = (
             Site("centre", len(features["mean"]), self.stride, 0.0, 0),
             Site("matrix", 2 * INNER, self.stride, 0.0, 0, full=True),
+            Site("mean", len(features["mean"]), self.stride, 0.0, 0, measured=False),
         )
 
     @property
@@ -134,18 +135,20 @@ class LinearStyle:
 
     def forward(self, x: Tensor, at: At) -> Tensor:
         """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
-        centre, matrix = self.sites
+        centre, matrix, mean = self.sites
         f = encode(x, self.weights, self.layer)
         g = at(centre, f)
         # What the matrix is predicted from, and what it is applied to, pass the site side by side.
         both = torch.cat([compressed(g, self.weights, "cnet"), conv(g, self.weights, "matrix.compress")], 1)
-        z = conv(at(matrix, both)[:, INNER:], self.weights, "matrix.unzip")
-        z = z + self.features["mean"].to(z)[:, None, None]
+        z = at(mean, conv(at(matrix, both)[:, INNER:], self.weights, "matrix.unzip"))
         z = z if self.alpha == 1.0 else self.alpha * z + (1.0 - self.alpha) * f
         return decode(z, self.weights, self.layer)
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """Centring, then the transformation T = T_style T_content [1, equation 6] on the second half."""
+        """Centring, then the transformation T = T_style T_content [1, equation 6] on the second half, then
+        the style's mean."""
+        if site.name == "mean":
+            return Affine(np.ones(site.channels), self.features["mean"].double().numpy())
         if site.name == "centre":
             return Affine(np.ones(site.channels), -moments.mean)
         mean = moments.mean[:INNER]

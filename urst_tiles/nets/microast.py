@@ -15,7 +15,8 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,10 @@ FILES = {
     "modulator_iter_160000.pth.tar": "modulator",
     "decoder_iter_160000.pth.tar": "decoder",
 }
-#: The parts of a mixed style: mean and deviation for AdaIN, weight and bias for the filters, at encoder
-#: outputs 1 and 2.
-FEATURES = ("mean", "std", "weight", "bias")
+#: Sites that only bring the style in, in the order of the decoder.
+MODULATIONS = ("weight2", "bias2", "weight1", "bias1")
+
+Modulate = Callable[[Tensor], Tensor]
 
 
 def conv(x: Tensor, state: State, name: str, stride: int = 1, groups: int = 1) -> Tensor:
@@ -75,11 +77,10 @@ def residual(x: Tensor, state: State, name: str) -> Tensor:
     return x + conv(F.relu(conv(x, state, f"{name}.conv1")), state, f"{name}.conv2")
 
 
-def modulated(x: Tensor, state: State, name: str, weight: Tensor, bias: Tensor) -> Tensor:
+def modulated(x: Tensor, state: State, name: str, weigh: Modulate, add: Modulate) -> Tensor:
     """The residual block with y = w conv(x) + b x at both convolutions [1, section 3.2]."""
-    w, b = weight.to(x)[:, None, None], bias.to(x)[:, None, None]
-    h = F.relu(w * conv(x, state, f"{name}.conv1") + b * x)
-    return x + w * conv(h, state, f"{name}.conv2") + b * h
+    h = F.relu(weigh(conv(x, state, f"{name}.conv1")) + add(x))
+    return x + weigh(conv(h, state, f"{name}.conv2")) + add(h)
 
 
 def encode(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
@@ -135,6 +136,7 @@ class MicroASTStyle:
         self.sites: tuple[Site, ...] = (
             Site("content", channels, STRIDE, EPS, DDOF),
             Site("decoder", channels, STRIDE, EPS, DDOF),
+            *(Site(name, channels, STRIDE, 0.0, 0, measured=False) for name in MODULATIONS),
         )
 
     @property
@@ -144,16 +146,18 @@ class MicroASTStyle:
 
     def forward(self, x: Tensor, at: At) -> Tensor:
         """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
-        content, decoder = self.sites
-        f = self.features
+        content, decoder, *modulations = self.sites
+        weigh2, add2, weigh1, add1 = (partial(at, site) for site in modulations)
         z = encode(x, self.weights, "content")[1]  # 64, h/4, w/4
-        z = modulated(at(content, z), self.weights, "decoder.dec1", f["weight2"], f["bias2"])  # 64, h/4, w/4
-        z = modulated(at(decoder, z), self.weights, "decoder.dec2", f["weight1"], f["bias1"])  # 64, h/4, w/4
+        z = modulated(at(content, z), self.weights, "decoder.dec1", weigh2, add2)  # 64, h/4, w/4
+        z = modulated(at(decoder, z), self.weights, "decoder.dec2", weigh1, add1)  # 64, h/4, w/4
         y = decode(z, self.weights)  # 3, h, w
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """AdaIN [2, equation 8]: the deviation of the style over that of ``moments``."""
+        """AdaIN [2, equation 8]: the deviation of the style over that of ``moments``; or a modulation."""
+        if not site.measured:
+            return Affine(self.features[site.name].double().cpu().numpy(), np.zeros(site.channels))
         which = "2" if site.name == "content" else "1"
         mean, std = (self.features[part + which].double().cpu().numpy() for part in ("mean", "std"))
         scale = std / moments.std(site.eps, site.ddof)

@@ -45,6 +45,8 @@ from urst_tiles.weights import check_keys
 NAME, HALO, STRIDE, MINIMUM = "msgnet", 40, 4, 8
 EPS, DDOF = 1e-5, 0
 FILE = "21styles.model"
+#: Where the style comes in.
+COMATCH = "model.1"
 #: Bottlenecks by their place in the original's ``model``, with (inputs, inner channels, scale): scale 2
 #: shrinks, -2 enlarges. Outputs are four times the inner channels; 128 is the published width.
 BLOCKS = {
@@ -128,8 +130,9 @@ class MSGNetStyle:
     def __init__(self, weights: State, gram: Tensor, alpha: float = 1.0):
         self.weights, self.gram, self.alpha = dict(weights), gram, checked_alpha(alpha)
         widths = channels_of(weights)
-        self.sites: tuple[Site, ...] = tuple(
-            Site(name, widths[name], stride, EPS, DDOF) for name, (_, stride) in norms().items()
+        self.sites: tuple[Site, ...] = (
+            *(Site(name, widths[name], stride, EPS, DDOF) for name, (_, stride) in norms().items()),
+            Site(COMATCH, len(gram), STRIDE, 0.0, 0, full=True, measured=False),
         )
 
     @property
@@ -144,15 +147,15 @@ class MSGNetStyle:
         def norm(name: str, h: Tensor) -> Tensor:
             return at(sites[name], h)
 
-        z = encode(x, self.weights, norm)
-        # CoMatch [1, equation 5]: (W G)^T z
-        steer = (self.weights["model.1.weight"][0].double() @ self.gram.double()).T
-        z = torch.einsum("dc,nchw->ndhw", steer.to(z), z)
+        z = norm(COMATCH, encode(x, self.weights, norm))
         y = decode(z, self.weights, norm)
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """(x - mean) / deviation."""
+        """(x - mean) / deviation; at CoMatch [1, equation 5] (W G)^T x."""
+        if site.name == COMATCH:
+            steer = self.weights["model.1.weight"][0].double() @ self.gram.double()
+            return Affine(steer.T.numpy(), np.zeros(site.channels))
         scale = 1.0 / moments.std(site.eps, site.ddof)
         return Affine(scale, -scale * moments.mean)
 

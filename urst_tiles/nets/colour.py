@@ -1,0 +1,108 @@
+"""The picture keeps its colours: two ways (Gatys et al., "Controlling Perceptual Factors in Neural Style
+Transfer", CVPR 2017, section 5).
+
+``luminance``: the stylised picture gives its luminance, the image its colour. ``coral``: the style image is
+first given the image's colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.geometry import Box
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import Affine, At, LocalNet, Precision, Site, State, Style
+
+#: Y of YIQ, ITU-R BT.601.
+LUMA = (0.299, 0.587, 0.114)
+
+#: Colour variances below this (a deviation of 0.01) are not amplified further.
+RIDGE = 1e-4
+
+
+class Colours:
+    """A style that only looks at the image's colours."""
+
+    name, halo, stride, minimum, plain_bytes = "colours", 0, 1, 1, 36.0
+    sites: tuple[Site, ...] = (Site("colours", 3, 1, 0.0, 0, full=True),)
+    fingerprint = "colours"
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """``x``, seen."""
+        return at(self.sites[0], x)
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """No change."""
+        return Affine.identity(site.channels)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """Nothing is made with it."""
+        raise NotImplementedError
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Nothing."""
+        return {}, {}
+
+
+@dataclass(frozen=True)
+class LookAtColours:
+    """The recipe of `Colours`."""
+
+    def build(self) -> Style:
+        """Without any file."""
+        return Colours()
+
+
+class Luminance(LocalNet):
+    """A network whose output keeps its input's I and Q: x + Y(net(x)) - Y(x)."""
+
+    def __init__(self, net: LocalNet):
+        super().__init__()
+        self.net = net
+        self.family, self.halo, self.stride, self.minimum = net.family, net.halo, net.stride, net.minimum
+        self.splittable, self.selective = net.splittable, net.selective
+
+    def forward(
+        self, x: Tensor, boxes: Sequence[Box] | None = None, keep: Sequence[Box] | None = None
+    ) -> Tensor:
+        """The network's luminance, the input's colour."""
+        y = self.net(x, boxes, keep) if self.selective else self.net(x, boxes)
+        weights = torch.tensor(LUMA, dtype=x.dtype, device=x.device)
+        return x + torch.einsum("c,nchw->nhw", weights, y - x)[:, None]
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        """The network's, or four pictures."""
+        return max(self.net.bytes_per_pixel(precision), 24.0) + 28.0
+
+    def to_precision(self, precision: Precision) -> LocalNet:
+        """The network at ``precision``."""
+        return Luminance(self.net.to_precision(precision))
+
+    def kept(self) -> tuple[State, dict[str, Any]]:
+        """The network's own, marked."""
+        tensors, values = self.net.kept()
+        return tensors, {"family": self.family, "kind": "luminance", "net": values}
+
+
+def recoloured(
+    image: NDArray[np.float32], mean: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """A style image (h, w, 3) in 0..1 with the colours' ``mean`` (3,) and ``covariance`` (3, 3) of another:
+    C^1/2 S^-1/2 (s - mean_s) + mean, clipped."""
+    pixels = image.reshape(-1, 3).astype(np.float64)
+    centre = pixels.mean(0)
+    spread = np.cov(pixels.T, ddof=0)
+    matrix = _power(covariance, 0.5) @ _power(spread, -0.5)
+    return np.clip((pixels - centre) @ matrix.T + mean, 0, 1).reshape(image.shape).astype(np.float32)
+
+
+def _power(covariance: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    values, vectors = np.linalg.eigh(covariance + RIDGE * np.eye(3))
+    return (vectors * values**exponent) @ vectors.T
