@@ -137,7 +137,7 @@ def _run(
 ) -> Report:
     """The job proper, in a folder that is ours."""
     clock = _Clock()
-    source = source.prepare(job.source, thumbnail=options.thumbnail_side, progress=progress)
+    source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, job.folder, progress)
     clock.lap("prepare")
     with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
@@ -160,7 +160,13 @@ def measure(
     if plan.statistics == "tile":
         return None
     if plan.statistics == "thumbnail":
-        return measure_thumbnail(current_style(recipe), source, device=plan.device, threads=plan.threads)
+        return measure_thumbnail(
+            current_style(recipe),
+            source,
+            device=plan.device,
+            threads=plan.threads,
+            whole=plan.measure_at_once,
+        )
     return measure_exact(
         recipe, source, job.moments, on, device=plan.device, threads=plan.threads, progress=progress
     )
@@ -244,7 +250,7 @@ def preview(
     source = open_source(
         Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews
     )
-    source = source.prepare(folder, thumbnail=options.thumbnail_side, progress=progress)
+    source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)
     small = array_source(source.thumbnail)
     recipe = recipe_of(style, options)
@@ -254,7 +260,10 @@ def preview(
     if recipe.preserve_color == "coral":
         recipe = recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
     subject = current_style(recipe)
-    net = freeze(recipe, measure_thumbnail(subject, source, device=plan.device, threads=plan.threads))
+    found = measure_thumbnail(
+        subject, source, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
+    )
+    net = freeze(recipe, found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
 
@@ -312,6 +321,11 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     pairs, regions = _pairs(style)
     if takes_style and not pairs:
         raise BadInput("no style given: name a style image with --style")
+    if not takes_style and nets.module.only_here(model) and (options.workers > 1 or options.scheduler):
+        raise BadInput(
+            "a network handed over in Python is known to this process alone, and workers or a scheduler need"
+            " others: give model='package.module:function'"
+        )
     if pairs and not takes_style:
         raise BadInput(f"--model {model} is a style by itself; leave --style out")
     styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)

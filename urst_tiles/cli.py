@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from urst_tiles.plan import Plan
 
 HELP = {
-    "model": "network: lite, microast, adain, fast, cin, multimodal, msgnet, linear-r31, linear-r41, wct,"
-    " wct-16x, identity",
+    "model": "network: lite, microast, adain, fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x,"
+    " multimodal, identity; or package.module:function, your own, which is imported and run",
     "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
     "alpha": "0 keeps the content, 1 takes the style in full",
     "style_size": "short side the style image is resized to, px; strokes grow with it",
@@ -36,7 +36,7 @@ HELP = {
     "statistics": "of the thumbnail (URST's TIN), the full image (exact), around each place (local), or each"
     " window (tile: has seams)",
     "local_scale": "distance of the places of local statistics, px",
-    "thumbnail": "short side of the thumbnail, px (times --stroke)",
+    "thumbnail": "short side of the thumbnail, px",
     "overviews": "take the thumbnail from the file's own overviews where they are large enough",
     "tile": "side of a window's core, px: divides --block, multiple of the stride (default 1024 or 2048)",
     "block": "side of a task's block, px: 512 times a power of two",

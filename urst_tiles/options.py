@@ -83,11 +83,6 @@ class Options:
         if self.halo is not None and self.halo < 0:
             raise BadInput(f"--halo must not be negative, got {self.halo}")
 
-    @property
-    def thumbnail_side(self) -> int:
-        """Short side of the thumbnail, px: large enough for the coarsest of several scales."""
-        return self.thumbnail * self.stroke
-
     @classmethod
     def of(cls, given: Options | None, changes: Mapping[str, Any]) -> Options:
         """``given`` (or the defaults) with ``changes``; an unknown name is a BadInput that suggests a near

@@ -59,6 +59,7 @@ class Plan:
     in_flight : blocks at once in one process.
     encoders : threads that encode one block's tiles.
     prepare_bytes : what spooling and making the thumbnail take, before the first block.
+    measure_at_once : one forward of the whole thumbnail measures every site.
     reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
     identity : every fact that decides the output's bytes, by name; its hash is the fingerprint.
     """
@@ -84,6 +85,7 @@ class Plan:
     spool_bytes: int
     statistics: str
     measure_bytes: int
+    measure_at_once: bool
     passes: int
     identity: Mapping[str, str]
 

@@ -25,10 +25,16 @@ from urst_tiles.options import Compression, Options
 from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
-from urst_tiles.source import Source
+from urst_tiles.source import Source, thumbnail_shape
 from urst_tiles.statistics import CORE, Subject, measured_sites
 
 TILE = 512
+
+#: What measuring the whole thumbnail at once may take.
+THUMBNAIL_BYTES = 3 << 29
+
+#: What one window may take by default.
+WINDOW_BYTES = 1 << 30
 
 #: Reading, halving, encoding and writing a pixel (``benchmarks/identity.py``).
 SECONDS_PER_PIXEL = 8e-8
@@ -56,15 +62,17 @@ def make_plan(
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
     mask = open_mask(options.mask, source.shape) if options.mask else None
+    at_once = resolve_measuring(style, source, options, pinned)
     seam, halo = resolve_seam(options, style)
-    grid = make_grid(source, options, style, halo)
+    needs = footprint(recipe, precision)
+    grid = make_grid(source, options, needs, halo)
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     plan = Plan(
         grid=grid,
-        footprint=footprint(recipe, precision),
+        footprint=needs,
         seam=seam,
         source_channels=source.channels,
         source_dtype=str(source.dtype),
@@ -78,12 +86,13 @@ def make_plan(
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
         workers=min(options.workers, len(grid)),
-        prepare_bytes=source.prepare_bytes(options.thumbnail_side),
+        prepare_bytes=source.prepare_bytes(options.thumbnail),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
         spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0),
         statistics=options.statistics,
-        measure_bytes=measure_bytes(style, source, options),
+        measure_bytes=measure_bytes(style, source, options, at_once),
+        measure_at_once=at_once,
         passes=1 + len(measured_sites(style)) * (options.statistics in ("exact", "local")),
         identity={},
     )
@@ -118,20 +127,22 @@ def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "ble
     return seam, halo
 
 
-def make_grid(source: Source, options: Options, style: Subject, halo: int) -> Grid:
+def make_grid(source: Source, options: Options, needs: Footprint, halo: int) -> Grid:
     """The grid of the options, with the network's needs."""
-    core = options.tile or default_core(halo, options.block)
+    core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel)
     height, width = source.shape
     return Grid(
-        height, width, halo, style.stride, core, options.block, min(TILE, options.block), style.minimum
+        height, width, halo, needs.stride, core, options.block, min(TILE, options.block), needs.minimum
     )
 
 
-def default_core(halo: int, block: int) -> int:
+def default_core(halo: int, block: int, bytes_per_pixel: float) -> int:
     """The smallest power of two from 1024 on of which at least 0.8 of each window's work is kept, within the
-    block."""
+    block and as far as a window's memory allows."""
     core = 1024
     while core < block and (core / (core + 2 * halo)) ** 2 < 0.8:
+        if (2 * core + 2 * halo) ** 2 * bytes_per_pixel > WINDOW_BYTES:
+            break
         core *= 2
     return min(core, block)
 
@@ -181,13 +192,31 @@ def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any
     return facts
 
 
-def measure_bytes(style: Subject, source: Source, options: Options) -> int:
+def measure_bytes(style: Subject, source: Source, options: Options, whole: bool) -> int:
     """Peak of one measuring forward: float32 and unfused."""
     if options.statistics == "tile" or not style.sites:
         return 0
+    if whole:
+        return thumbnail_bytes(style, source, options)
     side = CORE + 2 * style.halo
     area = prod(min(side, round_up(n, style.stride)) for n in source.shape)
     return int(area * style.plain_bytes)
+
+
+def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:
+    """What it takes to run the plain network on the whole thumbnail."""
+    return int(prod(thumbnail_shape(source.shape, options.thumbnail)) * style.plain_bytes)
+
+
+def resolve_measuring(style: Subject, source: Source, options: Options, pinned: Mapping[str, str]) -> bool:
+    """Whether one forward of the whole thumbnail measures all sites at once: where that saves forwards and
+    takes no more than half of the memory (or as the job chose before)."""
+    if options.statistics != "thumbnail" or len(measured_sites(style)) < 2:
+        return False
+    if "measured" in pinned:
+        return pinned["measured"] == "at once"
+    allowed = min(THUMBNAIL_BYTES, (options.memory or available_memory()) // 2)
+    return thumbnail_bytes(style, source, options) <= allowed
 
 
 def make_encoding(source: Source, dtype: str, compression: str, quality: int, tile: int) -> Encoding:
@@ -237,7 +266,8 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "style": style.fingerprint,
         "alpha": options.alpha,
         "statistics": plan.statistics,
-        "thumbnail": options.thumbnail_side,
+        "thumbnail": options.thumbnail,
+        "measured": "at once" if plan.measure_at_once else "by site",
         "size": f"{grid.width} x {grid.height}",
         "tile": grid.core,
         "block": grid.block,

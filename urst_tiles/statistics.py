@@ -30,7 +30,7 @@ from urst_tiles.files import publish
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import exact_float32, to_tensor
 from urst_tiles.moments import Moments, Several
-from urst_tiles.nets import Composition, Site, Style
+from urst_tiles.nets import CascadeStyle, Composition, Site, Style
 from urst_tiles.nets.composition import Mixture, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.reader import Reader
@@ -63,13 +63,26 @@ def measuring_grid(shape: tuple[int, int], style: Subject, block: int = 4096) ->
 
 
 def measure_thumbnail(
-    style: Subject, source: Source, *, device: str = "cpu", threads: int = 1
+    style: Subject, source: Source, *, device: str = "cpu", threads: int = 1, whole: bool = False
 ) -> dict[str, Any]:
-    """Moments of every site, by name, of the source's thumbnail (URST's TIN)."""
+    """Moments of every site, by name, of the source's thumbnail (URST's TIN).
+
+    ``whole``: by one forward for all sites, which takes the plain network's memory for every pixel; else by
+    windows, with one forward per site.
+    """
     small = array_source(source.thumbnail)
+    subject = on_thumbnail(style, *small.shape)
+    if whole:
+        return _for_style(style, _at_once(subject, small, device, threads))
+    return measure(subject, small, device=device, threads=threads)
+
+
+def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
+    """What the thumbnail is measured with: fields at its size; it stands for every scale of a cascade."""
     if isinstance(style, Composition):
-        style = style.resized(*small.shape)
-    return measure(style, small, device=device, threads=threads)
+        styles = tuple(one.flattened() if isinstance(one, CascadeStyle) else one for one in style.styles)
+        return Composition(styles, style.field.resized(height, width))
+    return style.flattened() if isinstance(style, CascadeStyle) else style
 
 
 def measure(
@@ -87,6 +100,44 @@ def measure(
             progress(f"measuring {site.name}", index + 1, len(grid))
         found[site.name] = _usable(over, site, reduce(add, blocks))
     return _for_style(style, found)
+
+
+def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, Several]:
+    """What `measure` finds, by one forward of the whole image: each site goes on with what it found."""
+    over, box = composed(style), measuring_grid(source.shape, style).padded
+    pixels, valid = Reader(source).padded(box)
+    found: dict[str, Several] = {}
+
+    def at(site: Site, x: torch.Tensor) -> torch.Tensor:
+        if site.measured:
+            parts = (_strip_moments(over, site, x[0], valid, part) for part in _strips(box, over.stride))
+            found[site.name] = _usable(over, site, reduce(add, parts))
+        known = {site.name: found[site.name]} if site.measured else {}
+        return mixing(over, {site.name: Mixture(over.map_at(site, known))}, box)(site, x)
+
+    @torch.inference_mode()
+    def run() -> None:
+        where = torch.device(device)
+        with exact_float32(where):
+            over.style.forward(to_tensor(pixels[None], where), at)
+
+    on_device(threads, run)
+    return found
+
+
+def _strips(box: Box, stride: int) -> list[Box]:
+    """Rows of a box, whole cells, about as many pixels each as a window's core: sums are in float64."""
+    rows = max(stride, CORE * CORE // box.x1 // stride * stride)
+    return [Box(y, 0, min(y + rows, box.y1), box.x1) for y in range(0, box.y1, rows)]
+
+
+def _strip_moments(
+    over: Composition, site: Site, x: torch.Tensor, valid: NDArray[Any] | None, strip: Box
+) -> Several:
+    """Moments of one strip of the features ``x`` (C, h, w) of a whole image."""
+    weights = None if valid is None else cell_weights(valid[strip.slices], site.stride)
+    rows = x[:, strip.y0 // site.stride : strip.y1 // site.stride]
+    return shared(over, site, rows.flatten(1).float().cpu().numpy(), weights, strip)
 
 
 def composed(style: Subject) -> Composition:

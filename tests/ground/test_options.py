@@ -33,4 +33,5 @@ def test_changes_leave_the_rest() -> None:
 
 def test_closed_words_are_found() -> None:
     assert choices()["compression"] == ("deflate", "jpeg", "lzw", "zstd", "webp")
-    assert set(choices()) == {"statistics", "precision", "compression", "dtype", "seam"}
+    words = {"statistics", "precision", "compression", "dtype", "seam", "preserve_color"}
+    assert set(choices()) == words

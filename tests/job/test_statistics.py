@@ -10,10 +10,19 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.execute import Cluster, plain
+from urst_tiles.field import Lattice
 from urst_tiles.moments import Moments, Several
 from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
-from urst_tiles.statistics import cell_weights, load, measure, measure_exact, measured_sites, save
+from urst_tiles.statistics import (
+    cell_weights,
+    load,
+    measure,
+    measure_exact,
+    measure_thumbnail,
+    measured_sites,
+    save,
+)
 
 
 def picture(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -51,9 +60,16 @@ def untiled(style: nets.Style, image: np.ndarray) -> dict[str, Moments]:
     return seen
 
 
+def seeded(model: str) -> nets.Style:
+    """With an image as style, or, where styles have names, with the first."""
+    image = picture(96, 80, seed=3).astype(np.float32) / 255
+    named = nets.MODELS[model].style_named
+    return nets.seeded(model, [(named("1") if named else image, 1.0)])
+
+
 @pytest.fixture(scope="module", params=["lite", "microast"])
 def small(request: pytest.FixtureRequest) -> nets.Style:
-    return nets.seeded(request.param, [(picture(96, 80, seed=3).astype(np.float32) / 255, 1.0)])
+    return seeded(request.param)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (70, 333), (601, 530), (1030, 90)])
@@ -142,3 +158,52 @@ def test_moments_survive_their_file(tmp_path: Path) -> None:
         assert back.parts[k].n == moments.n
         np.testing.assert_array_equal(back.parts[k].mean, moments.mean)
         np.testing.assert_array_equal(back.parts[k].m2, moments.m2)
+
+
+@pytest.mark.parametrize("model", [name for name in nets.MODELS if name != "identity"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_thumbnail_measured_at_once_is_measured_by_windows(model: str, channels: int) -> None:
+    image = picture(700, 90, channels)
+    if channels == 4:
+        image[100:300, 20:, 3] = 0
+    style = seeded(model)
+    source = array_source(image)
+    one, two = (measure_thumbnail(style, source, whole=whole) for whole in (False, True))
+    assert set(one) == set(two) == {site.name for site in measured_sites(style)}
+    for name, moments in one.items():
+        assert two[name].n == pytest.approx(moments.n)
+        scale = np.sqrt(moments.variance().mean()) + np.abs(moments.mean).max()
+        assert np.abs(two[name].mean - moments.mean).max() < 2e-4 * scale
+        assert np.abs(two[name].variance() - moments.variance()).max() < 1e-3 * scale**2
+
+
+def test_members_are_measured_at_once(small: nets.Style) -> None:
+    image = picture(300, 400)
+    composition = nets.Composition((small,), Lattice.of_scale(300, 400, 150))
+    one, two = (measure_thumbnail(composition, array_source(image), whole=whole) for whole in (False, True))
+    for name, several in one.items():
+        for member, moments in several.parts.items():
+            np.testing.assert_allclose(two[name].parts[member].mean, moments.mean, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [name for name in nets.MODELS if name != "identity"])
+def test_exact_statistics_are_the_untiled_networks_own_in_float64(model: str) -> None:
+    """Relative 1e-5, in windows and float32, against the whole image in float64."""
+    style, image = seeded(model), picture(336, 400)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
+    seen: dict[str, Moments] = {}
+
+    def at(site: nets.Site, t: torch.Tensor) -> torch.Tensor:
+        if site.measured:
+            seen[site.name] = Moments.of(t[0].flatten(1).numpy(), full=site.full)
+        return style.affine(site, seen.get(site.name, Moments.empty(0)))(t)
+
+    with torch.inference_mode():
+        style.forward(x, at)
+    found = measure(style, array_source(image))
+    assert set(found) == set(seen)
+    for name, moments in seen.items():
+        size = np.sqrt((moments.variance() + moments.mean**2).mean())
+        assert found[name].n == moments.n
+        assert np.abs(found[name].mean - moments.mean).max() < 1e-5 * size
+        assert np.abs(found[name].m2 - moments.m2).max() < 1e-5 * np.abs(moments.m2).max()

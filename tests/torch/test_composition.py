@@ -142,7 +142,7 @@ def test_statistics_of_members_are_weighted_by_their_shares(model, styles, regio
     composition = Composition(styles(model), field)
     found = measure(composition, array_source(image))[site.name]
     for k in range(3):
-        together = parts[k] + sum(parts[1:], parts[0]).scaled(0.1 * parts[k].n / sum(p.n for p in parts))
+        together = parts[k] + sum(parts[1:], parts[0]).scaled(0.3 * parts[k].n / sum(p.n for p in parts))
         np.testing.assert_allclose(found.parts[k].mean, together.mean, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.parts[k].variance(), together.variance(), rtol=1e-4, atol=1e-8)
 

@@ -112,6 +112,13 @@ def test_adain(name, precision, inputs, weights_dir, official, measured, as_tens
     check(standin(weights_dir, official["style"]), crop(inputs, name), precision, measured, as_tensor)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_wct_16x(name, precision, inputs, weights_dir, official, measured, as_tensor):
+    style = nets.build("wct-16x", weights_dir, [(official["style"].astype(np.float32) / 255, 1.0)])
+    check(style, crop(inputs, name), precision, measured, as_tensor)
+
+
 @pytest.mark.parametrize("model", nets.MODELS)
 def test_auto_takes_bfloat16_only_where_it_is_fast(model, monkeypatch):
     monkeypatch.setattr(nets, "cpu_multiplies_bfloat16", lambda: False)

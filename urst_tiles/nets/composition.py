@@ -38,7 +38,7 @@ from urst_tiles.nets.base import (
 )
 
 #: How much the statistics of the whole weigh beside a member's own: a flat part is not stretched to noise.
-BACKING = 0.1
+BACKING = 0.3
 
 Maps = Mapping[str, tuple[Affine, ...]]
 
@@ -98,10 +98,6 @@ class Composition:
         """Hex digest of every style."""
         return digest({}, {"styles": [style.fingerprint for style in self.styles]})
 
-    def resized(self, height: int, width: int) -> Composition:
-        """The same over the same image at another resolution."""
-        return Composition(self.styles, self.field.resized(height, width))
-
     def backed(self, found: Several) -> Several:
         """The members' statistics, none of them without a deviation that the whole has."""
         return found.backed(self.field.members, BACKING) if self.field.members > 1 else found
@@ -109,9 +105,10 @@ class Composition:
     def maps(self, found: Mapping[str, Several]) -> Maps:
         """Every member's constant map at the sites that are known."""
         known = [site for site in self.sites if not site.measured or site.name in found]
-        return {site.name: tuple(self._maps(site, found)) for site in known}
+        return {site.name: tuple(self.map_at(site, found)) for site in known}
 
-    def _maps(self, site: Site, found: Mapping[str, Several]) -> list[Affine]:
+    def map_at(self, site: Site, found: Mapping[str, Several]) -> list[Affine]:
+        """Every member's constant map at one site."""
         return [
             self._map(k, site, found[site.name].parts[k] if site.measured else NOTHING)
             for k in range(self.field.members)

@@ -17,6 +17,7 @@ References
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ from torch import nn
 from urst_tiles.errors import BadInput, BadWeights, UrstError
 from urst_tiles.nets.base import State, StyleImages, checked_alpha
 from urst_tiles.nets.module_probe import Footprint
-from urst_tiles.nets.module_sites import Sites
+from urst_tiles.nets.module_sites import Sites, shallow
 from urst_tiles.nets.module_style import FrozenModule as FrozenModule
 from urst_tiles.nets.module_style import ModuleStyle, Range, prepared
 
@@ -40,6 +41,8 @@ _HERE: dict[str, ModuleStyle] = {}
 
 #: What is known of the module that is made again, so that it is not measured again.
 _KNOWN: ContextVar[Footprint | None] = ContextVar("known", default=None)
+#: Whether `from_module` runs inside a function that will be found by its own name.
+_CALLED: ContextVar[bool] = ContextVar("called", default=False)
 
 
 def from_module(
@@ -66,14 +69,22 @@ def from_module(
     ------
     BadInput : naming the layer that cannot be local, or what else cannot be; all is measured here.
     """
-    style = ModuleStyle(prepared(net), range, sites or {}, name, alpha, _KNOWN.get())
-    _HERE[style.name] = style
+    copied = shallow if _CALLED.get() else copy.deepcopy  # what was made for us need not lie here twice
+    style = ModuleStyle(prepared(net, copied), range, sites or {}, name, alpha, _KNOWN.get())
+    if not _CALLED.get():
+        _HERE[style.name] = style
     return style
 
 
 def is_module(model: str) -> bool:
     """Whether ``model`` names a user's module and no family of ours."""
     return ":" in model
+
+
+def only_here(model: str) -> bool:
+    """Whether ``model`` is a name that `from_module` made up: no other process can find what it means."""
+    where, _, function = model.partition(":")
+    return where == "module" and not function.isidentifier()
 
 
 def find(model: str) -> ModuleStyle:
@@ -88,7 +99,7 @@ def find(model: str) -> ModuleStyle:
     if model in _HERE:
         return _HERE[model].at(_HERE[model].alpha)
     where, _, function = model.partition(":")
-    if where == "module" and not function.isidentifier():
+    if only_here(model):
         raise BadInput(
             f"{model} lives in the process that called from_module; where others are to run it, give"
             " --model package.module:function"
@@ -98,7 +109,7 @@ def find(model: str) -> ModuleStyle:
         return made.at(made.alpha, model)
     if not isinstance(made, nn.Module):
         raise BadInput(f"--model {model} must give a torch.nn.Module, got a {type(made).__name__}")
-    return ModuleStyle(prepared(made), (0.0, 1.0), {}, model, 1.0, _KNOWN.get())
+    return ModuleStyle(prepared(made, shallow), (0.0, 1.0), {}, model, 1.0, _KNOWN.get())
 
 
 def _imported(model: str, where: str) -> Any:
@@ -121,7 +132,8 @@ def _called(model: str, module: Any, function: str) -> Any:
     if not callable(found):
         raise BadInput(f"--model {model} must name a function, got a {type(found).__name__}")
     try:
-        return found()
+        with _setting(_CALLED, True):
+            return found()
     except UrstError:
         raise
     except Exception as error:
@@ -161,15 +173,16 @@ def restore(model: str, state: State, settings: Mapping[str, Any]) -> ModuleStyl
     ------
     BadInput, BadWeights : the module is not to be found here, or is another now.
     """
-    with _making(Footprint.of(settings["footprint"])):
+    with _setting(_KNOWN, Footprint.of(settings["footprint"])):
         style = find(model)
     return style.with_state(state, settings)
 
 
 @contextmanager
-def _making(known: Footprint) -> Iterator[None]:
-    token = _KNOWN.set(known)
+def _setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """A context variable has ``value`` here."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _KNOWN.reset(token)
+        variable.reset(token)

@@ -129,10 +129,15 @@ class Constant(nn.Module):
         return torch.addcmul(self.shift, x, self.scale)
 
 
+def shallow(net: nn.Module) -> nn.Module:
+    """A copy of ``net`` over the same memory, until one of the two is moved to another device."""
+    shared: dict[int, Any] = {id(t): nn.Parameter(t.data, requires_grad=False) for t in net.parameters()}
+    return copy.deepcopy(net, shared | {id(t): t for t in net.buffers()})
+
+
 def with_places(net: nn.Module, sites: Sites) -> nn.Module:
-    """A copy of ``net`` that shares its tensors, a place where every site was."""
-    shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
-    placed = copy.deepcopy(net, shared)
+    """A copy of ``net``, a place where every site was."""
+    placed = shallow(net)
     found: dict[nn.Module, Place] = {}
     for name, layer in placed.named_modules():
         function = map_of(layer, sites)
@@ -144,7 +149,7 @@ def with_places(net: nn.Module, sites: Sites) -> nn.Module:
 
 def with_maps(placed: nn.Module, affines: Mapping[str, Affine]) -> nn.Module:
     """A copy of a network with places, constant maps in their stead (where no run comes by, none)."""
-    frozen = copy.deepcopy(placed)
+    frozen = shallow(placed)
     places = [layer for layer in frozen.modules() if isinstance(layer, Place)]
     return swapped(frozen, {at: Constant(affines[at.name]) for at in places if at.name in affines})
 

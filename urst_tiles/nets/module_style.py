@@ -9,7 +9,7 @@ import copy
 import inspect
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from urst_tiles.nets.base import (
     frozen_affines,
 )
 from urst_tiles.nets.module_probe import Footprint, Probe
-from urst_tiles.nets.module_sites import Place, Sites, answering, with_maps, with_places
+from urst_tiles.nets.module_sites import Place, Sites, answering, shallow, with_maps, with_places
 
 #: Before the weights' own names in a saved style.
 PREFIX = "net."
@@ -141,10 +141,10 @@ class ModuleStyle:
 
     def with_state(self, state: State, settings: Mapping[str, Any]) -> ModuleStyle:
         """The same module with what ``state`` gave; BadWeights where that belongs to another module."""
-        net = copy.deepcopy(self.net)
+        net = shallow(self.net)
         own = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
         try:
-            net.load_state_dict(own)
+            net.load_state_dict(own, assign=True)
         except RuntimeError as error:
             raise BadWeights(f"{self.name} is another module now: {' '.join(str(error).split())}") from error
         low, high = settings["range"]
@@ -185,14 +185,16 @@ def checked_range(given: Range) -> Range:
     return low, high
 
 
-def prepared(net: Any) -> nn.Module:
+def prepared(net: Any, copied: Callable[[nn.Module], nn.Module] = copy.deepcopy) -> nn.Module:
     """A copy in eval mode, float32, on the CPU; BadInput for what is no module, or cannot be copied."""
-    while isinstance(net, nn.DataParallel):
-        net = net.module
+    while isinstance(net, nn.DataParallel) or hasattr(net, "_orig_mod"):  # the latter: torch.compile's
+        net = net.module if isinstance(net, nn.DataParallel) else net._orig_mod
     if not isinstance(net, nn.Module):
         raise BadInput(f"a torch.nn.Module is needed, got a {type(net).__name__}")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise BadInput("the layers of a scripted module cannot be exchanged; give the module it was made of")
     try:
-        return copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
+        return copied(net).cpu().float().eval().requires_grad_(False)
     except Exception as error:
         raise BadInput(f"{type(net).__name__} cannot be copied: {' '.join(str(error).split())}") from error
 
