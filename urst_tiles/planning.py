@@ -131,9 +131,9 @@ def make_grid(source: Source, options: Options, needs: Footprint, halo: int) -> 
     """The grid of the options, with the network's needs."""
     core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel)
     height, width = source.shape
-    return Grid(
-        height, width, halo, needs.stride, core, options.block, min(TILE, options.block), needs.minimum
-    )
+    # libvips refuses tiles that are far larger than the image ("tile size out of range").
+    tile = min(TILE if max(height, width) > TILE // 2 else TILE // 2, options.block)
+    return Grid(height, width, halo, needs.stride, core, options.block, tile, needs.minimum)
 
 
 def default_core(halo: int, block: int, bytes_per_pixel: float) -> int:

@@ -1,0 +1,60 @@
+"""Pictures of several methods side by side: each row an image, each column a method, the image itself first.
+
+    python pipelines/gallery.py gallery.jpg --input scene.tif --input night.tif \\
+        --style hokusai.jpg --method lite --method "lite --stroke 4" --method microast --method wct-16x
+
+A method is a name of --model and any flags of ``urst-tiles stylize``. With --detail Y,X a square of full
+resolution around that place (fractions of the image) is shown below each whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pyvips
+from before_after import GAP, WHITE, detail, whole
+
+
+def stylised(image: Path, method: str, style: str, output: Path) -> Path:
+    """The image by one method, made by the command line as anybody would."""
+    model, *flags = method.split()
+    command = ["urst-tiles", "stylize", str(image), str(output), "--style", style, "--model", model, *flags]
+    print(" ".join(command), flush=True)
+    subprocess.run(command, check=True)
+    return output
+
+
+def rows_of(files: list[Path], side: int, middle: tuple[float, float] | None) -> list[pyvips.Image]:
+    """The wholes, and below them the details if any are asked for."""
+    wholes = [whole(file, side) for file in files]
+    return wholes if middle is None else [*wholes, *(detail(file, side, middle) for file in files)]
+
+
+def main() -> None:
+    """Parse, stylise, join."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--input", type=Path, action="append", required=True)
+    parser.add_argument("--style", required=True)
+    parser.add_argument("--method", action="append", required=True)
+    parser.add_argument("--side", type=int, default=384, help="of each square, px")
+    parser.add_argument("--detail", help="middle of the detail: Y,X in fractions of the image")
+    args = parser.parse_args()
+    y, x = (float(part) for part in (args.detail or "0,0").split(","))
+    squares = []
+    with tempfile.TemporaryDirectory() as made:
+        for number, image in enumerate(args.input):
+            files = [image]
+            for k, method in enumerate(args.method):
+                files.append(stylised(image, method, args.style, Path(made) / f"{number}-{k}.tif"))
+            squares += rows_of(files, args.side, (y, x) if args.detail else None)
+        joined = pyvips.Image.arrayjoin(squares, across=len(args.method) + 1, shim=GAP, background=WHITE)
+        joined.write_to_file(str(args.output), **({"Q": 82} if args.output.suffix == ".jpg" else {}))
+    print(f"{args.output}: each row an image, then by {', '.join(args.method)}")
+
+
+if __name__ == "__main__":
+    main()
