@@ -36,8 +36,10 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "I/O wing": {"source": IO, "reader": IO, "picture": IO, "labels": IO, "parts": IO, "pyramid": IO},
     "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH},
     "kernel": {"kernel": {"numpy", "torch"}},
-    "execution": dict.fromkeys(("recipe", "planning", "execute", "statistics", "block"), EVERYTHING),
-    "api": {"api": EVERYTHING, "lazy": EVERYTHING},
+    "execution": dict.fromkeys(
+        ("recipe", "request", "planning", "execute", "statistics", "block"), EVERYTHING
+    ),
+    "api": {"api": EVERYTHING, "lazy": EVERYTHING, "sheet": EVERYTHING},
     "roof": {"terminal": set(), "cli": set(), "viewer": IO, "__init__": set(), "__main__": set()},
 }
 

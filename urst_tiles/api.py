@@ -8,43 +8,32 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles import nets, weights
 from urst_tiles.block import StylizeBlock, stylize_block
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput
 from urst_tiles.execute import Cluster, cluster, current_style
-from urst_tiles.field import Field, Lattice, Regions
-from urst_tiles.geometry import Box, round_up
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
-from urst_tiles.labels import open_mask, spool_mask
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.colour import Colours, LookAtColours
-from urst_tiles.nets.module_style import ModuleStyle
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
-from urst_tiles.picture import read_picture
 from urst_tiles.plan import Plan
 from urst_tiles.planning import available_memory, encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.reader import Reader
 from urst_tiles.recipe import Recipe
+from urst_tiles.request import StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, array_source, open_source
 from urst_tiles.statistics import measure_exact, measure_thumbnail
-
-#: Where a job folder has its mask.
-MASK = "mask.npy"
-
-OneStyle = str | os.PathLike[str]
-StyleArgument = OneStyle | Sequence[tuple[OneStyle, float]] | Mapping[int, OneStyle] | ModuleStyle | None
 
 
 @dataclass(frozen=True)
@@ -189,22 +178,6 @@ def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
     return recipe.finish(current_style(recipe).freeze(moments))
 
 
-def field_of(recipe: Recipe, shape: tuple[int, int], options: Options, folder: Path) -> Field | None:
-    """What varies over an image of ``shape``: the regions of a mask, or the places of local statistics.
-
-    ``folder`` is where `prepare_mask` leaves the mask.
-    """
-    if options.mask:
-        return Regions(*shape, folder / MASK, recipe.regions, options.feather)
-    return Lattice.of_scale(*shape, options.local_scale) if options.statistics == "local" else None
-
-
-def prepare_mask(options: Options, shape: tuple[int, int], folder: Path, progress: Progress = silent) -> None:
-    """Unpack the mask into ``folder``, if there is one."""
-    if options.mask:
-        spool_mask(open_mask(options.mask, shape), folder / MASK, progress)
-
-
 def run_blocks(
     plan: Plan, source: Source, job: Job, on: Cluster, progress: Progress = silent
 ) -> tuple[list[dict[str, Any]], int]:
@@ -266,141 +239,6 @@ def preview(
     net = freeze(recipe, found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
     return stylize_block(kernel, Reader(small), plan, plan.grid.image)
-
-
-def named_styles() -> dict[str, str]:
-    """The styles that ship with lite: name -> painting and painter."""
-    return nets.named.titles()
-
-
-def contact_sheet(
-    image: str | os.PathLike[str] | None = None, *, side: int = 256, columns: int = 6, gap: int = 8
-) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3): a picture as it is, then in every named style in their order, row by row.
-
-    Parameters
-    ----------
-    image : an image file; None for a made-up scene that ships with the package.
-    side : of each picture's square, px; the middle of the image fills it.
-    """
-    picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
-    h, w = picture.shape[:2]
-    top, left = (h - side) // 2, (w - side) // 2
-    square = np.rint(255 * picture[top : top + side, left : left + side]).astype(np.uint8)
-    options = Options()
-    recipe = recipe_of(next(iter(named_styles())), options)
-    pictures = [square, *(_in_style(square, name, recipe) for name in named_styles())]
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
-    for k, one in enumerate(pictures):
-        y, x = (n * (side + gap) for n in divmod(k, columns))
-        sheet[y : y + side, x : x + side] = one
-    return sheet
-
-
-def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[np.uint8]:
-    """Small ``pixels`` in the named style, at their own statistics."""
-    style = replace(recipe, styles=((name, 1.0),)).build()
-    h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
-    source = array_source(pixels)
-    kernel = Kernel(style.freeze(measure_thumbnail(style, source)))
-    box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
-    return kernel.run(Reader(source).padded(box)[0][None], [box], [core])[0]
-
-
-def recipe_of(style: StyleArgument, options: Options) -> Recipe:
-    """The recipe of the style argument, with absolute paths, since workers have their own current folder.
-
-    Raises
-    ------
-    BadInput, MissingFile : no style, an unknown model, a style image that is not there, or a control that
-        does not go with the model.
-    """
-    model = style.model if isinstance(style, ModuleStyle) else options.model
-    takes_style = nets.family(model).takes_style
-    pairs, regions = _pairs(style)
-    if takes_style and not pairs:
-        raise BadInput("no style given: name a style image with --style")
-    if not takes_style and nets.module.only_here(model) and (options.workers > 1 or options.scheduler):
-        raise BadInput(
-            "a network handed over in Python is known to this process alone, and workers or a scheduler need"
-            " others: give model='package.module:function'"
-        )
-    if pairs and not takes_style:
-        raise BadInput(f"--model {model} is a style by itself; leave --style out")
-    styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)
-    check_controls(model, styles, regions, options)
-    return Recipe(
-        model,
-        weights.folder(options.weights).absolute(),
-        styles,
-        options.style_size,
-        options.alpha,
-        options.stroke,
-        options.preserve_color,
-        regions,
-    )
-
-
-def _pairs(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[int, ...]]:
-    """(style, weight) pairs, and the mask's number of each."""
-    if style is None or isinstance(style, ModuleStyle):
-        return [], ()
-    if isinstance(style, Mapping):
-        return [(one, 1.0) for one in style.values()], tuple(int(number) for number in style)
-    return [(style, 1.0)] if isinstance(style, str | os.PathLike) else list(style), ()
-
-
-def check_controls(
-    model: str, styles: Sequence[tuple[Path | str, float]], regions: Sequence[int], options: Options
-) -> None:
-    """Raise BadInput for a control that does not go with the model, the styles or another control."""
-    family = nets.family(model)
-    whole = family.load_style is not None or not family.takes_style
-    if bool(options.mask) != bool(regions):
-        raise BadInput("--mask needs a style for each region, as in --style 1=a.jpg --style 2=b.jpg")
-    if regions and not all(0 <= number <= 65535 for number in regions):
-        raise BadInput(f"the numbers of --mask lie in 0..65535, got {', '.join(map(str, regions))}")
-    if regions and whole:
-        raise BadInput(
-            f"--mask mixes styles inside the network, and the style of --model {model} is the whole network;"
-            " choose another model"
-        )
-    if regions and options.statistics in ("local", "tile"):
-        raise BadInput(f"--mask goes with --statistics thumbnail or exact, not with {options.statistics}")
-    images = not whole and not any(isinstance(style, str) for style, _ in styles)
-    if options.preserve_color == "coral" and not images:
-        raise BadInput(
-            "--preserve-color coral gives the image's colours to a style image, and there is none here;"
-            " give one, or choose luminance"
-        )
-
-
-def _style_of(style: OneStyle, options: Options) -> Path | str:
-    """The absolute path of a style image, or a named style's name."""
-    path, name = Path(style), os.fspath(style)
-    family = nets.family(options.model)
-    if family.style_named:
-        return name
-    if path.is_file():
-        return path.absolute()
-    if family.load_style:
-        raise MissingFile(f"there is no checkpoint {path}; --model {options.model} takes one as --style")
-    known = nets.named.titles()
-    if name in known and options.model != "lite":
-        raise BadInput(f"{name} is a style of --model lite; give --model {options.model} a style image")
-    if name in known and options.style_size != nets.named.SIZE:
-        raise BadInput(
-            f"the named style {name} was measured at --style-size {nets.named.SIZE}; give its image for"
-            f" {options.style_size}"
-        )
-    if name in known:
-        return name
-    near = nets.named.near(name.lower())
-    hint = f" (near it: {', '.join(near)})" if near else ""
-    raise MissingFile(
-        f"there is no style image {path} and no style of that name{hint}; `urst-tiles styles` lists them"
-    )
 
 
 def check_output(output: Path, input: Path) -> Path:

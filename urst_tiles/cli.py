@@ -391,8 +391,9 @@ def run_validate(arguments: argparse.Namespace) -> int:
 
 def run_styles(arguments: argparse.Namespace) -> int:
     """``urst-tiles styles``."""
-    from urst_tiles.api import check_output, contact_sheet, named_styles
+    from urst_tiles.api import check_output
     from urst_tiles.picture import write_png
+    from urst_tiles.sheet import contact_sheet, named_styles
 
     for name, title in named_styles().items():
         print(f"{name:26} {title}")

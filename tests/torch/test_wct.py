@@ -11,6 +11,7 @@ from urst_tiles.errors import BadWeights
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel
 from urst_tiles.nets import Frozen, LocalNet, live, load_frozen, wct, wct_frozen
+from urst_tiles.nets.chain import needs
 from urst_tiles.nets.probe import probe
 
 ALPHAS = (1.0, 0.6)
@@ -108,7 +109,7 @@ def double(net):
     net.low = torch.float64
     for name, (weight, bias) in wct_frozen.folded(net.style, net.affines).items():
         net.register_buffer(f"{name}_weight", torch.from_numpy(weight.copy()))
-        net.register_buffer(f"{name}_bias", torch.from_numpy(bias))
+        net.register_buffer(f"{name}_bias", torch.from_numpy(bias.copy()))
     return net
 
 
@@ -121,6 +122,20 @@ def test_frozen_form_equals_the_plain_one(pair, measured, model, alpha):
         plain = Frozen(style, net.affines)(pair[0].double())
         assert plain.std() > 0.1
         assert (double(net)(pair[0].double()) - plain).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 400), (304, 64)])
+@pytest.mark.parametrize("values", [1, 2**22])
+def test_strips_of_any_height_are_the_plain_network(size, values, monkeypatch, picture, as_tensor, measured):
+    """32 rows, the least there is; and all at once."""
+    monkeypatch.setattr(wct_frozen, "STRIP", values)
+    x = as_tensor(picture(*size))
+    style = style_of((x, as_tensor(picture(64, 64, seed=1))))
+    net = style.freeze(measured(style, as_tensor(picture(96, 96))))
+    with torch.inference_mode():
+        plain = Frozen(style, net.affines)(x.double())
+        assert plain.std() > 0.1
+        assert (double(net)(x.double()) - plain).abs().max() < 1e-8
 
 
 @pytest.mark.parametrize(
@@ -158,6 +173,55 @@ class Levels(LocalNet):
 def test_reach_of_each_level_is_what_the_probe_finds(pair, level):
     net = Levels(style_of(pair).weights, level)
     assert probe(net, side=512) == (wct_frozen.REACH[level], 2 ** (level - 1))
+
+
+@pytest.mark.parametrize("level", wct.LEVELS)
+def test_a_chain_needs_what_its_level_reaches(level):
+    """The walk from output to input finds the probe's reach, both ends of a level together."""
+    cell = max(wct_frozen.CELL, 2 ** (level - 1))
+    box = Box(512, 256, 512 + cell, 256 + cell)
+    assert needs(wct_frozen.chain_of(level), box) == box.grow(wct_frozen.REACH[level])
+
+
+def test_enlarging_and_cells_are_the_convolutions_they_stand_for():
+    random = np.random.default_rng(0)
+    weight, bias, x = random.normal(size=(3, 4, 3, 3)), random.normal(size=3), random.normal(size=(4, 6, 8))
+    large = conv64(x.repeat(2, axis=1).repeat(2, axis=2), weight, bias + 100) - 100
+    joined = torch.from_numpy(wct_frozen.enlarging(weight))
+    y = wct_frozen.enlarged(torch.from_numpy(x)[None], joined, torch.from_numpy(bias))[0].numpy()
+    assert np.abs(y - large[:, 1:-1, 1:-1]).max() < 1e-10
+    cells = torch.nn.functional.conv2d(
+        torch.from_numpy(x)[None], torch.from_numpy(wct_frozen.in_cells(weight)), stride=2
+    )
+    pixels = cells[0].reshape(2, 2, 3, 2, 3).permute(2, 3, 0, 4, 1).reshape(3, 4, 6).numpy()
+    plain = conv64(x, weight, np.full(3, 100.0)) - 100
+    assert np.abs(pixels - plain[:, 1:-1, 1:-1]).max() < 1e-10
+
+
+def test_a_level_leaves_out_what_its_picture_does_not_need(picture, as_tensor, measured, monkeypatch):
+    """Multiplications of the window's middle: less than the whole, and far less in the late layers."""
+    x = as_tensor(picture(832, 832))
+    style = style_of((x, as_tensor(picture(64, 64, seed=1))))
+    net = style.freeze(measured(style, as_tensor(picture(128, 128))))
+    seen: dict[str, int] = {}
+    layer_of = net._layer
+
+    def counted(z, layer):
+        y = layer_of(z, layer)
+        seen[layer.name] = seen.get(layer.name, 0) + y[0, 0].numel()
+        return y
+
+    monkeypatch.setattr(net, "_layer", counted)
+    with torch.inference_mode():
+        net(x)
+        whole = dict(seen)
+        seen.clear()
+        net(x, None, [Box(256, 256, 576, 576)])
+    share = {name: seen[name] / whole[name] for name in whole}
+    assert share["e5_11"] > 0.9
+    core = (320 / 832) ** 2
+    assert core <= share["d1_11"] < 1.1 * core
+    assert core < share["d5_11"] < ((320 + 2 * 96) / 832) ** 2 * 1.1
 
 
 def tiled(kernel, image, grid, shift=0):

@@ -77,7 +77,7 @@ class FrozenLite(Stylised):
 
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1120 px; small ones take more per pixel, but little in all."""
-        return 90.0 if precision == "float32" else 72.0
+        return 125.0 if precision == "float32" else 72.0
 
 
 # What follows runs once per style, in float64.
