@@ -146,6 +146,7 @@ class Regions:
     path : a ``.npy`` file, uint8 or uint16 (h, w), of any resolution over the same extent; read per window.
     labels : the numbers, in the order of the members.
     feather : pixels over which one region fades into the next; at least one pixel of the mask.
+    fingerprint : of the mask: another one may take the same path later.
     """
 
     height: int
@@ -153,6 +154,7 @@ class Regions:
     path: Path
     labels: tuple[int, ...]
     feather: int
+    fingerprint: str = ""
 
     @property
     def members(self) -> int:
@@ -191,7 +193,7 @@ class Regions:
 def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | None, int]:
     """Members in ``box``; their shares of every pixel as integers, which are exact whatever the window; and
     what these sum to. No shares where one member is alone."""
-    mask = _raster(regions.path)
+    mask = _raster(regions.path, regions.fingerprint)
     coarse = max(ceil_div(n, m) for n, m in zip((regions.height, regions.width), mask.shape, strict=True))
     radius = max(regions.feather, coarse) // 2
     wide = box.grow(2 * radius)
@@ -227,8 +229,8 @@ def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=4)
-def _raster(path: Path) -> NDArray[Any]:
-    """The mask, mapped; DamagedFile where it is none."""
+def _raster(path: Path, fingerprint: str) -> NDArray[Any]:
+    """The mask of this fingerprint, mapped; DamagedFile where it is none."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -29,6 +29,7 @@ class Recipe:
     alpha : 0 keeps the content, 1 takes the style in full.
     stroke : how many times as large strokes become, a power of two.
     preserve_color : ``none``, ``luminance`` or ``coral``.
+    stamps : size and time of change of each style's file: another may have taken its name since.
     regions : the mask's number of each style; empty where all styles are one mixture.
     field : what varies over the image, if anything does.
     colours : mean (3) and covariance (3 x 3) of the image's colours, row by row, where styles take them over.
@@ -41,6 +42,7 @@ class Recipe:
     alpha: float = 1.0
     stroke: int = 1
     preserve_color: str = "none"
+    stamps: tuple[tuple[int, int], ...] = ()
     regions: tuple[int, ...] = ()
     field: Field | None = None
     colours: tuple[float, ...] | None = None

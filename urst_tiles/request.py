@@ -52,8 +52,15 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         options.alpha,
         options.stroke,
         options.preserve_color,
+        tuple(_stamp(style) for style, _ in styles if isinstance(style, Path)),
         regions,
     )
+
+
+def _stamp(style: Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds of the last change."""
+    state = style.stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def _pairs(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[int, ...]]:
@@ -123,7 +130,8 @@ def field_of(recipe: Recipe, shape: tuple[int, int], options: Options, folder: P
     ``folder`` is where `prepare_mask` leaves the mask.
     """
     if options.mask:
-        return Regions(*shape, folder / MASK, recipe.regions, options.feather)
+        mask = open_mask(options.mask, shape)
+        return Regions(*shape, folder / MASK, recipe.regions, options.feather, mask.fingerprint)
     return Lattice.of_scale(*shape, options.local_scale) if options.statistics == "local" else None
 
 

@@ -178,6 +178,19 @@ def test_a_masked_job_goes_on_with_the_same_bytes(files, tmp_path, monkeypatch):
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
 
 
+def test_another_mask_under_the_same_name_is_another_job(files, tmp_path):
+    """In one process, job after job: nothing is remembered of the first."""
+    found = []
+    for value in (1, 2):
+        pyvips.Image.new_from_array(np.full((4, 5, 1), value, np.uint8)).tiffsave(str(tmp_path / "m.tif"))
+        ut.stylize(
+            files / "small.tif", tmp_path / "out.tif", {1: "munch-scream", 2: "roerich-mountains"},
+            mask=tmp_path / "m.tif", overwrite=True,
+        )  # fmt: skip
+        found.append(pixels(tmp_path / "out.tif"))
+    assert np.abs(found[0] - found[1]).mean() > 5
+
+
 def test_preview_and_plan_know_the_controls(run, files, mask, tmp_path):
     styles = ("--style", "1=munch-scream", "--style", "2=roerich-mountains", "--mask", mask)
     for arguments in (

@@ -42,6 +42,18 @@ def test_styles_differ_and_mix(files: Path, tmp_path: Path) -> None:
     assert (np.abs(c - (a + b) / 2) < np.abs(a - b).max() / 2).all()
 
 
+def test_another_picture_under_the_same_name_is_another_style(files: Path, tmp_path: Path) -> None:
+    """In one process, job after job: nothing is remembered of the first."""
+    found = []
+    for value in (30, 220):
+        art = np.full((64, 64, 3), value, np.uint8)
+        art[::3] = 128
+        write_png(tmp_path / "style.png", art)
+        ut.stylize(files / "small.tif", tmp_path / "out.tif", tmp_path / "style.png", overwrite=True)
+        found.append(pixels(tmp_path / "out.tif").mean())
+    assert abs(found[0] - found[1]) > 20
+
+
 def test_they_are_listed(run, tmp_path: Path) -> None:
     done = run("styles")
     lines = done.stdout.splitlines()
