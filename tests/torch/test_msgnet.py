@@ -85,8 +85,10 @@ def test_forward_is_the_definition(pair):
 
 def test_it_has_the_published_form(pair):
     style = nets.seeded("msgnet", [(pair[1][0].permute(1, 2, 0).numpy(), 1.0)], width=1.0)
-    assert [(s.name, (s.channels, s.stride)) for s in style.sites] == list(msgnet.norms().items())
-    assert len(style.sites) == 32 and style.gram.shape == (512, 512)
+    *norms, comatch = style.sites
+    assert [(s.name, (s.channels, s.stride)) for s in norms] == list(msgnet.norms().items())
+    assert len(norms) == 32 and style.gram.shape == (512, 512)
+    assert (comatch.name, comatch.full, comatch.measured) == (msgnet.COMATCH, True, False)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
