@@ -115,139 +115,77 @@ def _check_lite(state: State, file: str, path: Path) -> None:
     table.check_keys(state, lite.shapes(), path)
 
 
-def _linear(layer: str) -> Family:
+def _family(
+    module: Any,
+    frozen: Callable[..., LocalNet],
+    best: Precision = "float32",
+    check: Callable[[State, str, Path], None] | None = None,
+    load_style: Callable[[Path], State] | None = None,
+    style_named: Callable[[str], State] | None = None,
+) -> Family:
+    """A family that is one module, and its own fastest form."""
     return Family(
-        f"linear-{layer}",
-        linear.HALO[layer],
-        linear.STRIDE[layer],
-        linear.MINIMUM[layer],
-        partial(linear.build, layer),
-        linear.restore,
-        Frozen,
-        partial(linear.seeded, layer),
-        partial(linear.check, layer),
-        {"cpu": "float32", "cuda": "float32"},
+        module.NAME,
+        module.HALO,
+        module.STRIDE,
+        module.MINIMUM,
+        module.build,
+        module.restore,
+        frozen,
+        module.seeded,
+        check or module.check,
+        _everywhere(best),
+        load_style,
+        style_named,
     )
+
+
+def _variant(
+    module: Any, name: str, variant: str, frozen: Callable[..., LocalNet], size: tuple[int, int, int]
+) -> Family:
+    """A family that is one of several in a module, whose functions take ``variant`` first."""
+    halo, stride, minimum = size
+    return Family(
+        name,
+        halo,
+        stride,
+        minimum,
+        partial(module.build, variant),
+        module.restore,
+        frozen,
+        partial(module.seeded, variant),
+        partial(module.check, variant),
+        _everywhere("float32"),
+    )
+
+
+def _linear(layer: str) -> Family:
+    size = linear.HALO[layer], linear.STRIDE[layer], linear.MINIMUM[layer]
+    return _variant(linear, f"linear-{layer}", layer, Frozen, size)
 
 
 def _wct(name: str) -> Family:
-    return Family(
-        name,
-        wct.HALO,
-        wct.STRIDE,
-        wct.MINIMUM,
-        partial(wct.build, name),
-        wct.restore,
-        wct.FrozenWCT,
-        partial(wct.seeded, name),
-        partial(wct.check, name),
-        {"cpu": "float32", "cuda": "float32"},
-    )
+    return _variant(wct, name, name, wct.FrozenWCT, (wct.HALO, wct.STRIDE, wct.MINIMUM))
+
+
+def _everywhere(best: Precision) -> dict[str, Precision]:
+    return {"cpu": best, "cuda": best}
 
 
 MODELS: dict[str, Family] = {
-    "lite": Family(
-        lite.NAME,
-        lite.HALO,
-        lite.STRIDE,
-        lite.MINIMUM,
-        lite.build,
-        lite.restore,
-        lite.FrozenLite,
-        lite.seeded,
-        _check_lite,
-        {"cpu": "bfloat16", "cuda": "bfloat16"},
-    ),
-    "microast": Family(
-        microast.NAME,
-        microast.HALO,
-        microast.STRIDE,
-        microast.MINIMUM,
-        microast.build,
-        microast.restore,
-        microast.FrozenMicroAST,
-        microast.seeded,
-        _check_microast,
-        {"cpu": "bfloat16", "cuda": "bfloat16"},
-    ),
-    "adain": Family(
-        adain.NAME,
-        adain.HALO,
-        adain.STRIDE,
-        adain.MINIMUM,
-        adain.build,
-        adain.restore,
-        adain.FrozenAdaIN,
-        adain.seeded,
-        _check_adain,
-        {"cpu": "bfloat16", "cuda": "bfloat16"},
-    ),
-    "fast": Family(
-        fast.NAME,
-        fast.HALO,
-        fast.STRIDE,
-        fast.MINIMUM,
-        fast.build,
-        fast.restore,
-        fast.FrozenFast,
-        fast.seeded,
-        fast.check,
-        {"cpu": "float32", "cuda": "float32"},
-        fast.load_style,
-    ),
-    "cin": Family(
-        cin.NAME,
-        fast.HALO,
-        fast.STRIDE,
-        fast.MINIMUM,
-        cin.build,
-        fast.restore,
-        fast.FrozenFast,
-        cin.seeded,
-        cin.check,
-        {"cpu": "float32", "cuda": "float32"},
-        style_named=cin.style_named,
-    ),
-    "multimodal": Family(
-        multimodal.NAME,
-        multimodal.HALO,
-        multimodal.STRIDE,
-        multimodal.MINIMUM,
-        multimodal.build,
-        multimodal.restore,
-        multimodal.FrozenMultimodal,
-        multimodal.seeded,
-        multimodal.check,
-        {"cpu": "float32", "cuda": "float32"},
-        multimodal.load_style,
-    ),
-    "msgnet": Family(
-        msgnet.NAME,
-        msgnet.HALO,
-        msgnet.STRIDE,
-        msgnet.MINIMUM,
-        msgnet.build,
-        msgnet.restore,
-        Frozen,
-        msgnet.seeded,
-        msgnet.check,
-        {"cpu": "float32", "cuda": "float32"},
-    ),
+    "lite": _family(lite, lite.FrozenLite, "bfloat16", check=_check_lite),
+    "microast": _family(microast, microast.FrozenMicroAST, "bfloat16", check=_check_microast),
+    "adain": _family(adain, adain.FrozenAdaIN, "bfloat16", check=_check_adain),
+    "fast": _family(fast, fast.FrozenFast, load_style=fast.load_style),
+    "cin": _family(cin, fast.FrozenFast, style_named=cin.style_named),
+    "multimodal": _family(multimodal, multimodal.FrozenMultimodal, load_style=multimodal.load_style),
+    "msgnet": _family(msgnet, Frozen),
     "linear-r31": _linear("r31"),
     "linear-r41": _linear("r41"),
     "wct": _wct("wct"),
     "wct-16x": _wct("wct-16x"),
-    "identity": Family(
-        identity.NAME,
-        identity.HALO,
-        identity.STRIDE,
-        identity.MINIMUM,
-        identity.build,
-        identity.restore,
-        lambda style, affines: identity.IdentityNet(),
-        identity.seeded,
-        lambda state, file, path: None,
-        {"cpu": "float32", "cuda": "float32"},
+    "identity": _family(
+        identity, lambda style, affines: identity.IdentityNet(), check=lambda state, file, path: None
     ),
 }
 

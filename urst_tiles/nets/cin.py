@@ -32,6 +32,7 @@ from urst_tiles.nets.fast import NORMED, RANGES, FastStyle
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "cin", "cin.safetensors"
+HALO, STRIDE, MINIMUM, restore = fast.HALO, fast.STRIDE, fast.MINIMUM, fast.restore
 #: What a style that is asked for in words is handed on as: uint8, the word in UTF-8.
 WORD = "cin.style"
 LAYOUTS = list(RANGES)
