@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 import rasterio
 import tifffile
 from helpers import geotiff, picture
@@ -64,6 +65,8 @@ def test_odd_sizes(files: Path, weights_dir: Path, tmp_path: Path, size: tuple[i
         thumbnail=128, style_size=64, **SMALL,
     )  # fmt: skip
     assert tifffile.imread(tmp_path / "out.tif").shape == (*size, 3)
+    opened = pyvips.Image.new_from_file(str(tmp_path / "out.tif"))
+    assert (opened.height, opened.width) == size and opened.avg() > 0
 
 
 def test_sixteen_bits_stay_sixteen(files: Path, tmp_path: Path) -> None:
