@@ -31,6 +31,7 @@ from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import exact_float32, to_tensor
 from urst_tiles.moments import Moments, Several
 from urst_tiles.nets import CascadeStyle, Composition, Site, Style
+from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.reader import Reader
@@ -94,7 +95,7 @@ def measure(
     grid = measuring_grid(source.shape, style)
     found: dict[str, Several] = {}
     for site in measured_sites(style):
-        blocks, maps = [], mixtures(over, found)
+        blocks, maps = [], over.mixtures(found)
         for index in range(len(grid)):
             blocks.append(_block_moments(over, site, maps, reader, grid, index, device, threads))
             progress(f"measuring {site.name}", index + 1, len(grid))
@@ -150,11 +151,6 @@ def measured_sites(style: Subject) -> list[Site]:
     return [site for site in style.sites if site.measured]
 
 
-def mixtures(over: Composition, found: Mapping[str, Several]) -> dict[str, Mixture]:
-    """The maps of every site that is known."""
-    return {name: Mixture(affines) for name, affines in over.maps(found).items()}
-
-
 def _for_style(style: Subject, found: Mapping[str, Several]) -> dict[str, Any]:
     """What ``style.freeze`` takes."""
     if isinstance(style, Composition):
@@ -165,8 +161,7 @@ def _for_style(style: Subject, found: Mapping[str, Several]) -> dict[str, Any]:
 def _usable(over: Composition, site: Site, found: Several) -> Several:
     """Where no pixel is valid there is nothing to measure, and nothing to stylise: any moments do."""
     if not found.parts:
-        one = np.eye(site.channels) if site.full else np.ones(site.channels)
-        found = Several({0: Moments(2.0, np.zeros(site.channels), one)})
+        found = Several({0: neutral(site)})
     return over.backed(found)
 
 
@@ -264,7 +259,7 @@ class SitePass:
         """Measure block ``index``."""
         over = composed(current_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        grid, maps = measuring_grid(self.source.shape, over), mixtures(over, self.found)
+        grid, maps = measuring_grid(self.source.shape, over), over.mixtures(self.found)
         moments = _block_moments(
             over, site, maps, Reader(self.source), grid, index, self.device, self.threads
         )

@@ -273,11 +273,13 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
 
 def neutral_moments(style: Style) -> dict[str, Moments]:
     """Moments that make every measured site a harmless map."""
-    neutral = {}
-    for site in style.sites:
-        one = np.eye(site.channels) if site.full else np.ones(site.channels)
-        neutral[site.name] = Moments(2.0, np.zeros(site.channels), one)
-    return neutral
+    return {site.name: neutral(site) for site in style.sites}
+
+
+def neutral(site: Site) -> Moments:
+    """Mean 0 and variance 1."""
+    one = np.eye(site.channels) if site.full else np.ones(site.channels)
+    return Moments(2.0, np.zeros(site.channels), one)
 
 
 def check_affines(style: Style, affines: Mapping[str, Affine]) -> None:
@@ -320,6 +322,17 @@ def style_tensor(image: NDArray[np.float32] | State, minimum: int) -> Tensor:
 def mixture(styles: StyleImages, minimum: int) -> list[tuple[Tensor, float]]:
     """Style images as (1, 3, h, w) float32, weights that sum to 1; BadInput for what is no style."""
     return [(style_tensor(image, minimum), share) for image, share in shares(styles)]
+
+
+def one_checkpoint(model: str, states: Mapping[str, State], styles: StyleImages) -> State:
+    """The checkpoint that is the style of ``model``: under "" in ``states``, else the one style; BadInput for
+    anything else."""
+    given = states[""] if "" in states else styles[0][0]
+    if "" not in states and len(styles) != 1 or not isinstance(given, Mapping):
+        raise BadInput(
+            f"--model {model} has its style in its weights: give --style one checkpoint (.pth, .model)"
+        )
+    return given
 
 
 def checked_alpha(alpha: float) -> float:

@@ -107,6 +107,10 @@ class Composition:
         known = [site for site in self.sites if not site.measured or site.name in found]
         return {site.name: tuple(self.map_at(site, found)) for site in known}
 
+    def mixtures(self, found: Mapping[str, Several]) -> dict[str, Mixture]:
+        """The same, to be mixed."""
+        return {name: Mixture(affines) for name, affines in self.maps(found).items()}
+
     def map_at(self, site: Site, found: Mapping[str, Several]) -> list[Affine]:
         """Every member's constant map at one site."""
         return [
@@ -128,12 +132,11 @@ class Composition:
         missing = [site.name for site in self.sites if site.measured and site.name not in found]
         if missing:
             raise BadPlan(f"{self.name} needs statistics at {', '.join(missing)}")
-        maps = {name: Mixture(affines) for name, affines in self.maps(found).items()}
         alone = []
         if isinstance(self.field, Regions):
             for k, style in enumerate(self.styles):
                 alone.append(style.freeze({name: several.parts[k] for name, several in found.items()}))
-        return Varying(self, maps, alone)
+        return Varying(self, self.mixtures(found), alone)
 
 
 def _like(site: Site) -> Affine:

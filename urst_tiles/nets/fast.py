@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
@@ -39,6 +39,7 @@ from urst_tiles.nets.base import (
     digest,
     frozen_affines,
     live,
+    one_checkpoint,
     some_picture,
 )
 from urst_tiles.nets.fast_frozen import FrozenFast
@@ -168,12 +169,7 @@ def restore(state: State, settings: Mapping[str, Any]) -> FastStyle:
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:
     """The style of one checkpoint; ``styles`` holds its tensors."""
-    given = states[""] if "" in states else styles[0][0]
-    if "" not in states and len(styles) != 1 or not isinstance(given, Mapping):
-        raise BadInput(
-            "--model fast has its style in its weights: give --style one checkpoint (.pth, .model)"
-        )
-    weights, layout = read(given, "the checkpoint")
+    weights, layout = read(one_checkpoint(NAME, states, styles), "the checkpoint")
     return FastStyle(weights, layout, alpha)
 
 

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
@@ -45,6 +45,7 @@ from urst_tiles.nets.base import (
     digest,
     frozen_affines,
     live,
+    one_checkpoint,
     some_picture,
 )
 from urst_tiles.nets.multimodal_frozen import FrozenMultimodal
@@ -158,12 +159,7 @@ def restore(state: State, settings: Mapping[str, Any]) -> MultimodalStyle:
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MultimodalStyle:
     """The style of one checkpoint; ``styles`` holds its tensors."""
-    given = states[""] if "" in states else styles[0][0]
-    if "" not in states and len(styles) != 1 or not isinstance(given, Mapping):
-        raise BadInput(
-            "--model multimodal has its style in its weights: give --style one checkpoint (.pth, .model)"
-        )
-    return MultimodalStyle(read(given, "the checkpoint"), alpha)
+    return MultimodalStyle(read(one_checkpoint(NAME, states, styles), "the checkpoint"), alpha)
 
 
 # Checkpoints
