@@ -37,7 +37,7 @@ $(VENV)/.wheel: $(VENV)/.made $(SOURCES) constraints.txt
 	@echo "setup: building the wheel and installing it into $(VENV)"
 	@rm -rf $(VENV)/wheel
 	@$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel -c constraints.txt .
-	@$(PIP) install -c constraints.txt "$$(echo $(VENV)/wheel/*.whl)[test,dev]"
+	@$(PIP) install -c constraints.txt "$$(echo $(VENV)/wheel/*.whl)[train,test,dev]"
 	@$(PIP) install --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	@touch $@
 

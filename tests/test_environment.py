@@ -14,7 +14,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 #: PyPI's name -> conda-forge's, where they differ.
-CONDA = {"torch": "pytorch", "dask": "dask-core", "pyvips-binary": "libvips", "openslide-bin": "openslide"}
+CONDA = {
+    "torch": "pytorch",
+    "dask": "dask-core",
+    "matplotlib": "matplotlib-base",
+    "pyvips-binary": "libvips",
+    "openslide-bin": "openslide",
+}
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     },
     "job": {"job": set()},
     "I/O wing": {"source": IO, "reader": IO, "picture": IO, "labels": IO, "parts": IO, "pyramid": IO},
-    "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH},
+    "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH, "backbones": TORCH | {"torchvision"}},
     "kernel": {"kernel": {"numpy", "torch"}},
     "execution": dict.fromkeys(
         ("recipe", "request", "planning", "execute", "statistics", "block"), EVERYTHING

@@ -1,89 +1,16 @@
-"""Losses against their formulas in float64, and the networks they look through."""
+"""Losses against their formulas in float64."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from urst_tiles import losses
-from urst_tiles.errors import BadWeights, MissingFile
-
-DOUBLE = {"dtype": torch.float64}
-
-
-def random_vgg(path, last="2_1", seed=0):
-    """A raw file of VGG-19 to ``last`` with random numbers, and these by layer."""
-    random, layers, values = np.random.default_rng(seed), {}, []
-    for name, i, o in losses.convolutions(last):
-        weight, bias = random.normal(0, 0.05, (o, i, 3, 3)), random.normal(0, 0.5, o)
-        layers[name] = weight.astype("<f4"), bias.astype("<f4")
-        values += [layers[name][0].ravel(), layers[name][1]]
-    np.concatenate(values).tofile(path)
-    return layers
-
-
-def random_distilled(seed=0):
-    random = torch.Generator().manual_seed(seed)
-    return {k: torch.randn(s, generator=random) * 0.2 for k, s in losses.distilled_shapes().items()}
-
-
-def test_vgg_is_the_formula(tmp_path):
-    layers = random_vgg(tmp_path / "vgg.raw")
-    x = torch.rand(1, 3, 12, 16, dtype=torch.float64)
-    found = losses.vgg19_raw(tmp_path / "vgg.raw", "2_1", **DOUBLE)(x, ["relu1_1", "relu2_1"])
-
-    def conv(h, name):
-        weight, bias = (part.astype(float) for part in layers[name])
-        rows, columns = h.shape[1:]
-        h = np.pad(h, ((0, 0), (1, 1), (1, 1)))
-        taps = [(i, j) for i in range(3) for j in range(3)]
-        y = sum(np.tensordot(weight[:, :, i, j], h[:, i : i + rows, j : j + columns], 1) for i, j in taps)
-        return np.maximum(y + bias[:, None, None], 0)
-
-    first = conv(255 * x[0].numpy() - np.array(losses.IMAGENET)[:, None, None], "1_1")
-    second = conv(first, "1_2")
-    second = second.reshape(64, 6, 2, 8, 2).max(axis=(2, 4))
-    assert np.allclose(found["relu1_1"][0], first / 20.6, atol=1e-5)
-    assert np.allclose(found["relu2_1"][0], conv(second, "2_1") / 113.0, atol=1e-5)
-
-
-def test_vgg_files_of_another_size_or_place_are_refused(tmp_path):
-    random_vgg(tmp_path / "vgg.raw")
-    with pytest.raises(BadWeights, match="conv3_1 has 555328"):
-        losses.vgg19_raw(tmp_path / "vgg.raw")
-    with pytest.raises(MissingFile, match=r"nosuch\.raw"):
-        losses.vgg19_raw(tmp_path / "nosuch.raw")
-
-
-def test_only_what_is_asked_for_is_computed():
-    """Deep layers are not touched for shallow features: their weights may be missing."""
-    state = random_distilled()
-    short = {k: t for k, t in state.items() if k.startswith(("conv0", "conv1", "conv21"))}
-    x = torch.rand(1, 3, 32, 32)
-    found = losses.DistilledVGG19(short)(x, ["relu2_1"])
-    assert set(found) == {"relu2_1"}
-    everything = losses.DistilledVGG19(state)(x, losses.LAYERS)
-    assert torch.equal(found["relu2_1"], everything["relu2_1"])
-    assert [f.shape[1:] for f in everything.values()] == [
-        (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)
-    ]  # fmt: skip
-
-
-def test_the_distilled_network_resembles_vgg(shared):
-    """Real files: the stand-in's relu3_1 follows VGG-19's own over channels and images."""
-    from urst_tiles.picture import read_picture
-
-    weights = shared / "weights"
-    net = losses.teachers(weights / "vgg19_relu3_1.raw", weights / "collaborative_wct" / "5SE.pth")
-    stand_in = losses.distilled_vgg19(weights / "collaborative_wct" / "5SE.pth")
-    paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:12]
-    pictures = [torch.from_numpy(read_picture(path, 128)[:128, :128]).permute(2, 0, 1) for path in paths]
-    with torch.inference_mode():
-        true, like = (n(torch.stack(pictures), ["relu3_1"])["relu3_1"].mean((2, 3)) for n in (net, stand_in))
-    pairs = [np.corrcoef(true[:, c], like[:, c])[0, 1] for c in range(256)]
-    assert np.nanmedian(pairs) > 0.8
+from urst_tiles import backbones, losses
+from urst_tiles.errors import BadInput
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])
@@ -112,6 +39,24 @@ def test_style_loss_is_the_formula():
     assert losses.style_loss(found, wanted).tolist() == [[(1 + 4) / 2 + 1 / 2]]
 
 
+def test_gram_is_the_formula():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    found = losses.gram(x)
+    for n in range(2):
+        for i in range(3):
+            for j in range(3):
+                assert found[n, i, j].item() == pytest.approx((x[n, i] * x[n, j]).sum().item() / 60)
+    assert losses.gram(x.bfloat16()).dtype == torch.float32
+
+
+def test_gram_loss_is_gatys_up_to_the_stated_factor():
+    """E = 1/(4 C^2 M^2) sum (G - A)^2 with G = F F^T."""
+    f, a = torch.randn(2, 1, 3, 4, 5, dtype=torch.float64)
+    (loss,) = losses.gram_loss({"a": losses.gram(f)}, {"a": losses.gram(a)})[0]
+    large = [(t[0].flatten(1) @ t[0].flatten(1).T).numpy() for t in (f, a)]
+    assert loss.item() * 3**2 / 4 == pytest.approx(((large[0] - large[1]) ** 2).sum() / (4 * 3**2 * 20**2))
+
+
 def test_content_is_where_and_not_which_colour():
     x = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     same = losses.content_loss(losses.normalised(3 * x + 1), losses.normalised(x))
@@ -127,7 +72,7 @@ def test_total_variation_is_the_formula():
 
 
 def test_stroke_perceptual_compares_a_patch_with_its_enlarged_thumbnail():
-    net = losses.DistilledVGG19(random_distilled())
+    net = backbones.backbone("distilled")
     thumbnail = torch.rand(2, 3, 32, 32, requires_grad=True)
     window = losses.enlarged_window(thumbnail, (8, 20), (32, 40))
     large = F.interpolate(thumbnail, size=(64, 64), mode="bilinear", align_corners=False)
@@ -138,6 +83,54 @@ def test_stroke_perceptual_compares_a_patch_with_its_enlarged_thumbnail():
     assert (loss > 0).all()
     loss.sum().backward()
     assert patch.grad.abs().max() > 0 and thumbnail.grad is None
+
+
+def test_strokes_of_any_layers_and_enlargement():
+    net = backbones.backbone("distilled")
+    thumbnail = torch.rand(1, 3, 24, 24)
+    patch = torch.rand(1, 3, 32, 32)
+    layers = ("relu2_1", "relu3_1")
+    each = [losses.stroke_perceptual(net, patch, thumbnail, (40, 7), (k,), 4) for k in layers]
+    both = losses.stroke_perceptual(net, patch, thumbnail, (40, 7), layers, 4)
+    assert torch.allclose(both, each[0] + each[1])
+    large = F.interpolate(thumbnail, scale_factor=4, mode="bilinear")[:, :, 40:72, 7:39]
+    want = [(net(patch, [k])[k] - net(large, [k])[k]).square().mean().item() for k in layers]
+    assert [e.item() for e in each] == pytest.approx(want, rel=1e-4)
+
+
+def test_smoothing_is_the_formula():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    e = np.exp(x.numpy())
+    assert np.allclose(losses.smoothed(x, "channels"), e / e.sum(1, keepdims=True))
+    assert np.allclose(losses.smoothed(x, "map"), e / e.sum((1, 2, 3), keepdims=True))
+    assert torch.equal(losses.smoothed(x, "scale"), 0.001 * x)
+    assert losses.smoothed(x, "none") is x
+    large = losses.smoothed(torch.full((1, 2, 2, 2), 1e4, dtype=torch.bfloat16), "map")
+    assert large.dtype == torch.float32 and (large == 1 / 8).all()
+    with pytest.raises(BadInput, match="channels, map, scale, got 'chanels'"):
+        losses.smoothed(x, "chanels")
+
+
+@pytest.mark.parametrize("how", ["channels", "map"])
+def test_smoothing_raises_the_entropy_of_peaky_features(how):
+    """What SWAG is for: where most activations are 0, the few others no longer carry the whole loss."""
+    x = (torch.rand(1, 8, 6, 6, generator=torch.Generator().manual_seed(0)) - 0.9).relu() * 10
+
+    def entropy(f):
+        p = (f / f.sum()).flatten().double()
+        return -(p * p.clamp_min(1e-300).log()).sum().item() / math.log(p.numel())
+
+    assert entropy(losses.smoothed(x, how)) > entropy(x)
+
+
+def test_smooth_changes_the_layers_it_is_told():
+    net, x = backbones.backbone("distilled"), torch.rand(1, 3, 32, 32)
+    plain = net(x, backbones.LAYERS)
+    deep = losses.Smooth(net, "scale", ("relu4_1", "relu5_1"))(x, backbones.LAYERS)
+    for k in backbones.LAYERS:
+        assert torch.equal(deep[k], plain[k] * (0.001 if k in ("relu4_1", "relu5_1") else 1.0))
+    every = losses.Smooth(net, "channels")(x, ["relu2_1"])
+    assert torch.allclose(every["relu2_1"].sum(1), torch.ones(1, 16, 16), atol=1e-5)
 
 
 def test_lattice_sees_a_grid_and_no_texture():

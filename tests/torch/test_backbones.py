@@ -1,0 +1,206 @@
+"""Feature nets against their formulas, and their files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from urst_tiles import backbones
+from urst_tiles.backbones import vgg, vision
+from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.nets import adain
+
+DOUBLE = {"dtype": torch.float64}
+
+
+def random_vgg(path, last="2_1", seed=0):
+    """A raw file of VGG-19 to ``last`` with random numbers, and these by layer."""
+    random, layers, values = np.random.default_rng(seed), {}, []
+    for name, i, o in backbones.convolutions(last):
+        weight, bias = random.normal(0, 0.05, (o, i, 3, 3)), random.normal(0, 0.5, o)
+        layers[name] = weight.astype("<f4"), bias.astype("<f4")
+        values += [layers[name][0].ravel(), layers[name][1]]
+    np.concatenate(values).tofile(path)
+    return layers
+
+
+def random_distilled(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return {k: torch.randn(s, generator=random) * 0.2 for k, s in backbones.distilled_shapes().items()}
+
+
+def test_vgg_is_the_formula(tmp_path):
+    layers = random_vgg(tmp_path / "vgg.raw")
+    x = torch.rand(1, 3, 12, 16, dtype=torch.float64)
+    found = backbones.vgg19_raw(tmp_path / "vgg.raw", "2_1", **DOUBLE)(x, ["relu1_1", "relu2_1"])
+
+    def conv(h, name):
+        weight, bias = (part.astype(float) for part in layers[name])
+        rows, columns = h.shape[1:]
+        h = np.pad(h, ((0, 0), (1, 1), (1, 1)))
+        taps = [(i, j) for i in range(3) for j in range(3)]
+        y = sum(np.tensordot(weight[:, :, i, j], h[:, i : i + rows, j : j + columns], 1) for i, j in taps)
+        return np.maximum(y + bias[:, None, None], 0)
+
+    first = conv(255 * x[0].numpy() - np.array(backbones.IMAGENET)[:, None, None], "1_1")
+    second = conv(first, "1_2")
+    second = second.reshape(64, 6, 2, 8, 2).max(axis=(2, 4))
+    assert np.allclose(found["relu1_1"][0], first / 20.6, atol=1e-5)
+    assert np.allclose(found["relu2_1"][0], conv(second, "2_1") / 113.0, atol=1e-5)
+
+
+def test_vgg_files_of_another_size_or_place_are_refused(tmp_path):
+    random_vgg(tmp_path / "vgg.raw")
+    with pytest.raises(BadWeights, match="conv3_1 has 555328"):
+        backbones.vgg19_raw(tmp_path / "vgg.raw", "3_1")
+    np.zeros(5, "<f4").tofile(tmp_path / "five.raw")
+    with pytest.raises(BadWeights, match="holds 5 numbers"):
+        backbones.vgg19_raw(tmp_path / "five.raw")
+    with pytest.raises(MissingFile, match=r"nosuch\.raw"):
+        backbones.vgg19_raw(tmp_path / "nosuch.raw")
+
+
+def test_only_what_is_asked_for_is_computed():
+    """Deep layers are not touched for shallow features: their weights may be missing."""
+    state = random_distilled()
+    short = {k: t for k, t in state.items() if k.startswith(("conv0", "conv1", "conv21"))}
+    x = torch.rand(1, 3, 32, 32)
+    found = backbones.DistilledVGG19(short)(x, ["relu2_1"])
+    assert set(found) == {"relu2_1"}
+    everything = backbones.DistilledVGG19(state)(x, backbones.LAYERS)
+    assert torch.equal(found["relu2_1"], everything["relu2_1"])
+    assert [f.shape[1:] for f in everything.values()] == [
+        (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)
+    ]  # fmt: skip
+
+
+def test_the_distilled_network_resembles_vgg(shared):
+    """Real files: the stand-in's relu3_1 follows VGG-19's own over channels and images."""
+    from urst_tiles.picture import read_picture
+
+    weights = shared / "weights"
+    net = backbones.teachers(weights / "vgg19_relu3_1.raw", weights / "collaborative_wct" / "5SE.pth")
+    stand_in = backbones.distilled_vgg19(weights / "collaborative_wct" / "5SE.pth")
+    paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:12]
+    pictures = [torch.from_numpy(read_picture(path, 128)[:128, :128]).permute(2, 0, 1) for path in paths]
+    with torch.inference_mode():
+        true, like = (n(torch.stack(pictures), ["relu3_1"])["relu3_1"].mean((2, 3)) for n in (net, stand_in))
+    pairs = [np.corrcoef(true[:, c], like[:, c])[0, 1] for c in range(256)]
+    assert np.nanmedian(pairs) > 0.8
+
+
+def narrow(seed=0, **fields):
+    """VGG-19 of an eighth of the width in float64, biases not 0."""
+    state = {k: t.double() for k, t in vgg.random_state(seed, 1 / 8).items()}
+    random = torch.Generator().manual_seed(seed)
+    for key, t in state.items():
+        if key.endswith("bias"):
+            t += 0.1 * torch.randn(t.shape, generator=random)
+    return vgg.VGG19(state, **fields)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "reflect"])
+def test_the_normalised_vgg_is_the_same_network_with_channels_of_mean_activation_one(padding):
+    """AdaIN's trap: what is divided behind one layer is multiplied in the next one's weights."""
+    net = narrow(padding=padding)
+    pictures = torch.rand(3, 3, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    means = vgg.mean_activations(net, [pictures[:2], pictures[2:]])
+    scaled = vgg.rescaled(net, means)
+    layers = [f"relu{name}" for name in means]
+    before, after = net(pictures, layers), scaled(pictures, layers)
+    for name, mean in means.items():
+        alive = mean > 0
+        assert alive.sum() > 0.5 * len(mean)
+        divided = before[f"relu{name}"] / torch.where(alive, mean, 1.0)[:, None, None]
+        assert torch.allclose(after[f"relu{name}"], divided, rtol=1e-9, atol=1e-12)
+        assert torch.allclose(after[f"relu{name}"].mean((0, 2, 3))[alive], torch.ones(1).double())
+    assert max(mean.max() / mean[mean > 0].min() for mean in means.values()) > 10, "nothing to rescale"
+
+
+def test_the_real_vgg_is_loud_in_few_channels_until_it_is_rescaled(shared):
+    from urst_tiles.picture import read_picture
+
+    net = backbones.vgg19_raw(shared / "weights" / "vgg19_relu3_1.raw")
+    paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:4]
+    pictures = [torch.from_numpy(read_picture(p, 128)).permute(2, 0, 1)[None] for p in paths]
+    net.activation = {}
+    means = vgg.mean_activations(net, pictures, "3_1")
+    every = torch.cat(list(means.values()))
+    assert every.max() > 100 * every.min()
+    scaled = vgg.mean_activations(vgg.rescaled(net, means), pictures, "3_1")
+    for name, mean in scaled.items():
+        assert torch.allclose(mean[means[name] > 0], torch.ones(1).double(), rtol=1e-3)
+
+
+def test_a_rescaled_network_is_an_encoder_of_adain():
+    """In AdaIN's own layout and with its own code: relu4_1 of both is one."""
+    net = narrow(padding="reflect")
+    x = torch.rand(1, 3, 32, 40, dtype=torch.float64)
+    scaled = vgg.rescaled(net, vgg.mean_activations(net, [x]))
+    state = {f"encoder.{k}": t for k, t in backbones.to_sequential(scaled).items()}
+    assert torch.allclose(adain.encode(x, state), scaled(x, ["relu4_1"])["relu4_1"])
+
+
+def test_the_normalised_file_round_trips(tmp_path):
+    net = backbones.backbone("vgg19-normalised", seed=3)
+    torch.save(backbones.to_sequential(net), tmp_path / "vgg_normalised.pth")
+    again = backbones.backbone("vgg19-normalised", [tmp_path / "vgg_normalised.pth"])
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.equal(net(x, ["relu5_1"])["relu5_1"], again(x, ["relu5_1"])["relu5_1"])
+    short = {k: t for k, t in backbones.to_sequential(net).items() if int(k.split(".")[0]) <= 29}
+    torch.save(short, tmp_path / "short.pth")
+    cut = backbones.backbone("vgg19-normalised", [tmp_path / "short.pth"])
+    assert torch.equal(cut(x, ["relu4_1"])["relu4_1"], net(x, ["relu4_1"])["relu4_1"])
+
+
+def test_vgg_is_torchvisions(tmp_path):
+    models = vision.models()
+    torch.manual_seed(0)
+    theirs = models.vgg19().eval()
+    torch.save(theirs.state_dict(), tmp_path / "vgg19.pth")
+    net = backbones.backbone("vgg19", [tmp_path / "vgg19.pth"])
+    x = torch.rand(1, 3, 32, 48)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (vgg.MEAN, vgg.STD))
+    with torch.no_grad():
+        for layer, place in (("relu1_1", 1), ("relu4_1", 20), ("relu5_4", 35)):
+            wanted = theirs.features[: place + 1]((x - mean) / std)
+            assert torch.allclose(net(x, [layer])[layer], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_random_weights_come_from_the_seed():
+    one, same, other = (backbones.backbone("distilled", seed=s) for s in (1, 1, 2))
+    x = torch.rand(1, 3, 32, 32)
+    a, b, c = (net(x, ["relu4_1"])["relu4_1"] for net in (one, same, other))
+    assert torch.equal(a, b) and not torch.allclose(a, c)
+
+
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_every_backbone_has_five_style_layers_and_knows_its_deep_ones(name):
+    row = backbones.BACKBONES[name]
+    assert len(row.style) == 5 and set(row.style) & set(row.deep) and row.name == name
+
+
+def test_bad_names_and_files_are_one_sentence(tmp_path):
+    with pytest.raises(BadInput, match="'vgg16'; known are vgg19, "):
+        backbones.backbone("vgg16")
+    with pytest.raises(BadInput, match="takes one file"):
+        backbones.backbone("vgg19", [tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(BadInput, match="two files"):
+        backbones.backbone("teachers", [tmp_path / "a"])
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "bad.pth")
+    with pytest.raises(BadWeights, match=r"bad\.pth"):
+        backbones.backbone("vgg19", [tmp_path / "bad.pth"])
+    with pytest.raises(BadWeights, match=r"bad\.pth"):
+        backbones.backbone("vgg19-normalised", [tmp_path / "bad.pth"])
+
+
+def test_without_torchvision_the_sentence_says_what_to_install(monkeypatch):
+    def missing():
+        raise ImportError("No module named 'torchvision'")
+
+    monkeypatch.setattr(vision, "_imported", missing)
+    vision.models.cache_clear()
+    with pytest.raises(BadInput, match=r"needs torchvision .*urst-tiles\[train\]"):
+        vision.models()
+    vision.models.cache_clear()
