@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles import losses, weights
+from urst_tiles import backbones, weights
 from urst_tiles.nets import lite
 from urst_tiles.picture import write_png
 
@@ -45,11 +45,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_png(folder / kind / f"{k}.png", picture(150, 170, seed))
     random = np.random.default_rng(0)
     parts = []
-    for _, i, o in losses.convolutions("3_1"):
+    for _, i, o in backbones.convolutions("3_1"):
         parts += [random.normal(0, (2 / (9 * i)) ** 0.5, o * i * 9), np.zeros(o)]
     np.concatenate(parts).astype("<f4").tofile(folder / "vgg.raw")
     state = {}
-    for k, shape in losses.distilled_shapes().items():
+    for k, shape in backbones.distilled_shapes().items():
         scale = (2 / np.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.0
         state[k] = torch.from_numpy(random.normal(0, scale, shape).astype(np.float32))
     torch.save({"model": state}, folder / "5SE.pth")
@@ -70,7 +70,7 @@ def arguments(tiny: Path, tmp_path: Path) -> list[str]:
 
 def run(trainer: ModuleType, arguments: list[str], steps: int | None = None) -> list[dict[str, float]]:
     """The losses of a call, stopped after ``steps``."""
-    rows: Iterator[dict[str, Any]] = trainer.train(trainer.parse(arguments))
+    rows: Iterator[dict[str, Any]] = trainer.PROGRAM.train(trainer.PROGRAM.parse(arguments))
     return [row for _, row in zip(range(steps or 10**6), rows, strict=False)]
 
 
@@ -128,17 +128,17 @@ def test_the_trained_network_is_the_packages_own(
 def test_command_line_writes_losses_samples_and_weights(
     trainer: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trainer.main([*arguments, "--steps", "20", "--size", "32", "--style-crop", "32"]) == 0
+    assert trainer.PROGRAM.main([*arguments, "--steps", "20", "--size", "32", "--style-crop", "32"]) == 0
     with open(tmp_path / "run" / "losses.csv", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["step"] == "20" and all(float(row[k]) >= 0 for k in trainer.COLUMNS)
+    assert row["step"] == "20" and all(float(row[k]) >= 0 for k in trainer.PROGRAM.columns)
     assert "total" in capsys.readouterr().out
     assert {"samples.png", "checkpoint.pt", lite.FILE} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
 def test_settings_file_and_flags(trainer: ModuleType, arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text('batch = 3\nrate = 1e-3\nprecision = "float32"\n')
-    parsed = trainer.parse(["--settings", str(tmp_path / "s.toml"), *arguments])
+    parsed = trainer.PROGRAM.parse(["--settings", str(tmp_path / "s.toml"), *arguments])
     assert (parsed.batch, parsed.rate) == (2, 1e-3)
 
 
@@ -155,7 +155,7 @@ def test_settings_file_and_flags(trainer: ModuleType, arguments: list[str], tmp_
 def test_bad_settings_are_one_sentence(
     trainer: ModuleType, arguments: list[str], words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trainer.main([*arguments, *words]) == 2
+    assert trainer.PROGRAM.main([*arguments, *words]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
 
@@ -164,7 +164,7 @@ def test_unknown_setting_in_the_file(
     trainer: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "s.toml").write_text("stepz = 3\n")
-    assert trainer.main(["--settings", str(tmp_path / "s.toml")]) == 2
+    assert trainer.PROGRAM.main(["--settings", str(tmp_path / "s.toml")]) == 2
     assert "stepz" in capsys.readouterr().err
 
 

@@ -1,0 +1,83 @@
+"""The command line of every training program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from training import loop
+from training.record import FIRST, record, write_settings
+from training.settings import Common, parse
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.files import make_folder
+
+C = TypeVar("C", bound=Common)
+
+
+@dataclass(frozen=True)
+class Program(Generic[C]):
+    """One training program: ``begin`` makes the recipe, at its first step, of the settings."""
+
+    name: str
+    #: One sentence.
+    description: str
+    settings: type[C]
+    begin: Callable[[C], loop.Recipe]
+    #: Names of the losses' parts, in the order of the columns of ``losses.csv``.
+    parts: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of ``losses.csv``."""
+        return (*FIRST, *self.parts)
+
+    def parse(self, arguments: Sequence[str]) -> C:
+        """The settings of a command line; BadInput in one sentence."""
+        return parse(self.settings, arguments, self.description)
+
+    def train(self, settings: C) -> Iterator[loop.Row]:
+        """Train, or go on, yielding each step's losses."""
+        check_device(settings.device)
+        make_folder(settings.out)
+        yield from loop.run(self.begin(settings), settings)
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the command line; returns the exit status."""
+        try:
+            self.work(self.parse(sys.argv[1:] if arguments is None else arguments))
+        except UrstError as error:
+            self.say(str(error))
+            return error.exit_status
+        except torch.OutOfMemoryError:
+            self.say("the device has too little memory: make --batch or --size smaller")
+            return 1
+        except KeyboardInterrupt:
+            self.say("stopped; the same command goes on from the last checkpoint")
+            return 130
+        return 0
+
+    def work(self, settings: C) -> None:
+        """Train and record."""
+        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        make_folder(settings.out)
+        write_settings(settings.out / "settings.txt", settings)
+        if not record(settings.out / "losses.csv", self.train(settings), self.columns):
+            self.say(f"{settings.out} has its {settings.steps} steps already; more --steps go on")
+
+    def say(self, sentence: str) -> None:
+        """One line on stderr."""
+        print(f"{self.name}: {sentence}", file=sys.stderr)
+
+
+def check_device(name: str) -> None:
+    """BadInput where torch does not know or have the device."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = (str(error) or "it is not there").splitlines()[0]
+        raise BadInput(f"--device {name} cannot be used: {reason}") from None

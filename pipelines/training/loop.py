@@ -1,0 +1,82 @@
+"""The loop of every training: objective, step, now and then a sheet of samples, the weights, a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.checkpoint import Training
+from training.settings import Common
+from urst_tiles.files import make_folder, publish
+from urst_tiles.picture import write_png
+
+#: The losses of one step, with "step", "seconds" of this call, and "total".
+Row = dict[str, float]
+CHECKPOINT = "checkpoint.pt"
+SAMPLES = "samples.png"
+
+
+class Recipe(Protocol):
+    """What one program trains, and how."""
+
+    @property
+    def training(self) -> Training:
+        """At its first step; the loop takes up the checkpoint."""
+
+    def objective(self) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss of a new batch, and its parts, unweighted, each one number; draws from
+        ``training.random`` alone."""
+
+    def share_of_rate(self, step: int) -> float:
+        """By which the base rates are multiplied in ``step``, counted from 0."""
+
+    def export(self) -> Mapping[str, bytes]:
+        """File name and content of the weights, as the family's own files are."""
+
+    def samples(self) -> NDArray[np.uint8]:
+        """A sheet (h, w, 3) that shows how far it is."""
+
+
+def run(recipe: Recipe, settings: Common) -> Iterator[Row]:
+    """Train, from the checkpoint in ``out`` if there is one, yielding each step's losses.
+
+    The weights are written before the checkpoint, so that a training which stands at its end has both.
+    """
+    make_folder(settings.out)
+    training, started = recipe.training, time.perf_counter()
+    if (settings.out / CHECKPOINT).exists():
+        training.load(settings.out / CHECKPOINT)
+    while training.step < settings.steps:
+        total, parts = recipe.objective()
+        training.advance(total, recipe.share_of_rate(training.step), settings.clip)
+        found = {name: part.item() for name, part in parts.items()}
+        seconds = round(time.perf_counter() - started, 1)
+        yield {"step": training.step, "seconds": seconds, "total": total.item(), **found}
+        keep(recipe, settings)
+
+
+def keep(recipe: Recipe, settings: Common) -> None:
+    """Write what is due after this step."""
+    step = recipe.training.step
+    last = step == settings.steps
+    if last or step % settings.sample_every == 0:
+        write_png(settings.out / SAMPLES, recipe.samples())
+    if last or step % settings.save_every == 0:
+        for name, content in recipe.export().items():
+            publish(settings.out / name, content)
+        recipe.training.save(settings.out / CHECKPOINT)
+
+
+def warm_and_cool(step: int, steps: int, warmup: int, cooldown: int) -> float:
+    """Rises linearly to 1, stays, falls linearly to 0 over the last ``cooldown`` steps."""
+    return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, cooldown))
+
+
+def inverse_decay(step: int, decay: float) -> float:
+    """1 / (1 + decay step): the schedule of the AdaIN and SANet authors' programs."""
+    return 1 / (1 + decay * step)

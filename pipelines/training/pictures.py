@@ -1,0 +1,134 @@
+"""Folders of images as batches of random crops, and sheets of sample pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.picture import read_picture
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
+#: Decoded images beyond this are decoded anew each time: MS-COCO at 512 pixels would fill 60 GiB.
+KEEP_BYTES = 4 << 30
+#: Sides of the squares that a content crop is made from, in crops.
+ZOOMS = (1.0, 4 / 3, 2.0)
+
+
+def patterns_of(file: str) -> list[str]:
+    """The patterns of file names in ``file``, that are not trained on; none where it is empty."""
+    if file and not Path(file).is_file():
+        raise MissingFile(f"there is no file {file} of patterns to hold out")
+    return Path(file).read_text("utf-8").split() if file else []
+
+
+def files_of(folder: Path, held_out: Sequence[str] = ()) -> list[Path]:
+    """The images in a folder, by name, without those that a pattern holds out."""
+    if not folder.is_dir():
+        raise MissingFile(f"there is no folder {folder} of training images")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    kept = [path for path in found if not any(fnmatch(path.name, pattern) for pattern in held_out)]
+    if not kept:
+        raise BadInput(
+            f"the folder {folder} holds no image to train on (known: {', '.join(sorted(SUFFIXES))})"
+        )
+    return kept
+
+
+def read(path: Path, short_side: int) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3)."""
+    return np.rint(255 * read_picture(path, short_side)).astype(np.uint8)
+
+
+class Pictures:
+    """Images, uint8 (h, w, 3), their short side as long as said; decoded when first asked for."""
+
+    def __init__(self, paths: Sequence[Path], short_side: int, keep_bytes: int = KEEP_BYTES):
+        self.paths, self.short_side, self.room = paths, short_side, keep_bytes
+        self.kept: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        if index in self.kept:
+            return self.kept[index]
+        image = read(self.paths[index], self.short_side)
+        if image.nbytes <= self.room:
+            self.room -= image.nbytes
+            self.kept[index] = image
+        return image
+
+    def some(self, count: int, side: int, random: np.random.Generator) -> Tensor:
+        """(count, 3, side, side), random crops at the pictures' own scale; for a sheet of samples."""
+        chosen = [self[int(i)] for i in random.integers(len(self), size=count)]
+        return torch.cat([resized(crop(image, side, random), side, "cpu") for image in chosen])
+
+
+def crop(image: NDArray[np.uint8], side: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    """A random square of ``image``, at most as large as it is, mirrored every other time."""
+    side = min(side, *image.shape[:2])
+    y, x = (int(random.integers(n - side + 1)) for n in image.shape[:2])
+    part = image[y : y + side, x : x + side]
+    return part[:, ::-1] if random.random() < 0.5 else part
+
+
+def to_tensor(images: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
+    """(n, 3, h, w) float32 in 0..1."""
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float().div(255)
+
+
+def resized(image: NDArray[np.uint8], side: int, device: str) -> Tensor:
+    """(1, 3, side, side) float32 in 0..1."""
+    x = to_tensor([image], device)
+    if x.shape[2] == side:
+        return x
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Batches (batch, 3, size, size) in 0..1 of random crops of photographs or paintings."""
+
+    pictures: Pictures
+    batch: int
+    size: int
+    device: str
+
+    def draw(self, random: np.random.Generator, zooms: Sequence[float] = ZOOMS) -> Tensor:
+        """Squares of ``size`` times one of ``zooms``, made smaller to ``size``."""
+        batch = []
+        for index in random.integers(len(self.pictures), size=self.batch):
+            side = int(self.size * random.choice(zooms))
+            batch.append(resized(crop(self.pictures[int(index)], side, random), self.size, self.device))
+        return torch.cat(batch)
+
+    def draw_large(self, random: np.random.Generator, factor: int = 2) -> tuple[Tensor, Tensor]:
+        """A batch, and the same at ``factor`` times its size: a thumbnail and its whole, for the strokes."""
+        side = factor * self.size
+        chosen = [self.pictures[int(i)] for i in random.integers(len(self.pictures), size=self.batch)]
+        large = torch.cat([resized(crop(image, side, random), side, self.device) for image in chosen])
+        return F.avg_pool2d(large, factor), large
+
+
+def random_window(
+    large: Tensor, size: int, stride: int, random: np.random.Generator
+) -> tuple[Tensor, tuple[int, int]]:
+    """A square of ``size`` of each picture, and its (y, x) in them, multiples of ``stride``."""
+    h, w = large.shape[2:]
+    y, x = (stride * int(random.integers((n - size) // stride + 1)) for n in (h, w))
+    return large[:, :, y : y + size, x : x + size], (y, x)
+
+
+def sheet(rows: Sequence[Sequence[Tensor]]) -> NDArray[np.uint8]:
+    """Pictures (3, h, w) in rows, clipped to 0..1, as one: uint8 (H, W, 3)."""
+    whole = torch.cat([torch.cat(list(row), 2) for row in rows], 1).detach().float().cpu()
+    return whole.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()

@@ -1,0 +1,63 @@
+"""What a training leaves behind to read: its settings, and its losses as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.loop import Row
+from urst_tiles.errors import BadInput
+from urst_tiles.files import publish
+
+#: The first columns of every program.
+FIRST = ("step", "seconds", "total")
+
+
+def write_settings(path: Path, settings: Any) -> None:
+    """Every setting of a dataclass with its value, one a line."""
+    publish(path, "".join(f"{k} = {v}\n" for k, v in asdict(settings).items()).encode())
+
+
+def record(path: Path, rows: Iterable[Row], columns: Sequence[str], every: int = 20) -> int:
+    """Append the mean losses up to each multiple of ``every`` steps, and up to the last, to a CSV file, and
+    print them; a part that is not computed stays empty. Returns how many steps there were.
+
+    A row of steps after the first one's, which a call before wrote and its checkpoint did not keep, goes.
+    """
+    pending: list[Row] = []
+    count = 0
+    for count, row in enumerate(rows, 1):
+        if count == 1:
+            cut(path, columns, int(row["step"]) - 1)
+        pending.append(row)
+        if row["step"] % every == 0:
+            append(path, pending, columns)
+            pending = []
+    if pending:
+        append(path, pending, columns)
+    return count
+
+
+def cut(path: Path, columns: Sequence[str], step: int) -> None:
+    """The file with its header and the whole rows up to ``step``; BadInput where its columns are others."""
+    header = ",".join(columns) + "\n"
+    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+    if lines and lines[0] != header:
+        raise BadInput(f"{path} has other columns than this training: give another --out")
+    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= step]
+    publish(path, (header + "".join(kept)).encode())
+
+
+def append(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    """One line, in the file and on the terminal."""
+    last = rows[-1]
+    mean = {k: f"{np.mean([row[k] for row in rows if k in row]):.6g}" for k in last}
+    mean |= {"step": f"{last['step']:.0f}", "seconds": f"{last['seconds']:.1f}"}
+    with open(path, "a", newline="") as file:
+        csv.DictWriter(file, columns, lineterminator="\n").writerow(mean)
+    print("  ".join(f"{k} {mean[k]}" for k in columns if k in mean), flush=True)
