@@ -3,8 +3,9 @@
     python pipelines/stroke_size.py stylised.tif other.tif ...
 
 The size is the mean autocorrelation length of the luminance gradient: how far one must go, in any direction,
-until the strength of the edges there has nothing to do with that here. Prints a table of CSV: file, mean over
-windows of the length, and its standard error. A picture enlarged twice has strokes twice as large.
+until the strength of the edges there has nothing to do with that here. Prints a table of CSV: file, mean of
+the length over windows, its standard error; for pictures of one scene also the ratio to the first one's,
+window by window (a geometric mean), and its standard error. A picture enlarged twice has a ratio of 2.
 """
 
 from __future__ import annotations
@@ -76,13 +77,32 @@ def windows(source: ut.Source, side: int, most: int) -> Iterator[ut.Box]:
         yield ut.Box(y, x, y + side, x + side)
 
 
-def sizes(path: Path, side: int, most: int) -> list[float]:
-    """The length in each window that has one."""
+def sizes(path: Path, side: int, most: int) -> Float:
+    """The length in each window, NaN where it has none."""
     with TemporaryDirectory() as folder:  # for files that cannot be read in windows
         source = ut.open_source(path).prepare(Path(folder))
         top = np.iinfo(source.dtype).max
         pictures = (source.read(box)[..., :3] / top for box in windows(source, side, most))
-        return [value for value in map(length, pictures) if np.isfinite(value)]
+        found = np.array([length(picture) for picture in pictures])
+    if not np.isfinite(found).any():
+        raise ut.BadInput(f"{path} has no window of {side} px with edges to measure")
+    return found
+
+
+def mean_and_error(values: Float) -> tuple[float, float]:
+    """Of the numbers among them; the standard error is NaN for one alone."""
+    found = values[np.isfinite(values)]
+    error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    return float(found.mean()) if len(found) else np.nan, float(error)
+
+
+def row(name: str, found: Float, first: Float) -> str:
+    """A line of the table."""
+    numbers = [*mean_and_error(found), np.nan, np.nan]
+    if found.shape == first.shape:
+        ratio, spread = mean_and_error(np.log(found / first))
+        numbers[2:] = np.exp(ratio), np.exp(ratio) * spread
+    return f"{name},{','.join(f'{value:.3f}' for value in numbers)},{np.isfinite(found).sum()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,14 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=512, help="of the windows that are measured, px")
     parser.add_argument("--windows", type=int, default=64, help="at most so many of each picture")
     args = parser.parse_args(arguments)
-    print("picture,stroke_px,error_px,windows")
+    print("picture,stroke_px,error_px,ratio,error_ratio,windows")
+    first: Float | None = None
     try:
         for path in args.pictures:
             found = sizes(path, args.side, args.windows)
-            if not found:
-                raise ut.BadInput(f"{path} has no window of {args.side} px with edges to measure")
-            error = np.std(found, ddof=1) / len(found) ** 0.5 if len(found) > 1 else float("nan")
-            print(f"{path.name},{np.mean(found):.3f},{error:.3f},{len(found)}")
+            first = found if first is None else first
+            print(row(path.name, found, first), flush=True)
     except ut.UrstError as error:
         print(f"stroke_size: {error}", file=sys.stderr)
         return error.exit_status
