@@ -124,20 +124,38 @@ class Look:
 
 
 def look(settings: Looks) -> Look:
-    """The network and its layers; BadInput for an unknown backbone or layer, MissingFile, BadWeights."""
-    dtype = getattr(torch, settings.precision)
-    placed = {"device": settings.device, "dtype": dtype}
+    """Through a backbone; BadInput for an unknown one or an unknown layer, MissingFile, BadWeights."""
+    placed = {"device": settings.device, "dtype": getattr(torch, settings.precision)}
     net = backbones.backbone(settings.backbone, settings.backbone_files, settings.seed, **placed)
     row = backbones.BACKBONES[settings.backbone]
-    content = settings.content_layer or row.content
-    style, strokes = settings.style_layers or row.style, settings.stroke_layers or (content,)
+    return through(settings, net, f"backbone {row.name}", row.style, row.content, row.deep)
+
+
+def through(
+    settings: Looks,
+    net: losses.FeatureNet,
+    name: str,
+    style: tuple[str, ...],
+    content: str,
+    deep: tuple[str, ...],
+) -> Look:
+    """Through ``net``, which has ``settings.precision``; BadInput for a layer that it has not.
+
+    Parameters
+    ----------
+    name : of the network, for messages.
+    style, content : its layers, where the settings name none.
+    deep : what SWAG's authors scale down.
+    """
+    style, content = settings.style_layers or style, settings.content_layer or content
+    strokes = settings.stroke_layers or (content,)
+    dtype = getattr(torch, settings.precision)
     for layer in (*style, content, *strokes):
         if not has(net, layer, settings.device, dtype):
-            raise BadInput(f"the backbone {settings.backbone} has no layer {layer!r}")
-    lowered = Lowered(net, dtype)
-    chosen = row.deep if settings.smoothing == "scale" else None
-    smooth = losses.Smooth(lowered, settings.smoothing, chosen)
-    return Look(lowered, smooth, style, content, strokes, settings.stroke_factor, settings.style_by)
+            raise BadInput(f"the {name} has no layer {layer!r}")
+    plain = Lowered(net, dtype)
+    smooth = losses.Smooth(plain, settings.smoothing, deep if settings.smoothing == "scale" else None)
+    return Look(plain, smooth, style, content, strokes, settings.stroke_factor, settings.style_by)
 
 
 #: A side of pictures that every backbone takes, in pixels.

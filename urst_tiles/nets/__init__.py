@@ -108,7 +108,7 @@ def _check_microast(state: State, file: str, path: Path) -> None:
 
 def _check_adain(state: State, file: str, path: Path) -> None:
     needed = {key: t for key, t in state.items() if file == adain.DECODER or key not in adain.BEYOND}
-    table.check_keys(needed, adain.shapes()[file], path)
+    table.check_keys(needed, adain.shapes(adain.width_of(state, file))[file], path)
 
 
 def _check_lite(state: State, file: str, path: Path) -> None:

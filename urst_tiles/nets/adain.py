@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets.adain_frozen import FrozenAdaIN
 from urst_tiles.nets.base import (
@@ -46,7 +47,7 @@ NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
 EPS, DDOF = 1e-5, 1
 ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
 #: Positions of the convolutions in the two ``nn.Sequential``; (inputs, outputs) at full width, kernel 3 but
-#: for the first.
+#: for the first. Networks whose inner layers are all narrower by one factor are read too.
 ENCODER_CONVS = {
     0: (3, 3),
     2: (3, 64),
@@ -157,7 +158,11 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
     }
     weights |= {f"decoder.{key}": t for key, t in states[DECODER].items()}
     weights = {key: t.float() for key, t in weights.items()}
-    channels = weights["encoder.29.bias"].shape[0]
+    channels, taken = len(weights["encoder.29.bias"]), weights["decoder.1.weight"].shape[1]
+    if channels != taken:
+        raise BadWeights(
+            f"{ENCODER} gives {channels} channels, {DECODER} takes {taken}: they do not belong together"
+        )
     mean, std = np.zeros(channels), np.zeros(channels)
     with torch.inference_mode():
         for image, share in mixture(styles, MINIMUM):
@@ -187,6 +192,12 @@ def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
             keys[file][f"{i}.weight"] = (wide(outputs), wide(inputs), side, side)
             keys[file][f"{i}.bias"] = (wide(outputs),)
     return keys
+
+
+def width_of(state: State, file: str) -> float:
+    """How wide the network of a file is, of full width's 1; 1 where it is none."""
+    inner = state.get("2.bias" if file == ENCODER else "25.bias")
+    return 1.0 if inner is None else inner.numel() / 64
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
@@ -51,7 +52,8 @@ HALO, STRIDE, MINIMUM = 256, 16, 32
 EPS, DDOF = 1e-2, 1
 #: The least that is added, in features whose mean is about 1: flat images stay calm.
 FLOOR = 1e-4
-#: Output channels of each stage's convolutions, by model.
+#: Output channels of each stage's convolutions, by model. Levels whose layers are all narrower by one factor
+#: are read too: "wct" takes the networks of [2], and any trained on them, under its own file names.
 WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
 #: The smallest encoder of [2] is wider than the others' first layer.
 FIRST = {"wct": 64, "wct-16x": 24}
@@ -124,11 +126,7 @@ class WCTStyle:
         """Whitening by ``moments``, coloring by the style's [1, section 3.2], blended by alpha."""
         level = site.name[4]
         mean, covariance = (self._feature(f"{part}{level}") for part in ("mean", "covariance"))
-        content = moments.covariance(site.ddof)
-        ridge = FLOOR + site.eps * np.trace(content) / len(content)
-        whiten = power(content + ridge * np.eye(len(content)), -0.5)
-        scale = power(covariance, 0.5) @ whiten
-        return Affine(scale, mean - scale @ moments.mean).blend(self.alpha)
+        return transfer(moments, mean, covariance).blend(self.alpha)
 
     def _feature(self, name: str) -> Float:
         return self.features[name].double().cpu().numpy()
@@ -145,6 +143,14 @@ class WCTStyle:
         }
 
 
+def transfer(content: Moments, mean: Float, covariance: Float) -> Affine:
+    """Whitening by the content's statistics, coloring by the style's mean and covariance [1, section 3.2]."""
+    spread = content.covariance(DDOF)
+    ridge = FLOOR + EPS * np.trace(spread) / len(spread)
+    scale = power(covariance, 0.5) @ power(spread + ridge * np.eye(len(spread)), -0.5)
+    return Affine(scale, mean - scale @ content.mean)
+
+
 def power(covariance: Float, exponent: float) -> Float:
     """float64 (C, C): a covariance to a power."""
     values, vectors = np.linalg.eigh(covariance)
@@ -157,6 +163,7 @@ def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: fl
     for level, files in FILES[name].items():
         for side, file in zip(("encoder", "decoder"), files, strict=True):
             weights |= {f"{side}{level}.{key}": t.float() for key, t in needed(states[file]).items()}
+        check_pair(weights, level, files)
     mixed: State = {}
     with torch.inference_mode():
         for image, share in mixture(styles, MINIMUM):
@@ -173,9 +180,27 @@ def needed(state: State) -> State:
     return {key: t for key, t in state.items() if not key.rsplit(".", 1)[0].endswith("_aux")}
 
 
+def check_pair(weights: State, level: int, files: tuple[str, str]) -> None:
+    """BadWeights where a level's encoder and decoder are of different widths."""
+    gives = weights[f"encoder{level}.conv{level}1.weight"].shape[0]
+    takes = weights[f"decoder{level}.conv{level}1.weight"].shape[1]
+    if gives != takes:
+        raise BadWeights(f"{files[0]} gives {gives} channels, {files[1]} takes {takes}")
+
+
 def check(name: str, state: State, file: str, path: Path) -> None:
     """BadWeights for wrong keys or shapes."""
-    check_keys(needed(state), shapes(name)[file], path)
+    check_keys(needed(state), shapes(name, width_of(name, state, file))[file], path)
+
+
+def width_of(name: str, state: State, file: str) -> float:
+    """How wide the network of a file is, of the published width's 1; 1 where it is none."""
+    level = next(k for k, files in FILES[name].items() if file in files)
+    first = state.get("conv11.weight")
+    if first is None or first.ndim != 4:
+        return 1.0
+    channels = first.shape[0 if file == FILES[name][level][0] else 1]
+    return channels / (FIRST[name] if level == 1 else WIDTHS[name][0])
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> WCTStyle:
