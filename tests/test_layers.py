@@ -24,6 +24,9 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "errors": set(),
         "geometry": set(),
         "options": set(),
+        "parse": set(),
+        "shard": set(),
+        "saved": set(),
         "plan": set(),
         "files": set(),
         "progress": set(),
@@ -37,10 +40,17 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH, "backbones": TORCH | {"torchvision"}},
     "kernel": {"kernel": {"numpy", "torch"}},
     "execution": dict.fromkeys(
-        ("recipe", "request", "planning", "execute", "statistics", "block"), EVERYTHING
+        ("recipe", "request", "planning", "execute", "statistics", "block", "elsewhere"), EVERYTHING
     ),
-    "api": {"api": EVERYTHING, "lazy": EVERYTHING, "sheet": EVERYTHING},
-    "roof": {"terminal": set(), "cli": set(), "viewer": IO, "__init__": set(), "__main__": set()},
+    "api": dict.fromkeys(("api", "lazy", "sheet", "steps", "table", "batch"), EVERYTHING),
+    "roof": {
+        "terminal": set(),
+        "cli": set(),
+        "commands": set(),
+        "viewer": IO,
+        "__init__": set(),
+        "__main__": set(),
+    },
 }
 
 #: Each floor stands on these.

@@ -40,19 +40,31 @@ if TYPE_CHECKING:
     from urst_tiles.api import Report as Report
     from urst_tiles.api import preview as preview
     from urst_tiles.api import stylize as stylize
+    from urst_tiles.batch import run_batch as run_batch
     from urst_tiles.execute import cluster as cluster
     from urst_tiles.job import Job as Job
     from urst_tiles.kernel import Kernel as Kernel
     from urst_tiles.lazy import map_blocks as map_blocks
     from urst_tiles.moments import Moments as Moments
     from urst_tiles.nets.module import from_module as from_module
+    from urst_tiles.shard import Shard as Shard
     from urst_tiles.source import open_source as open_source
+    from urst_tiles.steps import assemble_job as assemble_job
+    from urst_tiles.steps import save_job as save_job
+    from urst_tiles.steps import work_job as work_job
+    from urst_tiles.table import read_table as read_table
 
 #: Public names that live in modules with heavy imports.
 _LATE = {
     "stylize": "api",
     "preview": "api",
     "Report": "api",
+    "save_job": "steps",
+    "work_job": "steps",
+    "assemble_job": "steps",
+    "Shard": "shard",
+    "read_table": "table",
+    "run_batch": "batch",
     "recipe_of": "request",
     "named_styles": "sheet",
     "contact_sheet": "sheet",

@@ -84,7 +84,7 @@ def stylize(
     """
     options = Options.of(options, changes)
     output = check_output(Path(output).absolute(), Path(input))
-    source, recipe, job, plan = _open(input, output, style, options)
+    source, recipe, job, plan = open_job(input, output, style, options)
     refuse_existing(output, job, plan, options)
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
@@ -101,11 +101,11 @@ def plan_job(
     """The plan that `stylize` would follow, and a guess at its seconds; runs nothing, writes nothing."""
     options = Options.of(options, changes)
     output = check_output(Path(output).absolute(), Path(input))
-    _, recipe, _, plan = _open(input, output, style, options)
+    _, recipe, _, plan = open_job(input, output, style, options)
     return plan, guess_seconds(plan, recipe)
 
 
-def _open(
+def open_job(
     input: str | os.PathLike[str], output: Path, style: StyleArgument, options: Options
 ) -> tuple[Source, Recipe, Job, Plan]:
     """Everything known before the first byte is written; refused here if it does not fit."""
@@ -125,14 +125,11 @@ def _run(
     job: Job, plan: Plan, source: Source, recipe: Recipe, output: Path, options: Options, progress: Progress
 ) -> Report:
     """The job proper, in a folder that is ours."""
-    clock = _Clock()
-    source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
-    prepare_mask(options, source.shape, job.folder, progress)
+    clock = Clock()
+    source = prepare(job, source, options, progress)
     clock.lap("prepare")
     with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
-        recipe = take_colours(recipe, source, plan, job, on, progress)
-        moments = measure(recipe, source, plan, job, on, progress)
-        freeze(recipe, moments).save(job.net)
+        set_up(job, plan, source, recipe, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress)
         clock.lap("blocks")
@@ -140,6 +137,21 @@ def _run(
     clock.lap("assemble")
     job.remove()
     return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
+
+
+def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
+    """The source, spooled where it needs that, with thumbnail and stretch; and the mask: kept in the job."""
+    source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
+    prepare_mask(options, source.shape, job.folder, progress)
+    return source
+
+
+def set_up(
+    job: Job, plan: Plan, source: Source, recipe: Recipe, on: Cluster, progress: Progress = silent
+) -> None:
+    """Measure and freeze: from here on the job needs no style and no weights."""
+    recipe = take_colours(recipe, source, plan, job, on, progress)
+    freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
 
 
 def measure(
@@ -262,7 +274,7 @@ def refuse_existing(output: Path, job: Job, plan: Plan, options: Options) -> Non
         raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")
 
 
-class _Clock:
+class Clock:
     """Wall time of one stage after the other."""
 
     def __init__(self) -> None:
@@ -270,5 +282,6 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """The stage ``name`` ends here."""
         now = time.perf_counter()
         self.laps[name], self._last = now - self._last, now

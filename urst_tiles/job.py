@@ -2,7 +2,9 @@
 
 OUTPUT.job/
   job.json     the plan's identity; another job is refused, naming what differs
-  lock         held (flock) by the process that spools, measures, runs and assembles; a kill releases it
+  request.json      input, output, options and plan, where others are to work on it (``steps``); written last
+  lock         held (flock) by the process that spools, measures, runs and assembles, alone; workers of one
+               folder share it; a kill releases it
   source/      spool, thumbnail, resolved stretch
   moments/     statistics, per site
   net.safetensors   the frozen network; a worker needs nothing else
@@ -11,6 +13,7 @@ OUTPUT.job/
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -19,9 +22,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from urst_tiles.errors import BadInput, JobBusy, JobDiffers, UrstError
+from urst_tiles.errors import BadInput, JobBusy, JobDiffers, MissingFile, UrstError
 from urst_tiles.files import publish
+
+#: What a file system without locks answers.
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class Job:
@@ -42,6 +49,7 @@ class Job:
         self.moments = self.folder / "moments"
         self.net = self.folder / "net.safetensors"
         self.parts = self.folder / "parts"
+        self.request = self.folder / "request.json"
         self.running = False
 
     @classmethod
@@ -64,34 +72,67 @@ class Job:
     @property
     def held_bytes(self) -> int:
         """Disk that an earlier run's work takes already: a job that goes on needs that much less."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return sum(_size(path) for path in self.folder.rglob("*"))
 
     @contextmanager
     def locked(self) -> Iterator[Job]:
-        """Hold the folder (made if needed); raises JobBusy where a live process holds it."""
+        """Hold the folder alone (made if needed); raises JobBusy where a live process holds it."""
         shutil.rmtree(self._gone, ignore_errors=True)
         created = self._make_folder()
+        with self._holding(fcntl.LOCK_EX, f"process {os.getpid()} on {socket.gethostname()}", created):
+            yield self
+
+    @contextmanager
+    def shared(self) -> Iterator[Job]:
+        """Hold the folder together with other workers; raises JobBusy where a live process holds it alone.
+
+        Raises
+        ------
+        MissingFile : there is no job in the folder.
+        """
+        self.require()
+        owner = f"at least one worker (last came process {os.getpid()} on {socket.gethostname()})"
+        with self._holding(fcntl.LOCK_SH, owner, created=False):
+            yield self
+
+    def require(self) -> None:
+        """Raise MissingFile where there is no job."""
+        if not (self.folder / "job.json").is_file():
+            raise MissingFile(
+                f"there is no job in {self.folder}: it is gone once assembled, or was never saved"
+            )
+
+    @contextmanager
+    def _holding(self, how: int, owner: str, created: bool) -> Iterator[None]:
         try:
             handle = open(self.folder / "lock", "a+")  # noqa: SIM115 (closed by the with below)
         except OSError as error:
             raise BadInput(f"the job folder {self.folder} cannot be written: {error.strerror}") from None
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                handle.seek(0)
-                owner = handle.read().strip() or "another process"
-                raise JobBusy(
-                    f"{owner} works on {self.folder} now; wait for it, or choose another --job-dir"
-                ) from None
+            self._flock(handle, how)
             handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+            handle.write(f"{owner}\n")
             handle.flush()
             try:
-                yield self
+                yield
             except BaseException as error:
                 self._leave(error, created)
                 raise
+
+    def _flock(self, handle: TextIO, how: int) -> None:
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise BadInput(
+                    f"the file system of {self.folder} has no locks ({error.strerror}): mount it with them"
+                    " (Lustre: -o flock), or put the job folder elsewhere"
+                ) from None
+            handle.seek(0)
+            owner = (handle.read().splitlines() or ["another process"])[-1]
+            raise JobBusy(
+                f"{owner} works on {self.folder} now; wait for it, or choose another --job-dir"
+            ) from None
 
     def _leave(self, error: BaseException, created: bool) -> None:
         """Before the first block nothing stays behind; later (or at the user's word) the folder is kept."""
@@ -144,6 +185,14 @@ class Job:
     @property
     def _gone(self) -> Path:
         return self.folder.with_name(f".{self.folder.name}.gone")
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 of a folder, and of what another worker has just renamed."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:

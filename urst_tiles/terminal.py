@@ -1,14 +1,30 @@
-"""Progress on a terminal: stage, share, rate and time left on stderr; quiet elsewhere; JSON lines for
-machines."""
+"""What is said: results on stdout, as text or as JSON lines for machines; progress on stderr where that is a
+terminal, with stage, share, rate and time left."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from urst_tiles.progress import Progress, silent
+
+
+def say(text: str) -> None:
+    """A line, or several, on stdout."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def complain(sentence: str) -> None:
+    """A sentence on stderr, under the program's name."""
+    sys.stderr.write(f"urst-tiles: {sentence}\n")
+
+
+def event(name: str, **facts: Any) -> None:
+    """Something that happened, as a JSON line on stdout."""
+    say(json.dumps({"event": name} | facts, default=str))
 
 
 def progress_for(as_json: bool) -> Progress:
@@ -19,9 +35,7 @@ def progress_for(as_json: bool) -> Progress:
 
 
 def _json_lines(stage: str, done: int, total: int) -> None:
-    event = {"event": "progress", "stage": stage, "done": done, "total": total}
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    event("progress", stage=stage, done=done, total=total)
 
 
 class Line:
