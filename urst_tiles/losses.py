@@ -44,7 +44,7 @@ class FeatureNet(Protocol):
 # Activation smoothing
 
 #: What is done to the features before a loss compares them: nothing; softmax over the channels at each place;
-#: softmax over the whole map, all channels and places [4, equation 9]; times `SCALE`.
+#: softmax over the whole map, all channels and places [4]; times `SCALE`.
 Smoothing = Literal["none", "channels", "map", "scale"]
 SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
 #: What the released code of [4] multiplies the deep layers by, in place of a softmax.
