@@ -1,0 +1,232 @@
+"""Style transfer by optimising the image itself (Gatys et al. 2016), in memory or tile by tile on disk.
+
+    python pipelines/optimize.py --content PHOTO.jpg --style PAINTING.jpg --out runs/one --size 512 \
+        --backbone vgg19 --backbone-weights vgg19-dcbb9e9d.pth
+    python pipelines/optimize.py --content SCENE.tif --style PAINTING.jpg --out runs/large --tile 1024 \
+        --optimizer adam --steps 300 --backbone vgg19 --backbone-weights vgg19-dcbb9e9d.pth
+
+``--out`` takes ``picture.tif`` (a pyramidal TIFF), ``preview.png``, ``losses.csv`` and the state; the same
+command again goes on where the last one stopped, and what follows is the same to the bit. Any setting may
+stand in a TOML file (``--settings``) or on the command line, which wins.
+
+With ``--tile`` the gradient is that of the whole image, made in two passes over its tiles
+(`optimization/tiles.py`), three with ``--smoothing map``; memory does not grow with the image.
+
+What is minimised, and how its weights relate to Gatys' and SWAG's: `optimization/objective.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from optimization import memory, pictures, whole
+from optimization.descent import Adam
+from optimization.files import Entry, Files
+from optimization.objective import Parts, Terms, Whole
+from optimization.scene import Scene, begin
+from optimization.settings import Settings
+from optimization.tiles import Pixels, Tiled
+from training.loop import Row
+from training.record import FIRST, record, write_settings
+from training.settings import parse
+
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.files import check_room, make_folder, megabytes
+from urst_tiles.geometry import Box
+from urst_tiles.planning import available_memory
+
+COLUMNS = (*FIRST, "content", "style", "variation")
+
+
+# In memory
+
+
+def optimize_whole(settings: Settings, scene: Scene) -> Iterator[Row]:
+    """Descend with the whole image in memory, and write the picture; yields each evaluation's losses."""
+    need = memory.needs(scene.net, scene.terms, scene.reach.minimum, scene.like)
+    images = 2 * settings.history + 8 if settings.optimizer == "lbfgs" else 8
+    area, size = scene.image.area, scene.like.element_size()
+    peak = memory.BASE_BYTES + need(area) + images * 3 * size * area
+    print(f"memory: {megabytes(peak)} for {area / 1e6:.1f} megapixels and {images} copies", flush=True)
+    if settings.device == "cpu":
+        memory.check(peak, available_memory(), "give --tile and --optimizer adam, or a smaller --size")
+    descent = begin_whole(settings, scene)
+    path, started = settings.out / "checkpoint.pt", time.perf_counter()
+
+    def read(box: Box) -> NDArray[Any]:
+        return descent.x.detach()[(0, slice(None), *box.slices)].cpu().numpy()
+
+    saved = shown = descent.step
+    while descent.step < settings.steps:
+        first = descent.step + 1
+        for number, parts in enumerate(descent.advance(), first):
+            yield row_of(number, started, scene.terms, parts)
+        last = descent.step >= settings.steps
+        if last or descent.step // settings.save_every > saved // settings.save_every:
+            whole.save(path, descent, scene.facts)
+            saved = descent.step
+        if last or descent.step // settings.sample_every > shown // settings.sample_every:
+            pictures.write_preview(settings.out / "preview.png", read, scene.source.shape)
+            shown = descent.step
+    finish(settings, scene, read, descent.step)
+
+
+def begin_whole(settings: Settings, scene: Scene) -> whole.Descent:
+    """At the first step, or where the checkpoint is."""
+    loss = Whole.of(scene.net, scene.terms, scene.grams, scene.content(scene.image))
+    x = scene.tensor(scene.start(scene.image))
+    descent: whole.Descent
+    if settings.optimizer == "adam":
+        descent = whole.ByAdam(loss, x, Adam(settings.rate, settings.steps, settings.cooldown))
+    else:
+        descent = whole.ByLBFGS(loss, x, settings.steps, settings.history)
+    if (settings.out / "checkpoint.pt").exists():
+        whole.load(settings.out / "checkpoint.pt", descent, scene.facts)
+    return descent
+
+
+def row_of(step: int, started: float, terms: Terms, parts: Parts) -> Row:
+    """A line of ``losses.csv``."""
+    seconds = round(time.perf_counter() - started, 1)
+    return {
+        "step": step,
+        "seconds": seconds,
+        "total": terms.total(parts).item(),
+        **{k: t.item() for k, t in parts.items()},
+    }
+
+
+# On disk
+
+
+def optimize_tiles(settings: Settings, scene: Scene) -> Iterator[Row]:
+    """Descend tile by tile, the image on disk, and write the picture; yields each step's losses."""
+    if settings.tile % scene.reach.stride:
+        raise BadInput(f"--tile must be a multiple of {scene.reach.stride} px, got {settings.tile}")
+    files = Files(settings.out / "state", scene.source.shape, settings.precision)
+    announce(settings, scene, files)
+    tiled = Tiled(
+        scene.net,
+        scene.terms,
+        scene.reach,
+        scene.grams,
+        scene.content,
+        scene.source.shape,
+        settings.tile,
+    ).ready()
+    files.begin(scene.facts, scene.start, tiled.cores)
+    last = files.resume()
+    step = 0 if last is None else last.step + (last.tile + 1 == len(tiled.cores))
+    for row in descend(settings, scene, tiled, files, last):
+        step = int(row["step"])
+        yield row
+        if step % settings.sample_every == 0 or step == settings.steps:
+            pictures.write_preview(settings.out / "preview.png", reading(files, step), files.shape)
+    finish(settings, scene, reading(files, step), step)
+
+
+def reading(files: Files, step: int) -> pictures.Boxes:
+    """Boxes of the image that ``step`` begins with."""
+    return lambda box: files.read(files.image(step), box)
+
+
+def announce(settings: Settings, scene: Scene, files: Files) -> None:
+    """Say what memory and disk are taken, and refuse what does not fit."""
+    window = scene.reach.window(Box(0, 0, settings.tile, settings.tile), Box(0, 0, 1 << 30, 1 << 30), 2)
+    side = window.y1 + window.y1 - settings.tile
+    area = min(side, scene.source.shape[0]) * min(side, scene.source.shape[1])
+    need = memory.needs(scene.net, scene.terms, scene.reach.minimum, scene.like)
+    size = scene.like.element_size()
+    block = 8 * pictures.BLOCK**2 * 3
+    copies = 36 * size * settings.tile**2 + 18 * size * area
+    peak = memory.BASE_BYTES + scene.source.reader_bytes + max(block, need(area) + copies)
+    print(
+        f"memory: {megabytes(peak)}, of which {megabytes(need(area))} for windows of up to {side} px"
+        f" (tile {settings.tile}, halo {2 * scene.reach.halo});"
+        f" disk: {megabytes(files.disk_bytes)}, {files.disk_bytes // scene.image.area} bytes a pixel",
+        flush=True,
+    )
+    if settings.device == "cpu":
+        memory.check(peak, available_memory(), f"give a smaller --tile (now {settings.tile})")
+    if not files.folder.exists():
+        check_room(settings.out, files.disk_bytes + 6 * scene.image.area)
+
+
+def descend(
+    settings: Settings, scene: Scene, tiled: Tiled, files: Files, last: Entry | None
+) -> Iterator[Row]:
+    """Step by step, from the last finished tile; the last finished step's row comes once more."""
+    adam = Adam(settings.rate, settings.steps, settings.cooldown)
+    started, cores = time.perf_counter(), tiled.cores
+    step, done = (last.step, last.tile + 1) if last else (0, 0)
+    if last and done == len(cores):
+        yield {**last.row, "seconds": 0.0}
+        step, done = step + 1, 0
+    while step < settings.steps:
+        pixels = tensors(scene, files, files.image(step))
+        found = tiled.measure(pixels)
+        whole.check_finite(scene.terms, found.parts, step)
+        row = row_of(step + 1, started, scene.terms, found.parts)
+        for number in range(done, len(cores)):
+            core = cores[number]
+            slope = tiled.slope(pixels, found, core)
+            mean, square = (tensors(scene, files, k)(core)[0] for k in ("mean", "square"))
+            x = adam(pixels(core)[0], mean, square, slope, step)
+            new = (t.cpu().numpy() for t in (x, mean, square))
+            files.finish(Entry(step, number, row, *new), core)
+        step, done = step + 1, 0
+        yield row
+
+
+def tensors(scene: Scene, files: Files, name: str) -> Pixels:
+    """Boxes of a file as tensors."""
+    return lambda box: scene.tensor(files.read(name, box))
+
+
+# The end, and the command line
+
+
+def finish(settings: Settings, scene: Scene, read: pictures.Boxes, step: int) -> None:
+    """Write the picture."""
+    print(f"writing {settings.out / 'picture.tif'}", flush=True)
+    name = hashlib.sha256(repr((scene.facts, step)).encode()).hexdigest()
+    pictures.write_pyramid(settings.out / "picture.tif", read, scene.source, settings.out / "parts", name)
+
+
+def optimize(settings: Settings) -> Iterator[Row]:
+    """Optimise, or go on, yielding each evaluation's losses."""
+    make_folder(settings.out)
+    scene = begin(settings)
+    yield from (optimize_tiles if settings.tile else optimize_whole)(settings, scene)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        settings = parse(Settings, words, "Optimise an image towards a style.")
+        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
+        make_folder(settings.out)
+        write_settings(settings.out / "settings.txt", settings)
+        record(settings.out / "losses.csv", optimize(settings), COLUMNS, every=1)
+    except UrstError as error:
+        print(f"optimize: {error}", file=sys.stderr)
+        return error.exit_status
+    except torch.OutOfMemoryError:
+        print("optimize: the device has too little memory: give --tile, or a smaller one", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("optimize: stopped; the same command goes on from what is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
