@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
@@ -41,8 +41,6 @@ from urst_tiles.nets.base import (
     some_picture,
 )
 from urst_tiles.weights import check_keys
-
-Float = NDArray[np.float64]
 
 #: What the probe finds (tests/torch/test_probe.py): reaches of 22 and 62 pixels.
 HALO = {"r31": 24, "r41": 64}
@@ -100,10 +98,19 @@ def compressed(x: Tensor, state: State, net: str) -> Tensor:
     return x
 
 
-def predicted(second: Float, state: State, net: str) -> Float:
-    """A small network's matrix from the second moments (32, 32) of what it compressed."""
-    weight, bias = (state[f"matrix.{net}.fc.{part}"].double().numpy() for part in ("weight", "bias"))
-    return (weight @ second.ravel() + bias).reshape(INNER, INNER)
+def predicted(second: Tensor, state: State, net: str) -> Tensor:
+    """A small network's matrices (..., 32, 32) from the second moments (..., 32, 32) of what it compressed,
+    float64."""
+    weight, bias = (state[f"matrix.{net}.fc.{part}"].to(second) for part in ("weight", "bias"))
+    return F.linear(second.flatten(-2), weight, bias).unflatten(-1, (INNER, INNER))
+
+
+def describe(f: Tensor, state: State, net: str) -> tuple[Tensor, Tensor]:
+    """Features (n, C, h, w) -> their means (n, C) and the matrices (n, 32, 32) that ``net`` ("snet" of a
+    style, "cnet" of an image) predicts of them, float64."""
+    mean = f.double().mean((2, 3))
+    small = compressed(f - mean.to(f)[:, :, None, None], state, net).flatten(2).double()
+    return mean, predicted(small @ small.mT / small.shape[2], state, net)
 
 
 class LinearStyle:
@@ -154,8 +161,8 @@ class LinearStyle:
         mean = moments.mean[:INNER]
         second = moments.covariance()[:INNER, :INNER] + np.outer(mean, mean)
         scale = np.zeros((2 * INNER, 2 * INNER))
-        style = self.features["matrix"].double().numpy()
-        scale[INNER:, INNER:] = style @ predicted(second, self.weights, "cnet")
+        style = self.features["matrix"].double()
+        scale[INNER:, INNER:] = (style @ predicted(torch.from_numpy(second), self.weights, "cnet")).numpy()
         return Affine(scale, np.zeros(2 * INNER))
 
     def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
@@ -171,18 +178,21 @@ class LinearStyle:
 
 
 def build(layer: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> LinearStyle:
-    """A style from the states of the three files; several images are mixed by mean and matrix."""
+    """A style from the states of the three files; several images are mixed by mean and matrix.
+
+    Raises
+    ------
+    BadWeights : the files are of networks of different widths.
+    """
+    check_widths(layer, states)
     weights = {
         f"{part}.{key}": t.float() for part, file in files(layer).items() for key, t in states[file].items()
     }
     mixed: State = {}
     with torch.inference_mode():
         for image, share in mixture(styles, MINIMUM[layer]):
-            f = encode(image, weights, layer)
-            mean = f.double().mean((0, 2, 3))
-            small = compressed(f - mean.to(f)[:, None, None], weights, "snet")[0].flatten(1).double().numpy()
-            matrix = predicted(small @ small.T / small.shape[1], weights, "snet")
-            for key, values in (("mean", mean), ("matrix", torch.from_numpy(matrix))):
+            mean, matrix = describe(encode(image, weights, layer), weights, "snet")
+            for key, values in (("mean", mean[0]), ("matrix", matrix[0])):
                 mixed[key] = mixed.get(key, torch.zeros(())) + share * values
     return LinearStyle(layer, weights, {k: t.clone() for k, t in mixed.items()}, alpha)
 
@@ -220,9 +230,33 @@ def shapes(layer: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...
     return found
 
 
+def channels(layer: str, state: State, file: str) -> int:
+    """Of the encoder's last layer, as one of the three files tells it; as published where it does not."""
+    count = len(WIDTHS[layer])
+    places = {"encoder": (f"conv{count + 1}", 0), "decoder": (f"conv{count + 2}", 1), "matrix": ("unzip", 0)}
+    for part, (name, axis) in places.items():
+        weight = state.get(f"{name}.weight")
+        if files(layer)[part] == file and weight is not None and weight.ndim == 4:
+            return weight.shape[axis]
+    return WIDTHS[layer][-1]
+
+
 def check(layer: str, state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes."""
-    check_keys(state, shapes(layer)[file], path)
+    """BadWeights for wrong keys or shapes; networks whose layers are all narrower by one factor are read
+    too."""
+    width = channels(layer, state, file) / WIDTHS[layer][-1]
+    check_keys(state, shapes(layer, width)[file], path)
+
+
+def check_widths(layer: str, states: Mapping[str, State]) -> None:
+    """BadWeights unless the files that are there are of one width."""
+    names = files(layer).values()
+    found = {file: channels(layer, states[file], file) for file in names if file in states}
+    if len(set(found.values())) > 1:
+        raise BadWeights(
+            f"the files of linear-{layer} do not belong together; their features have"
+            f" {', '.join(f'{n} channels in {file}' for file, n in found.items())}"
+        )
 
 
 def seeded(layer: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:

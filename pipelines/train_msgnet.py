@@ -1,0 +1,268 @@
+"""Train MSG-Net: one network for many styles, steered by the Gram matrix of a style image.
+
+    python pipelines/train_msgnet.py --settings pipelines/train_msgnet.toml --content PHOTOS \
+        --style PAINTINGS --backbone vgg19 --backbone-files vgg19-dcbb9e9d.pth --out runs/msgnet
+
+Any setting may stand in the TOML file or on the command line, which wins. ``--out`` takes the checkpoint, the
+losses (``losses.csv``), a sheet of pictures (``samples.png``) and the network (``21styles.model``, however
+many styles it has seen), in the layout of the authors' program; ``urst-tiles weights add msgnet
+runs/msgnet/21styles.model`` makes it the weights of ``--model msgnet``. The same command again goes on where
+the last one stopped, and gives the same losses as if it had not.
+
+Every step takes the next painting for the whole batch, and after each round of them the next of
+``style_sizes``, from which the network learns that a larger style image means larger strokes [1].
+
+What is minimised, per picture [1]: the content loss on relu2_2, the distances of Gram matrices on relu1_2,
+2_2, 3_3 and 4_3, and total variation; with ``stroke_weight`` also the stroke perceptual loss [2, section
+3.4], for which a photograph's thumbnail and a patch of the photograph are both stylised with the statistics
+that the instance norms took of the thumbnail. Gradients flow through these and through the style's Gram
+matrix; the stylised thumbnail that the patch is compared with takes none. The loss network of [1] is VGG-16;
+VGG-19, which has layers of these names, stands in for it here.
+
+References
+----------
+1. H. Zhang and K. Dana, "Multi-style Generative Network for Real-time Transfer", ECCV Workshops 2018; their
+   program: github.com/zhanghang1989/PyTorch-Multi-Style-Transfer.
+2. Z. Chen et al., "Towards Ultra-Resolution Neural Style Transfer via Thumbnail Instance Normalization", AAAI
+   2022.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from training import look as looks
+from training.checkpoint import State, Training, torch_bytes, trainable
+from training.command import Program
+from training.features import Statistics, weighted
+from training.look import By, Look
+from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet, to_tensor
+
+from urst_tiles import losses, weights
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.nets import msgnet
+from urst_tiles.nets.base import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What can be set; lengths in pixels. Left out, it is as in [1] and its program."""
+
+    content: Path
+    #: A folder of the paintings to learn.
+    style: Path
+    out: Path
+    #: How many of the paintings, in the order of their names; 0 for all.
+    styles: int = 0
+    #: A ``21styles.model`` to start from; empty for random weights.
+    init: str = ""
+    #: A file of patterns of file names, one a line, that are not trained on.
+    held_out: str = ""
+    #: Of the network, in shares of the published one; not with ``init``.
+    width: float = 1.0
+    #: Two epochs of MS-COCO.
+    steps: int = 40_000
+    batch: int = 4
+    size: int = 256
+    #: Short sides that paintings are shown at, in turn.
+    style_sizes: tuple[int, ...] = (256, 512, 768)
+    #: Of Adam, constant.
+    rate: float = 1e-3
+    clip: float = 0.0
+    content_weight: float = 1.0
+    #: 5 is for features of pictures in 0..255, as [1] has them. The content loss goes with the square of the
+    #: features' scale and this one with the fourth power: torchvision's VGG-19, or a backbone of mean
+    #: activation 1, takes about 1e5.
+    style_weight: float = 5.0
+    #: The number of [1], which says nothing of its unit; the program has none.
+    variation_weight: float = 1e-6
+    stroke_weight: float = 0.0
+    backbone: str = "vgg19"
+    backbone_files: tuple[Path, ...] = ()
+    style_by: By = "gram"
+    style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    content_layer: str = "relu2_2"
+    stroke_layers: tuple[str, ...] = ("relu4_1",)
+    stroke_factor: int = 2
+    smoothing: losses.Smoothing = "none"
+    #: Of the backbone; the network is float32.
+    precision: Precision = "float32"
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+    save_every: int = 500
+    sample_every: int = 2000
+
+
+# The network in training: as `msgnet.MSGNetStyle`, with statistics that gradients flow through.
+
+
+def paint(
+    x: Tensor, state: State, gram: Tensor, content: Statistics | None = None
+) -> tuple[Tensor, Statistics]:
+    """The pictures of ``x`` in the style of one Gram matrix (C, C), and the statistics of every instance
+    norm: ``content``, of a thumbnail say, or their own."""
+    used: Statistics = {}
+
+    def norm(name: str, h: Tensor) -> Tensor:
+        used[name] = content[name] if content else losses.mean_std(h, msgnet.EPS)
+        mean, std = (t[:, :, None, None] for t in used[name])
+        return (h - mean) / std
+
+    f = msgnet.encode(x, state, norm)
+    steer = state[f"{msgnet.COMATCH}.weight"][0] @ gram
+    return msgnet.decode((steer.mT @ f.flatten(2)).view_as(f), state, norm), used
+
+
+def describe(y: Tensor, state: State) -> Tensor:
+    """(C, C), the Gram matrix of a style picture (1, 3, h, w) behind the encoder."""
+    return losses.gram(msgnet.encode(y, state, lambda name, h: F.instance_norm(h, eps=msgnet.EPS)))[0]
+
+
+# The recipe
+
+
+@dataclass
+class Paintings:
+    """The styles, at each of the sizes they are learned at, with what a stylised picture is to meet."""
+
+    sizes: list[Pictures]
+    device: str
+    look: Look
+    #: Of the pictures seen so far, by size and painting: 1.4 MiB each with VGG-19's Gram matrices.
+    targets: dict[tuple[int, int], looks.Style] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sizes[0])
+
+    def show(self, size: int, index: int) -> Tensor:
+        """(1, 3, h, w) of whole cells of the encoder."""
+        y = to_tensor([self.sizes[size][index]], self.device)
+        h, w = (side // msgnet.STRIDE * msgnet.STRIDE for side in y.shape[2:])
+        return y[:, :, :h, :w].contiguous()
+
+    def turn(self, step: int) -> tuple[Tensor, looks.Style]:
+        """The painting of one step, and its target."""
+        size, index = step // len(self) % len(self.sizes), step % len(self)
+        y = self.show(size, index)
+        if (size, index) not in self.targets:
+            self.targets[size, index] = self.look.target(y)
+        return y, self.targets[size, index]
+
+
+@dataclass
+class MSGNet:
+    """All weights learn, by Adam at one rate."""
+
+    settings: Settings
+    look: Look
+    paintings: Paintings
+    photographs: Crops
+    training: Training
+
+    def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a new batch in the style whose turn it is, and its parts, unweighted."""
+        settings, state, random = self.settings, self.training.leaves, self.training.random
+        x, large = self.contents(random)
+        y, target = self.paintings.turn(self.training.step)
+        gram = describe(y, state)
+        out, used = paint(x, state, gram)
+        features = self.look.features(out)
+        parts = {
+            "style": self.look.style_loss(features, target).sum(1).mean(),
+            "content": self.look.content_loss(features, self.look.content(x)).mean(),
+            "variation": losses.total_variation(out).mean(),
+        }
+        if large is not None:
+            patch, at = random_window(large, settings.size, msgnet.STRIDE, random)
+            patch, _ = paint(patch, state, gram, used)
+            parts["stroke"] = self.look.stroke_loss(patch, out, at).mean()
+        return weighted(parts, {name: getattr(settings, f"{name}_weight") for name in parts}), parts
+
+    def contents(self, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+        """A batch of photographs, and, where strokes are compared, the same at full size."""
+        if self.settings.stroke_weight:
+            return self.photographs.draw_large(random, self.settings.stroke_factor)
+        return self.photographs.draw(random), None
+
+    def share_of_rate(self, step: int) -> float:
+        """Of the rate."""
+        return 1.0
+
+    def export(self) -> dict[str, bytes]:
+        """The family's file, with the second names that the authors' program has for shared modules."""
+        state = {k: t.detach().cpu() for k, t in self.training.leaves.items()}
+        encoder = {f"model1.{k[8:]}": t for k, t in state.items() if k.startswith("model.0.")}
+        twice = encoder | {"ins.weight": state[f"{msgnet.COMATCH}.weight"]}
+        return {msgnet.FILE: torch_bytes(state | twice)}
+
+    @torch.no_grad()
+    def samples(self, count: int = 4) -> NDArray[np.uint8]:
+        """``count`` photographs, each in up to ``count`` styles at the middle one of their sizes; first row
+        and column are what went in."""
+        random, side = np.random.default_rng(self.settings.seed), 2 * self.settings.size
+        x = self.photographs.pictures.some(count, side, random).to(self.settings.device)
+        middle = len(self.paintings.sizes) // 2
+        styles = [self.paintings.show(middle, i) for i in range(min(count, len(self.paintings)))]
+        columns = [torch.cat([torch.ones_like(x[:1]), x])]
+        for y in styles:
+            painted, _ = paint(x, self.training.leaves, describe(y, self.training.leaves))
+            columns.append(torch.cat([square(y, side), painted]))
+        return sheet([[column[i] for column in columns] for i in range(count + 1)])
+
+
+def square(y: Tensor, side: int) -> Tensor:
+    """The middle of a picture (1, 3, h, w), as large as said."""
+    short = min(y.shape[2:])
+    top, left = ((n - short) // 2 for n in y.shape[2:])
+    return F.interpolate(y[:, :, top : top + short, left : left + short], (side, side), mode="bilinear")
+
+
+def start(settings: Settings) -> Training:
+    """The training at its first step."""
+    path = Path(settings.init)
+    if settings.init and not path.is_file():
+        raise MissingFile(f"there are no weights {path} to start from")
+    state = weights.load(path) if settings.init else msgnet.seeded(settings.seed, settings.width)[msgnet.FILE]
+    msgnet.check(state, msgnet.FILE, path if settings.init else Path(f"--width {settings.width}"))
+    leaves = trainable({k: t.float() for k, t in msgnet.needed(state).items()}, settings.device)
+    return Training(leaves, [torch.optim.Adam(leaves.values(), settings.rate)], settings.seed)
+
+
+def check_sizes(settings: Settings) -> None:
+    """BadInput for pictures that the network does not give back as large as they are, or cannot take."""
+    if settings.size % msgnet.STRIDE or settings.size < 2 * msgnet.MINIMUM:
+        least = 2 * msgnet.MINIMUM
+        raise BadInput(f"--size must be a multiple of {msgnet.STRIDE}, at least {least}, got {settings.size}")
+    if not settings.style_sizes or min(settings.style_sizes) < 2 * msgnet.MINIMUM:
+        raise BadInput(
+            f"--style-sizes must be at least {2 * msgnet.MINIMUM}, got {list(settings.style_sizes)}"
+        )
+
+
+def begin(settings: Settings) -> MSGNet:
+    """The recipe at its first step."""
+    check_sizes(settings)
+    look, held_out = looks.look(settings), patterns_of(settings.held_out)
+    files = files_of(settings.style, held_out)
+    files = files[: settings.styles or len(files)]
+    paintings = Paintings([Pictures(files, side) for side in settings.style_sizes], settings.device, look)
+    short_side = max(2, settings.stroke_factor) * settings.size
+    pictures = Pictures(files_of(settings.content, held_out), short_side)
+    photographs = Crops(pictures, settings.batch, settings.size, settings.device)
+    return MSGNet(settings, look, paintings, photographs, start(settings))
+
+
+PROGRAM = Program(
+    "train_msgnet", "Train MSG-Net.", Settings, begin, ("style", "content", "stroke", "variation")
+)
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.main())
