@@ -15,7 +15,7 @@ References
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,24 @@ def conv(x: Tensor, state: State, name: str) -> Tensor:
     return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x), stride=stride)
 
 
+#: What stands behind a convolution: (its name, (n, C, h, w)) -> same.
+Norm = Callable[[str, Tensor], Tensor]
+
+
+def paint(x: Tensor, state: State, layout: str, norm: Norm, dtype: torch.dtype | None = None) -> Tensor:
+    """(n, 3, h, w) in 0..1 -> same, unclamped: the network, computed in ``dtype`` (None: that of ``x``)."""
+    shift, scale = (torch.tensor(v, dtype=torch.float64).to(x)[:, None, None] for v in RANGES[layout])
+    z = ((x - shift) / scale).to(dtype or x.dtype)
+    for name in ("conv1", "conv2", "conv3"):  # 32, h, w; 64, h/2, w/2; 128, h/4, w/4
+        z = F.relu(norm(name, conv(z, state, name)))
+    for name in RESIDUALS:
+        inner = F.relu(norm(f"{name}.conv1", conv(z, state, f"{name}.conv1")))
+        z = z + norm(f"{name}.conv2", conv(inner, state, f"{name}.conv2"))
+    for name in ("deconv1", "deconv2"):  # 64, h/2, w/2; 32, h, w
+        z = F.relu(norm(name, conv(F.interpolate(z, scale_factor=2, mode="nearest"), state, name)))
+    return conv(z, state, "deconv3").to(x) * scale + shift
+
+
 class FastStyle:
     """A feed-forward network with its style.
 
@@ -106,21 +124,12 @@ class FastStyle:
 
     def forward(self, x: Tensor, at: At) -> Tensor:
         """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
-        shift, scale = (torch.from_numpy(v).to(x)[:, None, None] for v in self.range)
         sites = {site.name: site for site in self.sites}
 
-        def normed(x: Tensor, name: str) -> Tensor:
-            y = conv(x, self.weights, name)
+        def norm(name: str, y: Tensor) -> Tensor:
             return at(sites[name], y) if name in sites else self.batch_norm(name)(y)
 
-        z = (x - shift) / scale
-        for name in ("conv1", "conv2", "conv3"):  # 32, h, w; 64, h/2, w/2; 128, h/4, w/4
-            z = F.relu(normed(z, name))
-        for name in RESIDUALS:
-            z = z + normed(F.relu(normed(z, f"{name}.conv1")), f"{name}.conv2")
-        for name in ("deconv1", "deconv2"):  # 64, h/2, w/2; 32, h, w
-            z = F.relu(normed(F.interpolate(z, scale_factor=2, mode="nearest"), name))
-        y = conv(z, self.weights, "deconv3") * scale + shift
+        y = paint(x, self.weights, self.layout, norm)
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
@@ -186,22 +195,40 @@ def load_style(path: Path) -> State:
 def read(state: State, path: Path | str) -> tuple[State, str]:
     """A checkpoint of either layout as our weights, and which layout it is; BadWeights for any other."""
     layout = "linder-noren" if any(key.startswith("model.") for key in state) else "pytorch"
-    names = pytorch_names() if layout == "pytorch" else linder_noren_names()
     batch = any(key.endswith("num_batches_tracked") for key in state)
-    first = state.get(f"{names['conv1'][0]}.bias")
-    width = 1.0 if first is None else first.numel() / LAYERS["conv1"][1]
-    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, (inputs, outputs, side) in wide(width).items():
-        layer, norm = names[name]
-        wanted[f"{layer}.weight"] = f"{name}.weight", (outputs, inputs, side, side)
-        wanted[f"{layer}.bias"] = f"{name}.bias", (outputs,)
-        if name in NORMED:
-            parts = {"weight": "gamma", "bias": "beta"}
-            parts |= {"running_mean": "mean", "running_var": "variance"} if batch else {}
-            wanted |= {f"{norm}.{key}": (f"{name}.{part}", (outputs,)) for key, part in parts.items()}
+    first = state.get(f"{names_in(layout)['conv1'][0]}.bias")
+    wanted = keys(layout, 1.0 if first is None else first.numel() / LAYERS["conv1"][1], batch)
     kept = {key: t for key, t in state.items() if key in wanted or not _deprecated(key)}
     check_keys(kept, {key: shape for key, (_, shape) in wanted.items()}, path)
     return {ours: kept[key].float() for key, (ours, _) in wanted.items()}, layout
+
+
+def checkpoint(weights: State, layout: str) -> State:
+    """The inverse of `read`."""
+    batch = "conv1.mean" in weights
+    theirs = keys(layout, len(weights["conv1.bias"]) / LAYERS["conv1"][1], batch)
+    state = {key: weights[ours] for key, (ours, _) in theirs.items()}
+    norms = [names_in(layout)[name][1] for name in NORMED] if batch else []
+    return state | {f"{norm}.num_batches_tracked": torch.tensor(1) for norm in norms}
+
+
+def keys(layout: str, width: float, batch: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Key of a checkpoint -> (our key, shape)."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, (inputs, outputs, side) in wide(width).items():
+        layer, norm = names_in(layout)[name]
+        found[f"{layer}.weight"] = f"{name}.weight", (outputs, inputs, side, side)
+        found[f"{layer}.bias"] = f"{name}.bias", (outputs,)
+        if name in NORMED:
+            parts = {"weight": "gamma", "bias": "beta"}
+            parts |= {"running_mean": "mean", "running_var": "variance"} if batch else {}
+            found |= {f"{norm}.{key}": (f"{name}.{part}", (outputs,)) for key, part in parts.items()}
+    return found
+
+
+def names_in(layout: str) -> dict[str, tuple[str, str]]:
+    """Our layer -> (its convolution, its norm) in ``layout``."""
+    return linder_noren_names() if layout == "linder-noren" else pytorch_names()
 
 
 def wide(width: float) -> dict[str, tuple[int, int, int]]:
@@ -232,6 +259,19 @@ def linder_noren_names() -> dict[str, tuple[str, str]]:
         f"{res}.conv{k}": f"{2 + i}.block.{k - 1}" for i, res in enumerate(RESIDUALS, 1) for k in (1, 2)
     }
     return {name: (f"model.{at}.block.1", f"model.{at}.norm") for name, at in places.items()}
+
+
+def initial(seed: int = 0, width: float = 1.0) -> State:
+    """Our weights, random, to start training from: within 1 / sqrt(inputs of a sum); norms do nothing."""
+    random = torch.Generator().manual_seed(seed)
+    state: State = {}
+    for name, (inputs, outputs, side) in wide(width).items():
+        for part, shape in (("weight", (outputs, inputs, side, side)), ("bias", (outputs,))):
+            values = 2 * torch.rand(shape, generator=random) - 1
+            state[f"{name}.{part}"] = values / (inputs * side**2) ** 0.5
+        if name in NORMED:
+            state |= {f"{name}.gamma": torch.ones(outputs), f"{name}.beta": torch.zeros(outputs)}
+    return state
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:

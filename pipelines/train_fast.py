@@ -1,0 +1,389 @@
+"""Train fast: one feed-forward network for one style.
+
+    python pipelines/train_fast.py --settings pipelines/train_fast.toml --content PHOTOS --style STYLE.jpg \
+        --backbone vgg19 --backbone-files vgg19-dcbb9e9d.pth --out runs/mosaic
+
+Any setting may stand in the TOML file or on the command line, which wins. ``--out`` takes the checkpoint, the
+losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the network (``fast.pth``, laid out
+as in pytorch/examples), for ``urst-tiles stylize --model fast --style fast.pth``. The same command again goes
+on where the last one stopped, and gives the same losses as if it had not.
+
+What is minimised [1]: the distance of features to the photograph's on one layer, of Gram matrices to the
+painting's on four, and total variation; with ``stroke_weight`` also URST's stroke perceptual loss [3], whose
+patch is painted with the statistics of its thumbnail, which carry gradient. Norms are instance norms [2], or
+batch norms as in [1], whose running statistics go into the file.
+
+References
+----------
+1. J. Johnson, A. Alahi, L. Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution",
+   ECCV 2016.
+2. D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing Ingredient for Fast
+   Stylization", 2016.
+3. Z. Chen et al., "Towards Ultra-Resolution Neural Style Transfer via Thumbnail Instance Normalization",
+   AAAI 2022: section 3.4.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from training import loop
+from training.checkpoint import State, Training, torch_bytes, trainable
+from training.command import Program
+from training.features import Statistics
+from training.look import By, Features, Look, Looks, Style, look
+from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, read, sheet, to_tensor
+
+from urst_tiles import losses
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.nets import fast
+from urst_tiles.nets.base import DTYPES, Precision, live
+from urst_tiles.weights import load
+
+FILE = "fast.pth"
+PARTS = ("style", "content", "stroke", "variation")
+Layout = Literal["pytorch", "linder-noren"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What can be set; lengths in pixels. The defaults are those of [1], as pytorch/examples has them."""
+
+    content: Path
+    #: The painting, one file.
+    style: Path
+    out: Path
+    #: A checkpoint to start from; empty for random weights.
+    init: str = ""
+    #: A file of patterns of names of photographs, one a line, that are not trained on.
+    held_out: str = ""
+    steps: int = 40_000
+    batch: int = 4
+    size: int = 256
+    #: Short side of the painting.
+    style_size: int = 256
+    #: Of the network, in shares of the published one.
+    width: float = 1.0
+    norm: Literal["instance", "batch"] = "instance"
+    #: The range that pictures are in, inside the network and its file.
+    layout: Layout = "pytorch"
+    #: Of Adam.
+    rate: float = 1e-3
+    warmup: int = 0
+    #: Steps at the end over which the rate falls to 0.
+    cooldown: int = 0
+    #: What the running average of the weights, which is written, keeps each step; 0: the weights themselves.
+    average: float = 0.0
+    clip: float = 0.0
+    #: [1] looks through VGG-16; VGG-19 has layers of the same names.
+    backbone: str = "vgg19"
+    backbone_files: tuple[Path, ...] = ()
+    style_by: By = "gram"
+    style_layers: tuple[str, ...] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+    content_layer: str = "relu2_2"
+    stroke_layers: tuple[str, ...] = ("relu4_1",)
+    stroke_factor: int = 2
+    smoothing: losses.Smoothing = "none"
+    style_weight: float = 1e10
+    #: 0: style losses are summed as they are. Else each layer's, as a share of what an empty picture has
+    #: there, to this power: 0.5 lets no layer drown another.
+    style_power: float = 0.0
+    content_weight: float = 1e5
+    #: Whether content is compared with each channel's mean and deviation taken out.
+    content_normalised: bool = False
+    stroke_weight: float = 0.0
+    variation_weight: float = 0.0
+    precision: Precision = "float32"
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+    save_every: int = 500
+    sample_every: int = 1000
+
+
+# The network in training
+
+
+def paint(
+    x: Tensor,
+    state: State,
+    layout: str,
+    dtype: torch.dtype,
+    given: Statistics | None = None,
+    batch_norm: bool = False,
+) -> tuple[Tensor, Statistics]:
+    """The stylised picture of ``x``, and the statistics it was painted with: ``given``, of a thumbnail say,
+    or its own. Gammas and betas are (C,), or (n, C) to give each picture another style."""
+    used: Statistics = {}
+
+    def norm(name: str, y: Tensor) -> Tensor:
+        used[name] = mean, std = given[name] if given else measured(y, batch_norm)
+        scale = state[f"{name}.gamma"] / std
+        shift = state[f"{name}.beta"] - scale * mean
+        return torch.addcmul(shift.to(y)[:, :, None, None], y, scale.to(y)[:, :, None, None])
+
+    x = x.contiguous(memory_format=torch.channels_last)
+    return fast.paint(x, state, layout, norm, dtype), used
+
+
+def measured(y: Tensor, batch_norm: bool) -> losses.MeanStd:
+    """Mean and deviation of each picture, or of all together, (1, C), as batch norms have them."""
+    means, stds = losses.mean_std(y, fast.EPS)
+    if not batch_norm:
+        return means, stds
+    mean = means.mean(0, keepdim=True)
+    return mean, (stds.square() + (means - mean).square()).mean(0, keepdim=True).sqrt()
+
+
+#: Pictures, and the statistics to paint them with or None -> as `paint`.
+Paint = Callable[[Tensor, Statistics | None], tuple[Tensor, Statistics]]
+
+
+# The losses
+
+
+class Shared(Looks, Protocol):
+    """The settings that are read here and are `train_cin`'s, too."""
+
+    @property
+    def content(self) -> Path:
+        """A folder of photographs."""
+
+    @property
+    def held_out(self) -> str:
+        """A file of patterns of names, or empty."""
+
+    @property
+    def batch(self) -> int:
+        """Pictures a step."""
+
+    @property
+    def size(self) -> int:
+        """Their side."""
+
+    @property
+    def style_weight(self) -> float:
+        """Of the style loss."""
+
+    @property
+    def style_power(self) -> float:
+        """0: plain sums; else of each layer's share."""
+
+    @property
+    def content_weight(self) -> float:
+        """Of the content loss."""
+
+    @property
+    def content_normalised(self) -> bool:
+        """Whether channels are normalised first."""
+
+    @property
+    def stroke_weight(self) -> float:
+        """Of the stroke perceptual loss."""
+
+    @property
+    def variation_weight(self) -> float:
+        """Of total variation."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What stylised pictures are compared by, with the paintings' side of it."""
+
+    settings: Shared
+    look: Look
+    #: Of all paintings, (N, ...) each.
+    wanted: Style
+    #: (N, layers): the style loss of a picture without features.
+    empty: Tensor
+
+    def objective(
+        self, photographs: Crops, random: np.random.Generator, index: Tensor, by: Paint
+    ) -> tuple[Tensor, dict[str, Tensor], Statistics]:
+        """The loss of a new batch, painted in the styles of the paintings ``index`` (n,), its parts, and the
+        statistics it was painted with."""
+        settings = self.settings
+        x, large = drawn(photographs, random, settings.stroke_factor if settings.stroke_weight else 0)
+        out, used = by(x, None)
+        total, parts = self.compared(x, out, index)
+        if large is not None:
+            patch, at = random_window(large, photographs.size, fast.STRIDE, random)
+            parts["stroke"] = self.look.stroke_loss(by(patch, used)[0], out, at).mean()
+            total = total + settings.stroke_weight * parts["stroke"]
+        return total, parts, used
+
+    def compared(self, x: Tensor, out: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of ``out``, pictures ``x`` in the styles of ``index``, and its parts."""
+        settings, features = self.settings, self.look.features(out)
+        style, minimised = self.style(features, index)
+        found, wanted = (self.content(f) for f in (features, self.look.content(x)))
+        content, variation = losses.content_loss(found, wanted).mean(), losses.total_variation(out).mean()
+        total = settings.style_weight * minimised + settings.content_weight * content
+        parts = {"style": style, "content": content, "variation": variation}
+        return total + settings.variation_weight * variation, parts
+
+    def style(self, features: Features, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The style loss of all layers, and as it is minimised."""
+        wanted = {k: tuple(t[index] for t in parts) for k, parts in self.wanted.items()}
+        layers, power = self.look.style_loss(features, wanted), self.settings.style_power
+        if not power:
+            return layers.sum(1).mean(), layers.sum(1).mean()
+        shares = layers / self.empty[index]
+        return shares.sum(1).mean(), (shares + FLOOR).pow(power).sum(1).mean()
+
+    def content(self, features: Features) -> Tensor:
+        """The content layer as it is compared."""
+        f = features[self.look.content_layer]
+        return losses.normalised(f) if self.settings.content_normalised else f
+
+
+#: Deviation of its colours at which a picture is flat, in 0..1, and how often another batch is drawn for one.
+FLAT, TRIES = 0.01, 100
+
+
+def drawn(photographs: Crops, random: np.random.Generator, factor: int) -> tuple[Tensor, Tensor | None]:
+    """A batch of photographs, none of them flat, and, with a ``factor``, the same that much larger.
+
+    Instance norms divide by deviations: through fifteen of them the gradient of a picture of one colour is
+    too large for a number. BadInput where there are only such pictures.
+    """
+    for _ in range(TRIES):
+        x, large = photographs.draw_large(random, factor) if factor else (photographs.draw(random), None)
+        if x.flatten(2).std(2).amax(1).min() > FLAT:
+            return x, large
+    raise BadInput(f"{TRIES} batches in a row had a photograph of one colour: take other ones as --content")
+
+
+#: Added to a share before its root, whose slope at 0 is endless.
+FLOOR = 1e-4
+
+
+def judge(settings: Shared, paintings: Sequence[Path], size: int) -> Judge:
+    """With the paintings at ``size`` pixels of their short sides."""
+    seen = look(settings)
+    found = [seen.target(to_tensor([read(path, size)], settings.device)) for path in paintings]
+    wanted = {k: tuple(map(torch.cat, zip(*(style[k] for style in found), strict=True))) for k in found[0]}
+    nothing = {k: parts[0].new_zeros(1, parts[0].shape[1], 1, 1) for k, parts in wanted.items()}
+    return Judge(settings, seen, wanted, seen.style_loss(nothing, wanted))
+
+
+# The recipe
+
+
+@dataclass
+class Fast:
+    """Every weight follows Adam; the running statistics of batch norms follow the batches."""
+
+    settings: Settings
+    judge: Judge
+    photographs: Crops
+    training: Training
+
+    def paint(self, x: Tensor, given: Statistics | None = None) -> tuple[Tensor, Statistics]:
+        """With the weights as they are."""
+        settings = self.settings
+        dtype, batch = DTYPES[settings.precision], settings.norm == "batch"
+        return paint(x, self.training.leaves, settings.layout, dtype, given, batch)
+
+    def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a new batch, and its parts, unweighted."""
+        settings, random = self.settings, self.training.random
+        index = torch.zeros(settings.batch, dtype=torch.int64, device=settings.device)
+        total, parts, used = self.judge.objective(self.photographs, random, index, self.paint)
+        if settings.norm == "batch":
+            follow(self.training.leaves, used, settings.batch * settings.size**2)
+        return total, parts
+
+    def share_of_rate(self, step: int) -> float:
+        """Of the rate."""
+        return loop.warm_and_cool(step, self.settings.steps, self.settings.warmup, self.settings.cooldown)
+
+    def export(self) -> dict[str, bytes]:
+        """The running average."""
+        state = {k: t.cpu() for k, t in self.training.average.items()}
+        return {FILE: torch_bytes(fast.checkpoint(state, self.settings.layout))}
+
+    @torch.inference_mode()
+    def samples(self, count: int = 6) -> NDArray[np.uint8]:
+        """``count`` photographs, and below each what it becomes by the file as it is now."""
+        settings = self.settings
+        x = self.photographs.pictures.some(count, 2 * settings.size, np.random.default_rng(settings.seed))
+        style = fast.FastStyle({k: t.cpu() for k, t in self.training.average.items()}, settings.layout)
+        return sheet([list(x), [style.forward(one[None], live(style))[0] for one in x]])
+
+
+#: What running statistics take of each batch, PyTorch's own.
+MOMENTUM = 0.1
+
+
+@torch.no_grad()
+def follow(leaves: State, used: Statistics, pixels: int) -> None:
+    """Running means and variances of batch norms, unbiased, go after those of a batch of ``pixels``."""
+    for name, (mean, std) in used.items():
+        count = pixels / fast.strides()[name] ** 2
+        variance = (std.square() - fast.EPS) * count / (count - 1)
+        leaves[f"{name}.mean"].lerp_(mean[0], MOMENTUM)
+        leaves[f"{name}.variance"].lerp_(variance[0], MOMENTUM)
+
+
+def tensors(path: str) -> State:
+    """Of the file of ``init``; MissingFile, BadWeights."""
+    if not Path(path).is_file():
+        raise MissingFile(f"there is no file {path} to start from")
+    return load(Path(path))
+
+
+def first_weights(settings: Settings) -> State:
+    """Those of ``init``, or random ones; BadInput where ``init`` is another kind of network."""
+    batch = settings.norm == "batch"
+    if not settings.init:
+        state = fast.initial(settings.seed, settings.width)
+        still = {"mean": torch.zeros_like, "variance": torch.ones_like} if batch else {}
+        return state | {
+            f"{k}.{part}": f(state[f"{k}.beta"]) for k in fast.NORMED for part, f in still.items()
+        }
+    state, layout = fast.read(tensors(settings.init), settings.init)
+    if layout != settings.layout or ("conv1.mean" in state) != batch:
+        found = f"{layout} with {'batch' if 'conv1.mean' in state else 'instance'} norms"
+        raise BadInput(f"--init {settings.init} is {found}: say so by --layout and --norm")
+    return state
+
+
+def start(settings: Settings) -> Training:
+    """The training at its first step."""
+    state = first_weights(settings)
+    leaves = trainable(state, settings.device)
+    followed = {k for k in leaves if k.endswith((".mean", ".variance"))}
+    for k in followed:
+        leaves[k].requires_grad_(False)
+    learned = [t for k, t in leaves.items() if k not in followed]
+    adam = torch.optim.Adam(learned, lr=settings.rate)
+    return Training(leaves, [adam], settings.seed, state, settings.average)
+
+
+def pictures(settings: Shared) -> Crops:
+    """The photographs."""
+    files = files_of(settings.content, patterns_of(settings.held_out))
+    short = max(2, settings.stroke_factor) * settings.size
+    return Crops(Pictures(files, short), settings.batch, settings.size, settings.device)
+
+
+def begin(settings: Settings) -> Fast:
+    """The recipe at its first step."""
+    return Fast(
+        settings, judge(settings, [settings.style], settings.style_size), pictures(settings), start(settings)
+    )
+
+
+PROGRAM = Program("train_fast", "Train fast.", Settings, begin, PARTS)
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.main())
