@@ -31,13 +31,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
-from train_fast import PARTS, Judge, Layout, judge, paint, pictures, tensors
+from train_fast import PARTS, Layout, paint
 from training import loop
 from training.checkpoint import State, Training, trainable
 from training.command import Program
 from training.features import Statistics
+from training.judge import Judge, judge, photographs
 from training.look import By
 from training.pictures import Crops, files_of, read, sheet, to_tensor
+from training.states import tensors_of
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput
@@ -160,7 +162,7 @@ def taken_up(settings: Settings, names: Sequence[str]) -> Network:
     ------
     BadInput : it is in another layout, or its styles do not fit the paintings. BadWeights : it is none.
     """
-    state = tensors(settings.init)
+    state = tensors_of(Path(settings.init))
     cin.check(state, cin.FILE, Path(settings.init))
     if (layout := cin.LAYOUTS[int(state["layout"])]) != settings.layout:
         raise BadInput(f"--init {settings.init} has pictures in the layout {layout}: say so by --layout")
@@ -273,9 +275,9 @@ def begin(settings: Settings) -> Cin:
     )
     training = Training(leaves, optimizers(settings, leaves), settings.seed, state, settings.average)
     paintings = {name: known[name] for name in names}
-    judged = judge(settings, list(paintings.values()), settings.style_size)
+    judged = judge(settings, fast.STRIDE, list(paintings.values()), settings.style_size)
     on = replace(trained, shared={k: t.to(settings.device) for k, t in trained.shared.items()})
-    return Cin(settings, judged, on, paintings, pictures(settings), training)
+    return Cin(settings, judged, on, paintings, photographs(settings), training)
 
 
 PROGRAM = Program("train_cin", "Train cin.", Settings, begin, PARTS)

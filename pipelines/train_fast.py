@@ -26,10 +26,9 @@ References
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,14 +38,15 @@ from training import loop
 from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.features import Statistics
-from training.look import By, Features, Look, Looks, Style, look
-from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, read, sheet, to_tensor
+from training.judge import Judge, judge, photographs
+from training.look import By
+from training.pictures import Crops, sheet
+from training.states import tensors_of
 
 from urst_tiles import losses
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput
 from urst_tiles.nets import fast
 from urst_tiles.nets.base import DTYPES, Precision, live
-from urst_tiles.weights import load
 
 FILE = "fast.pth"
 PARTS = ("style", "content", "stroke", "variation")
@@ -143,138 +143,6 @@ def measured(y: Tensor, batch_norm: bool) -> losses.MeanStd:
     return mean, (stds.square() + (means - mean).square()).mean(0, keepdim=True).sqrt()
 
 
-#: Pictures, and the statistics to paint them with or None -> as `paint`.
-Paint = Callable[[Tensor, Statistics | None], tuple[Tensor, Statistics]]
-
-
-# The losses
-
-
-class Shared(Looks, Protocol):
-    """The settings that are read here and are `train_cin`'s, too."""
-
-    @property
-    def content(self) -> Path:
-        """A folder of photographs."""
-
-    @property
-    def held_out(self) -> str:
-        """A file of patterns of names, or empty."""
-
-    @property
-    def batch(self) -> int:
-        """Pictures a step."""
-
-    @property
-    def size(self) -> int:
-        """Their side."""
-
-    @property
-    def style_weight(self) -> float:
-        """Of the style loss."""
-
-    @property
-    def style_power(self) -> float:
-        """0: plain sums; else of each layer's share."""
-
-    @property
-    def content_weight(self) -> float:
-        """Of the content loss."""
-
-    @property
-    def content_normalised(self) -> bool:
-        """Whether channels are normalised first."""
-
-    @property
-    def stroke_weight(self) -> float:
-        """Of the stroke perceptual loss."""
-
-    @property
-    def variation_weight(self) -> float:
-        """Of total variation."""
-
-
-@dataclass(frozen=True)
-class Judge:
-    """What stylised pictures are compared by, with the paintings' side of it."""
-
-    settings: Shared
-    look: Look
-    #: Of all paintings, (N, ...) each.
-    wanted: Style
-    #: (N, layers): the style loss of a picture without features.
-    empty: Tensor
-
-    def objective(
-        self, photographs: Crops, random: np.random.Generator, index: Tensor, by: Paint
-    ) -> tuple[Tensor, dict[str, Tensor], Statistics]:
-        """The loss of a new batch, painted in the styles of the paintings ``index`` (n,), its parts, and the
-        statistics it was painted with."""
-        settings = self.settings
-        x, large = drawn(photographs, random, settings.stroke_factor if settings.stroke_weight else 0)
-        out, used = by(x, None)
-        total, parts = self.compared(x, out, index)
-        if large is not None:
-            patch, at = random_window(large, photographs.size, fast.STRIDE, random)
-            parts["stroke"] = self.look.stroke_loss(by(patch, used)[0], out, at).mean()
-            total = total + settings.stroke_weight * parts["stroke"]
-        return total, parts, used
-
-    def compared(self, x: Tensor, out: Tensor, index: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of ``out``, pictures ``x`` in the styles of ``index``, and its parts."""
-        settings, features = self.settings, self.look.features(out)
-        style, minimised = self.style(features, index)
-        found, wanted = (self.content(f) for f in (features, self.look.content(x)))
-        content, variation = losses.content_loss(found, wanted).mean(), losses.total_variation(out).mean()
-        total = settings.style_weight * minimised + settings.content_weight * content
-        parts = {"style": style, "content": content, "variation": variation}
-        return total + settings.variation_weight * variation, parts
-
-    def style(self, features: Features, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The style loss of all layers, and as it is minimised."""
-        wanted = {k: tuple(t[index] for t in parts) for k, parts in self.wanted.items()}
-        layers, power = self.look.style_loss(features, wanted), self.settings.style_power
-        if not power:
-            return layers.sum(1).mean(), layers.sum(1).mean()
-        shares = layers / self.empty[index]
-        return shares.sum(1).mean(), (shares + FLOOR).pow(power).sum(1).mean()
-
-    def content(self, features: Features) -> Tensor:
-        """The content layer as it is compared."""
-        f = features[self.look.content_layer]
-        return losses.normalised(f) if self.settings.content_normalised else f
-
-
-#: Deviation of its colours at which a picture is flat, in 0..1, and how often another batch is drawn for one.
-FLAT, TRIES = 0.01, 100
-
-
-def drawn(photographs: Crops, random: np.random.Generator, factor: int) -> tuple[Tensor, Tensor | None]:
-    """A batch of photographs, none of them flat, and, with a ``factor``, the same that much larger.
-
-    Instance norms divide by deviations: through fifteen of them the gradient of a picture of one colour is
-    too large for a number. BadInput where there are only such pictures.
-    """
-    for _ in range(TRIES):
-        x, large = photographs.draw_large(random, factor) if factor else (photographs.draw(random), None)
-        if x.flatten(2).std(2).amax(1).min() > FLAT:
-            return x, large
-    raise BadInput(f"{TRIES} batches in a row had a photograph of one colour: take other ones as --content")
-
-
-#: Added to a share before its root, whose slope at 0 is endless.
-FLOOR = 1e-4
-
-
-def judge(settings: Shared, paintings: Sequence[Path], size: int) -> Judge:
-    """With the paintings at ``size`` pixels of their short sides."""
-    seen = look(settings)
-    found = [seen.target(to_tensor([read(path, size)], settings.device)) for path in paintings]
-    wanted = {k: tuple(map(torch.cat, zip(*(style[k] for style in found), strict=True))) for k in found[0]}
-    nothing = {k: parts[0].new_zeros(1, parts[0].shape[1], 1, 1) for k, parts in wanted.items()}
-    return Judge(settings, seen, wanted, seen.style_loss(nothing, wanted))
-
-
 # The recipe
 
 
@@ -334,13 +202,6 @@ def follow(leaves: State, used: Statistics, pixels: int) -> None:
         leaves[f"{name}.variance"].lerp_(variance[0], MOMENTUM)
 
 
-def tensors(path: str) -> State:
-    """Of the file of ``init``; MissingFile, BadWeights."""
-    if not Path(path).is_file():
-        raise MissingFile(f"there is no file {path} to start from")
-    return load(Path(path))
-
-
 def first_weights(settings: Settings) -> State:
     """Those of ``init``, or random ones; BadInput where ``init`` is another kind of network."""
     batch = settings.norm == "batch"
@@ -350,7 +211,7 @@ def first_weights(settings: Settings) -> State:
         return state | {
             f"{k}.{part}": f(state[f"{k}.beta"]) for k in fast.NORMED for part, f in still.items()
         }
-    state, layout = fast.read(tensors(settings.init), settings.init)
+    state, layout = fast.read(tensors_of(Path(settings.init)), settings.init)
     if layout != settings.layout or ("conv1.mean" in state) != batch:
         found = f"{layout} with {'batch' if 'conv1.mean' in state else 'instance'} norms"
         raise BadInput(f"--init {settings.init} is {found}: say so by --layout and --norm")
@@ -369,18 +230,10 @@ def start(settings: Settings) -> Training:
     return Training(leaves, [adam], settings.seed, state, settings.average)
 
 
-def pictures(settings: Shared) -> Crops:
-    """The photographs."""
-    files = files_of(settings.content, patterns_of(settings.held_out))
-    short = max(2, settings.stroke_factor) * settings.size
-    return Crops(Pictures(files, short), settings.batch, settings.size, settings.device)
-
-
 def begin(settings: Settings) -> Fast:
     """The recipe at its first step."""
-    return Fast(
-        settings, judge(settings, [settings.style], settings.style_size), pictures(settings), start(settings)
-    )
+    judged = judge(settings, fast.STRIDE, [settings.style], settings.style_size)
+    return Fast(settings, judged, photographs(settings), start(settings))
 
 
 PROGRAM = Program("train_fast", "Train fast.", Settings, begin, PARTS)

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -47,15 +47,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop
-from training.checkpoint import State, Training, once, torch_bytes, trainable
+from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
+from training.encoders import normalised
 from training.features import weighted
 from training.look import By, Features, Look, look
 from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet
+from training.states import as_file, tensors_of
 
 from urst_tiles import losses, weights
 from urst_tiles.backbones import vgg
-from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets import linear
 from urst_tiles.nets.base import Precision
 
@@ -65,8 +67,6 @@ Part = Literal["decoder", "matrix", "strokes"]
 LEARNS = {"decoder": "decoder", "matrix": "matrix", "strokes": "decoder"}
 #: Convolution of VGG-19 that the encoder ends with.
 LAST = {"r31": "3_1", "r41": "4_1"}
-#: Crops of photographs over which VGG-19 is normalised.
-MEASURED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Settings:
     part: Part
     layer: Layer = "r31"
     #: VGG-19, where ``init`` has none: .raw, torchvision's, AdaIN's normalised, or of the family.
-    encoder: str = ""
+    encoder: Path = Path()
     #: A folder with the family's files to begin with, as many as there are.
     init: str = ""
     #: A file of patterns of file names, one a line, that are not trained on.
@@ -107,6 +107,8 @@ class Settings:
     stroke_layers: tuple[str, ...] = ()
     stroke_factor: int = 2
     smoothing: losses.Smoothing = "none"
+    #: Photographs over which an encoder is rescaled.
+    activation_pictures: int = 256
     #: Of the backbone; what learns is float32.
     precision: Precision = "float32"
     device: str = "cpu"
@@ -133,39 +135,18 @@ def load_parts(settings: Settings) -> dict[str, State]:
 
 
 def read_encoder(settings: Settings, photographs: Crops) -> State:
-    """The family's encoder from a file of VGG-19; one that had to be rescaled is kept in ``--out``."""
-    if not settings.encoder:
+    """The family's encoder from its own file, or from VGG-19 in any layout; conv1 prepares the colours."""
+    if settings.encoder == Path():
         raise BadInput("give --encoder a file of VGG-19, or --init a folder with the family's files")
-    path, last = vgg.there(Path(settings.encoder)), LAST[settings.layer]
-    state = {} if path.suffix == ".raw" else weights.load(path)
-    if "conv1.weight" in state:
-        linear.check(settings.layer, state, linear.files(settings.layer)["encoder"], path)
+    if settings.encoder.suffix != ".raw" and "conv1.weight" in (state := tensors_of(settings.encoder)):
+        file = linear.files(settings.layer)["encoder"]
+        linear.check(settings.layer, state, file, settings.encoder)
         return state
-    if "0.weight" in state:
-        return renamed(vgg.vgg19_normalised([path], 0), last, path)
-
-    def make() -> State:
-        net = checked(replace(vgg.vgg19([path], 0), padding="reflect", activation={}), last, path)
-        random, here = np.random.default_rng([settings.seed, 1]), replace(photographs, batch=4, device="cpu")
-        batches = [here.draw(random) for _ in range(MEASURED // 4)]
-        return renamed(vgg.rescaled(net, vgg.mean_activations(net, batches, last)), last, path)
-
-    return once(settings.out, "encoder", [path, settings.layer], make)
-
-
-def checked(net: vgg.VGG19, last: str, path: Path) -> vgg.VGG19:
-    """BadWeights where a network ends before the layer ``last``."""
-    if f"conv{last}.weight" not in net.weights:
-        raise BadWeights(f"{path} ends before relu{last}, which the encoder goes to")
-    return net
-
-
-def renamed(net: vgg.VGG19, last: str, path: Path) -> State:
-    """A normalised network up to ``last`` in the family's layout: conv1 prepares the colours."""
-    found = checked(net, last, path).weights
+    last = LAST[settings.layer]
+    found = as_file(normalised(settings, photographs.pictures, last).weights)
     names = ["0", *(name for name, _, _ in vgg.convolutions(last))]
     pairs = [(k, name, part) for k, name in enumerate(names, 1) for part in ("weight", "bias")]
-    return {f"conv{k}.{part}": found[f"conv{name}.{part}"].contiguous().clone() for k, name, part in pairs}
+    return {f"conv{k}.{part}": found[f"conv{name}.{part}"] for k, name, part in pairs}
 
 
 def fresh(part: str, shapes: Mapping[str, tuple[int, ...]], seed: int) -> State:

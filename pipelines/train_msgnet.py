@@ -43,7 +43,7 @@ from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.features import Statistics, weighted
 from training.look import By, Look
-from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet, to_tensor
+from training.pictures import Crops, Pictures, drawn, files_of, patterns_of, random_window, sheet, to_tensor
 
 from urst_tiles import losses, weights
 from urst_tiles.errors import BadInput, MissingFile
@@ -170,7 +170,7 @@ class MSGNet:
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a new batch in the style whose turn it is, and its parts, unweighted."""
         settings, state, random = self.settings, self.training.leaves, self.training.random
-        x, large = self.contents(random)
+        x, large = drawn(self.photographs, random, settings.stroke_factor if settings.stroke_weight else 0)
         y, target = self.paintings.turn(self.training.step)
         gram = describe(y, state)
         out, used = paint(x, state, gram)
@@ -185,12 +185,6 @@ class MSGNet:
             patch, _ = paint(patch, state, gram, used)
             parts["stroke"] = self.look.stroke_loss(patch, out, at).mean()
         return weighted(parts, {name: getattr(settings, f"{name}_weight") for name in parts}), parts
-
-    def contents(self, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """A batch of photographs, and, where strokes are compared, the same at full size."""
-        if self.settings.stroke_weight:
-            return self.photographs.draw_large(random, self.settings.stroke_factor)
-        return self.photographs.draw(random), None
 
     def share_of_rate(self, step: int) -> float:
         """Of the rate."""

@@ -378,8 +378,8 @@ def _download(file: WeightFile, target: Path) -> None:
 
 
 def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
-    """Tensors of a safetensors or PyTorch file, on the CPU; BadWeights for anything else, executable pickles
-    included.
+    """Tensors of a safetensors or PyTorch file, on the CPU; MissingFile without it, BadWeights for anything
+    else, executable pickles included.
 
     ``inside`` names the entry of a PyTorch checkpoint that holds them.
     """
@@ -390,6 +390,8 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not path.is_file():
+        raise MissingFile(f"there is no file {path}")
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)

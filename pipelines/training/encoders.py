@@ -22,7 +22,7 @@ from urst_tiles.errors import BadWeights, MissingFile
 from urst_tiles.nets import wct
 
 
-class Encodes(Looks, Protocol):
+class Encodes(Protocol):
     """The settings that a fixed encoder is made of."""
 
     @property
@@ -40,6 +40,10 @@ class Encodes(Looks, Protocol):
     @property
     def activation_pictures(self) -> int:
         """Their number."""
+
+    @property
+    def seed(self) -> int:
+        """Of their choice."""
 
 
 def read_encoder(path: Path) -> tuple[VGG19, bool]:
@@ -82,20 +86,20 @@ def normalised(settings: Encodes, pictures: Pictures, last: str = "4_1") -> VGG1
     net = cut(net, last, settings.encoder)
     if not loud:
         return net
-    count = max(1, min(settings.activation_pictures, len(pictures)))
+    count = max(1, settings.activation_pictures)
 
-    def rescaled() -> State:
-        print(f"{settings.encoder} is rescaled to mean activations of 1 over {count} photographs")
+    def quiet() -> State:
+        print(f"{settings.encoder} is rescaled to mean activations of 1 over {count} crops of photographs")
         random = np.random.default_rng([settings.seed, 3])
         chosen = [pictures.some(1, settings.size, random) for _ in range(count)]
         state = backbones.rescaled(net, backbones.mean_activations(net, chosen, last)).weights
         return {k: t.contiguous() for k, t in state.items()}
 
     facts = [weights.sha256_of(settings.encoder), last, count, settings.seed, settings.size, *pictures.paths]
-    state = once(settings.out, "encoder", map(str, facts), rescaled)
+    state = once(settings.out, "encoder", map(str, facts), quiet)
     return VGG19(vgg.placed_state(state), (0.0,) * 3, (1.0,) * 3, "reflect")
 
 
-def own_look(settings: Encodes, net: losses.FeatureNet, style: tuple[str, ...], content: str) -> Look:
+def own_look(settings: Looks, net: losses.FeatureNet, style: tuple[str, ...], content: str) -> Look:
     """The losses through the encoder itself; BadInput for a layer that it has not."""
-    return through(settings, net, f"encoder {settings.encoder}", style, content, vgg.DEEP)
+    return through(settings, net, "encoder", style, content, vgg.DEEP)

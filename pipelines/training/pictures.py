@@ -119,6 +119,23 @@ class Crops:
         return F.avg_pool2d(large, factor), large
 
 
+#: Deviation of its colours at which a picture is flat, in 0..1, and how often another batch is drawn for one.
+FLAT, TRIES = 0.01, 100
+
+
+def drawn(photographs: Crops, random: np.random.Generator, factor: int = 0) -> tuple[Tensor, Tensor | None]:
+    """A batch of photographs, none of them flat, and, with a ``factor``, the same that much larger.
+
+    Instance norms divide by deviations: through fifteen of them the gradient of a picture of one colour is
+    too large for a number. BadInput where there are only such pictures.
+    """
+    for _ in range(TRIES):
+        x, large = photographs.draw_large(random, factor) if factor else (photographs.draw(random), None)
+        if x.flatten(2).std(2).amax(1).min() > FLAT:
+            return x, large
+    raise BadInput(f"{TRIES} batches in a row had a photograph of one colour: take other ones as --content")
+
+
 def random_window(
     large: Tensor, size: int, stride: int, random: np.random.Generator
 ) -> tuple[Tensor, tuple[int, int]]:

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from training.checkpoint import State
 from urst_tiles import weights
-from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.errors import BadWeights
 
 
 def tensors_of(path: Path) -> State:
     """The tensors of a file, on top or, as Collaborative Distillation has them, under "model"."""
-    if not path.is_file():
-        raise MissingFile(f"{path} is missing")
     try:
         return weights.load(path)
     except BadWeights:

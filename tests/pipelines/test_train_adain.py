@@ -223,13 +223,15 @@ def test_an_encoder_of_torchvision_is_rescaled_to_unit_activations(
         layer = random_state({"weight": (o, i, 3, 3), "bias": (o,)}, int(name.replace("_", "")))
         state |= {f"features.{at}.{part}": 7 * t for part, t in layer.items()}
     torch.save(state, tmp_path / "vgg19.pth")
-    settings = trainer.PROGRAM.parse([*arguments, "--encoder", str(tmp_path / "vgg19.pth")])
+    settings = trainer.PROGRAM.parse(
+        [*arguments, "--encoder", str(tmp_path / "vgg19.pth"), "--activation-pictures", "3"]
+    )
     settings.out.mkdir()
     pictures = trainer.Pictures(trainer.files_of(settings.content), 64)
     net = encoders.normalised(settings, pictures)
     assert "rescaled" in capsys.readouterr().out
     random = np.random.default_rng([settings.seed, 3])
-    seen = [pictures.some(1, settings.size, random) for _ in range(len(pictures))]
+    seen = [pictures.some(1, settings.size, random) for _ in range(3)]
     for mean in backbones.mean_activations(net, seen, "4_1").values():
         alive = mean[mean > 0]
         assert len(alive) > len(mean) / 2 and torch.allclose(alive, torch.ones_like(alive), atol=1e-3)

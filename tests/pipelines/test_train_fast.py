@@ -165,7 +165,7 @@ def test_shares_of_style_and_normalised_content(
 ) -> None:
     """A style loss in shares does not know how loud the features are."""
     settings = trainer.PROGRAM.parse([*arguments, "--style-power", "0.5"])
-    judged = trainer.judge(settings, [tiny / "style.png"], 48)
+    judged = trainer.judge(settings, 4, [tiny / "style.png"], 48)
     empty = {k: torch.zeros(1, parts[0].shape[1], 4, 4) for k, parts in judged.wanted.items()}
     style, minimised = judged.style(empty, torch.tensor([0]))
     assert style.item() == pytest.approx(3) and minimised.item() == pytest.approx(3, rel=1e-3)
@@ -176,7 +176,7 @@ def test_shares_of_style_and_normalised_content(
 def test_published_layers_are_there(trainer: ModuleType, tiny: Path, tmp_path: Path) -> None:
     """The defaults, through VGG-19 with random weights."""
     given = ["--content", str(tiny), "--style", str(tiny / "style.png"), "--out", str(tmp_path)]
-    judged = trainer.judge(trainer.PROGRAM.parse(given), [tiny / "style.png"], 48)
+    judged = trainer.judge(trainer.PROGRAM.parse(given), 4, [tiny / "style.png"], 48)
     channels = {k: parts[0].shape[1] for k, parts in judged.wanted.items()}
     assert channels == {"relu1_2": 64, "relu2_2": 128, "relu3_3": 256, "relu4_3": 512}
 

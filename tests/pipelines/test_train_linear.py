@@ -238,7 +238,9 @@ def test_without_strokes_none_are_compared(trainer: ModuleType, arguments: list[
 def test_vgg19_becomes_the_familys_encoder(trainer: ModuleType, arguments: list[str], tiny: Path) -> None:
     """Rescaled to a mean activation of 1, each channel a multiple of the original's, as deep as r31 goes."""
     path = tiny / "vgg.raw"
-    settings = trainer.PROGRAM.parse([*arguments, "--encoder", str(path), "--size", "64"])
+    settings = trainer.PROGRAM.parse(
+        [*arguments, "--encoder", str(path), "--size", "64", "--activation-pictures", "32"]
+    )
     settings.out.mkdir()
     photographs, _ = trainer.crops_of(settings)
     state = trainer.read_encoder(settings, photographs)
@@ -250,15 +252,17 @@ def test_vgg19_becomes_the_familys_encoder(trainer: ModuleType, arguments: list[
     wanted = net(x, ["relu3_1"])["relu3_1"]
     ratio = (wanted.sum((0, 2, 3)) / found.sum((0, 2, 3)).clamp_min(1e-9))[:, None, None]
     torch.testing.assert_close(found * ratio, wanted, rtol=1e-3, atol=1e-3 * wanted.max().item())
-    assert found.mean().item() == pytest.approx(1, abs=0.15)
-    assert trainer.read_encoder(settings, None).keys() == state.keys()  # kept in --out, not measured again
+    assert found.mean().item() == pytest.approx(1, abs=0.25)
+    assert trainer.read_encoder(settings, photographs).keys() == state.keys()
+    assert len(list(settings.out.glob("encoder-*"))) == 1, "kept, not measured again"
 
 
 def test_adains_encoder_is_taken_as_it_is(trainer: ModuleType, arguments: list[str], tmp_path: Path) -> None:
     net = vgg.vgg19_normalised((), 0)
     torch.save(backbones.to_sequential(net), tmp_path / "vgg_normalised.pth")
     settings = trainer.PROGRAM.parse([*arguments, "--encoder", str(tmp_path / "vgg_normalised.pth")])
-    state = {f"encoder.{k}": t for k, t in trainer.read_encoder(settings, None).items()}
+    photographs, _ = trainer.crops_of(settings)
+    state = {f"encoder.{k}": t for k, t in trainer.read_encoder(settings, photographs).items()}
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     wanted = net(x, ["relu3_1"])["relu3_1"]
     torch.testing.assert_close(
@@ -289,7 +293,7 @@ def test_command_line_writes_losses_samples_and_weights(
         (["--init", ""], "--encoder"),
         (["--init", "", "--encoder", "/nowhere.raw"], "/nowhere.raw"),
         (["--init", "", "--encoder", "vgg_r31.pth"], "--part decoder first"),
-        (["--init", "", "--encoder", "vgg.raw", "--layer", "r41"], "relu4_1"),
+        (["--init", "", "--encoder", "vgg.raw", "--layer", "r41"], "conv4_1"),
         (["--init", "", "--encoder", "r31.pth"], "r31.pth"),
         (["--backbone", "vgg20"], "vgg20"),
         (["--style-layers", "relu9_1"], "relu9_1"),

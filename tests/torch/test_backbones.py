@@ -124,7 +124,6 @@ def test_the_real_vgg_is_loud_in_few_channels_until_it_is_rescaled(shared):
     net = backbones.vgg19_raw(shared / "weights" / "vgg19_relu3_1.raw")
     paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:4]
     pictures = [torch.from_numpy(read_picture(p, 128)).permute(2, 0, 1)[None] for p in paths]
-    net.activation = {}
     means = vgg.mean_activations(net, pictures, "3_1")
     every = torch.cat(list(means.values()))
     assert every.max() > 100 * every.min()
@@ -166,6 +165,22 @@ def test_vgg_is_torchvisions(tmp_path):
         for layer, place in (("relu1_1", 1), ("relu4_1", 20), ("relu5_4", 35)):
             wanted = theirs.features[: place + 1]((x - mean) / std)
             assert torch.allclose(net(x, [layer])[layer], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_the_file_does_not_reach(tmp_path):
+    random_vgg(tmp_path / "vgg.raw")
+    net = backbones.vgg19_raw(tmp_path / "vgg.raw")
+    for layer in ("relu3_1", "conv1"):
+        with pytest.raises(BadInput, match=f"no layer '{layer}'"):
+            net(torch.rand(1, 3, 32, 32), [layer])
+
+
+def test_divided_layers_are_measured_undivided(tmp_path):
+    random_vgg(tmp_path / "vgg.raw")
+    net = backbones.vgg19_raw(tmp_path / "vgg.raw")
+    x = torch.rand(1, 3, 32, 32)
+    mean = vgg.mean_activations(net, [x], "1_1")["1_1"]
+    assert torch.allclose(net(x, ["relu1_1"])["relu1_1"].mean((0, 2, 3)).double() * 20.6, mean, rtol=1e-5)
 
 
 def test_random_weights_come_from_the_seed():

@@ -100,9 +100,9 @@ BACKBONES: dict[str, Backbone] = {
             residual.wide_resnet50_2,
             "torchvision's wide_resnet50_2-*.pth",
         ),
-        Backbone("resnet50-plain", *_RESNET, residual.resnet50_plain, "a state of it"),
-        Backbone("pseudo-vgg", *_RESNET, residual.pseudo_vgg, "a state of it"),
-        Backbone("pseudo-resvgg", *_RESNET, residual.pseudo_resvgg, "a state of it"),
+        Backbone("resnet50-plain", *_RESNET, residual.resnet50_plain, "torchvision's without downsample"),
+        Backbone("pseudo-vgg", *_RESNET, residual.pseudo_vgg, "a state of its modules"),
+        Backbone("pseudo-resvgg", *_RESNET, residual.pseudo_resvgg, "a state of its modules"),
         Backbone(
             "inception-v3", *_INCEPTION, inception.inception_v3, "torchvision's inception_v3_google-*.pth"
         ),

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.weights import check_keys, load
 
 State = dict[str, Tensor]
@@ -83,7 +83,10 @@ class VGG19:
     activation: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``."""
+        """The features of ``layers``; BadInput for one that is not there."""
+        for layer in layers:
+            if f"conv{layer.removeprefix('relu')}.weight" not in self.weights:
+                raise BadInput(f"this VGG-19 has no layer {layer!r}")
         found: dict[str, Tensor] = {}
         x = self.prepared(x)
         for name, _, _ in convolutions(deepest(layers)):
@@ -123,6 +126,7 @@ def mean_activations(net: VGG19, images: Sequence[Tensor], last: str = "5_4") ->
 
     ``images`` are (n, 3, h, w) in 0..1 of any sizes; each picture weighs the same.
     """
+    net = replace(net, activation={})
     names = [name for name, _, _ in convolutions(last)]
     layers = [f"relu{name}" for name in names]
     sums = {name: torch.zeros((), dtype=torch.float64) for name in names}
