@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.job import differences
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import PINNED_LIBRARIES, device_kind, resolve_device
+from urst_tiles.planning import PINNED_LIBRARIES, device_kind, installed, resolve_device
 from urst_tiles.progress import Progress
 from urst_tiles.saved import Request
 from urst_tiles.source import Source, open_source
@@ -21,7 +21,7 @@ def plan_here(plan: Plan, device: str | None, threads: int | None, workers: int 
     Options(threads=threads, workers=1 if workers is None else workers)  # refuses what is below 1
     device = resolve_device(device or plan.device)
     now = {"device": device_kind(device), "urst-tiles": version("urst-tiles")}
-    now |= {name: _installed(name) for name in PINNED_LIBRARIES}
+    now |= {name: installed(name) for name in PINNED_LIBRARIES}
     planned = {name: plan.identity[name] for name in now}
     if planned != now:
         raise JobDiffers(
@@ -35,13 +35,6 @@ def plan_here(plan: Plan, device: str | None, threads: int | None, workers: int 
         )
     workers = min(workers or plan.workers, len(plan.grid))
     return replace(plan, device=device, threads=threads or plan.threads, workers=workers)
-
-
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
 
 
 def same_source(request: Request, folder: Path, progress: Progress) -> Source:

@@ -281,12 +281,13 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "compression": plan.compression,
         "quality": plan.quality if plan.compression in ("jpeg", "webp") else "lossless",
         "urst-tiles": version("urst-tiles"),
-        **{name: _version(name) for name in PINNED_LIBRARIES},
+        **{name: installed(name) for name in PINNED_LIBRARIES},
     }
 
 
 @cache
-def _version(name: str) -> str:
+def installed(name: str) -> str:
+    """The version of a library; "none" where it is not there."""
     try:
         return version(name)
     except ModuleNotFoundError:

@@ -251,8 +251,8 @@ def test_another_input_is_refused(run, files: Path, tmp_path: Path) -> None:
 
 
 def test_another_library_is_refused(run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = elsewhere.version
-    monkeypatch.setattr(elsewhere, "version", lambda name: "0.0.1" if name == "torch" else real(name))
+    real = elsewhere.installed
+    monkeypatch.setattr(elsewhere, "installed", lambda name: "0.0.1" if name == "torch" else real(name))
     one_sentence(run("work", job), 2, "torch was", "and is 0.0.1", "might differ")
     assert not parts(job)
 
