@@ -7,11 +7,12 @@ so what is in flight is exact.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -34,6 +35,9 @@ TRIES = 3
 
 #: How long a scheduler may take to answer.
 CONNECT_SECONDS = 20.0
+
+#: How long a client or a cluster may take to close.
+CLOSE_SECONDS = 20.0
 
 _stop = threading.Event()
 
@@ -128,10 +132,19 @@ class OnDask:
         running = as_completed([submit(index) for index in islice(waiting, self.in_flight)])
         for future in running:
             outcome = _outcome(future, places.pop(future.key))
+            self._require_scheduler()
             following = next(waiting, None)
             if following is not None:
                 running.add(submit(following))
             yield outcome
+
+    def _require_scheduler(self) -> None:
+        """Without it every block would fail, one after the other, after a wait for each."""
+        if self.client.status != "running":
+            raise BlocksFailed(
+                f"the dask scheduler {self.client.scheduler.address} no longer answers; what is finished is"
+                " kept, the same command goes on once there is one (--scheduler)"
+            )
 
 
 def _outcome(future: Any, index: int) -> Outcome:
@@ -183,6 +196,8 @@ def _failures(failed: Sequence[tuple[int, BaseException]]) -> str:
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
     error = failed[0][1]
     reason = str(error) if isinstance(error, UrstError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) and not isinstance(error, UrstError):
+        reason = f"not enough memory ({error}); take a smaller --block or --tile, or fewer --workers"
     return (
         f"{len(failed)} block{'s' if len(failed) > 1 else ''} failed ({names}{more}): {reason};"
         f" the others are finished and kept, the same command tries just these again"
@@ -199,9 +214,10 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
     Raises
     ------
     BadInput : where nothing answers at ``scheduler``.
+    UrstError : where the processes do not start.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     with dask.config.set(
         {"distributed.worker.memory.terminate": False, "distributed.admin.tick.limit": "1h"}
@@ -209,18 +225,10 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
         if scheduler is not None:
             local = None
             client = _connect(scheduler)
+            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it ourselves
             in_flight *= max(1, len(client.scheduler_info()["workers"]))
         else:
-            local = LocalCluster(
-                n_workers=workers,
-                processes=workers > 1,
-                threads_per_worker=in_flight,
-                memory_limit=0,
-                host=None if workers == 1 else "127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                worker_dashboard_address="127.0.0.1:0",
-                silence_logs=logging.ERROR,
-            )
+            local = _local(workers, in_flight)
             client = Client(local)
             in_flight *= workers
         # A client sends at most every 10 ms; a block that ends must not wait for the next one's order.
@@ -229,10 +237,36 @@ def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = Non
             yield Cluster(OnDask(client, in_flight))
         finally:
             _stop.set()
-            client.close()
-            if local is not None:
-                local.close()
+            for one in (client, local):
+                with suppress(TimeoutError):  # it must not hide why we stop
+                    if one is not None:
+                        one.close(timeout=CLOSE_SECONDS)
             _stop.clear()
+
+
+def _local(workers: int, in_flight: int) -> Any:
+    from distributed import LocalCluster
+    from distributed.deploy.spec import close_clusters
+
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            processes=workers > 1,
+            threads_per_worker=in_flight,
+            memory_limit=0,
+            host=None if workers == 1 else "127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+    except RuntimeError as error:
+        raise UrstError(
+            f"the {workers} worker process(es) could not be started ({error}): one of them ended, for lack of"
+            " memory perhaps; give the same command again, or fewer --workers"
+        ) from None
+    except KeyboardInterrupt:
+        atexit.unregister(close_clusters)  # it cannot close what is half started; its processes end with ours
+        raise
 
 
 def _connect(scheduler: str) -> Any:

@@ -89,9 +89,7 @@ class Kernel:
         if answer is not None:
             return answer
         # Out of the `except` block by now: its traceback would have kept the failed tensors alive.
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release()
         self.splits += 1
         if len(boxes) > 1:
             n = len(boxes) // 2
@@ -181,6 +179,13 @@ def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
     # kernels.
     x = torch.empty(host.shape, dtype=torch.float32, device=device)
     return x.copy_(host).div_(LEVELS[windows.dtype]).permute(0, 3, 1, 2)
+
+
+def release() -> None:
+    """Give back what nobody holds any more; to be called outside of the `except` block."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _device(name: str) -> torch.device:

@@ -13,22 +13,25 @@ own, and a feature weighs in each what the member weighs in its cell.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from urst_tiles.errors import DoesNotFit
 from urst_tiles.execute import Builds, Cluster, current_style, on_device
 from urst_tiles.files import publish
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import exact_float32, to_tensor
+from urst_tiles.kernel import exact_float32, is_out_of_memory, release, to_tensor
 from urst_tiles.moments import Moments, Several
 from urst_tiles.nets import CascadeStyle, Composition, Site, Style
 from urst_tiles.nets.base import neutral
@@ -36,6 +39,11 @@ from urst_tiles.nets.composition import Mixture, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.reader import Reader
 from urst_tiles.source import Source, array_source
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 #: Side of the windows' cores while measuring: small, since features are float32 and nothing is fused.
 CORE = 512
@@ -73,8 +81,9 @@ def measure_thumbnail(
     """
     small = array_source(source.thumbnail)
     subject = on_thumbnail(style, *small.shape)
-    if whole:
-        return _for_style(style, _at_once(subject, small, device, threads))
+    found = _at_once(subject, small, device, threads) if whole else None
+    if found is not None:
+        return _for_style(style, found)
     return measure(subject, small, device=device, threads=threads)
 
 
@@ -103,8 +112,9 @@ def measure(
     return _for_style(style, found)
 
 
-def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, Several]:
-    """What `measure` finds, by one forward of the whole image: each site goes on with what it found."""
+def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, Several] | None:
+    """What `measure` finds, by one forward of the whole image: each site goes on with what it found; None
+    where the device has no room for that."""
     over, box = composed(style), measuring_grid(source.shape, style).padded
     pixels, valid = Reader(source).padded(box)
     found: dict[str, Several] = {}
@@ -117,13 +127,24 @@ def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[
         return mixing(over, {site.name: Mixture(over.map_at(site, known))}, box)(site, x)
 
     @torch.inference_mode()
-    def run() -> None:
+    def run() -> dict[str, Several]:
         where = torch.device(device)
         with exact_float32(where):
             over.style.forward(to_tensor(pixels[None], where), at)
+        return found
 
-    on_device(threads, run)
-    return found
+    return _if_it_fits(threads, run)
+
+
+def _if_it_fits(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What ``function`` returns on the device thread, or None where the device ran out of memory."""
+    try:
+        return on_device(threads, function, *args, **kwargs)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    return None
 
 
 def _strips(box: Box, stride: int) -> list[Box]:
@@ -186,9 +207,39 @@ def _block_moments(
         if weights is not None and not weights.any():
             continue
         pixels = rgb[window.within(around).slices]
-        cells = on_device(threads, features_at, over, site, maps, pixels, window, core, device)
+        cells = _cells(over, site, maps, pixels, window, core, device, threads)
         total += shared(over, site, cells, weights, core)
     return total
+
+
+def _cells(
+    over: Composition,
+    site: Site,
+    maps: Mapping[str, Mixture],
+    pixels: NDArray[np.generic],
+    window: Box,
+    core: Box,
+    device: str,
+    threads: int,
+) -> NDArray[np.float32]:
+    """What `features_at` finds; where the device has no room for the window, from its two halves."""
+    found = _if_it_fits(threads, features_at, over, site, maps, pixels, window, core, device)
+    if found is not None:
+        return found
+    rows = core.shape[0] // 2 // over.stride * over.stride
+    if rows == 0:
+        raise DoesNotFit(
+            f"measuring a window of {window.shape[1]} x {window.shape[0]} px takes more memory than {device}"
+            " has left; make room there, or measure on another with --device"
+        )
+    log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
+    middle = core.y0 + rows
+    halves = []
+    for half in (Box(core.y0, core.x0, middle, core.x1), Box(middle, core.x0, core.y1, core.x1)):
+        around = half.grow(over.halo).clip(window).at_least(over.minimum, window)
+        part = pixels[around.within(window).slices]
+        halves.append(_cells(over, site, maps, part, around, half, device, threads))
+    return np.concatenate(halves, axis=1)
 
 
 def shared(
@@ -284,15 +335,17 @@ def measure_exact(
     found: dict[str, Several] = {}
     for site in measured_sites(style):
         final = folder / f"{site.name}.npz"
-        if not final.exists():
+        known = kept(final)
+        if known is None:
             task = SitePass(recipe, source, site.name, dict(found), folder, device, threads)
-            missing = [i for i in range(count) if not task.path(i).exists()]
+            missing = [i for i in range(count) if kept(task.path(i)) is None]
             stage = partial(progress, f"measuring {site.name}")
             cluster.run_all(task, missing, total=count, progress=stage)
-            save(final, _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count)))))
+            known = _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
+            save(final, known)
             for i in range(count):
                 task.path(i).unlink(missing_ok=True)
-        found[site.name] = load(final)
+        found[site.name] = known
     return _for_style(style, found)
 
 
@@ -305,8 +358,19 @@ def save(path: Path, several: Several) -> None:
     publish(path, buffer.getvalue())
 
 
+def kept(path: Path) -> Several | None:
+    """What an earlier run measured; None where it did not, or that is damaged: then it is made again."""
+    try:
+        return load(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+        log.warning("%s is damaged (%s) and is made again", path, error)
+        return None
+
+
 def load(path: Path) -> Several:
     """Read moments that `save` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         columns = zip(file["members"], file["n"], file["mean"], file["m2"], strict=True)
         return Several({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})

@@ -117,6 +117,7 @@ def test_outputs(stylize, files: Path, tmp_path: Path) -> None:
     one_sentence(stylize(scene, output=tmp_path / "o"), 2, "is a folder")
     shutil.copy(scene, tmp_path / "same.tif")
     one_sentence(stylize(tmp_path / "same.tif", output=tmp_path / "same.tif"), 2, "same file")
+    one_sentence(stylize(scene, output=tmp_path / ("o" * 241)), 2, "longer than 240 bytes")
     nothing_left(tmp_path)
 
 

@@ -19,7 +19,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.metadata import Info
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import thumbnail as thumbs
-from urst_tiles.source.openers import Opener, Reader, SpoolOpener, reader_of
+from urst_tiles.source.openers import Opener, Reader, SpoolOpener, check_unchanged, reader_of
 from urst_tiles.source.orient import oriented, shown, stored_box
 from urst_tiles.source.pool import in_order
 from urst_tiles.source.spool import Shape, spool
@@ -180,7 +180,7 @@ class Source:
         kept: NDArray[Any] | Path = pixels
         if folder is not None:
             kept = folder / f"thumbnail-{self._key(thumbnail, self._use_overviews, self._stretch_text)}.npz"
-            if not kept.exists():
+            if _kept(kept) is None:
                 publish(kept, _npz(pixels=pixels))
         return Source(
             self._facts,
@@ -213,8 +213,8 @@ class Source:
     ) -> thumbs.Thumbnail:
         """The thumbnail in the file's own values, as stored; kept in the folder."""
         kept = None if folder is None else folder / f"average-{self._key(side, self._use_overviews)}.npz"
-        if kept is not None and kept.exists():
-            found = _load(kept)
+        found = _kept(kept)
+        if found is not None:
             return thumbs.Thumbnail(found["colour"], found.get("weight"), str(found["origin"]))
         f = self._facts
         shape = thumbs.thumbnail_shape(f.stored, side)
@@ -238,6 +238,8 @@ class Source:
             origin=origin,
             progress=progress,
         )
+        if f.random_access:
+            check_unchanged(f.opener)
         if kept is not None:
             publish(kept, _npz(**made._asdict()))
         return made
@@ -295,13 +297,21 @@ class Source:
         Raises
         ------
         ValueError : the box is empty or reaches outside.
-        DamagedFile : something of it cannot be decoded; never wrong pixels.
+        DamagedFile : something of it cannot be decoded, or the file was changed; never wrong pixels.
         """
         if box.area == 0 or not Box(0, 0, *self.shape).contains(box):
             raise ValueError(f"{box} does not lie inside an image of {self.shape[1]} x {self.shape[0]}")
+        try:
+            return self._read(box)
+        finally:
+            # Also where something could not be decoded: that it was changed is the better explanation.
+            if self.random_access:
+                check_unchanged(self._facts.opener)
+
+    def _read(self, box: Box) -> NDArray[Any]:
         reader, finish = self._tools()
-        f, orientation = self._facts, self._facts.orientation
-        stored = stored_box(box, f.stored, orientation)
+        orientation = self._facts.orientation
+        stored = stored_box(box, self._facts.stored, orientation)
         out = np.empty((*stored.shape, self.channels), self.dtype)
 
         def put(cell: Box) -> None:
@@ -363,10 +373,18 @@ def _npz(**arrays: object) -> bytes:
     return buffer.getvalue()
 
 
+def _kept(path: Path | None) -> dict[str, NDArray[Any]] | None:
+    """What `_npz` wrote; None where it is not there, or damaged: then it is made again."""
+    try:
+        return None if path is None or not path.exists() else _load(path)
+    except DamagedFile:
+        return None
+
+
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """What `_npz` wrote. Raises DamagedFile."""
     try:
-        with np.load(path) as found:
+        with path.open("rb") as file, np.load(file) as found:
             return dict(found)
     except Exception as error:
         raise DamagedFile(

@@ -22,6 +22,12 @@ _FIRST = ("u1", "S1", "u2", "u4", "u4", "i1", "S1", "i2", "i4", "i4", "f4", "f8"
 TYPES = dict(enumerate(_FIRST, 1)) | {16: "u8", 17: "i8", 18: "u8"}
 RATIONALS = (5, 10)
 
+#: Tags that every pixel depends on, all of whole numbers: those that hold one each, NewSubfileType to
+#: TileLength, and the others: bits, compression, places, sizes, palette, what further bands are.
+SINGLE = {254, 256, 257, 262, 266, 274, 277, 278, 284, 317, 322, 323}
+WHOLE = SINGLE | {258, 259, 273, 279, 320, 324, 325, 338, 339}
+WHOLE_TYPES = (3, 4, 16)
+
 #: Directories beyond this one are not looked at (a slide has ten, a multi-page OME-TIFF thousands).
 MOST = 1024
 
@@ -112,6 +118,12 @@ class Directory:
         return text or None
 
     @property
+    def spans(self) -> list[tuple[int, int]]:
+        """(first byte, end) of what must not be pixels: the header, the directory, and every tag's value."""
+        values = [(entry.offset, entry.offset + entry.value_bytes) for entry in self.entries.values()]
+        return [(0, 8), (self.offset, self.offset + 2), *values]
+
+    @property
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.number(257), self.number(256)
@@ -180,6 +192,7 @@ def _read_directory(file: FileBytes, form: Form, offset: int) -> tuple[Directory
     entries: dict[int, Entry] = {}
     for i in range(count):
         code, kind, number = struct.unpack_from(form.entry, body, i * each)
+        _check_whole(file.path, code, kind, number)
         if kind in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
             value = (i + 1) * each - form.inline_bytes
             entries.setdefault(
@@ -188,6 +201,15 @@ def _read_directory(file: FileBytes, form: Form, offset: int) -> tuple[Directory
     rest = body[count * each :]
     following = struct.unpack(form.link, rest)[0] if len(rest) == form.inline_bytes else 0
     return Directory(file, form.order, offset, entries), following
+
+
+def _check_whole(path: Path, code: int, kind: int, count: int) -> None:
+    """Raises DamagedFile where a tag that every pixel depends on holds something else than whole numbers."""
+    if code in WHOLE and kind not in WHOLE_TYPES or code in SINGLE and count != 1:
+        wanted = "one whole number" if code in SINGLE else "whole numbers"
+        raise DamagedFile(
+            f"{path}: TIFF tag {code} must hold {wanted}, not {count} value(s) of type {kind}; it is damaged"
+        )
 
 
 def _entry(file: FileBytes, form: Form, code: int, entry: Entry, body: bytes, value: int) -> Entry:

@@ -103,7 +103,7 @@ def _rational(main: Directory, code: int) -> float:
     values = main.array(code)
     if values.ndim == 2 and values.size >= 2:
         return float(values[0, 0]) / float(values[0, 1]) if values[0, 1] else 0.0
-    return float(values.flat[0]) if values.size else 0.0
+    return float(values.flat[0]) if values.size and values.dtype.kind in "uif" else 0.0
 
 
 def _turned(resolution: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:

@@ -17,6 +17,9 @@ from urst_tiles.source.directory import Directory
 #: One tile or strip may take this much decoded; a bigger one is refused before it is read.
 MOST_BYTES = 1 << 30
 
+#: Samples that are stored as they are may be followed by so many bytes that fill up a word.
+PADDING_BYTES = 3
+
 #: Strips that are stored as they are need not be read whole: larger ones are cut into such pieces.
 PIECE_BYTES = 4 << 20
 
@@ -60,6 +63,11 @@ class Layout:
         """Size of one decoded segment."""
         return math.prod(self.segment) * self.samples * self.itemsize
 
+    def rows(self, index: Any) -> Any:
+        """Rows of a segment (or of an array of them) inside the image; the rest may be stored or left out."""
+        row = index % self.per_plane // self.across
+        return np.minimum(self.segment[0], self.shape[0] - row * self.segment[0])
+
     @property
     def has_sparse(self) -> bool:
         """Whether some segments are absent."""
@@ -83,7 +91,12 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
     height, width = directory.shape
     bands = directory.number(277, 1)
     is_tiled = 322 in directory.entries
-    planar = directory.number(284, 1) == 2 and bands > 1
+    planes = directory.number(284, 1)
+    if planes not in (1, 2):
+        raise DamagedFile(
+            f"{directory.path}: bands are side by side (1) or apart (2), not {planes}; it is damaged"
+        )
+    planar = planes == 2 and bands > 1
     rows = min(directory.number(278, height) or height, height)
     segment = (directory.number(323), directory.number(322)) if is_tiled else (rows, width)
     if min(segment) < 1:
@@ -91,7 +104,7 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
             f"{directory.path}: its tiles are {segment[1]} x {segment[0]} pixels; the file is damaged"
         )
     need = ceil_div(width, segment[1]) * ceil_div(height, segment[0]) * (bands if planar else 1)
-    offsets, counts = _tables(directory, size, need, plain)
+    offsets, counts = _tables(directory, size, need, height * width * bands * dtype.itemsize if plain else 0)
     layout = Layout(
         path=directory.path,
         shape=directory.shape,
@@ -103,7 +116,10 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
         offsets=offsets,
         counts=counts,
     )
-    _check(layout, size)
+    _check_inside(layout, size)
+    _check_apart(layout, directory)
+    if plain:
+        _check_sizes(layout)
     if plain and not is_tiled and layout.segment_bytes > PIECE_BYTES:
         layout = _in_pieces(layout)
     if layout.segment_bytes > MOST_BYTES:
@@ -117,24 +133,25 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
 
 
 def _tables(
-    directory: Directory, size: int, need: int, plain: bool
+    directory: Directory, size: int, need: int, plain_bytes: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """First bytes and sizes of ``need`` segments; ``plain_bytes``: of a picture stored as it is, else 0."""
     tags = directory.entries
     offsets = directory.array(324 if 324 in tags else 273).astype(np.uint64)
     counts = directory.array(325 if 325 in tags else 279).astype(np.uint64)
-    if not counts.size and plain and offsets.size == 1:
+    if not counts.size and plain_bytes and offsets.size == 1:
         # TIFF 6.0 requires the sizes, but old writers of a single strip left them out.
-        counts = np.array([max(0, size - int(offsets[0]))], np.uint64)
-    if offsets.size < need or counts.size < need:
+        counts = np.array([min(plain_bytes, max(1, size - int(offsets[0])))], np.uint64)
+    if not offsets.size == counts.size == need:
         raise DamagedFile(
             f"{directory.path}: the image needs {need} tiles or strips, but its tables list {offsets.size} "
             f"places and {counts.size} sizes; the file is damaged"
         )
-    return offsets[:need], counts[:need]
+    return offsets, counts
 
 
-def _check(layout: Layout, size: int) -> None:
-    """Every segment lies inside the file, and those stored as they are have their whole size."""
+def _check_inside(layout: Layout, size: int) -> None:
+    """Every segment lies inside the file."""
     offsets, counts = layout.offsets, layout.counts
     # Each alone first: their sum could wrap around.
     wrong = (offsets > size) | (counts > size) | (offsets + counts > size) | ((offsets == 0) & (counts > 0))
@@ -143,6 +160,40 @@ def _check(layout: Layout, size: int) -> None:
         raise DamagedFile(
             f"{layout.path}: {layout.name(i)} should lie at bytes {offsets[i]} to "
             f"{int(offsets[i]) + int(counts[i])}, but the file has {size}; it is cut off or damaged"
+        )
+
+
+def _check_apart(layout: Layout, directory: Directory) -> None:
+    """No segment shares bytes with another, nor with the directory; but the same bytes may serve several
+    segments, as some writers store empty ones once."""
+    there = np.flatnonzero(layout.counts)
+    order = there[np.lexsort((layout.counts[there], layout.offsets[there]))]
+    starts, counts = layout.offsets[order], layout.counts[order]
+    ends = starts + counts
+    again = (starts[1:] == starts[:-1]) & (counts[1:] == counts[:-1])
+    clashes = order[1:][(starts[1:] < ends[:-1]) & ~again].tolist()
+    for start, end in directory.spans:
+        last = int(np.searchsorted(starts, end)) - 1
+        if last >= 0 and ends[last] > start:
+            clashes.append(int(order[last]))
+    if clashes:
+        raise DamagedFile(
+            f"{layout.path}: {layout.name(clashes[0])} should lie where something else lies; its tables of "
+            "places and sizes are damaged, get a new copy of it"
+        )
+
+
+def _check_sizes(layout: Layout) -> None:
+    """Samples stored as they are take so many bytes, or the directory describes another picture."""
+    counts = layout.counts.astype(np.int64)
+    need = layout.rows(np.arange(counts.size)) * (layout.segment_bytes // layout.segment[0])
+    fits = (counts >= need) & (counts <= need + PADDING_BYTES) | (counts == layout.segment_bytes)
+    wrong = np.flatnonzero(~fits & (counts > 0))
+    if wrong.size:
+        i = int(wrong[0])
+        raise DamagedFile(
+            f"{layout.path}: {layout.name(i)} has {counts[i]} bytes, and its pixels take {need[i]}; the file"
+            " is damaged"
         )
 
 
@@ -156,14 +207,9 @@ def _in_pieces(layout: Layout) -> Layout:
     starts = np.arange(0, height, piece, dtype=np.int64)
     strip, inside = starts // rows, starts % rows
     sizes = np.minimum(piece, np.minimum(rows - inside, height - starts)) * row_bytes
-    ends = inside * row_bytes + sizes
     offsets, counts = [], []
     for plane in range(planes):
         at = strip + plane * layout.per_plane
-        short = (layout.counts[at] < ends) & (layout.counts[at] > 0)
-        if short.any():
-            i = int(at[np.flatnonzero(short)[0]])
-            raise DamagedFile(f"{layout.path}: {layout.name(i)} has too few bytes; the file is damaged")
         there = layout.counts[at] > 0
         offsets.append(np.where(there, layout.offsets[at] + (inside * row_bytes).astype(np.uint64), 0))
         counts.append(np.where(there, sizes, 0))

@@ -32,6 +32,9 @@ VIPS_ROWS = 1200
 #: What libtiff decodes in any build (none, fax, LZW, JPEG, deflate, PackBits, LogLuv), and WebP.
 LIBTIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34676, 34677, 50001}
 
+#: Photometric interpretations that there are: of TIFF 6.0, then ICC and ITU Lab, colour filters, LogLuv.
+PHOTOMETRICS = {*range(7), 8, 9, 10, 32803, 32844, 32845, 34892}
+
 
 def open_source(
     path: str | os.PathLike[str],
@@ -136,13 +139,15 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
 
 
 def _check_compression(main: Directory) -> None:
-    """Raises BadInput for a TIFF that neither tifffile nor libvips decodes."""
+    """Raises BadInput for a TIFF that neither tifffile nor libvips decodes, or whose colours are none."""
     code = main.number(259, 1)
     if code not in LIBTIFF_COMPRESSIONS:
         raise BadInput(
             f"{main.path} is compressed in a way that cannot be read here (TIFF compression {code}); rewrite "
             "it, for example: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
         )
+    if main.number(262, -1) not in PHOTOMETRICS:
+        raise BadInput(f"{main.path}: its samples mean nothing that is known (TIFF tag 262); it is damaged")
 
 
 def array_source(array: Any, *, info: Info | None = None, name: str = "array") -> Source:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
+from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import file_fingerprint, tiff_fingerprint
 from urst_tiles.source.pages import TiffFile
 from urst_tiles.source.pool import THREADS, in_order
@@ -47,6 +49,13 @@ class Reader(Protocol):
 class Opener(Protocol):
     """Makes a reader, in any process."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What others may change while it is read."""
+
+    def check(self) -> None:
+        """Raise DamagedFile where these are no longer what they were."""
+
     def open(self) -> Reader:
         """The reader; cheap, only headers are read."""
 
@@ -65,6 +74,16 @@ class TiffOpener:
     mask: Path | None
     fingerprint: str
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Opener`."""
+        return (self.path, *self.sidecars)
+
+    def check(self) -> None:
+        """See `Opener`."""
+        check_file(self.path)
+        _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
+
     def open(self) -> Reader:
         """See `Opener`."""
         reader = TiffReader(self.path, self.bands)
@@ -73,7 +92,8 @@ class TiffOpener:
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         """See `Opener`."""
-        return _bands(self.open(), rows)
+        yield from _bands(self.open(), rows)
+        self.check()
 
 
 @dataclass(frozen=True)
@@ -88,17 +108,28 @@ class VipsOpener:
     mask: Path | None
     fingerprint: str
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Opener`."""
+        return (self.path, *self.sidecars)
+
+    def check(self) -> None:
+        """See `Opener`."""
+        check_file(self.path)
+        _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+
     def open(self) -> Reader:
         """See `Opener`."""
-        _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+        self.check()
         return _masked(VipsReader(self.path, self.loader, self.bands, self.nodata), self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         """See `Opener`."""
-        _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+        self.check()
         mask = None if self.mask is None else open_mask(self.mask)
         for box, samples in stream(self.path, self.loader, self.bands, self.nodata, rows):
             yield box, samples if mask is None else _with_mask(samples, mask, box)
+        self.check()
 
 
 @dataclass(frozen=True)
@@ -107,6 +138,10 @@ class SpoolOpener:
 
     folder: Path
     what: Shape
+    files: ClassVar[tuple[Path, ...]] = ()
+
+    def check(self) -> None:
+        """Nobody else writes there, and every chunk proves itself."""
 
     def open(self) -> Reader:
         """See `Opener`."""
@@ -122,6 +157,10 @@ class ArrayOpener:
     """A NumPy or zarr array (H, W, 3 or 4), uint8 or uint16."""
 
     array: Any
+    files: ClassVar[tuple[Path, ...]] = ()
+
+    def check(self) -> None:
+        """It is the caller's."""
 
     def open(self) -> Reader:
         """See `Opener`."""
@@ -192,6 +231,27 @@ def _masked(reader: Reader, mask: Path | None) -> Reader:
     return reader if mask is None else MaskedReader(reader, mask)
 
 
+class Watch:
+    """Notices that files changed while they are in use: size, time or inode tell that something happened,
+    and the content whether it matters."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener, self._seen = opener, _stamps(opener.files)
+
+    def __call__(self) -> None:
+        """Raise DamagedFile where something else is being read by now."""
+        now = _stamps(self._opener.files)
+        if now != self._seen:
+            self._opener.check()
+            self._seen = now
+
+
+def _stamps(files: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
+    """Size, time of change and inode of each; None for what is gone."""
+    found = [os.stat(path) if path.exists() else None for path in files]
+    return [one and (one.st_size, one.st_mtime_ns, one.st_ino) for one in found]
+
+
 def _check_same(path: Path, expected: str, found: str) -> None:
     if expected != found:
         raise DamagedFile(
@@ -208,12 +268,19 @@ def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> Reader:
-    return opener.open()
+def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, Watch]:
+    watch = Watch(opener)  # before it opens
+    return opener.open(), watch
 
 
 def reader_of(opener: Opener) -> Reader:
     """The reader of an opener, shared by all threads of this process."""
     if isinstance(opener, TiffOpener | VipsOpener | SpoolOpener):
-        return _open_once(opener)
+        return _open_once(opener)[0]
     return opener.open()
+
+
+def check_unchanged(opener: Opener) -> None:
+    """Raise DamagedFile where the files of a reader in use are no longer what they were."""
+    if isinstance(opener, TiffOpener | VipsOpener):
+        _open_once(opener)[1]()

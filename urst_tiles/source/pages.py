@@ -15,7 +15,7 @@ import tifffile
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.source.bytes import FileBytes
 from urst_tiles.source.directory import Directory, read_directories
-from urst_tiles.source.segments import Segments, Undecodable
+from urst_tiles.source.segments import Segments, Undecodable, short
 
 
 class TiffFile:
@@ -35,7 +35,7 @@ class TiffFile:
             raise
         except Exception as error:
             raise DamagedFile(
-                f"{self.path}: its TIFF directory makes no sense ({error}); the file is damaged"
+                f"{self.path}: its TIFF directory makes no sense ({short(error)}); the file is damaged"
             ) from error
 
     def _segments(self, tiff: tifffile.TiffFile, directory: Directory) -> Segments | Undecodable:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
 
 #: Compressions decoded here: these, none, LZW, deflate (both), PackBits, LERC, LZMA, zstd, JPEG XL.
 COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002, 52546}
+
+#: Of these, the ones whose bytes know nothing of the picture's shape: what they unpack to must have its size.
+UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
 
 #: Photometric interpretations understood: white is zero, black is zero, RGB, palette, mask, CMYK. (YCbCr:
 #: see above.)
@@ -75,6 +79,10 @@ class Segments:
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
         self._jpegtables = page.jpegtables
+        self._unpack = None if self.compression == 1 else tifffile.TIFF.DECOMPRESSORS[self.compression]
+        self._reversed = self.compression in UNSHAPED and int(page.fillorder) == 2
+        if self.compression in UNSHAPED:  # tifffile gets them unpacked
+            page.compression, page.fillorder = 1, 1
         self._decode_page = page.decode  # made once, before threads come
         page.dataoffsets = page.databytecounts = ()
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
@@ -163,7 +171,7 @@ class Segments:
             raise
         except Exception as error:
             raise DamagedFile(
-                f"{self.path}: {self.layout.name(index)} cannot be decoded ({error}); "
+                f"{self.path}: {self.layout.name(index)} cannot be decoded ({short(error)}); "
                 "the file is damaged, get a new copy of it"
             ) from error
 
@@ -172,19 +180,38 @@ class Segments:
             _check_jpeg_end(data)
             decoded, _, _ = self._decode_page(data, index, jpegtables=self._jpegtables)
         else:
-            decoded, _, _ = self._decode_page(data, index)
+            unpacked = self._unpacked(data, index) if self.compression in UNSHAPED else data
+            decoded, _, _ = self._decode_page(unpacked, index)
         if decoded is None:
             raise ValueError("it decodes to nothing")
+        if decoded.shape[-1] != self.layout.samples:
+            raise ValueError(f"it has {decoded.shape[-1]} bands instead of {self.layout.samples}")
+        if self.compression not in UNSHAPED and decoded.dtype != self.dtype:
+            raise ValueError(f"its samples are {decoded.dtype} instead of {self.dtype}")
         return decoded[0]
+
+    def _unpacked(self, data: bytes, index: int) -> bytes | bytearray:
+        """The bytes of a segment's rows inside the image; the rows below it may be stored, or left out."""
+        (height, width), rows = self.layout.segment, int(self.layout.rows(index))
+        row_bytes = ceil_div(width * self.layout.samples * self.bits, 8)
+        found: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
+        if self._unpack is not None:
+            # One byte more than there should be: LZW fills what it is given and says nothing of the rest.
+            found = self._unpack(found, out=height * row_bytes + 1)
+        if len(found) not in (rows * row_bytes, height * row_bytes):
+            raise ValueError(f"it has {len(found)} bytes, and its pixels take {rows * row_bytes}")
+        return found[: rows * row_bytes]
 
     def _as_stored(self, data: bytes, index: int) -> NDArray[Any]:
         """Samples that are no further encoded; the last strip has fewer rows."""
-        (height, width), samples = self.layout.segment, self.layout.samples
-        if not self.layout.is_tiled:
-            row = index % self.layout.per_plane // self.layout.across
-            height = min(height, self.shape[0] - row * height)
+        height, width, samples = int(self.layout.rows(index)), self.layout.segment[1], self.layout.samples
         pixels = np.frombuffer(data, self._stored, height * width * samples).reshape(height, width, samples)
         return pixels.astype(self.dtype, copy=False)
+
+
+def short(error: Exception) -> str:
+    """What a library says of damaged content, which it may quote at length."""
+    return " ".join(str(error).split())[:150]
 
 
 def _check_jpeg_end(data: bytes) -> None:
@@ -196,6 +223,14 @@ def _check_jpeg_end(data: bytes) -> None:
 def _dtype(directory: Directory, page: tifffile.TiffPage) -> np.dtype[Any]:
     """The dtype in which samples are handed out, or Undecodable."""
     photometric, compression = int(page.photometric), int(page.compression)
+    if 262 not in directory.entries:
+        raise DamagedFile(
+            f"{directory.path}: nothing tells what its samples mean (TIFF tag 262); it is damaged"
+        )
+    if 347 in directory.entries and compression != JPEG:
+        raise DamagedFile(
+            f"{directory.path}: it has JPEG tables, and compression {compression}; it is damaged"
+        )
     if compression not in COMPRESSIONS or (
         compression != 1 and compression not in tifffile.TIFF.DECOMPRESSORS
     ):

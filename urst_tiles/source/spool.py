@@ -198,7 +198,7 @@ class SpoolReader:
             return zarr.open_array(str(self.folder / name), mode="r")
         except Exception as error:
             raise DamagedFile(
-                f"{self.folder} is not a whole spool ({error}); delete it and try again"
+                f"{self.folder} is not a whole spool ({error}); delete it and give the same command again"
             ) from error
 
     def cell(self, box: Box, level: int = 0) -> Samples:
@@ -214,7 +214,8 @@ class SpoolReader:
             return np.asarray(array[box.slices])
         except Exception as error:
             raise DamagedFile(
-                f"{self.folder / name} is damaged ({error}); delete it and try again"
+                f"{self.folder / name} is damaged ({error}); delete {self.folder} and give the same command"
+                " again"
             ) from error
 
     def _chunks(self, name: str, box: Box) -> Iterator[Path]:

@@ -25,7 +25,13 @@ from urst_tiles.source.valid import Samples
 #: Cells are at least so large, so that small tiles do not drown in calls.
 CELL = 256
 
-PALETTE, CMYK, WHITE_IS_ZERO = 3, 5, 0
+PALETTE, CMYK, WHITE_IS_ZERO, RGB = 3, 5, 0, 2
+
+#: Bands that a photometric interpretation needs, where it is more than one.
+COLOURS = {RGB: 3, CMYK: 4, 6: 3}
+
+#: What a further band may be: anything, alpha (associated or not), and Corel Draw's alpha.
+EXTRA_KINDS = {0, 1, 2, 999}
 
 
 class TiffReader:
@@ -69,7 +75,7 @@ class TiffReader:
     def _choose(self, main: Directory, bands: Sequence[int] | None) -> None:
         """Decide which stored bands are colour and which is alpha, and what colour means."""
         page = self._main
-        extra = [int(kind) for kind in main.array(338)][: page.bands - 1]
+        extra = _extra(main, page)
         first = page.bands - len(extra)
         alphas = [first + i for i, kind in enumerate(extra) if kind in (1, 2)]
         self._alpha = alphas[0] if alphas else None
@@ -186,6 +192,19 @@ class TiffReader:
         if self._associated and weight is not None:
             colour = valid.unpremultiply(colour, weight)
         return colour
+
+
+def _extra(main: Directory, page: Segments) -> list[int]:
+    """What the bands beyond the colours are. Raises DamagedFile where the directory contradicts itself."""
+    extra = [int(kind) for kind in main.array(338)]
+    spare = page.bands - COLOURS.get(page.photometric, 1)
+    counted = len(extra) == spare if page.photometric == RGB else 0 < len(extra) <= spare
+    if spare < 0 or (338 in main.entries and not (counted and EXTRA_KINDS.issuperset(extra))):
+        raise DamagedFile(
+            f"{main.path}: of its {page.bands} band(s) {max(spare, 0)} can be no colour, but it tells of"
+            f" {len(extra)}, of kinds {extra[:4]}; its directory is damaged"
+        )
+    return extra
 
 
 def _decodable(page: Segments | Undecodable) -> Segments:
