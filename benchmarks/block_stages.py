@@ -1,0 +1,115 @@
+"""The stages of a block one after the other, each timed: what the model of cost at scale is made from.
+
+``python benchmarks/block_stages.py SCENE [--block 4096]`` measures in its own process and prints JSON lines;
+`stages_of` runs it in one process, or in several at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness import WORK, style_image
+
+#: Blocks that are measured, after one to warm up.
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Processor seconds of three stages of a block, with one compute thread, and seconds that publishing it
+    waited for the disk."""
+
+    read: float
+    compute: float
+    encode: float
+    publish: float
+
+
+class TimedReader:
+    """A reader that adds up the processor seconds of its reads."""
+
+    def __init__(self, source: Any) -> None:
+        from urst_tiles.reader import Reader
+
+        self._reader, self.seconds = Reader(source), 0.0
+        self.channels = self._reader.channels
+
+    def padded(self, box: Any) -> Any:
+        """As `Reader.padded`."""
+        started = time.process_time()
+        found = self._reader.padded(box)
+        self.seconds += time.process_time() - started
+        return found
+
+
+def stages_of(scene: Path, block: int, processes: int) -> tuple[Stages, float]:
+    """Medians over blocks and processes that run at once, and the seconds until a process that dask has
+    started could begin with a block."""
+    command = [sys.executable, __file__, str(scene), "--block", str(block)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    children = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        for _ in range(processes)
+    ]
+    outputs = [child.communicate()[0] for child in children]
+    if any(child.returncode for child in children):
+        raise SystemExit("measuring the stages of a block failed, see above")
+    lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
+    found = [Stages(**one) for output in lines for one in output[1:]]
+    middle = {name: median(getattr(one, name) for one in found) for name in asdict(found[0])}
+    return Stages(**middle), median(output[0]["start"] for output in lines)
+
+
+def main() -> None:
+    """Print the seconds to begin, then each block's stages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scene", type=Path)
+    parser.add_argument("--block", type=int, default=4096)
+    arguments = parser.parse_args()
+    import distributed  # noqa: F401 (a worker has it before its first task)
+
+    begun = time.perf_counter()
+    import urst_tiles as ut
+    from urst_tiles.api import parts_of
+    from urst_tiles.block import kernel_of, stylize_block
+
+    imported = time.perf_counter() - begun
+    source, options = ut.open_source(arguments.scene), ut.Options(threads=1, block=arguments.block)
+    recipe = ut.recipe_of(style_image(), options)
+    plan = ut.make_plan(source, recipe, options)
+    source = source.prepare(None)
+    with TemporaryDirectory(dir=WORK) as folder, ut.cluster() as on:
+        job = ut.Job(Path(folder))
+        ut.freeze(recipe, ut.measure(recipe, source, plan, job, on)).save(job.net)
+        begun = time.perf_counter()
+        kernel, parts = kernel_of(job.net, plan), parts_of(plan, source, job)
+        print(json.dumps({"start": imported + time.perf_counter() - begun}))
+        for sample in range(1 + SAMPLES):
+            index = sample % len(plan.grid)
+            reader: Any = TimedReader(source)
+            begun = time.process_time()
+            pixels = stylize_block(kernel, reader, plan, plan.grid.block_box(index))
+            made, clock = time.process_time(), time.perf_counter()
+            parts.write(index, pixels)
+            encode = time.process_time() - made
+            # What is left of the wall time when the encoders have worked side by side.
+            publish = max(0.0, time.perf_counter() - clock - encode / plan.encoders)
+            if sample:
+                compute = made - begun - reader.seconds
+                print(json.dumps(asdict(Stages(reader.seconds, compute, encode, publish))))
+
+
+if __name__ == "__main__":
+    main()

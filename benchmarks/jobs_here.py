@@ -1,0 +1,103 @@
+"""Jobs that benchmarks run: scenes of any size, cheaply made, and ``urst-tiles stylize`` in a process of its
+own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import ROOT, WORK, measured, style_image
+
+#: Sides of the scene that is drawn, and of its tiles.
+BASE, TILE = 8192, 512
+
+#: ``urst-tiles`` itself, which then tells the peak of the device.
+PROGRAM = """
+import json, sys
+from urst_tiles.cli import main
+status = main(sys.argv[1:])
+import torch
+print(json.dumps({"device_bytes": torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else 0}))
+sys.exit(status)
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A finished job.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds : wall time, and processor time of the whole process tree, from start to exit.
+    peak_bytes, device_bytes : of the process tree, and of the accelerator (0 on the CPU).
+    stages : wall seconds of prepare, measure, blocks and assemble.
+    output_bytes : of the finished file.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    device_bytes: int
+    stages: Mapping[str, float]
+    output_bytes: int
+
+
+def stylise(scene: Path, *flags: object) -> Job:
+    """Stylise ``scene`` with the procedural style; the output is removed, an error ends the benchmark."""
+    output = WORK / f"{scene.stem}-stylised.tif"
+    command = ["stylize", str(scene), str(output), "--style", str(style_image()), "--overwrite", "--json"]
+    before = children_seconds()
+    run = measured([sys.executable, "-c", PROGRAM, *command, *map(str, flags)])
+    if run.status:
+        raise SystemExit(run.output)
+    lines = [json.loads(line) for line in run.output.splitlines() if line.startswith("{")]
+    done, device_bytes = lines[-2], lines[-1]["device_bytes"]
+    cpu, size = children_seconds() - before, output.stat().st_size
+    output.unlink()
+    return Job(run.seconds, cpu, run.peak_bytes, device_bytes, done["seconds"], size)
+
+
+def children_seconds() -> float:
+    """Processor seconds of all children that ended so far, theirs included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def scene_of(side: int) -> Path:
+    """A tiled JPEG TIFF of ``side`` x ``side`` px without overviews, made once: the encoded tiles of a scene
+    of ``BASE`` px, again and again."""
+    import tifffile
+
+    WORK.mkdir(parents=True, exist_ok=True)
+    base, path = WORK / f"tiled-{BASE}.tif", WORK / f"tiled-{side}.tif"
+    if not base.exists():
+        program = [sys.executable, str(ROOT / "pipelines" / "make_scene.py"), str(base)]
+        subprocess.run([*program, "--size", f"{BASE}x{BASE}", "--compression", "jpeg"], check=True)
+    if not path.exists():
+        beside = path.with_suffix(".partial")
+        with tifffile.TiffWriter(beside, bigtiff=True) as out:
+            out.write(
+                repeated(base, side), shape=(side, side, 3), dtype="uint8", tile=(TILE, TILE),
+                photometric="ycbcr", compression="jpeg", subsampling=(2, 2), metadata=None,
+            )  # fmt: skip
+        beside.rename(path)
+    return path
+
+
+def repeated(base: Path, side: int) -> Iterator[bytes]:
+    """The encoded tiles of an image of ``side`` px, row by row."""
+    import tifffile
+
+    with tifffile.TiffFile(base) as file:
+        offsets, sizes = file.pages[0].dataoffsets, file.pages[0].databytecounts
+    content, period = base.read_bytes(), BASE // TILE
+    rows = -(-side // TILE)
+    for row in range(rows):
+        for column in range(rows):
+            i = row % period * period + column % period
+            yield content[offsets[i] : offsets[i] + sizes[i]]

@@ -1,0 +1,262 @@
+"""Peak memory and time against the size of the image, from 1 megapixel to 4.3 gigapixel.
+
+``python benchmarks/memory_scaling.py [--largest SIDE] [--exact SIDE] [--device cuda] [--csv FILE]``: lite
+with thumbnail statistics, lite with exact ones, and the same frozen network on the whole image at once, in a
+child whose address space is limited, up to the size at which it fails. Every run is a process of its own.
+
+What is in the CSV file is not run again: remove its line, or name another ``--csv``, to measure anew. The
+scene is a procedural one of 8192 px, its encoded tiles repeated. The largest takes 1 GB as input, and 25 GB
+of disk while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+
+from harness import machine, measured, style_image, table
+from jobs_here import BASE, children_seconds, scene_of, stylise
+
+HERE = Path(__file__).resolve().parent
+#: 10000 x 10000 in less than 5 GB of a card's memory is what the URST paper claims.
+PAPER = 10_000
+SIDES = (1024, 2048, 4096, BASE, PAPER, 16384, 32768, 65536)
+#: More of them where the whole image fails.
+WHOLE_SIDES = (1024, 2048, 4096, BASE, PAPER, 12288, 16384)
+#: Host memory per pixel of the original URST, which holds the whole image several times.
+URST_BYTES = 65
+#: What the tiled run must keep to: bytes, and how far the peaks from ``FLAT_FROM`` on may lie apart.
+ALLOWED, FLATNESS, FLAT_FROM = 1.5e9, 0.05, 16384
+#: The exit status of a child that ran out of memory.
+NO_ROOM = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, finished or failed; ``series`` is ``thumbnail``, ``exact`` or ``whole``."""
+
+    series: str
+    side: int
+    megapixels: float
+    peak_bytes: int
+    device_bytes: int
+    seconds: float
+    cpu_seconds: float
+    outcome: str
+    device: str
+    threads: int
+    machine: str
+    date: str
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What makes a run the same again."""
+        return self.series, self.side, self.device
+
+
+class Table:
+    """The CSV file: read at the start, a line added after each run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, list[Row]()
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = [parse(line) for line in csv.DictReader(file)]
+
+    def add(self, row: Row) -> None:
+        """Keep a run."""
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(asdict(row))
+        self.rows.append(row)
+
+    def find(self, series: str, side: int, device: str) -> Row | None:
+        """The run of that kind, if it was made."""
+        return next((row for row in self.rows if row.key == (series, side, device)), None)
+
+    def of(self, series: str) -> list[Row]:
+        """Its runs, small to large."""
+        return sorted((row for row in self.rows if row.series == series), key=lambda row: row.side)
+
+
+def parse(line: dict[str, str]) -> Row:
+    """A line of the CSV file, its numbers as numbers."""
+    kinds = {"int": int, "float": float, "str": str}
+    return Row(**{field.name: kinds[str(field.type)](line[field.name]) for field in fields(Row)})
+
+
+def tiled(series: str, side: int, device: str, threads: int) -> Row:
+    """A run of ours."""
+    job = stylise(scene_of(side), "--statistics", series, "--device", device, "--threads", threads)
+    memory = job.peak_bytes, job.device_bytes
+    return row_of(series, side, memory, (job.seconds, job.cpu_seconds), "finished", device, threads)
+
+
+def whole(side: int, limit: int, threads: int) -> Row:
+    """A run of the same network on the whole image at once."""
+    command = [sys.executable, __file__, "--whole", str(scene_of(side)), "--limit", str(limit)]
+    before = children_seconds()
+    run = measured([*command, "--threads", str(threads)], OMP_WAIT_POLICY="PASSIVE")
+    if run.status not in (0, NO_ROOM):
+        raise SystemExit(run.output)
+    outcome = f"no room in {limit >> 30} GiB" if run.status else "finished"
+    seconds = run.seconds, children_seconds() - before
+    return row_of("whole", side, (run.peak_bytes, 0), seconds, outcome, "cpu", threads)
+
+
+def row_of(
+    series: str,
+    side: int,
+    memory: tuple[int, int],
+    seconds: tuple[float, float],
+    outcome: str,
+    device: str,
+    threads: int,
+) -> Row:
+    """A row of today, here; ``memory`` of host and device, ``seconds`` by the clock and of the processor."""
+    today, spent = date.today().isoformat(), (round(seconds[0], 1), round(seconds[1], 1))
+    return Row(series, side, side * side / 1e6, *memory, *spent, outcome, device, threads, machine(), today)
+
+
+def run_whole(scene: Path, limit: int, threads: int) -> int:
+    """In the child: the frozen network that `tiled` runs, at its precision, on one window. Nothing is
+    written, which spares it memory and time. Returns ``NO_ROOM`` where the address space ends."""
+    import torch
+
+    import urst_tiles as ut
+    from urst_tiles import nets
+    from urst_tiles.execute import current_style
+    from urst_tiles.reader import Reader
+    from urst_tiles.statistics import measure_thumbnail
+
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    torch.set_num_threads(threads)
+    try:
+        source = ut.open_source(scene).prepare(None)
+        recipe = ut.recipe_of(style_image(), ut.Options())
+        moments = measure_thumbnail(current_style(recipe), source, threads=threads, whole=True)
+        kernel = ut.Kernel(ut.freeze(recipe, moments), precision=nets.best_precision("lite", "cpu"))
+        kernel.net.splittable = False
+        box = ut.Box(0, 0, *source.shape)
+        kernel.run(Reader(source).padded(box)[0][None], [box], [box])
+    except (ut.DoesNotFit, MemoryError) as error:
+        print(f"out of memory: {error}")
+        return NO_ROOM
+    return 0
+
+
+def run_missing(done: Table, arguments: argparse.Namespace) -> None:
+    """Everything asked for that the file does not hold yet, smallest first."""
+    device, threads = arguments.device, arguments.threads
+    for series, largest in (("thumbnail", arguments.largest), ("exact", arguments.exact)):
+        for side in (side for side in SIDES if side <= largest):
+            if not done.find(series, side, device):
+                done.add(tiled(series, side, device, threads))
+    for side in (side for side in WHOLE_SIDES if side <= arguments.largest):
+        row = done.find("whole", side, "cpu") or whole(side, arguments.limit, threads)
+        if row not in done.rows:
+            done.add(row)
+        if row.outcome != "finished":
+            break
+
+
+def verdicts(done: Table) -> Iterator[tuple[str, bool]]:
+    """What the tiled runs promise, in words, and whether it holds; what was not run yet is not judged."""
+    ours = [row for row in done.of("thumbnail") if row.device == "cpu"]
+    large = [row.peak_bytes for row in ours if row.side >= FLAT_FROM]
+    if len(large) > 1:
+        apart = max(large) / min(large) - 1
+        yield f"from {FLAT_FROM} px on, peaks lie {apart:.1%} apart (<= {FLATNESS:.0%})", apart <= FLATNESS
+    for row in ours:
+        if row.side in (PAPER, max(SIDES)):
+            words = f"{row.side} x {row.side} in {row.peak_bytes / 1e9:.2f} GB (< {ALLOWED / 1e9} GB)"
+            yield words, row.peak_bytes < ALLOWED
+
+
+def plot(done: Table, path: Path) -> None:
+    """Peak memory against size, both logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), dpi=110)
+    names = {
+        "thumbnail": "ours, statistics of the thumbnail",
+        "exact": "ours, exact statistics",
+        "whole": "the same network, whole image",
+    }
+    for (series, name), marker in zip(names.items(), "os^", strict=True):
+        rows = [row for row in done.of(series) if row.device == "cpu"]
+        kept = [row for row in rows if row.outcome == "finished"]
+        sizes, peaks = [row.megapixels for row in kept], [row.peak_bytes / 1e9 for row in kept]
+        (line,) = axes.loglog(sizes, peaks, marker=marker, label=name)
+        for row in rows:
+            if row.outcome != "finished":
+                axes.axvline(row.megapixels, color=line.get_color(), linestyle=":", label=row.outcome)
+    ends = [min(SIDES) ** 2 / 1e6, max(SIDES) ** 2 / 1e6]
+    original = [n * URST_BYTES / 1e3 for n in ends]
+    axes.loglog(ends, original, "k--", label=f"original URST: {URST_BYTES} bytes per pixel (formula)")
+    axes.set(xlabel="megapixels", ylabel="peak host memory, GB")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def report(done: Table) -> bool:
+    """Print the table and what follows from it; returns whether all promises hold."""
+    rows = [
+        (
+            row.series, row.device, f"{row.side} x {row.side}", row.megapixels, row.peak_bytes >> 20,
+            row.device_bytes >> 20 or "", row.megapixels * URST_BYTES / 1.048576, row.seconds,
+            row.cpu_seconds, row.megapixels / row.seconds, row.outcome, row.threads,
+        )
+        for series in ("thumbnail", "exact", "whole")
+        for row in done.of(series)
+    ]  # fmt: skip
+    header = (
+        "series", "device", "size", "megapixels", "peak MiB", "device MiB", "URST's 65 B/px, MiB", "seconds",
+        "processor seconds", "Mpx/s", "outcome", "threads",
+    )  # fmt: skip
+    table("Memory against the size of the image", header, rows)
+    print(f"\nmeasured on: {'; '.join(sorted({f'{row.machine} ({row.date})' for row in done.rows}))}\n")
+    judged = list(verdicts(done))
+    for words, holds in judged:
+        print(f"- {'holds' if holds else 'FAILS'}: {words}")
+    return all(holds for _, holds in judged)
+
+
+def main() -> int:
+    """Exit status 1 where a promise does not hold."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--largest", type=int, default=max(SIDES), help="side, px (default %(default)s)")
+    parser.add_argument("--exact", type=int, default=16384, help="the same, exact (default %(default)s)")
+    parser.add_argument("--device", default="cpu", help="of our runs (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--limit", type=int, default=12 << 30, help="address space of the whole image, bytes")
+    parser.add_argument("--csv", type=Path, default=HERE / "memory_scaling.csv")
+    parser.add_argument("--whole", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.whole:
+        return run_whole(arguments.whole, arguments.limit, arguments.threads)
+    done = Table(arguments.csv)
+    run_missing(done, arguments)
+    plot(done, arguments.csv.with_suffix(".png"))
+    return 0 if report(done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
