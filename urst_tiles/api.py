@@ -35,8 +35,8 @@ from urst_tiles.request import StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, array_source, open_source
 from urst_tiles.statistics import measure_exact, measure_thumbnail
 
-
-#: Bytes of an output's name: file systems take 255, and what stands beside it while it is made has longer ones.
+#: Bytes of an output's name: file systems take 255, and what stands beside it while it is made has a longer
+#: one.
 LONGEST_NAME = 240
 
 
@@ -265,7 +265,7 @@ def check_output(output: Path, input: Path) -> Path:
     if output.is_dir():
         raise BadInput(f"the output {output} is a folder; name a file")
     if len(os.fsencode(output.name)) > LONGEST_NAME:
-        raise BadInput(f"the name of the output {output} is longer than {LONGEST_NAME} bytes; give a shorter one")
+        raise BadInput(f"the name {output.name} is longer than {LONGEST_NAME} bytes; give a shorter one")
     if output.exists() and input.exists() and output.samefile(input):
         raise BadInput(f"input and output are the same file {input}; choose another output")
     if not os.access(folder, os.W_OK):
