@@ -7,11 +7,12 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import ROOT, WORK, measured, style_image
+import psutil
+from harness import ROOT, WORK, Run, measured, style_image
 
 #: Sides of the scene that is drawn, and of its tiles.
 BASE, TILE = 8192, 512
@@ -37,6 +38,7 @@ class Job:
     peak_bytes, device_bytes : of the process tree, and of the accelerator (0 on the CPU).
     stages : wall seconds of prepare, measure, blocks and assemble.
     output_bytes : of the finished file.
+    others : the share of the machine's processors that everybody else took meanwhile, 0 to 1.
     """
 
     seconds: float
@@ -45,27 +47,43 @@ class Job:
     device_bytes: int
     stages: Mapping[str, float]
     output_bytes: int
+    others: float
 
 
 def stylise(scene: Path, *flags: object) -> Job:
     """Stylise ``scene`` with the procedural style; the output is removed, an error ends the benchmark."""
     output = WORK / f"{scene.stem}-stylised.tif"
     command = ["stylize", str(scene), str(output), "--style", str(style_image()), "--overwrite", "--json"]
-    before = children_seconds()
-    run = measured([sys.executable, "-c", PROGRAM, *command, *map(str, flags)])
+    run, cpu, others = watched([sys.executable, "-c", PROGRAM, *command, *map(str, flags)])
     if run.status:
         raise SystemExit(run.output)
     lines = [json.loads(line) for line in run.output.splitlines() if line.startswith("{")]
     done, device_bytes = lines[-2], lines[-1]["device_bytes"]
-    cpu, size = children_seconds() - before, output.stat().st_size
+    size = output.stat().st_size
     output.unlink()
-    return Job(run.seconds, cpu, run.peak_bytes, device_bytes, done["seconds"], size)
+    return Job(run.seconds, cpu, run.peak_bytes, device_bytes, done["seconds"], size, others)
+
+
+def watched(command: Sequence[str], **environment: str) -> tuple[Run, float, float]:
+    """`measured`, with the command's processor seconds, and the share of the machine's processors that
+    everybody else took meanwhile, 0 to 1."""
+    before, busy = children_seconds(), busy_seconds()
+    run = measured(command, **environment)
+    cpu = children_seconds() - before
+    others = max(0.0, busy_seconds() - busy - cpu) / run.seconds / psutil.cpu_count()
+    return run, cpu, others
 
 
 def children_seconds() -> float:
     """Processor seconds of all children that ended so far, theirs included."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def busy_seconds() -> float:
+    """Processor seconds of the whole machine since it started that were not idle, stolen ones included."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
 def scene_of(side: int) -> Path:

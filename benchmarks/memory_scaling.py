@@ -17,12 +17,12 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from pathlib import Path
 
-from harness import machine, measured, style_image, table
-from jobs_here import BASE, children_seconds, scene_of, stylise
+from harness import machine, style_image, table
+from jobs_here import BASE, scene_of, stylise, watched
 
 HERE = Path(__file__).resolve().parent
 #: 10000 x 10000 in less than 5 GB of a card's memory is what the URST paper claims.
@@ -40,20 +40,26 @@ NO_ROOM = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One run, finished or failed; ``series`` is ``thumbnail``, ``exact`` or ``whole``."""
+    """One run, finished or failed; ``series`` is ``thumbnail``, ``exact`` or ``whole``, ``others`` the share
+    of the machine's processors that everybody else took."""
 
     series: str
     side: int
-    megapixels: float
     peak_bytes: int
     device_bytes: int
     seconds: float
     cpu_seconds: float
+    others: float
     outcome: str
     device: str
     threads: int
-    machine: str
-    date: str
+    machine: str = field(default_factory=machine)
+    date: str = field(default_factory=lambda: date.today().isoformat())
+
+    @property
+    def megapixels(self) -> float:
+        """Of the image."""
+        return self.side * self.side / 1e6
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -74,10 +80,11 @@ class Table:
         """Keep a run."""
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+            writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
             if new:
                 writer.writeheader()
-            writer.writerow(asdict(row))
+            rounded = ((name, round(n, 3) if isinstance(n, float) else n) for name, n in asdict(row).items())
+            writer.writerow(dict(rounded))
         self.rows.append(row)
 
     def find(self, series: str, side: int, device: str) -> Row | None:
@@ -92,40 +99,24 @@ class Table:
 def parse(line: dict[str, str]) -> Row:
     """A line of the CSV file, its numbers as numbers."""
     kinds = {"int": int, "float": float, "str": str}
-    return Row(**{field.name: kinds[str(field.type)](line[field.name]) for field in fields(Row)})
+    return Row(**{column.name: kinds[str(column.type)](line[column.name]) for column in fields(Row)})
 
 
 def tiled(series: str, side: int, device: str, threads: int) -> Row:
     """A run of ours."""
     job = stylise(scene_of(side), "--statistics", series, "--device", device, "--threads", threads)
-    memory = job.peak_bytes, job.device_bytes
-    return row_of(series, side, memory, (job.seconds, job.cpu_seconds), "finished", device, threads)
+    usage = job.peak_bytes, job.device_bytes, job.seconds, job.cpu_seconds, job.others
+    return Row(series, side, *usage, "finished", device, threads)
 
 
 def whole(side: int, limit: int, threads: int) -> Row:
     """A run of the same network on the whole image at once."""
     command = [sys.executable, __file__, "--whole", str(scene_of(side)), "--limit", str(limit)]
-    before = children_seconds()
-    run = measured([*command, "--threads", str(threads)], OMP_WAIT_POLICY="PASSIVE")
+    run, cpu, others = watched([*command, "--threads", str(threads)], OMP_WAIT_POLICY="PASSIVE")
     if run.status not in (0, NO_ROOM):
         raise SystemExit(run.output)
     outcome = f"no room in {limit >> 30} GiB" if run.status else "finished"
-    seconds = run.seconds, children_seconds() - before
-    return row_of("whole", side, (run.peak_bytes, 0), seconds, outcome, "cpu", threads)
-
-
-def row_of(
-    series: str,
-    side: int,
-    memory: tuple[int, int],
-    seconds: tuple[float, float],
-    outcome: str,
-    device: str,
-    threads: int,
-) -> Row:
-    """A row of today, here; ``memory`` of host and device, ``seconds`` by the clock and of the processor."""
-    today, spent = date.today().isoformat(), (round(seconds[0], 1), round(seconds[1], 1))
-    return Row(series, side, side * side / 1e6, *memory, *spent, outcome, device, threads, machine(), today)
+    return Row("whole", side, run.peak_bytes, 0, run.seconds, cpu, others, outcome, "cpu", threads)
 
 
 def run_whole(scene: Path, limit: int, threads: int) -> int:
@@ -218,16 +209,16 @@ def report(done: Table) -> bool:
     """Print the table and what follows from it; returns whether all promises hold."""
     rows = [
         (
-            row.series, row.device, f"{row.side} x {row.side}", row.megapixels, row.peak_bytes >> 20,
-            row.device_bytes >> 20 or "", row.megapixels * URST_BYTES / 1.048576, row.seconds,
-            row.cpu_seconds, row.megapixels / row.seconds, row.outcome, row.threads,
+            row.series, row.device, f"{row.side} x {row.side}", f"{row.megapixels:.0f}", row.peak_bytes >> 20,
+            row.device_bytes >> 20 or "", row.side**2 * URST_BYTES >> 20, row.seconds,
+            row.cpu_seconds, row.megapixels / row.seconds, f"{row.others:.0%}", row.outcome, row.threads,
         )
         for series in ("thumbnail", "exact", "whole")
         for row in done.of(series)
     ]  # fmt: skip
     header = (
         "series", "device", "size", "megapixels", "peak MiB", "device MiB", "URST's 65 B/px, MiB", "seconds",
-        "processor seconds", "Mpx/s", "outcome", "threads",
+        "processor seconds", "Mpx/s", "taken by others", "outcome", "threads",
     )  # fmt: skip
     table("Memory against the size of the image", header, rows)
     print(f"\nmeasured on: {'; '.join(sorted({f'{row.machine} ({row.date})' for row in done.rows}))}\n")
