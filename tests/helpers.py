@@ -1,8 +1,15 @@
-"""Made-up pictures and files that many tests use."""
+"""Made-up pictures and files that many tests use, and a dask cluster of real processes."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -35,3 +42,82 @@ def geotiff(path: Path, pixels: np.ndarray, **options: object) -> Path:
     }
     tifffile.imwrite(path, pixels, **(settings | options))
     return path
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+Moment = Callable[[Path], bool]
+
+
+def some(pattern: str, count: int = 1) -> Moment:
+    """When a folder holds so many files of a pattern."""
+    return lambda folder: len(list(folder.glob(pattern))) >= count
+
+
+#: Phases of the job out.tif in their order, each with the moment at which it begins.
+MOMENTS = {
+    "spooling": some("out.tif.job/source"),
+    "measuring": some("out.tif.job/moments/*"),
+    "after the first site": some("out.tif.job/moments/*[a-z].npz"),
+    "first block": some("out.tif.job/parts/[0-9]*"),
+    "fourth block": some("out.tif.job/parts/[0-9]*", 4),
+    "assembling": some(".out.tif.partial"),
+    "the end": some("out.tif"),
+}
+
+
+def delayed(moment: Moment, seconds: float) -> Moment:
+    """So long after that moment was seen, even where what was seen is gone."""
+    seen = list[float]()
+
+    def come(folder: Path) -> bool:
+        if not seen and moment(folder):
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() >= seen[0] + seconds
+
+    return come
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+    """What ``what`` returns once that is something; fails after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+class Elsewhere:
+    """A dask scheduler on 127.0.0.1, and workers, each in a process of its own; killed at the end."""
+
+    QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    HERE = ("--host", "127.0.0.1", "--no-dashboard")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workers: list[subprocess.Popen[bytes]] = []
+        contact = folder / "scheduler.json"
+        contact.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0"]
+        self.scheduler = subprocess.Popen([*command, "--scheduler-file", contact, *self.HERE], **self.QUIET)
+        while not contact.exists() or not contact.read_text().endswith("}"):
+            assert self.scheduler.poll() is None
+            time.sleep(0.05)
+        self.address: str = json.loads(contact.read_text())["address"]
+
+    def add(self, threads: int = 2) -> subprocess.Popen[bytes]:
+        """One more worker; it comes some seconds later."""
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", self.address, "--no-nanny"]
+        more = ["--nthreads", str(threads), "--local-directory", self.folder / "dask"]
+        self.workers.append(subprocess.Popen([*command, *more, *self.HERE], **self.QUIET))
+        return self.workers[-1]
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in (self.scheduler, *self.workers):
+            process.kill()
+            process.wait()

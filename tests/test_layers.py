@@ -16,7 +16,8 @@ PACKAGE = Path(urst_tiles.__file__).parent
 
 IO = {"numpy", "pyvips", "zarr", "numcodecs", "tifffile", "imagecodecs"}
 TORCH = {"numpy", "torch", "safetensors"}
-EVERYTHING = IO | TORCH | {"dask", "distributed", "psutil"}
+DASK = {"dask", "distributed", "dask_cuda", "dask_jobqueue"}
+EVERYTHING = IO | TORCH | DASK | {"psutil"}
 
 #: Floor -> its rooms, each with what it may import besides the standard library. Lower floors first.
 FLOORS: dict[str, dict[str, set[str]]] = {
@@ -29,6 +30,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "saved": set(),
         "plan": set(),
         "files": set(),
+        "places": {"upath"},
         "progress": set(),
         "metadata": set(),
         "moments": {"numpy"},
@@ -41,7 +43,8 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "kernel": {"kernel": {"numpy", "torch"}},
     "execution": dict.fromkeys(
         ("recipe", "request", "planning", "execute", "statistics", "block", "elsewhere"), EVERYTHING
-    ),
+    )
+    | {"clusters": DASK | {"torch"}, "queues": DASK, "queue_commands": set()},
     "api": dict.fromkeys(("api", "lazy", "sheet", "steps", "table", "batch"), EVERYTHING),
     "roof": {
         "terminal": set(),

@@ -38,7 +38,7 @@ from urst_tiles.table import Entry
 Status = Literal["done", "skipped", "failed"]
 
 #: Options that decide where and how fast, or whose files are compared by content.
-APART = ("weights", "mask", "device", "threads", "workers", "scheduler", "memory")
+APART = ("weights", "mask", "device", "threads", "workers", "scheduler", "cluster", "memory")
 
 
 @dataclass(frozen=True)

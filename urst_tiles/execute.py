@@ -2,26 +2,32 @@
 
 A task is a small picklable callable from a block's index to a receipt; it reads what it needs and publishes
 one file. Pixels never travel through the scheduler, and a new task is submitted for each one that finished,
-so what is in flight is exact.
+so what is in flight is exact: so many for each worker that is there now.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
+import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 
-from urst_tiles.errors import BadInput, BlocksFailed, DiskFull, UrstError
+from urst_tiles import clusters, queues
+from urst_tiles.errors import BlocksFailed, DiskFull, UrstError
 from urst_tiles.nets import Composition, Style
+from urst_tiles.options import Options
+from urst_tiles.plan import Plan
+from urst_tiles.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +39,8 @@ Outcome = tuple[int, Any, BaseException | None]
 #: How often a block is tried before it is named as failed.
 TRIES = 3
 
-#: How long a scheduler may take to answer.
-CONNECT_SECONDS = 20.0
-
-#: How long a client or a cluster may take to close.
-CLOSE_SECONDS = 20.0
+#: How often it is asked how many workers there are.
+LOOK_SECONDS = 1.0
 
 _stop = threading.Event()
 
@@ -112,39 +115,72 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class OnDask:
-    """Runs tasks on a dask client, at most ``in_flight`` at once."""
+    """Runs tasks at a place: at most ``each`` at once for each worker, of which some come and some go."""
 
-    client: Any
-    in_flight: int
+    place: clusters.Place
+    each: int
 
     def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
-        """Submit one task for each that finished."""
-        from distributed import as_completed
+        """Submit one task for each that finished, and more where a worker came."""
+        waiting, crew = deque(indexes), Crew(self.place)
+        running: dict[str, tuple[int, Any]] = {}
+        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-        waiting = iter(indexes)
-        places: dict[str, int] = {}
+        def top_up() -> None:
+            room = self.each * max(1, crew.size())
+            while waiting and len(running) < room:
+                index = waiting.popleft()
+                key = f"block-{index}-{id(task):x}"
+                future = self.place.client.submit(_attempt, task, index, pure=False, key=key)
+                running[key] = index, future
+                future.add_done_callback(ended.put)
 
-        def submit(index: int) -> Any:
-            key = f"block-{index}-{id(task):x}"
-            places[key] = index
-            return self.client.submit(_attempt, task, index, pure=False, key=key)
-
-        running = as_completed([submit(index) for index in islice(waiting, self.in_flight)])
-        for future in running:
-            outcome = _outcome(future, places.pop(future.key))
-            self._require_scheduler()
-            following = next(waiting, None)
-            if following is not None:
-                running.add(submit(following))
-            yield outcome
+        while waiting or running:
+            top_up()
+            future = _next(ended)
+            outcome = future and _outcome(future, running.pop(future.key)[0])
+            if outcome:
+                self._require_scheduler()
+                crew.ended += outcome[2] is None
+                if waiting:
+                    top_up()
+                yield outcome
 
     def _require_scheduler(self) -> None:
         """Without it every block would fail, one after the other, after a wait for each."""
-        if self.client.status != "running":
+        client = self.place.client
+        if client.status != "running":
             raise BlocksFailed(
-                f"the dask scheduler {self.client.scheduler.address} no longer answers; what is finished is"
-                " kept, the same command goes on once there is one (--scheduler)"
+                f"the dask scheduler {client.scheduler.address} no longer answers; what is finished is kept,"
+                " the same command goes on once there is one (--scheduler)"
             )
+
+
+class Crew:
+    """How many workers a place has: counted at most every `LOOK_SECONDS`, and the place looks after them."""
+
+    def __init__(self, place: clusters.Place) -> None:
+        self.ended = 0
+        self._place, self._size = place, 0
+        self._looked = float("-inf")
+
+    def size(self) -> int:
+        """The workers that take tasks now."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            known = self._place.client.scheduler_info(n_workers=-1)["workers"]
+            self._looked = now
+            self._size = sum(worker["status"] == "running" for worker in known.values())
+            self._place.look(self._size, self.ended)
+        return self._size
+
+
+def _next(ended: queue.SimpleQueue[Any]) -> Any:
+    """The next future that ended; None when it is time to look at the workers."""
+    try:
+        return ended.get(timeout=LOOK_SECONDS)
+    except queue.Empty:
+        return None
 
 
 def _outcome(future: Any, index: int) -> Outcome:
@@ -205,74 +241,78 @@ def _failures(failed: Sequence[tuple[int, BaseException]]) -> str:
 
 
 @contextmanager
-def cluster(*, workers: int = 1, in_flight: int = 2, scheduler: str | None = None) -> Iterator[Cluster]:
-    """A dask cluster: in this process (the default), ``workers`` processes, or the one at ``scheduler``.
+def cluster(
+    *,
+    workers: int = 1,
+    in_flight: int = 2,
+    device: str = "cpu",
+    scheduler: str | None = None,
+    jobs: queues.Jobs | None = None,
+    progress: Progress = silent,
+) -> Iterator[Cluster]:
+    """A dask cluster: in this process (the default), ``workers`` processes, the one at ``scheduler``, or one
+    of ``jobs`` of a job queue.
 
     Worker processes are spawned and import ``__main__`` again, so a script that asks for them needs the usual
-    guard. Everything started here listens on 127.0.0.1 alone and is stopped at the end.
+    guard. Everything started here listens on 127.0.0.1 alone, but for a job queue, where it speaks TLS with
+    certificates of its own; and is stopped at the end.
+
+    Parameters
+    ----------
+    in_flight : blocks at once on each worker.
+    device : on ``cuda`` every worker process has a card of its own, as far as there are.
+    progress : told when there is no worker to go on with.
 
     Raises
     ------
-    BadInput : where nothing answers at ``scheduler``.
+    BadInput : where nothing answers at ``scheduler``, or there is no such job queue here.
     UrstError : where the processes do not start.
     """
     import dask
-    from distributed import Client
+    import distributed  # noqa: F401 (its defaults must be there before ours, or they go with them)
 
-    with dask.config.set(
-        {"distributed.worker.memory.terminate": False, "distributed.admin.tick.limit": "1h"}
-    ):
-        if scheduler is not None:
-            local = None
-            client = _connect(scheduler)
-            logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it ourselves
-            in_flight *= max(1, len(client.scheduler_info()["workers"]))
+    settings = {"distributed.worker.memory.terminate": False, "distributed.admin.tick.limit": "1h"}
+    with dask.config.set(settings), _stopping():
+        if jobs is not None:
+            opened = queues.submitted(jobs, in_flight, progress)
+        elif scheduler is not None:
+            opened = clusters.at(scheduler, progress)
         else:
-            local = _local(workers, in_flight)
-            client = Client(local)
-            in_flight *= workers
-        # A client sends at most every 10 ms; a block that ends must not wait for the next one's order.
-        client.scheduler_comm.interval = 0.001
-        try:
-            yield Cluster(OnDask(client, in_flight))
-        finally:
-            _stop.set()
-            for one in (client, local):
-                with suppress(TimeoutError):  # it must not hide why we stop
-                    if one is not None:
-                        one.close(timeout=CLOSE_SECONDS)
-            _stop.clear()
+            opened = clusters.local(workers, in_flight, device)
+        with opened as place:
+            # A client sends at most every 10 ms; a block that ends must not wait for the next one's order.
+            place.client.scheduler_comm.interval = 0.001
+            try:
+                yield Cluster(OnDask(place, in_flight))
+            finally:
+                _stop.set()
 
 
-def _local(workers: int, in_flight: int) -> Any:
-    from distributed import LocalCluster
-    from distributed.deploy.spec import close_clusters
-
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Tasks of this process that were asked to stop have done so once the cluster is closed."""
     try:
-        return LocalCluster(
-            n_workers=workers,
-            processes=workers > 1,
-            threads_per_worker=in_flight,
-            memory_limit=0,
-            host=None if workers == 1 else "127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL,
-        )
-    except RuntimeError as error:
-        raise UrstError(
-            f"the {workers} worker process(es) could not be started ({error}): one of them ended, for lack of"
-            " memory perhaps; give the same command again, or fewer --workers"
-        ) from None
-    except KeyboardInterrupt:
-        atexit.unregister(close_clusters)  # it cannot close what is half started; its processes end with ours
-        raise
+        yield
+    finally:
+        _stop.clear()
 
 
-def _connect(scheduler: str) -> Any:
-    from distributed import Client
-
-    try:
-        return Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"no dask scheduler answers at {scheduler} ({error}); check --scheduler") from None
+def cluster_of(
+    plan: Plan, options: Options, folder: Path, progress: Progress = silent
+) -> AbstractContextManager[Cluster]:
+    """The cluster that a job asks for; ``folder`` is the job's, which all its workers see."""
+    jobs = options.cluster and queues.Jobs(
+        options.cluster,
+        count=min(options.workers, len(plan.grid)),
+        cores=plan.threads,
+        memory_bytes=plan.process_bytes,
+        folder=folder,
+    )
+    return cluster(
+        workers=plan.workers,
+        in_flight=plan.in_flight,
+        device=plan.device,
+        scheduler=options.scheduler,
+        jobs=jobs or None,
+        progress=progress,
+    )

@@ -17,6 +17,9 @@ Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
 Seam = Literal["auto", "crop", "blend", "cut"]
 
+#: Job queues that can start workers.
+QUEUES = ("slurm", "pbs", "lsf")
+
 #: Counts and lengths.
 AT_LEAST_ONE = (
     "style_size", "thumbnail", "local_scale", "feather", "block", "workers", "tile", "threads", "memory",
@@ -61,6 +64,7 @@ class Options:
     quality: int = 90
     workers: int = 1
     scheduler: str | None = None
+    cluster: str | None = None
     memory: int | None = None
     job_dir: Path | None = None
     overwrite: bool = False
@@ -70,6 +74,12 @@ class Options:
             if getattr(self, name) not in allowed:
                 flag, got = name.replace("_", "-"), getattr(self, name)
                 raise BadInput(f"--{flag} must be one of {', '.join(allowed)}, got {got!r}")
+        if self.cluster not in (None, *QUEUES):
+            raise BadInput(f"--cluster must be one of {', '.join(QUEUES)}, got {self.cluster!r}")
+        if self.cluster and self.scheduler:
+            raise BadInput(
+                "--cluster starts workers of its own and --scheduler names those of others; give one of them"
+            )
         if not 0.0 <= self.alpha <= 1.0:
             raise BadInput(f"--alpha must lie between 0 and 1, got {self.alpha}")
         if not 1 <= self.quality <= 100:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from urst_tiles.errors import BadInput
 from urst_tiles.options import Options
+from urst_tiles.places import place
 
 #: What a table must hold, by the kind of the option.
 WORDS: dict[type, str] = {
@@ -43,6 +44,11 @@ def parse_bands(text: str) -> tuple[int, ...]:
         raise BadInput(f"expected numbers such as 3,2,1, got {text!r}") from None
 
 
+def parse_path(text: str) -> Path:
+    """A path, also of an object store."""
+    return place(text)
+
+
 def parse_bytes(text: str) -> int:
     """``1.5G``, ``800M`` or a number of bytes (powers of 1024)."""
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
@@ -65,7 +71,7 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, str) and (kind is tuple or name == "memory"):
         return parse_bands(value) if kind is tuple else parse_bytes(value)
     if kind is Path and isinstance(value, str):
-        return folder / value
+        return place(value) if "://" in value else folder / value
     if kind is tuple and isinstance(value, list) and all(type(one) is int for one in value):
         return tuple(value)
     if kind is float and type(value) is int:

@@ -85,7 +85,7 @@ def make_plan(
         batch=1,
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
-        workers=min(options.workers, len(grid)),
+        workers=1 if options.cluster else min(options.workers, len(grid)),  # of this machine
         prepare_bytes=source.prepare_bytes(options.thumbnail),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),

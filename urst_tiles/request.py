@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from urst_tiles import nets, weights
+from urst_tiles import nets, queues, weights
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.field import Field, Lattice, Regions
 from urst_tiles.labels import open_mask, spool_mask
@@ -30,12 +30,18 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     BadInput, MissingFile : no style, an unknown model, a style image that is not there, or a control that
         does not go with the model.
     """
+    if options.cluster:
+        queues.require(options.cluster)
     model = style.model if isinstance(style, ModuleStyle) else options.model
     takes_style = nets.family(model).takes_style
     pairs, regions = _pairs(style)
     if takes_style and not pairs:
         raise BadInput("no style given: name a style image with --style")
-    if not takes_style and nets.module.only_here(model) and (options.workers > 1 or options.scheduler):
+    if (
+        not takes_style
+        and nets.module.only_here(model)
+        and (options.workers > 1 or options.scheduler or options.cluster)
+    ):
         raise BadInput(
             "a network handed over in Python is known to this process alone, and workers or a scheduler need"
             " others: give model='package.module:function'"

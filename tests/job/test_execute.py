@@ -3,16 +3,23 @@ named."""
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import torch
+from helpers import wait_for
 
+from urst_tiles import clusters
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
 from urst_tiles.execute import TRIES, Cluster, cluster, on_device, plain
 
@@ -124,7 +131,7 @@ def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
         "from test_execute import dying, quiet\n"
         "from urst_tiles.errors import BlocksFailed\n"
         "from urst_tiles.execute import cluster\n"
@@ -149,18 +156,212 @@ def test_device_work_is_done_by_one_thread() -> None:
     assert len(names) == 1
 
 
+def open_to(processes: list[psutil.Process]) -> set[str]:
+    """The addresses of their sockets that others may send to: TCP that listens, UDP that is bound."""
+    return {
+        one.laddr.ip
+        for process in processes
+        for one in process.net_connections("inet")
+        if one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and not one.raddr)
+    }
+
+
 def test_we_listen_on_this_machine_alone() -> None:
-    with cluster(in_flight=1):
-        here = [
-            c.laddr.ip for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN
-        ]
-    assert set(here) <= {"127.0.0.1", "::1"}
+    with cluster(in_flight=1) as on:
+        on.run_all(square, [1], total=1, progress=quiet)
+        here = open_to([psutil.Process()])
+    assert here <= {"127.0.0.1", "::1"}
+
+
+def listeners(index: int) -> set[str]:
+    """Of the whole tree of processes, asked by one of the workers."""
+    top = psutil.Process(int(os.environ["TOP"]))
+    return open_to([top, *top.children(recursive=True)])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_worker_processes_listen_on_this_machine_alone(device: str, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys, psutil, torch\n"
+        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
+        "from test_execute import listeners, quiet\n"
+        "from urst_tiles.execute import cluster\n"
+        "if __name__ == '__main__':\n"
+        "    os.environ['TOP'] = str(os.getpid())\n"
+        "    torch.cuda.device_count = lambda: 2\n"
+        f"    with cluster(workers=2, in_flight=1, device={device!r}) as on:\n"
+        "        found = on.run_all(listeners, range(4), total=4, progress=quiet)\n"
+        "        assert len(psutil.Process().children(recursive=True)) >= 2\n"
+        "    print(sorted(set().union(*found)))\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200)
+    assert done.stdout.strip() == "['127.0.0.1']", done.stderr
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urst_tiles.execute.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("urst_tiles.clusters.CONNECT_SECONDS", 0.5)
     with (
         pytest.raises(BadInput, match="no dask scheduler answers at"),
         cluster(scheduler="tcp://127.0.0.1:1"),
     ):
+        pass
+
+
+# Workers that come and go
+
+
+crowds: dict[int, int] = {}
+
+
+def crowded(index: int) -> None:
+    """Notes how many run beside it."""
+    with Seen.lock:
+        Seen.running += 1
+        crowds[index] = Seen.running
+    time.sleep(0.05)
+    with Seen.lock:
+        Seen.running -= 1
+
+
+def test_what_is_in_flight_follows_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("urst_tiles.execute.LOOK_SECONDS", 0.1)
+    at = {60: 3, 400: 1}
+    with LocalCluster(
+        n_workers=1, processes=False, threads_per_worker=8, protocol="tcp", dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    ) as there:  # fmt: skip
+
+        def progress(done: int, total: int) -> None:
+            if done in at:
+                there.scale(at[done])
+                wait_for(lambda: len(there.scheduler.workers) == at[done])
+
+        with cluster(scheduler=there.scheduler_address, in_flight=2) as on:
+            on.run_all(crowded, range(600), total=600, progress=progress)
+    most = [crowds[index] for index in range(600)]
+    assert max(most[:60]) == 2 and max(most) == 6
+    assert max(most[100:390]) == 6 and max(most[460:]) == 2
+
+
+def test_without_workers_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    said: list[tuple[str, int, int]] = []
+    with LocalCluster(
+        n_workers=0, processes=False, threads_per_worker=1, protocol="tcp", dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    ) as there:  # fmt: skip
+
+        def progress(stage: str, done: int, total: int) -> None:
+            said.append((stage, done, total))
+            there.scale(1)
+
+        with cluster(scheduler=there.scheduler_address, in_flight=1, progress=progress) as on:
+            assert on.run_all(abs, [3], total=1, progress=lambda done, total: None) == [3]
+    assert said == [("waiting for workers", 0, 1)]
+
+
+# Cards
+
+PINNED = """
+import os, sys, torch
+from urst_tiles.execute import cluster
+
+def where(index):
+    import time
+    time.sleep(0.2)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+if __name__ == "__main__":
+    torch.cuda.device_count = lambda: int(sys.argv[2])
+    with cluster(workers=int(sys.argv[1]), in_flight=1, device=sys.argv[3]) as on:
+        found = on.run_all(where, range(12), total=12, progress=lambda done, total: None)
+    print(sorted(str(card) for _, card in set(found)))
+"""
+
+
+def cards_of(tmp_path: Path, workers: int, count: int, device: str, visible: str | None) -> str:
+    """The cards that worker processes see, as a list."""
+    program = tmp_path / "program.py"
+    program.write_text(PINNED)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    arguments = [sys.executable, str(program), str(workers), str(count), device]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("workers", "count", "device", "visible", "found"),
+    [
+        (3, 2, "cuda", None, ["0", "0", "1"]),
+        (2, 2, "cuda", "3,GPU-5ad1", ["3", "GPU-5ad1"]),
+        (2, 2, "cuda:1", None, ["None", "None"]),
+    ],
+)
+def test_each_process_sees_its_card(
+    workers: int, count: int, device: str, visible: str | None, found: list[str], tmp_path: Path
+) -> None:
+    assert cards_of(tmp_path, workers, count, device, visible) == str(found)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "found"),
+    [
+        (None, 3, ["0", "1", "2"]),
+        ("2,5", 2, ["2", "5"]),
+        ("MIG-1f, GPU-2", 2, ["MIG-1f", "GPU-2"]),
+        ("1,-1,2", 1, ["1"]),
+        ("", 0, []),
+    ],
+)
+def test_the_users_cards(
+    visible: str | None, count: int, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert clusters.cards() == found
+
+
+def test_dask_cuda_is_asked_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    asked: list[dict[str, Any]] = []
+
+    def stand_in(**options: Any) -> Any:
+        asked.append(options)
+        return LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=stand_in))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,6,5,4")
+    with cluster(workers=3, in_flight=3, device="cuda") as on:
+        assert on.run_all(abs, [1], total=1, progress=lambda done, total: None) == [1]
+    assert len(asked) == 1
+    wanted = {"CUDA_VISIBLE_DEVICES": ["7", "6", "5"], "n_workers": 3, "threads_per_worker": 3}
+    wanted |= {"host": "127.0.0.1", "memory_limit": None, "device_memory_limit": None}
+    assert wanted.items() <= asked[0].items()
+    assert asked[0]["dashboard_address"] == asked[0]["worker_dashboard_address"] == "127.0.0.1:0"
+
+
+def test_dask_cuda_has_no_two_workers_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(**options: Any) -> Any:
+        raise AssertionError("dask-cuda cannot do this")
+
+    found: list[Any] = []
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=never))
+    monkeypatch.setattr(clusters, "pinned", lambda environments, in_flight: found.extend(environments))
+    clusters._on_cards(["4", "9"], 3, 2)
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == ["4", "9", "4"]
+
+
+def test_no_card_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(BadInput, match="CUDA_VISIBLE_DEVICES"), cluster(workers=2, device="cuda"):
         pass

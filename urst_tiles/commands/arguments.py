@@ -9,7 +9,7 @@ from typing import Any
 
 from urst_tiles.errors import BadInput
 from urst_tiles.options import Options, choices
-from urst_tiles.parse import kinds, parse_bands, parse_bytes
+from urst_tiles.parse import kinds, parse_bands, parse_bytes, parse_path
 
 HELP = {
     "model": "network: lite, microast, adain, fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x,"
@@ -38,10 +38,11 @@ HELP = {
     "dtype": "of the output; auto: uint16 for uint16 input, else uint8",
     "compression": "of the output's tiles",
     "quality": "of jpeg and webp, 1 to 100",
-    "workers": "processes on this machine",
+    "workers": "processes on this machine, on --device cuda each on a card of its own; or jobs of --cluster",
     "scheduler": "address of a dask scheduler to run on instead",
+    "cluster": "slurm, pbs or lsf: workers are jobs of this queue, set up in dask's configuration",
     "memory": "refuse a plan above this, e.g. 1.5G (default: what the machine has)",
-    "job_dir": "folder for work in progress (default: OUTPUT.job)",
+    "job_dir": "folder for work in progress, also s3://bucket/folder (default: OUTPUT.job)",
     "overwrite": "replace the output, and start the job anew",
 }
 
@@ -103,7 +104,11 @@ def _by_number(styles: Sequence[str]) -> dict[int, str]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One flag per field of `Options`, and ``--json``."""
     closed, kind_of = choices(), kinds()
-    special: dict[str, Callable[[str], Any]] = {"bands": parse_bands, "memory": parse_bytes}
+    special: dict[str, Callable[[str], Any]] = {
+        "bands": parse_bands,
+        "memory": parse_bytes,
+        "job_dir": parse_path,
+    }
     for field in fields(Options):
         flag, text = "--" + field.name.replace("_", "-"), HELP[field.name]
         if isinstance(field.default, bool):

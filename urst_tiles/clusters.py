@@ -1,0 +1,219 @@
+"""Where workers are: in this process, in others on this machine, each on a card of its own, or at a dask
+scheduler elsewhere. (`queues` has those that a job queue starts.)
+
+What is started here listens on 127.0.0.1 alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.progress import Progress
+
+log = logging.getLogger(__name__)
+
+#: How long a scheduler may take to answer.
+CONNECT_SECONDS = 20.0
+
+#: How long a client or a cluster may take to close.
+CLOSE_SECONDS = 20.0
+
+#: How often it is said that there are no workers.
+SAY_SECONDS = 10.0
+
+HERE = "127.0.0.1"
+
+
+def _nothing(workers: int, ended: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Place:
+    """A dask cluster that is open.
+
+    Attributes
+    ----------
+    client : distributed's.
+    look : to be called every few seconds while blocks are waited for, with how many workers there are and how
+        many blocks have ended well; raises UrstError where waiting is in vain.
+    """
+
+    client: Any
+    look: Callable[[int, int], None] = _nothing
+
+
+class Waiting:
+    """Says that there is no worker, for as long as there is none."""
+
+    def __init__(self, progress: Progress, wanted: int) -> None:
+        self._progress, self._wanted = progress, wanted
+        self._said = float("-inf")
+
+    def __call__(self, workers: int, ended: int = 0) -> None:
+        """Say so, now and then."""
+        now = time.monotonic()
+        if workers or now - self._said < SAY_SECONDS:
+            return
+        self._said = now
+        log.info("waiting for workers")
+        self._progress("waiting for workers", 0, self._wanted)
+
+
+@contextmanager
+def closing(one: Any) -> Iterator[Any]:
+    """A client or a cluster of dask, closed at the end; one that hangs must not hide why we stop."""
+    try:
+        yield one
+    finally:
+        with suppress(TimeoutError):
+            one.close(timeout=CLOSE_SECONDS)
+
+
+@contextmanager
+def local(workers: int, in_flight: int, device: str) -> Iterator[Place]:
+    """This process, or ``workers`` others on this machine with ``in_flight`` threads each.
+
+    On the device ``cuda`` each sees one card, one after the other; ``cuda:1`` is that card for all.
+
+    Raises
+    ------
+    UrstError : where the processes do not start.
+    """
+    from distributed import Client
+
+    with closing(_started(workers, in_flight, device)) as cluster, closing(Client(cluster)) as client:
+        yield Place(client)
+
+
+def _started(workers: int, in_flight: int, device: str) -> Any:
+    from distributed.deploy.spec import close_clusters
+
+    try:
+        if workers > 1 and device == "cuda":
+            return _on_cards(cards(), workers, in_flight)
+        return _local_cluster(workers, in_flight)
+    except RuntimeError as error:
+        raise UrstError(
+            f"the {workers} worker process(es) could not be started ({error}): one of them ended, for lack of"
+            " memory perhaps; give the same command again, or fewer --workers"
+        ) from None
+    except KeyboardInterrupt:
+        atexit.unregister(close_clusters)  # it cannot close what is half started; its processes end with ours
+        raise
+
+
+def _local_cluster(workers: int, in_flight: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers,
+        processes=workers > 1,
+        threads_per_worker=in_flight,
+        memory_limit=0,
+        host=None if workers == 1 else HERE,
+        dashboard_address=f"{HERE}:0",
+        worker_dashboard_address=f"{HERE}:0",
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def cards() -> list[str]:
+    """The cards that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
+    count = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(card) for card in range(count)]
+    return [card.strip() for card in listed.split(",")][:count]  # CUDA stops at the first that is not there
+
+
+def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
+    """Worker i on card i modulo their number; by dask-cuda, where it is installed, which pins to near cores
+    too, but has no two workers on one card."""
+    if not cards:
+        raise BadInput("there is no CUDA card that this process may see; look at CUDA_VISIBLE_DEVICES")
+    if workers <= len(cards) and (by_dask_cuda := _dask_cuda()):
+        return by_dask_cuda(
+            CUDA_VISIBLE_DEVICES=list(cards[:workers]),
+            n_workers=workers,
+            threads_per_worker=in_flight,
+            memory_limit=None,
+            device_memory_limit=None,  # nothing is spilled: no result stays on a worker
+            host=HERE,
+            dashboard_address=f"{HERE}:0",
+            worker_dashboard_address=f"{HERE}:0",
+            silence_logs=logging.CRITICAL,
+        )
+    return pinned(
+        [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)], in_flight
+    )
+
+
+def _dask_cuda() -> Any:
+    """dask-cuda's LocalCUDACluster, or None."""
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError:
+        return None
+    return LocalCUDACluster
+
+
+def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
+    """A dask cluster of one process with each of these environments."""
+    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.security import Security
+
+    security = Security()
+    shared = {
+        "host": HERE,
+        "protocol": "tls://" if security.require_encryption else "tcp://",
+        "security": security,
+        "dashboard_address": f"{HERE}:0",
+    }
+    worker = shared | {"nthreads": in_flight, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": shared | {"port": 0}},
+        workers={
+            number: {"cls": Nanny, "options": worker | {"env": dict(environment)}}
+            for number, environment in enumerate(environments)
+        },
+        security=security,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+@contextmanager
+def at(scheduler: str, progress: Progress) -> Iterator[Place]:
+    """The dask cluster whose scheduler listens at this address.
+
+    Raises
+    ------
+    BadInput : where nothing answers.
+    """
+    with closing(_connect(scheduler)) as client:
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it ourselves
+        yield Place(client, Waiting(progress, 1))
+
+
+def _connect(scheduler: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(scheduler, timeout=CONNECT_SECONDS)
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # the last two: tls:// without certificates
+        raise BadInput(f"no dask scheduler answers at {scheduler} ({error}); check --scheduler") from None
