@@ -6,7 +6,6 @@ open the source; measure the statistics; freeze the style; plan; run the blocks;
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +17,15 @@ from numpy.typing import NDArray
 
 from urst_tiles.block import StylizeBlock, stylize_block
 from urst_tiles.errors import BadInput
-from urst_tiles.execute import Cluster, cluster, current_style
+from urst_tiles.execute import Cluster, cluster_of, current_style
+from urst_tiles.files import make_folder
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.colour import Colours, LookAtColours
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
+from urst_tiles.places import place
 from urst_tiles.plan import Plan
 from urst_tiles.planning import available_memory, encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
@@ -114,14 +115,11 @@ def open_job(
 ) -> tuple[Source, Recipe, Job, Plan]:
     """Everything known before the first byte is written; refused here if it does not fit."""
     source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
-    job = Job.beside(output, options.job_dir and options.job_dir.absolute())
+    job = Job.beside(output, options.job_dir and place(options.job_dir))
     recipe = recipe_of(style, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     plan = make_plan(source, recipe, options, pinned=None if options.overwrite else job.identity)
-    if not job.folder.parent.is_dir():
-        raise BadInput(f"there is no folder {job.folder.parent} for the job; make it, or change --job-dir")
-    disk = shutil.disk_usage(job.folder.parent).free + job.held_bytes
-    plan.validate(memory=options.memory or available_memory(), disk=disk)
+    plan.validate(memory=options.memory or available_memory(), disk=job.room())
     return source, recipe, job, plan
 
 
@@ -132,7 +130,7 @@ def _run(
     clock = Clock()
     source = prepare(job, source, options, progress)
     clock.lap("prepare")
-    with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
+    with cluster_of(plan, options, job.folder, progress) as on:
         set_up(job, plan, source, recipe, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress)
@@ -199,7 +197,7 @@ def run_blocks(
 ) -> tuple[list[dict[str, Any]], int]:
     """Make every missing part; returns the receipts of this call and how many parts were there already."""
     parts = parts_of(plan, source, job)
-    job.parts.mkdir(exist_ok=True)
+    make_folder(job.parts)
     job.running = True
     missing = parts.missing()
     total = len(plan.grid)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div, reflect
+from urst_tiles.places import fetched, place
 
 Members = tuple[int, ...]
 Weights = NDArray[np.float32]
@@ -232,7 +233,7 @@ def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
 def _raster(path: Path, fingerprint: str) -> NDArray[Any]:
     """The mask of this fingerprint, mapped; DamagedFile where it is none."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.load(fetched(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DamagedFile(f"the mask in the job folder {path} cannot be read ({error})") from error
 
@@ -242,5 +243,5 @@ def restored(described: dict[str, Any]) -> Field:
     values = dict(described)
     kind = values.pop("kind")
     if kind == "regions":
-        return Regions(**values | {"path": Path(values["path"]), "labels": tuple(values["labels"])})
+        return Regions(**values | {"path": place(values["path"]), "labels": tuple(values["labels"])})
     return Lattice(**values) if kind == "lattice" else Everywhere()

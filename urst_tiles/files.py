@@ -1,17 +1,22 @@
-"""Write beside, fsync, rename, fsync the folder: a final name never holds anything but a finished file."""
+"""Write beside, fsync, rename, fsync the folder: a final name never holds anything but a finished file.
+
+On an object store (``places``) a file is written on this machine and put there whole.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from urst_tiles.errors import BadInput, DiskFull, MissingFile
+from urst_tiles.places import is_remote, put
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -27,6 +32,10 @@ def publishing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
     BadInput : no right to write there.
     MissingFile : there is no such folder.
     """
+    if is_remote(path):
+        with _putting(path) as file:
+            yield file
+        return
     temporary = temporary or attempt_name(path)
     try:
         with writing(path.parent):
@@ -40,6 +49,15 @@ def publishing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def _putting(path: Path) -> Iterator[BinaryIO]:
+    scratch = Path(tempfile.gettempdir())
+    with writing(scratch), tempfile.NamedTemporaryFile(prefix="urst-tiles-", dir=scratch) as file:
+        yield cast(BinaryIO, file)
+        file.flush()
+        put(file.name, path)
 
 
 def publish(path: Path, content: bytes) -> None:
@@ -63,7 +81,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents."""
+    """Create ``folder`` and its parents; an object store needs none."""
+    if is_remote(folder):
+        return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 

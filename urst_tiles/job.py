@@ -15,17 +15,28 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from urst_tiles.errors import BadInput, JobBusy, JobDiffers, MissingFile, UrstError
+from urst_tiles.errors import BadInput, JobBusy, JobDiffers, JobError, MissingFile, UrstError
 from urst_tiles.files import publish
+from urst_tiles.places import create, is_foreign, is_remote, names_in, place, remove
+
+#: Everything that may lie in a job folder.
+CONTENT = {
+    "job.json", "request.json", "lock", "source", "moments", "net.safetensors", "parts", "mask.npy",
+}  # fmt: skip
+
+#: The identity of a job on an object store that is being removed.
+GONE = {"job": "gone"}
 
 #: What a file system without locks answers.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -43,13 +54,14 @@ class Job:
     running : set when the first block starts; from then on an error leaves the folder in place.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = place(folder)
         self.source = self.folder / "source"
         self.moments = self.folder / "moments"
         self.net = self.folder / "net.safetensors"
         self.parts = self.folder / "parts"
         self.request = self.folder / "request.json"
+        self._identity = self.folder / "job.json"
         self.running = False
 
     @classmethod
@@ -61,7 +73,8 @@ class Job:
     def identity(self) -> dict[str, str] | None:
         """What the folder's job is, or None where there is none yet."""
         try:
-            return json.loads((self.folder / "job.json").read_text())
+            found = json.loads(self._identity.read_bytes())
+            return None if found == GONE else found
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -69,15 +82,32 @@ class Job:
                 f"{self.folder}/job.json cannot be read ({error}); start anew with --overwrite"
             ) from None
 
-    @property
-    def held_bytes(self) -> int:
-        """Disk that an earlier run's work takes already: a job that goes on needs that much less."""
-        return sum(_size(path) for path in self.folder.rglob("*"))
+    def room(self) -> int | None:
+        """Bytes of disk for a job, what its earlier runs take included; None where there is no end to them.
+
+        Raises
+        ------
+        BadInput : there is no folder for it.
+        """
+        if is_remote(self.folder):
+            return None
+        if not self.folder.parent.is_dir():
+            raise BadInput(
+                f"there is no folder {self.folder.parent} for the job; make it, or change --job-dir"
+            )
+        held = sum(_size(path) for path in self.folder.rglob("*"))
+        return shutil.disk_usage(self.folder.parent).free + held
 
     @contextmanager
     def locked(self) -> Iterator[Job]:
-        """Hold the folder alone (made if needed); raises JobBusy where a live process holds it."""
-        shutil.rmtree(self._gone, ignore_errors=True)
+        """Hold the folder alone (made if needed); raises JobBusy where a live process holds it.
+
+        An object store has no locks, and the folder is held on this machine alone. Nothing is lost where two
+        machines run one job at once: each publishes whole objects, and the same ones.
+        """
+        if not is_remote(self.folder):
+            shutil.rmtree(self._gone, ignore_errors=True)
+        self._refuse_strangers()
         created = self._make_folder()
         with self._holding(fcntl.LOCK_EX, f"process {os.getpid()} on {socket.gethostname()}", created):
             yield self
@@ -97,7 +127,7 @@ class Job:
 
     def require(self) -> None:
         """Raise MissingFile where there is no job."""
-        if not (self.folder / "job.json").is_file():
+        if not self._identity.is_file() or self.identity is None:
             raise MissingFile(
                 f"there is no job in {self.folder}: it is gone once assembled, or was never saved"
             )
@@ -105,7 +135,7 @@ class Job:
     @contextmanager
     def _holding(self, how: int, owner: str, created: bool) -> Iterator[None]:
         try:
-            handle = open(self.folder / "lock", "a+")  # noqa: SIM115 (closed by the with below)
+            handle = open(self._lock, "a+")  # noqa: SIM115 (closed by the with below)
         except OSError as error:
             raise BadInput(f"the job folder {self.folder} cannot be written: {error.strerror}") from None
         with handle:
@@ -117,6 +147,10 @@ class Job:
                 yield
             except BaseException as error:
                 self._leave(error, created)
+                if is_remote(self.folder) and isinstance(error, Exception) and is_foreign(error):
+                    raise JobError(
+                        f"{self.folder}: {error}; what is finished is kept, the same command goes on"
+                    ) from error
                 raise
 
     def _flock(self, handle: TextIO, how: int) -> None:
@@ -142,7 +176,16 @@ class Job:
         elif created and isinstance(error, Exception):
             self.remove()
 
+    @property
+    def _lock(self) -> Path:
+        if not is_remote(self.folder):
+            return self.folder / "lock"
+        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"urst-tiles-{os.getuid()}-{name}.lock"
+
     def _make_folder(self) -> bool:
+        if is_remote(self.folder):
+            return not names_in(self.folder)
         if self.folder.is_dir():
             return False
         try:
@@ -156,31 +199,56 @@ class Job:
         return True
 
     def claim(self, identity: Mapping[str, str], *, overwrite: bool = False) -> None:
-        """Make this the folder of the job ``identity``; raises JobDiffers, naming what differs, where it is
-        another's."""
+        """Make this the folder of the job ``identity``.
+
+        Raises
+        ------
+        JobDiffers : it is another job's; names what differs.
+        """
         before = None if overwrite else self.identity
-        if before is not None and before != dict(identity):
+        if before is None:
+            self.clear()
+            self._sign(json.dumps(dict(identity), indent=1, sort_keys=True).encode())
+            before = self.identity
+        if before != dict(identity):
             raise JobDiffers(
-                f"{self.folder} holds another job: {differences(before, identity)};"
+                f"{self.folder} holds another job: {differences(before or {}, identity)};"
                 " give the same command, or start anew with --overwrite"
             )
-        if overwrite:
-            self.clear()
-        if before is None:
-            publish(self.folder / "job.json", json.dumps(dict(identity), indent=1, sort_keys=True).encode())
+
+    def _refuse_strangers(self) -> None:
+        """The folder will be removed with all in it, hence nothing else may be there."""
+        names = {name for name in names_in(self.folder) if not name.endswith(".tmp")}
+        strange = sorted(names - CONTENT)
+        if strange:
+            raise BadInput(
+                f"{self.folder} holds something else than a job ({strange[0]!r}, say) and would be removed at"
+                " the end; name a new or an empty folder with --job-dir"
+            )
+
+    def _sign(self, identity: bytes) -> None:
+        """Write job.json; on an object store unless another machine was faster."""
+        if is_remote(self.folder):
+            create(self._identity, identity)
+        else:
+            publish(self._identity, identity)
 
     def clear(self) -> None:
         """Remove everything but the lock."""
-        for path in self.folder.iterdir():
-            if path.name == "lock":
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in names_in(self.folder) - {"lock"}:
+            remove(self.folder / name)
 
     def remove(self) -> None:
-        """Remove the folder and all in it; renamed first, so that a kill never leaves half a job under its
-        name."""
-        self.folder.rename(self._gone)
-        shutil.rmtree(self._gone, ignore_errors=True)
+        """Remove the folder and all in it; renamed first, or on an object store signed as gone: a kill
+        never leaves half a job under its name."""
+        if is_remote(self.folder):
+            publish(self._identity, json.dumps(GONE).encode())
+            for name in names_in(self.folder) - {self._identity.name}:
+                remove(self.folder / name)
+            remove(self.folder)
+        else:
+            self.folder.rename(self._gone)
+            shutil.rmtree(self._gone, ignore_errors=True)
 
     @property
     def _gone(self) -> Path:

@@ -6,7 +6,6 @@ encoded tile in it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadPlan, DamagedFile
 from urst_tiles.files import make_folder, publishing
 from urst_tiles.geometry import Box, Grid, ceil_div
+from urst_tiles.places import names_in, side_by_side
 from urst_tiles.pyramid.budget import AHEAD, THREADS
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.part import Footer, check_part, read_footer, read_seed, write_part
@@ -117,11 +117,10 @@ class Parts:
 
     def missing(self) -> list[int]:
         """The blocks still to be made."""
-        try:
-            there = set(os.listdir(self.folder))
-        except FileNotFoundError:
-            there = set()
-        return [i for i in range(len(self.grid)) if self.path(i).name not in there or not self.is_done(i)]
+        there = names_in(self.folder)
+        indexes = range(len(self.grid))
+        done = side_by_side(self.folder, lambda i: self.path(i).name in there and self.is_done(i), indexes)
+        return [i for i in indexes if not done[i]]
 
     def footer(self, index: int) -> Footer:
         """What part ``index`` says about itself.
@@ -164,9 +163,12 @@ class Parts:
         """(h, w, channels): a box of level ``grid.block_overviews`` without loss, its corner on a seed."""
         out = np.empty((*box.shape, self.encoding.channels), self.encoding.dtype)
         tile = self.grid.tile
-        for cell in box.cells(tile):
+
+        def fill(cell: Box) -> None:
             index = cell.y0 // tile * self.grid.block_columns + cell.x0 // tile
             out[cell.within(box).slices] = self.read_level(index, self.grid.block_overviews)
+
+        side_by_side(self.folder, fill, box.cells(tile))
         return out
 
     def drop_damaged(self) -> list[int]:

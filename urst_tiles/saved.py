@@ -21,6 +21,7 @@ from urst_tiles.errors import JobDiffers
 from urst_tiles.geometry import Grid
 from urst_tiles.options import Options
 from urst_tiles.parse import from_table
+from urst_tiles.places import is_remote, place
 from urst_tiles.plan import Footprint, Plan
 
 VERSION = 1
@@ -84,8 +85,8 @@ def chosen(options: Options) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value.absolute())
+    if isinstance(value, Path) or is_remote(value):
+        return str(place(value))
     return list(value) if isinstance(value, tuple) else value
 
 

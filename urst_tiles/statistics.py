@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.execute import Builds, Cluster, current_style, on_device
-from urst_tiles.files import publish
+from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import exact_float32, is_out_of_memory, release, to_tensor
 from urst_tiles.moments import Moments, Several
@@ -328,7 +328,7 @@ def measure_exact(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """What `measure` finds: one pass of tasks per site, resumable through ``folder``."""
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     style = current_style(recipe)
     count = len(measuring_grid(source.shape, style))
     over = composed(style)

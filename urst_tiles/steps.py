@@ -2,7 +2,7 @@
 
 `save_job` unpacks, measures and freezes once; any number of `work_job`, on any machines that see the folder
 and the input file, make the blocks; `assemble_job` makes the output. The folder is the one that `stylize`
-uses, and the bytes are the same.
+uses, also on an object store, and the bytes are the same.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from urst_tiles.api import (
 from urst_tiles.block import StylizeBlock
 from urst_tiles.elsewhere import plan_here, same_source
 from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError
-from urst_tiles.execute import cluster
+from urst_tiles.execute import cluster, cluster_of
 from urst_tiles.files import publish
 from urst_tiles.job import Job
 from urst_tiles.nets.module import only_here
 from urst_tiles.nets.module_style import ModuleStyle
 from urst_tiles.options import Options
 from urst_tiles.parts import Parts
+from urst_tiles.places import place
 from urst_tiles.plan import Plan
 from urst_tiles.planning import available_memory
 from urst_tiles.progress import Progress, silent
@@ -93,14 +94,14 @@ def save_job(
 
     Parameters
     ----------
-    folder : the job folder, on a file system that all workers share.
+    folder : the job folder, on a file system that all workers share, or on an object store (``s3://...``).
     input, output, style, options, changes, progress : as `stylize` has them.
 
     Raises
     ------
     UrstError : as `stylize`; a second identical call goes on, and keeps finished blocks.
     """
-    folder, input = Path(folder).absolute(), Path(input).absolute()
+    folder, input = place(folder), Path(input).absolute()
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
     output = check_output(Path(output).absolute(), input)
@@ -140,7 +141,7 @@ def work_job(
     JobDiffers : the input or this machine is not what was planned, so that the bytes might differ.
     BlocksFailed : some blocks failed for good; the others are kept, and the next call tries again.
     """
-    job, clock = Job(Path(folder).absolute()), Clock()
+    job, clock = Job(place(folder)), Clock()
     with job.shared():
         request = _load(job)
         plan = plan_here(request.plan, device, threads, workers)
@@ -150,7 +151,7 @@ def work_job(
         mine = own.of(len(plan.grid))
         missing = _turned([index for index in parts.missing() if index in mine])
         job.running = True
-        with cluster(workers=plan.workers, in_flight=plan.in_flight) as on:
+        with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
             task = Unmade(StylizeBlock(plan, source, job.net, parts))
             receipts = on.run_all(
                 task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
@@ -177,7 +178,7 @@ def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
     JobError : blocks are missing; names them, and how to make them.
     DamagedFile : a block is damaged; it was removed, for the next worker to make again.
     """
-    job, clock = Job(Path(folder).absolute()), Clock()
+    job, clock = Job(place(folder)), Clock()
     job.require()
     with job.locked():
         request = _load(job)
@@ -216,7 +217,7 @@ def _turned(indexes: list[int]) -> list[int]:
 
 
 def _in_folder(options: Options, folder: Path) -> Options:
-    if options.job_dir is not None and options.job_dir.absolute() != folder:
+    if options.job_dir is not None and place(options.job_dir) != folder:
         raise BadInput(f"--save {folder} names the job folder; leave --job-dir {options.job_dir} out")
     return replace(options, job_dir=folder)
 
@@ -246,10 +247,8 @@ def _make_ready(
     job: Job, plan: Plan, source: Source, recipe: Recipe, options: Options, progress: Progress
 ) -> None:
     source = prepare(job, source, options, progress)
-    with cluster(workers=plan.workers, in_flight=plan.in_flight, scheduler=options.scheduler) as on:
+    with cluster_of(plan, options, job.folder, progress) as on:
         set_up(job, plan, source, recipe, on, progress)
-    with job.net.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _load(job: Job) -> Request:

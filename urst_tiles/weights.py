@@ -243,7 +243,7 @@ def place(model: str, given: Path | None = None) -> Path:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,12 +114,24 @@ def test_a_removed_job_leaves_nothing_even_after_a_kill_in_between(tmp_path: Pat
         assert [p.name for p in tmp_path.iterdir()] == ["job"]
 
 
-def test_what_is_finished_needs_no_more_disk(tmp_path: Path) -> None:
+def test_what_is_finished_needs_no_more_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(tmp_path / "job")
-    assert job.held_bytes == 0
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=5))
+    assert job.room() == 5
     job.parts.mkdir(parents=True)
     (job.parts / "0.tif").write_bytes(bytes(1000))
-    assert job.held_bytes == 1000
+    assert job.room() == 1005
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", ".bashrc", "Downloads/"])
+def test_a_folder_with_anything_else_in_it_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+    """At the end it would be removed, whole."""
+    place = tmp_path / name
+    place.mkdir() if name.endswith("/") else place.write_text("mine")
+    (tmp_path / "job.json").write_text("{}")
+    with pytest.raises(BadInput, match="holds something else than a job"), Job(tmp_path).locked():
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"job.json", name.rstrip("/")}
 
 
 def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:

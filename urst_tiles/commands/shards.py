@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urst_tiles.commands.arguments import HELP, add_json
@@ -30,7 +29,7 @@ def add(commands: Any) -> None:
     assemble = commands.add_parser("assemble", help=text, description=text)
     assemble.set_defaults(run=run_assemble)
     for command in (work, assemble):
-        command.add_argument("job", type=Path, metavar="JOB")
+        command.add_argument("job", metavar="JOB", help="its folder, or s3://bucket/folder")
         add_json(command, "progress and result as JSON lines on stdout")
 
 

@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         command.set_defaults(run=run)
         if name == "plan":
             command.add_argument(
-                "--save", type=Path, metavar="JOB",
+                "--save", metavar="JOB",
                 help="prepare the job folder JOB (unpack, measure, freeze) for `urst-tiles work JOB` and"
                 " `assemble JOB`, on any machines that share it",
             )  # fmt: skip

@@ -47,6 +47,7 @@ from urst_tiles.nets.base import checked_precision as checked_precision
 from urst_tiles.nets.cascade import Cascade, CascadeStyle
 from urst_tiles.nets.colour import Luminance
 from urst_tiles.nets.composition import Composition
+from urst_tiles.places import fetched
 
 __all__ = [
     "MODELS",
@@ -272,12 +273,13 @@ def cpu_multiplies_bfloat16() -> bool:
 
 def load_frozen(path: Path) -> LocalNet:
     """The network that ``LocalNet.save`` wrote; MissingFile or BadWeights."""
-    if not Path(path).is_file():
-        raise MissingFile(f"{path} is missing")
     try:
+        path = fetched(path)
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {}).get("urst_tiles", "null"))
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise MissingFile(f"{path} is missing") from None
     except (SafetensorError, ValueError) as error:
         raise BadWeights(f"{path} is no frozen network: {error}") from error
     if not meta:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from urst_tiles.errors import BadInput, BadPlan
+from urst_tiles.files import publishing
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
 
@@ -167,7 +168,8 @@ class LocalNet(nn.Module):
         tensors, values = self.kept()
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
-        save_file(tensors, path, metadata={"urst_tiles": json.dumps(values, sort_keys=True)})
+        with publishing(path) as file:
+            save_file(tensors, str(file.name), metadata={"urst_tiles": json.dumps(values, sort_keys=True)})
 
 
 class Stylised(LocalNet):

@@ -11,6 +11,7 @@ parts of the same kind.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,9 +24,11 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.files import check_room, publishing, writing
 from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.metadata import Info
+from urst_tiles.places import REQUESTS, is_remote, side_by_side
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
+from urst_tiles.pyramid.pool import in_order
 from urst_tiles.pyramid.tiff import (
     Field,
     Level,
@@ -207,8 +210,9 @@ def _level_sizes(stage: Stage) -> list[tuple[int, int, TileSizes]]:
     ]
     counts = [tiles_of(h, w, tile) for h, w in shapes]
     sizes = [TileSizes.empty(rows * columns, stage.encoding.masked) for rows, columns in counts]
-    for index in range(len(grid)):
-        for local, part in enumerate(stage.footer(index).levels):
+    footers = side_by_side(stage.folder, stage.footer, range(len(grid)))
+    for index, footer in enumerate(footers):
+        for local, part in enumerate(footer.levels):
             _paste(sizes[local], counts[local], part, _corner(stage, index, local), tile)
     return [(h, w, s) for (h, w), s in zip(shapes, sizes, strict=True)]
 
@@ -248,17 +252,27 @@ def _cells(source: _Source) -> Iterator[bytes]:
     stage, grid = source.stage, source.stage.grid
     for block_row in range(grid.block_rows):
         indexes = range(block_row * grid.block_columns, (block_row + 1) * grid.block_columns)
-        parts = [(index, stage.footer(index).levels[source.local]) for index in indexes]
-        for row in range(ceil_div(parts[0][1].height, grid.tile)):
-            for index, level in parts:
-                yield _row(stage, index, level, row)
+        footers = side_by_side(stage.folder, stage.footer, indexes)
+        levels = [footer.levels[source.local] for footer in footers]
+        rows = range(ceil_div(levels[0].height, grid.tile))
+        yield from _rows(
+            stage, [(i, level, row) for row in rows for i, level in zip(indexes, levels, strict=True)]
+        )
 
 
-def _row(stage: Stage, index: int, level: PartLevel, row: int) -> bytes:
-    columns = ceil_div(level.width, stage.grid.tile)
-    path = stage.path(index)
-    with path.open("rb", buffering=0) as file:
-        return read_cells(file.fileno(), path, level, row * columns, columns)
+def _rows(stage: Stage, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[bytes]:
+    """Rows of tiles, each (part, its level, row); those of an object store are asked for ahead of time."""
+
+    def read(row: tuple[int, PartLevel, int]) -> bytes:
+        index, level, number = row
+        columns = ceil_div(level.width, stage.grid.tile)
+        return read_cells(stage.path(index), level, number * columns, columns)
+
+    if not is_remote(stage.folder):
+        yield from map(read, rows)
+        return
+    with ThreadPoolExecutor(REQUESTS, "requests") as pool:
+        yield from in_order(pool, read, rows, REQUESTS)
 
 
 def _verify(path: Path, layout: _Layout) -> None:

@@ -13,7 +13,6 @@ A *cell* is a tile with its mask, leaders and trailers: the run of bytes that th
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +26,15 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
+from urst_tiles.places import read_at, size_of
 from urst_tiles.pyramid.encode import Encoding, codecs, encode_tile
 from urst_tiles.pyramid.pool import in_order
 from urst_tiles.pyramid.tiff import TileSizes, frame, header, level_of, tiles_of
 
 _MAGIC = b"urstpart"
 _TRAILER = struct.Struct("<QIII8s")  # footer offset, JSON bytes, array bytes, CRC-32 of both, magic
+_TAIL = 1 << 16  # of a part, read at once: holds the footer of any usual block
+_TOGETHER = 16  # cells that are read at once when a whole part is verified
 _SEED_LEVEL = 1  # zstd level of the seed: 1.6 % of a part's pixels, not worth more time
 
 crc32 = codecs.deflate_crc32
@@ -172,15 +174,16 @@ def read_footer(path: Path) -> Footer:
     FileNotFoundError : no such part.
     DamagedFile : it is truncated, or its footer is not what was written.
     """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        trailer = os.pread(file.fileno(), _TRAILER.size, max(0, size - _TRAILER.size))
-        if len(trailer) < _TRAILER.size or trailer[-8:] != _MAGIC:
-            raise DamagedFile(f"{path} is no finished part")
-        offset, words, arrays, checksum, _ = _TRAILER.unpack(trailer)
-        if offset + words + arrays + _TRAILER.size != size:
-            raise DamagedFile(f"{path} has {size} bytes, its footer says otherwise")
-        content = os.pread(file.fileno(), words + arrays, offset)
+    size = size_of(path)
+    tail = read_at(path, max(0, size - _TAIL), _TAIL)
+    trailer = tail[-_TRAILER.size :]
+    if len(trailer) < _TRAILER.size or trailer[-8:] != _MAGIC:
+        raise DamagedFile(f"{path} is no finished part")
+    offset, words, arrays, checksum, _ = _TRAILER.unpack(trailer)
+    if offset + words + arrays + _TRAILER.size != size:
+        raise DamagedFile(f"{path} has {size} bytes, its footer says otherwise")
+    length, before = words + arrays, offset - (size - len(tail))
+    content = tail[before : before + length] if before >= 0 else read_at(path, offset, length)
     if crc32(content) != checksum:
         raise DamagedFile(f"the footer of {path} fails its checksum")
     return _parse_footer(content, words, size, checksum)
@@ -198,8 +201,8 @@ def _parse_footer(content: bytes, words: int, size: int, checksum: int) -> Foote
     return Footer(facts["fingerprint"], facts["index"], tuple(levels), facts["seed"], size, checksum)
 
 
-def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) -> bytes:
-    """The bytes of ``count`` cells from ``first`` on, each proven by its checksum; ``file`` is a descriptor.
+def read_cells(path: Path, level: PartLevel, first: int, count: int) -> bytes:
+    """The bytes of ``count`` cells from ``first`` on, each proven by its checksum.
 
     Raises
     ------
@@ -208,7 +211,7 @@ def read_cells(file: int, path: Path, level: PartLevel, first: int, count: int) 
     cells = level.sizes.cells
     start = level.start + int(cells[:first].sum())
     lengths = cells[first : first + count].tolist()
-    data = os.pread(file, sum(lengths), start)
+    data = read_at(path, start, sum(lengths))
     view, at = memoryview(data), 0
     for i, length in enumerate(lengths, first):
         if crc32(view[at : at + length]) != level.checksums[i]:
@@ -227,8 +230,7 @@ def read_seed(path: Path, footer: Footer) -> NDArray:
     DamagedFile : when their checksum fails.
     """
     facts = footer.seed
-    with path.open("rb", buffering=0) as file:
-        blob = os.pread(file.fileno(), facts["bytes"], facts["offset"])
+    blob = read_at(path, facts["offset"], facts["bytes"])
     if crc32(blob) != facts["crc32"]:
         raise DamagedFile(f"the smallest level of {path} fails its checksum")
     return np.frombuffer(codecs.zstd_decode(blob), facts["dtype"]).reshape(facts["shape"])
@@ -236,8 +238,7 @@ def read_seed(path: Path, footer: Footer) -> NDArray:
 
 def check_part(path: Path, footer: Footer) -> None:
     """Read the whole part and verify every checksum in it; raises DamagedFile."""
-    with path.open("rb", buffering=0) as file:
-        for level in footer.levels:
-            for i in range(level.checksums.size):
-                read_cells(file.fileno(), path, level, i, 1)
+    for level in footer.levels:
+        for first in range(0, level.checksums.size, _TOGETHER):
+            read_cells(path, level, first, _TOGETHER)
     read_seed(path, footer)

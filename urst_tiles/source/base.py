@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.files import publish
+from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box
 from urst_tiles.metadata import Info
 from urst_tiles.progress import Progress, silent
@@ -169,7 +169,7 @@ class Source:
         if thumbnail < 1:
             raise BadInput(f"--thumbnail must be at least 1 px, got {thumbnail}")
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         opener = self._reached(folder, progress)
         reader = reader_of(opener)
         made = self._thumbnail(reader, folder, thumbnail, progress)
@@ -278,7 +278,7 @@ class Source:
         with self._lock:
             if "thumbnail" not in self._cache:
                 kept = self._ready().thumbnail
-                self._cache["thumbnail"] = _load(kept)["pixels"] if isinstance(kept, Path) else kept
+                self._cache["thumbnail"] = kept if isinstance(kept, np.ndarray) else _load(kept)["pixels"]
             return self._cache["thumbnail"]
 
     @property

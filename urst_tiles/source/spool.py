@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit
-from urst_tiles.files import sync_folder
+from urst_tiles.files import publish, sync_folder
 from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.places import is_remote, put, side_by_side
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.pool import THREADS, in_order
 from urst_tiles.source.valid import Samples, weight_dtype
@@ -81,7 +83,8 @@ class Shape:
 def spool(
     folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress = silent
 ) -> Path:
-    """Write a spool as ``folder`` (unless it is there) and return it.
+    """Write a spool as ``folder`` (unless it is there) and return it; to an object store by way of this
+    machine's disk.
 
     Raises
     ------
@@ -89,6 +92,8 @@ def spool(
     DiskFull : the room was gone while writing. Nothing stays behind.
     DamagedFile : from decoding.
     """
+    if is_remote(folder):
+        return _spool_and_put(folder, what, bands, progress)
     if folder.exists():
         return folder
     free = shutil.disk_usage(folder.parent).free
@@ -120,6 +125,28 @@ def spool(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _spool_and_put(
+    folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress
+) -> Path:
+    """An object store renames nothing: the spool is whole when its mark is there, which comes last."""
+    mark = folder / "whole"
+    if not mark.exists():
+        with tempfile.TemporaryDirectory(prefix="urst-tiles-") as scratch:
+            made = spool(Path(scratch) / folder.name, what, bands, progress)
+            names = [path.relative_to(made) for path in made.rglob("*") if path.is_file()]
+            side_by_side(folder, lambda name: put(made / name, folder / name), names)
+        publish(mark, b"")
+    return folder
+
+
+def _store(folder: Path) -> Any:
+    """What zarr opens."""
+    if not is_remote(folder):
+        return str(folder)
+    options = {**folder.storage_options}  # type: ignore[attr-defined]
+    return zarr.storage.FsspecStore.from_url(str(folder), storage_options=options, read_only=True)
 
 
 def _alive(left: Path) -> bool:
@@ -195,7 +222,7 @@ class SpoolReader:
 
     def _open(self, name: str) -> Any:
         try:
-            return zarr.open_array(str(self.folder / name), mode="r")
+            return zarr.open_array(_store(self.folder / name), mode="r")
         except Exception as error:
             raise DamagedFile(
                 f"{self.folder} is not a whole spool ({error}); delete it and give the same command again"

@@ -1,0 +1,329 @@
+"""Job folders on object storage: in this process's memory, and on a real S3 server in another process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+import pyvips
+from helpers import geotiff, picture, sha
+
+import urst_tiles as ut
+from urst_tiles import job as job_module
+from urst_tiles import places
+from urst_tiles.job import Job
+from urst_tiles.places import names_in, place
+
+STYLE = "hokusai-wave"
+SMALL = {"tile": 128, "block": 256, "thumbnail": 128, "precision": "float32"}
+FLAGS = [text for name, value in SMALL.items() for text in (f"--{name}", str(value))]
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+BUCKET = "bucket"
+
+Store = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server with a bucket."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as file, subprocess.Popen(command, stderr=file, stdout=file) as process:
+        try:
+            while not (found := re.search(r"Running on (http\S+)", log.read_text())):
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.1)
+            yield found[1]
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket, which this process and its children reach."""
+    import s3fs
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    urlopen(f"{server}/moto-api/reset", data=b"").close()
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir(BUCKET)
+    return f"s3://{BUCKET}"
+
+
+@pytest.fixture(params=["memory", "s3"])
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An address under which there is nothing yet."""
+    if request.param == "s3":
+        yield request.getfixturevalue("s3") + "/jobs"
+        return
+    places.remove(place("memory://jobs"))
+    yield "memory://jobs"
+    places.remove(place("memory://jobs"))
+
+
+@pytest.fixture(scope="module")
+def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image that must be unpacked first: 500 x 760, in strips."""
+    return geotiff(
+        tmp_path_factory.mktemp("strips") / "a b.tif", picture(500, 760), tile=None, rowsperstrip=16
+    )
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, pixels = tmp_path_factory.mktemp("mask") / "mask.tif", np.ones((50, 76, 1), np.uint8)
+    pixels[:, 40:] = 2
+    pyvips.Image.new_from_array(pixels).tiffsave(str(path))
+    return path
+
+
+def left(store: str) -> list[str]:
+    """Every object there is."""
+    path = place(store)
+    return path.fs.find(path.path)  # type: ignore[attr-defined]
+
+
+def test_the_bytes_are_those_of_a_local_folder(store: str, strips: Path, tmp_path: Path) -> None:
+    """Spool, exact moments, network and parts all lie in the store, and go from it at the end."""
+    seen = set[str]()
+
+    def look(stage: str, done: int, total: int) -> None:
+        if stage == "overviews":
+            seen.update(name.split("/job 1/")[1].split("/")[0] for name in left(store))
+
+    options = {**SMALL, "statistics": "exact"}
+    ut.stylize(strips, tmp_path / "local.tif", STYLE, **options)
+    folder = place(f"{store}/job 1")
+    report = ut.stylize(strips, tmp_path / "out.tif", STYLE, job_dir=folder, progress=look, **options)
+    assert sha(tmp_path / "out.tif") == sha(tmp_path / "local.tif")
+    assert report.blocks_run == 6
+    assert seen == {"job.json", "source", "moments", "net.safetensors", "parts"}
+    assert left(store) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local.tif", "out.tif"]
+
+
+def test_workers_on_machines_that_share_nothing_else(
+    s3: str, run, run_apart, strips: Path, regions: Path, tmp_path: Path
+) -> None:
+    """Saved here; a worker killed -9; two workers at once, one with two processes; assembled."""
+    styles = ["--mask", regions, "--style", f"1={STYLE}", "--style", "2=munch-scream"]
+    assert run("stylize", strips, tmp_path / "whole.tif", *styles, *FLAGS).returncode == 0
+    job, output = f"{s3}/deep/er/job", tmp_path / "out.tif"
+    done = run("plan", strips, output, *styles, *FLAGS, "--save", job)
+    assert done.returncode == 0 and f"saved        {job}" in done.stdout, done.stderr
+    assert names_in(place(job)) == {"job.json", "request.json", "source", "net.safetensors", "mask.npy"}
+    victim = started("work", job)
+    while len(names_in(place(job) / "parts")) < 2:
+        assert victim.poll() is None
+        time.sleep(0.01)
+    victim.kill()
+    assert victim.wait() < 0
+    done = run_apart("assemble", job)
+    assert done.returncode == 1 and f"`urst-tiles work {job}`" in done.stderr
+    both = [started("work", job, "--shard", f"{i}/2", "--workers", str(i)) for i in (1, 2)]
+    assert [one.wait() for one in both] == [0, 0]
+    assert run("assemble", job).returncode == 0
+    assert sha(output) == sha(tmp_path / "whole.tif") and left(s3) == []
+
+
+def started(*arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "urst_tiles", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def saved(store: str, strips: Path, tmp_path: Path) -> tuple[Path, bytes]:
+    """A job whose blocks are all made, and what it must become."""
+    ut.stylize(strips, tmp_path / "good.tif", STYLE, **SMALL)
+    ut.save_job(f"{store}/job", strips, tmp_path / "out.tif", STYLE, **SMALL)
+    assert ut.work_job(f"{store}/job").missing == 0
+    return place(f"{store}/job"), (tmp_path / "good.tif").read_bytes()
+
+
+def test_damaged_and_lost_objects_are_made_again(store: str, strips: Path, tmp_path: Path) -> None:
+    job, good = saved(store, strips, tmp_path)
+    first, second = sorted((job / "parts").glob("0*"))[:2]
+    content = bytearray(first.read_bytes())
+    content[100] ^= 1
+    first.write_bytes(bytes(content))
+    second.unlink()
+    with pytest.raises(ut.UrstError, match=r"1 of 6 blocks are missing \(1\)"):
+        ut.assemble_job(job)
+    assert ut.work_job(job).blocks_run == 1
+    with pytest.raises(ut.DamagedFile, match="tile 0 .* fails its checksum; what is damaged was removed"):
+        ut.assemble_job(job)
+    assert not first.exists()
+    assert ut.work_job(job).blocks_run == 1
+    ut.assemble_job(job)
+    assert (tmp_path / "out.tif").read_bytes() == good
+
+
+def test_another_job_is_refused_and_nothing_else_is_ever_removed(
+    store: str, strips: Path, tmp_path: Path
+) -> None:
+    job, _ = saved(store, strips, tmp_path)
+    before = left(store)
+    with pytest.raises(ut.UrstError, match="holds another job: .*alpha"):
+        ut.save_job(job, strips, tmp_path / "out.tif", STYLE, alpha=0.5, **SMALL)
+    with pytest.raises(ut.UrstError, match="holds something else than a job .'job', say."):
+        ut.save_job(store, strips, tmp_path / "out.tif", STYLE, overwrite=True, **SMALL)
+    assert left(store) == before
+
+
+def test_of_two_machines_one_signs(store: str) -> None:
+    """Both saw nothing; the second to write finds the first's job."""
+    folder = place(f"{store}/job")
+    ours, theirs = Job(folder), Job(folder)
+    theirs.claim({"tile": "1"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job_module, "names_in", lambda folder: set())
+        patch.setattr(Job, "identity", property(_turns()))
+        with pytest.raises(ut.UrstError, match="tile was 1 and is 2"):
+            ours.claim({"tile": "2"})
+    assert theirs.identity == {"tile": "1"}
+
+
+def _turns() -> Callable[[Job], dict[str, str] | None]:
+    """What a job says of itself: nothing when asked first, then the truth."""
+    real, asked = Job.identity.fget, list[int]()
+
+    def identity(self: Job) -> dict[str, str] | None:
+        asked.append(1)
+        return None if len(asked) == 1 else real(self)  # type: ignore[misc]
+
+    return identity
+
+
+def test_a_kill_while_a_job_is_removed(store: str, strips: Path, tmp_path: Path) -> None:
+    job, good = saved(store, strips, tmp_path)
+    removed = list[Path]()
+
+    def stop(path: Path) -> None:
+        if removed:
+            raise RuntimeError("killed")
+        places.remove(path)
+        removed.append(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job_module, "remove", stop)
+        with pytest.raises(RuntimeError, match="killed"):
+            ut.assemble_job(job)
+    assert (tmp_path / "out.tif").read_bytes() == good and removed and left(store)
+    with pytest.raises(ut.UrstError, match="there is no job in"):
+        ut.work_job(job)
+    report = ut.stylize(strips, tmp_path / "again.tif", STYLE, job_dir=job, **SMALL)
+    assert (tmp_path / "again.tif").read_bytes() == good and report.blocks_kept == 0 and left(store) == []
+
+
+def test_a_spool_counts_only_when_it_is_whole(store: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+    from urst_tiles.source import spool
+
+    real, put = places.put, list[Path]()
+
+    def failing(local: Path, path: Path) -> None:
+        put.append(path)
+        if len(put) == 2:
+            raise RuntimeError("killed")
+        real(local, path)
+
+    ut.stylize(strips, tmp_path / "good.tif", STYLE, **SMALL)
+    folder = place(f"{store}/job")
+    with monkeypatch.context() as patch:
+        patch.setattr(spool, "put", failing)
+        patch.setattr(Job, "_leave", lambda *arguments: None)  # as a kill, which leaves everything
+        with pytest.raises(RuntimeError, match="killed"):
+            ut.stylize(strips, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
+    assert any("spool" in name for name in left(store))
+    ut.stylize(strips, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
+    assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+
+
+def test_a_lost_chunk_of_the_spool_is_never_fill(store: str, strips: Path, tmp_path: Path) -> None:
+    ut.save_job(f"{store}/job", strips, tmp_path / "out.tif", STYLE, **SMALL)
+    chunk = next(name for name in left(store) if "/colour/c/" in name)
+    path = place(store)
+    path.fs.rm_file(chunk)  # type: ignore[attr-defined]
+    with pytest.raises(ut.BlocksFailed, match="is gone; delete"):
+        ut.work_job(f"{store}/job")
+
+
+def test_a_store_that_fails_for_a_moment(store: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+    """Each block is tried again; one that always fails is named, and made by the next call."""
+    ut.stylize(strips, tmp_path / "good.tif", STYLE, **SMALL)
+    ut.save_job(f"{store}/job", strips, tmp_path / "out.tif", STYLE, **SMALL)
+    real, tried = places.put, dict[str, int]()
+
+    def put(local: Path, path: Path) -> None:
+        tried[path.name] = tried.get(path.name, 0) + 1
+        if tried[path.name] == 1 or path.name == "00001-00002.tif":
+            raise ConnectionError("the network is gone")
+        real(local, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("urst_tiles.files.put", put)
+        with pytest.raises(ut.BlocksFailed, match=r"1 block failed \(5\)"):
+            ut.work_job(f"{store}/job")
+    assert tried == {f"{r:05d}-{c:05d}.tif": 3 if (r, c) == (1, 2) else 2 for r in (0, 1) for c in (0, 1, 2)}
+    assert ut.work_job(f"{store}/job").blocks_run == 1
+    ut.assemble_job(f"{store}/job")
+    assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("s3://nobucket/job", "there is no bucket for s3://nobucket/job/job.json"),
+        ("s4://bucket/job", "cannot be reached (Unsupported filesystem: 's4')"),
+        ("gs://bucket/job", "needs a library that is not installed"),
+    ],
+)
+def test_stores_that_cannot_be_used(
+    run, s3: str, strips: Path, tmp_path: Path, folder: str, words: str
+) -> None:
+    done = run("stylize", strips, tmp_path / "out.tif", "--style", STYLE, "--job-dir", folder, *FLAGS)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("urst-tiles"), done.stderr
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_credentials(run, s3: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+    import s3fs
+
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    done = run("work", f"{s3}/job")
+    assert done.returncode == 2 and "cannot be reached (Unable to locate credentials)" in done.stderr
+
+
+def test_a_server_that_goes_away(run, s3: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+    """Between two requests that no block makes."""
+    from botocore.exceptions import EndpointConnectionError
+
+    def gone(*arguments: object, **more: object) -> None:
+        raise EndpointConnectionError(endpoint_url="http://10.0.0.1")
+
+    monkeypatch.setattr("urst_tiles.api.assemble_parts", gone)
+    done = run("stylize", strips, tmp_path / "out.tif", "--style", STYLE, "--job-dir", f"{s3}/job", *FLAGS)
+    assert done.returncode == 1 and done.stderr.count("urst-tiles: ") == 1, done.stderr
+    assert "http://10.0.0.1" in done.stderr and "the same command goes on" in done.stderr
+
+
+def test_two_runs_on_one_machine_are_kept_apart(store: str) -> None:
+    with (
+        Job(place(f"{store}/job")).locked(),
+        pytest.raises(ut.UrstError, match="works on"),
+        Job(place(f"{store}/job")).locked(),
+    ):
+        pass
+    with Job(place(f"{store}/job")).locked():
+        pass
