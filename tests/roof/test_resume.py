@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -13,15 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import geotiff, picture
+from helpers import MOMENTS, Moment, delayed, geotiff, picture, sha
 
 import urst_tiles as ut
-
-Moment = Callable[[Path], bool]
-
-
-def sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +61,6 @@ def kill_when(command: Sequence[str], moment: Moment, folder: Path) -> bool:
             process.wait()
 
 
-def some(pattern: str, count: int = 1) -> Moment:
-    return lambda folder: len(list(folder.glob(pattern))) >= count
-
-
-MOMENTS = {
-    "spooling": some("out.tif.job/source"),
-    "measuring": some("out.tif.job/moments/*"),
-    "after the first site": some("out.tif.job/moments/*[a-z].npz"),
-    "first block": some("out.tif.job/parts/[0-9]*"),
-    "fourth block": some("out.tif.job/parts/[0-9]*", 4),
-    "assembling": some(".out.tif.partial"),
-    "the end": some("out.tif"),
-}
-
-
 @pytest.mark.parametrize("when", list(MOMENTS))
 def test_kill_and_go_on(when: str, command, undisturbed: str, tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
@@ -103,15 +81,23 @@ def test_kill_and_go_on(when: str, command, undisturbed: str, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30))
-def test_kill_at_random_moments(seed: int, command, undisturbed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("when", list(MOMENTS))
+def test_kill_at_random_moments(when: str, seed: int, command, undisturbed: str, tmp_path: Path) -> None:
+    """56 moments, eight after the beginning of each phase; each job is killed twice."""
     output, random = tmp_path / "out.tif", np.random.default_rng(seed)
-    for _ in range(20):
-        deadline = time.monotonic() + random.uniform(0.5, 12)
-        if not kill_when(command(output), lambda folder, end=deadline: time.monotonic() > end, tmp_path):
-            break
-        assert not output.exists() or sha(output) == undisturbed
-    else:
+    longest = 0.5 * seed / 7  # the first is killed as soon as the phase is seen
+    assert (
+        kill_when(
+            command(output),
+            delayed(MOMENTS[when], 0.0 if seed == 0 else random.uniform(0, longest)),
+            tmp_path,
+        )
+        or seed
+    )
+    assert not output.exists() or sha(output) == undisturbed
+    kill_when(command(output), delayed(MOMENTS["spooling"], random.uniform(0, 4)), tmp_path)
+    if not output.exists() or (tmp_path / "out.tif.job").exists():
         subprocess.run(command(output), check=True, capture_output=True)
     assert sha(output) == undisturbed
 

@@ -3,8 +3,6 @@ with all finished work kept, and the same command goes on."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import signal
@@ -22,7 +20,7 @@ import psutil
 import pytest
 import tifffile
 import torch
-from helpers import geotiff, picture
+from helpers import MOMENTS, Elsewhere, delayed, geotiff, picture, sha
 
 import urst_tiles as ut
 from urst_tiles import kernel, statistics
@@ -31,10 +29,6 @@ from urst_tiles.parts import Parts
 STYLE = "hokusai-wave"
 slow = pytest.mark.slow
 SMALL: dict[str, Any] = {"model": "lite", "tile": 128, "block": 256, "thumbnail": 64, "device": "cpu"}
-
-
-def sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -428,27 +422,37 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
-def kill_workers(process: subprocess.Popen[str], times: int, seed: int, longest: float) -> int:
-    """kill -9 one worker after another at random moments; returns how many it were."""
-    random, killed = np.random.default_rng(seed), set[int]()
-    while process.poll() is None and len(killed) < times:
-        time.sleep(random.uniform(0, longest))
-        victims = [worker for worker in workers_of(process) if worker.pid not in killed]
-        if victims:
+#: Phases in which there are workers.
+WORKING = ("measuring", "after the first site", "first block", "fourth block")
+
+
+def kill_workers(process: subprocess.Popen[str], folder: Path, phases: list[str], seed: int) -> list[str]:
+    """kill -9 a worker at a random moment after the beginning of each phase; returns the phases in which one
+    was."""
+    random, hit, killed = np.random.default_rng(seed), list[str](), set[int]()
+    for phase in phases:
+        come = delayed(MOMENTS[phase], random.uniform(0, 0.4))
+        victims = list[psutil.Process]()
+        while process.poll() is None and not (come(folder) and victims):
+            victims = [worker for worker in workers_of(process) if worker.pid not in killed]
+            time.sleep(0.005)
+        if process.poll() is None:
             victim = victims[int(random.integers(len(victims)))]
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
                 killed.add(victim.pid)
-    return len(killed)
+                hit.append(phase)
+    return hit
 
 
-def survive_workers(scene: Path, output: Path, times: int, seed: int, expected: str) -> int:
-    """Kill so many workers; a run that gives up says so, and the same command is given again."""
+def survive_workers(scene: Path, output: Path, phases: list[str], seed: int, expected: str) -> int:
+    """Kill a worker in each phase; a run that gives up says so, and the same command is given again. Returns
+    how many were killed."""
     killed = 0
-    for attempt in range(times + 1):
+    for attempt in range(len(phases) + 1):
         process = start(scene, output, workers=2, statistics="exact")
         try:
-            killed += kill_workers(process, times - killed, seed + attempt, 3.0)
+            killed += len(kill_workers(process, output.parent, phases[killed:], seed + attempt))
             _, said = process.communicate(timeout=300)
         finally:
             process.kill()
@@ -471,56 +475,27 @@ def exact(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_five_workers_killed(scene: Path, exact: str, tmp_path: Path) -> None:
-    assert survive_workers(scene, tmp_path / "out.tif", 5, 0, exact) >= 1
+    assert survive_workers(scene, tmp_path / "out.tif", [WORKING[0], *WORKING], 0, exact) >= 4
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
 
 
 @slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(13))
 def test_fifty_workers_killed(seed: int, scene: Path, exact: str, tmp_path: Path) -> None:
-    assert survive_workers(scene, tmp_path / "out.tif", 5, 100 * (seed + 1), exact) >= 1
-
-
-@contextmanager
-def dask_elsewhere(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler in one process and a worker in another; the scheduler's address and process."""
-    contact = folder / "scheduler.json"
-    contact.unlink(missing_ok=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    here = ["--host", "127.0.0.1", "--no-dashboard"]
-    scheduler = subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--scheduler-file", contact,
-         *here],
-        **quiet,
-    )  # fmt: skip
-    worker = None
-    try:
-        while not contact.exists() or not contact.read_text().endswith("}"):
-            assert scheduler.poll() is None
-            time.sleep(0.05)
-        address = json.loads(contact.read_text())["address"]
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "2", "--no-nanny",
-             "--local-directory", folder / "dask", *here],
-            **quiet,
-        )  # fmt: skip
-        yield address, scheduler
-    finally:
-        for process in (scheduler, worker):
-            if process is not None:
-                process.kill()
-                process.wait()
+    """One in each phase of each of 13 runs."""
+    assert survive_workers(scene, tmp_path / "out.tif", [*WORKING], 100 * (seed + 1), exact) >= 3
 
 
 def survive_scheduler(scene: Path, folder: Path, when: Callable[[], bool], expected: str) -> None:
     """Kill the scheduler when told; then the same job goes on without it."""
     output = folder / "out.tif"
-    with dask_elsewhere(folder) as (address, scheduler):
-        process = start(scene, output, "--scheduler", address, statistics="exact")
+    with Elsewhere(folder) as dask:
+        dask.add()
+        process = start(scene, output, "--scheduler", dask.address, statistics="exact")
         try:
             while process.poll() is None and not when():
                 time.sleep(0.005)
-            scheduler.kill()
+            dask.scheduler.kill()
             _, said = process.communicate(timeout=120)
         finally:
             process.kill()
@@ -538,10 +513,14 @@ def test_the_scheduler_killed(scene: Path, exact: str, tmp_path: Path) -> None:
 
 
 @slow
-@pytest.mark.parametrize("seed", range(50))
-def test_the_scheduler_killed_at_random_moments(seed: int, scene: Path, exact: str, tmp_path: Path) -> None:
-    end = time.monotonic() + 6 + np.random.default_rng(seed).uniform(0, 12)
-    survive_scheduler(scene, tmp_path, lambda: time.monotonic() > end, exact)
+@pytest.mark.parametrize("seed", range(9))
+@pytest.mark.parametrize("when", list(MOMENTS)[:-1])
+def test_the_scheduler_killed_at_random_moments(
+    when: str, seed: int, scene: Path, exact: str, tmp_path: Path
+) -> None:
+    """54 moments, nine after the beginning of each phase but the end."""
+    moment = delayed(MOMENTS[when], np.random.default_rng(seed).uniform(0, 0.1 * seed))
+    survive_scheduler(scene, tmp_path, lambda: moment(tmp_path), exact)
 
 
 @slow
