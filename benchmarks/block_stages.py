@@ -64,7 +64,7 @@ def stages_of(scene: Path, block: int, processes: int) -> tuple[Stages, float]:
     outputs = [child.communicate()[0] for child in children]
     if any(child.returncode for child in children):
         raise SystemExit("measuring the stages of a block failed, see above")
-    lines = [[json.loads(line) for line in output.splitlines()] for output in outputs]
+    lines = [[json.loads(line) for line in output.splitlines() if line.startswith("{")] for output in outputs]
     found = [Stages(**one) for output in lines for one in output[1:]]
     middle = {name: median(getattr(one, name) for one in found) for name in asdict(found[0])}
     return Stages(**middle), median(output[0]["start"] for output in lines)
