@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,14 @@ def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200)
     assert "1 block failed (3): KilledWorker" in done.stdout, done.stderr
+
+
+def test_worker_processes_keep_the_memory_they_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dask's nannies set this variable, with which every large array is paged in anew."""
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    unset = partial(os.getenv, "MALLOC_TRIM_THRESHOLD_")  # its default is then the index
+    with cluster(workers=2, in_flight=1) as on:
+        assert sorted(on.run_all(unset, range(4), total=4, progress=quiet)) == [0, 1, 2, 3]
 
 
 def test_device_work_is_done_by_one_thread() -> None:
