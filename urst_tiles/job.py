@@ -8,7 +8,12 @@ OUTPUT.job/
   source/      spool, thumbnail, resolved stretch
   moments/     statistics, per site
   net.safetensors   the frozen network; a worker needs nothing else
+  mask.npy     the mask, unpacked
   parts/       one file per finished block
+  jobs.tmp/    certificate and logs of a job queue's workers
+
+It may lie on an object store (``places``), where there are no locks; processes of one machine are still kept
+apart.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -34,6 +40,9 @@ from urst_tiles.places import create, is_foreign, is_remote, names_in, place, re
 CONTENT = {
     "job.json", "request.json", "lock", "source", "moments", "net.safetensors", "parts", "mask.npy",
 }  # fmt: skip
+
+#: What comes and goes there besides: of ours, and of file systems'.
+PASSING = re.compile(r"\.tmp$|^\.nfs|^\.fuse_hidden|^\.DS_Store$")
 
 #: The identity of a job on an object store that is being removed.
 GONE = {"job": "gone"}
@@ -218,12 +227,11 @@ class Job:
 
     def _refuse_strangers(self) -> None:
         """The folder will be removed with all in it, hence nothing else may be there."""
-        names = {name for name in names_in(self.folder) if not name.endswith(".tmp")}
-        strange = sorted(names - CONTENT)
+        strange = sorted(name for name in names_in(self.folder) - CONTENT if not PASSING.search(name))
         if strange:
             raise BadInput(
                 f"{self.folder} holds something else than a job ({strange[0]!r}, say) and would be removed at"
-                " the end; name a new or an empty folder with --job-dir"
+                " the end; name a new or an empty folder"
             )
 
     def _sign(self, identity: bytes) -> None:

@@ -103,6 +103,13 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path, make: str, said
         pass
 
 
+def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
+    for name in (".nfs000000000001", ".fuse_hidden0001", ".DS_Store", ".job.json.0123.tmp"):
+        (tmp_path / name).touch()
+    with Job(tmp_path).locked() as job:
+        job.claim({"a": "1"})
+
+
 def test_a_removed_job_leaves_nothing_even_after_a_kill_in_between(tmp_path: Path) -> None:
     job = Job(tmp_path / "job")
     with job.locked():
