@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -176,11 +176,18 @@ class Crew:
         """The workers that take tasks now."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
-            known = self._place.client.scheduler_info(n_workers=-1)["workers"]
             self._looked = now
+            known = self._known()
             self._size = sum(worker["status"] == "running" for worker in known.values())
             self._place.look(self._size, self.ended)
         return self._size
+
+    def _known(self) -> Mapping[str, Any]:
+        """The scheduler's workers; none where it is gone, of which the next block that ends will tell."""
+        try:
+            return self._place.client.scheduler_info(n_workers=-1).get("workers", {})
+        except (OSError, TimeoutError):
+            return {}
 
 
 def _next(ended: queue.SimpleQueue[Any]) -> Any:

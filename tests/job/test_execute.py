@@ -22,7 +22,7 @@ from helpers import wait_for
 
 from urst_tiles import clusters
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
-from urst_tiles.execute import TRIES, Cluster, cluster, on_device, plain
+from urst_tiles.execute import TRIES, Cluster, Crew, cluster, on_device, plain
 
 
 def quiet(done: int, total: int) -> None:
@@ -145,6 +145,19 @@ def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200)
     assert "1 block failed (3): KilledWorker" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("answer", [{}, OSError("gone"), TimeoutError("gone")])
+def test_a_scheduler_that_is_gone_has_no_workers(answer: Any) -> None:
+    """That it is gone the next block that ends tells, in a sentence."""
+
+    def scheduler_info(n_workers: int) -> dict[str, Any]:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client = types.SimpleNamespace(scheduler_info=scheduler_info)
+    assert Crew(clusters.Place(client)).size() == 0
 
 
 def test_worker_processes_keep_the_memory_they_free(monkeypatch: pytest.MonkeyPatch) -> None:
