@@ -155,12 +155,17 @@ class Job:
             try:
                 yield
             except BaseException as error:
-                self._leave(error, created)
-                if is_remote(self.folder) and isinstance(error, Exception) and is_foreign(error):
-                    raise JobError(
-                        f"{self.folder}: {error}; what is finished is kept, the same command goes on"
-                    ) from error
-                raise
+                told = self._told(error)
+                self._leave(told, created)
+                if told is error:
+                    raise
+                raise told from error
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What networks do to an object store, in a sentence; any other error as it is."""
+        if not (is_remote(self.folder) and isinstance(error, Exception) and is_foreign(error)):
+            return error
+        return JobError(f"{self.folder}: {error}; what is finished is kept, the same command goes on")
 
     def _flock(self, handle: TextIO, how: int) -> None:
         try:

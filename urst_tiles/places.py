@@ -35,9 +35,11 @@ def place(text: str | os.PathLike[str]) -> Path:
     ------
     BadInput : the store is unknown, does not answer, or fsspec's library for it is not installed.
     """
-    if is_remote(text) or "://" not in os.fspath(text):
-        return cast(Path, text) if is_remote(text) else Path(text).absolute()
+    if is_remote(text):
+        return cast(Path, text)
     text = os.fspath(text)
+    if "://" not in text:
+        return Path(text).absolute()
     if text.startswith("file://"):
         return Path(text.removeprefix("file://")).absolute()
     try:

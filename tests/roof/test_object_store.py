@@ -54,7 +54,6 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     urlopen(f"{server}/moto-api/reset", data=b"").close()
-    s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir(BUCKET)
     return f"s3://{BUCKET}"
 
@@ -131,7 +130,8 @@ def test_workers_on_machines_that_share_nothing_else(
     assert done.returncode == 1 and f"`urst-tiles work {job}`" in done.stderr
     both = [started("work", job, "--shard", f"{i}/2", "--workers", str(i)) for i in (1, 2)]
     assert [one.wait() for one in both] == [0, 0]
-    assert run("assemble", job).returncode == 0
+    done = run_apart("assemble", job, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
     assert sha(output) == sha(tmp_path / "whole.tif") and left(s3) == []
 
 
@@ -294,15 +294,14 @@ def test_stores_that_cannot_be_used(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_credentials(run, s3: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
-    import s3fs
-
+def test_without_credentials(run_apart, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: this one has shown its credentials."""
     for name in KEYS:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    s3fs.S3FileSystem.clear_instance_cache()
-    done = run("work", f"{s3}/job")
+    done = run_apart("work", f"{s3}/job")
     assert done.returncode == 2 and "cannot be reached (Unable to locate credentials)" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def test_a_server_that_goes_away(run, s3: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
