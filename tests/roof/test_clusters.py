@@ -199,7 +199,8 @@ def told(process: subprocess.Popen[str], stage: str, done: int) -> None:
     raise AssertionError(process.communicate())
 
 
-@pytest.mark.parametrize("dead", [pytest.param([1], marks=slow), [1, 2]])
+@slow
+@pytest.mark.parametrize("dead", [[1], [1, 2]])
 def test_jobs_that_end_are_submitted_again(
     dead: list[int], queue: Queue, scene: Path, undisturbed: str, output: Path
 ) -> None:
