@@ -44,6 +44,19 @@ def geotiff(path: Path, pixels: np.ndarray, **options: object) -> Path:
     return path
 
 
+def strips(path: Path) -> Path:
+    """A strip TIFF of 500 x 760, so that it must be unpacked first; 6 blocks of 256."""
+    return geotiff(path, picture(500, 760), tile=None, rowsperstrip=16)
+
+
+def mask(path: Path) -> Path:
+    """Two regions, 1 and 2, over 500 x 760 pixels, at a tenth of the resolution."""
+    regions = np.ones((50, 76), np.uint8)
+    regions[:, 40:] = 2
+    tifffile.imwrite(path, regions)
+    return path
+
+
 def sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -210,10 +210,6 @@ def _connect(scheduler: str) -> Any:
 
     try:
         return Client(scheduler, timeout=CONNECT_SECONDS)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # the last two: tls:// without certificates
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        # The last two: tls:// without certificates.
         raise BadInput(f"no dask scheduler answers at {scheduler} ({error}); check --scheduler") from None

@@ -150,8 +150,7 @@ class OnDask:
             if outcome:
                 self._require_scheduler()
                 crew.ended += outcome[2] is None
-                if waiting:
-                    top_up()
+                top_up()
                 yield outcome
 
     def _require_scheduler(self) -> None:

@@ -136,7 +136,7 @@ class Job:
 
     def require(self) -> None:
         """Raise MissingFile where there is no job."""
-        if not self._identity.is_file() or self.identity is None:
+        if self.identity is None:
             raise MissingFile(
                 f"there is no job in {self.folder}: it is gone once assembled, or was never saved"
             )

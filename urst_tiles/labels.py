@@ -10,7 +10,6 @@ from numpy.lib import format as npy
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.files import check_room, publishing
-from urst_tiles.places import is_remote
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.colour import libvips
 from urst_tiles.source.headers import check_file
@@ -78,8 +77,7 @@ def spool_mask(mask: Mask, target: Path, progress: Progress = silent) -> Path:
     """
     if target.exists():
         return target
-    if not is_remote(target):
-        check_room(target.parent, mask.spool_bytes)
+    check_room(target.parent, mask.spool_bytes)
     height, width = mask.shape
     image = open_image(mask.path, loader_of(mask.path), sequential=True)
     header = {"descr": npy.dtype_to_descr(np.dtype(mask.dtype)), "fortran_order": False, "shape": mask.shape}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,12 @@ import pytest
 import pyvips
 import rasterio
 import tifffile
-from helpers import geotiff, picture
+from helpers import geotiff, picture, sha
 
 import urst_tiles as ut
 
 SMALL = {"tile": 128, "block": 512, "precision": "float32"}
 TINY = {"tile": 128, "block": 256, "precision": "float32"}
-
-
-def sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_identity_returns_the_pixels_and_the_place(files: Path, tmp_path: Path) -> None:

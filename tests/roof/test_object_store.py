@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
-import numpy as np
 import pytest
-import pyvips
-from helpers import geotiff, picture, sha
+from helpers import mask, sha, strips
 
 import urst_tiles as ut
 from urst_tiles import job as job_module
@@ -70,19 +68,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image that must be unpacked first: 500 x 760, in strips."""
-    return geotiff(
-        tmp_path_factory.mktemp("strips") / "a b.tif", picture(500, 760), tile=None, rowsperstrip=16
-    )
-
-
-@pytest.fixture(scope="module")
-def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path, pixels = tmp_path_factory.mktemp("mask") / "mask.tif", np.ones((50, 76, 1), np.uint8)
-    pixels[:, 40:] = 2
-    pyvips.Image.new_from_array(pixels).tiffsave(str(path))
-    return path
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image that must be unpacked first."""
+    return strips(tmp_path_factory.mktemp("object store") / "a b.tif")
 
 
 def left(store: str) -> list[str]:
@@ -91,7 +79,7 @@ def left(store: str) -> list[str]:
     return path.fs.find(path.path)  # type: ignore[attr-defined]
 
 
-def test_the_bytes_are_those_of_a_local_folder(store: str, strips: Path, tmp_path: Path) -> None:
+def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, tmp_path: Path) -> None:
     """Spool, exact moments, network and parts all lie in the store, and go from it at the end."""
     seen = set[str]()
 
@@ -100,9 +88,9 @@ def test_the_bytes_are_those_of_a_local_folder(store: str, strips: Path, tmp_pat
             seen.update(name.split("/job 1/")[1].split("/")[0] for name in left(store))
 
     options = {**SMALL, "statistics": "exact"}
-    ut.stylize(strips, tmp_path / "local.tif", STYLE, **options)
+    ut.stylize(scene, tmp_path / "local.tif", STYLE, **options)
     folder = place(f"{store}/job 1")
-    report = ut.stylize(strips, tmp_path / "out.tif", STYLE, job_dir=folder, progress=look, **options)
+    report = ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, progress=look, **options)
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "local.tif")
     assert report.blocks_run == 6
     assert seen == {"job.json", "source", "moments", "net.safetensors", "parts"}
@@ -111,13 +99,13 @@ def test_the_bytes_are_those_of_a_local_folder(store: str, strips: Path, tmp_pat
 
 
 def test_workers_on_machines_that_share_nothing_else(
-    s3: str, run, run_apart, strips: Path, regions: Path, tmp_path: Path
+    s3: str, run, run_apart, scene: Path, tmp_path: Path
 ) -> None:
     """Saved here; a worker killed -9; two workers at once, one with two processes; assembled."""
-    styles = ["--mask", regions, "--style", f"1={STYLE}", "--style", "2=munch-scream"]
-    assert run("stylize", strips, tmp_path / "whole.tif", *styles, *FLAGS).returncode == 0
+    styles = ["--mask", mask(tmp_path / "mask.tif"), "--style", f"1={STYLE}", "--style", "2=munch-scream"]
+    assert run("stylize", scene, tmp_path / "whole.tif", *styles, *FLAGS).returncode == 0
     job, output = f"{s3}/deep/er/job", tmp_path / "out.tif"
-    done = run("plan", strips, output, *styles, *FLAGS, "--save", job)
+    done = run("plan", scene, output, *styles, *FLAGS, "--save", job)
     assert done.returncode == 0 and f"saved        {job}" in done.stdout, done.stderr
     assert names_in(place(job)) == {"job.json", "request.json", "source", "net.safetensors", "mask.npy"}
     victim = started("work", job)
@@ -140,16 +128,16 @@ def started(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
-def saved(store: str, strips: Path, tmp_path: Path) -> tuple[Path, bytes]:
+def saved(store: str, scene: Path, tmp_path: Path) -> tuple[Path, bytes]:
     """A job whose blocks are all made, and what it must become."""
-    ut.stylize(strips, tmp_path / "good.tif", STYLE, **SMALL)
-    ut.save_job(f"{store}/job", strips, tmp_path / "out.tif", STYLE, **SMALL)
+    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
+    ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     assert ut.work_job(f"{store}/job").missing == 0
     return place(f"{store}/job"), (tmp_path / "good.tif").read_bytes()
 
 
-def test_damaged_and_lost_objects_are_made_again(store: str, strips: Path, tmp_path: Path) -> None:
-    job, good = saved(store, strips, tmp_path)
+def test_damaged_and_lost_objects_are_made_again(store: str, scene: Path, tmp_path: Path) -> None:
+    job, good = saved(store, scene, tmp_path)
     first, second = sorted((job / "parts").glob("0*"))[:2]
     content = bytearray(first.read_bytes())
     content[100] ^= 1
@@ -167,14 +155,14 @@ def test_damaged_and_lost_objects_are_made_again(store: str, strips: Path, tmp_p
 
 
 def test_another_job_is_refused_and_nothing_else_is_ever_removed(
-    store: str, strips: Path, tmp_path: Path
+    store: str, scene: Path, tmp_path: Path
 ) -> None:
-    job, _ = saved(store, strips, tmp_path)
+    job, _ = saved(store, scene, tmp_path)
     before = left(store)
     with pytest.raises(ut.UrstError, match="holds another job: .*alpha"):
-        ut.save_job(job, strips, tmp_path / "out.tif", STYLE, alpha=0.5, **SMALL)
+        ut.save_job(job, scene, tmp_path / "out.tif", STYLE, alpha=0.5, **SMALL)
     with pytest.raises(ut.UrstError, match="holds something else than a job .'job', say."):
-        ut.save_job(store, strips, tmp_path / "out.tif", STYLE, overwrite=True, **SMALL)
+        ut.save_job(store, scene, tmp_path / "out.tif", STYLE, overwrite=True, **SMALL)
     assert left(store) == before
 
 
@@ -202,8 +190,8 @@ def _turns() -> Callable[[Job], dict[str, str] | None]:
     return identity
 
 
-def test_a_kill_while_a_job_is_removed(store: str, strips: Path, tmp_path: Path) -> None:
-    job, good = saved(store, strips, tmp_path)
+def test_a_kill_while_a_job_is_removed(store: str, scene: Path, tmp_path: Path) -> None:
+    job, good = saved(store, scene, tmp_path)
     removed = list[Path]()
 
     def stop(path: Path) -> None:
@@ -219,11 +207,11 @@ def test_a_kill_while_a_job_is_removed(store: str, strips: Path, tmp_path: Path)
     assert (tmp_path / "out.tif").read_bytes() == good and removed and left(store)
     with pytest.raises(ut.UrstError, match="there is no job in"):
         ut.work_job(job)
-    report = ut.stylize(strips, tmp_path / "again.tif", STYLE, job_dir=job, **SMALL)
+    report = ut.stylize(scene, tmp_path / "again.tif", STYLE, job_dir=job, **SMALL)
     assert (tmp_path / "again.tif").read_bytes() == good and report.blocks_kept == 0 and left(store) == []
 
 
-def test_a_spool_counts_only_when_it_is_whole(store: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
     from urst_tiles.source import spool
 
     real, put = places.put, list[Path]()
@@ -234,20 +222,20 @@ def test_a_spool_counts_only_when_it_is_whole(store: str, strips: Path, tmp_path
             raise RuntimeError("killed")
         real(local, path)
 
-    ut.stylize(strips, tmp_path / "good.tif", STYLE, **SMALL)
+    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
     folder = place(f"{store}/job")
     with monkeypatch.context() as patch:
         patch.setattr(spool, "put", failing)
         patch.setattr(Job, "_leave", lambda *arguments: None)  # as a kill, which leaves everything
         with pytest.raises(RuntimeError, match="killed"):
-            ut.stylize(strips, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
+            ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
     assert any("spool" in name for name in left(store))
-    ut.stylize(strips, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
+    ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
 
 
-def test_a_lost_chunk_of_the_spool_is_never_fill(store: str, strips: Path, tmp_path: Path) -> None:
-    ut.save_job(f"{store}/job", strips, tmp_path / "out.tif", STYLE, **SMALL)
+def test_a_lost_chunk_of_the_spool_is_never_fill(store: str, scene: Path, tmp_path: Path) -> None:
+    ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     chunk = next(name for name in left(store) if "/colour/c/" in name)
     path = place(store)
     path.fs.rm_file(chunk)  # type: ignore[attr-defined]
@@ -255,10 +243,10 @@ def test_a_lost_chunk_of_the_spool_is_never_fill(store: str, strips: Path, tmp_p
         ut.work_job(f"{store}/job")
 
 
-def test_a_store_that_fails_for_a_moment(store: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_store_that_fails_for_a_moment(store: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
     """Each block is tried again; one that always fails is named, and made by the next call."""
-    ut.stylize(strips, tmp_path / "good.tif", STYLE, **SMALL)
-    ut.save_job(f"{store}/job", strips, tmp_path / "out.tif", STYLE, **SMALL)
+    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
+    ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     real, tried = places.put, dict[str, int]()
 
     def put(local: Path, path: Path) -> None:
@@ -286,9 +274,9 @@ def test_a_store_that_fails_for_a_moment(store: str, strips: Path, tmp_path: Pat
     ],
 )
 def test_stores_that_cannot_be_used(
-    run, s3: str, strips: Path, tmp_path: Path, folder: str, words: str
+    run, s3: str, scene: Path, tmp_path: Path, folder: str, words: str
 ) -> None:
-    done = run("stylize", strips, tmp_path / "out.tif", "--style", STYLE, "--job-dir", folder, *FLAGS)
+    done = run("stylize", scene, tmp_path / "out.tif", "--style", STYLE, "--job-dir", folder, *FLAGS)
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("urst-tiles"), done.stderr
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -304,7 +292,7 @@ def test_without_credentials(run_apart, s3: str, monkeypatch: pytest.MonkeyPatch
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_server_that_goes_away(run, s3: str, strips: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_server_that_goes_away(run, s3: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
     """Between two requests that no block makes."""
     from botocore.exceptions import EndpointConnectionError
 
@@ -312,7 +300,7 @@ def test_a_server_that_goes_away(run, s3: str, strips: Path, tmp_path: Path, mon
         raise EndpointConnectionError(endpoint_url="http://10.0.0.1")
 
     monkeypatch.setattr("urst_tiles.api.assemble_parts", gone)
-    done = run("stylize", strips, tmp_path / "out.tif", "--style", STYLE, "--job-dir", f"{s3}/job", *FLAGS)
+    done = run("stylize", scene, tmp_path / "out.tif", "--style", STYLE, "--job-dir", f"{s3}/job", *FLAGS)
     assert done.returncode == 1 and done.stderr.count("urst-tiles: ") == 1, done.stderr
     assert "http://10.0.0.1" in done.stderr and "the same command goes on" in done.stderr
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MOMENTS, Moment, delayed, geotiff, picture, sha
+from helpers import MOMENTS, Moment, delayed, geotiff, picture, sha, strips
 
 import urst_tiles as ut
 
@@ -20,8 +20,7 @@ import urst_tiles as ut
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A strip TIFF, so that spooling happens too, of 6 blocks."""
-    path = tmp_path_factory.mktemp("resume") / "scene.tif"
-    return geotiff(path, picture(500, 760), tile=None, rowsperstrip=16)
+    return strips(tmp_path_factory.mktemp("resume") / "scene.tif")
 
 
 @pytest.fixture(scope="module")

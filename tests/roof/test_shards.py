@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -12,10 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import pyvips
-from helpers import geotiff, picture
+from helpers import geotiff, mask, picture, sha, strips
 
 import urst_tiles as ut
 from urst_tiles import elsewhere
@@ -24,10 +21,6 @@ from urst_tiles.saved import Request
 
 LITE = ("--tile", 128, "--block", 256, "--thumbnail", 128, "--precision", "float32")
 IDENTITY = ("--model", "identity", "--tile", 128, "--block", 512)
-
-
-def sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def one_sentence(done: subprocess.CompletedProcess[str], status: int, *words: object) -> None:
@@ -59,16 +52,9 @@ def parts(job: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (job / "parts").glob("[0-9]*.tif")}
 
 
-def mask(path: Path) -> Path:
-    regions = np.ones((50, 76, 1), np.uint8)
-    regions[:, 40:] = 2
-    pyvips.Image.new_from_array(regions).tiffsave(str(path))
-    return path
-
-
 def test_the_bytes_are_those_of_stylize(run, files: Path, tmp_path: Path) -> None:
     """Exact statistics of a strip TIFF, so that spooling happens too."""
-    scene = geotiff(tmp_path / "scene.tif", picture(500, 760), tile=None, rowsperstrip=16)
+    scene = strips(tmp_path / "scene.tif")
     more = ("--style", files / "style.png", "--statistics", "exact", *LITE)
     assert run("stylize", scene, tmp_path / "whole.tif", *more).returncode == 0
     job, output = tmp_path / "job", tmp_path / "out.tif"

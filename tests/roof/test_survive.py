@@ -20,7 +20,7 @@ import psutil
 import pytest
 import tifffile
 import torch
-from helpers import MOMENTS, Elsewhere, delayed, geotiff, picture, sha
+from helpers import MOMENTS, Elsewhere, delayed, geotiff, picture, sha, strips
 
 import urst_tiles as ut
 from urst_tiles import kernel, statistics
@@ -34,9 +34,7 @@ SMALL: dict[str, Any] = {"model": "lite", "tile": 128, "block": 256, "thumbnail"
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A strip TIFF, so that spooling happens too, of 6 blocks."""
-    return geotiff(
-        tmp_path_factory.mktemp("survive") / "scene.tif", picture(500, 760), tile=None, rowsperstrip=16
-    )
+    return strips(tmp_path_factory.mktemp("survive") / "scene.tif")
 
 
 @pytest.fixture(scope="module")
