@@ -17,7 +17,7 @@ import torch
 from urst_tiles import nets
 from urst_tiles.errors import BadInput
 from urst_tiles.execute import current_style, on_device
-from urst_tiles.geometry import Box, Grid, round_up
+from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel
 from urst_tiles.labels import Mask, open_mask
 from urst_tiles.nets.base import neutral_moments
@@ -26,7 +26,7 @@ from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
-from urst_tiles.statistics import CORE, Subject, measured_sites
+from urst_tiles.statistics import Subject, measured_sites, measuring_grid
 
 TILE = 512
 
@@ -198,9 +198,8 @@ def measure_bytes(style: Subject, source: Source, options: Options, whole: bool)
         return 0
     if whole:
         return thumbnail_bytes(style, source, options)
-    side = CORE + 2 * style.halo
-    area = prod(min(side, round_up(n, style.stride)) for n in source.shape)
-    return int(area * style.plain_bytes)
+    windows = (measuring_grid(source.shape, style, site).window for site in measured_sites(style))
+    return int(max(map(prod, windows), default=0) * style.plain_bytes)
 
 
 def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:

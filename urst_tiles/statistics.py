@@ -16,7 +16,7 @@ import io
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -30,12 +30,13 @@ from numpy.typing import NDArray
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.execute import Builds, Cluster, current_style, on_device
 from urst_tiles.files import make_folder, publish
-from urst_tiles.geometry import Box, Grid
+from urst_tiles.geometry import Box, Grid, round_up
 from urst_tiles.kernel import exact_float32, is_out_of_memory, release, to_tensor
 from urst_tiles.moments import Moments, Several
 from urst_tiles.nets import CascadeStyle, Composition, Site, Style
 from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, mixing
+from urst_tiles.places import remove, side_by_side
 from urst_tiles.progress import Progress, silent
 from urst_tiles.reader import Reader
 from urst_tiles.source import Source, array_source
@@ -45,8 +46,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: Side of the windows' cores while measuring: small, since features are float32 and nothing is fused.
-CORE = 512
+#: Sides of the windows' cores while measuring, px, and of a task's blocks: features are float32 and nothing
+#: is fused, so that a window of 1024 px no longer fits the processor's cache.
+CORE, BLOCK = 512, 4096
 
 Subject = Style | Composition
 
@@ -55,20 +57,18 @@ class _Reached(Exception):
     """Raised at the site that is measured: what comes after need not be computed."""
 
 
-def measuring_grid(shape: tuple[int, int], style: Subject, block: int = 4096) -> Grid:
-    """A grid whose cores partition the *padded* image, since the whole network sees the padding too."""
-    core = max(CORE, style.stride)
-    grid = Grid(
-        *shape, halo=style.halo, stride=style.stride, core=core, block=max(block, core), minimum=style.minimum
-    )
-    return Grid(
-        *grid.padded.shape,
-        halo=style.halo,
-        stride=style.stride,
-        core=core,
-        block=grid.block,
-        minimum=style.minimum,
-    )
+def measuring_grid(shape: tuple[int, int], style: Subject, site: Site | None = None) -> Grid:
+    """A grid whose cores partition the *padded* image, since the whole network sees the padding too; its
+    windows reach as far as ``site`` sees (None: as the whole network)."""
+    stride = style.stride
+    core = max(CORE, stride)
+    image = Grid(*shape, stride=stride, core=core, block=max(BLOCK, core), minimum=style.minimum)
+    return replace(image, height=image.padded.y1, width=image.padded.x1, halo=halo_of(style, site))
+
+
+def halo_of(style: Subject, site: Site | None) -> int:
+    """How far what arrives at ``site`` sees, px, whole stride cells."""
+    return style.halo if site is None or site.halo is None else round_up(site.halo, style.stride)
 
 
 def measure_thumbnail(
@@ -101,10 +101,9 @@ def measure(
     """Moments of every measured site, by name, of the whole of ``source``, or `Several` for a composition:
     the plain loop, and the reference of `measure_exact`."""
     reader, over = Reader(source), composed(style)
-    grid = measuring_grid(source.shape, style)
     found: dict[str, Several] = {}
     for site in measured_sites(style):
-        blocks, maps = [], over.mixtures(found)
+        blocks, maps, grid = [], over.mixtures(found), measuring_grid(source.shape, style, site)
         for index in range(len(grid)):
             blocks.append(_block_moments(over, site, maps, reader, grid, index, device, threads))
             progress(f"measuring {site.name}", index + 1, len(grid))
@@ -236,7 +235,7 @@ def _cells(
     middle = core.y0 + rows
     halves = []
     for half in (Box(core.y0, core.x0, middle, core.x1), Box(middle, core.x0, core.y1, core.x1)):
-        around = half.grow(over.halo).clip(window).at_least(over.minimum, window)
+        around = half.grow(halo_of(over, site)).clip(window).at_least(over.minimum, window)
         part = pixels[around.within(window).slices]
         halves.append(_cells(over, site, maps, part, around, half, device, threads))
     return np.concatenate(halves, axis=1)
@@ -310,7 +309,7 @@ class SitePass:
         """Measure block ``index``."""
         over = composed(current_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        grid, maps = measuring_grid(self.source.shape, over), over.mixtures(self.found)
+        grid, maps = measuring_grid(self.source.shape, over, site), over.mixtures(self.found)
         moments = _block_moments(
             over, site, maps, Reader(self.source), grid, index, self.device, self.threads
         )
@@ -338,13 +337,13 @@ def measure_exact(
         known = kept(final)
         if known is None:
             task = SitePass(recipe, source, site.name, dict(found), folder, device, threads)
-            missing = [i for i in range(count) if kept(task.path(i)) is None]
+            done = side_by_side(folder, kept, map(task.path, range(count)))
+            missing = [i for i, moments in enumerate(done) if moments is None]
             stage = partial(progress, f"measuring {site.name}")
             cluster.run_all(task, missing, total=count, progress=stage)
             known = _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
             save(final, known)
-            for i in range(count):
-                task.path(i).unlink(missing_ok=True)
+            side_by_side(folder, remove, map(task.path, range(count)))
         found[site.name] = known
     return _for_style(style, found)
 

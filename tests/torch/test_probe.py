@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from urst_tiles.geometry import round_up
 from urst_tiles.nets import MODELS, LocalNet
-from urst_tiles.nets.probe import probe
+from urst_tiles.nets.probe import probe, reaches
 
 REACH = {
     "lite": (48, 4),
@@ -33,6 +34,20 @@ def test_declared_footprint_is_the_probed_one(model, seeded_style):
     assert style.stride == stride and style.halo % stride == 0
     assert reach <= style.halo < reach + stride
     assert (MODELS[model].halo, MODELS[model].stride) == (style.halo, style.stride)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_declared_halos_of_sites_are_the_probed_ones(model, seeded_style):
+    """Whole stride cells; those of a subnet of multimodal all have that of its last one."""
+    style = seeded_style(model)
+    found = reaches(style, side=max(256, 2 * style.halo + 128))
+    halos = {name: round_up(reach, style.stride) for name, reach in found.items()}
+    if model == "multimodal":
+        halos = {name: max(h for n, h in halos.items() if n[:3] == name[:3]) for name in halos}
+    if model == "msgnet":
+        halos = {name: max(h for n, h in halos.items() if n[:8] == name[:8]) for name in halos}
+    measured = [site for site in style.sites if site.measured]
+    assert {site.name: site.halo for site in measured} == {site.name: halos[site.name] for site in measured}
 
 
 class Layers(LocalNet):

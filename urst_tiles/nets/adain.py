@@ -44,6 +44,8 @@ from urst_tiles.nets.base import (
 
 #: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
+#: Of what arrives at the site.
+ENCODER_HALO = 32
 EPS, DDOF = 1e-5, 1
 ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
 #: Positions of the convolutions in the two ``nn.Sequential``; (inputs, outputs) at full width, kernel 3 but
@@ -118,7 +120,8 @@ class AdaINStyle:
 
     def __init__(self, weights: State, features: State, alpha: float = 1.0):
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
-        self.sites: tuple[Site, ...] = (Site("relu4_1", len(features["mean"]), STRIDE, EPS, DDOF),)
+        site = Site("relu4_1", len(features["mean"]), STRIDE, EPS, DDOF, halo=ENCODER_HALO)
+        self.sites: tuple[Site, ...] = (site,)
 
     @property
     def fingerprint(self) -> str:

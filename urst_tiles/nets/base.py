@@ -52,6 +52,8 @@ class Site:
         unbiased, ddof 1).
     full : whether a covariance is needed instead of variances.
     measured : whether its map depends on the image; else on the style alone.
+    halo : how far, in pixels, beyond a stride cell of the network its features look; None: as far as the
+        whole network.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Site:
     ddof: int
     full: bool = False
     measured: bool = True
+    halo: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,7 @@ class CascadeStyle:
         """The sites of one pass, by their names in the network."""
         cells = 1 if self.flat else scale
         return {
-            site.name: replace(site, name=f"x{scale}.{site.name}", stride=site.stride * cells)
+            site.name: replace(site, name=f"x{scale}.{site.name}", stride=site.stride * cells, halo=None)
             for site in self.inner.sites
         }
 

@@ -61,6 +61,8 @@ LAYERS: dict[str, tuple[int, int, int, int]] = {
     "deconv3": (32, 3, 9, 1),
 }
 NORMED = list(LAYERS)[:-1]
+#: Of what arrives at each norm.
+HALOS = dict(zip(NORMED, (4, 8, 8, *range(12, 52, 4), 52, 52), strict=True))
 #: Pixels go in as (x - shift) / scale and come out as y scale + shift, by layout.
 RANGES = {
     "pytorch": ([0.0, 0.0, 0.0], [1 / 255, 1 / 255, 1 / 255]),
@@ -114,7 +116,8 @@ class FastStyle:
         sites = []
         for name, stride in strides().items():
             if f"{name}.mean" not in weights:
-                sites.append(Site(name, len(weights[f"{name}.gamma"]), stride, EPS, DDOF))
+                channels = len(weights[f"{name}.gamma"])
+                sites.append(Site(name, channels, stride, EPS, DDOF, halo=HALOS[name]))
         self.sites: tuple[Site, ...] = tuple(sites)
 
     @property

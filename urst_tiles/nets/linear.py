@@ -44,6 +44,8 @@ from urst_tiles.weights import check_keys
 
 #: What the probe finds (tests/torch/test_probe.py): reaches of 22 and 62 pixels.
 HALO = {"r31": 24, "r41": 64}
+#: Of what arrives at the two measured sites.
+HALOS = {"r31": (12, 24), "r41": (32, 56)}
 STRIDE = {"r31": 4, "r41": 8}
 MINIMUM = {"r31": 8, "r41": 16}
 #: Channels of the compressed features.
@@ -130,8 +132,8 @@ class LinearStyle:
         self.halo, self.stride, self.minimum = HALO[layer], STRIDE[layer], MINIMUM[layer]
         self.plain_bytes = 1350.0
         self.sites: tuple[Site, ...] = (
-            Site("centre", len(features["mean"]), self.stride, 0.0, 0),
-            Site("matrix", 2 * INNER, self.stride, 0.0, 0, full=True),
+            Site("centre", len(features["mean"]), self.stride, 0.0, 0, halo=HALOS[layer][0]),
+            Site("matrix", 2 * INNER, self.stride, 0.0, 0, full=True, halo=HALOS[layer][1]),
             Site("mean", len(features["mean"]), self.stride, 0.0, 0, measured=False),
         )
 

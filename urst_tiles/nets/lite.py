@@ -108,8 +108,11 @@ class LiteStyle:
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
         channels = len(features["block1.mean"])
         self.sites: tuple[Site, ...] = (
-            Site(COLOUR, 3, 1, COLOUR_EPS, DDOF, full=True),
-            *(Site(name, channels, STRIDE, EPS, DDOF) for name in blocks()),
+            Site(COLOUR, 3, 1, COLOUR_EPS, DDOF, full=True, halo=0),
+            *(
+                Site(name, channels, STRIDE, EPS, DDOF, halo=2 * k * STRIDE)
+                for k, name in enumerate(blocks(), 1)
+            ),
         )
 
     @property

@@ -134,8 +134,8 @@ class MicroASTStyle:
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
         channels = len(features["mean1"])
         self.sites: tuple[Site, ...] = (
-            Site("content", channels, STRIDE, EPS, DDOF),
-            Site("decoder", channels, STRIDE, EPS, DDOF),
+            Site("content", channels, STRIDE, EPS, DDOF, halo=24),
+            Site("decoder", channels, STRIDE, EPS, DDOF, halo=32),
             *(Site(name, channels, STRIDE, 0.0, 0, measured=False) for name in MODULATIONS),
         )
 

@@ -115,6 +115,12 @@ def norms() -> dict[str, tuple[int, int]]:
     return found | {"model.10": (LAST[0], 1)}
 
 
+def halo_at(name: str) -> int:
+    """How far what arrives at a norm sees, px: each block behind the encoder looks one cell of 4 farther, the
+    two that enlarge as far as the first of them."""
+    return min(36, max(8, 4 * (int(name.split(".")[1]) + 1)))
+
+
 class MSGNetStyle:
     """MSG-Net with a style in it.
 
@@ -132,7 +138,10 @@ class MSGNetStyle:
         self.weights, self.gram, self.alpha = dict(weights), gram, checked_alpha(alpha)
         widths = channels_of(weights)
         self.sites: tuple[Site, ...] = (
-            *(Site(name, widths[name], stride, EPS, DDOF) for name, (_, stride) in norms().items()),
+            *(
+                Site(name, widths[name], stride, EPS, DDOF, halo=halo_at(name))
+                for name, (_, stride) in norms().items()
+            ),
             Site(COMATCH, len(gram), STRIDE, 0.0, 0, full=True, measured=False),
         )
 

@@ -67,6 +67,8 @@ from urst_tiles.weights import check_keys, load
 NAME = "multimodal"
 #: The probe finds a reach of 524 pixels (tests/torch/test_probe.py).
 HALO, STRIDE, MINIMUM = 528, 16, 32
+#: Of what arrives at the last site of each subnet.
+HALOS = {"style_subnet": 240, "enhance_subnet": 480, "refine_subnet": HALO}
 DDOF = 0
 #: The style subnet's own norms have another eps than those in residual blocks.
 EPS, EPS_OF_STYLE = 1e-5, 1e-9
@@ -135,9 +137,8 @@ class MultimodalStyle:
 def _site(subnet: str, layer: Layer, channels: int) -> Site:
     """The site behind a layer that has a norm."""
     own = subnet == "style_subnet" and "res" not in layer.norm
-    return Site(
-        f"{subnet}.{layer.norm}", channels, SCALES[subnet] * layer.cell, EPS_OF_STYLE if own else EPS, DDOF
-    )
+    name, cell = f"{subnet}.{layer.norm}", SCALES[subnet] * layer.cell
+    return Site(name, channels, cell, EPS_OF_STYLE if own else EPS, DDOF, halo=HALOS[subnet])
 
 
 def conv(x: Tensor, state: State, subnet: str, name: str) -> Tensor:

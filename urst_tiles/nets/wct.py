@@ -46,6 +46,8 @@ Float = NDArray[np.float64]
 
 #: The probe finds a reach of 246 pixels for all levels together (tests/torch/test_probe.py).
 HALO, STRIDE, MINIMUM = 256, 16, 32
+#: Of what arrives at each level's site.
+HALOS = {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}
 #: Share of the mean variance that is added to all before whitening. It bounds what whitening amplifies. The
 #: original leaves out directions below 1e-5 instead, and amplifies rounding a hundredfold just above that;
 #: URST adds 1, about all of the mean variance.
@@ -108,7 +110,8 @@ class WCTStyle:
         self.alpha = checked_alpha(alpha)
         self.plain_bytes = 520.0 * weights["encoder2.conv11.bias"].shape[0] / 16
         self.sites: tuple[Site, ...] = tuple(
-            Site(f"relu{k}_1", len(features[f"mean{k}"]), 2 ** (k - 1), EPS, DDOF, full=True) for k in LEVELS
+            Site(f"relu{k}_1", len(features[f"mean{k}"]), 2 ** (k - 1), EPS, DDOF, full=True, halo=HALOS[k])
+            for k in LEVELS
         )
 
     @property
