@@ -123,14 +123,14 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class OnDask:
-    """Runs tasks at a place: at most ``each`` at once for each worker, of which some come and some go."""
+    """Runs tasks by a crew: at most ``each`` at once for each worker, of which some come and some go."""
 
-    place: clusters.Place
+    crew: Crew
     each: int
 
     def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
         """Submit one task for each that finished, and more where a worker came."""
-        waiting, crew = deque(indexes), Crew(self.place)
+        waiting, crew = deque(indexes), self.crew
         running: dict[str, tuple[int, Any]] = {}
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
@@ -139,7 +139,7 @@ class OnDask:
             while waiting and len(running) < room:
                 index = waiting.popleft()
                 key = f"block-{index}-{id(task):x}"
-                future = self.place.client.submit(_attempt, task, index, pure=False, key=key)
+                future = crew.place.client.submit(_attempt, task, index, pure=False, key=key)
                 running[key] = index, future
                 future.add_done_callback(ended.put)
 
@@ -155,7 +155,7 @@ class OnDask:
 
     def _require_scheduler(self) -> None:
         """Without it every block would fail, one after the other, after a wait for each."""
-        client = self.place.client
+        client = self.crew.place.client
         if client.status != "running":
             raise BlocksFailed(
                 f"the dask scheduler {client.scheduler.address} no longer answers; what is finished is kept,"
@@ -164,11 +164,14 @@ class OnDask:
 
 
 class Crew:
-    """How many workers a place has: counted at most every `LOOK_SECONDS`, and the place looks after them."""
+    """The workers of a place: counted at most every `LOOK_SECONDS`, and the place looks after them.
+
+    ``ended``: how many blocks they made in all, whatever the task.
+    """
 
     def __init__(self, place: clusters.Place) -> None:
-        self.ended = 0
-        self._place, self._size = place, 0
+        self.place, self.ended = place, 0
+        self._size = 0
         self._looked = float("-inf")
 
     def size(self) -> int:
@@ -178,13 +181,13 @@ class Crew:
             self._looked = now
             known = self._known()
             self._size = sum(worker["status"] == "running" for worker in known.values())
-            self._place.look(self._size, self.ended)
+            self.place.look(self._size, self.ended)
         return self._size
 
     def _known(self) -> Mapping[str, Any]:
         """The scheduler's workers; none where it is gone, of which the next block that ends will tell."""
         try:
-            return self._place.client.scheduler_info(n_workers=-1).get("workers", {})
+            return self.place.client.scheduler_info(n_workers=-1).get("workers", {})
         except (OSError, TimeoutError):
             return {}
 
@@ -296,7 +299,7 @@ def cluster(
             # A client sends at most every 10 ms; a block that ends must not wait for the next one's order.
             place.client.scheduler_comm.interval = 0.001
             try:
-                yield Cluster(OnDask(place, in_flight))
+                yield Cluster(OnDask(Crew(place), in_flight))
             finally:
                 _stop.set()
 

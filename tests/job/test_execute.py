@@ -3,6 +3,7 @@ named."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import socket
@@ -22,7 +23,7 @@ from helpers import wait_for
 
 from urst_tiles import clusters
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
-from urst_tiles.execute import TRIES, Cluster, Crew, cluster, on_device, plain
+from urst_tiles.execute import TRIES, Cluster, Crew, OnDask, cluster, on_device, plain
 
 
 def quiet(done: int, total: int) -> None:
@@ -158,6 +159,18 @@ def test_a_scheduler_that_is_gone_has_no_workers(answer: Any) -> None:
 
     client = types.SimpleNamespace(scheduler_info=scheduler_info)
     assert Crew(clusters.Place(client)).size() == 0
+
+
+def test_who_looks_after_the_workers_is_told_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those of earlier tasks too: a queue would not submit jobs again that made no block."""
+    monkeypatch.setattr("urst_tiles.execute.LOOK_SECONDS", 0.0)
+    told: list[int] = []
+    with cluster() as on:
+        place = on.run.crew.place  # type: ignore[attr-defined]
+        crew = Crew(dataclasses.replace(place, look=lambda workers, ended: told.append(ended)))
+        for task in (abs, float):
+            Cluster(OnDask(crew, 1)).run_all(task, range(3), total=3, progress=quiet)
+    assert told == sorted(told) and crew.ended == 6 and {3, 4, 5} <= set(told)
 
 
 def test_worker_processes_keep_the_memory_they_free(monkeypatch: pytest.MonkeyPatch) -> None:
