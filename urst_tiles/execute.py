@@ -42,6 +42,9 @@ TRIES = 3
 #: How often it is asked how many workers there are.
 LOOK_SECONDS = 1.0
 
+#: How long a receipt may take to come from its worker, before it is looked whether that is still there.
+FETCH_SECONDS = 2.0
+
 #: Of dask. Its nannies would make glibc give every freed array back to the system, and take each new one from
 #: it page by page: blocks in worker processes then took 1.3 times as long.
 SETTINGS = {
@@ -146,12 +149,17 @@ class OnDask:
         while waiting or running:
             top_up()
             future = _next(ended)
-            outcome = future and _outcome(future, running.pop(future.key)[0])
-            if outcome:
-                self._require_scheduler()
-                crew.ended += outcome[2] is None
-                top_up()
-                yield outcome
+            if future is None:
+                continue
+            outcome = _outcome(future, running[future.key][0])
+            if outcome is None:
+                future.add_done_callback(ended.put)
+                continue
+            del running[future.key]
+            self._require_scheduler()
+            crew.ended += outcome[2] is None
+            top_up()
+            yield outcome
 
     def _require_scheduler(self) -> None:
         """Without it every block would fail, one after the other, after a wait for each."""
@@ -200,14 +208,17 @@ def _next(ended: queue.SimpleQueue[Any]) -> Any:
         return None
 
 
-def _outcome(future: Any, index: int) -> Outcome:
-    """What the task returned, or why it could not: its worker died, say."""
+def _outcome(future: Any, index: int) -> Outcome | None:
+    """What the task returned, or why it could not: its worker died, say. None where the worker died with what
+    was returned: dask makes it again once there is another, for which somebody must look."""
     try:
-        return future.result()
+        outcome = future.result(timeout=FETCH_SECONDS)
+    except TimeoutError:
+        return None
     except Exception as error:
-        return index, None, error
-    finally:
-        future.release()
+        outcome = index, None, error
+    future.release()
+    return outcome
 
 
 @dataclass(frozen=True)

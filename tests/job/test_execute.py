@@ -21,7 +21,7 @@ import pytest
 import torch
 from helpers import wait_for
 
-from urst_tiles import clusters
+from urst_tiles import clusters, execute
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
 from urst_tiles.execute import TRIES, Cluster, Crew, OnDask, cluster, on_device, plain
 
@@ -171,6 +171,43 @@ def test_who_looks_after_the_workers_is_told_of_all_blocks(monkeypatch: pytest.M
         for task in (abs, float):
             Cluster(OnDask(crew, 1)).run_all(task, range(3), total=3, progress=quiet)
     assert told == sorted(told) and crew.ended == 6 and {3, 4, 5} <= set(told)
+
+
+made: list[int] = []
+
+
+def noted(index: int) -> int:
+    """Its index, and a note of it."""
+    made.append(index)
+    return index
+
+
+def test_a_result_that_is_lost_with_its_worker_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had ended and was not fetched yet; who starts workers is asked meanwhile."""
+    from distributed import LocalCluster
+
+    real = execute._outcome
+    with LocalCluster(
+        n_workers=1, processes=False, threads_per_worker=1, protocol="tcp", dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    ) as there:  # fmt: skip
+
+        def fetch(future: Any, index: int) -> Any:
+            if len(made) == 1 and there.scheduler.workers:
+                there.sync(there.workers[0].close)
+            return real(future, index)
+
+        def look(workers: int, ended: int) -> None:
+            if not workers and not ended and len(made) == 1:
+                there.scale(2)
+
+        monkeypatch.setattr(execute, "_outcome", fetch)
+        monkeypatch.setattr(execute, "FETCH_SECONDS", 0.5)
+        with cluster(scheduler=there.scheduler_address) as on:
+            place = on.run.crew.place  # type: ignore[attr-defined]
+            crew = Crew(dataclasses.replace(place, look=look))
+            assert Cluster(OnDask(crew, 1)).run_all(noted, [7], total=1, progress=quiet) == [7]
+    assert made == [7, 7]
 
 
 def test_worker_processes_keep_the_memory_they_free(monkeypatch: pytest.MonkeyPatch) -> None:
