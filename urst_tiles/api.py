@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.block import StylizeBlock, stylize_block
 from urst_tiles.errors import BadInput
-from urst_tiles.execute import Cluster, cluster_of, current_style
+from urst_tiles.execute import Cluster, Lanes, cluster_of, current_style
 from urst_tiles.files import make_folder
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
@@ -171,7 +171,13 @@ def measure(
             whole=plan.measure_at_once,
         )
     return measure_exact(
-        recipe, source, job.moments, on, device=plan.device, threads=plan.threads, progress=progress
+        recipe,
+        source,
+        job.moments,
+        on,
+        device=plan.device,
+        lanes=Lanes.sharing(plan.threads, plan.measure_lanes),
+        progress=progress,
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -24,6 +24,7 @@ import torch
 
 from urst_tiles import clusters, queues
 from urst_tiles.errors import BlocksFailed, DiskFull, UrstError
+from urst_tiles.geometry import ceil_div
 from urst_tiles.nets import Composition, Style
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
@@ -66,22 +67,46 @@ def check_stop() -> None:
         raise Stopped
 
 
-@lru_cache(maxsize=1)
-def _device_thread() -> ThreadPoolExecutor:
-    """The one thread of this process that computes: a lock around the device, and one team of torch
-    threads."""
-    return ThreadPoolExecutor(1, thread_name_prefix="device")
+@dataclass(frozen=True)
+class Lanes:
+    """Threads of this process that compute, each with a team of torch threads.
+
+    One is a lock around the device. Windows too small for all processors are computed on several at once.
+    """
+
+    count: int = 1
+    #: Torch threads of each.
+    threads: int = 1
+
+    @classmethod
+    def sharing(cls, threads: int, count: int) -> Lanes:
+        """``count`` lanes, at most, that share so many torch threads."""
+        count = max(1, min(count, threads))
+        return cls(count, ceil_div(threads, count))
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``function`` on one of them, and wait for its result."""
+
+        def call() -> T:
+            if torch.get_num_threads() != self.threads:
+                torch.set_num_threads(self.threads)
+            return function(*args, **kwargs)
+
+        return _device_threads(self.count).submit(call).result()
+
+
+#: One thread, one torch thread.
+ONE_LANE = Lanes()
+
+
+@cache
+def _device_threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="device")
 
 
 def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` on the device thread with ``threads`` torch threads, and wait for its result."""
-
-    def call() -> T:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        return function(*args, **kwargs)
-
-    return _device_thread().submit(call).result()
+    """Call ``function`` on the one device thread, with ``threads`` torch threads, and wait for its result."""
+    return Lanes(1, threads).run(function, *args, **kwargs)
 
 
 class Builds(Hashable, Protocol):

@@ -41,16 +41,21 @@ class Moments:
     @classmethod
     def of(cls, features: ArrayLike, weights: ArrayLike | None = None, *, full: bool = False) -> Moments:
         """Statistics of ``features`` (C, N), any real dtype, columns weighing ``weights`` (N,), default 1."""
-        x = np.asarray(features, np.float64)
-        channels, count = x.shape
-        w = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-        n = float(w.sum())
+        d = np.array(features, np.float64)  # a copy, from which the mean is taken in place
+        channels, count = d.shape
+        w = None if weights is None else np.asarray(weights, np.float64)
+        if w is not None and (w == 1).all():
+            w = None
+        n = float(count if w is None else w.sum())
         if n <= 0:
             return cls.empty(channels, full=full)
         # No matrix-vector product: its order of summation may change with the number of threads.
-        mean = (x * w).sum(axis=1) / n
-        d = x - mean[:, None]
-        m2 = (d * w) @ d.T if full else np.einsum("cn,cn,n->c", d, d, w)
+        mean = (d if w is None else d * w).sum(axis=1) / n
+        d -= mean[:, None]
+        if full:
+            m2 = (d if w is None else d * w) @ d.T
+        else:
+            m2 = np.einsum("cn,cn->c", d, d) if w is None else np.einsum("cn,cn,n->c", d, d, w)
         return cls(n, mean, m2)
 
     def __add__(self, other: Moments) -> Moments:

@@ -117,12 +117,18 @@ class Plan:
         return bytes_in + bytes_out + self.writer_bytes
 
     @property
+    def measure_lanes(self) -> int:
+        """Windows measured at once: small ones keep no team of a processor's threads busy."""
+        return self.in_flight if self.device == "cpu" and self.passes > 1 else 1
+
+    @property
     def process_bytes(self) -> int:
         """Peak host memory of one worker process."""
         h, w = self.grid.window
         on_host = self.window_bytes if self.device == "cpu" else self.batch * h * w * 12
         running = self.in_flight * self.block_bytes + on_host
-        return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, self.measure_bytes))
+        measuring = self.measure_lanes * self.measure_bytes
+        return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
 
     @property
     def peak_bytes(self) -> int:

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DoesNotFit
-from urst_tiles.execute import Builds, Cluster, current_style, on_device
+from urst_tiles.execute import ONE_LANE, Builds, Cluster, Lanes, current_style
 from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box, Grid, round_up
 from urst_tiles.kernel import exact_float32, is_out_of_memory, release, to_tensor
@@ -102,10 +102,11 @@ def measure(
     the plain loop, and the reference of `measure_exact`."""
     reader, over = Reader(source), composed(style)
     found: dict[str, Several] = {}
+    lanes = Lanes(1, threads)
     for site in measured_sites(style):
         blocks, maps, grid = [], over.mixtures(found), measuring_grid(source.shape, style, site)
         for index in range(len(grid)):
-            blocks.append(_block_moments(over, site, maps, reader, grid, index, device, threads))
+            blocks.append(_block_moments(over, site, maps, reader, grid, index, device, lanes))
             progress(f"measuring {site.name}", index + 1, len(grid))
         found[site.name] = _usable(over, site, reduce(add, blocks))
     return _for_style(style, found)
@@ -132,13 +133,13 @@ def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[
             over.style.forward(to_tensor(pixels[None], where), at)
         return found
 
-    return _if_it_fits(threads, run)
+    return _if_it_fits(Lanes(1, threads), run)
 
 
-def _if_it_fits(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What ``function`` returns on the device thread, or None where the device ran out of memory."""
+def _if_it_fits(lanes: Lanes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What ``function`` returns on one of the lanes, or None where the device ran out of memory."""
     try:
-        return on_device(threads, function, *args, **kwargs)
+        return lanes.run(function, *args, **kwargs)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -193,7 +194,7 @@ def _block_moments(
     grid: Grid,
     index: int,
     device: str,
-    threads: int,
+    lanes: Lanes,
 ) -> Several:
     """Moments of ``site`` over one block, merged window by window in the order of the grid."""
     cores = grid.cores(grid.block_box(index))
@@ -206,7 +207,7 @@ def _block_moments(
         if weights is not None and not weights.any():
             continue
         pixels = rgb[window.within(around).slices]
-        cells = _cells(over, site, maps, pixels, window, core, device, threads)
+        cells = _cells(over, site, maps, pixels, window, core, device, lanes)
         total += shared(over, site, cells, weights, core)
     return total
 
@@ -219,10 +220,10 @@ def _cells(
     window: Box,
     core: Box,
     device: str,
-    threads: int,
+    lanes: Lanes,
 ) -> NDArray[np.float32]:
     """What `features_at` finds; where the device has no room for the window, from its two halves."""
-    found = _if_it_fits(threads, features_at, over, site, maps, pixels, window, core, device)
+    found = _if_it_fits(lanes, features_at, over, site, maps, pixels, window, core, device)
     if found is not None:
         return found
     rows = core.shape[0] // 2 // over.stride * over.stride
@@ -237,7 +238,7 @@ def _cells(
     for half in (Box(core.y0, core.x0, middle, core.x1), Box(middle, core.x0, core.y1, core.x1)):
         around = half.grow(halo_of(over, site)).clip(window).at_least(over.minimum, window)
         part = pixels[around.within(window).slices]
-        halves.append(_cells(over, site, maps, part, around, half, device, threads))
+        halves.append(_cells(over, site, maps, part, around, half, device, lanes))
     return np.concatenate(halves, axis=1)
 
 
@@ -299,7 +300,7 @@ class SitePass:
     found: Mapping[str, Several]
     folder: Path
     device: str
-    threads: int
+    lanes: Lanes
 
     def path(self, index: int) -> Path:
         """Where block ``index`` publishes."""
@@ -310,9 +311,7 @@ class SitePass:
         over = composed(current_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
         grid, maps = measuring_grid(self.source.shape, over, site), over.mixtures(self.found)
-        moments = _block_moments(
-            over, site, maps, Reader(self.source), grid, index, self.device, self.threads
-        )
+        moments = _block_moments(over, site, maps, Reader(self.source), grid, index, self.device, self.lanes)
         save(self.path(index), moments)
 
 
@@ -323,7 +322,7 @@ def measure_exact(
     cluster: Cluster,
     *,
     device: str = "cpu",
-    threads: int = 1,
+    lanes: Lanes = ONE_LANE,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """What `measure` finds: one pass of tasks per site, resumable through ``folder``."""
@@ -336,7 +335,7 @@ def measure_exact(
         final = folder / f"{site.name}.npz"
         known = kept(final)
         if known is None:
-            task = SitePass(recipe, source, site.name, dict(found), folder, device, threads)
+            task = SitePass(recipe, source, site.name, dict(found), folder, device, lanes)
             done = side_by_side(folder, kept, map(task.path, range(count)))
             missing = [i for i, moments in enumerate(done) if moments is None]
             stage = partial(progress, f"measuring {site.name}")

@@ -55,6 +55,19 @@ def test_against_numpy(drawn: tuple[np.ndarray, np.ndarray, list[int]]) -> None:
     assert_allclose(moments.variance(), np.diagonal(covariance), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_equal_weights_change_the_weight_alone(full: bool) -> None:
+    """Where all are one there is a shorter way; the features given stay as they are."""
+    features = np.random.default_rng(0).normal(5.0, 2.0, (3, 50))
+    before = features.copy()
+    plain, ones, twos = (Moments.of(features, w, full=full) for w in (None, np.ones(50), np.full(50, 2.0)))
+    assert (plain.n, ones.n, twos.n) == (50, 50, 100)
+    np.testing.assert_array_equal(plain.m2, ones.m2)
+    assert_allclose(twos.mean, plain.mean, rtol=1e-14)
+    assert_allclose(twos.m2, 2 * plain.m2, rtol=1e-13)
+    np.testing.assert_array_equal(features, before)
+
+
 def test_unbiased_as_torch_has_it() -> None:
     x = np.random.default_rng(0).normal(size=(3, 50))
     moments = Moments.of(x)

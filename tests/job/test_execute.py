@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from helpers import wait_for
 
 from urst_tiles import clusters, execute
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
-from urst_tiles.execute import TRIES, Cluster, Crew, OnDask, cluster, on_device, plain
+from urst_tiles.execute import TRIES, Cluster, Crew, Lanes, OnDask, cluster, on_device, plain
 
 
 def quiet(done: int, total: int) -> None:
@@ -334,6 +335,24 @@ def test_without_workers_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         with cluster(scheduler=there.scheduler_address, in_flight=1, progress=progress) as on:
             assert on.run_all(abs, [3], total=1, progress=lambda done, total: None) == [3]
     assert said == [("waiting for workers", 0, 1)]
+
+
+# Lanes
+
+
+def test_lanes_compute_at_once_and_share_the_threads() -> None:
+    """Two meet on two lanes; on one they would wait for each other for ever."""
+    assert Lanes.sharing(5, 2) == Lanes(2, 3) and Lanes.sharing(1, 2) == Lanes(1, 1)
+    lanes, together = Lanes.sharing(2, 2), threading.Barrier(2, timeout=20)
+
+    def meet() -> tuple[str, int]:
+        together.wait()
+        return threading.current_thread().name, torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        met = [one.result() for one in [pool.submit(lanes.run, meet) for _ in range(2)]]
+    assert len({name for name, _ in met}) == 2 and {threads for _, threads in met} == {1}
+    assert on_device(2, torch.get_num_threads) == 2
 
 
 # Cards

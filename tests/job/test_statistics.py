@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles import nets
-from urst_tiles.execute import Cluster, plain
+from urst_tiles import nets, statistics
+from urst_tiles.execute import Cluster, Lanes, cluster, plain
 from urst_tiles.field import Lattice
 from urst_tiles.moments import Moments, Several
 from urst_tiles.reader import Reader
@@ -146,6 +146,20 @@ def test_exact_is_the_plain_loop_and_goes_on_after_a_stop(small: nets.Style, tmp
     again = measure_exact(recipe, source, tmp_path / "m", Cluster(counted))  # type: ignore[arg-type]
     np.testing.assert_array_equal(again[last].m2, done[last].m2)
     assert ran == [0]
+
+
+def test_windows_side_by_side_give_the_same_numbers(
+    small: nets.Style, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four blocks, on two lanes."""
+    monkeypatch.setattr(statistics, "CORE", 64)
+    monkeypatch.setattr(statistics, "BLOCK", 512)
+    source = array_source(picture(700, 900))
+    expected = measure(small, source)
+    with cluster(in_flight=2) as on:
+        done = measure_exact(OfStyle(small), source, tmp_path / "m", on, lanes=Lanes.sharing(2, 2))
+    for name, moments in expected.items():
+        np.testing.assert_array_equal(done[name].m2, moments.m2)
 
 
 def test_moments_survive_their_file(tmp_path: Path) -> None:
