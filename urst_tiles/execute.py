@@ -92,16 +92,35 @@ class Lanes:
                 torch.set_num_threads(self.threads)
             return function(*args, **kwargs)
 
-        return _device_threads(self.count).submit(call).result()
+        with _making:
+            idle = _idle(self.count)
+        thread = idle.get()
+        try:
+            return thread.submit(call).result()
+        finally:
+            idle.put(thread)
 
 
 #: One thread, one torch thread.
 ONE_LANE = Lanes()
 
 
+_making = threading.Lock()
+
+
 @cache
-def _device_threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="device")
+def _idle(count: int) -> queue.SimpleQueue[ThreadPoolExecutor]:
+    """So many threads, of which one is taken as long as it computes."""
+    threads: queue.SimpleQueue[ThreadPoolExecutor] = queue.SimpleQueue()
+    for number in range(count):
+        threads.put(_device_thread(number))
+    return threads
+
+
+@cache
+def _device_thread(number: int) -> ThreadPoolExecutor:
+    """The first is the same however many there are: a thread keeps the memory that it freed for itself."""
+    return ThreadPoolExecutor(1, thread_name_prefix=f"device-{number}")
 
 
 def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
