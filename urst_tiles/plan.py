@@ -126,8 +126,9 @@ class Plan:
         """Peak host memory of one worker process."""
         h, w = self.grid.window
         on_host = self.window_bytes if self.device == "cpu" else self.batch * h * w * 12
-        running = self.in_flight * self.block_bytes + on_host
         measuring = self.measure_lanes * self.measure_bytes
+        kept = (self.measure_lanes - 1) * self.measure_bytes  # freed by threads that compute no more
+        running = self.in_flight * self.block_bytes + on_host + kept
         return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
 
     @property
