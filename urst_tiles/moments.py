@@ -49,14 +49,14 @@ class Moments:
         n = float(count if w is None else w.sum())
         if n <= 0:
             return cls.empty(channels, full=full)
+
+        def weighed() -> Float:
+            return d if w is None else d * w
+
         # No matrix-vector product: its order of summation may change with the number of threads.
-        mean = (d if w is None else d * w).sum(axis=1) / n
+        mean = weighed().sum(axis=1) / n
         d -= mean[:, None]
-        if full:
-            m2 = (d if w is None else d * w) @ d.T
-        else:
-            m2 = np.einsum("cn,cn->c", d, d) if w is None else np.einsum("cn,cn,n->c", d, d, w)
-        return cls(n, mean, m2)
+        return cls(n, mean, weighed() @ d.T if full else np.einsum("cn,cn->c", weighed(), d))
 
     def __add__(self, other: Moments) -> Moments:
         if not isinstance(other, Moments):

@@ -149,6 +149,16 @@ def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
     assert "1 block failed (3): KilledWorker" in done.stdout, done.stderr
 
 
+def elsewhere(workers: int, threads: int) -> Any:
+    """A dask cluster that is not ours; its workers are threads of this process."""
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=workers, processes=False, threads_per_worker=threads, protocol="tcp",
+        dashboard_address=None, silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("answer", [{}, OSError("gone"), TimeoutError("gone")])
 def test_a_scheduler_that_is_gone_has_no_workers(answer: Any) -> None:
     """That it is gone the next block that ends tells, in a sentence."""
@@ -185,13 +195,8 @@ def noted(index: int) -> int:
 
 def test_a_result_that_is_lost_with_its_worker_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It had ended and was not fetched yet; who starts workers is asked meanwhile."""
-    from distributed import LocalCluster
-
     real = execute._outcome
-    with LocalCluster(
-        n_workers=1, processes=False, threads_per_worker=1, protocol="tcp", dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    ) as there:  # fmt: skip
+    with elsewhere(workers=1, threads=1) as there:
 
         def fetch(future: Any, index: int) -> Any:
             if len(made) == 1 and there.scheduler.workers:
@@ -298,14 +303,9 @@ def crowded(index: int) -> None:
 
 
 def test_what_is_in_flight_follows_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed import LocalCluster
-
     monkeypatch.setattr("urst_tiles.execute.LOOK_SECONDS", 0.1)
     at = {60: 3, 400: 1}
-    with LocalCluster(
-        n_workers=1, processes=False, threads_per_worker=8, protocol="tcp", dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    ) as there:  # fmt: skip
+    with elsewhere(workers=1, threads=8) as there:
 
         def progress(done: int, total: int) -> None:
             if done in at:
@@ -320,13 +320,8 @@ def test_what_is_in_flight_follows_the_workers(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_workers_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed import LocalCluster
-
     said: list[tuple[str, int, int]] = []
-    with LocalCluster(
-        n_workers=0, processes=False, threads_per_worker=1, protocol="tcp", dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    ) as there:  # fmt: skip
+    with elsewhere(workers=0, threads=1) as there:
 
         def progress(stage: str, done: int, total: int) -> None:
             said.append((stage, done, total))
