@@ -61,6 +61,19 @@ def sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def peak_of(command: list[str]) -> int:
+    """High-water mark of the resident bytes of a child: asked for while it runs, since the mark that ``wait``
+    tells begins with what this process held when it forked."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    status, peak = Path(f"/proc/{process.pid}/status"), 0
+    while process.poll() is None:
+        marks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        peak = max([peak, *(int(line.split()[1]) * 1024 for line in marks)])
+        time.sleep(0.01)
+    assert process.returncode == 0
+    return peak
+
+
 Moment = Callable[[Path], bool]
 
 

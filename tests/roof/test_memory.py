@@ -5,24 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from helpers import geotiff, picture
-
-
-def peak_of(command: list[str]) -> int:
-    """High-water mark of the resident bytes of a child: asked for while it runs, since the mark that ``wait``
-    tells begins with what this process held when it forked."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    status, peak = Path(f"/proc/{process.pid}/status"), 0
-    while process.poll() is None:
-        marks = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-        peak = max([peak, *(int(line.split()[1]) * 1024 for line in marks)])
-        time.sleep(0.01)
-    assert process.returncode == 0
-    return peak
+from helpers import geotiff, peak_of, picture
 
 
 @pytest.mark.parametrize("shape", [(2048, 2048), (512, 9000)])

@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from law1 import FAMILIES, SHORT, TOLERANCE, grid_of, padded, tiled_float, whole_float
 
 from urst_tiles import nets
-from urst_tiles.geometry import Box, Grid, reflect
+from urst_tiles.geometry import Box
 from urst_tiles.kernel import Kernel
 
 SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41)]
 SIZES += [(129, 127), (201, 155), (255, 257), (301, 99)]
 CORES = (32, 48, 128)
-FAMILIES = tuple(nets.MODELS)
-#: Those whose halo is smaller than the sizes above, so that windows lie inside the image.
-SHORT = ("lite", "microast", "adain", "fast", "cin", "msgnet", "linear-r31", "linear-r41")
-TOLERANCE = 1e-4
-
-
-def grid_of(net, size, core, halo=None):
-    return Grid(*size, net.halo if halo is None else halo, net.stride, core, 8 * core, core, net.minimum)
-
-
-def padded(image, grid):
-    rows, columns = reflect(0, grid.padded.y1, len(image)), reflect(0, grid.padded.x1, image.shape[1])
-    return image[np.ix_(list(rows), list(columns))]
-
-
-def whole_float(kernel, image, grid):
-    everything = padded(image, grid)
-    return kernel.run_float(everything[None], [grid.padded])[0][: grid.height, : grid.width]
-
-
-def tiled_float(kernel, image, grid, shift=0):
-    """The cores cut from every window's float result; ``shift`` moves windows off the stride."""
-    everything = padded(image, grid)
-    out = np.full((grid.height, grid.width, 3), np.nan, np.float32)
-    for core in grid.cores(grid.image):
-        box = grid.window_box(core)
-        if shift and box.x0 > 0 and box.x1 < grid.padded.x1:
-            box = box.shift(0, shift)
-        y = kernel.run_float(everything[box.slices][None], [box])[0]
-        out[core.slices] = y[core.within(box).slices]
-    return out
 
 
 @pytest.mark.parametrize("model", FAMILIES)
