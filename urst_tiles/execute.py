@@ -304,12 +304,19 @@ def _failures(failed: Sequence[tuple[int, BaseException]]) -> str:
     more = f" and {len(failed) - 10} more" if len(failed) > 10 else ""
     error = failed[0][1]
     reason = str(error) if isinstance(error, UrstError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) and not isinstance(error, UrstError):
+    if _lacks_memory(error):
         reason = f"not enough memory ({error}); take a smaller --block or --tile, or fewer --workers"
     return (
         f"{len(failed)} block{'s' if len(failed) > 1 else ''} failed ({names}{more}): {reason};"
         f" the others are finished and kept, the same command tries just these again"
     )
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Of this process; a thread needs room for its stack, and says so in other words."""
+    if isinstance(error, UrstError):
+        return False
+    return isinstance(error, MemoryError) or "can't start new thread" in str(error)
 
 
 @contextmanager
