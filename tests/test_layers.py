@@ -42,7 +42,8 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH, "backbones": TORCH | {"torchvision"}},
     "kernel": {"kernel": {"numpy", "torch"}},
     "execution": dict.fromkeys(
-        ("recipe", "request", "planning", "execute", "statistics", "block", "elsewhere"), EVERYTHING
+        ("recipe", "request", "planning", "execute", "features", "statistics", "block", "elsewhere"),
+        EVERYTHING,
     )
     | {"clusters": DASK | {"torch"}, "queues": DASK, "queue_commands": set()},
     "api": dict.fromkeys(("api", "lazy", "sheet", "steps", "table", "batch"), EVERYTHING),

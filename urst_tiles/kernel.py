@@ -133,7 +133,7 @@ class Kernel:
     ) -> list[Pixels] | None:
         """The result, or None where the device ran out of memory."""
         try:
-            with torch.inference_mode(), exact_float32(self.device):
+            with torch.inference_mode(), reproducible(self.device):
                 x = to_tensor(windows, self.device)
                 y = self.net(x, boxes, crops) if self.net.selective else self.net(x, boxes)
                 del x
@@ -220,15 +220,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """TF32 off while float32 networks run on CUDA: it is on by default for convolutions and keeps 10 bits of
-    mantissa."""
+def reproducible(device: torch.device) -> Iterator[None]:
+    """While networks run on CUDA: float32 is float32, and the same window gives the same bytes.
+
+    TF32, which keeps 10 bits of mantissa, is on by default for convolutions; and of transposed ones cuDNN
+    takes forms that sum in any order.
+    """
     if device.type != "cuda":
         yield
         return
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic = False, False, True
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic = before

@@ -14,26 +14,33 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DoesNotFit
 from urst_tiles.execute import ONE_LANE, Builds, Cluster, Lanes, current_style
+from urst_tiles.features import (
+    Subject,
+    cell_weights,
+    composed,
+    halo_of,
+    if_it_fits,
+    shared,
+    window_moments,
+)
 from urst_tiles.files import make_folder, publish
-from urst_tiles.geometry import Box, Grid, round_up
-from urst_tiles.kernel import exact_float32, is_out_of_memory, release, to_tensor
+from urst_tiles.geometry import Box, Grid
+from urst_tiles.kernel import reproducible, to_tensor
 from urst_tiles.moments import Moments, Several
-from urst_tiles.nets import CascadeStyle, Composition, Site, Style
+from urst_tiles.nets import CascadeStyle, Composition, Site
 from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, mixing
 from urst_tiles.places import remove, side_by_side
@@ -41,34 +48,22 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.reader import Reader
 from urst_tiles.source import Source, array_source
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
 #: Sides of the windows' cores while measuring, px, and of a task's blocks: features are float32 and nothing
-#: is fused, so that a window of 1024 px no longer fits the processor's cache.
-CORE, BLOCK = 512, 4096
-
-Subject = Style | Composition
+#: is fused, so that a window of 1024 px no longer fits the processor's cache. A card is idle with less.
+CORE, CARDS_CORE, BLOCK = 512, 1024, 4096
 
 
-class _Reached(Exception):
-    """Raised at the site that is measured: what comes after need not be computed."""
-
-
-def measuring_grid(shape: tuple[int, int], style: Subject, site: Site | None = None) -> Grid:
+def measuring_grid(
+    shape: tuple[int, int], style: Subject, site: Site | None = None, *, device: str = "cpu"
+) -> Grid:
     """A grid whose cores partition the *padded* image, since the whole network sees the padding too; its
     windows reach as far as ``site`` sees (None: as the whole network)."""
     stride = style.stride
-    core = max(CORE, stride)
+    core = max(CORE if device == "cpu" else CARDS_CORE, stride)
     image = Grid(*shape, stride=stride, core=core, block=max(BLOCK, core), minimum=style.minimum)
     return replace(image, height=image.padded.y1, width=image.padded.x1, halo=halo_of(style, site))
-
-
-def halo_of(style: Subject, site: Site | None) -> int:
-    """How far what arrives at ``site`` sees, px, whole stride cells."""
-    return style.halo if site is None or site.halo is None else round_up(site.halo, style.stride)
 
 
 def measure_thumbnail(
@@ -104,7 +99,8 @@ def measure(
     found: dict[str, Several] = {}
     lanes = Lanes(1, threads)
     for site in measured_sites(style):
-        blocks, maps, grid = [], over.mixtures(found), measuring_grid(source.shape, style, site)
+        blocks, maps = [], over.mixtures(found)
+        grid = measuring_grid(source.shape, style, site, device=device)
         for index in range(len(grid)):
             blocks.append(_block_moments(over, site, maps, reader, grid, index, device, lanes))
             progress(f"measuring {site.name}", index + 1, len(grid))
@@ -129,22 +125,11 @@ def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[
     @torch.inference_mode()
     def run() -> dict[str, Several]:
         where = torch.device(device)
-        with exact_float32(where):
+        with reproducible(where):
             over.style.forward(to_tensor(pixels[None], where), at)
         return found
 
-    return _if_it_fits(Lanes(1, threads), run)
-
-
-def _if_it_fits(lanes: Lanes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What ``function`` returns on one of the lanes, or None where the device ran out of memory."""
-    try:
-        return lanes.run(function, *args, **kwargs)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    release()
-    return None
+    return if_it_fits(Lanes(1, threads), run)
 
 
 def _strips(box: Box, stride: int) -> list[Box]:
@@ -159,12 +144,7 @@ def _strip_moments(
     """Moments of one strip of the features ``x`` (C, h, w) of a whole image."""
     weights = None if valid is None else cell_weights(valid[strip.slices], site.stride)
     rows = x[:, strip.y0 // site.stride : strip.y1 // site.stride]
-    return shared(over, site, rows.flatten(1).float().cpu().numpy(), weights, strip)
-
-
-def composed(style: Subject) -> Composition:
-    """A plain style is a composition of one."""
-    return style if isinstance(style, Composition) else Composition((style,))
+    return shared(over, site, rows.flatten(1).float(), weights, strip)
 
 
 def measured_sites(style: Subject) -> list[Site]:
@@ -207,87 +187,8 @@ def _block_moments(
         if weights is not None and not weights.any():
             continue
         pixels = rgb[window.within(around).slices]
-        cells = _cells(over, site, maps, pixels, window, core, device, lanes)
-        total += shared(over, site, cells, weights, core)
+        total += window_moments(over, site, maps, pixels, window, core, weights, device, lanes)
     return total
-
-
-def _cells(
-    over: Composition,
-    site: Site,
-    maps: Mapping[str, Mixture],
-    pixels: NDArray[np.generic],
-    window: Box,
-    core: Box,
-    device: str,
-    lanes: Lanes,
-) -> NDArray[np.float32]:
-    """What `features_at` finds; where the device has no room for the window, from its two halves."""
-    found = _if_it_fits(lanes, features_at, over, site, maps, pixels, window, core, device)
-    if found is not None:
-        return found
-    rows = core.shape[0] // 2 // over.stride * over.stride
-    if rows == 0:
-        raise DoesNotFit(
-            f"measuring a window of {window.shape[1]} x {window.shape[0]} px takes more memory than {device}"
-            " has left; make room there, or measure on another with --device"
-        )
-    log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
-    middle = core.y0 + rows
-    halves = []
-    for half in (Box(core.y0, core.x0, middle, core.x1), Box(middle, core.x0, core.y1, core.x1)):
-        around = half.grow(halo_of(over, site)).clip(window).at_least(over.minimum, window)
-        part = pixels[around.within(window).slices]
-        halves.append(_cells(over, site, maps, part, around, half, device, lanes))
-    return np.concatenate(halves, axis=1)
-
-
-def shared(
-    over: Composition, site: Site, cells: NDArray[np.float32], weights: NDArray[Any] | None, core: Box
-) -> Several:
-    """Moments of every member that has a share in ``core``."""
-    members, shares = over.field.weights(core, site.stride)
-    parts = {}
-    for member, share in zip(members, shares, strict=True):
-        own = share.ravel().astype(np.float64)
-        own = own if weights is None else own * weights
-        if own.any():
-            parts[member] = Moments.of(cells, own, full=site.full)
-    return Several(parts)
-
-
-def cell_weights(valid: NDArray[Any], stride: int) -> NDArray[np.float64]:
-    """float64 (cells,): the fraction of valid pixels in each stride x stride cell, row by row."""
-    h, w = valid.shape
-    return (valid > 0).reshape(h // stride, stride, w // stride, stride).mean(axis=(1, 3)).ravel()
-
-
-@torch.inference_mode()
-def features_at(
-    over: Composition,
-    site: Site,
-    maps: Mapping[str, Mixture],
-    pixels: NDArray[np.generic],
-    window: Box,
-    core: Box,
-    device: str,
-) -> NDArray[np.float32]:
-    """float32 (channels, cells): what reaches ``site`` over ``core``, the sites before it frozen."""
-    reached: list[torch.Tensor] = []
-    before = mixing(over, maps, window)
-
-    def at(here: Site, x: torch.Tensor) -> torch.Tensor:
-        if here.name == site.name:
-            reached.append(x)
-            raise _Reached
-        return before(here, x)
-
-    where = torch.device(device)
-    with suppress(_Reached), exact_float32(where):
-        over.style.forward(to_tensor(pixels[None], where), at)
-    s, core = site.stride, core.within(window)
-    cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
-    return cells.reshape(site.channels, -1).float().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -310,7 +211,8 @@ class SitePass:
         """Measure block ``index``."""
         over = composed(current_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        grid, maps = measuring_grid(self.source.shape, over, site), over.mixtures(self.found)
+        maps = over.mixtures(self.found)
+        grid = measuring_grid(self.source.shape, over, site, device=self.device)
         moments = _block_moments(over, site, maps, Reader(self.source), grid, index, self.device, self.lanes)
         save(self.path(index), moments)
 
@@ -328,7 +230,7 @@ def measure_exact(
     """What `measure` finds: one pass of tasks per site, resumable through ``folder``."""
     make_folder(folder)
     style = current_style(recipe)
-    count = len(measuring_grid(source.shape, style))
+    count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)
     found: dict[str, Several] = {}
     for site in measured_sites(style):

@@ -23,7 +23,7 @@ import torch
 from helpers import MOMENTS, Elsewhere, delayed, geotiff, picture, sha, strips
 
 import urst_tiles as ut
-from urst_tiles import kernel, statistics
+from urst_tiles import features, kernel, statistics
 from urst_tiles.parts import Parts
 
 STYLE = "hokusai-wave"
@@ -349,8 +349,8 @@ def test_a_device_out_of_memory_at_any_window(
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         return real(pixels, device)
 
-    monkeypatch.setattr(kernel, "to_tensor", crowded)
-    monkeypatch.setattr(statistics, "to_tensor", crowded)
+    for module in (kernel, features, statistics):
+        monkeypatch.setattr(module, "to_tensor", crowded)
     report = ut.stylize(tiled, tmp_path / "out.tif", STYLE, precision="float32", **SMALL)
     good, found = (tifffile.imread(tmp_path / name).astype(int) for name in ("good.tif", "out.tif"))
     assert lost and np.abs(good - found).max() <= 1

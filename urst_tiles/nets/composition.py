@@ -184,8 +184,11 @@ class Mixture(nn.Module):
 def mixing(composition: Composition, maps: Mapping[str, Mixture], box: Box) -> At:
     """An ``at`` for one window at ``box``."""
     shares: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+    active = composition.field.active(box)
 
     def at(site: Site, x: Tensor) -> Tensor:
+        if len(active) == 1:
+            return maps[site.name].affine(active[0])(x)
         if site.stride not in shares:
             members, weights = composition.field.weights(box, site.stride)
             shares[site.stride] = members, torch.from_numpy(weights).to(x)

@@ -1,0 +1,60 @@
+"""Sums where the features are: what runs on a card is compared here, on the processor, with numpy's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from urst_tiles import features, nets
+from urst_tiles.execute import ONE_LANE
+from urst_tiles.features import composed, summed, window_moments
+from urst_tiles.geometry import Box
+from urst_tiles.moments import Moments
+
+WEIGHTS = {
+    "none": None,
+    "ones": np.ones(640),
+    "fractions": np.random.default_rng(1).integers(0, 17, 640) / 16,
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize("full", [False, True])
+def test_torchs_sums_are_numpys(weights: np.ndarray | None, full: bool) -> None:
+    cells = np.random.default_rng(0).normal(3.0, 2.0, (7, 640)).astype(np.float32)
+    expected = Moments.of(cells, weights, full=full)
+    found = summed(torch.from_numpy(cells), weights, full=full)
+    assert found.n == expected.n
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-13)
+    np.testing.assert_allclose(found.m2, expected.m2, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("some_invalid", [False, True])
+def test_a_window_without_room_is_measured_in_halves(
+    monkeypatch: pytest.MonkeyPatch, some_invalid: bool
+) -> None:
+    """Of a card, say, that has room for 200 rows."""
+    random = np.random.default_rng(0)
+    style = nets.seeded("lite", [(random.random((64, 64, 3), np.float32), 1.0)])
+    over, site, window = composed(style), style.sites[1], Box(0, 0, 384, 256)
+    pixels = random.integers(0, 255, (384, 256, 3), np.uint8)
+    maps = over.mixtures({"colour": features.Several({0: Moments.of(random.random((3, 50)), full=True)})})
+    core = Box(48, 48, 336, 208)
+    weights = random.integers(0, 3, core.area // site.stride**2) / 2 if some_invalid else None
+    arguments = over, site, maps, pixels, window, core, weights, "cpu", ONE_LANE
+    whole = window_moments(*arguments).parts[0]
+    plain, sizes = features._window_moments, list[int]()
+
+    def small(*given):  # type: ignore[no-untyped-def]
+        sizes.append(given[4].shape[0])
+        if given[4].shape[0] > 200:
+            raise torch.OutOfMemoryError
+        return plain(*given)
+
+    monkeypatch.setattr(features, "_window_moments", small)
+    halves = window_moments(*arguments).parts[0]
+    assert len(sizes) > 2 and max(sizes[-2:]) <= 200
+    assert halves.n == whole.n
+    np.testing.assert_allclose(halves.mean, whole.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(halves.m2, whole.m2, rtol=1e-4)
