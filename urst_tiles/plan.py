@@ -16,6 +16,13 @@ from urst_tiles.geometry import Grid, ceil_div
 #: (measured by ``benchmarks/memory.py``).
 BASE_BYTES = 460 << 20
 
+#: The same where torch has begun to work on a card: CUDA and its libraries, pinned buffers (measured by
+#: ``tests/roof/test_cuda_job.py`` with torch 2.11 for CUDA 13).
+CARDS_BASE_BYTES = 1150 << 20
+
+#: What torch's allocator keeps of a card in pieces that are too small to be used.
+CARDS_SLACK_BYTES = 40 << 20
+
 #: What one window costs beyond its activations: its slice of the block as bytes and as float32 planes, in and
 #: out.
 WINDOW_BYTES_PER_PIXEL = 36
@@ -125,10 +132,13 @@ class Plan:
     def process_bytes(self) -> int:
         """Peak host memory of one worker process."""
         h, w = self.grid.window
-        on_host = self.window_bytes if self.device == "cpu" else self.batch * h * w * 12
+        running = self.in_flight * self.block_bytes
+        if self.device != "cpu":
+            running += self.batch * h * w * 12
+            return CARDS_BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + running)
         measuring = self.measure_lanes * self.measure_bytes
         kept = (self.measure_lanes - 1) * self.measure_bytes  # freed by threads that compute no more
-        running = self.in_flight * self.block_bytes + on_host + kept
+        running += self.window_bytes + kept
         return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
 
     @property
@@ -139,8 +149,13 @@ class Plan:
 
     @property
     def device_bytes(self) -> int:
-        """Peak accelerator memory of one process; 0 on the CPU."""
-        return 0 if self.device == "cpu" else self.window_bytes
+        """What torch takes of the card at most, for one process, beyond CUDA's own context (0.5 to 0.8 GB on
+        large cards); 0 on the CPU."""
+        if self.device == "cpu":
+            return 0
+        h, w = self.grid.window
+        running = int(self.batch * h * w * self.footprint.bytes_per_pixel) + self.footprint.weight_bytes
+        return CARDS_SLACK_BYTES + max(running, self.measure_bytes)
 
     @property
     def disk_bytes(self) -> int:

@@ -17,6 +17,7 @@ import torch
 from urst_tiles import nets
 from urst_tiles.errors import BadInput
 from urst_tiles.execute import current_style, on_device
+from urst_tiles.features import Subject
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel
 from urst_tiles.labels import Mask, open_mask
@@ -26,7 +27,7 @@ from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
-from urst_tiles.statistics import Subject, measured_sites, measuring_grid
+from urst_tiles.statistics import measured_sites, measuring_grid
 
 TILE = 512
 
@@ -65,7 +66,7 @@ def make_plan(
     at_once = resolve_measuring(style, source, options, pinned)
     seam, halo = resolve_seam(options, style)
     needs = footprint(recipe, precision)
-    grid = make_grid(source, options, needs, halo)
+    grid = make_grid(source, options, needs, halo, device)
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
@@ -91,7 +92,7 @@ def make_plan(
         writer_bytes=write_bytes(grid, encoding, encoders),
         spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0),
         statistics=options.statistics,
-        measure_bytes=measure_bytes(style, source, options, at_once),
+        measure_bytes=measure_bytes(style, source, options, device, at_once),
         measure_at_once=at_once,
         passes=1 + len(measured_sites(style)) * (options.statistics in ("exact", "local")),
         identity={},
@@ -127,20 +128,20 @@ def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "ble
     return seam, halo
 
 
-def make_grid(source: Source, options: Options, needs: Footprint, halo: int) -> Grid:
+def make_grid(source: Source, options: Options, needs: Footprint, halo: int, device: str) -> Grid:
     """The grid of the options, with the network's needs."""
-    core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel)
+    core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel, device)
     height, width = source.shape
     # libvips refuses tiles that are far larger than the image ("tile size out of range").
     tile = min(TILE if max(height, width) > TILE // 2 else TILE // 2, options.block)
     return Grid(height, width, halo, needs.stride, core, options.block, tile, needs.minimum)
 
 
-def default_core(halo: int, block: int, bytes_per_pixel: float) -> int:
-    """The smallest power of two from 1024 on of which at least 0.8 of each window's work is kept, within the
-    block and as far as a window's memory allows."""
-    core = 1024
-    while core < block and (core / (core + 2 * halo)) ** 2 < 0.8:
+def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "cpu") -> int:
+    """The smallest power of two from 1024 on (2048 on a card, which is idle with less) of which at least 0.8
+    of each window's work is kept, within the block and as far as a window's memory allows."""
+    core, least = 1024, 1024 if device == "cpu" else 2048
+    while core < min(block, least) or (core < block and (core / (core + 2 * halo)) ** 2 < 0.8):
         if (2 * core + 2 * halo) ** 2 * bytes_per_pixel > WINDOW_BYTES:
             break
         core *= 2
@@ -192,14 +193,14 @@ def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any
     return facts
 
 
-def measure_bytes(style: Subject, source: Source, options: Options, whole: bool) -> int:
+def measure_bytes(style: Subject, source: Source, options: Options, device: str, whole: bool) -> int:
     """Peak of one measuring forward: float32 and unfused."""
     if options.statistics == "tile" or not style.sites:
         return 0
     if whole:
         return thumbnail_bytes(style, source, options)
-    windows = (measuring_grid(source.shape, style, site).window for site in measured_sites(style))
-    return int(max(map(prod, windows), default=0) * style.plain_bytes)
+    grids = (measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style))
+    return int(max((prod(grid.window) for grid in grids), default=0) * style.plain_bytes)
 
 
 def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:

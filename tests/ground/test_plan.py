@@ -96,6 +96,7 @@ def test_blending_counts_the_windows_that_blocks_share(plan: Plan) -> None:
 
 def test_the_accelerator_takes_the_activations_off_the_host(plan: Plan) -> None:
     there = replace(plan, device="cuda")
-    assert plan.device_bytes == 0
-    assert there.device_bytes == plan.window_bytes
-    assert there.peak_bytes < plan.peak_bytes
+    wide = replace(there, footprint=replace(plan.footprint, bytes_per_pixel=3000.0))
+    measuring = replace(there, measure_bytes=1 << 40)
+    assert plan.device_bytes == 0 < there.device_bytes < wide.device_bytes < measuring.device_bytes
+    assert there.peak_bytes == wide.peak_bytes == measuring.peak_bytes

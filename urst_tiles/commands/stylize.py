@@ -113,7 +113,8 @@ def save_plan(arguments: argparse.Namespace) -> None:
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """The plan, for machines."""
-    return asdict(plan) | {"peak_bytes": plan.peak_bytes, "disk_bytes": plan.disk_bytes}
+    known = ("peak_bytes", "device_bytes", "disk_bytes")
+    return asdict(plan) | {name: getattr(plan, name) for name in known}
 
 
 def describe_plan(plan: Plan) -> str:
