@@ -1,56 +1,124 @@
-"""On a GPU: law 1, device peak and Mpx/s at several windows; without one it says so."""
+"""On a card: how fast windows of each size are and what they take of it, and jobs from end to end.
+
+``python benchmarks/gpu.py [--side 16384]``: the side of the scene that is stylised, 0 for none. Without a
+card it says so. Law 1 and the others are tested there by ``pytest tests/torch/test_cuda.py
+tests/roof/test_cuda_job.py``; memory against size is measured by ``memory_scaling.py --device cuda``.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import subprocess
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from harness import table
-from nets_here import frozen, photo, style
+from harness import COMMAND, style_image, table
+from jobs_here import scene_of, stylise
 
 from urst_tiles import nets
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
+from urst_tiles.kernel import Kernel, release, reproducible, to_tensor
+from urst_tiles.nets.base import neutral_moments
+
+#: Families with each precision that they have a form for.
+MODELS: dict[str, tuple[nets.Precision, ...]] = {
+    "lite": ("float32", "bfloat16", "float16"),
+    "microast": ("float32", "bfloat16", "float16"),
+    "adain": ("float32", "bfloat16", "float16"),
+    "fast": ("float32",),
+    "wct-16x": ("float32",),
+}
+CORES = (1024, 2048, 4096)
 
 
-def row(model: str, side: int) -> tuple[object, ...]:
-    """Rate, peak and distance from the CPU's float32 picture, of windows of ``side``."""
-    image = photo("brighton_DJI_0018.JPG", 2048, 2048)
-    net = frozen(style(model), image[:512, :512])
-    precision = nets.best_precision(model, "cuda")
-    kernel, box = Kernel(net, device="cuda", precision=precision), Box(0, 0, side, side)
-    window = np.tile(image, (4, 4, 1))[:side, :side][None]
-    small = Box(0, 0, 512, 512)
-    here = Kernel(net).run(window[:, :512, :512], [small], [small])[0].astype(int)
-    there = kernel.run(window[:, :512, :512], [small], [small])[0]
-    torch.cuda.reset_peak_memory_stats()
-    kernel.run(window, [box], [box])
+def seconds_of(function: Callable[[], Any], times: int = 4) -> float:
+    """Mean wall time of a call, after one to warm up, all work on the card done."""
+    function()
+    torch.cuda.synchronize()
     started = time.perf_counter()
-    for _ in range(5):
-        kernel.run(window, [box], [box])
-    rate = 5 * side * side / 1e6 / (time.perf_counter() - started)
-    return (
-        model,
-        precision,
-        side,
-        rate,
-        torch.cuda.max_memory_allocated() >> 20,
-        float(np.abs(there - here).mean()),
+    for _ in range(times):
+        function()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - started) / times
+
+
+def row(model: str, precision: nets.Precision, core: int) -> tuple[object, ...]:
+    """One window of a network with seeded weights of full width."""
+    picture = np.random.default_rng(0).random((128, 128, 3), np.float32)
+    style = nets.seeded(model, [(picture, 1.0)], width=1.0)
+    kernel = Kernel(style.freeze(neutral_moments(style)), device="cuda", precision=precision)
+    net, side = kernel.net, core + 2 * style.halo
+    window = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), np.uint8)
+    boxes, megapixels = [Box(0, 0, side, side)], side * side / 1e6
+    everything = seconds_of(lambda: kernel.run(window, boxes, boxes))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kernel.run(window, boxes, boxes)
+    taken = (torch.cuda.max_memory_allocated() - before) / side**2
+    with torch.inference_mode(), reproducible(kernel.device):
+        up = seconds_of(lambda: to_tensor(window, kernel.device))
+        x = to_tensor(window, kernel.device)
+        alone = seconds_of(lambda: net(x, boxes, boxes) if net.selective else net(x, boxes))
+    rates = megapixels / everything, megapixels / alone
+    told = net.bytes_per_pixel(precision)
+    return (model, precision, side, *rates, 1e3 * up, 1e3 * alone, taken, told, kernel.splits)
+
+
+def rows() -> Iterator[tuple[object, ...]]:
+    """Every window that fits."""
+    for model, precisions in MODELS.items():
+        for precision in precisions:
+            for core in CORES:
+                release()
+                yield row(model, precision, core)
+
+
+def planned(scene: Path, *flags: str) -> dict[str, Any]:
+    """The plan of a job, as the command line tells it."""
+    arguments = [str(scene), "planned.tif", "--style", str(style_image()), "--device", "cuda", *flags]
+    return json.loads(subprocess.check_output([*COMMAND, "plan", *arguments, "--json"], text=True))
+
+
+def job(side: int, statistics: str) -> tuple[object, ...]:
+    """A job from end to end, in a process of its own, and its memory against its plan."""
+    scene, megapixels = scene_of(side), side * side / 1e6
+    plan = planned(scene, "--statistics", statistics)
+    done = stylise(scene, "--statistics", statistics, "--device", "cuda")
+    stages = (done.stages[name] for name in ("prepare", "measure", "blocks", "assemble"))
+    rate = megapixels / done.stages["blocks"]
+    host = f"{done.peak_bytes >> 20} of {plan['peak_bytes'] >> 20}"
+    card = f"{done.device_bytes >> 20} of {plan['device_bytes'] >> 20}"
+    return (statistics, round(megapixels), *stages, done.seconds, rate, host, card)
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--side", type=int, default=16384, help="px; 0: no jobs (default %(default)s)")
+    side = parser.parse_args().side
+    if not torch.cuda.is_available():
+        print("\n### Cards\n\nnot measured: this machine has none")
+        return
+    name = torch.cuda.get_device_name()
+    header = (
+        "family", "precision", "window", "Mpx/s, pixels to pixels", "Mpx/s, network alone", "upload ms",
+        "network ms", "bytes per pixel", "told", "splits",
+    )  # fmt: skip
+    table(f"{name}: windows", header, rows())
+    if side:
+        header = (
+            "statistics", "megapixels", "prepare s", "measure s", "blocks s", "assemble s", "everything s",
+            "blocks, Mpx/s", "host MiB of plan", "card MiB of plan",
+        )  # fmt: skip
+        table(f"{name}: jobs with lite", header, (job(side, one) for one in ("thumbnail", "exact")))
 
 
 if __name__ == "__main__":
-    if not torch.cuda.is_available():
-        print("\n### GPU\n\nnot yet measured: this machine has none")
-    else:
-        rows = [row(model, side) for model in ("lite", "microast", "adain") for side in (1024, 2048, 4096)]
-        header = (
-            "family",
-            "precision",
-            "window",
-            "Mpx/s",
-            "device peak MiB",
-            "mean level error against CPU float32",
-        )
-        table(f"GPU: {torch.cuda.get_device_name()}", header, rows)
+    main()
