@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from urst_tiles import blend, nets
 from urst_tiles.execute import check_stop, on_device
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import Kernel
+from urst_tiles.kernel import Kernel, release
 from urst_tiles.parts import Parts
 from urst_tiles.plan import Plan
 from urst_tiles.reader import Reader
@@ -33,6 +33,7 @@ _turn = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, dtype: str) -> Kernel:
+    release()  # what measuring freed
     return Kernel(nets.load_frozen(path), device=device, precision=precision, out_dtype=np.dtype(dtype))
 
 

@@ -8,6 +8,7 @@ the device. Memory format is channels_last, which the (n, h, w, 3) arrays alread
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import logging
 from collections.abc import Iterator, Sequence
@@ -182,10 +183,13 @@ def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
 
 
 def release() -> None:
-    """Give back what nobody holds any more; to be called outside of the `except` block."""
+    """Give back what nobody holds any more, to the card and to the system; to be called outside of the
+    `except` block."""
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # glibc's alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _device(name: str) -> torch.device:

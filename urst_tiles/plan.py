@@ -113,15 +113,20 @@ class Plan:
         return int(self.batch * h * w * per_pixel) + self.footprint.weight_bytes
 
     @property
+    def read_bytes(self) -> int:
+        """What is read for one block."""
+        grid = self.grid
+        side = grid.block + 2 * grid.halo
+        area = min(side, grid.padded.y1) * min(side, grid.padded.x1)
+        return area * self.source_channels * ITEMSIZE[self.source_dtype]
+
+    @property
     def block_bytes(self) -> int:
         """Memory of one block in flight: what is read, what is made, and what writing it takes."""
         grid = self.grid
-        side = grid.block + 2 * grid.halo
-        read = min(side, grid.padded.y1) * min(side, grid.padded.x1)
-        made = min(grid.block, grid.height) * min(grid.block, grid.width)
-        bytes_in = read * self.source_channels * ITEMSIZE[self.source_dtype]
-        bytes_out = made * (self.source_channels + (self.seam == "blend") * 16) * ITEMSIZE[self.dtype]
-        return bytes_in + bytes_out + self.writer_bytes
+        area = min(grid.block, grid.height) * min(grid.block, grid.width)
+        made = area * (self.source_channels + (self.seam == "blend") * 16) * ITEMSIZE[self.dtype]
+        return self.read_bytes + made + self.writer_bytes
 
     @property
     def measure_lanes(self) -> int:
@@ -136,9 +141,8 @@ class Plan:
         if self.device != "cpu":
             running += self.batch * h * w * 12
             return CARDS_BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + running)
-        measuring = self.measure_lanes * self.measure_bytes
-        kept = (self.measure_lanes - 1) * self.measure_bytes  # freed by threads that compute no more
-        running += self.window_bytes + kept
+        running += self.window_bytes
+        measuring = self.measure_lanes * (self.measure_bytes + self.read_bytes * (self.passes > 1))
         return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
 
     @property
