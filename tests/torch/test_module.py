@@ -14,18 +14,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from law1 import TOLERANCE, grid_of, tiled_float, whole_float
 from torch import nn
 
 import urst_tiles as ut
 from urst_tiles import nets
 from urst_tiles.errors import BadInput, BadWeights
-from urst_tiles.geometry import Grid, reflect
+from urst_tiles.geometry import round_up
 from urst_tiles.kernel import Kernel
 from urst_tiles.nets import Affine, live, load_frozen, module
-from urst_tiles.nets.probe import probe
+from urst_tiles.nets.probe import probe, reaches
+from urst_tiles.source import array_source
+from urst_tiles.statistics import measure
 
 SIZES = [(1, 1), (1, 7), (17, 1), (31, 33), (97, 41), (201, 155), (255, 257)]
-TOLERANCE = 1e-4
 
 
 # Networks as users have them
@@ -265,6 +267,24 @@ def test_footprints(net, footprint):
     assert (style.halo, style.stride, style.minimum) == footprint
 
 
+@pytest.mark.parametrize("name", ["resnet", "zero", "unet"])
+def test_sites_see_as_far_as_the_line_by_line_probe_finds(name):
+    style = style_of(name)
+    expected = {site: round_up(reach, style.stride) for site, reach in reaches(style).items()}
+    assert {site.name: site.halo for site in style.sites} == expected
+    assert min(expected.values()) < max(expected.values()) <= style.halo or len(expected) == 1
+
+
+def test_exact_statistics_of_short_windows_are_the_whole_pictures(picture, as_tensor, measured):
+    """The first norms of a U-Net see a cell or two, the last all of its halo."""
+    style, image = style_of("unet"), picture(608, 560)
+    found, whole = measure(style, array_source(image)), measured(style, as_tensor(image))
+    for name, moments in whole.items():
+        assert found[name].n == moments.n
+        np.testing.assert_allclose(found[name].mean, moments.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[name].m2, moments.m2, rtol=1e-4)
+
+
 def test_downsampling_outside_of_modules_is_found():
     class Coarse(nn.Module):
         def forward(self, x):
@@ -291,28 +311,11 @@ def test_plain_bytes_are_those_of_the_largest_moment():
 # Law 1
 
 
-def grid_of(net, size, core, halo=None):
-    return Grid(*size, net.halo if halo is None else halo, net.stride, core, 8 * core, core, net.minimum)
-
-
-def padded(image, grid):
-    rows, columns = reflect(0, grid.padded.y1, len(image)), reflect(0, grid.padded.x1, image.shape[1])
-    return image[np.ix_(list(rows), list(columns))]
-
-
 def difference(net, image, core, halo=None, shift=0):
     """Largest difference of the tiled result from the whole one, and the whole one's deviation."""
     kernel, grid = Kernel(net), grid_of(net, image.shape[:2], core, halo)
-    everything = padded(image, grid)
-    whole = kernel.run_float(everything[None], [grid.padded])[0]
-    worst = 0.0
-    for one in grid.cores(grid.image):
-        box = grid.window_box(one)
-        if shift and box.x0 > 0 and box.x1 < grid.padded.x1:
-            box = box.shift(0, shift)
-        y = kernel.run_float(everything[box.slices][None], [box])[0][one.within(box).slices]
-        worst = max(worst, float(np.abs(y - whole[one.slices]).max()))
-    return worst, float(whole.std())
+    whole, tiled = whole_float(kernel, image, grid), tiled_float(kernel, image, grid, shift)
+    return float(np.abs(tiled - whole).max()), float(whole.std())
 
 
 def zero_padded():
@@ -738,7 +741,7 @@ import urst_tiles as ut
 from urst_tiles.geometry import Box
 from urst_tiles.kernel import Kernel
 
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, {tests!r}]
 from test_module import ResNet
 
 torch.set_num_threads(1)
@@ -764,6 +767,7 @@ print((peak - before) / 1024**2 / style.plain_bytes)
 
 @pytest.mark.slow
 def test_the_peak_is_what_was_foretold():
-    program = PEAK.format(folder=str(Path(__file__).parent))
+    here = Path(__file__).parent
+    program = PEAK.format(folder=str(here), tests=str(here.parent))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 0.6 <= float(done.stdout) <= 1.0

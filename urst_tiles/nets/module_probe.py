@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from itertools import count
 from math import ceil, lcm
@@ -69,20 +69,26 @@ class Probe:
     net : the module, its sites replaced by places.
     forward : (n, 3, h, w) in 0..1 -> what the module makes of it, in 0..1.
     label : what a sentence calls it.
+
+    Attributes
+    ----------
+    halos : how far one cell reaches to what arrives at each site, by name, and to the picture, "".
     """
 
     def __init__(self, net: nn.Module, forward: Callable[[Tensor], Tensor], label: str):
         self.net, self.forward, self.label = net, forward, label
         self.affines: dict[str, Affine] = {}
         self.features: dict[str, tuple[Place, torch.Size]] = {}
+        self.halos: dict[str, int] = {}
         self.bytes = 0.0
 
     def footprint(self) -> Footprint:
         """Everything; BadInput for a module that cannot run in tiles, naming the layer."""
         stride, side = self.lattice()
-        sites = tuple(self._site(name, side) for name in self.affines)
+        sites = [self._site(name, side) for name in self.affines]
         stride, halo = self.settled(stride)
-        return Footprint(halo, stride, self.minimum(stride), INSIDE * self.bytes + 24.0, sites)
+        own = tuple(replace(site, halo=self.halos[site.name]) for site in sites)
+        return Footprint(halo, stride, self.minimum(stride), INSIDE * self.bytes + 24.0, own)
 
     # What runs
 
@@ -207,14 +213,16 @@ class Probe:
         return side <= LIMIT and side**2 * self.bytes <= LIMIT_BYTES
 
     def reach(self, stride: int, least: int = 128) -> tuple[int, int]:
-        """(halo, side of the picture): how far the cells lie that one cell reaches, px."""
+        """(halo, side of the picture): how far the cells lie that one cell reaches, px; ``halos`` has it by
+        site."""
         side = round_up(max(least, 7 * stride), stride)  # two cells, and one more, on each side
         since: tuple[str, int] = "", side
         while self.affordable(side):
-            first, last, culprit = self._spread(side, stride)
-            if first > 0 and last < side:
+            spans, culprit = self._spread(side, stride)
+            if all(first > 0 and last < side for first, last in spans.values()):
                 at = side // 2 // stride * stride
-                return max(at - first, last - at - stride), side
+                self.halos = {name: max(at - a, b - at - stride) for name, (a, b) in spans.items()}
+                return max(self.halos.values()), side
             if culprit != since[0]:
                 since = culprit, side
             if culprit and side >= 2 * since[1]:  # a local one leaps over a small picture, not over a large
@@ -228,29 +236,28 @@ class Probe:
             f" {side // 3} px, as far as was probed"
         )
 
-    def _spread(self, side: int, stride: int) -> tuple[int, int, str]:
-        """(first, behind the last line of whole cells that NaN in the middle cell reaches; who leapt)."""
+    def _spread(self, side: int, stride: int) -> tuple[dict[str, tuple[int, int]], str]:
+        """(of each site, and of the picture under "": first, and behind the last line of whole cells that NaN
+        in the middle cell reaches; who leapt)."""
         x, at = trial(side), side // 2 // stride * stride
         x[:, :, at : at + stride, at : at + stride] = float("nan")
-        lines: list[int] = []
+        spans: dict[str, tuple[int, int]] = {}
 
-        def seen(features: Tensor) -> None:
+        def seen(name: str, features: Tensor) -> None:
             touched = features.isnan().any(dim=1)[0]
             size = Fraction(side, features.shape[2])
-            for axis in (0, 1):
-                cells = touched.any(dim=axis).nonzero().flatten().tolist()
-                lines.extend(int(n * size) for n in cells)
-                lines.extend(ceil((n + 1) * size) - 1 for n in cells)
+            cells = [n for axis in (0, 1) for n in touched.any(dim=axis).nonzero().flatten().tolist()]
+            first = int(min(cells) * size) if cells else at
+            last = ceil((max(cells) + 1) * size) if cells else at + stride
+            spans[name] = first // stride * stride, round_up(last, stride)
 
         def look(place: Place, features: Tensor) -> Tensor:
-            seen(features)
+            seen(place.name, features)
             return self.frozen(place, features)
 
         y, watch = self._sure(x, look, nan=True)
-        seen(y)
-        if not lines:
-            return at, at + stride, ""
-        return min(lines) // stride * stride, round_up(max(lines) + 1, stride), watch.culprit
+        seen("", y)
+        return spans, watch.culprit
 
     def _sure(
         self, x: Tensor, at: Callable[[Place, Tensor], Tensor] | None = None, *, nan: bool = False
