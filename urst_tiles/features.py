@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.errors import DoesNotFit
-from urst_tiles.execute import Lanes
+from urst_tiles.execute import ONE_LANE, Lanes
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.kernel import is_out_of_memory, release, reproducible, to_tensor
 from urst_tiles.moments import Moments, Several
@@ -52,90 +53,82 @@ def cell_weights(valid: NDArray[Any], stride: int) -> Weights:
     return (valid > 0).reshape(h // stride, stride, w // stride, stride).mean(axis=(1, 3)).ravel()
 
 
-def window_moments(
-    over: Composition,
-    site: Site,
-    maps: Mapping[str, Mixture],
-    pixels: NDArray[np.generic],
-    window: Box,
-    core: Box,
-    weights: Weights | None,
-    device: str,
-    lanes: Lanes,
-) -> Several:
-    """Moments of ``site`` over ``core``, the sites before it frozen; where the device has no room for the
-    window, of its two halves.
+@dataclass(frozen=True)
+class Look:
+    """At one site, the sites before it frozen.
 
-    Parameters
+    Attributes
     ----------
-    pixels : of ``window``, uint8 or uint16 (h, w, 3).
-    weights : of the cells of ``core``, row by row; None where all are 1.
+    over, site : whose, and which.
+    maps : of the sites before it.
+    device, lanes : where windows are computed.
     """
-    found = if_it_fits(lanes, _window_moments, over, site, maps, pixels, window, core, weights, device)
-    if found is not None:
-        return found
-    rows = core.shape[0] // 2 // over.stride * over.stride
-    if rows == 0:
-        raise DoesNotFit(
-            f"measuring a window of {window.shape[1]} x {window.shape[0]} px takes more memory than {device}"
-            " has left; make room there, or measure on another with --device"
-        )
-    log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
-    middle = core.y0 + rows
-    first = (rows // site.stride) * (core.shape[1] // site.stride)
-    total = Several({})
-    for half, own in (
-        (Box(core.y0, core.x0, middle, core.x1), slice(None, first)),
-        (Box(middle, core.x0, core.y1, core.x1), slice(first, None)),
-    ):
-        around = half.grow(halo_of(over, site)).clip(window).at_least(over.minimum, window)
-        part = pixels[around.within(window).slices]
-        its = None if weights is None else weights[own]
-        total += window_moments(over, site, maps, part, around, half, its, device, lanes)
-    return total
 
+    over: Composition
+    site: Site
+    maps: Mapping[str, Mixture]
+    device: str = "cpu"
+    lanes: Lanes = ONE_LANE
 
-@torch.inference_mode()
-def _window_moments(
-    over: Composition,
-    site: Site,
-    maps: Mapping[str, Mixture],
-    pixels: NDArray[np.generic],
-    window: Box,
-    core: Box,
-    weights: Weights | None,
-    device: str,
-) -> Several:
-    where = torch.device(device)
-    with reproducible(where):
-        cells = _features(over, site, maps, pixels, window, core, where)
-        return shared(over, site, cells, weights, core)
+    def moments(
+        self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
+    ) -> Several:
+        """Moments over ``core``; where the device has no room for the window, of its two halves.
 
+        Parameters
+        ----------
+        pixels : of ``window``, uint8 or uint16 (h, w, 3).
+        weights : of the cells of ``core``, row by row; None where all are 1.
 
-def _features(
-    over: Composition,
-    site: Site,
-    maps: Mapping[str, Mixture],
-    pixels: NDArray[np.generic],
-    window: Box,
-    core: Box,
-    device: torch.device,
-) -> Tensor:
-    """float32 (channels, cells) on the device: what reaches ``site`` over ``core``."""
-    reached: list[Tensor] = []
-    before = mixing(over, maps, window)
+        Raises
+        ------
+        DoesNotFit : where halves of halves find no room either.
+        """
+        found = if_it_fits(self.lanes, self._moments, pixels, window, core, weights)
+        if found is not None:
+            return found
+        stride, site = self.over.stride, self.site
+        middle = core.y0 + core.shape[0] // 2 // stride * stride
+        if middle == core.y0:
+            raise DoesNotFit(
+                f"measuring a window of {window.shape[1]} x {window.shape[0]} px takes more memory than"
+                f" {self.device} has left; make room there, or measure on another with --device"
+            )
+        log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
+        above = (middle - core.y0) * core.shape[1] // site.stride**2
+        total = Several({})
+        for y0, y1, own in ((core.y0, middle, slice(above)), (middle, core.y1, slice(above, None))):
+            half = Box(y0, core.x0, y1, core.x1)
+            around = half.grow(halo_of(self.over, site)).clip(window).at_least(self.over.minimum, window)
+            its = None if weights is None else weights[own]
+            total += self.moments(pixels[around.within(window).slices], around, half, its)
+        return total
 
-    def at(here: Site, x: Tensor) -> Tensor:
-        if here.name == site.name:
-            reached.append(x)
-            raise _Reached
-        return before(here, x)
+    @torch.inference_mode()
+    def _moments(
+        self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
+    ) -> Several:
+        device = torch.device(self.device)
+        with reproducible(device):
+            cells = self._features(to_tensor(pixels[None], device), window, core)
+            return shared(self.over, self.site, cells, weights, core)
 
-    with suppress(_Reached):
-        over.style.forward(to_tensor(pixels[None], device), at)
-    s, core = site.stride, core.within(window)
-    cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
-    return cells.reshape(site.channels, -1).float()
+    def _features(self, x: Tensor, window: Box, core: Box) -> Tensor:
+        """float32 (channels, cells) on the device: what reaches the site over ``core``."""
+        reached: list[Tensor] = []
+        before = mixing(self.over, self.maps, window)
+
+        def at(here: Site, x: Tensor) -> Tensor:
+            if here.name == self.site.name:
+                reached.append(x)
+                raise _Reached
+            return before(here, x)
+
+        with suppress(_Reached):
+            self.over.style.forward(x, at)
+        s, core = self.site.stride, core.within(window)
+        cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
+        return cells.reshape(self.site.channels, -1).float()
 
 
 def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None, core: Box) -> Several:

@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 
 from urst_tiles.execute import ONE_LANE, Builds, Cluster, Lanes, current_style
 from urst_tiles.features import (
+    Look,
     Subject,
     cell_weights,
     composed,
     halo_of,
     if_it_fits,
     shared,
-    window_moments,
 )
 from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box, Grid
@@ -99,10 +99,10 @@ def measure(
     found: dict[str, Several] = {}
     lanes = Lanes(1, threads)
     for site in measured_sites(style):
-        blocks, maps = [], over.mixtures(found)
+        blocks, look = [], Look(over, site, over.mixtures(found), device, lanes)
         grid = measuring_grid(source.shape, style, site, device=device)
         for index in range(len(grid)):
-            blocks.append(_block_moments(over, site, maps, reader, grid, index, device, lanes))
+            blocks.append(_block_moments(look, reader, grid, index))
             progress(f"measuring {site.name}", index + 1, len(grid))
         found[site.name] = _usable(over, site, reduce(add, blocks))
     return _for_style(style, found)
@@ -166,28 +166,20 @@ def _usable(over: Composition, site: Site, found: Several) -> Several:
     return over.backed(found)
 
 
-def _block_moments(
-    over: Composition,
-    site: Site,
-    maps: Mapping[str, Mixture],
-    reader: Reader,
-    grid: Grid,
-    index: int,
-    device: str,
-    lanes: Lanes,
-) -> Several:
-    """Moments of ``site`` over one block, merged window by window in the order of the grid."""
+def _block_moments(look: Look, reader: Reader, grid: Grid, index: int) -> Several:
+    """Moments over one block, merged window by window in the order of the grid."""
     cores = grid.cores(grid.block_box(index))
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
     total = Several({})
     for core in cores:
         window = grid.window_box(core)
-        weights = None if valid is None else cell_weights(valid[core.within(around).slices], site.stride)
-        if weights is not None and not weights.any():
-            continue
-        pixels = rgb[window.within(around).slices]
-        total += window_moments(over, site, maps, pixels, window, core, weights, device, lanes)
+        weights = None
+        if valid is not None:
+            weights = cell_weights(valid[core.within(around).slices], look.site.stride)
+            if not weights.any():
+                continue
+        total += look.moments(rgb[window.within(around).slices], window, core, weights)
     return total
 
 
@@ -211,10 +203,9 @@ class SitePass:
         """Measure block ``index``."""
         over = composed(current_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        maps = over.mixtures(self.found)
+        look = Look(over, site, over.mixtures(self.found), self.device, self.lanes)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
-        moments = _block_moments(over, site, maps, Reader(self.source), grid, index, self.device, self.lanes)
-        save(self.path(index), moments)
+        save(self.path(index), _block_moments(look, Reader(self.source), grid, index))
 
 
 def measure_exact(

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from urst_tiles import features, nets
-from urst_tiles.execute import ONE_LANE
-from urst_tiles.features import composed, summed, window_moments
+from urst_tiles.errors import DoesNotFit
+from urst_tiles.features import Look, composed, summed
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
 
@@ -42,19 +42,30 @@ def test_a_window_without_room_is_measured_in_halves(
     maps = over.mixtures({"colour": features.Several({0: Moments.of(random.random((3, 50)), full=True)})})
     core = Box(48, 48, 336, 208)
     weights = random.integers(0, 3, core.area // site.stride**2) / 2 if some_invalid else None
-    arguments = over, site, maps, pixels, window, core, weights, "cpu", ONE_LANE
-    whole = window_moments(*arguments).parts[0]
-    plain, sizes = features._window_moments, list[int]()
+    look, plain, rows = Look(over, site, maps), features.to_tensor, list[int]()
+    whole = look.moments(pixels, window, core, weights).parts[0]
 
-    def small(*given):  # type: ignore[no-untyped-def]
-        sizes.append(given[4].shape[0])
-        if given[4].shape[0] > 200:
+    def small(windows: np.ndarray, device: torch.device) -> torch.Tensor:
+        rows.append(windows.shape[1])
+        if rows[-1] > 200:
             raise torch.OutOfMemoryError
-        return plain(*given)
+        return plain(windows, device)
 
-    monkeypatch.setattr(features, "_window_moments", small)
-    halves = window_moments(*arguments).parts[0]
-    assert len(sizes) > 2 and max(sizes[-2:]) <= 200
+    monkeypatch.setattr(features, "to_tensor", small)
+    halves = look.moments(pixels, window, core, weights).parts[0]
+    assert len(rows) > 2 and max(rows[-2:]) <= 200
     assert halves.n == whole.n
     np.testing.assert_allclose(halves.mean, whole.mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(halves.m2, whole.m2, rtol=1e-4)
+
+
+def test_no_room_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    style = nets.seeded("lite", [(np.random.default_rng(0).random((64, 64, 3), np.float32), 1.0)])
+    box = Box(0, 0, 64, 64)
+
+    def full(windows: np.ndarray, device: torch.device) -> torch.Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(features, "to_tensor", full)
+    with pytest.raises(DoesNotFit, match="more memory than cpu has left"):
+        Look(composed(style), style.sites[0], {}).moments(np.zeros((64, 64, 3), np.uint8), box, box, None)

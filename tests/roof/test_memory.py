@@ -11,14 +11,22 @@ import pytest
 from helpers import geotiff, peak_of, picture
 
 
-@pytest.mark.parametrize("shape", [(2048, 2048), (512, 9000)])
+@pytest.mark.parametrize(
+    ("model", "shape", "statistics"),
+    [
+        ("microast", (2048, 2048), "thumbnail"),
+        ("microast", (512, 9000), "thumbnail"),
+        ("lite", (2048, 2560), "exact"),
+    ],
+)
 def test_a_run_keeps_to_its_plan(
-    files: Path, weights_dir: Path, tmp_path: Path, shape: tuple[int, int]
+    files: Path, weights_dir: Path, tmp_path: Path, model: str, shape: tuple[int, int], statistics: str
 ) -> None:
     scene = geotiff(tmp_path / "scene.tif", picture(*shape))
     arguments = [
-        str(scene), str(tmp_path / "out.tif"), "--style", str(files / "style.png"), "--model", "microast",
-        "--weights", str(weights_dir), "--tile", "512", "--block", "2048", "--json",
+        str(scene), str(tmp_path / "out.tif"), "--style", str(files / "style.png"), "--model", model,
+        "--weights", str(weights_dir), "--tile", "512", "--block", "2048", "--statistics", statistics,
+        "--json",
     ]  # fmt: skip
     command = [sys.executable, "-m", "urst_tiles"]
     planned = subprocess.run([*command, "plan", *arguments], check=True, capture_output=True, text=True)
