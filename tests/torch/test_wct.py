@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from law1 import tiled_float
 
 from urst_tiles import nets, weights
 from urst_tiles.errors import BadWeights
@@ -224,17 +225,6 @@ def test_a_level_leaves_out_what_its_picture_does_not_need(picture, as_tensor, m
     assert core < share["d5_11"] < ((320 + 2 * 96) / 832) ** 2 * 1.1
 
 
-def tiled(kernel, image, grid, shift=0):
-    out = np.full((grid.height, grid.width, 3), np.nan, np.float32)
-    for core in grid.cores(grid.image):
-        box = grid.window_box(core)
-        if shift and box.x0 > 0 and box.x1 < grid.padded.x1:
-            box = box.shift(0, shift)
-        y = kernel.run_float(image[box.slices][None], [box])[0]
-        out[core.slices] = y[core.within(box).slices]
-    return out
-
-
 def test_tiled_equals_whole_and_its_twins_fail(picture, as_tensor, measured):
     """An image longer than its windows: 832 px with windows of 576."""
     image = picture(32, 832)
@@ -245,10 +235,10 @@ def test_tiled_equals_whole_and_its_twins_fail(picture, as_tensor, measured):
     assert grid.window[1] < 832
     whole = kernel.run_float(image[None], [grid.padded])[0]
     assert whole.std() > 0.1
-    assert np.abs(tiled(kernel, image, grid) - whole).max() <= 1e-4
-    assert np.abs(tiled(kernel, image, grid, shift=1) - whole).max() > 0.01
+    assert np.abs(tiled_float(kernel, image, grid) - whole).max() <= 1e-4
+    assert np.abs(tiled_float(kernel, image, grid, shift=1) - whole).max() > 0.01
     short = Grid(32, 832, net.halo - 10 * net.stride, net.stride, 64, 64, 64, net.minimum)
-    assert np.abs(tiled(kernel, image, short) - whole).max() > 1e-4
+    assert np.abs(tiled_float(kernel, image, short) - whole).max() > 1e-4
 
 
 def test_levels_of_cores_equal_those_of_the_whole(picture, as_tensor, measured):
