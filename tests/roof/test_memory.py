@@ -31,4 +31,6 @@ def test_a_run_keeps_to_its_plan(
     command = [sys.executable, "-m", "urst_tiles"]
     planned = subprocess.run([*command, "plan", *arguments], check=True, capture_output=True, text=True)
     formula = json.loads(planned.stdout)["peak_bytes"]
-    assert 0.6 < peak_of([*command, "stylize", *arguments]) / formula <= 1.0
+    taken = peak_of([*command, "stylize", *arguments])
+    print(f"{taken >> 20} of {formula >> 20} MiB")
+    assert 0.6 < taken / formula <= 1.0
