@@ -70,7 +70,7 @@ def row(model: str, precision: nets.Precision, core: int) -> tuple[object, ...]:
 
 
 def rows() -> Iterator[tuple[object, ...]]:
-    """Every window that fits."""
+    """Every window; the largest takes 6 GB of the card."""
     for model, precisions in MODELS.items():
         for precision in precisions:
             for core in CORES:

@@ -97,28 +97,15 @@ class Table:
 
     def of(self, series: str) -> list[Row]:
         """Its runs, small to large; of several of one size that with the highest peak."""
-        highest: dict[tuple[str, int, str], Row] = {}
-        for row in self.rows:
-            if row.series == series and row.peak_bytes >= peak_of(highest.get(row.key)):
-                highest[row.key] = row
+        rising = sorted(self.rows, key=lambda row: row.peak_bytes)
+        highest = {row.key: row for row in rising if row.series == series}
         return sorted(highest.values(), key=lambda row: row.side)
-
-
-def peak_of(row: Row | None) -> int:
-    """Bytes; less than any where there is no run."""
-    return -1 if row is None else row.peak_bytes
 
 
 def parse(line: dict[str, str]) -> Row:
     """A line of the CSV file, its numbers as numbers."""
     kinds = {"int": int, "float": float, "str": str}
     return Row(**{column.name: kinds[str(column.type)](line[column.name]) for column in fields(Row)})
-
-
-def missing(done: Table, series: str, side: int, device: str, times: int) -> int:
-    """How many more runs of a kind are wanted."""
-    key = series, side, device
-    return max(0, times - sum(row.key == key for row in done.rows))
 
 
 def tiled(series: str, side: int, device: str, threads: int) -> Row:
@@ -170,8 +157,8 @@ def run_missing(done: Table, arguments: argparse.Namespace) -> None:
     device, threads = arguments.device, arguments.threads
     for series, largest in (("thumbnail", arguments.largest), ("exact", arguments.exact)):
         for side in (side for side in SIDES if side <= largest):
-            times = REPEATED if side == FLAT_FROM else 1
-            for _ in range(missing(done, series, side, device, times)):
+            made = sum(row.key == (series, side, device) for row in done.rows)
+            for _ in range(made, REPEATED if side == FLAT_FROM else 1):
                 done.add(tiled(series, side, device, threads))
     for side in (side for side in WHOLE_SIDES if side <= arguments.largest):
         row = done.find("whole", side, "cpu") or whole(side, arguments.limit, threads)

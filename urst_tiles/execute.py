@@ -25,6 +25,7 @@ import torch
 from urst_tiles import clusters, queues
 from urst_tiles.errors import BlocksFailed, DiskFull, UrstError
 from urst_tiles.geometry import ceil_div
+from urst_tiles.kernel import trim
 from urst_tiles.nets import Composition, Style
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
@@ -149,7 +150,8 @@ def plain(task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
 
 
 def _attempt(task: Task, index: int) -> Outcome:
-    """(index, receipt, None) or, when every try failed, (index, None, error)."""
+    """(index, receipt, None) or, when every try failed, (index, None, error). What was freed goes back to the
+    system."""
     for attempt in range(TRIES):
         try:
             return index, task(index), None
@@ -158,6 +160,8 @@ def _attempt(task: Task, index: int) -> Outcome:
         except Exception as error:
             log.warning("block %d, try %d of %d: %s", index, attempt + 1, TRIES, error)
             last = error
+        finally:
+            trim()
     return index, None, last
 
 

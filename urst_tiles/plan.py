@@ -106,11 +106,20 @@ class Plan:
         return hashlib.sha256(json.dumps(dict(self.identity), sort_keys=True).encode()).hexdigest()
 
     @property
-    def window_bytes(self) -> int:
-        """Peak memory of one forward: activations and the window's own copies."""
+    def window_pixels(self) -> int:
+        """Of all windows of one forward."""
         h, w = self.grid.window
-        per_pixel = self.footprint.bytes_per_pixel + WINDOW_BYTES_PER_PIXEL
-        return int(self.batch * h * w * per_pixel) + self.footprint.weight_bytes
+        return self.batch * h * w
+
+    @property
+    def activation_bytes(self) -> int:
+        """What one forward takes of its device: activations and weights."""
+        return int(self.window_pixels * self.footprint.bytes_per_pixel) + self.footprint.weight_bytes
+
+    @property
+    def window_bytes(self) -> int:
+        """Peak memory of one forward on the CPU: activations and the windows' own copies."""
+        return self.activation_bytes + self.window_pixels * WINDOW_BYTES_PER_PIXEL
 
     @property
     def read_bytes(self) -> int:
@@ -136,10 +145,9 @@ class Plan:
     @property
     def process_bytes(self) -> int:
         """Peak host memory of one worker process."""
-        h, w = self.grid.window
         running = self.in_flight * self.block_bytes
         if self.device != "cpu":
-            running += self.batch * h * w * 12
+            running += self.window_pixels * 12
             return CARDS_BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + running)
         running += self.window_bytes
         measuring = self.measure_lanes * (self.measure_bytes + self.read_bytes * (self.passes > 1))
@@ -157,9 +165,7 @@ class Plan:
         large cards); 0 on the CPU."""
         if self.device == "cpu":
             return 0
-        h, w = self.grid.window
-        running = int(self.batch * h * w * self.footprint.bytes_per_pixel) + self.footprint.weight_bytes
-        return CARDS_SLACK_BYTES + max(running, self.measure_bytes)
+        return CARDS_SLACK_BYTES + max(self.activation_bytes, self.measure_bytes)
 
     @property
     def disk_bytes(self) -> int:

@@ -38,7 +38,7 @@ from urst_tiles.features import (
 )
 from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import reproducible, to_tensor, trim
+from urst_tiles.kernel import reproducible, to_tensor
 from urst_tiles.moments import Moments, Several
 from urst_tiles.nets import CascadeStyle, Composition, Site
 from urst_tiles.nets.base import neutral
@@ -206,7 +206,6 @@ class SitePass:
         look = Look(over, site, over.mixtures(self.found), self.device, self.lanes)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
         save(self.path(index), _block_moments(look, Reader(self.source), grid, index))
-        trim()
 
 
 def measure_exact(

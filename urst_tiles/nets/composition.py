@@ -170,8 +170,6 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor, members: Sequence[int], weights: Tensor) -> Tensor:
         """(1, C, h, w) -> same; ``weights`` (members, h, w) of the ``members``, summing to 1."""
-        if len(members) == 1:
-            return self.affine(members[0])(x)
         scales, shifts = (self.get_buffer(name)[list(members)].to(x) for name in ("scales", "shifts"))
         y = torch.einsum("kc,khw->chw", shifts, weights)
         if scales.ndim == 2:
