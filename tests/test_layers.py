@@ -31,6 +31,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "plan": set(),
         "files": set(),
         "places": {"upath"},
+        "memory": {"numpy"},
         "progress": set(),
         "metadata": set(),
         "moments": {"numpy"},

@@ -17,6 +17,7 @@ from urst_tiles import blend, nets
 from urst_tiles.execute import check_stop, on_device
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel, release
+from urst_tiles.memory import mapped
 from urst_tiles.parts import Parts
 from urst_tiles.plan import Plan
 from urst_tiles.reader import Reader
@@ -75,7 +76,7 @@ def stylize_block(kernel: Kernel, reader: Reader, plan: Plan, box: Box) -> Pixel
     cores = blend.cores_touching(grid, box) if plan.seam == "blend" else grid.cores(box)
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
-    out = np.zeros((*box.shape, reader.channels), plan.dtype)
+    out = mapped((*box.shape, reader.channels), plan.dtype)
     if valid is not None:
         valid = valid[box.within(around).slices]
         out[..., 3] = rescale(valid, plan.dtype)
@@ -133,7 +134,7 @@ def _blended(
     out: Pixels,
 ) -> None:
     """Overlap-add of every window that reaches into the block, in the order of the grid."""
-    total = np.zeros((*box.shape, 3), np.float64)
+    total = mapped((*box.shape, 3), np.float64)
     for core in cores:
         check_stop()
         pixels, boxes = windows.of([core])

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from urst_tiles.commands import batch, look, shards, styles, stylize, weights
 from urst_tiles.commands.arguments import HELP as HELP
 from urst_tiles.errors import UrstError
+from urst_tiles.memory import share_one_heap
 from urst_tiles.parse import parse_bytes as parse_bytes
 from urst_tiles.terminal import complain, event
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     # Torch threads that spin while they wait starve the encoders beside them; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_one_heap()
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
     try:

@@ -25,7 +25,7 @@ import torch
 from urst_tiles import clusters, queues
 from urst_tiles.errors import BlocksFailed, DiskFull, UrstError
 from urst_tiles.geometry import ceil_div
-from urst_tiles.kernel import trim
+from urst_tiles.memory import trim
 from urst_tiles.nets import Composition, Style
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan

@@ -8,7 +8,6 @@ the device. Memory format is channels_last, which the (n, h, w, 3) arrays alread
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from urst_tiles.errors import BadPlan, DoesNotFit
 from urst_tiles.geometry import Box
+from urst_tiles.memory import trim
 from urst_tiles.nets.base import LocalNet, Precision
 
 log = logging.getLogger(__name__)
@@ -189,13 +189,6 @@ def release() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     trim()
-
-
-def trim() -> None:
-    """Give the memory that was freed back to the system; glibc keeps it where large and small arrays lie
-    mixed. Takes some 10 ms after a block."""
-    with contextlib.suppress(OSError, AttributeError):  # glibc's alone
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _device(name: str) -> torch.device:

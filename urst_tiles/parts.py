@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadPlan, DamagedFile
 from urst_tiles.files import make_folder, publishing
 from urst_tiles.geometry import Box, Grid, ceil_div
+from urst_tiles.memory import mapped
 from urst_tiles.places import names_in, side_by_side
 from urst_tiles.pyramid.budget import AHEAD, THREADS
 from urst_tiles.pyramid.encode import Encoding
@@ -161,7 +161,7 @@ class Parts:
 
     def gather(self, box: Box) -> NDArray:
         """(h, w, channels): a box of level ``grid.block_overviews`` without loss, its corner on a seed."""
-        out = np.empty((*box.shape, self.encoding.channels), self.encoding.dtype)
+        out = mapped((*box.shape, self.encoding.channels), self.encoding.dtype)
         tile = self.grid.tile
 
         def fill(cell: Box) -> None:

@@ -42,8 +42,9 @@ ASK_SECONDS = 30.0
 #: How long workers may take to leave.
 LEAVE_SECONDS = 10.0
 
-#: Torch's threads must not spin; and PBS alone does not start a job where it was submitted.
-PROLOGUE = ("export OMP_WAIT_POLICY=PASSIVE", 'cd "${PBS_O_WORKDIR:-.}"')
+#: What `cli.main` sets: torch's threads must not spin, and share one heap. PBS alone does not start a job
+#: where it was submitted.
+PROLOGUE = ("export OMP_WAIT_POLICY=PASSIVE MALLOC_ARENA_MAX=1", 'cd "${PBS_O_WORKDIR:-.}"')
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class Reader:
         pixels = self.source.read(box)
         if self._fill is None:
             return pixels
-        rgb = self._fill.apply(pixels, box)
-        return np.concatenate([rgb, pixels[..., 3:]], axis=-1)
+        pixels[..., :3] = self._fill.apply(pixels, box)
+        return pixels
 
     def padded(self, box: Box) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
         """RGB (h, w, 3) and validity (h, w), None where all is valid, of a box of the padded image."""

@@ -157,7 +157,7 @@ def test_a_job_queue_gives_the_same_bytes(
     assert "waiting for workers" in told
     wait_for(lambda: not queue.processes())
     script = queue.script(1)
-    assert script.count("--nthreads 2") == 1 and "OMP_WAIT_POLICY=PASSIVE" in script
+    assert script.count("--nthreads 2") == 1 and "OMP_WAIT_POLICY=PASSIVE MALLOC_ARENA_MAX=1" in script
     assert "tls://127.0.0.2:" in script and "--no-nanny" in script
     (asked,) = re.findall(
         {"slurm": r"--mem=(\d+)M", "pbs": r"mem=(\d+)MB", "lsf": r"-M (\d+)\d{3}"}[name], script

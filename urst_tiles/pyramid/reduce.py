@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div
+from urst_tiles.memory import mapped
 
 #: Bytes of input that one step works on: small enough to stay in the cache.
 _STRIP_BYTES = 1 << 20
@@ -25,7 +26,7 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
     masks and nodata, by which no valid pixel is ever lost from an overview.
     """
     h, w, channels = pixels.shape
-    out = np.empty((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
+    out = mapped((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
     rows = max(1, _STRIP_BYTES // (2 * w * channels * pixels.itemsize))
     for y in range(0, len(out), rows):
         strip = _even(pixels[2 * y : 2 * (y + rows)])

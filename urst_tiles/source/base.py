@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box
+from urst_tiles.memory import mapped
 from urst_tiles.metadata import Info
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import thumbnail as thumbs
@@ -312,7 +313,7 @@ class Source:
         reader, finish = self._tools()
         orientation = self._facts.orientation
         stored = stored_box(box, self._facts.stored, orientation)
-        out = np.empty((*stored.shape, self.channels), self.dtype)
+        out = mapped((*stored.shape, self.channels), self.dtype)
 
         def put(cell: Box) -> None:
             finish(reader.cell(cell), out[cell.within(stored).slices])

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box, reflect
+from urst_tiles.memory import mapped
 
 
 class Readable(Protocol):
@@ -36,4 +37,7 @@ def read_padded(source: Readable, box: Box) -> NDArray[Any]:
 def _take(pixels: NDArray[Any], indices: Any, first: int, start: int, axis: int) -> NDArray[Any]:
     if len(indices) == pixels.shape[axis] and first == start and indices[-1] - indices[0] == len(indices) - 1:
         return pixels
-    return np.take(pixels, np.asarray(indices) - first, axis=axis)
+    shape = list(pixels.shape)
+    shape[axis] = len(indices)
+    out = mapped(tuple(shape), pixels.dtype)
+    return np.take(pixels, np.asarray(indices) - first, axis=axis, out=out, mode="clip")  # "raise" copies
