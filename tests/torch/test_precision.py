@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,8 @@ def status(key: str) -> int:
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_bytes_per_pixel_is_an_upper_bound_and_not_a_wild_one(model, side, precision, seeded_style, frozen):
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        measured = pool.apply(peak_bytes, (model, precision, side))
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh) as pool:  # unlike Pool, says when its process died
+        measured = pool.submit(peak_bytes, model, precision, side).result()
     told = frozen(model, 1.0).bytes_per_pixel(precision)
     assert 0.5 * told <= measured <= told

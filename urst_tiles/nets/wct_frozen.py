@@ -184,7 +184,7 @@ class FrozenWCT(Stylised):
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1536 px with the small networks (large windows take a third less); the full
         ones are four times as wide."""
-        return 140.0 * self.get_buffer("e2_11_bias").shape[0] / 16
+        return 160.0 * self.get_buffer("e2_11_bias").shape[0] / 16
 
 
 def layers(level: int) -> list[str]:
