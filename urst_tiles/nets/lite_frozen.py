@@ -12,7 +12,7 @@ The same network, exact up to float rounding:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.folding import Layer, before
-from urst_tiles.nets.lines import conv2d, ring
+from urst_tiles.nets.lines import conv2d, ring, strips
 
 if TYPE_CHECKING:
     from urst_tiles.nets.lite import LiteStyle
@@ -70,8 +70,8 @@ class FrozenLite(Stylised):
         cells = y.new_empty((n, rows + 2, columns + 2, 3 * SIDE * SIDE), dtype=self.low)
         inside = cells[:, 1:-1, 1:-1].unflatten(3, (SIDE, 3 * SIDE))
         pixels = y.view(n, rows, SIDE, columns, 3 * SIDE).transpose(2, 3)
-        for strip in strips(rows, y.device):
-            torch.sub(pixels[:, strip], 0.5, out=inside[:, strip])
+        for a, b in strips(rows, strip_rows(y)):
+            torch.sub(pixels[:, a:b], 0.5, out=inside[:, a:b])
         return ring(cells.permute(0, 3, 1, 2))
 
     def _add(self, y: Tensor, strokes: Tensor) -> None:
@@ -79,19 +79,18 @@ class FrozenLite(Stylised):
         n, h, w, _ = y.shape
         cells = strokes.permute(0, 2, 3, 1).unflatten(3, (SIDE, 3 * SIDE)).transpose(2, 3)
         pixels = y.view(n, h // SIDE, SIDE, w // SIDE, 3 * SIDE)
-        for strip in strips(h // SIDE, y.device):
-            pixels[:, strip].add_(cells[:, strip])
+        for a, b in strips(h // SIDE, strip_rows(y)):
+            pixels[:, a:b].add_(cells[:, a:b])
 
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1120 px; small ones take more per pixel, but little in all."""
         return 125.0 if precision == "float32" else 72.0
 
 
-def strips(rows: int, device: torch.device) -> Iterator[slice]:
-    """Few rows of cells at a time: on a CPU, between two types, torch first copies all that it is given, and
-    one such copy among smaller arrays leaves holes that fit nothing."""
-    step = STRIP if device.type == "cpu" else rows
-    return (slice(y, y + step) for y in range(0, rows, step))
+def strip_rows(y: Tensor) -> int:
+    """Rows of cells of ``y`` (n, h, w, 3) to work on at once: few on a CPU, where torch first copies all that
+    it is given in another type, and one such copy among smaller arrays leaves holes that fit nothing."""
+    return STRIP if y.device.type == "cpu" else y.shape[1] // SIDE
 
 
 # What follows runs once per style, in float64.
