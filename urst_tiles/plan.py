@@ -49,6 +49,12 @@ class Footprint:
     weight_bytes: int = 0
 
 
+def read_bytes(grid: Grid, channels: int, dtype: str) -> int:
+    """A block of ``grid`` with its halo, as it is read."""
+    side = grid.block + 2 * grid.halo
+    return min(side, grid.padded.y1) * min(side, grid.padded.x1) * channels * ITEMSIZE[dtype]
+
+
 @dataclass(frozen=True)
 class Plan:
     """A job, resolved.
@@ -66,6 +72,7 @@ class Plan:
     in_flight : blocks at once in one process.
     encoders : threads that encode one block's tiles.
     prepare_bytes : what spooling and making the thumbnail take, before the first block.
+    measure_bytes, measure_read_bytes : what measuring takes of the device, and what a task of it reads.
     measure_at_once : one forward of the whole thumbnail measures every site.
     reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
     identity : every fact that decides the output's bytes, by name; its hash is the fingerprint.
@@ -92,6 +99,7 @@ class Plan:
     spool_bytes: int
     statistics: str
     measure_bytes: int
+    measure_read_bytes: int
     measure_at_once: bool
     passes: int
     identity: Mapping[str, str]
@@ -124,10 +132,7 @@ class Plan:
     @property
     def read_bytes(self) -> int:
         """What is read for one block."""
-        grid = self.grid
-        side = grid.block + 2 * grid.halo
-        area = min(side, grid.padded.y1) * min(side, grid.padded.x1)
-        return area * self.source_channels * ITEMSIZE[self.source_dtype]
+        return read_bytes(self.grid, self.source_channels, self.source_dtype)
 
     @property
     def block_bytes(self) -> int:
@@ -150,7 +155,7 @@ class Plan:
             running += self.window_pixels * 12
             return CARDS_BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + running)
         running += self.window_bytes
-        measuring = self.measure_lanes * (self.measure_bytes + self.read_bytes * (self.passes > 1))
+        measuring = self.measure_lanes * (self.measure_bytes + self.measure_read_bytes)
         return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
 
     @property

@@ -23,7 +23,7 @@ from urst_tiles.kernel import Kernel
 from urst_tiles.labels import Mask, open_mask
 from urst_tiles.nets.base import neutral_moments
 from urst_tiles.options import Compression, Options
-from urst_tiles.plan import Footprint, Plan
+from urst_tiles.plan import Footprint, Plan, read_bytes
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
@@ -93,8 +93,9 @@ def make_plan(
         spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0),
         statistics=options.statistics,
         measure_bytes=measure_bytes(style, source, options, device, at_once),
+        measure_read_bytes=measure_read_bytes(style, source, options, device),
         measure_at_once=at_once,
-        passes=1 + len(measured_sites(style)) * (options.statistics in ("exact", "local")),
+        passes=1 + len(measured_sites(style)) * measures_image(options),
         identity={},
     )
     identity = _identity(plan, source, recipe.model, style, options) | varied(recipe, options, mask)
@@ -201,6 +202,19 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
         return thumbnail_bytes(style, source, options)
     grids = (measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style))
     return int(max((prod(grid.window) for grid in grids), default=0) * style.plain_bytes)
+
+
+def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:
+    """What one task of a pass over the whole image reads; a thumbnail is in memory."""
+    if not measures_image(options):
+        return 0
+    grids = (measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style))
+    return max((read_bytes(grid, source.channels, str(source.dtype)) for grid in grids), default=0)
+
+
+def measures_image(options: Options) -> bool:
+    """Whether statistics are those of the whole image, not of its thumbnail or of each window."""
+    return options.statistics in ("exact", "local")
 
 
 def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:

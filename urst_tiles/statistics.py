@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 #: Sides of the windows' cores while measuring, px, and of a task's blocks: features are float32 and nothing
 #: is fused, so that a window of 1024 px no longer fits the processor's cache. A card is idle with less.
-CORE, CARDS_CORE, BLOCK = 512, 1024, 4096
+CORE, CARDS_CORE, BLOCK = 512, 1024, 2048
 
 
 def measuring_grid(

@@ -39,6 +39,7 @@ def make(grid: Grid) -> Plan:
         spool_bytes=0,
         statistics="thumbnail",
         measure_bytes=200 << 20,
+        measure_read_bytes=0,
         measure_at_once=False,
         passes=1,
         identity={"source": "abc", "tile": "1024"},
