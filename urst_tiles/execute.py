@@ -47,12 +47,14 @@ LOOK_SECONDS = 1.0
 #: How long a receipt may take to come from its worker, before it is looked whether that is still there.
 FETCH_SECONDS = 2.0
 
-#: Of dask. It would remember 10,000 events, some 25 KiB for each block that ended. Its nannies would make glibc
-#: give every freed array back to the system, and take each new one from it page by page: blocks in worker
-#: processes then took 1.3 times as long.
+#: Of dask. It would remember 10,000 events, some 25 KiB for each block that ended, an hour of its own load, and
+#: what every thread did. Its nannies would make glibc give every freed array back to the system, and take each
+#: new one from it page by page: blocks in worker processes then took 1.3 times as long.
 SETTINGS = {
     "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100,
+    "distributed.admin.system-monitor.log-length": 100,
+    "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1h",
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
