@@ -4,6 +4,7 @@ named."""
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 import socket
@@ -222,6 +223,21 @@ def test_worker_processes_keep_the_memory_they_free(monkeypatch: pytest.MonkeyPa
     unset = partial(os.getenv, "MALLOC_TRIM_THRESHOLD_")  # its default is then the index
     with cluster(workers=2, in_flight=1) as on:
         assert sorted(on.run_all(unset, range(4), total=4, progress=quiet)) == [0, 1, 2, 3]
+
+
+def test_memory_does_not_grow_with_the_tasks() -> None:
+    """dask's own logs kept more than a hundred objects of each."""
+
+    def objects() -> int:
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    known = {}
+    with cluster(in_flight=3) as on:
+        for ended, _ in enumerate(on.run(square, range(450)), 1):
+            if ended in (150, 450):
+                known[ended] = objects()
+    assert known[450] - known[150] < 300 * 40
 
 
 def test_device_work_is_done_by_one_thread() -> None:
