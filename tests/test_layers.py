@@ -41,7 +41,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "job": {"job": set()},
     "I/O wing": {"source": IO, "reader": IO, "picture": IO, "labels": IO, "parts": IO, "pyramid": IO},
     "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH, "backbones": TORCH | {"torchvision"}},
-    "kernel": {"kernel": {"numpy", "torch"}},
+    "kernel": {"kernel": {"numpy", "torch"}, "lanes": {"torch"}},
     "execution": dict.fromkeys(
         ("recipe", "request", "planning", "execute", "features", "statistics", "block", "elsewhere"),
         EVERYTHING,

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from urst_tiles.block import StylizeBlock, stylize_block
 from urst_tiles.errors import BadInput
-from urst_tiles.execute import Cluster, Lanes, cluster_of, current_style
+from urst_tiles.execute import Cluster, cluster_of, current_style
 from urst_tiles.files import make_folder
 from urst_tiles.job import Job
 from urst_tiles.kernel import Kernel
+from urst_tiles.lanes import Lanes
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.colour import Colours, LookAtColours
 from urst_tiles.options import Options

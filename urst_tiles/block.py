@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles import blend, nets
-from urst_tiles.execute import check_stop, on_device
+from urst_tiles.execute import check_stop
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel, release
+from urst_tiles.lanes import on_device
 from urst_tiles.memory import mapped
 from urst_tiles.parts import Parts
 from urst_tiles.plan import Plan

@@ -13,18 +13,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
-
-import torch
+from typing import Any, Protocol
 
 from urst_tiles import clusters, queues
 from urst_tiles.errors import BlocksFailed, DiskFull, UrstError
-from urst_tiles.geometry import ceil_div
+from urst_tiles.lanes import on_device
 from urst_tiles.memory import trim
 from urst_tiles.nets import Composition, Style
 from urst_tiles.options import Options
@@ -33,8 +30,6 @@ from urst_tiles.progress import Progress, silent
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Task = Callable[[int], Any]
 Outcome = tuple[int, Any, BaseException | None]
 
@@ -47,9 +42,9 @@ LOOK_SECONDS = 1.0
 #: How long a receipt may take to come from its worker, before it is looked whether that is still there.
 FETCH_SECONDS = 2.0
 
-#: Of dask. It would remember 10,000 events, some 25 KiB for each block that ended, an hour of its own load, and
-#: what every thread did. Its nannies would make glibc give every freed array back to the system, and take each
-#: new one from it page by page: blocks in worker processes then took 1.3 times as long.
+#: Of dask. It would remember 10,000 events, some 25 KiB for each block that ended, an hour of its own load,
+#: and what every thread did. Its nannies would make glibc give every freed array back to the system, and take
+#: each new one from it page by page: blocks in worker processes then took 1.3 times as long.
 SETTINGS = {
     "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100,
@@ -71,67 +66,6 @@ def check_stop() -> None:
     """Raise `Stopped` in a task whose process was asked to stop; called between windows."""
     if _stop.is_set():
         raise Stopped
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """Threads of this process that compute, each with a team of torch threads.
-
-    One is a lock around the device. Windows too small for all processors are computed on several at once.
-    """
-
-    count: int = 1
-    #: Torch threads of each.
-    threads: int = 1
-
-    @classmethod
-    def sharing(cls, threads: int, count: int) -> Lanes:
-        """``count`` lanes, at most, that share so many torch threads."""
-        count = max(1, min(count, threads))
-        return cls(count, ceil_div(threads, count))
-
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function`` on one of them, and wait for its result."""
-
-        def call() -> T:
-            if torch.get_num_threads() != self.threads:
-                torch.set_num_threads(self.threads)
-            return function(*args, **kwargs)
-
-        with _making:
-            idle = _idle(self.count)
-        thread = idle.get()
-        try:
-            return thread.submit(call).result()
-        finally:
-            idle.put(thread)
-
-
-#: One thread, one torch thread.
-ONE_LANE = Lanes()
-
-
-_making = threading.Lock()
-
-
-@cache
-def _idle(count: int) -> queue.SimpleQueue[ThreadPoolExecutor]:
-    """So many threads, of which one is taken as long as it computes."""
-    threads: queue.SimpleQueue[ThreadPoolExecutor] = queue.SimpleQueue()
-    for number in range(count):
-        threads.put(_device_thread(number))
-    return threads
-
-
-@cache
-def _device_thread(number: int) -> ThreadPoolExecutor:
-    """The first is the same however many there are: a thread keeps the memory that it freed for itself."""
-    return ThreadPoolExecutor(1, thread_name_prefix=f"device-{number}")
-
-
-def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` on the one device thread, with ``threads`` torch threads, and wait for its result."""
-    return Lanes(1, threads).run(function, *args, **kwargs)
 
 
 class Builds(Hashable, Protocol):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.errors import DoesNotFit
-from urst_tiles.execute import ONE_LANE, Lanes
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.kernel import is_out_of_memory, release, reproducible, to_tensor
+from urst_tiles.lanes import ONE_LANE, Lanes
 from urst_tiles.moments import Moments, Several
 from urst_tiles.nets import Composition, Site, Style
 from urst_tiles.nets.composition import Mixture, mixing

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadPlan
-from urst_tiles.execute import on_device
 from urst_tiles.geometry import Box, Grid, reflect, round_up
 from urst_tiles.kernel import Kernel
+from urst_tiles.lanes import on_device
 from urst_tiles.nets import LocalNet
 from urst_tiles.planning import cpu_count
 from urst_tiles.reader import Reader

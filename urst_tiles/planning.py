@@ -16,11 +16,12 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.errors import BadInput
-from urst_tiles.execute import current_style, on_device
+from urst_tiles.execute import current_style
 from urst_tiles.features import Subject
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import Kernel
 from urst_tiles.labels import Mask, open_mask
+from urst_tiles.lanes import on_device
 from urst_tiles.nets.base import neutral_moments
 from urst_tiles.options import Compression, Options
 from urst_tiles.plan import Footprint, Plan, read_bytes

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from urst_tiles.execute import ONE_LANE, Builds, Cluster, Lanes, current_style
+from urst_tiles.execute import Builds, Cluster, current_style
 from urst_tiles.features import (
     Look,
     Subject,
@@ -39,6 +39,7 @@ from urst_tiles.features import (
 from urst_tiles.files import make_folder, publish
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.kernel import reproducible, to_tensor
+from urst_tiles.lanes import ONE_LANE, Lanes
 from urst_tiles.moments import Moments, Several
 from urst_tiles.nets import CascadeStyle, Composition, Site
 from urst_tiles.nets.base import neutral

@@ -25,7 +25,8 @@ from helpers import wait_for
 
 from urst_tiles import clusters, execute
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
-from urst_tiles.execute import TRIES, Cluster, Crew, Lanes, OnDask, cluster, on_device, plain
+from urst_tiles.execute import TRIES, Cluster, Crew, OnDask, cluster, plain
+from urst_tiles.lanes import Lanes, on_device
 
 
 def quiet(done: int, total: int) -> None:

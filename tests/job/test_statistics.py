@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from urst_tiles import nets, statistics
-from urst_tiles.execute import Cluster, Lanes, cluster, plain
+from urst_tiles.execute import Cluster, cluster, plain
 from urst_tiles.features import cell_weights
 from urst_tiles.field import Lattice
+from urst_tiles.lanes import Lanes
 from urst_tiles.moments import Moments, Several
 from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
