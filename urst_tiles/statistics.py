@@ -230,8 +230,8 @@ def measure_exact(
         known = kept(final)
         if known is None:
             task = SitePass(recipe, source, site.name, dict(found), folder, device, lanes)
-            done = side_by_side(folder, kept, map(task.path, range(count)))
-            missing = [i for i, moments in enumerate(done) if moments is None]
+            done = side_by_side(folder, is_kept, map(task.path, range(count)))
+            missing = [i for i, there in enumerate(done) if not there]
             stage = partial(progress, f"measuring {site.name}")
             cluster.run_all(task, missing, total=count, progress=stage)
             known = _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
@@ -259,6 +259,11 @@ def kept(path: Path) -> Several | None:
     except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         log.warning("%s is damaged (%s) and is made again", path, error)
         return None
+
+
+def is_kept(path: Path) -> bool:
+    """Whether `kept` finds something; those of all blocks together need not fit in memory."""
+    return kept(path) is not None
 
 
 def load(path: Path) -> Several:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,37 @@ def test_exact_is_the_plain_loop_and_goes_on_after_a_stop(small: nets.Style, tmp
     again = measure_exact(recipe, source, tmp_path / "m", Cluster(counted))  # type: ignore[arg-type]
     np.testing.assert_array_equal(again[last].m2, done[last].m2)
     assert ran == [0]
+
+
+def test_the_moments_of_all_blocks_are_never_in_memory_at_once(
+    small: nets.Style, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one block of WCT's are megabytes; not even where an interrupted pass goes on."""
+    monkeypatch.setattr(statistics, "BLOCK", 512)
+    monkeypatch.setattr(statistics, "measured_sites", lambda style: measured_sites(style)[:1])
+    source, recipe, folder = array_source(picture(2100, 2600)), OfStyle(small), tmp_path / "m"
+
+    def interrupted(task, indexes):
+        for index in list(indexes)[:-1]:
+            yield index, task(index), None
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_exact(recipe, source, folder, Cluster(interrupted))  # type: ignore[arg-type]
+    assert len(list(folder.glob("*-*.npz"))) > 20
+    alive: weakref.WeakSet[Several] = weakref.WeakSet()
+    most = 0
+
+    def loaded(path: Path) -> Several:
+        nonlocal most
+        several = load(path)
+        alive.add(several)
+        most = max(most, len(alive))
+        return several
+
+    monkeypatch.setattr(statistics, "load", loaded)
+    measure_exact(recipe, source, folder, Cluster(plain))  # type: ignore[arg-type]
+    assert 0 < most < 4
 
 
 def test_windows_side_by_side_give_the_same_numbers(
