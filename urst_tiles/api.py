@@ -171,6 +171,7 @@ def measure(
             threads=plan.threads,
             whole=plan.measure_at_once,
         )
+    job.running = True
     return measure_exact(
         recipe,
         source,
@@ -190,6 +191,7 @@ def take_colours(
         return recipe
     if plan.statistics == "thumbnail":
         return recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
+    job.running = True
     found = measure_exact(LookAtColours(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
 

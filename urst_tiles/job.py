@@ -60,7 +60,8 @@ class Job:
 
     Attributes
     ----------
-    running : set when the first block starts; from then on an error leaves the folder in place.
+    running : set when the first task starts, be it to measure or to stylise; from then on an error leaves
+        the folder in place.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -183,7 +184,7 @@ class Job:
             ) from None
 
     def _leave(self, error: BaseException, created: bool) -> None:
-        """Before the first block nothing stays behind; later (or at the user's word) the folder is kept."""
+        """Before the first task nothing stays behind; later (or at the user's word) the folder is kept."""
         if self.running:
             if isinstance(error, UrstError):
                 error.exit_status = 1

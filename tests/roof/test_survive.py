@@ -325,6 +325,32 @@ def test_a_block_that_always_fails_is_named_and_tried_next_time(
     assert (report.blocks_run, report.blocks_kept) == (1, 5)
 
 
+def test_measuring_that_fails_keeps_what_is_measured(
+    tiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five sites of six, and one of two blocks of the last: hours, of a large image."""
+    monkeypatch.setattr(statistics, "BLOCK", 512)
+    exact = SMALL | {"statistics": "exact"}
+    ut.stylize(tiled, tmp_path / "good.tif", STYLE, **exact)
+    save = statistics.save
+
+    def failing(path: Path, several: Any) -> None:
+        if path.name == "block5-1.npz":
+            raise ut.DiskFull("the disk is full; make room")
+        save(path, several)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(statistics, "save", failing)
+        with pytest.raises(ut.DiskFull) as caught:
+            ut.stylize(tiled, tmp_path / "out.tif", STYLE, **exact)
+    assert caught.value.exit_status == 1
+    told: list[tuple[str, int]] = []
+    seen = lambda stage, done, total: told.append((stage, done))  # noqa: E731
+    ut.stylize(tiled, tmp_path / "out.tif", STYLE, progress=seen, **exact)
+    assert [one for one in told if "measuring" in one[0]] == [("measuring block5", n) for n in (1, 2)]
+    assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+
+
 # Memory
 
 
