@@ -144,7 +144,10 @@ def _run(
 
 def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
     """The source, spooled where it needs that, with thumbnail and stretch; and the mask: kept in the job."""
-    source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
+    try:
+        source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
+    finally:
+        job.keep |= job.is_unpacked
     prepare_mask(options, source.shape, job.folder, progress)
     return source
 
@@ -171,7 +174,7 @@ def measure(
             threads=plan.threads,
             whole=plan.measure_at_once,
         )
-    job.running = True
+    job.keep = True
     return measure_exact(
         recipe,
         source,
@@ -191,7 +194,7 @@ def take_colours(
         return recipe
     if plan.statistics == "thumbnail":
         return recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
-    job.running = True
+    job.keep = True
     found = measure_exact(LookAtColours(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
 
@@ -207,7 +210,7 @@ def run_blocks(
     """Make every missing part; returns the receipts of this call and how many parts were there already."""
     parts = parts_of(plan, source, job)
     make_folder(job.parts)
-    job.running = True
+    job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
     task = StylizeBlock(plan, source, job.net, parts)

@@ -60,8 +60,8 @@ class Job:
 
     Attributes
     ----------
-    running : set when the first task starts, be it to measure or to stylise; from then on an error leaves
-        the folder in place.
+    keep : set once there is something in it that took time: an unpacked input, a task that began, be it to
+        measure or to stylise. From then on an error leaves the folder in place.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -72,7 +72,7 @@ class Job:
         self.parts = self.folder / "parts"
         self.request = self.folder / "request.json"
         self._identity = self.folder / "job.json"
-        self.running = False
+        self.keep = False
 
     @classmethod
     def beside(cls, output: Path, folder: Path | None = None) -> Job:
@@ -91,6 +91,11 @@ class Job:
             raise JobDiffers(
                 f"{self.folder}/job.json cannot be read ({error}); start anew with --overwrite"
             ) from None
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether there is a spool."""
+        return any(name.startswith("spool-") for name in names_in(self.source))
 
     def room(self) -> int | None:
         """Bytes of disk for a job, what its earlier runs take included; None where there is no end to them.
@@ -184,8 +189,8 @@ class Job:
             ) from None
 
     def _leave(self, error: BaseException, created: bool) -> None:
-        """Before the first task nothing stays behind; later (or at the user's word) the folder is kept."""
-        if self.running:
+        """Before there is something to keep nothing stays behind; later (or at the user's word) all does."""
+        if self.keep:
             if isinstance(error, UrstError):
                 error.exit_status = 1
         elif created and isinstance(error, Exception):

@@ -150,7 +150,7 @@ def work_job(
         parts, own = parts_of(plan, source, job), shard or Shard()
         mine = own.of(len(plan.grid))
         missing = _turned([index for index in parts.missing() if index in mine])
-        job.running = True
+        job.keep = True
         with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
             task = Unmade(StylizeBlock(plan, source, job.net, parts))
             receipts = on.run_all(
@@ -182,7 +182,7 @@ def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
     job.require()
     with job.locked():
         request = _load(job)
-        job.running = True
+        job.keep = True
         source = same_source(request, job.source, progress)
         output = check_output(request.output, request.input)
         parts = parts_of(request.plan, source, job)

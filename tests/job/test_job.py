@@ -71,7 +71,7 @@ def test_an_error_before_the_first_block_leaves_nothing(tmp_path: Path) -> None:
 def test_an_error_after_the_first_block_keeps_the_folder(tmp_path: Path) -> None:
     job = Job(tmp_path / "job")
     with pytest.raises(DiskFull) as caught, job.locked():
-        job.running = True
+        job.keep = True
         raise DiskFull("full")
     assert caught.value.exit_status == 1
     assert job.folder.is_dir()
@@ -80,7 +80,7 @@ def test_an_error_after_the_first_block_keeps_the_folder(tmp_path: Path) -> None
 def test_an_unforeseen_error_never_costs_finished_work(tmp_path: Path) -> None:
     job = Job(tmp_path / "job")
     with pytest.raises(ZeroDivisionError), job.locked():
-        job.running = True
+        job.keep = True
         raise ZeroDivisionError
     assert job.folder.is_dir()
 

@@ -25,6 +25,7 @@ from helpers import MOMENTS, Elsewhere, delayed, geotiff, picture, sha, strips
 import urst_tiles as ut
 from urst_tiles import features, kernel, statistics
 from urst_tiles.parts import Parts
+from urst_tiles.source import spool
 
 STYLE = "hokusai-wave"
 slow = pytest.mark.slow
@@ -113,15 +114,16 @@ def fill(disk: Path) -> None:
     ],
 )
 def test_a_disk_that_fills_up_in_the_middle(
-    stage: str, scene: Path, undisturbed: str, tmp_path: Path
+    stage: str, scene: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(spool, "BAND_BYTES", 1 << 17)  # several bands
     with tmpfs(tmp_path / "disk", "12m") as disk:
         output = disk / "out.tif"
         with pytest.raises(ut.DiskFull, match="make room") as caught:
             ut.stylize(scene, output, STYLE, progress=at(stage, 1, lambda: fill(disk)), **SMALL)
-        started = stage in ("stylising", "overviews", "assembling")
-        assert caught.value.exit_status == (1 if started else 2)
-        assert {path.name for path in disk.iterdir()} == {"filler"} | ({"out.tif.job"} if started else set())
+        kept = stage != "spooling"
+        assert caught.value.exit_status == (1 if kept else 2)
+        assert {path.name for path in disk.iterdir()} == {"filler"} | ({"out.tif.job"} if kept else set())
         (disk / "filler").unlink()
         report = ut.stylize(scene, output, STYLE, **SMALL)
         assert sha(output) == undisturbed
@@ -349,6 +351,17 @@ def test_measuring_that_fails_keeps_what_is_measured(
     ut.stylize(tiled, tmp_path / "out.tif", STYLE, progress=seen, **exact)
     assert [one for one in told if "measuring" in one[0]] == [("measuring block5", n) for n in (1, 2)]
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+
+
+def test_an_unpacked_input_is_kept(scene: Path, undisturbed: str, tmp_path: Path) -> None:
+    """Whatever fails before the first task: a scheduler that is not there, say."""
+    with pytest.raises(ut.BadInput) as caught:
+        ut.stylize(scene, tmp_path / "out.tif", STYLE, scheduler="tcp://127.0.0.1:9", **SMALL)
+    assert caught.value.exit_status == 1
+    told: list[str] = []
+    ut.stylize(scene, tmp_path / "out.tif", STYLE, progress=lambda stage, *_: told.append(stage), **SMALL)
+    assert "stylising" in told and "spooling" not in told
+    assert sha(tmp_path / "out.tif") == undisturbed
 
 
 # Memory
