@@ -51,9 +51,11 @@ from urst_tiles.source import Source, array_source
 
 log = logging.getLogger(__name__)
 
-#: Sides of the windows' cores while measuring, px, and of a task's blocks: features are float32 and nothing
-#: is fused, so that a window of 1024 px no longer fits the processor's cache. A card is idle with less.
-CORE, CARDS_CORE, BLOCK = 512, 1024, 2048
+#: Sides of the windows' cores while measuring, and of a task's blocks, px. Features are float32 and nothing
+#: is fused, so that a window of 1024 px no longer fits a processor's cache, and what is read beside such
+#: windows is less than where blocks are stylised; a card would be idle with less.
+CORE, BLOCK = 512, 2048
+CARDS_CORE, CARDS_BLOCK = 1024, 4096
 
 
 def measuring_grid(
@@ -62,8 +64,9 @@ def measuring_grid(
     """A grid whose cores partition the *padded* image, since the whole network sees the padding too; its
     windows reach as far as ``site`` sees (None: as the whole network)."""
     stride = style.stride
-    core = max(CORE if device == "cpu" else CARDS_CORE, stride)
-    image = Grid(*shape, stride=stride, core=core, block=max(BLOCK, core), minimum=style.minimum)
+    core, block = (CORE, BLOCK) if device == "cpu" else (CARDS_CORE, CARDS_BLOCK)
+    core = max(core, stride)
+    image = Grid(*shape, stride=stride, core=core, block=max(block, core), minimum=style.minimum)
     return replace(image, height=image.padded.y1, width=image.padded.x1, halo=halo_of(style, site))
 
 
