@@ -1,6 +1,6 @@
 """The command line: ``urst-tiles stylize INPUT OUTPUT --style STYLE``, and what else `commands` has.
 
-Errors are one sentence on stderr; exit status 2 before the first block (nothing is left behind), 1 after
+Errors are one sentence on stderr; exit status 2 where nothing was begun (and nothing is left behind), 1 later
 (finished work is kept), 130 when interrupted.
 """
 
