@@ -201,16 +201,21 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
         return 0
     if whole:
         return thumbnail_bytes(style, source, options)
-    grids = (measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style))
-    return int(max((prod(grid.window) for grid in grids), default=0) * style.plain_bytes)
+    largest = max((prod(grid.window) for grid in measuring_grids(style, source, device)), default=0)
+    return int(largest * style.plain_bytes)
 
 
 def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:
     """What one task of a pass over the whole image reads; a thumbnail is in memory."""
     if not measures_image(options):
         return 0
-    grids = (measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style))
+    grids = measuring_grids(style, source, device)
     return max((read_bytes(grid, source.channels, str(source.dtype)) for grid in grids), default=0)
+
+
+def measuring_grids(style: Subject, source: Source, device: str) -> list[Grid]:
+    """Of each pass that measures."""
+    return [measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style)]
 
 
 def measures_image(options: Options) -> bool:
