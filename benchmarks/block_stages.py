@@ -39,7 +39,7 @@ class TimedReader:
     """A reader that adds up the processor seconds of its reads."""
 
     def __init__(self, source: Any) -> None:
-        from urst_tiles.reader import Reader
+        from urst_tiles.source.windows import Reader
 
         self._reader, self.seconds = Reader(source), 0.0
         self.channels = self._reader.channels
@@ -82,8 +82,9 @@ def main() -> None:
 
     begun = time.perf_counter()
     import urst_tiles as ut
-    from urst_tiles.api import parts_of
-    from urst_tiles.block import kernel_of, stylize_block
+    from urst_tiles.api.stylize import parts_of
+    from urst_tiles.engine.block import stylize_block
+    from urst_tiles.engine.loaded import kernel_of
 
     imported = time.perf_counter() - begun
     source, options = ut.open_source(arguments.scene), ut.Options(threads=1, block=arguments.block)

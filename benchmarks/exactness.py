@@ -9,11 +9,11 @@ import numpy as np
 from harness import table
 from nets_here import frozen, photo, style
 
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Grid
-from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet
-from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
+from urst_tiles.source.windows import Reader
 
 SIZES = [
     (1, 1),

@@ -21,8 +21,9 @@ from harness import COMMAND, style_image, table
 from jobs_here import scene_of, stylise
 
 from urst_tiles import nets
+from urst_tiles.engine.device import release, reproducible
+from urst_tiles.engine.kernel import Kernel, to_tensor
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel, release, reproducible, to_tensor
 from urst_tiles.nets.base import neutral_moments
 
 #: Families with each precision that they have a form for.

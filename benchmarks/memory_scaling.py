@@ -132,9 +132,9 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
 
     import urst_tiles as ut
     from urst_tiles import nets
-    from urst_tiles.execute import current_style
-    from urst_tiles.reader import Reader
-    from urst_tiles.statistics import measure_thumbnail
+    from urst_tiles.engine.loaded import current_style
+    from urst_tiles.engine.statistics import measure_thumbnail
+    from urst_tiles.source.windows import Reader
 
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     torch.set_num_threads(threads)

@@ -9,10 +9,10 @@ import torch
 from harness import SHARED, style_image
 
 from urst_tiles import nets
+from urst_tiles.engine.statistics import measure
 from urst_tiles.nets import LocalNet, Style, adain
-from urst_tiles.picture import read_picture
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure
+from urst_tiles.source.picture import read_picture
 
 WEIGHTS = SHARED / "weights"
 

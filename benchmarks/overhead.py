@@ -6,7 +6,7 @@ import time
 
 from harness import table
 
-from urst_tiles.execute import Cluster, cluster, plain
+from urst_tiles.workers.run import Cluster, cluster, plain
 
 BLOCKS = 600
 

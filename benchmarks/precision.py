@@ -8,8 +8,8 @@ from harness import table
 from nets_here import PHOTOS, adain_standin, frozen, photo, style
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
 
 SIDE = 768
 

@@ -22,7 +22,7 @@ from nets_here import WEIGHTS
 
 from urst_tiles import losses, nets
 from urst_tiles.nets import live
-from urst_tiles.picture import read_picture, write_png
+from urst_tiles.source.picture import read_picture, write_png
 
 TRAIN = SHARED / "data" / "train"
 SIZE = 512

@@ -145,7 +145,7 @@ def fixed_of(job: Job) -> float:
 
 def scheduling() -> float:
     """Seconds that dask spends on an empty block of a worker process."""
-    from urst_tiles.execute import cluster
+    from urst_tiles.workers.run import cluster
 
     with cluster(workers=CORES, in_flight=2) as on:
         return seconds_per_block(on)

@@ -13,16 +13,16 @@ import numpy as np
 from harness import SHARED, style_image, table
 from nets_here import frozen, photo, style
 
-from urst_tiles.block import stylize_block
+from urst_tiles.engine.block import stylize_block
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Grid
-from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import make_plan
-from urst_tiles.reader import Reader
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import array_source
+from urst_tiles.source.windows import Reader
 
 SIDE, CORE, NEAR = 1024, 256, 8
 

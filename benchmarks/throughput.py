@@ -22,10 +22,10 @@ from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
 from nets_here import frozen, photo, style
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
+from urst_tiles.machine import cpu_count
 from urst_tiles.nets import LocalNet, Style, live
-from urst_tiles.planning import cpu_count
 
 CORE = {"lite": 1024, "microast": 1024, "adain": 2048, "wct-16x": 2048}
 #: Sides of the windows whose fastest forward counts.

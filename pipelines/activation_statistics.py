@@ -42,11 +42,11 @@ from training.command import check_device
 from training.pictures import SUFFIXES
 
 from urst_tiles import losses
-from urst_tiles.backbones import BACKBONES, Backbone, backbone
-from urst_tiles.backbones.residual import Walk
 from urst_tiles.errors import BadInput, MissingFile, UrstError
-from urst_tiles.files import make_folder, publish
-from urst_tiles.picture import read_picture
+from urst_tiles.losses.backbones import BACKBONES, Backbone, backbone
+from urst_tiles.losses.residual import Walk
+from urst_tiles.source.picture import read_picture
+from urst_tiles.storage.publish import make_folder, publish
 
 #: The paper's four nets, the one they are compared with, and its other two.
 DEFAULT = (

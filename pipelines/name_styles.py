@@ -18,10 +18,10 @@ import torch
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.files import publish
-from urst_tiles.nets import lite, named
+from urst_tiles.nets import lite, named_styles
 from urst_tiles.nets.base import State, digest
-from urst_tiles.picture import read_picture
+from urst_tiles.source.picture import read_picture
+from urst_tiles.storage.publish import publish
 
 LIST = Path(__file__).with_name("styles.csv")
 
@@ -47,10 +47,12 @@ def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
     state = weights.load(weights_file)
     styles: dict[str, tuple[str, State]] = {}
     for row in rows:
-        image = torch.from_numpy(read_picture(paintings / row["file"], named.SIZE)).permute(2, 0, 1)[None]
+        image = torch.from_numpy(read_picture(paintings / row["file"], named_styles.SIZE)).permute(2, 0, 1)[
+            None
+        ]
         with torch.inference_mode():
             styles[row["name"]] = row["title"], lite.style_features(image, state)
-    return named.encode(styles, digest(state, {}))
+    return named_styles.encode(styles, digest(state, {}))
 
 
 def main() -> int:
@@ -59,7 +61,7 @@ def main() -> int:
     parser.add_argument("--paintings", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--manifest", type=Path, required=True, metavar="CSV")
     parser.add_argument("--weights", type=Path, default=weights.TRAINED / lite.FILE, metavar="FILE")
-    parser.add_argument("--output", type=Path, default=named.FILE, metavar="FILE")
+    parser.add_argument("--output", type=Path, default=named_styles.FILE, metavar="FILE")
     arguments = parser.parse_args()
     try:
         publish(arguments.output, measure(arguments.paintings, arguments.manifest, arguments.weights))

@@ -38,9 +38,9 @@ from training.record import FIRST, record, write_settings
 from training.settings import parse
 
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.files import check_room, make_folder, megabytes
 from urst_tiles.geometry import Box
-from urst_tiles.planning import available_memory
+from urst_tiles.machine import available_memory
+from urst_tiles.storage.publish import check_room, make_folder, megabytes
 
 COLUMNS = (*FIRST, "content", "style", "variation")
 

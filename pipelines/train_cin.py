@@ -37,7 +37,7 @@ from training.checkpoint import State, Training, trainable
 from training.command import Program
 from training.features import Statistics
 from training.judge import Judge, judge, photographs
-from training.look import By
+from training.perceptual import By
 from training.pictures import Crops, files_of, read, sheet, to_tensor
 from training.states import tensors_of
 

@@ -39,7 +39,7 @@ from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.features import Statistics
 from training.judge import Judge, judge, photographs
-from training.look import By
+from training.perceptual import By
 from training.pictures import Crops, sheet
 from training.states import tensors_of
 

@@ -51,13 +51,13 @@ from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.encoders import normalised
 from training.features import weighted
-from training.look import By, Features, Look, look
+from training.perceptual import By, Features, Look, look
 from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet
 from training.states import as_file, tensors_of
 
 from urst_tiles import losses, weights
-from urst_tiles.backbones import vgg
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.losses import vgg
 from urst_tiles.nets import linear
 from urst_tiles.nets.base import Precision
 

@@ -42,7 +42,8 @@ from training.pictures import (
     to_tensor,
 )
 
-from urst_tiles import backbones, losses, weights
+from urst_tiles import losses, weights
+from urst_tiles.losses import backbones
 from urst_tiles.nets import lite
 from urst_tiles.nets.base import DTYPES, Precision
 

@@ -38,11 +38,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from training import look as looks
+from training import perceptual as looks
 from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.features import Statistics, weighted
-from training.look import By, Look
+from training.perceptual import By, Look
 from training.pictures import Crops, Pictures, drawn, files_of, patterns_of, random_window, sheet, to_tensor
 
 from urst_tiles import losses, weights

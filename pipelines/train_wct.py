@@ -42,13 +42,14 @@ from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.encoders import normalised, own_look
 from training.features import Lowered, lowered, weighted
-from training.look import By, Look, look
+from training.perceptual import By, Look, look
 from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet
 from training.states import as_file, tensors_of, uniform
 
 from urst_tiles import losses, nets, weights
-from urst_tiles.backbones import VGG19, vgg
 from urst_tiles.errors import BadInput
+from urst_tiles.losses import vgg
+from urst_tiles.losses.backbones import VGG19
 from urst_tiles.moments import Moments
 from urst_tiles.nets import wct
 from urst_tiles.nets.base import DTYPES, Affine, Precision

@@ -26,7 +26,7 @@ def test_the_measure_measures() -> None:
     "code",
     [
         "import urst_tiles",
-        "import urst_tiles.geometry, urst_tiles.moments, urst_tiles.blend, urst_tiles.plan",
+        "import urst_tiles.geometry, urst_tiles.moments, urst_tiles.engine.blend, urst_tiles.plan",
         "import urst_tiles.cli",
     ],
 )

@@ -14,60 +14,53 @@ import urst_tiles
 
 PACKAGE = Path(urst_tiles.__file__).parent
 
-IO = {"numpy", "pyvips", "zarr", "numcodecs", "tifffile", "imagecodecs"}
 TORCH = {"numpy", "torch", "safetensors"}
 DASK = {"dask", "distributed", "dask_cuda", "dask_jobqueue"}
-EVERYTHING = IO | TORCH | DASK | {"psutil"}
 
-#: Floor -> its rooms, each with what it may import besides the standard library. Lower floors first.
+#: Floor -> its rooms, each with what it may import besides the standard library. Lower floors first; a floor
+#: stands on those that `BELOW` names, and each room is a folder or a module of the package.
 FLOORS: dict[str, dict[str, set[str]]] = {
     "ground": {
         "errors": set(),
         "geometry": set(),
-        "options": set(),
-        "parse": set(),
-        "shard": set(),
-        "saved": set(),
-        "plan": set(),
-        "files": set(),
-        "places": {"upath"},
-        "memory": {"numpy"},
         "progress": set(),
-        "metadata": set(),
+        "storage": {"upath"},
+        "options": set(),
+        "plan": set(),
         "moments": {"numpy"},
         "field": {"numpy"},
-        "blend": {"numpy"},
+        "machine": {"numpy", "dask", "distributed"},
     },
     "job": {"job": set()},
-    "I/O wing": {"source": IO, "reader": IO, "picture": IO, "labels": IO, "parts": IO, "pyramid": IO},
-    "torch wing": {"nets": TORCH, "weights": TORCH, "losses": TORCH, "backbones": TORCH | {"torchvision"}},
-    "kernel": {"kernel": {"numpy", "torch"}, "lanes": {"torch"}},
-    "execution": dict.fromkeys(
-        ("recipe", "request", "planning", "execute", "features", "statistics", "block", "elsewhere"),
-        EVERYTHING,
-    )
-    | {"clusters": DASK | {"torch"}, "queues": DASK, "queue_commands": set()},
-    "api": dict.fromkeys(("api", "lazy", "sheet", "steps", "table", "batch"), EVERYTHING),
-    "roof": {
-        "terminal": set(),
-        "cli": set(),
-        "commands": set(),
-        "viewer": IO,
-        "__init__": set(),
-        "__main__": set(),
+    "tiff": {"tiff": {"numpy", "tifffile", "imagecodecs"}},
+    "images": {
+        "source": {"numpy", "pyvips", "zarr"},
+        "pyramid": {"numpy", "tifffile", "imagecodecs"},
     },
+    "networks": {
+        "weights": TORCH,
+        "nets": TORCH,
+        "losses": TORCH | {"torchvision"},
+    },
+    "workers": {"workers": DASK | {"torch"}},
+    "engine": {"engine": {"numpy", "torch"}},
+    "choices": {"recipe": {"numpy", "torch"}, "planning": {"numpy"}},
+    "api": {"api": {"numpy", "dask"}},
+    "roof": {"cli": set(), "__init__": set(), "__main__": set()},
 }
 
 #: Each floor stands on these.
 BELOW: dict[str, tuple[str, ...]] = {
     "ground": (),
     "job": ("ground",),
-    "I/O wing": ("ground", "job"),
-    "torch wing": ("ground", "job"),
-    "kernel": ("ground", "torch wing"),
-    "execution": ("ground", "job", "I/O wing", "torch wing", "kernel"),
-    "api": ("ground", "job", "I/O wing", "torch wing", "kernel", "execution"),
-    "roof": ("ground", "job", "I/O wing", "torch wing", "kernel", "execution", "api"),
+    "tiff": ("ground",),
+    "images": ("ground", "tiff"),
+    "networks": ("ground",),
+    "workers": ("ground",),
+    "engine": ("ground", "images", "networks", "workers"),
+    "choices": ("ground", "job", "images", "networks", "engine"),
+    "api": ("ground", "job", "images", "networks", "workers", "engine", "choices"),
+    "roof": ("ground", "job", "images", "networks", "workers", "engine", "api"),
 }
 
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

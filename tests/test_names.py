@@ -24,7 +24,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_the_readmes_program_runs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from helpers import geotiff, picture
 
-    from urst_tiles.picture import write_png
+    from urst_tiles.source.picture import write_png
 
     program = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
     assert program is not None

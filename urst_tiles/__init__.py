@@ -37,52 +37,52 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 
 if TYPE_CHECKING:
-    from urst_tiles.api import Report as Report
-    from urst_tiles.api import preview as preview
-    from urst_tiles.api import stylize as stylize
-    from urst_tiles.batch import run_batch as run_batch
-    from urst_tiles.execute import cluster as cluster
-    from urst_tiles.job import Job as Job
-    from urst_tiles.kernel import Kernel as Kernel
-    from urst_tiles.lazy import map_blocks as map_blocks
+    from urst_tiles.api.batch import run_batch as run_batch
+    from urst_tiles.api.dask_array import map_blocks as map_blocks
+    from urst_tiles.api.preview import preview as preview
+    from urst_tiles.api.shards import assemble_job as assemble_job
+    from urst_tiles.api.shards import save_job as save_job
+    from urst_tiles.api.shards import work_job as work_job
+    from urst_tiles.api.stylize import Report as Report
+    from urst_tiles.api.stylize import stylize as stylize
+    from urst_tiles.api.table import read_table as read_table
+    from urst_tiles.engine.kernel import Kernel as Kernel
+    from urst_tiles.job.folder import Job as Job
+    from urst_tiles.job.shard import Shard as Shard
     from urst_tiles.moments import Moments as Moments
     from urst_tiles.nets.module import from_module as from_module
-    from urst_tiles.shard import Shard as Shard
     from urst_tiles.source import open_source as open_source
-    from urst_tiles.steps import assemble_job as assemble_job
-    from urst_tiles.steps import save_job as save_job
-    from urst_tiles.steps import work_job as work_job
-    from urst_tiles.table import read_table as read_table
+    from urst_tiles.workers.run import cluster as cluster
 
 #: Public names that live in modules with heavy imports.
 _LATE = {
-    "stylize": "api",
-    "preview": "api",
-    "Report": "api",
-    "save_job": "steps",
-    "work_job": "steps",
-    "assemble_job": "steps",
-    "Shard": "shard",
-    "read_table": "table",
-    "run_batch": "batch",
-    "recipe_of": "request",
-    "named_styles": "sheet",
-    "contact_sheet": "sheet",
-    "measure": "api",
-    "freeze": "api",
-    "run_blocks": "api",
-    "assemble": "api",
+    "stylize": "api.stylize",
+    "preview": "api.preview",
+    "Report": "api.stylize",
+    "save_job": "api.shards",
+    "work_job": "api.shards",
+    "assemble_job": "api.shards",
+    "Shard": "job.shard",
+    "read_table": "api.table",
+    "run_batch": "api.batch",
+    "recipe_of": "recipe",
+    "named_styles": "api.contact_sheet",
+    "contact_sheet": "api.contact_sheet",
+    "measure": "api.stylize",
+    "freeze": "api.stylize",
+    "run_blocks": "api.stylize",
+    "assemble": "api.stylize",
     "make_plan": "planning",
     "open_source": "source",
     "array_source": "source",
     "Source": "source",
-    "Job": "job",
+    "Job": "job.folder",
     "Recipe": "recipe",
     "Moments": "moments",
-    "Kernel": "kernel",
-    "cluster": "execute",
+    "Kernel": "engine.kernel",
+    "cluster": "workers.run",
     "from_module": "nets.module",
-    "map_blocks": "lazy",
+    "map_blocks": "api.dask_array",
     "validate": "pyramid",
 }
 

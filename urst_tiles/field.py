@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div, reflect
-from urst_tiles.places import fetched, place
+from urst_tiles.storage.stores import fetched, place
 
 Members = tuple[int, ...]
 Weights = NDArray[np.float32]

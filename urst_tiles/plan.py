@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from urst_tiles.errors import BadPlan, DoesNotFit
-from urst_tiles.files import megabytes
 from urst_tiles.geometry import Grid, ceil_div
+from urst_tiles.storage.publish import megabytes
 
 #: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, before the first pixel
 #: (measured by ``benchmarks/memory.py``).

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from math import prod
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import torch
 
 from urst_tiles import nets
-from urst_tiles.errors import BadInput
-from urst_tiles.execute import current_style
-from urst_tiles.features import Subject
+from urst_tiles.engine.device import device_kind, resolve_device
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.loaded import current_style
+from urst_tiles.engine.statistics import measuring_grid
+from urst_tiles.engine.threads import on_device
+from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import Kernel
-from urst_tiles.labels import Mask, open_mask
-from urst_tiles.lanes import on_device
-from urst_tiles.nets.base import neutral_moments
+from urst_tiles.job.folder import differences
+from urst_tiles.machine import available_memory, cpu_count
+from urst_tiles.nets.composition import Subject, measured_sites, neutral_net
 from urst_tiles.options import Compression, Options
 from urst_tiles.plan import Footprint, Plan, read_bytes
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
-from urst_tiles.statistics import measured_sites, measuring_grid
+from urst_tiles.source.mask import Mask, open_mask
 
 TILE = 512
 
@@ -103,16 +103,6 @@ def make_plan(
     return plan.identified({name: str(value) for name, value in sorted(identity.items())})
 
 
-def resolve_device(device: str) -> str:
-    """``auto`` is CUDA where there is one; raises BadInput for a device that is not here."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        known = "cpu, cuda or auto" if torch.cuda.is_available() else "cpu or auto"
-        raise BadInput(f"there is no device {device!r} here; --device takes {known}")
-    return device
-
-
 def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str, str]) -> nets.Precision:
     """``auto`` is the fastest that keeps the float32 picture (or what the job chose before)."""
     chosen = wanted if wanted != "auto" else pinned.get("precision") or nets.best_precision(model, device)
@@ -153,7 +143,7 @@ def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "c
 def footprint(recipe: Recipe, precision: nets.Precision) -> Footprint:
     """What the network needs, at ``precision``; statistics change its values, not its size."""
     style = current_style(recipe)
-    net = recipe.finish(neutral(style)).to_precision(precision)
+    net = recipe.finish(neutral_net(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
 
@@ -167,7 +157,7 @@ def guess_seconds(plan: Plan, recipe: Recipe) -> float:
     style = current_style(recipe)
     if isinstance(style, nets.Composition) and recipe.masked:
         style = style.style  # the mask is read when the job starts, and most windows lie in one region
-    kernel = Kernel(recipe.finish(neutral(style)), device=plan.device, precision=plan.precision)
+    kernel = Kernel(recipe.finish(neutral_net(style)), device=plan.device, precision=plan.precision)
     h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
     box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
     on_device(plan.threads, kernel.run, window, [box], [box])
@@ -176,13 +166,6 @@ def guess_seconds(plan: Plan, recipe: Recipe) -> float:
     seconds_per_pixel = (time.perf_counter() - started) / (h * w) + SECONDS_PER_PIXEL
     work = plan.forwards * prod(plan.grid.window) + (plan.passes - 1) * plan.grid.image.area
     return work * seconds_per_pixel / plan.workers
-
-
-def neutral(style: Subject) -> nets.LocalNet:
-    """The network with harmless maps at every site."""
-    if isinstance(style, nets.Composition):
-        return style.freeze(None)
-    return style.freeze(neutral_moments(style))
 
 
 def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any]:
@@ -314,24 +297,22 @@ def installed(name: str) -> str:
         return "none"
 
 
-def device_kind(device: str) -> str:
-    """What decides how sums round: the processor's vector width, or the card's name."""
-    if device == "cpu":
-        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
-    return torch.cuda.get_device_name(device)
-
-
-def cpu_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_memory() -> int:
-    """Bytes this process may take: of the machine, or of its cgroup where that allows less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total
+def plan_here(plan: Plan, device: str | None, threads: int | None, workers: int | None) -> Plan:
+    """The plan on this machine; refused where law 7, same plan, same bytes, would not hold."""
+    Options(threads=threads, workers=1 if workers is None else workers)  # refuses what is below 1
+    device = resolve_device(device or plan.device)
+    now = {"device": device_kind(device), "urst-tiles": version("urst-tiles")}
+    now |= {name: installed(name) for name in PINNED_LIBRARIES}
+    planned = {name: plan.identity[name] for name in now}
+    if planned != now:
+        raise JobDiffers(
+            f"the bytes of the output might differ here: {differences(planned, now)}; work on machines alike,"
+            " or plan anew with --overwrite"
+        )
+    if threads not in (None, plan.threads) and device == "cpu":
+        raise BadInput(
+            f"--threads must be the plan's {plan.threads}, got {threads}: on a CPU their number decides how"
+            " sums round; plan with another number, or take more --workers"
+        )
+    workers = min(workers or plan.workers, len(plan.grid))
+    return replace(plan, device=device, threads=threads or plan.threads, workers=workers)

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile, JobDiffers
-from urst_tiles.files import check_room, make_folder, publish, writing
 from urst_tiles.geometry import Box
+from urst_tiles.storage.publish import check_room, make_folder, publish, writing
 
 Values = NDArray[Any]
 NAMES = ("image.0", "image.1", "mean", "square")

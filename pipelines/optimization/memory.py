@@ -10,7 +10,7 @@ from torch import Tensor
 from optimization.objective import Terms
 from urst_tiles import losses
 from urst_tiles.errors import DoesNotFit
-from urst_tiles.files import megabytes
+from urst_tiles.storage.publish import megabytes
 
 #: Of a process with torch, pyvips and all else loaded, before the first pixel (measured).
 BASE_BYTES = 600 << 20

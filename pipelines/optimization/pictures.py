@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.block import rescale
+from urst_tiles.engine.block import rescale
 from urst_tiles.geometry import Box, Grid, ceil_div
-from urst_tiles.parts import Parts
-from urst_tiles.picture import read_picture, write_png
 from urst_tiles.planning import make_encoding
 from urst_tiles.pyramid import assemble
-from urst_tiles.reader import Reader
+from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source, array_source, open_source
+from urst_tiles.source.picture import read_picture, write_png
+from urst_tiles.source.windows import Reader
 
 Values = NDArray[Any]
 #: (3, h, w) floats of a box.

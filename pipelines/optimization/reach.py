@@ -5,7 +5,7 @@ cells that are anchored in it, and the last core of a row all that are left, so 
 layer's cells whatever the image's size. Padding and the rounding of odd sizes act where the image ends, and
 there only, since windows begin on the stride and end on it or with the image.
 
-As in `urst_tiles.nets.probe`, NaN put into one line of pixels spreads as far as the network looks. Two lines
+As in `tests/probe.py`, NaN put into one line of pixels spreads as far as the network looks. Two lines
 suffice for each axis: the first pixel of a stride cell (which cells before it see it?) and the last (which
 behind it?).
 """

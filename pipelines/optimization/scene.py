@@ -15,12 +15,12 @@ from optimization.objective import Terms, style_targets
 from optimization.settings import Settings, check, facts_of, make_terms
 from optimization.tiles import Pixels
 from urst_tiles import losses
-from urst_tiles.backbones import backbone
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
-from urst_tiles.picture import read_picture
-from urst_tiles.reader import Reader
+from urst_tiles.losses.backbones import backbone
 from urst_tiles.source import Source
+from urst_tiles.source.picture import read_picture
+from urst_tiles.source.windows import Reader
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from training.command import check_device
 
 from optimization.objective import Scale, Terms
 from urst_tiles import losses
-from urst_tiles.backbones import BACKBONES
 from urst_tiles.errors import BadInput
+from urst_tiles.losses.backbones import BACKBONES
 from urst_tiles.source import Source
 
 #: Of the style where ``style_weight`` is below 0, by scale and smoothing. 1e17 is that of SWAG's released

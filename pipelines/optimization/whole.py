@@ -21,7 +21,7 @@ from optimization.descent import Adam
 from optimization.files import check_same
 from optimization.objective import Parts, Terms, Whole
 from urst_tiles.errors import BadWeights
-from urst_tiles.files import publish
+from urst_tiles.storage.publish import publish
 
 #: Iterations of L-BFGS between two occasions for a checkpoint.
 ITERATIONS = 20

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from urst_tiles import weights
 from urst_tiles.errors import BadWeights, UrstError
-from urst_tiles.files import publish
+from urst_tiles.storage.publish import publish
 
 State = dict[str, Tensor]
 

@@ -14,7 +14,7 @@ from training import loop
 from training.record import FIRST, record, write_settings
 from training.settings import Common, parse
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.files import make_folder
+from urst_tiles.storage.publish import make_folder
 
 C = TypeVar("C", bound=Common)
 

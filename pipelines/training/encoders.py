@@ -13,12 +13,13 @@ from typing import Protocol
 import numpy as np
 
 from training.checkpoint import State, once
-from training.look import Look, Looks, through
+from training.perceptual import Look, Looks, through
 from training.pictures import Pictures
 from training.states import split, tensors_of
-from urst_tiles import backbones, losses, weights
-from urst_tiles.backbones import VGG19, vgg
+from urst_tiles import losses, weights
 from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.losses import backbones, vgg
+from urst_tiles.losses.backbones import VGG19
 from urst_tiles.nets import wct
 
 

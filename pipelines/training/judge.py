@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.features import Statistics
-from training.look import Features, Look, Looks, Style, look
+from training.perceptual import Features, Look, Looks, Style, look
 from training.pictures import Crops, Pictures, drawn, files_of, patterns_of, random_window, read, to_tensor
 from urst_tiles import losses
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from training.checkpoint import Training
 from training.settings import Common
-from urst_tiles.files import make_folder, publish
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
+from urst_tiles.storage.publish import make_folder, publish
 
 #: The losses of one step, with "step", "seconds" of this call, and "total".
 Row = dict[str, float]

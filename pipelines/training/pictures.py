@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.picture import read_picture
+from urst_tiles.source.picture import read_picture
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 #: Decoded images beyond this are decoded anew each time: MS-COCO at 512 pixels would fill 60 GiB.

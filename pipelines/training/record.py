@@ -12,7 +12,7 @@ import numpy as np
 
 from training.loop import Row
 from urst_tiles.errors import BadInput
-from urst_tiles.files import publish
+from urst_tiles.storage.publish import publish
 
 #: The first columns of every program.
 FIRST = ("step", "seconds", "total")

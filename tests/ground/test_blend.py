@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urst_tiles.blend import cores_touching, fade, weights
+from urst_tiles.engine.blend import cores_touching, fade, weights
 from urst_tiles.errors import BadPlan
 from urst_tiles.geometry import Box, Grid
 

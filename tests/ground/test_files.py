@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from urst_tiles.errors import DiskFull, MissingFile
-from urst_tiles.files import check_room, publish, publishing
+from urst_tiles.storage.publish import check_room, publish, publishing
 
 
 def test_what_is_published_is_there_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from urst_tiles.memory import MAPPED_BYTES, mapped
+from urst_tiles.machine import MAPPED_BYTES, mapped
 
 linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 

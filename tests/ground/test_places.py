@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from urst_tiles import places
 from urst_tiles.errors import BadInput, JobError
-from urst_tiles.files import make_folder, publish, publishing
-from urst_tiles.places import place
+from urst_tiles.storage import stores
+from urst_tiles.storage.publish import make_folder, publish, publishing
+from urst_tiles.storage.stores import place
 
 
 @pytest.fixture(params=["disk", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder in which there is nothing yet."""
     found = place(tmp_path / "a b" if request.param == "disk" else "memory://places/a b")
-    places.remove(found)
+    stores.remove(found)
     make_folder(found)
     yield found
-    places.remove(found)
+    stores.remove(found)
 
 
 def test_words_become_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +32,7 @@ def test_words_become_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert place("file:///a/job") == Path("/a/job")
     remote = place("memory://a/job")
     assert str(remote) == "memory://a/job" and place(remote) is remote
-    assert places.is_remote(remote) and not places.is_remote(tmp_path) and not places.is_remote("memory://a")
+    assert stores.is_remote(remote) and not stores.is_remote(tmp_path) and not stores.is_remote("memory://a")
     assert pickle.loads(pickle.dumps(remote)) == remote
 
 
@@ -41,55 +41,55 @@ def test_what_is_published_is_whole_and_alone(folder: Path) -> None:
         file.write(b"0123456789")
         file.seek(2)
         file.write(b"AB")
-        assert places.names_in(folder) <= {name for name in places.names_in(folder) if name.endswith(".tmp")}
+        assert stores.names_in(folder) <= {name for name in stores.names_in(folder) if name.endswith(".tmp")}
     with pytest.raises(RuntimeError), publishing(folder / "two") as file:
         file.write(b"half")
         raise RuntimeError
-    assert places.names_in(folder) == {"one"}
-    assert places.size_of(folder / "one") == 10
-    assert places.read_at(folder / "one", 1, 4) == b"1AB4"
-    assert places.read_at(folder / "one", 8, 40) == b"89" and places.read_at(folder / "one", 8, 0) == b""
+    assert stores.names_in(folder) == {"one"}
+    assert stores.size_of(folder / "one") == 10
+    assert stores.read_at(folder / "one", 1, 4) == b"1AB4"
+    assert stores.read_at(folder / "one", 8, 40) == b"89" and stores.read_at(folder / "one", 8, 0) == b""
 
 
 def test_names_and_their_end(folder: Path) -> None:
     make_folder(folder / "in")
     publish(folder / "in" / "deep", b"1")
     publish(folder / "top", b"2")
-    assert places.names_in(folder) == {"in", "top"} and places.names_in(folder / "none") == set()
+    assert stores.names_in(folder) == {"in", "top"} and stores.names_in(folder / "none") == set()
     for name in ("in", "top", "none"):
-        places.remove(folder / name)
-    assert places.names_in(folder) == set()
-    for ask in (places.size_of, places.fetched, lambda path: places.read_at(path, 0, 1).hex()):
-        if ask is not places.fetched or places.is_remote(folder):
+        stores.remove(folder / name)
+    assert stores.names_in(folder) == set()
+    for ask in (stores.size_of, stores.fetched, lambda path: stores.read_at(path, 0, 1).hex()):
+        if ask is not stores.fetched or stores.is_remote(folder):
             with pytest.raises(FileNotFoundError):
                 ask(folder / "top")
 
 
 def test_a_copy_follows_the_object(folder: Path) -> None:
     publish(folder / "net", b"one")
-    first = places.fetched(folder / "net")
-    assert first.read_bytes() == b"one" and places.fetched(folder / "net") == first
+    first = stores.fetched(folder / "net")
+    assert first.read_bytes() == b"one" and stores.fetched(folder / "net") == first
     publish(folder / "net", b"three")
     assert (
-        os.fspath(places.fetched(folder / "net")) and places.fetched(folder / "net").read_bytes() == b"three"
+        os.fspath(stores.fetched(folder / "net")) and stores.fetched(folder / "net").read_bytes() == b"three"
     )
 
 
 def test_the_first_to_create_wins() -> None:
     path = place("memory://places/first")
-    places.remove(path)
-    assert places.create(path, b"1") and not places.create(path, b"2")
+    stores.remove(path)
+    assert stores.create(path, b"1") and not stores.create(path, b"2")
     assert path.read_bytes() == b"1"
-    places.remove(path)
+    stores.remove(path)
 
 
 def test_side_by_side_keeps_the_order(folder: Path) -> None:
-    assert places.side_by_side(folder, lambda n: n * n, range(100)) == [n * n for n in range(100)]
+    assert stores.side_by_side(folder, lambda n: n * n, range(100)) == [n * n for n in range(100)]
 
 
 def test_what_goes_wrong_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     path = place("memory://places/x")
-    with pytest.raises(JobError, match="the store of memory://places/x failed .no."), places.asking(path):
+    with pytest.raises(JobError, match="the store of memory://places/x failed .no."), stores.asking(path):
         raise ConnectionError("no")
     with pytest.raises(BadInput, match="s4://a cannot be reached"):
         place("s4://a")

@@ -22,10 +22,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from urst_tiles.errors import BadInput, DamagedFile, DiskFull, MissingFile
 from urst_tiles.geometry import Grid
-from urst_tiles.metadata import Info, Tag
-from urst_tiles.parts import Parts
 from urst_tiles.pyramid import Encoding, assemble, output_bytes, validate
+from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.reduce import levels_below
+from urst_tiles.tiff.metadata import Info, Tag
 
 assemble_module = importlib.import_module("urst_tiles.pyramid.assemble")  # its name leads to the function
 

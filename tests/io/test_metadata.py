@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urst_tiles.errors import BadInput
-from urst_tiles.metadata import (
+from urst_tiles.source import open_source
+from urst_tiles.tiff.metadata import (
     Tag,
     aperio_resolution,
     clean_gdal_metadata,
@@ -23,7 +24,6 @@ from urst_tiles.metadata import (
     with_world_file,
     world_file_tags,
 )
-from urst_tiles.source import open_source
 
 
 def gdal(*items: str) -> str:

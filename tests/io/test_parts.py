@@ -15,8 +15,8 @@ import tifffile
 
 from urst_tiles.errors import BadInput, BadPlan, DamagedFile, DiskFull
 from urst_tiles.geometry import Grid
-from urst_tiles.parts import Parts, Receipt
 from urst_tiles.pyramid import Encoding, part_bytes, write_bytes
+from urst_tiles.pyramid.parts import Parts, Receipt
 from urst_tiles.pyramid.reduce import levels_below
 
 GRID = Grid(150, 203, core=64, block=64, tile=16)

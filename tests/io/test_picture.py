@@ -10,7 +10,7 @@ import pyvips
 from helpers import picture
 
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.picture import read_picture, write_png
+from urst_tiles.source.picture import read_picture, write_png
 
 
 def saved(path: Path, pixels: np.ndarray, interpretation: str = "srgb", **options: object) -> Path:

@@ -21,10 +21,10 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import Fill, Source, array_source, open_source, read_padded
 from urst_tiles.source.spool import Shape
-from urst_tiles.source.store import SourceStore
 from urst_tiles.source.stretch import Stretch, parse_stretch, resolve
 from urst_tiles.source.thumbnail import average, best_level, thumbnail_shape
 from urst_tiles.source.valid import Samples
+from urst_tiles.source.zarr_view import SourceStore
 
 RANDOM = np.random.default_rng(3)
 

@@ -12,22 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urst_tiles.errors import DamagedFile, MissingFile
-from urst_tiles.metadata import Info, Tag
 from urst_tiles.pyramid.encode import Encoding
-from urst_tiles.pyramid.read import TiffFile
-from urst_tiles.pyramid.tiff import (
+from urst_tiles.pyramid.levels import (
     TileSizes,
+    ghost,
+    info_fields,
+    level_fields,
+    level_of,
+    resolution_fields,
+)
+from urst_tiles.pyramid.read import TiffFile
+from urst_tiles.tiff.metadata import Info, Tag
+from urst_tiles.tiff.writing import (
     array_fields,
     directory,
     directory_bytes,
     field,
-    ghost,
     header,
-    info_fields,
-    level_fields,
-    level_of,
     rational,
-    resolution_fields,
     tag_field,
     text,
 )

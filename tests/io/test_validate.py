@@ -13,10 +13,10 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from urst_tiles.errors import MissingFile
 from urst_tiles.geometry import Grid
-from urst_tiles.metadata import Info
-from urst_tiles.parts import Parts
 from urst_tiles.pyramid import Encoding, assemble, validate
+from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.read import TiffFile
+from urst_tiles.tiff.metadata import Info
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 130, 4), np.uint8)
 PIXELS[..., 3] = np.where(np.hypot(*np.mgrid[-50:50, -60:70]) < 40, 255, 0)

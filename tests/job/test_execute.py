@@ -23,10 +23,10 @@ import pytest
 import torch
 from helpers import wait_for
 
-from urst_tiles import clusters, execute
+from urst_tiles.engine.threads import Lanes, on_device
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
-from urst_tiles.execute import TRIES, Cluster, Crew, OnDask, cluster, plain
-from urst_tiles.lanes import Lanes, on_device
+from urst_tiles.workers import local, run
+from urst_tiles.workers.run import TRIES, Cluster, Crew, OnDask, cluster, plain
 
 
 def quiet(done: int, total: int) -> None:
@@ -171,12 +171,12 @@ def test_a_scheduler_that_is_gone_has_no_workers(answer: Any) -> None:
         return answer
 
     client = types.SimpleNamespace(scheduler_info=scheduler_info)
-    assert Crew(clusters.Place(client)).size() == 0
+    assert Crew(local.Place(client)).size() == 0
 
 
 def test_who_looks_after_the_workers_is_told_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of those of earlier tasks too: a queue would not submit jobs again that made no block."""
-    monkeypatch.setattr("urst_tiles.execute.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("urst_tiles.workers.run.LOOK_SECONDS", 0.0)
     told: list[int] = []
     with cluster() as on:
         place = on.run.crew.place  # type: ignore[attr-defined]
@@ -197,7 +197,7 @@ def noted(index: int) -> int:
 
 def test_a_result_that_is_lost_with_its_worker_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It had ended and was not fetched yet; who starts workers is asked meanwhile."""
-    real = execute._outcome
+    real = run._outcome
     with elsewhere(workers=1, threads=1) as there:
 
         def fetch(future: Any, index: int) -> Any:
@@ -209,8 +209,8 @@ def test_a_result_that_is_lost_with_its_worker_is_made_again(monkeypatch: pytest
             if not workers and not ended and len(made) == 1:
                 there.scale(2)
 
-        monkeypatch.setattr(execute, "_outcome", fetch)
-        monkeypatch.setattr(execute, "FETCH_SECONDS", 0.5)
+        monkeypatch.setattr(run, "_outcome", fetch)
+        monkeypatch.setattr(run, "FETCH_SECONDS", 0.5)
         with cluster(scheduler=there.scheduler_address) as on:
             place = on.run.crew.place  # type: ignore[attr-defined]
             crew = Crew(dataclasses.replace(place, look=look))
@@ -295,7 +295,7 @@ def test_worker_processes_listen_on_this_machine_alone(device: str, tmp_path: Pa
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urst_tiles.clusters.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("urst_tiles.workers.local.CONNECT_SECONDS", 0.5)
     with (
         pytest.raises(BadInput, match="no dask scheduler answers at"),
         cluster(scheduler="tcp://127.0.0.1:1"),
@@ -320,7 +320,7 @@ def crowded(index: int) -> None:
 
 
 def test_what_is_in_flight_follows_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urst_tiles.execute.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("urst_tiles.workers.run.LOOK_SECONDS", 0.1)
     at = {60: 3, 400: 1}
     with elsewhere(workers=1, threads=8) as there:
 
@@ -429,7 +429,7 @@ def test_the_users_cards(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert clusters.cards() == found
+    assert local.cards() == found
 
 
 def test_dask_cuda_is_asked_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,8 +459,8 @@ def test_dask_cuda_has_no_two_workers_on_a_card(monkeypatch: pytest.MonkeyPatch)
 
     found: list[Any] = []
     monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=never))
-    monkeypatch.setattr(clusters, "pinned", lambda environments, in_flight: found.extend(environments))
-    clusters._on_cards(["4", "9"], 3, 2)
+    monkeypatch.setattr(local, "pinned", lambda environments, in_flight: found.extend(environments))
+    local._on_cards(["4", "9"], 3, 2)
     assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == ["4", "9", "4"]
 
 

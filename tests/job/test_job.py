@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from urst_tiles.errors import BadInput, DiskFull, JobBusy, JobDiffers
-from urst_tiles.job import Job, differences
+from urst_tiles.job.folder import Job, differences
 
 HOLD = """
 import sys, time

@@ -9,22 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles import nets, statistics
-from urst_tiles.execute import Cluster, cluster, plain
-from urst_tiles.features import cell_weights
+from urst_tiles import nets
+from urst_tiles.engine import statistics
+from urst_tiles.engine.site_moments import cell_weights
+from urst_tiles.engine.statistics import load, measure, measure_exact, measure_thumbnail, save
+from urst_tiles.engine.threads import Lanes
 from urst_tiles.field import Lattice
-from urst_tiles.lanes import Lanes
 from urst_tiles.moments import Moments, Several
-from urst_tiles.reader import Reader
+from urst_tiles.nets.composition import measured_sites
 from urst_tiles.source import array_source
-from urst_tiles.statistics import (
-    load,
-    measure,
-    measure_exact,
-    measure_thumbnail,
-    measured_sites,
-    save,
-)
+from urst_tiles.source.windows import Reader
+from urst_tiles.workers.run import Cluster, cluster, plain
 
 
 def picture(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ import pytest
 import pyvips
 import torch
 
-from urst_tiles.backbones.vision import models
+from urst_tiles.losses.torchvision_files import models
 
 Rows = dict[tuple[str, str], list[dict[str, str]]]
 

@@ -17,11 +17,11 @@ import tifffile
 import torch
 from torch import Tensor
 
-from urst_tiles import backbones, losses
-from urst_tiles.backbones import vgg
+from urst_tiles import losses
 from urst_tiles.errors import DamagedFile, JobDiffers
 from urst_tiles.geometry import Box
-from urst_tiles.picture import write_png
+from urst_tiles.losses import backbones, vgg
+from urst_tiles.source.picture import write_png
 
 Run = Callable[..., int]
 STYLE = ("relu1_1", "relu2_1", "relu3_1")

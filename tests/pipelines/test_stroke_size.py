@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 
 @pytest.fixture(scope="module")

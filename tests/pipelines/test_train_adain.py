@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles import backbones, nets, weights
-from urst_tiles.backbones import vgg
+from urst_tiles import nets, weights
 from urst_tiles.errors import BadWeights
+from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets import adain, live, wct
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 WIDTH = 1 / 16
 #: Losses of the first steps on the tiny set, float32, one thread.

@@ -13,7 +13,7 @@ import torch
 
 from urst_tiles import weights
 from urst_tiles.nets import fast, live
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread.
 FIRST: dict[str, list[float]] = {

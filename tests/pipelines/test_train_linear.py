@@ -12,10 +12,10 @@ import pytest
 import torch
 from helpers import picture
 
-from urst_tiles import backbones, weights
-from urst_tiles.backbones import vgg
+from urst_tiles import weights
+from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets import linear, live
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread, by part.
 FIRST: dict[str, dict[str, list[float]]] = {

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles import backbones, weights
+from urst_tiles import weights
+from urst_tiles.losses import backbones
 from urst_tiles.nets import lite
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread.
 FIRST: dict[str, list[float]] = {

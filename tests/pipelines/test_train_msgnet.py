@@ -14,7 +14,7 @@ from helpers import picture
 
 from urst_tiles import weights
 from urst_tiles.nets import live, msgnet
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread.
 FIRST: dict[str, list[float]] = {

@@ -15,7 +15,7 @@ from urst_tiles import nets, weights
 from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets import live, wct
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 WIDTH = 1 / 8
 #: Losses of the first steps on the tiny set at level 3, float32, one thread.

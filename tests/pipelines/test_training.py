@@ -19,7 +19,7 @@ from torch import Tensor
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 ROOMS = ("settings", "pictures", "checkpoint", "loop", "features", "record", "command")
 

@@ -12,7 +12,7 @@ import pytest
 from helpers import geotiff, picture
 
 from urst_tiles.cli import main
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 Done = subprocess.CompletedProcess[str]
 

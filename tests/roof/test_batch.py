@@ -14,9 +14,9 @@ import tifffile
 from helpers import geotiff, picture
 
 import urst_tiles as ut
-from urst_tiles.batch import Record, request_of
-from urst_tiles.picture import write_png
-from urst_tiles.table import read_table
+from urst_tiles.api.batch import Record, request_of
+from urst_tiles.api.table import read_table
+from urst_tiles.source.picture import write_png
 
 OPTIONS = '\n[options]\nmodel = "identity"\ntile = 128\nblock = 512\n'
 ALL = 'inputs = "in/*.tif"\nstyles = ["a.png", "b.png"]\noutput = "out/{stem}-{style}.tif"\n' + OPTIONS
@@ -181,7 +181,7 @@ def test_failures_are_listed_and_tried_again(run, folder: Path) -> None:
 
 
 def test_a_bug_in_one_job_is_not_the_others(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from urst_tiles import batch
+    from urst_tiles.api import batch
 
     whole = batch.stylize
 
@@ -260,7 +260,7 @@ def test_a_kill_between_the_output_and_its_record(run, folder: Path) -> None:
 
 def test_an_interrupted_job_goes_on(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after two of four blocks: the summary tells what was done, the next call keeps those blocks."""
-    from urst_tiles.parts import Parts
+    from urst_tiles.pyramid.parts import Parts
 
     def stops(stage: str, done: int, total: int) -> None:
         if stage.endswith("stylising") and (done, total) == (2, 4):
@@ -269,7 +269,7 @@ def test_an_interrupted_job_goes_on(run, folder: Path, monkeypatch: pytest.Monke
     geotiff(folder / "in" / "two.tif", picture(900, 1000))
     only = ALL.replace(', "b.png"', "")
     with monkeypatch.context() as patch:
-        patch.setattr("urst_tiles.commands.batch.progress_for", lambda as_json: stops)
+        patch.setattr("urst_tiles.cli.batch.progress_for", lambda as_json: stops)
         assert run("run", table(folder, only), "--summary", folder / "s.csv").returncode == 130
     assert (folder / "s.csv").read_text().count("\n") == 2
     kept = len(list((folder / "out" / "two-a.tif.job" / "parts").glob("[0-9]*.tif")))

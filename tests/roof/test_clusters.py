@@ -28,10 +28,10 @@ import yaml
 from helpers import Elsewhere, geotiff, picture, sha, wait_for
 
 import urst_tiles as ut
-from urst_tiles import queues
 from urst_tiles.errors import BadInput, BlocksFailed, UrstError
-from urst_tiles.execute import cluster
-from urst_tiles.queue_commands import COMMANDS, listing
+from urst_tiles.workers import queues
+from urst_tiles.workers.queue_commands import COMMANDS, listing
+from urst_tiles.workers.run import cluster
 
 STYLE = "hokusai-wave"
 SMALL: dict[str, Any] = {"tile": 128, "block": 256, "thumbnail": 64, "device": "cpu", "threads": 1}
@@ -575,7 +575,7 @@ def test_jobs_take_the_memory_of_their_own_nodes(
     queue: Queue, scene: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What this machine has allows one process; ten jobs are elsewhere."""
-    from urst_tiles.api import plan_job
+    from urst_tiles.api.stylize import plan_job
 
     monkeypatch.setenv("PATH", queue.environment()["PATH"])
     plan, _ = plan_job(scene, output, STYLE, cluster="slurm", workers=10, memory=1 << 30, **SMALL)

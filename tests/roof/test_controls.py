@@ -11,7 +11,7 @@ import pyvips
 from helpers import geotiff, picture
 
 import urst_tiles as ut
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 LUMA = np.array([0.299, 0.587, 0.114])
 SMALL = ("--tile", "128", "--block", "512", "--precision", "float32")
@@ -158,7 +158,7 @@ def test_a_masked_job_goes_on_with_the_same_bytes(files, tmp_path, monkeypatch):
     styles = {1: "munch-scream", 2: "roerich-mountains"}
     options = {"mask": mask, "tile": 128, "block": 512, "precision": "float32"}
     ut.stylize(files / "scene.tif", tmp_path / "one.tif", styles, **options)
-    from urst_tiles.parts import Parts
+    from urst_tiles.pyramid.parts import Parts
 
     write, done = Parts.write, []
 

@@ -13,11 +13,11 @@ from helpers import picture
 
 import urst_tiles as ut
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import Kernel
-from urst_tiles.reader import Reader
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure
+from urst_tiles.source.windows import Reader
 
 H, W = 306, 427
 

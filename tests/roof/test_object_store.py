@@ -14,10 +14,10 @@ import pytest
 from helpers import mask, sha, strips
 
 import urst_tiles as ut
-from urst_tiles import job as job_module
-from urst_tiles import places
-from urst_tiles.job import Job
-from urst_tiles.places import names_in, place
+from urst_tiles.job import folder as job_module
+from urst_tiles.job.folder import Job
+from urst_tiles.storage import stores
+from urst_tiles.storage.stores import names_in, place
 
 STYLE = "hokusai-wave"
 SMALL = {"tile": 128, "block": 256, "thumbnail": 128, "precision": "float32"}
@@ -62,9 +62,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "s3":
         yield request.getfixturevalue("s3") + "/jobs"
         return
-    places.remove(place("memory://jobs"))
+    stores.remove(place("memory://jobs"))
     yield "memory://jobs"
-    places.remove(place("memory://jobs"))
+    stores.remove(place("memory://jobs"))
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_a_kill_while_a_job_is_removed(store: str, scene: Path, tmp_path: Path) 
     def stop(path: Path) -> None:
         if removed:
             raise RuntimeError("killed")
-        places.remove(path)
+        stores.remove(path)
         removed.append(path)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -214,7 +214,7 @@ def test_a_kill_while_a_job_is_removed(store: str, scene: Path, tmp_path: Path) 
 def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
     from urst_tiles.source import spool
 
-    real, put = places.put, list[Path]()
+    real, put = stores.put, list[Path]()
 
     def failing(local: Path, path: Path) -> None:
         put.append(path)
@@ -247,7 +247,7 @@ def test_a_store_that_fails_for_a_moment(store: str, scene: Path, tmp_path: Path
     """Each block is tried again; one that always fails is named, and made by the next call."""
     ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
     ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
-    real, tried = places.put, dict[str, int]()
+    real, tried = stores.put, dict[str, int]()
 
     def put(local: Path, path: Path) -> None:
         tried[path.name] = tried.get(path.name, 0) + 1
@@ -256,7 +256,7 @@ def test_a_store_that_fails_for_a_moment(store: str, scene: Path, tmp_path: Path
         real(local, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("urst_tiles.files.put", put)
+        patch.setattr("urst_tiles.storage.publish.put", put)
         with pytest.raises(ut.BlocksFailed, match=r"1 block failed \(5\)"):
             ut.work_job(f"{store}/job")
     assert tried == {f"{r:05d}-{c:05d}.tif": 3 if (r, c) == (1, 2) else 2 for r in (0, 1) for c in (0, 1, 2)}
@@ -299,7 +299,7 @@ def test_a_server_that_goes_away(run, s3: str, scene: Path, tmp_path: Path, monk
     def gone(*arguments: object, **more: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://10.0.0.1")
 
-    monkeypatch.setattr("urst_tiles.api.assemble_parts", gone)
+    monkeypatch.setattr("urst_tiles.api.stylize.assemble_parts", gone)
     done = run("stylize", scene, tmp_path / "out.tif", "--style", STYLE, "--job-dir", f"{s3}/job", *FLAGS)
     assert done.returncode == 1 and done.stderr.count("urst-tiles: ") == 1, done.stderr
     assert "http://10.0.0.1" in done.stderr and "the same command goes on" in done.stderr

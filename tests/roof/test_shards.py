@@ -15,9 +15,9 @@ import pytest
 from helpers import geotiff, mask, picture, sha, strips
 
 import urst_tiles as ut
-from urst_tiles import elsewhere
-from urst_tiles.job import Job
-from urst_tiles.saved import Request
+from urst_tiles import planning
+from urst_tiles.job.folder import Job
+from urst_tiles.job.request import Request
 
 LITE = ("--tile", 128, "--block", 256, "--thumbnail", 128, "--precision", "float32")
 IDENTITY = ("--model", "identity", "--tile", 128, "--block", 512)
@@ -126,8 +126,8 @@ def test_a_dead_worker_and_several_at_once_without_style_and_mask(run, files: Pa
 
 def test_workers_of_one_share_do_not_do_it_twice(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that another one made meanwhile is left alone."""
-    from urst_tiles import steps
-    from urst_tiles.parts import Parts
+    from urst_tiles.api import shards
+    from urst_tiles.pyramid.parts import Parts
 
     ut.work_job(job)
     before, listed = parts(job), Parts.missing
@@ -137,8 +137,8 @@ def test_workers_of_one_share_do_not_do_it_twice(job: Path, monkeypatch: pytest.
     monkeypatch.setattr(Parts, "missing", listed)
     starts = set()
     for process in range(40, 60):
-        monkeypatch.setattr(steps.os, "getpid", lambda process=process: process)
-        turned = steps._turned(list(range(6)))
+        monkeypatch.setattr(shards.os, "getpid", lambda process=process: process)
+        turned = shards._turned(list(range(6)))
         assert sorted(turned) == list(range(6))
         starts.add(turned[0])
     assert len(starts) == 6
@@ -207,7 +207,7 @@ def test_a_damaged_block_is_named_removed_and_made_again(run, job: Path) -> None
 
 
 def test_a_failing_block_is_named_and_the_others_are_made(run, job: Path, monkeypatch) -> None:
-    from urst_tiles.block import StylizeBlock
+    from urst_tiles.engine.block import StylizeBlock
 
     whole = StylizeBlock.__call__
 
@@ -237,15 +237,15 @@ def test_another_input_is_refused(run, files: Path, tmp_path: Path) -> None:
 
 
 def test_another_library_is_refused(run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = elsewhere.installed
-    monkeypatch.setattr(elsewhere, "installed", lambda name: "0.0.1" if name == "torch" else real(name))
+    real = planning.installed
+    monkeypatch.setattr(planning, "installed", lambda name: "0.0.1" if name == "torch" else real(name))
     one_sentence(run("work", job), 2, "torch was", "and is 0.0.1", "might differ")
     assert not parts(job)
 
 
 def test_another_machine_is_refused(run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one_sentence(run("work", job, "--device", "xpu"), 2, "no device 'xpu' here")
-    monkeypatch.setattr(elsewhere, "device_kind", lambda device: "cpu of tomorrow")
+    monkeypatch.setattr(planning, "device_kind", lambda device: "cpu of tomorrow")
     one_sentence(run("work", job), 2, "and is cpu of tomorrow", "machines alike")
 
 
@@ -253,22 +253,22 @@ def test_what_may_differ_between_workers(job: Path, monkeypatch: pytest.MonkeyPa
     """Threads decide sums on a CPU; on a GPU they do not, and one GPU is as good as another of its kind."""
     plan = Request.from_json(job / "request.json").plan
     with pytest.raises(ut.BadInput, match=f"--threads must be the plan's {plan.threads}, got 7"):
-        elsewhere.plan_here(plan, None, 7, None)
+        planning.plan_here(plan, None, 7, None)
     for wrong in ({"threads": 0, "workers": None}, {"threads": None, "workers": -1}):
         with pytest.raises(ut.BadInput, match="must be at least 1"):
-            elsewhere.plan_here(plan, None, **wrong)
-    assert elsewhere.plan_here(plan, None, None, 9).workers == 6
+            planning.plan_here(plan, None, **wrong)
+    assert planning.plan_here(plan, None, None, 9).workers == 6
     card = replace(plan, device="cuda", identity={**plan.identity, "device": "a card"})
-    monkeypatch.setattr(elsewhere, "resolve_device", lambda device: device)
-    monkeypatch.setattr(elsewhere, "device_kind", lambda device: "a card")
-    here = elsewhere.plan_here(card, "cuda:1", 7, None)
+    monkeypatch.setattr(planning, "resolve_device", lambda device: device)
+    monkeypatch.setattr(planning, "device_kind", lambda device: "a card")
+    here = planning.plan_here(card, "cuda:1", 7, None)
     assert (here.device, here.threads, here.fingerprint) == ("cuda:1", 7, card.fingerprint)
 
 
 def test_a_machine_that_is_too_small_says_so(run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from urst_tiles import steps
+    from urst_tiles.api import shards
 
-    monkeypatch.setattr(steps, "available_memory", lambda: 100 << 20)
+    monkeypatch.setattr(shards, "available_memory", lambda: 100 << 20)
     one_sentence(run("work", job), 2, "100 MiB are allowed")
 
 
@@ -349,7 +349,7 @@ def test_workers_share_the_folder_and_keep_others_out(run, job: Path, files: Pat
 def test_a_file_system_without_locks_says_so(run, job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from urst_tiles import job as module
+    from urst_tiles.job import folder as module
 
     def flock(*_: object) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

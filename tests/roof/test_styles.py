@@ -9,7 +9,7 @@ import pytest
 import pyvips
 
 import urst_tiles as ut
-from urst_tiles.picture import write_png
+from urst_tiles.source.picture import write_png
 
 
 @pytest.fixture(autouse=True)

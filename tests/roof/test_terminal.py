@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from urst_tiles import terminal
+from urst_tiles.cli import terminal
 from urst_tiles.progress import silent
 
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles import backbones
-from urst_tiles.backbones import vgg, vision
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.losses import backbones, torchvision_files, vgg
 from urst_tiles.nets import adain
 
 DOUBLE = {"dtype": torch.float64}
@@ -77,7 +76,7 @@ def test_only_what_is_asked_for_is_computed():
 
 def test_the_distilled_network_resembles_vgg(shared):
     """Real files: the stand-in's relu3_1 follows VGG-19's own over channels and images."""
-    from urst_tiles.picture import read_picture
+    from urst_tiles.source.picture import read_picture
 
     weights = shared / "weights"
     net = backbones.teachers(weights / "vgg19_relu3_1.raw", weights / "collaborative_wct" / "5SE.pth")
@@ -119,7 +118,7 @@ def test_the_normalised_vgg_is_the_same_network_with_channels_of_mean_activation
 
 
 def test_the_real_vgg_is_loud_in_few_channels_until_it_is_rescaled(shared):
-    from urst_tiles.picture import read_picture
+    from urst_tiles.source.picture import read_picture
 
     net = backbones.vgg19_raw(shared / "weights" / "vgg19_relu3_1.raw")
     paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:4]
@@ -154,7 +153,7 @@ def test_the_normalised_file_round_trips(tmp_path):
 
 
 def test_vgg_is_torchvisions(tmp_path):
-    models = vision.models()
+    models = torchvision_files.models()
     torch.manual_seed(0)
     theirs = models.vgg19().eval()
     torch.save(theirs.state_dict(), tmp_path / "vgg19.pth")
@@ -214,8 +213,8 @@ def test_without_torchvision_the_sentence_says_what_to_install(monkeypatch):
     def missing():
         raise ImportError("No module named 'torchvision'")
 
-    monkeypatch.setattr(vision, "_imported", missing)
-    vision.models.cache_clear()
+    monkeypatch.setattr(torchvision_files, "_imported", missing)
+    torchvision_files.models.cache_clear()
     with pytest.raises(BadInput, match=r"needs torchvision .*urst-tiles\[train\]"):
-        vision.models()
-    vision.models.cache_clear()
+        torchvision_files.models()
+    torchvision_files.models.cache_clear()

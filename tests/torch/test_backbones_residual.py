@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from urst_tiles.backbones import inception, residual
-from urst_tiles.backbones.vision import models
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.losses import inception, residual
+from urst_tiles.losses.torchvision_files import models
 
 NETS = {
     "resnet50": residual.resnet50,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from probe import probe
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure, on_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.field import Lattice
 from urst_tiles.geometry import Box, Grid, reflect
-from urst_tiles.kernel import Kernel
 from urst_tiles.nets import CascadeStyle, Composition, Frozen, load_frozen
 from urst_tiles.nets.cascade import scales
-from urst_tiles.nets.probe import probe
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure, on_thumbnail
 
 SITED = [name for name in nets.MODELS if name not in ("identity", "wct", "multimodal")]
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure
 from urst_tiles.field import Everywhere, Lattice, Regions
 from urst_tiles.geometry import Box, Grid, reflect
-from urst_tiles.kernel import Kernel
 from urst_tiles.moments import Moments
 from urst_tiles.nets import Composition, load_frozen
+from urst_tiles.nets.composition import measured_sites
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure, measured_sites
 
 SIZE = (171, 203)
 SITED = [name for name in nets.MODELS if name != "identity"]

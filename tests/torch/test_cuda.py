@@ -13,13 +13,14 @@ import torch
 from law1 import FAMILIES, SHORT, TOLERANCE, grid_of, padded, tiled_float, whole_float
 
 from urst_tiles import nets
+from urst_tiles.engine.device import release
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure, measure_thumbnail
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel, release
-from urst_tiles.nets import named
+from urst_tiles.nets import named_styles
 from urst_tiles.nets.base import neutral_moments
 from urst_tiles.planning import default_core
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure, measure_thumbnail
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA card")
 
@@ -81,7 +82,7 @@ def test_the_same_window_gives_the_same_bytes(model, frozen, picture):
 @pytest.mark.parametrize("precision", SIXTEEN)
 def test_16_bit_keeps_the_picture(style, precision, picture, measured, as_tensor):
     image = picture(384, 512)
-    chosen = nets.build("lite", None, [(named.features(style), 1.0)])
+    chosen = nets.build("lite", None, [(named_styles.features(style), 1.0)])
     net = chosen.freeze(measured(chosen, as_tensor(image)))
     true = levels(Kernel(net), image)
     difference = true - levels(Kernel(net, device=CUDA, precision=precision), image)
@@ -92,7 +93,7 @@ def test_16_bit_keeps_the_picture(style, precision, picture, measured, as_tensor
 @pytest.mark.parametrize("precision", SIXTEEN)
 def test_16_bit_within_two_levels_of_its_own_whole(precision, picture, measured, as_tensor):
     image = picture(331, 499)
-    chosen = nets.build("lite", None, [(named.features("hokusai-wave"), 1.0)])
+    chosen = nets.build("lite", None, [(named_styles.features("hokusai-wave"), 1.0)])
     net = chosen.freeze(measured(chosen, as_tensor(image[:328, :496])))
     kernel, grid = Kernel(net, device=CUDA, precision=precision), grid_of(net, image.shape[:2], 64)
     whole = levels(kernel, padded(image, grid))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadPlan, DoesNotFit
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
 from urst_tiles.nets import LocalNet
 
 

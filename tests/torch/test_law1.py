@@ -7,8 +7,8 @@ import pytest
 from law1 import FAMILIES, SHORT, TOLERANCE, grid_of, padded, tiled_float, whole_float
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
 
 SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41)]
 SIZES += [(129, 127), (201, 155), (255, 257), (301, 99)]

@@ -8,7 +8,7 @@ import torch
 
 from urst_tiles import nets, weights
 from urst_tiles.errors import BadInput, BadWeights
-from urst_tiles.nets import Frozen, lite, live, load_frozen, named
+from urst_tiles.nets import Frozen, lite, live, load_frozen, named_styles
 from urst_tiles.nets.base import digest
 
 ALPHAS = (1.0, 0.4)
@@ -202,8 +202,8 @@ def test_ones_own_weights_come_before_the_shipped_ones(tmp_path):
 
 def test_named_styles_belong_to_the_shipped_weights():
     state = weights.load(weights.find("lite")[lite.FILE])
-    assert digest(state, {}) == named.measured_with()
-    assert len(named.titles()) >= 24
+    assert digest(state, {}) == named_styles.measured_with()
+    assert len(named_styles.titles()) >= 24
 
 
 def test_named_styles_are_refused_with_other_weights(tmp_path):
@@ -212,36 +212,38 @@ def test_named_styles_are_refused_with_other_weights(tmp_path):
     save_file(lite.initial(3), tmp_path / lite.FILE)
     weights.add("lite", {lite.FILE: tmp_path / lite.FILE}, tmp_path / "mine")
     with pytest.raises(BadWeights, match="named styles"):
-        nets.build("lite", tmp_path / "mine", [(named.features("hokusai-wave"), 1.0)])
+        nets.build("lite", tmp_path / "mine", [(named_styles.features("hokusai-wave"), 1.0)])
 
 
 def test_a_named_style_is_the_painting(shared):
     """The statistics in the file are those of the painting, measured anew."""
-    from urst_tiles.picture import read_picture
+    from urst_tiles.source.picture import read_picture
 
     painting = next((shared / "data" / "train" / "style").glob("*Great_Wave*"))
-    by_name = nets.build("lite", None, [(named.features("hokusai-wave"), 1.0)])
-    by_image = nets.build("lite", None, [(read_picture(painting, named.SIZE), 1.0)])
+    by_name = nets.build("lite", None, [(named_styles.features("hokusai-wave"), 1.0)])
+    by_image = nets.build("lite", None, [(read_picture(painting, named_styles.SIZE), 1.0)])
     for name, values in by_image.features.items():
         assert torch.allclose(by_name.features[name], values, rtol=1e-3, atol=1e-3)
 
 
 def test_named_styles_mix_with_images(picture):
     image = picture(64, 64).astype(np.float32) / 255
-    mixed = nets.build("lite", None, [(named.features("munch-scream"), 1.0), (image, 1.0)])
+    mixed = nets.build("lite", None, [(named_styles.features("munch-scream"), 1.0), (image, 1.0)])
     alone = nets.build("lite", None, [(image, 1.0)])
     assert mixed.fingerprint != alone.fingerprint
 
 
 def test_other_models_have_no_named_styles():
     with pytest.raises(BadInput, match="style image"):
-        nets.seeded("microast", [(named.features("munch-scream"), 1.0)])
+        nets.seeded("microast", [(named_styles.features("munch-scream"), 1.0)])
 
 
 def test_pack_is_undone_by_unpack():
-    features = named.features("munch-scream")
+    features = named_styles.features("munch-scream")
     again = lite.unpack(lite.pack(features))
     assert all(torch.equal(again[name], features[name]) for name in lite.feature_shapes())
     with pytest.raises(ValueError, match="nosuch"):
-        named.features("nosuch")
-    assert "hokusai-wave" in named.near("hokusai") and "munch-scream" in named.near("munch-screem")
+        named_styles.features("nosuch")
+    assert "hokusai-wave" in named_styles.near("hokusai") and "munch-scream" in named_styles.near(
+        "munch-screem"
+    )

@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from urst_tiles import backbones, losses
+from urst_tiles import losses
 from urst_tiles.errors import BadInput
+from urst_tiles.losses import backbones
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])

@@ -15,17 +15,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from law1 import TOLERANCE, grid_of, tiled_float, whole_float
+from probe import probe, reaches
 from torch import nn
 
 import urst_tiles as ut
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import round_up
-from urst_tiles.kernel import Kernel
 from urst_tiles.nets import Affine, live, load_frozen, module
-from urst_tiles.nets.probe import probe, reaches
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure
 
 SIZES = [(1, 1), (1, 7), (17, 1), (31, 33), (97, 41), (201, 155), (255, 257)]
 
@@ -491,9 +491,9 @@ def test_features_that_do_not_cover_the_picture_are_refused():
 
 
 def test_a_reach_beyond_all_bounds_is_refused_with_numbers(monkeypatch):
-    from urst_tiles.nets import module_probe
+    from urst_tiles.nets.module import probe
 
-    monkeypatch.setattr(module_probe, "LIMIT", 256)
+    monkeypatch.setattr(probe, "LIMIT", 256)
     layers = [nn.Conv2d(3, 3, 65, padding=32) for _ in range(4)]
     with pytest.raises(BadInput, match="one cell of 1 px reaches more than 96 px"):
         ut.from_module(nn.Sequential(*layers))
@@ -656,9 +656,9 @@ def test_a_function_of_the_user(name, paintings, measured, picture, as_tensor, m
     assert (style.range, style.alpha) == (((-1, 1), 0.5) if name == "ranged" else ((0, 1), 1.0))
     net = style.freeze(measured(style, x))
     net.save(paintings / "net.safetensors")
-    from urst_tiles.nets import module_style
+    from urst_tiles.nets.module import style
 
-    monkeypatch.setattr(module_style.Probe, "footprint", lambda self: pytest.fail("measured again"))
+    monkeypatch.setattr(style.Probe, "footprint", lambda self: pytest.fail("measured again"))
     with torch.inference_mode():
         assert torch.equal(load_frozen(paintings / "net.safetensors")(x), net(x))
 

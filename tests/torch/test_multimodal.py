@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import Grid
-from urst_tiles.kernel import Kernel
 from urst_tiles.nets import Frozen, live, load_frozen, multimodal
 from urst_tiles.source import array_source
-from urst_tiles.statistics import measure_thumbnail
 
 WIDTH = 1 / 8
 MEAN, STD = (np.array(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))

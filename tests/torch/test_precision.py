@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
-from urst_tiles.nets import adain, named
-from urst_tiles.planning import neutral_moments
+from urst_tiles.nets import adain, named_styles
+from urst_tiles.nets.base import neutral_moments
 
 SIDE = 256
 IMAGES = ("drone", "ortho", "night lights", "space")
@@ -70,7 +70,7 @@ def test_microast(name, precision, inputs, weights_dir, official, measured, as_t
 @pytest.mark.parametrize("name", IMAGES)
 def test_lite(name, precision, style, inputs, measured, as_tensor):
     check(
-        nets.build("lite", None, [(named.features(style), 1.0)]),
+        nets.build("lite", None, [(named_styles.features(style), 1.0)]),
         crop(inputs, name),
         precision,
         measured,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from probe import probe, reaches
 from torch import nn
 
 from urst_tiles.geometry import round_up
-from urst_tiles.nets import MODELS, LocalNet
-from urst_tiles.nets.probe import probe, reaches
+from urst_tiles.nets import LocalNet
+from urst_tiles.nets.families import MODELS
 
 REACH = {
     "lite": (48, 4),

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from law1 import tiled_float
+from probe import probe
 
 from urst_tiles import nets, weights
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadWeights
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.kernel import Kernel
-from urst_tiles.nets import Frozen, LocalNet, live, load_frozen, wct, wct_frozen
-from urst_tiles.nets.chain import needs
-from urst_tiles.nets.probe import probe
+from urst_tiles.nets import Frozen, LocalNet, live, load_frozen, wct
+from urst_tiles.nets.frozen import wct as frozen_wct
+from urst_tiles.nets.frozen.chain import needs
 
 ALPHAS = (1.0, 0.6)
 
@@ -108,7 +109,7 @@ def test_forward_is_the_formula(pair, model, alpha):
 def double(net):
     """The same network in float64, whose rounding whitening does not amplify into sight."""
     net.low = torch.float64
-    for name, (weight, bias) in wct_frozen.folded(net.style, net.affines).items():
+    for name, (weight, bias) in frozen_wct.folded(net.style, net.affines).items():
         net.register_buffer(f"{name}_weight", torch.from_numpy(weight.copy()))
         net.register_buffer(f"{name}_bias", torch.from_numpy(bias.copy()))
     return net
@@ -129,7 +130,7 @@ def test_frozen_form_equals_the_plain_one(pair, measured, model, alpha):
 @pytest.mark.parametrize("values", [1, 2**22])
 def test_strips_of_any_height_are_the_plain_network(size, values, monkeypatch, picture, as_tensor, measured):
     """32 rows, the least there is; and all at once."""
-    monkeypatch.setattr(wct_frozen, "STRIP", values)
+    monkeypatch.setattr(frozen_wct, "STRIP", values)
     x = as_tensor(picture(*size))
     style = style_of((x, as_tensor(picture(64, 64, seed=1))))
     net = style.freeze(measured(style, as_tensor(picture(96, 96))))
@@ -173,26 +174,26 @@ class Levels(LocalNet):
 @pytest.mark.parametrize("level", wct.LEVELS)
 def test_reach_of_each_level_is_what_the_probe_finds(pair, level):
     net = Levels(style_of(pair).weights, level)
-    assert probe(net, side=512) == (wct_frozen.REACH[level], 2 ** (level - 1))
+    assert probe(net, side=512) == (frozen_wct.REACH[level], 2 ** (level - 1))
 
 
 @pytest.mark.parametrize("level", wct.LEVELS)
 def test_a_chain_needs_what_its_level_reaches(level):
     """The walk from output to input finds the probe's reach, both ends of a level together."""
-    cell = max(wct_frozen.CELL, 2 ** (level - 1))
+    cell = max(frozen_wct.CELL, 2 ** (level - 1))
     box = Box(512, 256, 512 + cell, 256 + cell)
-    assert needs(wct_frozen.chain_of(level), box) == box.grow(wct_frozen.REACH[level])
+    assert needs(frozen_wct.chain_of(level), box) == box.grow(frozen_wct.REACH[level])
 
 
 def test_enlarging_and_cells_are_the_convolutions_they_stand_for():
     random = np.random.default_rng(0)
     weight, bias, x = random.normal(size=(3, 4, 3, 3)), random.normal(size=3), random.normal(size=(4, 6, 8))
     large = conv64(x.repeat(2, axis=1).repeat(2, axis=2), weight, bias + 100) - 100
-    joined = torch.from_numpy(wct_frozen.enlarging(weight))
-    y = wct_frozen.enlarged(torch.from_numpy(x)[None], joined, torch.from_numpy(bias))[0].numpy()
+    joined = torch.from_numpy(frozen_wct.enlarging(weight))
+    y = frozen_wct.enlarged(torch.from_numpy(x)[None], joined, torch.from_numpy(bias))[0].numpy()
     assert np.abs(y - large[:, 1:-1, 1:-1]).max() < 1e-10
     cells = torch.nn.functional.conv2d(
-        torch.from_numpy(x)[None], torch.from_numpy(wct_frozen.in_cells(weight)), stride=2
+        torch.from_numpy(x)[None], torch.from_numpy(frozen_wct.in_cells(weight)), stride=2
     )
     pixels = cells[0].reshape(2, 2, 3, 2, 3).permute(2, 3, 0, 4, 1).reshape(3, 4, 6).numpy()
     plain = conv64(x, weight, np.full(3, 100.0)) - 100
@@ -273,7 +274,7 @@ def test_save_and_load(pair, measured, tmp_path):
 
 def test_published_small_networks_load_and_paint(weights_dir, inputs, measured, as_tensor):
     """Collaborative Distillation's own weights: colours of the style, contents of the image."""
-    from urst_tiles.picture import read_picture
+    from urst_tiles.source.picture import read_picture
 
     content = read_picture(inputs / "photo" / "brighton_DJI_0018.JPG", 320)[:256, :320]
     art = read_picture(inputs / "photo" / "nasa_pia19808.webp", 256)[:256, :256]

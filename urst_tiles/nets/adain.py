@@ -25,7 +25,6 @@ from torch import Tensor
 
 from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets.adain_frozen import FrozenAdaIN
 from urst_tiles.nets.base import (
     Affine,
     At,
@@ -41,6 +40,7 @@ from urst_tiles.nets.base import (
     mixture,
     some_picture,
 )
+from urst_tiles.nets.frozen.adain import FrozenAdaIN
 
 #: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from urst_tiles.errors import BadInput, BadPlan
-from urst_tiles.files import publishing
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
+from urst_tiles.storage.publish import publishing
 
 Float = NDArray[np.float64]
 Precision = Literal["float32", "bfloat16", "float16"]

@@ -304,3 +304,23 @@ def restored(
 def _mixture(tensors: State, name: str) -> Mixture:
     scales, shifts = (tensors[f"{name}.{part}"].numpy() for part in ("scale", "shift"))
     return Mixture([Affine(scale, shift) for scale, shift in zip(scales, shifts, strict=True)])
+
+
+def neutral_net(style: Subject) -> LocalNet:
+    """The network with harmless maps at every site."""
+    if isinstance(style, Composition):
+        return style.freeze(None)
+    return style.freeze(neutral_moments(style))
+
+
+Subject = Style | Composition
+
+
+def composed(style: Subject) -> Composition:
+    """A plain style is a composition of one."""
+    return style if isinstance(style, Composition) else Composition((style,))
+
+
+def measured_sites(style: Subject) -> list[Site]:
+    """Those whose maps depend on the image, in the order of the network."""
+    return [site for site in style.sites if site.measured]

@@ -42,7 +42,7 @@ from urst_tiles.nets.base import (
     one_checkpoint,
     some_picture,
 )
-from urst_tiles.nets.fast_frozen import FrozenFast
+from urst_tiles.nets.frozen.fast import FrozenFast
 from urst_tiles.weights import check_keys, load
 
 #: The probe finds a reach of 55 pixels (tests/torch/test_probe.py).

@@ -44,7 +44,7 @@ from urst_tiles.nets.base import (
     some_picture,
     style_tensor,
 )
-from urst_tiles.nets.lite_frozen import FrozenLite
+from urst_tiles.nets.frozen.lite import FrozenLite
 
 Float = NDArray[np.float64]
 

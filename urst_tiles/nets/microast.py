@@ -40,7 +40,7 @@ from urst_tiles.nets.base import (
     mixture,
     some_picture,
 )
-from urst_tiles.nets.microast_frozen import FrozenMicroAST
+from urst_tiles.nets.frozen.microast import FrozenMicroAST
 
 #: The probe finds a reach of 51 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8

@@ -48,7 +48,7 @@ from urst_tiles.nets.base import (
     one_checkpoint,
     some_picture,
 )
-from urst_tiles.nets.multimodal_frozen import FrozenMultimodal
+from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
 from urst_tiles.nets.multimodal_layers import (
     LAYERS,
     MEAN,

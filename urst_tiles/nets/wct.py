@@ -39,7 +39,7 @@ from urst_tiles.nets.base import (
     mixture,
     some_picture,
 )
-from urst_tiles.nets.wct_frozen import LEVELS, FrozenWCT, layers
+from urst_tiles.nets.frozen.wct import LEVELS, FrozenWCT, layers
 from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]

@@ -21,27 +21,25 @@ from typing import BinaryIO, Protocol
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.files import check_room, publishing, writing
 from urst_tiles.geometry import Box, Grid, ceil_div
-from urst_tiles.metadata import Info
-from urst_tiles.places import REQUESTS, is_remote, side_by_side
+from urst_tiles.machine import in_order
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.encode import Encoding
-from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
-from urst_tiles.pyramid.pool import in_order
-from urst_tiles.pyramid.tiff import (
-    Field,
+from urst_tiles.pyramid.levels import (
     Level,
     TileSizes,
     ghost,
-    header,
     info_fields,
     level_of,
     resolution_fields,
-    text,
     tiles_of,
 )
+from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
 from urst_tiles.pyramid.validate import validate
+from urst_tiles.storage.publish import check_room, publishing, writing
+from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
+from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.writing import Field, header, text
 
 SOFTWARE = "urst-tiles"
 

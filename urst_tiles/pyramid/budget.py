@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urst_tiles.geometry import Grid, overview_count
 from urst_tiles.pyramid.encode import Compression, Encoding
-from urst_tiles.pyramid.tiff import tiles_of
+from urst_tiles.pyramid.levels import tiles_of
 
 #: Encoder threads of one `Parts.write`, and how many encoded tiles per thread wait to be written.
 THREADS, AHEAD = 2, 2

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadPlan
-from urst_tiles.metadata import Validity
+from urst_tiles.tiff.metadata import Validity
 
 codecs: Any = imagecodecs  # its stubs know bytes only, arrays are taken as well
 

@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
-from urst_tiles.places import read_at, size_of
+from urst_tiles.machine import in_order
 from urst_tiles.pyramid.encode import Encoding, codecs, encode_tile
-from urst_tiles.pyramid.pool import in_order
-from urst_tiles.pyramid.tiff import TileSizes, frame, header, level_of, tiles_of
+from urst_tiles.pyramid.levels import TileSizes, frame, level_of, tiles_of
+from urst_tiles.storage.stores import read_at, size_of
+from urst_tiles.tiff.writing import header
 
 _MAGIC = b"urstpart"
 _TRAILER = struct.Struct("<QIII8s")  # footer offset, JSON bytes, array bytes, CRC-32 of both, magic

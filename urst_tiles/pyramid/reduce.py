@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div
-from urst_tiles.memory import mapped
+from urst_tiles.machine import mapped
 
 #: Bytes of input that one step works on: small enough to stay in the cache.
 _STRIP_BYTES = 1 << 20

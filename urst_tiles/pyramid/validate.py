@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
-from urst_tiles.pyramid.pool import in_order
+from urst_tiles.machine import in_order
 from urst_tiles.pyramid.read import Directory, TiffFile
 
 _GHOST = re.compile(rb"GDAL_STRUCTURAL_METADATA_SIZE=(\d{6}) bytes\n")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urst_tiles.source.bytes import FileBytes
+from urst_tiles.tiff.bytes import FileBytes
 
 if TYPE_CHECKING:
-    from urst_tiles.source.pages import TiffFile
+    from urst_tiles.tiff.pages import TiffFile
 
 SAMPLES = 64
 SAMPLE_BYTES = 1 << 16

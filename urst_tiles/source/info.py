@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.metadata import (
+from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.metadata import (
     GEO_TAGS,
     Info,
     Tag,
@@ -19,7 +20,6 @@ from urst_tiles.metadata import (
     tag_resolution,
     with_world_file,
 )
-from urst_tiles.source.directory import Directory
 
 
 def tiff_info(main: Directory, validity: Validity, world: str | None, orientation: int) -> Info:

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from urst_tiles.errors import BadInput
-from urst_tiles.metadata import PLACE_TAGS, Info, Validity
+from urst_tiles.machine import DECODERS
 from urst_tiles.source import headers
-from urst_tiles.source.base import Facts, Source
-from urst_tiles.source.directory import Directory, is_tiff
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import Sidecars, find_sidecars, tiff_info, vips_info
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, open_mask
-from urst_tiles.source.pages import TiffFile, find_pages
-from urst_tiles.source.pool import THREADS
-from urst_tiles.source.segments import Undecodable
+from urst_tiles.source.source import Facts, Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, Decoded, loader_of, open_image
+from urst_tiles.tiff.directory import Directory, is_tiff
+from urst_tiles.tiff.metadata import PLACE_TAGS, Info, Validity
+from urst_tiles.tiff.pages import TiffFile, find_pages
+from urst_tiles.tiff.segments import Undecodable
 
 #: What a libvips pipeline holds besides its rows or tiles, and how many rows it holds from top to bottom
 #: (measured).
@@ -118,7 +118,7 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     validity = _validity(own, sidecars)
     fingerprint = file_fingerprint(path, sidecars.all)
     info = vips_info(image, validity, sidecars.world, orientation)
-    cells = THREADS * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
+    cells = DECODERS * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
     return Facts(
         path=path,
         info=info if main is None else tiff_info(main, validity, sidecars.world, orientation),
@@ -175,7 +175,7 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
         file_dtype=np.dtype(array.dtype).name,
         has_valid=has_valid,
         overviews=(),
-        reader_bytes=THREADS * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
+        reader_bytes=DECODERS * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
         spooling_bytes=0,
         opener=ArrayOpener(array),
         random_access=True,

@@ -13,15 +13,15 @@ import numpy as np
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
+from urst_tiles.machine import DECODERS, decoders, in_order
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import file_fingerprint, tiff_fingerprint
-from urst_tiles.source.pages import TiffFile
-from urst_tiles.source.pool import THREADS, in_order
-from urst_tiles.source.segments import Segments, Undecodable
 from urst_tiles.source.spool import Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
 from urst_tiles.source.vips import VipsReader, stream
+from urst_tiles.tiff.pages import TiffFile
+from urst_tiles.tiff.segments import Segments, Undecodable
 
 
 class Reader(Protocol):
@@ -264,7 +264,7 @@ def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
     boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
     if reader.alone:
         return ((box, reader.cell(box)) for box in boxes)
-    return in_order(lambda box: (box, reader.cell(box)), boxes, ahead=THREADS)
+    return in_order(decoders(), lambda box: (box, reader.cell(box)), boxes, ahead=DECODERS)
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box, reflect
-from urst_tiles.memory import mapped
+from urst_tiles.machine import mapped
 
 
 class Readable(Protocol):

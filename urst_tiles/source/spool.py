@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit
-from urst_tiles.files import publish, sync_folder
 from urst_tiles.geometry import Box, ceil_div
-from urst_tiles.places import is_remote, put, side_by_side
+from urst_tiles.machine import DECODERS, decoders, in_order
 from urst_tiles.progress import Progress, silent
-from urst_tiles.source.pool import THREADS, in_order
 from urst_tiles.source.valid import Samples, weight_dtype
+from urst_tiles.storage.publish import publish, sync_folder
+from urst_tiles.storage.stores import is_remote, put, side_by_side
 
 #: Memory for one band of rows while spooling.
 BAND_BYTES = 16 << 20
@@ -63,13 +63,13 @@ class Shape:
     @property
     def reader_bytes(self) -> int:
         """Memory of reading: per thread a chunk, encoded, decoded and copied."""
-        return THREADS * 3 * CHUNK_PIXELS * self.pixel_bytes
+        return DECODERS * 3 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def writer_bytes(self) -> int:
         """Memory of writing: bands under way, and per thread a chunk, copied and encoded."""
         band = self.rows * self.shape[1] * self.pixel_bytes
-        return (THREADS + 2) * band + THREADS * 2 * CHUNK_PIXELS * self.pixel_bytes
+        return (DECODERS + 2) * band + DECODERS * 2 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def disk_bytes(self) -> int:
@@ -175,7 +175,9 @@ def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], prog
                 weight[part.slices] = samples.weight[part.within(box).slices]
 
         columns = range(0, box.x1, what.chunk[1])
-        for _ in in_order(write, (Box(box.y0, x, box.y1, x + what.chunk[1]).clip(box) for x in columns)):
+        for _ in in_order(
+            decoders(), write, (Box(box.y0, x, box.y1, x + what.chunk[1]).clip(box) for x in columns)
+        ):
             pass
         done += box.area
         progress("spooling", done, total)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box
+from urst_tiles.machine import decoders, in_order
 from urst_tiles.progress import Progress, silent
-from urst_tiles.source.pool import in_order
 from urst_tiles.source.valid import Samples, full
 
 #: An overview serves where both its sides are at least so many times the thumbnail's.
@@ -187,7 +187,7 @@ def average(
     def reduced(box: Box) -> Any:
         return box.area, whole.reduce(box, read(box))
 
-    for area, part in in_order(reduced, cells(full_shape, cell)):
+    for area, part in in_order(decoders(), reduced, cells(full_shape, cell)):
         whole.add(part)
         done += area
         progress("thumbnail", done, total)

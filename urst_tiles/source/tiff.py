@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
-from urst_tiles.metadata import Validity
+from urst_tiles.machine import DECODERS
 from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.colour import cmyk_to_rgb
-from urst_tiles.source.directory import Directory
-from urst_tiles.source.pages import Pages, TiffFile, find_pages
-from urst_tiles.source.pool import THREADS
-from urst_tiles.source.segments import Segments, Undecodable
 from urst_tiles.source.valid import Samples
+from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.metadata import Validity
+from urst_tiles.tiff.pages import Pages, TiffFile, find_pages
+from urst_tiles.tiff.segments import Segments, Undecodable
 
 #: Cells are at least so large, so that small tiles do not drown in calls.
 CELL = 256
@@ -146,7 +146,9 @@ class TiffReader:
         area = math.prod(self.cell_shape) if self.is_tiled else 0
         tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
         kept = sum(page.keeps * page.layout.segment_bytes for page in pages)
-        return (1 if self.alone and not self.is_tiled else THREADS) * (2 * size + area * each) + kept + tables
+        return (
+            (1 if self.alone and not self.is_tiled else DECODERS) * (2 * size + area * each) + kept + tables
+        )
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box of the image (level 0) or of overview ``level - 1``. Raises DamagedFile."""

@@ -1,0 +1,60 @@
+"""The styles that ship with lite, by name and in a picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles import nets, weights
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.statistics import measure_thumbnail
+from urst_tiles.geometry import Box, round_up
+from urst_tiles.options import Options
+from urst_tiles.recipe import Recipe, recipe_of
+from urst_tiles.source import array_source
+from urst_tiles.source.picture import read_picture
+from urst_tiles.source.windows import Reader
+
+
+def named_styles() -> dict[str, str]:
+    """The styles that ship with lite: name -> painting and painter."""
+    return nets.named_styles.titles()
+
+
+def contact_sheet(
+    image: str | os.PathLike[str] | None = None, *, side: int = 256, columns: int = 6, gap: int = 8
+) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3): a picture as it is, then in every named style in their order, row by row.
+
+    Parameters
+    ----------
+    image : an image file; None for a made-up scene that ships with the package.
+    side : of each picture's square, px; the middle of the image fills it.
+    """
+    picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
+    h, w = picture.shape[:2]
+    top, left = (h - side) // 2, (w - side) // 2
+    square = np.rint(255 * picture[top : top + side, left : left + side]).astype(np.uint8)
+    options = Options()
+    recipe = recipe_of(next(iter(named_styles())), options)
+    pictures = [square, *(_in_style(square, name, recipe) for name in named_styles())]
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
+    for k, one in enumerate(pictures):
+        y, x = (n * (side + gap) for n in divmod(k, columns))
+        sheet[y : y + side, x : x + side] = one
+    return sheet
+
+
+def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[np.uint8]:
+    """Small ``pixels`` in the named style, at their own statistics."""
+    style = replace(recipe, styles=((name, 1.0),)).build()
+    h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
+    source = array_source(pixels)
+    kernel = Kernel(style.freeze(measure_thumbnail(style, source)))
+    box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
+    return kernel.run(Reader(source).padded(box)[0][None], [box], [core])[0]

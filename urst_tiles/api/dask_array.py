@@ -1,0 +1,128 @@
+"""`map_blocks`: a stylised image as a lazy dask array."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.threads import on_device
+from urst_tiles.errors import BadPlan
+from urst_tiles.geometry import Box, Grid, reflect, round_up
+from urst_tiles.machine import cpu_count
+from urst_tiles.nets import LocalNet
+from urst_tiles.source import Source, array_source, open_source
+from urst_tiles.source.windows import Reader
+
+
+def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -> Any:
+    """The stylised image as a lazy `dask.array.Array`, (H, W, 3), the kernel's dtype; equal to the whole
+    image's result.
+
+    Parameters
+    ----------
+    stylizer : a frozen network, or a kernel that holds one on a device.
+    source : a prepared `Source`, the path of a file with random access, or a zarr or NumPy array (H, W, 3 or
+        4), uint8 or uint16: one task per chunk, which reads its own halo. A dask array keeps its chunks, and
+        each depends on its neighbours at most.
+    chunk : side of the chunks, a multiple of 16 and of the network's stride; not used for a dask array.
+
+    Raises
+    ------
+    BadPlan : for chunk origins off the stride, or chunks smaller than the halo; the sentence says how to
+        rechunk.
+    """
+    import dask.array as da
+
+    kernel = stylizer if isinstance(stylizer, Kernel) else Kernel(stylizer)
+    if isinstance(source, da.Array):
+        return _over_dask(kernel, source)
+    if isinstance(source, str | os.PathLike):
+        source = open_source(source)
+    elif not isinstance(source, Source):
+        source = array_source(source)
+    net = kernel.net
+    height, width = source.shape
+    grid = Grid(height, width, net.halo, net.stride, chunk, chunk, chunk, net.minimum)
+    reader = Reader(source)
+
+    def make(block_info: Any = None) -> NDArray[Any]:
+        (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
+        core = Box(y0, x0, y1, x1)
+        window = grid.window_box(core)
+        return _run(kernel, reader.padded(window)[0], window, core)
+
+    chunks = (*(_cut(n, chunk) for n in source.shape), (3,))
+    name = f"stylize-{os.urandom(8).hex()}"
+    return da.map_blocks(make, chunks=chunks, dtype=kernel.out_dtype, meta=_meta(kernel), name=name)
+
+
+def _over_dask(kernel: Kernel, x: Any) -> Any:
+    """Each chunk of ``x`` with what its window takes from the chunks around it."""
+    import dask.array as da
+
+    rows, columns = x.chunks[:2]
+    _check_chunks(kernel, rows)
+    _check_chunks(kernel, columns)
+    image = Box(0, 0, *x.shape[:2])
+    grid = Grid(
+        *image.shape, 0, kernel.net.stride, kernel.net.stride, 16 * kernel.net.stride, 16, kernel.net.minimum
+    )
+    made: list[list[Any]] = []
+    for y0, y1 in _spans(rows):
+        made.append([])
+        for x0, x1 in _spans(columns):
+            core = Box(y0, x0, y1, x1)
+            window = core.align(kernel.net.stride).grow(kernel.net.halo).clip(grid.padded)
+            inside = window.clip(image)
+            part = x[inside.slices].rechunk(-1)
+            run = partial(_run_padded, kernel, inside, window, core, image)
+            chunks = ((y1 - y0,), (x1 - x0,), (3,))
+            name = f"stylize-{os.urandom(8).hex()}"
+            made[-1].append(
+                part.map_blocks(run, chunks=chunks, dtype=kernel.out_dtype, meta=_meta(kernel), name=name)
+            )
+    return da.concatenate([da.concatenate(row, axis=1) for row in made], axis=0)
+
+
+def _run_padded(
+    kernel: Kernel, inside: Box, window: Box, core: Box, image: Box, pixels: NDArray[Any]
+) -> NDArray[Any]:
+    """``pixels`` of ``inside``, continued to ``window`` by reflection at the image's bottom and right."""
+    rows = np.asarray(reflect(window.y0, window.y1, image.y1)) - inside.y0
+    columns = np.asarray(reflect(window.x0, window.x1, image.x1)) - inside.x0
+    return _run(kernel, pixels[rows][:, columns, :3], window, core)
+
+
+def _run(kernel: Kernel, rgb: NDArray[Any], window: Box, core: Box) -> NDArray[Any]:
+    return on_device(cpu_count(), kernel.run, rgb[None], [window], [core])[0]
+
+
+def _check_chunks(kernel: Kernel, sizes: tuple[int, ...]) -> None:
+    halo, stride = kernel.net.halo, kernel.net.stride
+    good = round_up(max(halo, 1024), stride)
+    if any(n % stride for n in sizes[:-1]):
+        raise BadPlan(
+            f"chunks must start on the network's stride {stride}, got {sizes[:4]}: rechunk to {good} px"
+        )
+    if any(n < halo + stride for n in sizes[:-1]):
+        raise BadPlan(
+            f"chunks must be larger than the network's halo {halo}, got {sizes[:4]}: rechunk to {good} px"
+        )
+
+
+def _spans(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    ends = np.cumsum(sizes).tolist()
+    return [(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _cut(length: int, size: int) -> tuple[int, ...]:
+    return tuple(min(size, length - start) for start in range(0, length, size))
+
+
+def _meta(kernel: Kernel) -> NDArray[Any]:
+    return np.empty((0, 0, 0), kernel.out_dtype)

@@ -1,0 +1,283 @@
+"""The main job as three steps that share nothing but a folder: plan, work, assemble.
+
+`save_job` unpacks, measures and freezes once; any number of `work_job`, on any machines that see the folder
+and the input file, make the blocks; `assemble_job` makes the output. The folder is the one that `stylize`
+uses, also on an object store, and the bytes are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from urst_tiles import weights
+from urst_tiles.api.output import check_output, refuse_existing
+from urst_tiles.api.stylize import Clock, Report, assemble, cluster_of, open_job, parts_of, prepare, set_up
+from urst_tiles.engine.block import StylizeBlock
+from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError
+from urst_tiles.job.folder import Job, differences
+from urst_tiles.job.request import Request
+from urst_tiles.job.shard import Shard
+from urst_tiles.machine import available_memory
+from urst_tiles.nets.module import only_here
+from urst_tiles.nets.module.style import ModuleStyle
+from urst_tiles.options import Options
+from urst_tiles.plan import Plan
+from urst_tiles.planning import plan_here
+from urst_tiles.progress import Progress, silent
+from urst_tiles.pyramid.parts import Parts
+from urst_tiles.recipe import Recipe, StyleArgument
+from urst_tiles.source import Source, open_source
+from urst_tiles.storage.publish import publish
+from urst_tiles.storage.stores import place
+from urst_tiles.workers.run import cluster
+
+AnyPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A job that is ready for workers: its folder, its plan, and wall time of each stage."""
+
+    folder: Path
+    plan: Plan
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Worked:
+    """What one worker did.
+
+    Attributes
+    ----------
+    blocks_run, blocks_kept : of its share, made by this call, and found finished.
+    missing : blocks of the whole job that nobody has made yet.
+    splits : how often a device out of memory was answered by a smaller batch or window.
+    """
+
+    folder: Path
+    plan: Plan
+    shard: Shard
+    blocks_run: int
+    blocks_kept: int
+    missing: int
+    splits: int
+    seconds: float
+
+
+def save_job(
+    folder: AnyPath,
+    input: AnyPath,
+    output: AnyPath,
+    style: StyleArgument,
+    options: Options | None = None,
+    *,
+    progress: Progress = silent,
+    **changes: Any,
+) -> Saved:
+    """Plan a job, unpack and measure its input, freeze the style; ``folder`` keeps all that for workers.
+
+    Parameters
+    ----------
+    folder : the job folder, on a file system that all workers share, or on an object store (``s3://...``).
+    input, output, style, options, changes, progress : as `stylize` has them.
+
+    Raises
+    ------
+    UrstError : as `stylize`; a second identical call goes on, and keeps finished blocks.
+    """
+    folder, input = place(folder), Path(input).absolute()
+    _refuse_made_here(style)
+    options = _in_folder(Options.of(options, changes), folder)
+    output = check_output(Path(output).absolute(), input)
+    source, recipe, job, plan = open_job(input, output, style, options)
+    refuse_existing(output, job, plan, options)
+    clock = Clock()
+    with job.locked():
+        job.claim(plan.identity, overwrite=options.overwrite)
+        if not _is_ready(job):
+            _make_ready(job, plan, source, recipe, options, progress)
+        request = Request(input, output, _styles(recipe), options, plan, weights.sha256_of(job.net))
+        publish(job.request, request.to_json())
+    clock.lap("prepare and measure")
+    return Saved(folder, plan, clock.laps)
+
+
+def work_job(
+    folder: AnyPath,
+    shard: Shard | None = None,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Worked:
+    """Make the blocks of a saved job that are missing, or those among them that are this shard's.
+
+    Parameters
+    ----------
+    folder : of `save_job`. Any number of workers may share it, even with the same shard.
+    device : another one of the same kind, as ``cuda:1``.
+    threads : torch threads; on a CPU they decide how sums round, and only the plan's number is taken.
+    workers : processes on this machine (default: the plan's).
+
+    Raises
+    ------
+    JobDiffers : the input or this machine is not what was planned, so that the bytes might differ.
+    BlocksFailed : some blocks failed for good; the others are kept, and the next call tries again.
+    """
+    job, clock = Job(place(folder)), Clock()
+    with job.shared():
+        request = _load(job)
+        plan = plan_here(request.plan, device, threads, workers)
+        plan.validate(memory=request.options.memory or available_memory())
+        source = same_source(request, job.source, progress)
+        parts, own = parts_of(plan, source, job), shard or Shard()
+        mine = own.of(len(plan.grid))
+        missing = _turned([index for index in parts.missing() if index in mine])
+        job.keep = True
+        with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
+            task = Unmade(StylizeBlock(plan, source, job.net, parts))
+            receipts = on.run_all(
+                task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
+            )
+        made = [receipt for receipt in receipts if receipt is not None]
+        clock.lap("blocks")
+        return Worked(
+            job.folder,
+            plan,
+            own,
+            blocks_run=len(made),
+            blocks_kept=len(mine) - len(made),
+            missing=len(parts.missing()),
+            splits=sum(receipt["splits"] for receipt in made),
+            seconds=clock.laps["blocks"],
+        )
+
+
+def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
+    """Make the output of a saved job from its blocks, and remove the folder.
+
+    Raises
+    ------
+    JobError : blocks are missing; names them, and how to make them.
+    DamagedFile : a block is damaged; it was removed, for the next worker to make again.
+    """
+    job, clock = Job(place(folder)), Clock()
+    job.require()
+    with job.locked():
+        request = _load(job)
+        job.keep = True
+        source = same_source(request, job.source, progress)
+        output = check_output(request.output, request.input)
+        parts = parts_of(request.plan, source, job)
+        _require(job, parts)
+        try:
+            assemble(request.plan, source, job, output, progress)
+        except DamagedFile as error:
+            raise DamagedFile(
+                f"{error.__cause__ or error}; what is damaged was removed: `urst-tiles work {job.folder}`"
+                " makes it anew"
+            ) from error
+        clock.lap("assemble")
+        job.remove()
+    return Report(output, request.plan, clock.laps, 0, len(request.plan.grid), 0)
+
+
+@dataclass(frozen=True)
+class Unmade:
+    """Task: the block, unless another worker made it meanwhile; then None."""
+
+    task: StylizeBlock
+
+    def __call__(self, index: int) -> dict[str, Any] | None:
+        """Make block ``index``."""
+        return None if self.task.parts.is_done(index) else self.task(index)
+
+
+def _turned(indexes: list[int]) -> list[int]:
+    """The same from another start in every process, so that workers of one shard seldom meet on a block."""
+    start = crc32(f"{socket.gethostname()} {os.getpid()}".encode()) % max(1, len(indexes))
+    return indexes[start:] + indexes[:start]
+
+
+def _in_folder(options: Options, folder: Path) -> Options:
+    if options.job_dir is not None and place(options.job_dir) != folder:
+        raise BadInput(f"--save {folder} names the job folder; leave --job-dir {options.job_dir} out")
+    return replace(options, job_dir=folder)
+
+
+def _refuse_made_here(style: StyleArgument) -> None:
+    if isinstance(style, ModuleStyle) and only_here(style.model):
+        raise BadInput(
+            "a network handed over in Python is known to this process alone, and workers need others: give"
+            " model='package.module:function'"
+        )
+
+
+def _styles(recipe: Recipe) -> dict[str, Any]:
+    pairs = [[str(style), weight] for style, weight in recipe.styles]
+    return {"mixture": pairs} | ({"regions": list(recipe.regions)} if recipe.regions else {})
+
+
+def _is_ready(job: Job) -> bool:
+    """Whether the folder has been saved before, and its network is still the one."""
+    try:
+        return Request.from_json(job.request).net == weights.sha256_of(job.net)
+    except (FileNotFoundError, JobDiffers):
+        return False
+
+
+def _make_ready(
+    job: Job, plan: Plan, source: Source, recipe: Recipe, options: Options, progress: Progress
+) -> None:
+    source = prepare(job, source, options, progress)
+    with cluster_of(plan, options, job.folder, progress) as on:
+        set_up(job, plan, source, recipe, on, progress)
+
+
+def _load(job: Job) -> Request:
+    """The request of a folder that is ready; JobError otherwise."""
+    try:
+        request = Request.from_json(job.request)
+        if request.net == weights.sha256_of(job.net) and job.identity == dict(request.plan.identity):
+            return request
+        reason = "its network or its job.json is not what was saved"
+    except FileNotFoundError:
+        reason = "it was not saved to its end"
+    raise JobError(
+        f"{job.folder} is not ready for workers ({reason}): `urst-tiles plan --save {job.folder}"
+        " INPUT OUTPUT ...` makes it so, and keeps finished blocks"
+    )
+
+
+def _require(job: Job, parts: Parts) -> None:
+    """JobError where blocks are missing."""
+    missing = parts.missing()
+    if not missing:
+        return
+    names = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if missing[10:] else "")
+    raise JobError(
+        f"{len(missing)} of {len(parts.grid)} blocks are missing ({names}): `urst-tiles work {job.folder}`"
+        " makes them, then assemble again"
+    )
+
+
+def same_source(request: Request, folder: Path, progress: Progress) -> Source:
+    """The input of a saved job, prepared as ``folder`` has it; JobDiffers where the file is another."""
+    options = request.options
+    source = open_source(
+        request.input, bands=options.bands, stretch=options.stretch, overviews=options.overviews
+    )
+    before, now = ({"fingerprint": text} for text in (request.plan.identity["source"], source.fingerprint))
+    if before != now:
+        raise JobDiffers(
+            f"{request.input} is not the image that was planned:"
+            f" {differences(before, now)}; put it back, or plan anew with --overwrite"
+        )
+    return source.prepare(folder, thumbnail=options.thumbnail, progress=progress)

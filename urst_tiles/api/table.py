@@ -1,0 +1,245 @@
+"""Many jobs from one TOML table.
+
+    output = "stylised/{stem}-{style}.tif"       # {stem} and {folder} of the input, {style}
+    inputs = ["scenes/*.tif", "more/**/*.tif"]
+    exclude = ["scenes/cloudy*.tif"]
+    styles = ["painting.jpg", "hokusai-wave", {name = "both", mix = [["a.jpg", 2], ["b.jpg", 1]]}]
+
+    [options]                                    # as `Options` names them
+    statistics = "exact"
+
+    [[jobs]]                                     # one or many; what one leaves out is taken from above
+    inputs = "scenes/night.tif"
+    styles = "starry-night.jpg"
+    options = {alpha = 0.7}
+
+Every input in each of its styles. Without ``[[jobs]]`` the table itself is the one group. Paths start at
+the table's folder. A style may also be ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``, for
+the option ``mask``, which may be ``"masks/{stem}.png"``.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.options import Options, from_table, kinds
+from urst_tiles.recipe import StyleArgument, recipe_of
+from urst_tiles.workers import queues
+
+GROUP = ("inputs", "exclude", "styles", "output", "options")
+TOP = (*GROUP, "jobs")
+STYLE = ("name", "mix", "regions")
+NAMES = ("stem", "style", "folder")
+
+#: Options that are no part of a table, and why.
+ELSEWHERE = {
+    "job_dir": "each job has its folder beside its output",
+    "overwrite": "it is a flag of `urst-tiles run`",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One job of a table: an input in a style.
+
+    Attributes
+    ----------
+    style : as `stylize` takes it; ``called`` is its name in the output's.
+    """
+
+    input: Path
+    output: Path
+    style: StyleArgument
+    called: str
+    options: Options
+
+    def __str__(self) -> str:
+        return f"{self.input} in {self.called}"
+
+
+def read_table(path: str | os.PathLike[str]) -> list[Entry]:
+    """Every job of a table, checked as far as that goes without opening images.
+
+    Raises
+    ------
+    BadInput, MissingFile : in one sentence, for whatever is wrong with the table or its files.
+    """
+    path = Path(path).absolute()
+    try:
+        entries = list(_entries(_load(path), path.parent))
+        _check_files(entries)
+        for entry in entries:
+            if entry.options.cluster:
+                queues.require(entry.options.cluster)
+            recipe_of(entry.style, entry.options)
+    except BadInput as error:
+        raise type(error)(f"{path}: {error}") from error
+    return entries
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"this is no TOML ({error})") from None
+    except OSError as error:
+        raise MissingFile(f"the table cannot be read ({error.strerror})") from None
+
+
+def _entries(table: Mapping[str, Any], folder: Path) -> Iterator[Entry]:
+    _check_keys(table, TOP, "the table")
+    jobs = table.get("jobs", [{}])
+    if not (isinstance(jobs, list) and jobs and all(isinstance(job, dict) for job in jobs)):
+        raise BadInput(f"jobs must be one or more tables, got {jobs!r}")
+    for job in jobs:
+        _check_keys(job, GROUP, "an entry of jobs")
+        yield from _group({**table, **job, "options": _options(table) | _options(job)}, folder)
+
+
+def _options(table: Mapping[str, Any]) -> dict[str, Any]:
+    options = table.get("options", {})
+    if not isinstance(options, dict):
+        raise BadInput(f"options must be a table, got {options!r}")
+    return options
+
+
+def _group(group: Mapping[str, Any], folder: Path) -> Iterator[Entry]:
+    for name in ("inputs", "output"):
+        if name not in group:
+            raise BadInput(f"there is no {name}: give it for the whole table, or in each entry of jobs")
+    pattern = group["output"]
+    if not isinstance(pattern, str):
+        raise BadInput(f"output must be a text, got {pattern!r}")
+    model = str(group["options"].get("model", Options().model))
+    styles = [_style(one, folder) for one in _list(group, "styles")] or [(model, None)]
+    for input in _inputs(group, folder):
+        for called, style in styles:
+            words = {"stem": input.stem, "style": called, "folder": input.parent.name}
+            output = Path(os.path.normpath(folder / filled(pattern, words, "output")))
+            yield Entry(input, output, style, called, options_from(group["options"], folder, words))
+
+
+def options_from(values: Mapping[str, Any], folder: Path, words: Mapping[str, str]) -> Options:
+    """The options of a table; a mask may name the input, as in ``masks/{stem}.png``."""
+    for name in values:
+        if name in ELSEWHERE:
+            raise BadInput(f"leave the option {name} out: {ELSEWHERE[name]}")
+    Options.of(None, {name: getattr(Options(), name, None) for name in values})  # refuses unknown names
+    values = dict(values)
+    if isinstance(values.get("mask"), str):
+        values["mask"] = filled(values["mask"], words, "mask")
+    return Options(**{name: from_table(name, value, folder) for name, value in values.items()})
+
+
+def filled(pattern: str, words: Mapping[str, str], what: str) -> str:
+    """``pattern`` with ``{stem}`` and so on in place.
+
+    Raises
+    ------
+    BadInput : for another name.
+    """
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
+    except ValueError as error:
+        raise BadInput(f"{what} {pattern!r} is no pattern ({error})") from None
+    for name in names:
+        if name not in words:
+            known = ", ".join(f"{{{one}}}" for one in NAMES)
+            raise BadInput(f"{what} {pattern!r} names {{{name}}}; there are {known}")
+    return pattern.format(**words)
+
+
+def _inputs(group: Mapping[str, Any], folder: Path) -> list[Path]:
+    """All that the patterns match, sorted, each once."""
+    left_out = {path for pattern in _list(group, "exclude") for path in _matches(pattern, folder)}
+    found: dict[Path, None] = {}
+    for pattern in _list(group, "inputs"):
+        paths = [path for path in _matches(pattern, folder) if path not in left_out]
+        if not paths:
+            kind = "no file that is not excluded" if left_out else "no file"
+            raise MissingFile(f"{kind} matches the input {pattern!r}")
+        found |= dict.fromkeys(paths)
+    if not found:
+        raise BadInput("inputs names no file")
+    return list(found)
+
+
+def _matches(pattern: Any, folder: Path) -> list[Path]:
+    if not isinstance(pattern, str):
+        raise BadInput(f"a path or pattern must be a text, got {pattern!r}")
+    if (folder / pattern).is_file():
+        return [Path(os.path.normpath(folder / pattern))]
+    paths = (folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)))
+    return [Path(os.path.normpath(path)) for path in paths if path.is_file()]
+
+
+def _style(value: Any, folder: Path) -> tuple[str, StyleArgument]:
+    """(name, style) of a text or of a table with a mixture or a style for each region."""
+    if isinstance(value, str):
+        style = _style_file(value, folder)
+        return (value if style == value else Path(value).stem), style
+    if not isinstance(value, dict):
+        raise BadInput(f"a style is a text or a table, got {value!r}")
+    _check_keys(value, STYLE, "a style")
+    mix, regions = value.get("mix"), value.get("regions")
+    if not isinstance(value.get("name"), str) or (mix is None) == (regions is None):
+        raise BadInput(f"a style as a table has a name, and either mix or regions, got {value!r}")
+    try:
+        if regions is None:
+            return value["name"], [(_style_file(style, folder), float(weight)) for style, weight in mix or ()]
+        return value["name"], {int(n): _style_file(style, folder) for n, style in regions.items()}
+    except (TypeError, ValueError, AttributeError):
+        raise BadInput(
+            f"mix is a list of [style, weight], regions a table of number = style, got {value!r}"
+        ) from None
+
+
+def _style_file(style: str, folder: Path) -> str:
+    """A path from the table's folder where there is such a file, else the name as it stands."""
+    path = folder / style
+    return os.path.normpath(path) if path.is_file() else style
+
+
+def _list(group: Mapping[str, Any], name: str) -> list[Any]:
+    """One or several."""
+    value = group.get(name, [])
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _check_keys(table: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    for name in table:
+        if name not in known:
+            near = get_close_matches(name, [*known, *kinds()], n=1)
+            hint = (
+                f"; did you mean {near[0]!r}" + (" of options?" if near[0] in kinds() else "?")
+                if near
+                else ""
+            )
+            raise BadInput(f"{what} has no key {name!r} (known: {', '.join(known)}){hint}")
+
+
+def _check_files(entries: Sequence[Entry]) -> None:
+    """No output twice, and none that is also an input."""
+    outputs: dict[Path, Entry] = {}
+    for entry in entries:
+        other = outputs.setdefault(entry.output, entry)
+        if other is not entry:
+            raise BadInput(
+                f"two jobs write {entry.output}: {other}, and {entry}; tell them apart in output,"
+                " by {stem}, {style} or {folder}"
+            )
+    for entry in entries:
+        if entry.input in outputs:
+            raise BadInput(
+                f"{entry.input} is an input and the output of {outputs[entry.input]}; write into another"
+                " folder, or exclude it"
+            )

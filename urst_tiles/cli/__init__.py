@@ -1,0 +1,69 @@
+"""The command line: ``urst-tiles stylize INPUT OUTPUT --style STYLE``, and what else `commands` has.
+
+Errors are one sentence on stderr; exit status 2 where nothing was begun (and nothing is left behind), 1 later
+(finished work is kept), 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from urst_tiles.cli import batch, info, shards, styles, stylize, weights
+from urst_tiles.cli.arguments import HELP as HELP
+from urst_tiles.cli.terminal import complain, event
+from urst_tiles.errors import UrstError
+from urst_tiles.machine import share_one_heap
+from urst_tiles.options import parse_bytes as parse_bytes
+
+#: In the order of ``--help``.
+GROUPS = (stylize, shards, batch, info, styles, weights)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = build_parser().parse_args(argv)
+    # Torch threads that spin while they wait starve the encoders beside them; read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_one_heap()
+    signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
+    try:
+        return arguments.run(arguments) or 0
+    except UrstError as error:
+        _say(arguments, error)
+        return error.exit_status
+    except KeyboardInterrupt:
+        complain("stopped; finished blocks are kept, the same command goes on")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        _say(arguments, UrstError(f"{error.filename or 'the system'} says: {error.strerror or error}"))
+        return 1
+
+
+def _terminate(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _say(arguments: argparse.Namespace, error: UrstError) -> None:
+    if getattr(arguments, "json", False):
+        event("error", kind=type(error).__name__, message=str(error))
+    complain(str(error))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="urst-tiles",
+        description="Style transfer at any resolution: gigapixel image in, pyramidal TIFF out.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for group in GROUPS:
+        group.add(commands)
+    return parser

@@ -1,0 +1,122 @@
+"""``run``: the jobs of a table, and how they ended."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urst_tiles.cli.arguments import add_json
+from urst_tiles.cli.shards import SHARD
+from urst_tiles.cli.terminal import clock, complain, event, progress_for, say
+from urst_tiles.job.shard import Shard
+from urst_tiles.progress import Progress
+
+if TYPE_CHECKING:
+    from urst_tiles.api.batch import Outcome
+    from urst_tiles.api.table import Entry
+
+COLUMNS = ("status", "input", "style", "output", "seconds", "megapixels", "error")
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    text = "run every job of a TOML table: many inputs, many styles; the same command again does what is left"
+    run = commands.add_parser("run", help=text, description=text)
+    run.add_argument("table", type=Path, metavar="JOBS.toml")
+    run.add_argument("--shard", metavar="I/N", help=SHARD)
+    run.add_argument("--summary", type=Path, metavar="CSV", help="also write the table of results")
+    run.add_argument(
+        "--overwrite", action="store_true",
+        help="make outputs anew that are there for another request, and jobs that are not finished",
+    )  # fmt: skip
+    add_json(run, "progress, every job and the result as JSON lines on stdout")
+    run.set_defaults(run=run_table)
+
+
+def run_table(arguments: argparse.Namespace) -> int:
+    """``urst-tiles run``."""
+    shard = Shard.parse(arguments.shard) if arguments.shard else None
+    from urst_tiles.api.batch import run_batch
+    from urst_tiles.api.output import check_output
+    from urst_tiles.api.table import read_table
+
+    entries = read_table(arguments.table)
+    if arguments.summary:
+        check_output(arguments.summary.absolute(), arguments.table)
+    told = _Telling(arguments.json)
+    outcomes: list[Outcome] = []
+    try:
+        for outcome in run_batch(
+            entries, shard, overwrite=arguments.overwrite, starting=told.starting, progress=told.progress
+        ):
+            outcomes.append(outcome)
+            if arguments.json:
+                event("job", **row(outcome))
+    finally:
+        if arguments.summary:
+            _write_csv(arguments.summary, outcomes)
+    return _tell(outcomes, arguments.json)
+
+
+class _Telling:
+    """Progress of the job that runs, under its number and name."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._inner: Progress = progress_for(as_json)
+        self._prefix = ""
+
+    def starting(self, number: int, total: int, entry: Entry) -> None:
+        self._prefix = f"{number}/{total} {entry.output.name}: "
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self._inner(self._prefix + stage, done, total)
+
+
+def row(outcome: Outcome) -> dict[str, Any]:
+    """One job's end, by `COLUMNS`."""
+    entry = outcome.entry
+    values = (
+        outcome.status, str(entry.input), entry.called, str(entry.output), round(outcome.seconds, 3),
+        round(outcome.megapixels, 6), outcome.error,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _write_csv(path: Path, outcomes: list[Outcome]) -> None:
+    from urst_tiles.storage.publish import publish
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(row, outcomes))
+    publish(path.absolute(), text.getvalue().encode())
+
+
+def _tell(outcomes: list[Outcome], as_json: bool) -> int:
+    """The summary; returns the exit status."""
+    count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
+    if as_json:
+        event("done", **count, seconds=sum(o.seconds for o in outcomes))
+    else:
+        say(summary(outcomes, count))
+    for outcome in outcomes:
+        if outcome.error:
+            complain(f"{outcome.entry}: {outcome.error}")
+    return 1 if count["failed"] else 0
+
+
+def summary(outcomes: list[Outcome], count: dict[str, int]) -> str:
+    """The table at the end, as text."""
+    width = max((len(o.entry.input.name) for o in outcomes), default=0)
+    styles = max((len(o.entry.called) for o in outcomes), default=0)
+    lines = [
+        f"{o.status:8} {clock(o.seconds):>8} {o.megapixels:9.1f} Mpx  {o.entry.input.name:{width}}"
+        f"  {o.entry.called:{styles}}  {o.entry.output}"
+        for o in outcomes
+    ]
+    total = f"{count['done']} done, {count['skipped']} were done before, {count['failed']} failed"
+    again = "; the same command tries these again" if count["failed"] else ""
+    return "\n".join([*lines, total + again])

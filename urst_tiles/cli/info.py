@@ -1,0 +1,61 @@
+"""``info`` and ``validate``: what a file is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from urst_tiles.cli.arguments import add_json
+from urst_tiles.cli.terminal import say
+
+
+def add(commands: Any) -> None:
+    """The parsers."""
+    info = commands.add_parser("info", help="say what a file is, as this program reads it")
+    info.set_defaults(run=run_info)
+    validate = commands.add_parser("validate", help="check a pyramidal TIFF; exit status 1 if it is invalid")
+    validate.set_defaults(run=run_validate)
+    for command in (info, validate):
+        command.add_argument("file", type=Path, metavar="FILE")
+        add_json(command)
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """``urst-tiles info``."""
+    from urst_tiles.source import open_source
+
+    source = open_source(arguments.file)
+    info = source.info
+    facts = {
+        "file": str(source.path),
+        "size": f"{source.shape[1]} x {source.shape[0]}",
+        "file dtype": str(source.file_dtype),
+        "read as": f"{source.channels} x {source.dtype}",
+        "access": "random" if source.random_access else "read once into the job folder",
+        "overviews": ", ".join(f"{w} x {h}" for h, w in source.overviews) or "none",
+        "validity": info.validity,
+        "nodata": info.nodata,
+        "georeferenced": bool(info.geo),
+        "microns per pixel": 1e4 / info.pixels_per_cm[1] if info.pixels_per_cm else None,
+        "colour profile": f"{len(info.icc)} bytes" if info.icc else None,
+        "fingerprint": source.fingerprint,
+    }
+    if arguments.json:
+        say(json.dumps(facts))
+    else:
+        say("\n".join(f"{name:18} {value}" for name, value in facts.items() if value is not None))
+    return 0
+
+
+def run_validate(arguments: argparse.Namespace) -> int:
+    """``urst-tiles validate``."""
+    from urst_tiles.pyramid import validate
+
+    report = validate(arguments.file)
+    if arguments.json:
+        say(json.dumps({"file": str(arguments.file), "valid": report.valid, "problems": report.problems}))
+    else:
+        say(str(report))
+    return 0 if report.valid else 1

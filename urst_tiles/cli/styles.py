@@ -1,0 +1,39 @@
+"""``styles``: the named styles of ``--model lite``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from urst_tiles.cli.terminal import say
+from urst_tiles.errors import BadInput
+
+
+def add(commands: Any) -> None:
+    """The parser."""
+    styles = commands.add_parser("styles", help="list the named styles of --model lite")
+    styles.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="also write a picture in each style, in order"
+    )
+    styles.add_argument("--input", type=Path, metavar="IMAGE", help="the picture (default: a made-up scene)")
+    styles.set_defaults(run=run_styles)
+
+
+def run_styles(arguments: argparse.Namespace) -> int:
+    """``urst-tiles styles``."""
+    from urst_tiles.api.contact_sheet import contact_sheet, named_styles
+    from urst_tiles.api.output import check_output
+    from urst_tiles.source.picture import write_png
+
+    for name, title in named_styles().items():
+        say(f"{name:26} {title}")
+    if arguments.sheet is None:
+        return 0
+    output = check_output(arguments.sheet, arguments.input or arguments.sheet.parent)
+    if output.suffix.lower() != ".png":
+        raise BadInput(f"a contact sheet is a PNG file; name it {output.with_suffix('.png').name}")
+    sheet = contact_sheet(arguments.input)
+    write_png(output, sheet)
+    say(f"{output}: the picture as it is, then in the styles above, row by row")
+    return 0

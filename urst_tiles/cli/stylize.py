@@ -1,0 +1,164 @@
+"""``stylize``, ``plan`` and ``preview``: the main job, what it would be, and how it will look."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urst_tiles.cli.arguments import add_options, add_styles, options_of, styles_of
+from urst_tiles.cli.terminal import event, progress_for, say
+from urst_tiles.errors import BadInput
+
+if TYPE_CHECKING:
+    from urst_tiles.api.stylize import Report
+    from urst_tiles.plan import Plan
+
+
+def add(commands: Any) -> None:
+    """The parsers."""
+    for name, run, text in (
+        (
+            "stylize",
+            run_stylize,
+            "stylise INPUT into OUTPUT, a pyramidal TIFF; the same command again goes on",
+        ),
+        ("plan", run_plan, "say what stylize would do (blocks, memory, disk), and run nothing"),
+        ("preview", run_preview, "stylise the thumbnail into a PNG, in seconds"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("input", type=Path, metavar="INPUT")
+        command.add_argument("output", type=Path, metavar="OUTPUT")
+        add_styles(command)
+        add_options(command)
+        command.set_defaults(run=run)
+        if name == "plan":
+            command.add_argument(
+                "--save", metavar="JOB",
+                help="prepare the job folder JOB (unpack, measure, freeze) for `urst-tiles work JOB` and"
+                " `assemble JOB`, on any machines that share it",
+            )  # fmt: skip
+
+
+def run_stylize(arguments: argparse.Namespace) -> None:
+    """``urst-tiles stylize``."""
+    from urst_tiles.api.stylize import stylize
+
+    progress = progress_for(arguments.json)
+    report = stylize(
+        arguments.input, arguments.output, styles_of(arguments), options_of(arguments), progress=progress
+    )
+    if arguments.json:
+        event("done", **facts(report), blocks=report.blocks_run, kept=report.blocks_kept)
+        return
+    kept = f"; {report.blocks_kept} blocks were finished before" if report.blocks_kept else ""
+    say(f"{describe(report)}, {report.plan.precision} on {report.plan.device}{kept}{split(report.splits)}")
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """A finished output, for machines."""
+    return {
+        "output": str(report.output),
+        "seconds": dict(report.seconds),
+        "splits": report.splits,
+        "megapixels": report.plan.grid.image.area / 1e6,
+    }
+
+
+def describe(report: Report) -> str:
+    """A finished output, for people."""
+    grid, seconds = report.plan.grid, sum(report.seconds.values())
+    rate = grid.image.area / 1e6 / seconds
+    return f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
+
+
+def split(count: int) -> str:
+    """What is added where memory ran out."""
+    return f"; memory ran out {count} times and was answered by smaller windows" if count else ""
+
+
+def run_plan(arguments: argparse.Namespace) -> None:
+    """``urst-tiles plan``."""
+    from urst_tiles.api.stylize import plan_job
+    from urst_tiles.cli.terminal import clock
+
+    if arguments.save:
+        save_plan(arguments)
+        return
+    plan, seconds = plan_job(arguments.input, arguments.output, styles_of(arguments), options_of(arguments))
+    if arguments.json:
+        say(json.dumps(plan_facts(plan) | {"seconds": seconds}, default=str))
+        return
+    say(describe_plan(plan))
+    say(f"{'time':12} about {clock(seconds)} on a machine like this (guessed from one window)")
+
+
+def save_plan(arguments: argparse.Namespace) -> None:
+    """``urst-tiles plan --save``."""
+    from urst_tiles.api.shards import save_job
+
+    progress = progress_for(arguments.json)
+    saved = save_job(
+        arguments.save, arguments.input, arguments.output, styles_of(arguments), options_of(arguments),
+        progress=progress,
+    )  # fmt: skip
+    if arguments.json:
+        event("saved", job=str(saved.folder), seconds=dict(saved.seconds), plan=plan_facts(saved.plan))
+        return
+    say(describe_plan(saved.plan))
+    say(f"{'saved':12} {saved.folder}; now `urst-tiles work` on any machines, then `urst-tiles assemble`")
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """The plan, for machines."""
+    known = ("peak_bytes", "device_bytes", "disk_bytes")
+    return asdict(plan) | {name: getattr(plan, name) for name in known}
+
+
+def describe_plan(plan: Plan) -> str:
+    """The plan, one fact a line."""
+    from urst_tiles.storage.publish import megabytes
+
+    grid = plan.grid
+    rows = {
+        "image": f"{grid.width} x {grid.height} px, {plan.source_dtype} -> {plan.dtype} {plan.compression}",
+        "blocks": f"{len(grid)} of {grid.block} px, {plan.in_flight} in flight, {plan.workers} process(es)",
+        "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px"
+        f" (core {grid.core}, halo {grid.halo}, stride {grid.stride}), {plan.seam}",
+        "statistics": f"{plan.statistics}, {plan.passes} pass(es)",
+        "network": f"{plan.precision} on {plan.device}, {plan.threads} thread(s)",
+        "memory": f"at most {megabytes(plan.peak_bytes)}"
+        + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
+        "disk": f"about {megabytes(plan.disk_bytes)} while it runs",
+        "fingerprint": plan.fingerprint[:16],
+    }
+    return "\n".join(f"{name:12} {value}" for name, value in rows.items())
+
+
+def run_preview(arguments: argparse.Namespace) -> None:
+    """``urst-tiles preview``."""
+    from tempfile import TemporaryDirectory
+
+    from urst_tiles.api.output import check_output
+    from urst_tiles.api.preview import preview
+    from urst_tiles.source.picture import write_png
+
+    output = check_output(arguments.output, arguments.input)
+    if output.suffix.lower() != ".png":
+        raise BadInput(
+            f"a preview is a PNG file; name the output {output.with_suffix('.png').name}, not {output.name}"
+        )
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+        progress = progress_for(arguments.json)
+        pixels = preview(
+            arguments.input,
+            styles_of(arguments),
+            options_of(arguments),
+            folder=Path(folder),
+            progress=progress,
+        )
+    write_png(output, pixels)
+    if not arguments.json:
+        say(f"{output}: {pixels.shape[1]} x {pixels.shape[0]}")

@@ -1,0 +1,1 @@
+"""Where pixels meet networks: kernel, blocks, blending and statistics."""

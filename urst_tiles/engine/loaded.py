@@ -1,0 +1,47 @@
+"""What a process builds once and keeps: the style of a recipe, and the frozen network of a job."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from urst_tiles import nets
+from urst_tiles.engine.device import release
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.threads import on_device
+from urst_tiles.nets import Composition, Style
+from urst_tiles.plan import Plan
+
+
+class Builds(Hashable, Protocol):
+    """A recipe: hashable, small enough to travel, and makes a style."""
+
+    def build(self) -> Style | Composition:
+        """The style."""
+
+
+@lru_cache(maxsize=2)
+def current_style(recipe: Builds) -> Style | Composition:
+    """The style of a recipe, built once per process; by one torch thread, so that every worker gets the same
+    to the bit."""
+    return on_device(1, recipe.build)
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, dtype: str) -> Kernel:
+    release()  # what measuring freed
+    return Kernel(nets.load_frozen(path), device=device, precision=precision, out_dtype=np.dtype(dtype))
+
+
+def kernel_of(path: Path, plan: Plan) -> Kernel:
+    """The frozen network of a job, loaded once per process."""
+    with _loading:
+        return _load(path, plan.fingerprint, plan.device, plan.precision, plan.dtype)

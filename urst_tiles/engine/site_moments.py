@@ -1,0 +1,175 @@
+"""What one window tells: the features that reach a site, and their moments.
+
+Features are float32. Sums are float64: on a processor in numpy, on a card there, so that no feature travels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.engine.device import is_out_of_memory, release, reproducible
+from urst_tiles.engine.kernel import to_tensor
+from urst_tiles.engine.threads import ONE_LANE, Lanes
+from urst_tiles.errors import DoesNotFit
+from urst_tiles.geometry import Box, round_up
+from urst_tiles.moments import Moments, Several
+from urst_tiles.nets import Composition, Site
+from urst_tiles.nets.composition import Mixture, Subject, mixing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+Weights = NDArray[np.float64]
+
+
+class _Reached(Exception):
+    """Raised at the site that is measured: what comes after need not be computed."""
+
+
+def halo_of(style: Subject, site: Site | None) -> int:
+    """How far what arrives at ``site`` sees, px, whole stride cells."""
+    return style.halo if site is None or site.halo is None else round_up(site.halo, style.stride)
+
+
+def cell_weights(valid: NDArray[Any], stride: int) -> Weights:
+    """float64 (cells,): the fraction of valid pixels in each stride x stride cell, row by row."""
+    h, w = valid.shape
+    return (valid > 0).reshape(h // stride, stride, w // stride, stride).mean(axis=(1, 3)).ravel()
+
+
+@dataclass(frozen=True)
+class Look:
+    """At one site, the sites before it frozen.
+
+    Attributes
+    ----------
+    over, site : whose, and which.
+    maps : of the sites before it.
+    device, lanes : where windows are computed.
+    """
+
+    over: Composition
+    site: Site
+    maps: Mapping[str, Mixture]
+    device: str = "cpu"
+    lanes: Lanes = ONE_LANE
+
+    def moments(
+        self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
+    ) -> Several:
+        """Moments over ``core``; where the device has no room for the window, of its two halves.
+
+        Parameters
+        ----------
+        pixels : of ``window``, uint8 or uint16 (h, w, 3).
+        weights : of the cells of ``core``, row by row; None where all are 1.
+
+        Raises
+        ------
+        DoesNotFit : where halves of halves find no room either.
+        """
+        found = if_it_fits(self.lanes, self._moments, pixels, window, core, weights)
+        if found is not None:
+            return found
+        stride, site = self.over.stride, self.site
+        middle = core.y0 + core.shape[0] // 2 // stride * stride
+        if middle == core.y0:
+            raise DoesNotFit(
+                f"measuring a window of {window.shape[1]} x {window.shape[0]} px takes more memory than"
+                f" {self.device} has left; make room there, or measure on another with --device"
+            )
+        log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
+        above = (middle - core.y0) * core.shape[1] // site.stride**2
+        total = Several({})
+        for y0, y1, own in ((core.y0, middle, slice(above)), (middle, core.y1, slice(above, None))):
+            half = Box(y0, core.x0, y1, core.x1)
+            around = half.grow(halo_of(self.over, site)).clip(window).at_least(self.over.minimum, window)
+            its = None if weights is None else weights[own]
+            total += self.moments(pixels[around.within(window).slices], around, half, its)
+        return total
+
+    @torch.inference_mode()
+    def _moments(
+        self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
+    ) -> Several:
+        device = torch.device(self.device)
+        with reproducible(device):
+            cells = self._features(to_tensor(pixels[None], device), window, core)
+            return shared(self.over, self.site, cells, weights, core)
+
+    def _features(self, x: Tensor, window: Box, core: Box) -> Tensor:
+        """float32 (channels, cells) on the device: what reaches the site over ``core``."""
+        reached: list[Tensor] = []
+        before = mixing(self.over, self.maps, window)
+
+        def at(here: Site, x: Tensor) -> Tensor:
+            if here.name == self.site.name:
+                reached.append(x)
+                raise _Reached
+            return before(here, x)
+
+        with suppress(_Reached):
+            self.over.style.forward(x, at)
+        s, core = self.site.stride, core.within(window)
+        cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
+        return cells.reshape(self.site.channels, -1).float()
+
+
+def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None, core: Box) -> Several:
+    """Moments of every member that has a share in ``core``, of the features there, (channels, cells)."""
+    members = over.field.active(core)
+    if len(members) == 1:
+        alone = weights is None or bool(weights.any())
+        return Several({members[0]: moments_of(cells, weights, full=site.full)} if alone else {})
+    members, shares = over.field.weights(core, site.stride)
+    parts = {}
+    for member, share in zip(members, shares, strict=True):
+        own = share.ravel().astype(np.float64)
+        own = own if weights is None else own * weights
+        if own.any():
+            parts[member] = moments_of(cells, own, full=site.full)
+    return Several(parts)
+
+
+def moments_of(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
+    """`Moments.of`, where the features are."""
+    if cells.device.type == "cpu":
+        return Moments.of(cells.numpy(), weights, full=full)
+    return summed(cells, weights, full=full)
+
+
+def summed(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
+    """What `Moments.of` finds for weights that are not all 0, by torch, on the features' device."""
+    d = cells.double()
+    w = None if weights is None or (weights == 1).all() else torch.from_numpy(weights).to(d)
+    n = float(d.shape[1] if w is None else w.sum())
+
+    def weighed() -> Tensor:
+        return d if w is None else d * w
+
+    mean = weighed().sum(dim=1) / n
+    d = d - mean[:, None]
+    m2 = weighed() @ d.T if full else (weighed() * d).sum(dim=1)
+    return Moments(n, mean.cpu().numpy(), m2.cpu().numpy())
+
+
+def if_it_fits(lanes: Lanes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What ``function`` returns on one of the lanes, or None where the device ran out of memory."""
+    try:
+        return lanes.run(function, *args, **kwargs)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    return None

@@ -1,0 +1,123 @@
+"""The stand-in for VGG-19: an encoder of a sixteenth of its weights, and both together.
+
+References
+----------
+1. H. Wang et al., "Collaborative Distillation for Ultra-Resolution Universal Style Transfer", CVPR 2020: a
+   VGG-19 of a sixteenth of the weights, with heads that give the features of the full one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from urst_tiles.errors import BadInput
+from urst_tiles.losses import FeatureNet
+from urst_tiles.losses.vgg import (
+    LAYERS,
+    State,
+    convolutions,
+    deepest,
+    placed_state,
+    there,
+    vgg19_raw,
+)
+from urst_tiles.weights import check_keys, load
+
+
+@dataclass
+class DistilledVGG19:
+    """The encoder of [1], reflection padding, with 1x1 heads that stand in for VGG-19's own features.
+
+    ``weights`` has the keys of the original ``5SE.pth``: "conv0", "conv11", ..., "conv51", "conv11_aux", ...
+    """
+
+    weights: State
+
+    def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """The features of ``layers``, first of a stage each, scaled to a mean activation near 1."""
+        found: dict[str, Tensor] = {}
+        x = F.conv2d(x, *self._layer("conv0"))
+        for name, _, _ in convolutions(deepest(layers)):
+            if name.endswith("_1") and name != "1_1":
+                x = F.max_pool2d(x, 2)
+            key = f"conv{name.replace('_', '')}"
+            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), *self._layer(key)))
+            if f"relu{name}" in layers:
+                found[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(f"{key}_aux")))
+        return found
+
+    def _layer(self, key: str) -> tuple[Tensor, Tensor]:
+        return self.weights[f"{key}.weight"], self.weights[f"{key}.bias"]
+
+
+@dataclass
+class Together:
+    """Several networks, each asked for the layers it is listed with."""
+
+    parts: Sequence[tuple[FeatureNet, frozenset[str]]]
+
+    def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """The features of ``layers``, of the first network that has them each."""
+        found: dict[str, Tensor] = {}
+        for net, known in self.parts:
+            wanted = [name for name in layers if name in known and name not in found]
+            if wanted:
+                found |= net(x, wanted)
+        return found
+
+
+def distilled(files: Sequence[Path], seed: int, **placed: Any) -> DistilledVGG19:
+    """The encoder and heads of [1] from one file; random weights that keep the signal alive without."""
+    if files:
+        (path,) = files
+        return distilled_vgg19(path, **placed)
+    random, state = torch.Generator().manual_seed(seed), {}
+    for key, shape in distilled_shapes().items():
+        scale = (2 / (shape[1] * shape[2] * shape[3])) ** 0.5 if len(shape) == 4 else 0.1
+        state[key] = torch.randn(shape, generator=random) * scale
+    return DistilledVGG19(placed_state(state, **placed))
+
+
+def distilled_vgg19(path: Path, **placed: Any) -> DistilledVGG19:
+    """The encoder and heads of [1] from its published ``5SE.pth``."""
+    state = load(there(path), "model")
+    check_keys(state, distilled_shapes(), path)
+    return DistilledVGG19(placed_state(state, **placed))
+
+
+def distilled_shapes() -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the encoder of [1]."""
+    shapes: dict[str, tuple[int, ...]] = {"conv0.weight": (3, 3, 1, 1), "conv0.bias": (3,)}
+    small, inputs = {64: 16, 128: 32, 256: 64, 512: 128}, 3
+    for name, _, outputs in convolutions("5_1"):
+        narrow = small[outputs] if not name.startswith("5") else 128
+        key = f"conv{name.replace('_', '')}"
+        shapes |= {f"{key}.weight": (narrow, inputs, 3, 3), f"{key}.bias": (narrow,)}
+        if name.endswith("_1"):
+            shapes |= {f"{key}_aux.weight": (outputs, narrow, 1, 1), f"{key}_aux.bias": (outputs,)}
+        inputs = narrow
+    return shapes
+
+
+def both(files: Sequence[Path], seed: int, **placed: Any) -> Together:
+    """VGG-19 to relu3_1 and its stand-in, from two files in that order."""
+    if len(files) != 2:
+        raise BadInput("the backbone teachers needs two files, VGG-19's and the stand-in's")
+    return teachers(*files, **placed)
+
+
+def teachers(vgg: Path, distilled: Path, **placed: Any) -> Together:
+    """VGG-19 itself for relu1_1, 2_1 and 3_1, its stand-in for relu4_1 and 5_1."""
+    return Together(
+        [
+            (vgg19_raw(vgg, "3_1", **placed), frozenset(LAYERS[:3])),
+            (distilled_vgg19(distilled, **placed), frozenset(LAYERS[3:])),
+        ]
+    )

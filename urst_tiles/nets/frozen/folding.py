@@ -1,0 +1,50 @@
+"""Linear steps put into the convolutions beside them, once per style and in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.nets.base import Affine
+from urst_tiles.nets.frozen.padding import empty
+
+Float = NDArray[np.float64]
+Layer = tuple[Float, Float]
+
+
+def behind(weight: Float, bias: Float, scale: Float, shift: Float) -> Layer:
+    """conv(scale x + shift) as one convolution; ``scale`` (C,) or (C', C)."""
+    matrix = np.diag(scale) if scale.ndim == 1 else scale
+    return np.einsum("oikl,ij->ojkl", weight, matrix), bias + np.einsum("oikl,i->o", weight, shift)
+
+
+def before(weight: Float, bias: Float, affine: Affine) -> Layer:
+    """An affine map of what a convolution gives, as one convolution; diagonal maps only."""
+    return weight * affine.scale[:, None, None, None], bias * affine.scale + affine.shift
+
+
+def doubling(weight: Float) -> dict[str, Float]:
+    """Nearest enlargement and a 3x3 convolution as four 2x2 convolutions, "00", "01", "10" and "11", one per
+    pixel (row, column) of a 2x2 cell: taps -1, 0, 1 of the large image fall on two cells each."""
+    cells = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float64)
+    pixels = ((p, q) for p in range(2) for q in range(2))
+    return {f"{p}{q}": np.einsum("oikl,uk,vl->oiuv", weight, cells[p], cells[q]) for p, q in pixels}
+
+
+def doubled(x: Tensor, conv: Callable[[Tensor, str], Tensor]) -> Tensor:
+    """What ``doubling`` does: (n, c, h + 2, w + 2), edges replicated into the ring -> (n, c', 2h, 2w).
+
+    ``conv`` is given a part of ``x`` and the pixel's name.
+    """
+    h, w = x.shape[2] - 2, x.shape[3] - 2
+    y = None
+    for p in range(2):
+        for q in range(2):
+            part = conv(x[:, :, p : p + h + 1, q : q + w + 1], f"{p}{q}")
+            y = empty(part, part.shape[1], 2 * h, 2 * w) if y is None else y
+            y[:, :, p::2, q::2] = part
+    assert y is not None
+    return y

@@ -1,0 +1,215 @@
+"""A user's module as a style, and what it freezes to: the same with constant maps in the stead of norms.
+
+Dropout is off, as everything is in eval mode: pix2pix's noise, dropout while testing, is not made.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.geometry import Box
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    LocalNet,
+    OwnStatistics,
+    Precision,
+    Site,
+    State,
+    Stylised,
+    checked_alpha,
+    digest,
+    frozen_affines,
+)
+from urst_tiles.nets.module.probe import Footprint, Probe
+from urst_tiles.nets.module.sites import Place, Sites, answering, shallow, with_maps, with_places
+
+#: Before the weights' own names in a saved style.
+PREFIX = "net."
+
+Range = tuple[float, float]
+
+
+class ModuleStyle:
+    """A user's module whose statistics of the image are still open.
+
+    Parameters
+    ----------
+    net : the module, prepared; not changed.
+    range : what its pixels span, in and out, where ours span 0..1.
+    sites : AdaIN-like classes of the user, with what they become.
+    name : "package.module:function" that ``family`` finds it by; else a word for a name of its own, that
+        holds in this process.
+    alpha : strength; the picture is mixed with the image.
+    footprint : as measured before; None to measure it.
+
+    Attributes
+    ----------
+    model : the name, for ``Options.model``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        range: Range,
+        sites: Sites,
+        name: str | None = None,
+        alpha: float = 1.0,
+        footprint: Footprint | None = None,
+    ):
+        self.net, self.classes = net, sites
+        self.range, self.alpha = checked_range(range), checked_alpha(alpha)
+        self.label = type(net).__name__
+        self.placed = with_places(net, sites)
+        self.footprint = footprint or Probe(self.placed, self._plain, self.label).footprint()
+        self.sites = self.footprint.sites
+        self.halo, self.stride = self.footprint.halo, self.footprint.stride
+        self.minimum, self.plain_bytes = self.footprint.minimum, self.footprint.plain_bytes
+        self._places = {at.name: at for at in self.placed.modules() if isinstance(at, Place)}
+        if not {site.name for site in self.sites} <= set(self._places):
+            raise BadWeights(f"{name or self.label} has no longer the sites {[s.name for s in self.sites]}")
+        self._devices: dict[torch.device, nn.Module] = {}
+        self._moving = threading.Lock()
+        own = f"module:{name or self.label}-{self.fingerprint[:12]}"
+        self.name = self.model = name if name and ":" in name else own
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of weights, layers, the code of the user's own forwards, range and alpha."""
+        state, settings = self.state()
+        del settings["footprint"]  # follows from the rest
+        return digest(state, settings | {"layers": layers_of(self.net)})
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
+        known = {site.name: site for site in self.sites}
+
+        def ask(place: Place, features: Tensor) -> Tensor:
+            return at(known[place.name], features)
+
+        with answering(ask):
+            return self.mixed(self._on(x.device), x)
+
+    def mixed(self, net: nn.Module, x: Tensor) -> Tensor:
+        """The picture that ``net`` makes of ``x``, mixed with ``x``."""
+        y = self._through(net, x)
+        return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return self._through(self.placed, x)
+
+    def _through(self, net: nn.Module, x: Tensor) -> Tensor:
+        """A module's own code may take views that only contiguous tensors have."""
+        low, high = self.range
+        y = net((x * (high - low) + low).contiguous())
+        if not isinstance(y, Tensor):
+            raise BadInput(f"{self.label} must give one picture, got a {type(y).__name__}")
+        return (y.float() - low) / (high - low)
+
+    def _on(self, device: torch.device) -> nn.Module:
+        """The module on ``device``, copied there once."""
+        if device.type == "cpu":
+            return self.placed
+        with self._moving:
+            if device not in self._devices:
+                self._devices[device] = copy.deepcopy(self.placed).to(device)
+            return self._devices[device]
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """The norm with these statistics, its weights in it."""
+        return self._places[site.name].affine(moments)
+
+    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
+        """The plain network; None lets every window use its own statistics."""
+        return OwnStatistics(self) if moments is None else FrozenModule(self, frozen_affines(self, moments))
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """The module's own tensors, and what was measured; the code is found by name."""
+        tensors = {PREFIX + key: t for key, t in self.net.state_dict().items() if isinstance(t, Tensor)}
+        settings = {"alpha": self.alpha, "range": list(self.range), "footprint": self.footprint.to_json()}
+        return tensors, settings
+
+    def with_state(self, state: State, settings: Mapping[str, Any]) -> ModuleStyle:
+        """The same module with what ``state`` gave; BadWeights where that belongs to another module."""
+        net = shallow(self.net)
+        own = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
+        try:
+            net.load_state_dict(own, assign=True)
+        except RuntimeError as error:
+            raise BadWeights(f"{self.name} is another module now: {' '.join(str(error).split())}") from error
+        low, high = settings["range"]
+        known = Footprint.of(settings["footprint"])
+        return ModuleStyle(net, (low, high), self.classes, self.name, settings["alpha"], known)
+
+    def at(self, alpha: float, name: str | None = None) -> ModuleStyle:
+        """The same module at another strength, under another name."""
+        return ModuleStyle(self.net, self.range, self.classes, name or self.name, alpha, self.footprint)
+
+
+class FrozenModule(Stylised):
+    """The user's module with constant maps in the stead of its norms, always float32."""
+
+    style: ModuleStyle
+
+    def __init__(self, style: ModuleStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
+        super().__init__(style, affines, precision)
+        self.net = with_maps(style.placed, affines)
+
+    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
+        """The plain network."""
+        return self.style.mixed(self.net, x)
+
+    def bytes_per_pixel(self, precision: Precision) -> float:
+        """As measured on the plain form."""
+        return self.style.plain_bytes
+
+
+def checked_range(given: Range) -> Range:
+    """``given`` as (low, high); BadInput unless it is one."""
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"range must be (low, high), such as (-1, 1), got {given!r}") from error
+    if not low < high:
+        raise BadInput(f"range must be (low, high), such as (-1, 1), got {given!r}")
+    return low, high
+
+
+def prepared(net: Any, copied: Callable[[nn.Module], nn.Module] = copy.deepcopy) -> nn.Module:
+    """A copy in eval mode, float32, on the CPU; BadInput for what is no module, or cannot be copied."""
+    while isinstance(net, nn.DataParallel) or hasattr(net, "_orig_mod"):  # the latter: torch.compile's
+        net = net.module if isinstance(net, nn.DataParallel) else net._orig_mod
+    if not isinstance(net, nn.Module):
+        raise BadInput(f"a torch.nn.Module is needed, got a {type(net).__name__}")
+    if isinstance(net, torch.jit.ScriptModule):
+        raise BadInput("the layers of a scripted module cannot be exchanged; give the module it was made of")
+    try:
+        return copied(net).cpu().float().eval().requires_grad_(False)
+    except Exception as error:
+        raise BadInput(f"{type(net).__name__} cannot be copied: {' '.join(str(error).split())}") from error
+
+
+def layers_of(net: nn.Module) -> str:
+    """The module tree and the byte code of the forwards that are not PyTorch's: what makes the picture beside
+    the weights."""
+    kinds = {type(module) for module in net.modules() if not type(module).__module__.startswith("torch.")}
+    code = sorted(f"{kind.__qualname__} {_code(inspect.unwrap(kind.forward))}" for kind in kinds)
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{net} {code}")
+
+
+def _code(function: Any) -> str:
+    code = getattr(function, "__code__", function)
+    if not hasattr(code, "co_code"):
+        return ""
+    consts = [_code(c) if hasattr(c, "co_code") else repr(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"

@@ -1,0 +1,214 @@
+"""The directories of the levels of a pyramid: what the output's TIFF says about its pixels.
+
+References: TIFF 6.0 (1992); GDAL's "Cloud optimized GeoTIFF" page for the ghost header, tile leaders and
+trailers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.geometry import ceil_div, round_up
+from urst_tiles.pyramid.encode import Compression, Encoding
+from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.writing import (
+    LONG,
+    RATIONAL,
+    SHORT,
+    Field,
+    array_fields,
+    directory,
+    directory_bytes,
+    field,
+    rational,
+    tag_field,
+    text,
+)
+
+COMPRESSION_CODE: dict[Compression, int] = {"lzw": 5, "jpeg": 7, "deflate": 8, "zstd": 50000, "webp": 50001}
+
+#: Each tile is preceded by its size (uint32) and followed by its last four bytes, as GDAL's ghost header
+#: announces.
+LEADER_BYTES = TRAILER_BYTES = 4
+
+
+def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[Field]:
+    """What a directory says about the pixels of one level."""
+    bits = np.dtype(encoding.dtype).itemsize * 8
+    n, jpeg = encoding.samples, encoding.compression == "jpeg"
+    fields = [
+        *_shape(encoding.tile, height, width, subfile=1 if overview else 0),
+        field(258, SHORT, *[bits] * n),
+        field(259, SHORT, COMPRESSION_CODE[encoding.compression]),
+        field(262, SHORT, 6 if jpeg else 2),
+        field(277, SHORT, n),
+        field(284, SHORT, 1),
+        field(339, SHORT, *[1] * n),
+    ]
+    if not encoding.lossy:
+        fields.append(field(317, SHORT, 2))
+    if encoding.told == "nodata":
+        fields.append(text(42113, str(encoding.nodata)))
+    if n == 4:
+        fields.append(field(338, SHORT, 2))
+    if jpeg:
+        fields.append(field(530, SHORT, *([1, 1] if encoding.full_chroma else [2, 2])))
+        reference = struct.pack("<12I", *[v for low in (0, 128, 128) for v in (low, 1, 255, 1)])
+        fields.append(Field(532, RATIONAL, 6, reference))
+    return fields
+
+
+def mask_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[Field]:
+    """What a directory says about the mask of one level: one bit, deflate (TIFF 6.0: transparency mask)."""
+    return [
+        *_shape(encoding.tile, height, width, subfile=5 if overview else 4),
+        field(258, SHORT, 1),
+        field(259, SHORT, COMPRESSION_CODE["deflate"]),
+        field(262, SHORT, 4),
+        field(277, SHORT, 1),
+        field(284, SHORT, 1),
+    ]
+
+
+def _shape(tile: int, height: int, width: int, subfile: int) -> list[Field]:
+    return [
+        field(254, LONG, subfile),
+        field(256, LONG, width),
+        field(257, LONG, height),
+        field(322, SHORT, tile),
+        field(323, SHORT, tile),
+    ]
+
+
+def info_fields(info: Info) -> list[Field]:
+    """What the full-resolution directory says beyond its pixels."""
+    fields = [tag_field(tag) for tag in info.geo]
+    if info.icc:
+        fields.append(Field(34675, 7, len(info.icc), info.icc))
+    if info.gdal_metadata:
+        fields.append(text(42112, info.gdal_metadata))
+    return fields
+
+
+def resolution_fields(info: Info, level: int) -> list[Field]:
+    """Pixels per centimetre, halved with each level."""
+    if info.pixels_per_cm is None:
+        return []
+    y, x = (n / (1 << level) for n in info.pixels_per_cm)
+    return [rational(282, x), rational(283, y), field(296, SHORT, 3)]
+
+
+def ghost(masked: bool) -> bytes:
+    """GDAL's announcement of how the file is laid out; padded so that a directory may follow at once."""
+    lines = (
+        "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
+        "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+    )
+    if masked:
+        lines += "MASK_INTERLEAVED_WITH_IMAGERY=YES\n"
+    first = "GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n"
+    used = 16 + len(first % 0) + len(lines)
+    lines += " " * (round_up(used, 8) - used)
+    return (first % len(lines) + lines).encode()
+
+
+def frame(tile: bytes) -> tuple[bytes, bytes, bytes]:
+    """Leader, tile, trailer."""
+    return struct.pack("<I", len(tile)), tile, tile[-4:].rjust(4, b"\0")
+
+
+@dataclass(frozen=True)
+class TileSizes:
+    """Encoded bytes of each tile of a level, row by row; and of each mask tile, which lies behind it."""
+
+    image: NDArray[np.uint32]
+    mask: NDArray[np.uint32] | None = None
+
+    @classmethod
+    def empty(cls, tiles: int, masked: bool) -> TileSizes:
+        """Room for so many tiles."""
+        return cls(np.zeros(tiles, np.uint32), np.zeros(tiles, np.uint32) if masked else None)
+
+    @property
+    def cells(self) -> NDArray[np.uint64]:
+        """Bytes that each tile takes with its mask, leaders and trailers."""
+        cells = self.image.astype(np.uint64)
+        cells += LEADER_BYTES + TRAILER_BYTES
+        if self.mask is not None:
+            cells += self.mask
+            cells += LEADER_BYTES + TRAILER_BYTES
+        return cells
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole level."""
+        return int(self.cells.sum())
+
+    def offsets(self, start: int) -> NDArray[np.uint64]:
+        """Where each tile's image data begins when the level's first leader lies at ``start``."""
+        cells = self.cells
+        ends = np.cumsum(cells)
+        ends -= cells
+        ends += start + LEADER_BYTES
+        return ends
+
+    def mask_offsets(self, start: int) -> NDArray[np.uint64]:
+        """Where each tile's mask data begins."""
+        offsets = self.offsets(start)
+        offsets += self.image
+        offsets += LEADER_BYTES + TRAILER_BYTES
+        return offsets
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level as directories see it: its fields, and those of its mask."""
+
+    fields: list[Field]
+    mask_fields: list[Field] | None
+    sizes: TileSizes
+
+    @property
+    def directory_bytes(self) -> int:
+        """Length of its one or two directories."""
+        return sum(directory_bytes(f, self.sizes.image.size) for f in self._lists)
+
+    @property
+    def _lists(self) -> list[list[Field]]:
+        return [self.fields] if self.mask_fields is None else [self.fields, self.mask_fields]
+
+    def directories(self, position: int, start: int, *, last: bool) -> Iterator[bytes]:
+        """Its directories, to lie at ``position`` one after the other; its tile data begin at ``start``."""
+        for i, fields in enumerate(self._lists):
+            sizes = self.sizes.image if i == 0 else self.sizes.mask
+            assert sizes is not None
+            offsets = self.sizes.offsets(start) if i == 0 else self.sizes.mask_offsets(start)
+            following = position + directory_bytes(fields, sizes.size)
+            end = last and i == len(self._lists) - 1
+            yield from directory([*fields, *array_fields(offsets, sizes)], position, 0 if end else following)
+            position = following
+
+
+def level_of(
+    encoding: Encoding,
+    height: int,
+    width: int,
+    sizes: TileSizes,
+    *,
+    overview: bool,
+    extra: Sequence[Field] = (),
+) -> Level:
+    """A level of an image from its size and its tiles."""
+    fields = [*level_fields(encoding, height, width, overview=overview), *extra]
+    mask = mask_fields(encoding, height, width, overview=overview) if encoding.masked else None
+    return Level(fields, mask, sizes)
+
+
+def tiles_of(height: int, width: int, tile: int) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return ceil_div(height, tile), ceil_div(width, tile)

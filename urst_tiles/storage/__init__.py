@@ -1,0 +1,1 @@
+"""Files on disk and on object stores, published whole or not at all."""

@@ -1,0 +1,1 @@
+"""The TIFF file format: one reader and one writer of directories and tags."""

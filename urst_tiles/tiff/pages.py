@@ -1,0 +1,76 @@
+"""Which pages of a TIFF belong together: the image, its overviews, and their masks.
+
+GDAL's conventions hold: a page with NewSubfileType 4 is the mask of the main page, 5 the mask of an
+overview, 1 an overview (GDAL's GeoTIFF driver, "Internal nodata masks" and "Overviews").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tifffile
+
+from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.directory import Directory, read_directories
+from urst_tiles.tiff.segments import Segments, Undecodable, short
+
+
+class TiffFile:
+    """An open TIFF: its bytes and directories, and its pages made on demand."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.bytes = path, FileBytes(path)
+        self.directories = read_directories(self.bytes)
+
+    def segments(self, directories: Sequence[Directory]) -> list[Segments | Undecodable]:
+        """The pages of these directories, or why tifffile cannot decode them. Raises DamagedFile or
+        BadInput."""
+        try:
+            with tifffile.TiffFile(self.path) as tiff:
+                return [self._segments(tiff, directory) for directory in directories]
+        except (DamagedFile, BadInput, MemoryError):
+            raise
+        except Exception as error:
+            raise DamagedFile(
+                f"{self.path}: its TIFF directory makes no sense ({short(error)}); the file is damaged"
+            ) from error
+
+    def _segments(self, tiff: tifffile.TiffFile, directory: Directory) -> Segments | Undecodable:
+        tiff.filehandle.seek(directory.offset)
+        try:
+            return Segments(self.bytes, directory, tifffile.TiffPage(tiff, index=0))
+        except Undecodable as error:
+            return error
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The directories of the image and its overviews, largest first, each with its mask's or None."""
+
+    main: Directory
+    mask: Directory | None
+    overviews: tuple[tuple[Directory, Directory | None], ...]
+
+
+def find_pages(directories: Sequence[Directory]) -> Pages:
+    """Sort a file's directories; pages that are neither the first image nor belong to it are left alone."""
+    images = [d for d in directories if not d.subfile & 4 and min(d.shape) > 0]
+    if not images:
+        raise DamagedFile(f"{directories[0].path}: no page of this TIFF has any pixel; the file is damaged")
+    main = next((d for d in images if not d.subfile & 1), images[0])
+    masks = {d.shape: d for d in reversed(directories) if d.subfile & 4}
+    smaller = {d.shape: d for d in reversed(images) if d is not main and _is_overview(main, d)}
+    shapes = sorted(smaller, reverse=True)
+    return Pages(main, masks.get(main.shape), tuple((smaller[s], masks.get(s)) for s in shapes))
+
+
+def _is_overview(main: Directory, page: Directory) -> bool:
+    """Whether a page shows the main page smaller, its sides rounded up or down."""
+    # Aperio's levels are not marked as reduced; its thumbnail, label and macro pages are not tiled.
+    marked = page.subfile & 1 or ((main.text(270) or "").startswith("Aperio") and 322 in page.entries)
+    (h, w), (y, x) = main.shape, page.shape
+    alike = y < h and x < w and abs(y * w - x * h) <= max(h, w) * 1.5
+    return bool(marked) and alike and page.number(277, 1) == main.number(277, 1)

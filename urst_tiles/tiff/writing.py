@@ -1,0 +1,105 @@
+"""BigTIFF directories as bytes, written without a library.
+
+The value of every tag is known as bytes (or as a NumPy array of offsets), so the size of each directory is
+known before the offsets in it are, and a file can be laid out before its first byte is written.
+
+References: TIFF 6.0 (1992); BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.geometry import round_up
+from urst_tiles.tiff.metadata import Tag
+
+BYTE, ASCII, SHORT, LONG, RATIONAL, DOUBLE, LONG8 = 1, 2, 3, 4, 5, 12, 16
+
+
+_FORMAT = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q"}
+
+
+_TEXT = (2, 7)
+
+
+TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
+
+
+@dataclass(frozen=True)
+class Field:
+    """One entry of a directory; ``data`` is its value in little-endian bytes."""
+
+    code: int
+    dtype: int
+    count: int
+    data: bytes
+
+
+def field(code: int, dtype: int, *values: float) -> Field:
+    """A field from numbers."""
+    return Field(code, dtype, len(values), struct.pack(f"<{len(values)}{_FORMAT[dtype]}", *values))
+
+
+def text(code: int, value: str) -> Field:
+    """An ASCII field, NUL at the end; UTF-8 where ASCII does not do, as GDAL."""
+    data = value.encode() + b"\0"
+    return Field(code, ASCII, len(data), data)
+
+
+def rational(code: int, value: float) -> Field:
+    """A positive number as the nearest fraction that fits two LONGs."""
+    top = (1 << 32) - 1
+    fraction = Fraction(value).limit_denominator(min(top, max(1, int(top / max(value, 1.0)))))
+    return Field(code, RATIONAL, 1, struct.pack("<II", fraction.numerator, fraction.denominator))
+
+
+def tag_field(tag: Tag) -> Field:
+    """A field from a tag that was read elsewhere, its value kept as it is."""
+    if isinstance(tag.value, str):
+        return text(tag.code, tag.value)
+    if isinstance(tag.value, bytes):
+        return Field(tag.code, tag.dtype, len(tag.value), tag.value)
+    return field(tag.code, tag.dtype, *tag.value)
+
+
+def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list[Field]:
+    """Where a level's tiles lie, and how long they are."""
+    return [
+        Field(TILE_OFFSETS, LONG8, offsets.size, offsets.astype("<u8").tobytes()),
+        Field(TILE_BYTE_COUNTS, LONG, sizes.size, sizes.astype("<u4").tobytes()),
+    ]
+
+
+def directory_bytes(fields: Sequence[Field], tiles: int) -> int:
+    """Length of a directory with its values, once ``array_fields`` of so many tiles are added."""
+    arrays = [8 * tiles, 4 * tiles]
+    values = [len(f.data) for f in fields] + arrays
+    return 8 + 20 * len(values) + 8 + sum(round_up(n, 8) for n in values if n > 8)
+
+
+def directory(fields: Sequence[Field], position: int, following: int) -> Iterator[bytes]:
+    """A directory at ``position``, its long values right behind it; the next one lies at ``following``."""
+    fields = sorted(fields, key=lambda f: f.code)
+    free = position + 8 + 20 * len(fields) + 8
+    entries, values = [struct.pack("<Q", len(fields))], list[bytes]()
+    for f in fields:
+        if len(f.data) <= 8:
+            value = f.data.ljust(8, b"\0")
+        else:
+            value = struct.pack("<Q", free)
+            values += [f.data, bytes(-len(f.data) % 8)]
+            free += round_up(len(f.data), 8)
+        entries.append(struct.pack("<HHQ", f.code, f.dtype, f.count) + value)
+    yield b"".join([*entries, struct.pack("<Q", following)])
+    yield from values
+
+
+def header(first: int) -> bytes:
+    """The first 16 bytes of a little-endian BigTIFF whose first directory lies at ``first``."""
+    return struct.pack("<2sHHHQ", b"II", 43, 8, 0, first)

@@ -1,0 +1,243 @@
+"""Weights: where each model's files come from, and that nothing loads before its hash is right.
+
+A folder holds one subfolder per model with the original file names. Tensors only: safetensors, or
+``torch.load`` with ``weights_only=True``, which runs no code of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.progress import Progress, silent
+from urst_tiles.storage.publish import publish
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from urst_tiles.weights.table import TABLE, TRAINED, WeightFile, Weights
+
+#: Hashes of files whose published hash is unknown, recorded by ``add`` beside them.
+MANIFEST = "SHA256SUMS.json"
+
+
+def entry(model: str) -> Weights:
+    """The table's row; BadWeights for an unknown model."""
+    if model not in TABLE:
+        raise BadWeights(f"there is no model {model!r}; --model must be one of {', '.join(TABLE)}")
+    return TABLE[model]
+
+
+def cache_folder() -> Path:
+    """Where this platform keeps a user's caches, plus ``urst-tiles/weights``."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "urst-tiles" / "weights"
+
+
+def folder(given: Path | None = None) -> Path:
+    """The weights folder: ``given`` (--weights), else URST_TILES_WEIGHTS, else the user's cache."""
+    return Path(given or os.environ.get("URST_TILES_WEIGHTS") or cache_folder())
+
+
+def place(model: str, given: Path | None = None) -> Path:
+    """Where the files of ``model`` lie."""
+    return folder(given) / (entry(model).subfolder or model)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recorded(where: Path) -> dict[str, str]:
+    """Hashes that ``add`` wrote beside the files of one model."""
+    manifest = where / MANIFEST
+    if not manifest.exists():
+        return {}
+    try:
+        content = json.loads(manifest.read_text("utf-8"))
+    except ValueError as error:
+        raise BadWeights(
+            f"{manifest} is not valid JSON; remove it and run `urst-tiles weights add` again"
+        ) from error
+    return {str(name): str(value) for name, value in content.items()}
+
+
+def find(model: str, given: Path | None = None) -> dict[str, Path]:
+    """File name -> path for every file of ``model``, each with the right hash.
+
+    Raises
+    ------
+    MissingFile : a file is not there; says how to get it.
+    BadWeights : a hash is wrong, or unknown because the file was never added.
+    """
+    where, row = place(model, given), entry(model)
+    known = recorded(where)
+    found = {}
+    for file in row.files:
+        path = where / file.name
+        if row.shipped and not path.is_file():
+            found[file.name] = TRAINED / file.name
+            continue
+        if not path.is_file():
+            inside = f"{where.name}/{file.name}"
+            get = f"fetch {model}" if file.sha256 or file.url else f"add {model} {file.name}"
+            how = f"run `urst-tiles weights {get}`, or give --weights a folder with {inside}"
+            raise MissingFile(f"{path} is missing; {how}")
+        expected = file.sha256 or known.get(file.name)
+        if expected is None:
+            raise BadWeights(
+                f"{path} has no known hash; run `urst-tiles weights add {model} FILE...` once to record it"
+            )
+        check_hash(path, expected)
+        found[file.name] = path
+    return found
+
+
+def describe(model: str, given: Path | None = None) -> str:
+    """One line: the model, whether its files are there, its licence and where they come from."""
+    row, where = entry(model), place(model, given)
+    there = sum((where / file.name).is_file() for file in row.files)
+    state = f"{there} of {len(row.files)} files there" if row.files else "needs no files"
+    if row.shipped and not there:
+        state = "comes with the package"
+    return f"{model:12} {state}; {row.licence}; {row.source}"
+
+
+def check_hash(path: Path, expected: str) -> None:
+    """BadWeights unless the file's sha256 is ``expected``."""
+    got = sha256_of(path)
+    if got != expected:
+        raise BadWeights(f"{path} has sha256 {got}, expected {expected}; fetch it again")
+
+
+def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> list[Path]:
+    """Copy files into the weights folder and record the hash of those whose published hash is unknown.
+
+    ``files`` maps the original name to where the file is now. A file with a known hash must have it.
+    """
+    row, where = entry(model), place(model, given)
+    names = {file.name: file for file in row.files}
+    for name, path in files.items():
+        if name not in names:
+            raise BadWeights(f"{model} has no file {name}; its files are {', '.join(names)}")
+        if not path.is_file():
+            raise MissingFile(f"{path} is missing")
+        if names[name].sha256:
+            check_hash(path, str(names[name].sha256))
+    where.mkdir(parents=True, exist_ok=True)
+    known, added = recorded(where), []
+    for name, path in files.items():
+        publish(where / name, path.read_bytes())
+        if not names[name].sha256:
+            known[name] = sha256_of(where / name)
+        added.append(where / name)
+    if known:
+        publish(where / MANIFEST, json.dumps(known, indent=1, sort_keys=True).encode())
+    return added
+
+
+def fetch(model: str, given: Path | None = None, progress: Progress = silent) -> list[Path]:
+    """Download what is missing; BadWeights where a file has no published hash, since nothing could be
+    checked."""
+    row, where = entry(model), place(model, given)
+    if row.shipped:
+        return list(find(model, given).values())
+    blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]
+    if blind:
+        links = " ".join(file.url for file in blind if file.url)
+        get = (
+            f"has no published hash to check; download {links} yourself, then"
+            if links
+            else "is a file of yours;"
+        )
+        raise BadWeights(f"{model} {get} run `urst-tiles weights add {model} FILE...`")
+    where.mkdir(parents=True, exist_ok=True)
+    for done, file in enumerate(row.files):
+        progress("fetching", done, len(row.files))
+        target = where / file.name
+        if target.is_file() and sha256_of(target) == file.sha256:
+            continue
+        _download(file, target)
+    progress("fetching", len(row.files), len(row.files))
+    return [where / file.name for file in row.files]
+
+
+def _download(file: WeightFile, target: Path) -> None:
+    """Fetch to a name of this process, check, rename."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with urllib.request.urlopen(file.url, timeout=60) as answer, open(beside, "wb") as out:
+            shutil.copyfileobj(answer, out)
+        check_hash(beside, str(file.sha256))
+        os.replace(beside, target)
+    except BadWeights:
+        raise
+    except OSError as error:
+        raise MissingFile(f"{file.url} could not be fetched to {target}: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a safetensors or PyTorch file, on the CPU; MissingFile without it, BadWeights for anything
+    else, executable pickles included.
+
+    ``inside`` names the entry of a PyTorch checkpoint that holds them.
+    """
+    import pickle
+    import warnings
+
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise MissingFile(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # about old pickle protocols; what it cannot read raises
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        if inside is not None and isinstance(state, Mapping):
+            state = state.get(inside)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise BadWeights(
+            f"{path} holds no plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise BadWeights(f"{path} must hold one dictionary of tensors, got {type(state).__name__}")
+    return dict(state)
+
+
+def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | str) -> None:
+    """BadWeights unless ``state`` has exactly these keys with exactly these shapes."""
+    missing, extra = sorted(set(shapes) - set(state)), sorted(set(state) - set(shapes))
+    if missing or extra:
+        parts = [f"misses {_few(missing)}" if missing else "", f"has unknown {_few(extra)}" if extra else ""]
+        raise BadWeights(f"{path} {' and '.join(p for p in parts if p)}")
+    for key, shape in shapes.items():
+        if tuple(state[key].shape) != tuple(shape):
+            raise BadWeights(f"{path}: {key} has shape {tuple(state[key].shape)}, expected {tuple(shape)}")
+
+
+def _few(names: list[str]) -> str:
+    """At most three names, then a count."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,285 @@
+"""Workers that a job queue starts: SLURM, PBS or LSF, through dask-jobqueue.
+
+Queue, account, walltime and whatever else a site wants come from dask's own configuration
+(~/.config/dask/jobqueue.yaml); cores and memory from the plan, where the configuration leaves them open. A
+job is one process. It is submitted when the first block is to be made, and again when it ended while there
+is work: a walltime is shorter than a week.
+
+The scheduler is in this process and listens where the nodes reach it. Whoever can talk to a dask scheduler
+can run code on it, hence TLS, with a certificate that is made for this run and lies in a folder that only
+this user may read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.progress import Progress
+from urst_tiles.workers.local import CLOSE_SECONDS, HERE, Place, Waiting, closing
+from urst_tiles.workers.queue_commands import COMMANDS, reason
+
+log = logging.getLogger(__name__)
+
+#: How often the queue is asked what became of jobs whose workers are not there.
+ASK_SECONDS = 30.0
+
+#: How long workers may take to leave.
+LEAVE_SECONDS = 10.0
+
+#: What `cli.main` sets: torch's threads must not spin, and share one heap. PBS alone does not start a job
+#: where it was submitted.
+PROLOGUE = ("export OMP_WAIT_POLICY=PASSIVE MALLOC_ARENA_MAX=1", 'cd "${PBS_O_WORKDIR:-.}"')
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What is asked of a job queue.
+
+    Attributes
+    ----------
+    queue : slurm, pbs or lsf.
+    count : worker jobs.
+    cores, memory_bytes : of each.
+    folder : that the nodes see too, for the certificate and the jobs' logs.
+    """
+
+    queue: str
+    count: int
+    cores: int
+    memory_bytes: int
+    folder: Path
+
+
+@contextmanager
+def submitted(jobs: Jobs, in_flight: int, progress: Progress) -> Iterator[Place]:
+    """Worker jobs with ``in_flight`` threads each; cancelled at the end.
+
+    Raises
+    ------
+    BadInput : where dask-jobqueue is not installed, or this is no machine to submit jobs from.
+    """
+    require(jobs.queue)
+    _dask_jobqueue()  # with its defaults
+    from distributed import Client
+
+    with (
+        certificate(_shared_folder(jobs)) as security,
+        closing(_cluster(jobs, in_flight, security)) as cluster,
+    ):
+        crowd = _Crowd(jobs, cluster, Waiting(progress, jobs.count))
+        try:
+            with closing(Client(cluster)) as client:
+                yield Place(client, crowd.look)
+        finally:
+            crowd.cancel()
+
+
+def require(queue: str) -> None:
+    """Raise BadInput where jobs cannot be submitted to such a queue."""
+    for module, package in (("dask_jobqueue", "dask-jobqueue"), ("cryptography", "cryptography")):
+        if find_spec(module) is None:
+            raise BadInput(
+                f"--cluster {queue} needs {package}, which is not installed:"
+                " pip install 'urst-tiles[cluster]'"
+            )
+    submit = COMMANDS[queue].submit
+    if shutil.which(submit) is None:
+        raise BadInput(
+            f"--cluster {queue} submits jobs with {submit}, which this machine has not; give the command"
+            " where jobs are submitted"
+        )
+
+
+@contextmanager
+def certificate(folder: Path) -> Iterator[Any]:
+    """A dask `Security` for this run: who has not its key, in files below ``folder``, is refused."""
+    from distributed.security import Security
+
+    made = Security.temporary().get_tls_config_for_role("worker")
+    with tempfile.TemporaryDirectory(prefix=".urst-tiles-", dir=folder, ignore_cleanup_errors=True) as name:
+        for part in ("ca_file", "cert", "key"):
+            descriptor = os.open(Path(name, part), os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(made[part])
+        roles = ("client", "scheduler", "worker")
+        files = {f"tls_{role}_{part}": f"{name}/{part}" for role in roles for part in ("cert", "key")}
+        yield Security(require_encryption=True, tls_ca_file=f"{name}/ca_file", **files)
+
+
+def _dask_jobqueue() -> ModuleType:
+    """dask-jobqueue. When it is imported it makes Ctrl-C end the program with status 0: not with us."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    except ValueError as error:
+        raise BadInput(f"dask-jobqueue must be imported in the main thread first ({error})") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)
+    return dask_jobqueue
+
+
+def _configured(queue: str, key: str) -> Any:
+    """What the user's dask configuration says; None where it says nothing."""
+    import dask
+
+    return dask.config.get(f"jobqueue.{queue}.{key}", None)
+
+
+def _shared_folder(jobs: Jobs) -> Path:
+    """Where nodes find the certificate: as configured, in the job's folder, or at home."""
+    configured = _configured(jobs.queue, "shared-temp-directory")
+    if configured:
+        return Path(os.path.expandvars(configured)).expanduser()
+    return _own_folder(jobs) or Path.home()
+
+
+def _log_folder(jobs: Jobs) -> Path | None:
+    """Where the jobs' output goes: as configured, in the job's folder, or where the queue puts it."""
+    configured = _configured(jobs.queue, "log-directory")
+    return Path(configured) if configured else _own_folder(jobs)
+
+
+def _own_folder(jobs: Jobs) -> Path | None:
+    """A folder in the job's, which goes with it; None where that is on an object store, or where a job script
+    could not speak of it without quotes."""
+    folder = jobs.folder / "jobs.tmp"
+    if any(sign in str(folder) for sign in ("://", "%")) or shlex.quote(str(folder)) != str(folder):
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _cluster(jobs: Jobs, in_flight: int, security: Any) -> Any:
+    """dask-jobqueue's cluster, without a job yet."""
+
+    def configured(key: str) -> Any:
+        return _configured(jobs.queue, key)
+
+    folder = _log_folder(jobs)
+    # Workers serve web pages too, which know no TLS. The queue limits memory; dask's own limit would stop at
+    # 80 % of it.
+    last = ["--nthreads", str(in_flight), "--memory-limit", "0", "--no-dashboard"]
+    last += ["--dashboard-address", f"{HERE}:0"]
+    return getattr(_dask_jobqueue(), COMMANDS[jobs.queue].cluster)(
+        n_workers=0,
+        processes=1,
+        nanny=False,
+        cores=configured("cores") or jobs.cores,
+        memory=configured("memory") or f"{jobs.memory_bytes}B",
+        security=security,
+        scheduler_options=(configured("scheduler-options") or {}) | {"dashboard_address": f"{HERE}:0"},
+        worker_extra_args=[*(configured("worker-extra-args") or []), *last],
+        job_script_prologue=[*PROLOGUE, *(configured("job-script-prologue") or [])],
+        log_directory=folder and str(folder),
+        silence_logs=logging.CRITICAL,
+    )
+
+
+class _Crowd:
+    """The jobs of one run."""
+
+    def __init__(self, jobs: Jobs, cluster: Any, waiting: Waiting) -> None:
+        self._asked_for, self._cluster, self._waiting = jobs, cluster, waiting
+        self._commands = COMMANDS[jobs.queue]
+        self._jobs: list[Any] = []
+        self._made = 0
+        self._lock = asyncio.Lock()
+        self._cancelled = False
+        self._ended_before = 0
+        self._asked = 0.0
+
+    def look(self, workers: int, ended: int) -> None:
+        """Submit what is to be submitted; raises UrstError where no job is left and none did any work."""
+        if not self._made:
+            self._submit(ended)
+        self._waiting(workers)
+        if workers < self._asked_for.count and time.monotonic() - self._asked >= ASK_SECONDS:
+            self._asked = time.monotonic()
+            self._replace(workers, ended)
+
+    def _submit(self, ended: int) -> None:
+        """Submit as many jobs as are missing."""
+        self._ended_before, self._asked = ended, time.monotonic()
+        try:
+            self._cluster.sync(self._start)
+        except (RuntimeError, ValueError) as error:
+            refused = f"{self._commands.submit} refused a job ({reason(error)})"
+            if self._jobs:
+                return log.warning("%s; %d others were taken", refused, len(self._jobs))
+            raise UrstError(f"{refused}; {self._advice}") from None
+
+    @property
+    def _advice(self) -> str:
+        import dask
+
+        where = Path(dask.config.PATH, "jobqueue.yaml")
+        return f"look at queue, account and walltime in {where}; the same command goes on"
+
+    async def _start(self) -> None:
+        """One after the other; `cancel` waits for the one that is being submitted."""
+        cluster, kind = self._cluster, self._cluster.new_spec
+        address = cluster.scheduler.contact_address or cluster.scheduler.address
+        async with self._lock:
+            while len(self._jobs) < self._asked_for.count and not self._cancelled:
+                self._made += 1
+                job = kind["cls"](address, name=f"{self._asked_for.queue}-{self._made}", **kind["options"])
+                await job.start()
+                self._jobs.append(job)
+
+    def _replace(self, workers: int, ended: int) -> None:
+        """Submit jobs anew that have ended, if any block was made since jobs were submitted last."""
+        listed = self._commands.listed([job.job_id for job in self._jobs])
+        if listed is None:
+            return
+        there = [job for job in self._jobs if job.job_id in listed]
+        if len(there) == len(self._jobs):
+            return
+        if ended > self._ended_before:
+            log.warning("%d jobs have ended and are submitted again", len(self._jobs) - len(there))
+            self._jobs = there
+            self._submit(ended)
+        elif not there and not workers:
+            ended_all = f"all jobs of {self._commands.submit} ended and made no block"
+            raise UrstError(f"{ended_all}{self._last_words()}; {self._advice}")
+
+    def _last_words(self) -> str:
+        """The last line of the newest log, as part of a sentence."""
+        folder = _log_folder(self._asked_for)
+        logs = [path for path in folder.glob("*") if path.is_file()] if folder else []
+        for path in sorted(logs, key=os.path.getmtime, reverse=True):
+            lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+            if lines:
+                return f" ({path} ends with: {lines[-1]})"
+        return ""
+
+    def cancel(self) -> None:
+        """Cancel all jobs; also those that are being submitted, after a Ctrl-C."""
+        with suppress(TimeoutError):
+            self._cluster.sync(self._no_more, callback_timeout=CLOSE_SECONDS)
+        if numbers := [job.job_id for job in self._jobs]:
+            self._commands.cancel(numbers)
+        # A worker of distributed 2026.8 that loses its scheduler while it ends may hang.
+        end = time.monotonic() + LEAVE_SECONDS
+        while self._cluster.scheduler.workers and time.monotonic() < end:
+            time.sleep(0.05)
+
+    async def _no_more(self) -> None:
+        self._cancelled = True
+        async with self._lock:
+            pass
