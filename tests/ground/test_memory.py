@@ -17,7 +17,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs 
 #: Threads that allocate at once; then the heaps that glibc has made, counted in what it tells.
 HEAPS = """
 import ctypes, sys, threading
-from urst_tiles.memory import share_one_heap
+from urst_tiles.machine import share_one_heap
 if sys.argv[1] == "shared":
     share_one_heap()
 import numpy as np
@@ -95,7 +95,7 @@ def test_the_environment_wins(tmp_path: Path) -> None:
 
 @linux
 def test_processes_to_come_share_one_too() -> None:
-    code = "import os, urst_tiles.memory as m; m.share_one_heap(); print(os.environ['MALLOC_ARENA_MAX'])"
+    code = "import os, urst_tiles.machine as m; m.share_one_heap(); print(os.environ['MALLOC_ARENA_MAX'])"
     inherited = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
     child = subprocess.run([sys.executable, "-c", code], env=inherited, capture_output=True, text=True)
     assert child.stdout == "1\n"

@@ -139,7 +139,7 @@ def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
         f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
         "from test_execute import dying, quiet\n"
         "from urst_tiles.errors import BlocksFailed\n"
-        "from urst_tiles.execute import cluster\n"
+        "from urst_tiles.workers.run import cluster\n"
         "if __name__ == '__main__':\n"
         "    with cluster(workers=2, in_flight=1) as on:\n"
         "        try:\n"
@@ -281,7 +281,7 @@ def test_worker_processes_listen_on_this_machine_alone(device: str, tmp_path: Pa
         "import os, sys, psutil, torch\n"
         f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
         "from test_execute import listeners, quiet\n"
-        "from urst_tiles.execute import cluster\n"
+        "from urst_tiles.workers.run import cluster\n"
         "if __name__ == '__main__':\n"
         "    os.environ['TOP'] = str(os.getpid())\n"
         "    torch.cuda.device_count = lambda: 2\n"
@@ -371,7 +371,7 @@ def test_lanes_compute_at_once_and_share_the_threads() -> None:
 
 PINNED = """
 import os, sys, torch
-from urst_tiles.execute import cluster
+from urst_tiles.workers.run import cluster
 
 def where(index):
     import time

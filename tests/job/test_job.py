@@ -17,7 +17,7 @@ from urst_tiles.job.folder import Job, differences
 HOLD = """
 import sys, time
 from pathlib import Path
-from urst_tiles.job import Job
+from urst_tiles.job.folder import Job
 with Job(Path(sys.argv[1])).locked():
     print("held", flush=True)
     time.sleep(60)

@@ -40,7 +40,13 @@ FAKE = Path(__file__).with_name("fake_queue.py")
 slow = pytest.mark.slow
 
 #: The command line, but a queue is asked more often.
-IMPATIENT = "import sys; from urst_tiles import cli, queues; queues.ASK_SECONDS = 1.0; sys.exit(cli.main())"
+IMPATIENT = """import sys
+from urst_tiles import cli
+from urst_tiles.workers import queues
+
+queues.ASK_SECONDS = 1.0
+sys.exit(cli.main())
+"""
 
 
 def command(scene: Path, output: Path, **options: object) -> list[str]:

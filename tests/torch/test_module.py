@@ -739,7 +739,7 @@ import sys, threading, time
 import numpy as np, psutil, torch
 import urst_tiles as ut
 from urst_tiles.geometry import Box
-from urst_tiles.kernel import Kernel
+from urst_tiles.engine.kernel import Kernel
 
 sys.path[:0] = [{folder!r}, {tests!r}]
 from test_module import ResNet
