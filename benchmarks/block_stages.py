@@ -89,7 +89,7 @@ def main() -> None:
     imported = time.perf_counter() - begun
     source, options = ut.open_source(arguments.scene), ut.Options(threads=1, block=arguments.block)
     recipe = ut.recipe_of(style_image(), options)
-    plan = ut.make_plan(source, recipe, options)
+    plan = ut.make_plan(source, recipe, ut.build_style(recipe), options)
     source = source.prepare(None)
     with TemporaryDirectory(dir=WORK) as folder, ut.cluster() as on:
         job = ut.Job(Path(folder))

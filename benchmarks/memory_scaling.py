@@ -132,7 +132,7 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
 
     import urst_tiles as ut
     from urst_tiles import nets
-    from urst_tiles.engine.loaded import current_style
+    from urst_tiles.engine.loaded import build_style
     from urst_tiles.engine.statistics import measure_thumbnail
     from urst_tiles.source.windows import Reader
 
@@ -141,7 +141,7 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
     try:
         source = ut.open_source(scene).prepare(None)
         recipe = ut.recipe_of(style_image(), ut.Options())
-        moments = measure_thumbnail(current_style(recipe), source, threads=threads, whole=True)
+        moments = measure_thumbnail(build_style(recipe), source, threads=threads, whole=True)
         kernel = ut.Kernel(ut.freeze(recipe, moments), precision=nets.best_precision("lite", "cpu"))
         kernel.net.splittable = False
         box = ut.Box(0, 0, *source.shape)

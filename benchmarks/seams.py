@@ -15,6 +15,7 @@ from nets_here import frozen, photo, style
 
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.loaded import build_style
 from urst_tiles.geometry import Grid
 from urst_tiles.nets import LocalNet
 from urst_tiles.options import Options
@@ -53,7 +54,7 @@ if __name__ == "__main__":
     chosen = style("microast")
     net, own = frozen(chosen, image), chosen.freeze(None)
     recipe = Recipe("microast", SHARED / "weights", ((style_image(), 1.0),))
-    plan = make_plan(source, recipe, Options(tile=CORE, block=SIDE, precision="float32"))
+    plan = make_plan(source, recipe, build_style(recipe), Options(tile=CORE, block=SIDE, precision="float32"))
     whole = picture(net, reader, plan, core=SIDE)
     cut = replace(plan, seam="cut")
     blend = replace(plan, seam="blend")

@@ -68,6 +68,7 @@ _LATE = {
     "recipe_of": "recipe",
     "named_styles": "api.contact_sheet",
     "contact_sheet": "api.contact_sheet",
+    "build_style": "engine.loaded",
     "measure": "api.stylize",
     "freeze": "api.stylize",
     "run_blocks": "api.stylize",

@@ -1,4 +1,8 @@
-"""Host memory: large arrays in pages of their own, and what was freed given back to the system."""
+"""This machine: its cores and its memory, and the threads that share them.
+
+Large arrays lie in pages of their own, and freed memory is given back to the system, so that a long run takes
+no more than its beginning.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -83,23 +87,25 @@ def _glibc(name: str, *arguments: int) -> None:
 
 
 def cpu_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use: its affinity, and the CPU quota of its container."""
+    import dask.system  # here, since it would make `import urst_tiles` slow
+
+    return dask.system.cpu_count()
 
 
 def available_memory() -> int:
-    """Bytes this process may take: of the machine, or of its cgroup where that allows less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total
+    """The bytes of memory that this process may take: of the machine, or of its container where that allows
+    less."""
+    import distributed.system  # here, since it would make `import urst_tiles` slow
+
+    return distributed.system.memory_limit()
 
 
-#: Threads that decode: as many as this process may run on, but a reader never needs more than eight.
-DECODERS = min(8, cpu_count())
+@cache
+def decoder_count() -> int:
+    """The number of threads that decode: a reader never needs more than eight."""
+    return min(8, cpu_count())
+
 
 _lock = threading.Lock()
 _pools: dict[tuple[str, int], ThreadPoolExecutor] = {}
@@ -110,7 +116,7 @@ def _pool(name: str) -> ThreadPoolExecutor:
     with _lock:
         here = name, os.getpid()
         if here not in _pools:
-            _pools[here] = ThreadPoolExecutor(DECODERS, thread_name_prefix=f"urst-{name}")
+            _pools[here] = ThreadPoolExecutor(decoder_count(), thread_name_prefix=f"urst-{name}")
         return _pools[here]
 
 
@@ -125,15 +131,16 @@ def views() -> ThreadPoolExecutor:
 
 
 def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int = 2 * DECODERS
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int | None = None
 ) -> Iterator[R]:
     """The results of ``function`` for each item, in the order of the items.
 
-    At most ``ahead`` calls are begun whose results are not yet taken. When the caller stops early, or a call
+    At most ``ahead`` calls (twice the number of decoders, unless told otherwise) are begun whose results are
+    not yet taken. When the caller stops early, or a call
     fails, nothing runs on in the pool.
     """
     items = iter(items)
-    waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
+    waiting = deque(pool.submit(function, item) for item in islice(items, ahead or 2 * decoder_count()))
     try:
         while waiting:
             result = waiting.popleft().result()

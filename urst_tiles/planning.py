@@ -15,7 +15,6 @@ import numpy as np
 from urst_tiles import nets
 from urst_tiles.engine.device import device_kind, resolve_device
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.loaded import current_style
 from urst_tiles.engine.statistics import measuring_grid
 from urst_tiles.engine.threads import on_device
 from urst_tiles.errors import BadInput, JobDiffers
@@ -46,12 +45,18 @@ PINNED_LIBRARIES = ("torch", "imagecodecs", "tifffile", "pyvips-binary")
 
 
 def make_plan(
-    source: Source, recipe: Recipe, options: Options, *, pinned: Mapping[str, str] | None = None
+    source: Source,
+    recipe: Recipe,
+    style: Subject,
+    options: Options,
+    *,
+    pinned: Mapping[str, str] | None = None,
 ) -> Plan:
     """The plan of a job.
 
     Parameters
     ----------
+    style : what `build_style` makes of the recipe.
     pinned : identity of an earlier run of the job; where options leave something open that the machine would
         decide (threads, precision), its choice is kept, so that a job may go on elsewhere.
 
@@ -60,13 +65,12 @@ def make_plan(
     BadPlan : for options that do not go together.
     """
     pinned = pinned or {}
-    style = current_style(recipe)
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
     mask = open_mask(options.mask, source.shape) if options.mask else None
     at_once = resolve_measuring(style, source, options, pinned)
     seam, halo = resolve_seam(options, style)
-    needs = footprint(recipe, precision)
+    needs = footprint(recipe, style, precision)
     grid = make_grid(source, options, needs, halo, device)
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
@@ -140,21 +144,19 @@ def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "c
     return min(core, block)
 
 
-def footprint(recipe: Recipe, precision: nets.Precision) -> Footprint:
+def footprint(recipe: Recipe, style: Subject, precision: nets.Precision) -> Footprint:
     """What the network needs, at ``precision``; statistics change its values, not its size."""
-    style = current_style(recipe)
     net = recipe.finish(neutral_net(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
 
 
-def guess_seconds(plan: Plan, recipe: Recipe) -> float:
+def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
     """A guess at the wall time on machines like this one, from one forward of one small window.
 
     Statistics that are not a thumbnail's run the plain network once more per site, up to that: about as long
     as the frozen one takes.
     """
-    style = current_style(recipe)
     if isinstance(style, nets.Composition) and recipe.masked:
         style = style.style  # the mask is read when the job starts, and most windows lie in one region
     kernel = Kernel(recipe.finish(neutral_net(style)), device=plan.device, precision=plan.precision)

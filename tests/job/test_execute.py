@@ -26,7 +26,7 @@ from helpers import wait_for
 from urst_tiles.engine.threads import Lanes, on_device
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
 from urst_tiles.workers import local, run
-from urst_tiles.workers.run import TRIES, Cluster, Crew, OnDask, cluster, plain
+from urst_tiles.workers.run import TRIES, Cluster, DaskRunner, cluster, plain
 
 
 def quiet(done: int, total: int) -> None:
@@ -171,7 +171,7 @@ def test_a_scheduler_that_is_gone_has_no_workers(answer: Any) -> None:
         return answer
 
     client = types.SimpleNamespace(scheduler_info=scheduler_info)
-    assert Crew(local.Place(client)).size() == 0
+    assert DaskRunner(local.OpenCluster(client), 1).workers() == 0
 
 
 def test_who_looks_after_the_workers_is_told_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,11 +179,12 @@ def test_who_looks_after_the_workers_is_told_of_all_blocks(monkeypatch: pytest.M
     monkeypatch.setattr("urst_tiles.workers.run.LOOK_SECONDS", 0.0)
     told: list[int] = []
     with cluster() as on:
-        place = on.run.crew.place  # type: ignore[attr-defined]
-        crew = Crew(dataclasses.replace(place, look=lambda workers, ended: told.append(ended)))
+        opened = on.run.cluster  # type: ignore[attr-defined]
+        watched = dataclasses.replace(opened, look=lambda workers, ended: told.append(ended))
+        runner = DaskRunner(watched, 1)
         for task in (abs, float):
-            Cluster(OnDask(crew, 1)).run_all(task, range(3), total=3, progress=quiet)
-    assert told == sorted(told) and crew.ended == 6 and {3, 4, 5} <= set(told)
+            Cluster(runner).run_all(task, range(3), total=3, progress=quiet)
+    assert told == sorted(told) and runner.ended == 6 and {3, 4, 5} <= set(told)
 
 
 made: list[int] = []
@@ -212,9 +213,8 @@ def test_a_result_that_is_lost_with_its_worker_is_made_again(monkeypatch: pytest
         monkeypatch.setattr(run, "_outcome", fetch)
         monkeypatch.setattr(run, "FETCH_SECONDS", 0.5)
         with cluster(scheduler=there.scheduler_address) as on:
-            place = on.run.crew.place  # type: ignore[attr-defined]
-            crew = Crew(dataclasses.replace(place, look=look))
-            assert Cluster(OnDask(crew, 1)).run_all(noted, [7], total=1, progress=quiet) == [7]
+            watched = dataclasses.replace(on.run.cluster, look=look)  # type: ignore[attr-defined]
+            assert Cluster(DaskRunner(watched, 1)).run_all(noted, [7], total=1, progress=quiet) == [7]
     assert made == [7, 7]
 
 

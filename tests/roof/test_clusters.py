@@ -345,9 +345,9 @@ def test_a_queue_that_does_not_answer_ends_nothing(
 @pytest.mark.parametrize("folder", ["with space", "a%20b", "quo'te"])
 def test_a_folder_that_a_job_script_cannot_name(folder: str, tmp_path: Path) -> None:
     """Then the certificate lies at home, and logs where the queue puts them."""
-    jobs = queues.Jobs("slurm", 1, 1, 1 << 30, tmp_path / folder)
+    jobs = queues.QueueRequest("slurm", 1, 1, 1 << 30, tmp_path / folder)
     assert queues._own_folder(jobs) is None and not list(tmp_path.iterdir())
-    assert queues._own_folder(queues.Jobs("slurm", 1, 1, 1 << 30, tmp_path)) == tmp_path / "jobs.tmp"
+    assert queues._own_folder(queues.QueueRequest("slurm", 1, 1, 1 << 30, tmp_path)) == tmp_path / "jobs.tmp"
 
 
 # What listens
@@ -364,7 +364,7 @@ def queue_here(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_who_has_not_the_key_is_refused(queue_here: Queue, tmp_path: Path) -> None:
     """Scheduler and workers: everything that listens to other machines asks for this run's certificate."""
-    jobs = queues.Jobs("slurm", count=1, cores=1, memory_bytes=1 << 30, folder=tmp_path)
+    jobs = queues.QueueRequest("slurm", count=1, cores=1, memory_bytes=1 << 30, folder=tmp_path)
     with (
         dask.config.set({"jobqueue.slurm.scheduler-options": {"host": "127.0.0.2"}}),
         cluster(jobs=jobs) as on,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from urst_tiles.api.stylize import freeze
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.loaded import current_style
+from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.nets.keep_colours import Colours
 from urst_tiles.options import Options
@@ -46,10 +46,11 @@ def preview(
     recipe = recipe_of(style, options)
     field = field_of(recipe, source.shape, options, folder)
     recipe = recipe.over(field and field.resized(*small.shape))
-    plan = make_plan(small, recipe, Options.of(options, {"dtype": "uint8", "compression": "deflate"}))
+    chosen = Options.of(options, {"dtype": "uint8", "compression": "deflate"})
+    plan = make_plan(small, recipe, build_style(recipe), chosen)
     if recipe.preserve_color == "coral":
         recipe = recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
-    subject = current_style(recipe)
+    subject = build_style(recipe)
     found = measure_thumbnail(
         subject, source, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
     )

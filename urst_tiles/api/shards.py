@@ -95,7 +95,7 @@ def save_job(
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
     output = check_output(Path(output).absolute(), input)
-    source, recipe, job, plan = open_job(input, output, style, options)
+    source, recipe, _, job, plan = open_job(input, output, style, options)
     refuse_existing(output, job, plan, options)
     clock = Clock()
     with job.locked():

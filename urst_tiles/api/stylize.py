@@ -15,12 +15,13 @@ from typing import Any
 
 from urst_tiles.api.output import check_output, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
-from urst_tiles.engine.loaded import current_style
+from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail
 from urst_tiles.engine.threads import Lanes
 from urst_tiles.job.folder import Job
 from urst_tiles.machine import available_memory
 from urst_tiles.nets import LocalNet
+from urst_tiles.nets.composition import Subject
 from urst_tiles.nets.keep_colours import Colours, LookAtColours
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
@@ -84,7 +85,7 @@ def stylize(
     """
     options = Options.of(options, changes)
     output = check_output(Path(output).absolute(), Path(input))
-    source, recipe, job, plan = open_job(input, output, style, options)
+    source, recipe, _, job, plan = open_job(input, output, style, options)
     refuse_existing(output, job, plan, options)
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
@@ -101,13 +102,13 @@ def plan_job(
     """The plan that `stylize` would follow, and a guess at its seconds; runs nothing, writes nothing."""
     options = Options.of(options, changes)
     output = check_output(Path(output).absolute(), Path(input))
-    _, recipe, _, plan = open_job(input, output, style, options)
-    return plan, guess_seconds(plan, recipe)
+    _, recipe, built, _, plan = open_job(input, output, style, options)
+    return plan, guess_seconds(plan, recipe, built)
 
 
 def open_job(
     input: str | os.PathLike[str], output: Path, style: StyleArgument, options: Options
-) -> tuple[Source, Recipe, Job, Plan]:
+) -> tuple[Source, Recipe, Subject, Job, Plan]:
     """Everything known before the first byte is written; refused here if it does not fit."""
     source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
     job = Job.beside(output, options.job_dir and place(options.job_dir))
@@ -115,9 +116,10 @@ def open_job(
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
-    plan = make_plan(source, recipe, options, pinned=None if options.overwrite else job.identity)
+    built = build_style(recipe)
+    plan = make_plan(source, recipe, built, options, pinned=None if options.overwrite else job.identity)
     plan.validate(memory=options.memory or available_memory(), disk=job.room())
-    return source, recipe, job, plan
+    return source, recipe, built, job, plan
 
 
 def _run(
@@ -164,7 +166,7 @@ def measure(
         return None
     if plan.statistics == "thumbnail":
         return measure_thumbnail(
-            current_style(recipe),
+            build_style(recipe),
             source,
             device=plan.device,
             threads=plan.threads,
@@ -197,7 +199,7 @@ def take_colours(
 
 def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
     """The plain local network of a recipe with these statistics."""
-    return recipe.finish(current_style(recipe).freeze(moments))
+    return recipe.finish(build_style(recipe).freeze(moments))
 
 
 def run_blocks(
@@ -245,7 +247,7 @@ def cluster_of(
     plan: Plan, options: Options, folder: Path, progress: Progress = silent
 ) -> AbstractContextManager[Cluster]:
     """The cluster that a job asks for; ``folder`` is the job's, which all its workers see."""
-    jobs = options.cluster and queues.Jobs(
+    jobs = options.cluster and queues.QueueRequest(
         options.cluster,
         count=min(options.workers, len(plan.grid)),
         cores=plan.threads,

@@ -26,9 +26,9 @@ class Builds(Hashable, Protocol):
 
 
 @lru_cache(maxsize=2)
-def current_style(recipe: Builds) -> Style | Composition:
-    """The style of a recipe, built once per process; by one torch thread, so that every worker gets the same
-    to the bit."""
+def build_style(recipe: Builds) -> Style | Composition:
+    """The style of a recipe: its files are read and its features computed once per process. One torch thread
+    does that, so that every worker gets the same style to the bit."""
     return on_device(1, recipe.build)
 
 

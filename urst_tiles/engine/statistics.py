@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.engine.device import reproducible
 from urst_tiles.engine.kernel import to_tensor
-from urst_tiles.engine.loaded import Builds, current_style
+from urst_tiles.engine.loaded import Builds, build_style
 from urst_tiles.engine.site_moments import Look, cell_weights, halo_of, if_it_fits, shared
 from urst_tiles.engine.threads import ONE_LANE, Lanes
 from urst_tiles.geometry import Box, Grid
@@ -194,7 +194,7 @@ class SitePass:
 
     def __call__(self, index: int) -> None:
         """Measure block ``index``."""
-        over = composed(current_style(self.recipe))
+        over = composed(build_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
         look = Look(over, site, over.mixtures(self.found), self.device, self.lanes)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
@@ -213,7 +213,7 @@ def measure_exact(
 ) -> dict[str, Any]:
     """What `measure` finds: one pass of tasks per site, resumable through ``folder``."""
     make_folder(folder)
-    style = current_style(recipe)
+    style = build_style(recipe)
     count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)
     found: dict[str, Several] = {}

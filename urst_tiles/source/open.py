@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from urst_tiles.errors import BadInput
-from urst_tiles.machine import DECODERS
+from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import Sidecars, find_sidecars, tiff_info, vips_info
@@ -118,7 +118,7 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     validity = _validity(own, sidecars)
     fingerprint = file_fingerprint(path, sidecars.all)
     info = vips_info(image, validity, sidecars.world, orientation)
-    cells = DECODERS * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
+    cells = decoder_count() * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
     return Facts(
         path=path,
         info=info if main is None else tiff_info(main, validity, sidecars.world, orientation),
@@ -175,7 +175,7 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
         file_dtype=np.dtype(array.dtype).name,
         has_valid=has_valid,
         overviews=(),
-        reader_bytes=DECODERS * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
+        reader_bytes=decoder_count() * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
         spooling_bytes=0,
         opener=ArrayOpener(array),
         random_access=True,

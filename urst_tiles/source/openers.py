@@ -13,7 +13,7 @@ import numpy as np
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
-from urst_tiles.machine import DECODERS, decoders, in_order
+from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import file_fingerprint, tiff_fingerprint
 from urst_tiles.source.spool import Shape, SpoolReader
@@ -264,7 +264,7 @@ def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
     boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
     if reader.alone:
         return ((box, reader.cell(box)) for box in boxes)
-    return in_order(decoders(), lambda box: (box, reader.cell(box)), boxes, ahead=DECODERS)
+    return in_order(decoders(), lambda box: (box, reader.cell(box)), boxes, ahead=decoder_count())
 
 
 @functools.lru_cache(maxsize=16)

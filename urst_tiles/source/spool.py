@@ -21,7 +21,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit
 from urst_tiles.geometry import Box, ceil_div
-from urst_tiles.machine import DECODERS, decoders, in_order
+from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.valid import Samples, weight_dtype
 from urst_tiles.storage.publish import publish, sync_folder
@@ -63,13 +63,13 @@ class Shape:
     @property
     def reader_bytes(self) -> int:
         """Memory of reading: per thread a chunk, encoded, decoded and copied."""
-        return DECODERS * 3 * CHUNK_PIXELS * self.pixel_bytes
+        return decoder_count() * 3 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def writer_bytes(self) -> int:
         """Memory of writing: bands under way, and per thread a chunk, copied and encoded."""
         band = self.rows * self.shape[1] * self.pixel_bytes
-        return (DECODERS + 2) * band + DECODERS * 2 * CHUNK_PIXELS * self.pixel_bytes
+        return (decoder_count() + 2) * band + decoder_count() * 2 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def disk_bytes(self) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
-from urst_tiles.machine import DECODERS
+from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.colour import cmyk_to_rgb
@@ -147,7 +147,9 @@ class TiffReader:
         tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
         kept = sum(page.keeps * page.layout.segment_bytes for page in pages)
         return (
-            (1 if self.alone and not self.is_tiled else DECODERS) * (2 * size + area * each) + kept + tables
+            (1 if self.alone and not self.is_tiled else decoder_count()) * (2 * size + area * each)
+            + kept
+            + tables
         )
 
     def cell(self, box: Box, level: int = 0) -> Samples:

@@ -1,7 +1,7 @@
-"""Where workers are: in this process, in others on this machine, each on a card of its own, or at a dask
-scheduler elsewhere. (`queues` has those that a job queue starts.)
+"""Opening a dask cluster: threads of this process, processes on this machine (each with its own card, where
+there are cards), or a cluster that runs elsewhere. (`queues` starts workers through a job queue.)
 
-What is started here listens on 127.0.0.1 alone.
+Everything that is started here listens on 127.0.0.1 alone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from urst_tiles.progress import Progress
 
 log = logging.getLogger(__name__)
 
-#: How long a scheduler may take to answer.
+#: Seconds that a scheduler may take to answer.
 CONNECT_SECONDS = 20.0
 
-#: How long a client or a cluster may take to close.
+#: Seconds that a client or a cluster may take to close.
 CLOSE_SECONDS = 20.0
 
-#: How often it is said that there are no workers.
+#: Seconds between two messages that there are no workers.
 SAY_SECONDS = 10.0
 
 HERE = "127.0.0.1"
@@ -39,14 +39,14 @@ def _nothing(workers: int, ended: int) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class OpenCluster:
     """A dask cluster that is open.
 
     Attributes
     ----------
-    client : distributed's.
-    look : to be called every few seconds while blocks are waited for, with how many workers there are and how
-        many blocks have ended well; raises UrstError where waiting is in vain.
+    client : the `distributed.Client`.
+    look : called every few seconds while blocks run, with the number of workers and the number of blocks that
+        have ended well; raises UrstError when waiting for workers is in vain.
     """
 
     client: Any
@@ -54,14 +54,14 @@ class Place:
 
 
 class Waiting:
-    """Says that there is no worker, for as long as there is none."""
+    """Reports that there is no worker, for as long as that lasts."""
 
     def __init__(self, progress: Progress, wanted: int) -> None:
         self._progress, self._wanted = progress, wanted
         self._said = float("-inf")
 
     def __call__(self, workers: int, ended: int = 0) -> None:
-        """Say so, now and then."""
+        """Report it, at most every `SAY_SECONDS`."""
         now = time.monotonic()
         if workers or now - self._said < SAY_SECONDS:
             return
@@ -72,7 +72,8 @@ class Waiting:
 
 @contextmanager
 def closing(one: Any) -> Iterator[Any]:
-    """A client or a cluster of dask, closed at the end; one that hangs must not hide why we stop."""
+    """A client or a cluster of dask, closed at the end. If closing hangs, that must not hide the error that
+    made us stop."""
     try:
         yield one
     finally:
@@ -81,19 +82,20 @@ def closing(one: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def local(workers: int, in_flight: int, device: str) -> Iterator[Place]:
-    """This process, or ``workers`` others on this machine with ``in_flight`` threads each.
+def local(workers: int, in_flight: int, device: str) -> Iterator[OpenCluster]:
+    """A cluster in this process, or of ``workers`` processes on this machine with ``in_flight`` threads each.
 
-    On the device ``cuda`` each sees one card, one after the other; ``cuda:1`` is that card for all.
+    With the device ``cuda``, worker i sees card i modulo the number of cards; with ``cuda:1`` all use that
+    card.
 
     Raises
     ------
-    UrstError : where the processes do not start.
+    UrstError : the processes do not start.
     """
     from distributed import Client
 
     with closing(_started(workers, in_flight, device)) as cluster, closing(Client(cluster)) as client:
-        yield Place(client)
+        yield OpenCluster(client)
 
 
 def _started(workers: int, in_flight: int, device: str) -> Any:
@@ -134,12 +136,12 @@ def cards() -> list[str]:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return [str(card) for card in range(count)]
-    return [card.strip() for card in listed.split(",")][:count]  # CUDA stops at the first that is not there
+    return [card.strip() for card in listed.split(",")][:count]  # CUDA stops at the first card it cannot find
 
 
 def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
-    """Worker i on card i modulo their number; by dask-cuda, where it is installed, which pins to near cores
-    too, but has no two workers on one card."""
+    """Worker i on card i modulo the number of cards. dask-cuda, where it is installed, also pins workers to
+    the cores near their card, but it cannot run two workers on one card."""
     if not cards:
         raise BadInput("there is no CUDA card that this process may see; look at CUDA_VISIBLE_DEVICES")
     if workers <= len(cards) and (by_dask_cuda := _dask_cuda()):
@@ -193,16 +195,16 @@ def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
 
 
 @contextmanager
-def at(scheduler: str, progress: Progress) -> Iterator[Place]:
+def at(scheduler: str, progress: Progress) -> Iterator[OpenCluster]:
     """The dask cluster whose scheduler listens at this address.
 
     Raises
     ------
-    BadInput : where nothing answers.
+    BadInput : nothing answers there.
     """
     with closing(_connect(scheduler)) as client:
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it ourselves
-        yield Place(client, Waiting(progress, 1))
+        yield OpenCluster(client, Waiting(progress, 1))
 
 
 def _connect(scheduler: str) -> Any:

@@ -31,32 +31,33 @@ from typing import Any
 
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.progress import Progress
-from urst_tiles.workers.local import CLOSE_SECONDS, HERE, Place, Waiting, closing
+from urst_tiles.workers.local import CLOSE_SECONDS, HERE, OpenCluster, Waiting, closing
 from urst_tiles.workers.queue_commands import COMMANDS, reason
 
 log = logging.getLogger(__name__)
 
-#: How often the queue is asked what became of jobs whose workers are not there.
+#: Seconds between two questions to the queue about jobs whose workers are missing.
 ASK_SECONDS = 30.0
 
-#: How long workers may take to leave.
+#: Seconds that workers may take to leave.
 LEAVE_SECONDS = 10.0
 
-#: What `cli.main` sets: torch's threads must not spin, and share one heap. PBS alone does not start a job
-#: where it was submitted.
+#: What a job's script says first. The environment is what `cli.main` sets: torch's threads must not spin, and
+#: all threads share one heap. PBS, unlike the others, does not start a job in the folder where it was
+#: submitted.
 PROLOGUE = ("export OMP_WAIT_POLICY=PASSIVE MALLOC_ARENA_MAX=1", 'cd "${PBS_O_WORKDIR:-.}"')
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """What is asked of a job queue.
+class QueueRequest:
+    """What is requested from a job queue.
 
     Attributes
     ----------
     queue : slurm, pbs or lsf.
-    count : worker jobs.
-    cores, memory_bytes : of each.
-    folder : that the nodes see too, for the certificate and the jobs' logs.
+    count : the number of jobs, each of which is one worker.
+    cores, memory_bytes : what each job takes.
+    folder : a folder that the nodes see too; it takes the certificate and the logs of the jobs.
     """
 
     queue: str
@@ -67,31 +68,31 @@ class Jobs:
 
 
 @contextmanager
-def submitted(jobs: Jobs, in_flight: int, progress: Progress) -> Iterator[Place]:
-    """Worker jobs with ``in_flight`` threads each; cancelled at the end.
+def submitted(request: QueueRequest, in_flight: int, progress: Progress) -> Iterator[OpenCluster]:
+    """A cluster of jobs with ``in_flight`` threads each; the jobs are cancelled at the end.
 
     Raises
     ------
-    BadInput : where dask-jobqueue is not installed, or this is no machine to submit jobs from.
+    BadInput : dask-jobqueue is not installed, or jobs cannot be submitted from this machine.
     """
-    require(jobs.queue)
-    _dask_jobqueue()  # with its defaults
+    require(request.queue)
+    _dask_jobqueue()  # its import sets the defaults of dask's configuration
     from distributed import Client
 
     with (
-        certificate(_shared_folder(jobs)) as security,
-        closing(_cluster(jobs, in_flight, security)) as cluster,
+        certificate(_shared_folder(request)) as security,
+        closing(_cluster(request, in_flight, security)) as cluster,
     ):
-        crowd = _Crowd(jobs, cluster, Waiting(progress, jobs.count))
+        started = _QueueJobs(request, cluster, Waiting(progress, request.count))
         try:
             with closing(Client(cluster)) as client:
-                yield Place(client, crowd.look)
+                yield OpenCluster(client, started.look)
         finally:
-            crowd.cancel()
+            started.cancel()
 
 
 def require(queue: str) -> None:
-    """Raise BadInput where jobs cannot be submitted to such a queue."""
+    """Raise BadInput if jobs cannot be submitted to this kind of queue from here."""
     for module, package in (("dask_jobqueue", "dask-jobqueue"), ("cryptography", "cryptography")):
         if find_spec(module) is None:
             raise BadInput(
@@ -108,7 +109,8 @@ def require(queue: str) -> None:
 
 @contextmanager
 def certificate(folder: Path) -> Iterator[Any]:
-    """A dask `Security` for this run: who has not its key, in files below ``folder``, is refused."""
+    """A dask `Security` for this run: anyone without its key, which lies in files below ``folder``, is
+    refused."""
     from distributed.security import Security
 
     made = Security.temporary().get_tls_config_for_role("worker")
@@ -123,7 +125,8 @@ def certificate(folder: Path) -> Iterator[Any]:
 
 
 def _dask_jobqueue() -> ModuleType:
-    """dask-jobqueue. When it is imported it makes Ctrl-C end the program with status 0: not with us."""
+    """The module dask_jobqueue. Importing it makes Ctrl-C end the program with status 0; that is undone
+    here."""
     before = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
@@ -135,53 +138,55 @@ def _dask_jobqueue() -> ModuleType:
 
 
 def _configured(queue: str, key: str) -> Any:
-    """What the user's dask configuration says; None where it says nothing."""
+    """What the user's dask configuration says about ``key`` of this queue, or None."""
     import dask
 
     return dask.config.get(f"jobqueue.{queue}.{key}", None)
 
 
-def _shared_folder(jobs: Jobs) -> Path:
-    """Where nodes find the certificate: as configured, in the job's folder, or at home."""
-    configured = _configured(jobs.queue, "shared-temp-directory")
+def _shared_folder(request: QueueRequest) -> Path:
+    """The folder in which nodes find the certificate: as configured, in the job's folder, or the home
+    folder."""
+    configured = _configured(request.queue, "shared-temp-directory")
     if configured:
         return Path(os.path.expandvars(configured)).expanduser()
-    return _own_folder(jobs) or Path.home()
+    return _own_folder(request) or Path.home()
 
 
-def _log_folder(jobs: Jobs) -> Path | None:
-    """Where the jobs' output goes: as configured, in the job's folder, or where the queue puts it."""
-    configured = _configured(jobs.queue, "log-directory")
-    return Path(configured) if configured else _own_folder(jobs)
+def _log_folder(request: QueueRequest) -> Path | None:
+    """The folder for the output of the jobs: as configured, or in the job's folder. None leaves it to the
+    queue."""
+    configured = _configured(request.queue, "log-directory")
+    return Path(configured) if configured else _own_folder(request)
 
 
-def _own_folder(jobs: Jobs) -> Path | None:
-    """A folder in the job's, which goes with it; None where that is on an object store, or where a job script
-    could not speak of it without quotes."""
-    folder = jobs.folder / "jobs.tmp"
+def _own_folder(request: QueueRequest) -> Path | None:
+    """A folder inside the job's folder, removed together with it. None if that is on an object store, or if
+    its name would need quotes in a job script."""
+    folder = request.folder / "jobs.tmp"
     if any(sign in str(folder) for sign in ("://", "%")) or shlex.quote(str(folder)) != str(folder):
         return None
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _cluster(jobs: Jobs, in_flight: int, security: Any) -> Any:
-    """dask-jobqueue's cluster, without a job yet."""
+def _cluster(request: QueueRequest, in_flight: int, security: Any) -> Any:
+    """The cluster object of dask-jobqueue; no job is submitted yet."""
 
     def configured(key: str) -> Any:
-        return _configured(jobs.queue, key)
+        return _configured(request.queue, key)
 
-    folder = _log_folder(jobs)
+    folder = _log_folder(request)
     # Workers serve web pages too, which know no TLS. The queue limits memory; dask's own limit would stop at
     # 80 % of it.
     last = ["--nthreads", str(in_flight), "--memory-limit", "0", "--no-dashboard"]
     last += ["--dashboard-address", f"{HERE}:0"]
-    return getattr(_dask_jobqueue(), COMMANDS[jobs.queue].cluster)(
+    return getattr(_dask_jobqueue(), COMMANDS[request.queue].cluster)(
         n_workers=0,
         processes=1,
         nanny=False,
-        cores=configured("cores") or jobs.cores,
-        memory=configured("memory") or f"{jobs.memory_bytes}B",
+        cores=configured("cores") or request.cores,
+        memory=configured("memory") or f"{request.memory_bytes}B",
         security=security,
         scheduler_options=(configured("scheduler-options") or {}) | {"dashboard_address": f"{HERE}:0"},
         worker_extra_args=[*(configured("worker-extra-args") or []), *last],
@@ -191,12 +196,12 @@ def _cluster(jobs: Jobs, in_flight: int, security: Any) -> Any:
     )
 
 
-class _Crowd:
-    """The jobs of one run."""
+class _QueueJobs:
+    """The jobs of this run: submitted, watched, submitted again when they end early, and cancelled."""
 
-    def __init__(self, jobs: Jobs, cluster: Any, waiting: Waiting) -> None:
-        self._asked_for, self._cluster, self._waiting = jobs, cluster, waiting
-        self._commands = COMMANDS[jobs.queue]
+    def __init__(self, request: QueueRequest, cluster: Any, waiting: Waiting) -> None:
+        self._request, self._cluster, self._waiting = request, cluster, waiting
+        self._commands = COMMANDS[request.queue]
         self._jobs: list[Any] = []
         self._made = 0
         self._lock = asyncio.Lock()
@@ -205,11 +210,11 @@ class _Crowd:
         self._asked = 0.0
 
     def look(self, workers: int, ended: int) -> None:
-        """Submit what is to be submitted; raises UrstError where no job is left and none did any work."""
+        """Submit jobs that are missing; raises UrstError when all have ended and no block was made."""
         if not self._made:
             self._submit(ended)
         self._waiting(workers)
-        if workers < self._asked_for.count and time.monotonic() - self._asked >= ASK_SECONDS:
+        if workers < self._request.count and time.monotonic() - self._asked >= ASK_SECONDS:
             self._asked = time.monotonic()
             self._replace(workers, ended)
 
@@ -232,18 +237,18 @@ class _Crowd:
         return f"look at queue, account and walltime in {where}; the same command goes on"
 
     async def _start(self) -> None:
-        """One after the other; `cancel` waits for the one that is being submitted."""
+        """Submit jobs one after the other, so that `cancel` waits for one submission at most."""
         cluster, kind = self._cluster, self._cluster.new_spec
         address = cluster.scheduler.contact_address or cluster.scheduler.address
         async with self._lock:
-            while len(self._jobs) < self._asked_for.count and not self._cancelled:
+            while len(self._jobs) < self._request.count and not self._cancelled:
                 self._made += 1
-                job = kind["cls"](address, name=f"{self._asked_for.queue}-{self._made}", **kind["options"])
+                job = kind["cls"](address, name=f"{self._request.queue}-{self._made}", **kind["options"])
                 await job.start()
                 self._jobs.append(job)
 
     def _replace(self, workers: int, ended: int) -> None:
-        """Submit jobs anew that have ended, if any block was made since jobs were submitted last."""
+        """Submit ended jobs again, if any block was made since the last submission."""
         listed = self._commands.listed([job.job_id for job in self._jobs])
         if listed is None:
             return
@@ -260,7 +265,7 @@ class _Crowd:
 
     def _last_words(self) -> str:
         """The last line of the newest log, as part of a sentence."""
-        folder = _log_folder(self._asked_for)
+        folder = _log_folder(self._request)
         logs = [path for path in folder.glob("*") if path.is_file()] if folder else []
         for path in sorted(logs, key=os.path.getmtime, reverse=True):
             lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]

@@ -1,8 +1,8 @@
-"""Running tasks, on dask or in a plain loop: the room where both wings meet.
+"""Running tasks, on dask or in a plain loop.
 
-A task is a small picklable callable from a block's index to a receipt; it reads what it needs and publishes
-one file. Pixels never travel through the scheduler, and a new task is submitted for each one that finished,
-so what is in flight is exact: so many for each worker that is there now.
+A task is a small picklable callable from the index of a block to a receipt; it reads what it needs and
+publishes one file. Pixels never travel through the scheduler. A new task is submitted for each task that
+finished, so the number of tasks in flight is exact: a fixed number for each worker that is there now.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from urst_tiles.errors import BlocksFailed, DiskFull, UrstError
 from urst_tiles.machine import trim
 from urst_tiles.progress import Progress, silent
 from urst_tiles.workers import local, queues
+from urst_tiles.workers.local import OpenCluster
 
 log = logging.getLogger(__name__)
 
 Task = Callable[[int], Any]
 Outcome = tuple[int, Any, BaseException | None]
 
-#: How often a block is tried before it is named as failed.
+#: How often a block is tried before it is reported as failed.
 TRIES = 3
 
-#: How often it is asked how many workers there are.
+#: Seconds between two looks at how many workers there are.
 LOOK_SECONDS = 1.0
 
-#: How long a receipt may take to come from its worker, before it is looked whether that is still there.
+#: Seconds to wait for a receipt before checking that its worker is still alive.
 FETCH_SECONDS = 2.0
 
-#: Of dask. It would remember 10,000 events, some 25 KiB for each block that ended, an hour of its own load,
-#: and what every thread did. Its nannies would make glibc give every freed array back to the system, and take
-#: each new one from it page by page: blocks in worker processes then took 1.3 times as long.
+#: Settings of dask. By default dask remembers 10,000 events (some 25 KiB for each finished block), an hour of
+#: its own load and what every thread did, so that memory grows with the number of blocks. Its nannies make
+#: glibc return every freed array to the system and fetch each new one page by page: blocks in worker
+#: processes then took 1.3 times as long.
 SETTINGS = {
     "distributed.admin.log-length": 100,
     "distributed.admin.low-level-log-length": 100,
@@ -69,8 +71,8 @@ def plain(task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
 
 
 def _attempt(task: Task, index: int) -> Outcome:
-    """(index, receipt, None) or, when every try failed, (index, None, error). What was freed goes back to the
-    system."""
+    """(index, receipt, None) or, when every try failed, (index, None, error). Freed memory then goes back to
+    the system."""
     for attempt in range(TRIES):
         try:
             return index, task(index), None
@@ -85,31 +87,40 @@ def _attempt(task: Task, index: int) -> Outcome:
 
 
 class Runner(Protocol):
-    """Anything that runs a task over indexes, in any order."""
+    """Anything that runs a task for each of several indexes, in any order."""
 
     def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
         """Yield each index with its receipt or its error, as they finish."""
 
 
-@dataclass(frozen=True)
-class OnDask:
-    """Runs tasks by a crew: at most ``each`` at once for each worker, of which some come and some go."""
+class DaskRunner:
+    """Runs tasks on the workers of an open dask cluster, of which some may come and some may go.
 
-    crew: Crew
-    each: int
+    Parameters
+    ----------
+    cluster : the open cluster. Its workers are counted at most every `LOOK_SECONDS`, and it is then told of
+    them. each : how many tasks a worker has at once.
+    """
+
+    def __init__(self, cluster: OpenCluster, each: int) -> None:
+        self.cluster, self.each = cluster, each
+        self._workers = 0
+        self._looked = float("-inf")
+        #: How many tasks have ended well, over all calls.
+        self.ended = 0
 
     def __call__(self, task: Task, indexes: Iterable[int]) -> Iterator[Outcome]:
-        """Submit one task for each that finished, and more where a worker came."""
-        waiting, crew = deque(indexes), self.crew
+        """Submit a task for each one that ended, and more when a worker came."""
+        waiting = deque(indexes)
         running: dict[str, tuple[int, Any]] = {}
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def top_up() -> None:
-            room = self.each * max(1, crew.size())
+            room = self.each * max(1, self.workers())
             while waiting and len(running) < room:
                 index = waiting.popleft()
                 key = f"block-{index}-{id(task):x}"
-                future = crew.place.client.submit(_attempt, task, index, pure=False, key=key)
+                future = self.cluster.client.submit(_attempt, task, index, pure=False, key=key)
                 running[key] = index, future
                 future.add_done_callback(ended.put)
 
@@ -124,47 +135,35 @@ class OnDask:
                 continue
             del running[future.key]
             self._require_scheduler()
-            crew.ended += outcome[2] is None
+            self.ended += outcome[2] is None
             top_up()
             yield outcome
 
+    def workers(self) -> int:
+        """The number of workers that take tasks now."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._workers = sum(worker["status"] == "running" for worker in self._known().values())
+            self.cluster.look(self._workers, self.ended)
+        return self._workers
+
+    def _known(self) -> Mapping[str, Any]:
+        """The workers that the scheduler knows; empty when the scheduler is gone, which the next task that
+        ends will report."""
+        try:
+            return self.cluster.client.scheduler_info(n_workers=-1).get("workers", {})
+        except (OSError, TimeoutError):
+            return {}
+
     def _require_scheduler(self) -> None:
-        """Without it every block would fail, one after the other, after a wait for each."""
-        client = self.crew.place.client
+        """Raise BlocksFailed when the scheduler is gone: every further block would fail after a long wait."""
+        client = self.cluster.client
         if client.status != "running":
             raise BlocksFailed(
                 f"the dask scheduler {client.scheduler.address} no longer answers; what is finished is kept,"
                 " the same command goes on once there is one (--scheduler)"
             )
-
-
-class Crew:
-    """The workers of a place: counted at most every `LOOK_SECONDS`, and the place looks after them.
-
-    ``ended``: how many blocks they made in all, whatever the task.
-    """
-
-    def __init__(self, place: local.Place) -> None:
-        self.place, self.ended = place, 0
-        self._size = 0
-        self._looked = float("-inf")
-
-    def size(self) -> int:
-        """The workers that take tasks now."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            known = self._known()
-            self._size = sum(worker["status"] == "running" for worker in known.values())
-            self.place.look(self._size, self.ended)
-        return self._size
-
-    def _known(self) -> Mapping[str, Any]:
-        """The scheduler's workers; none where it is gone, of which the next block that ends will tell."""
-        try:
-            return self.place.client.scheduler_info(n_workers=-1).get("workers", {})
-        except (OSError, TimeoutError):
-            return {}
 
 
 def _next(ended: queue.SimpleQueue[Any]) -> Any:
@@ -176,8 +175,8 @@ def _next(ended: queue.SimpleQueue[Any]) -> Any:
 
 
 def _outcome(future: Any, index: int) -> Outcome | None:
-    """What the task returned, or why it could not: its worker died, say. None where the worker died with what
-    was returned: dask makes it again once there is another, for which somebody must look."""
+    """What the task returned, or the error that ended it. None if the worker died before its result was
+    fetched: dask recomputes it when another worker joins."""
     try:
         outcome = future.result(timeout=FETCH_SECONDS)
     except TimeoutError:
@@ -190,7 +189,7 @@ def _outcome(future: Any, index: int) -> Outcome | None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where tasks run; `cluster` makes one."""
+    """Where tasks run; made by `cluster`."""
 
     run: Runner
 
@@ -236,7 +235,8 @@ def _failures(failed: Sequence[tuple[int, BaseException]]) -> str:
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    """Of this process; a thread needs room for its stack, and says so in other words."""
+    """Whether this process ran out of memory. A thread that finds no room for its stack says so in other
+    words than MemoryError."""
     if isinstance(error, UrstError):
         return False
     return isinstance(error, MemoryError) or "can't start new thread" in str(error)
@@ -249,26 +249,27 @@ def cluster(
     in_flight: int = 2,
     device: str = "cpu",
     scheduler: str | None = None,
-    jobs: queues.Jobs | None = None,
+    jobs: queues.QueueRequest | None = None,
     progress: Progress = silent,
 ) -> Iterator[Cluster]:
-    """A dask cluster: in this process (the default), ``workers`` processes, the one at ``scheduler``, or one
-    of ``jobs`` of a job queue.
+    """A dask cluster: threads of this process (the default), ``workers`` processes on this machine, the
+    cluster whose scheduler listens at ``scheduler``, or ``jobs`` of a job queue.
 
     Worker processes are spawned and import ``__main__`` again, so a script that asks for them needs the usual
-    guard. Everything started here listens on 127.0.0.1 alone, but for a job queue, where it speaks TLS with
-    certificates of its own; and is stopped at the end.
+    ``if __name__ == "__main__"`` guard. Everything started here is stopped at the end. It listens on
+    127.0.0.1 alone; with a job queue it listens where the nodes reach it, and speaks TLS with a certificate
+    made for this run.
 
     Parameters
     ----------
     in_flight : blocks at once on each worker.
     device : on ``cuda`` every worker process has a card of its own, as far as there are.
-    progress : told when there is no worker to go on with.
+    progress : called while there is no worker to go on with.
 
     Raises
     ------
-    BadInput : where nothing answers at ``scheduler``, or there is no such job queue here.
-    UrstError : where the processes do not start.
+    BadInput : nothing answers at ``scheduler``, or this machine cannot submit jobs to the queue.
+    UrstError : the worker processes do not start.
     """
     import dask
     import distributed  # noqa: F401 (its defaults must be there before ours, or they go with them)
@@ -280,18 +281,19 @@ def cluster(
             opened = local.at(scheduler, progress)
         else:
             opened = local.local(workers, in_flight, device)
-        with opened as place:
-            # A client sends at most every 10 ms; a block that ends must not wait for the next one's order.
-            place.client.scheduler_comm.interval = 0.001
+        with opened as started:
+            # By default a client sends every 10 ms; when a block ends, the next one must not wait for that.
+            started.client.scheduler_comm.interval = 0.001
             try:
-                yield Cluster(OnDask(Crew(place), in_flight))
+                yield Cluster(DaskRunner(started, in_flight))
             finally:
                 _stop.set()
 
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """Tasks of this process that were asked to stop have done so once the cluster is closed."""
+    """Withdraw the request to stop once the cluster is closed: by then every task of this process has
+    ended."""
     try:
         yield
     finally:
