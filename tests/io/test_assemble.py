@@ -339,9 +339,9 @@ import sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from urst_tiles.geometry import Grid
-from urst_tiles.metadata import Info
-from urst_tiles.parts import Parts
 from urst_tiles.pyramid import Encoding, assemble
+from urst_tiles.pyramid.parts import Parts
+from urst_tiles.tiff.metadata import Info
 folder = Path(sys.argv[1])
 parts = Parts(folder / "job", "f00d", Grid(2000, 3000, core=64, block=64, tile=16), Encoding(tile=16))
 print("ready", flush=True)
