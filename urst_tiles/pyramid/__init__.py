@@ -2,9 +2,9 @@
 
 reduce     2 x 2 means that know which pixels are valid
 encode     one tile of pixels -> the bytes that lie in the file
-tiff       BigTIFF directories, laid out and written
-read       any TIFF's directories, as NumPy arrays
+levels     what the directories of the output say about each level
 part       one block's share of the pyramid in one file, with checksums
+parts      all part files of a job, and those of the levels above its blocks
 assemble   part files -> the final file, bytes moved, nothing encoded twice
 budget     memory and disk as formulas
 validate   what is wrong with a pyramid, in sentences

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import ceil_div, round_up
 from urst_tiles.pyramid.encode import Compression, Encoding
 from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
-    LONG,
-    RATIONAL,
-    SHORT,
     Field,
     array_fields,
     directory,
@@ -89,7 +87,7 @@ def info_fields(info: Info) -> list[Field]:
     """What the full-resolution directory says beyond its pixels."""
     fields = [tag_field(tag) for tag in info.geo]
     if info.icc:
-        fields.append(Field(34675, 7, len(info.icc), info.icc))
+        fields.append(Field(34675, UNDEFINED, len(info.icc), info.icc))
     if info.gdal_metadata:
         fields.append(text(42112, info.gdal_metadata))
     return fields

@@ -136,9 +136,7 @@ def _tables(
     directory: Directory, size: int, need: int, plain_bytes: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """First bytes and sizes of ``need`` segments; ``plain_bytes``: of a picture stored as it is, else 0."""
-    tags = directory.entries
-    offsets = directory.array(324 if 324 in tags else 273).astype(np.uint64)
-    counts = directory.array(325 if 325 in tags else 279).astype(np.uint64)
+    offsets, counts = directory.segment_tables
     if not counts.size and plain_bytes and offsets.size == 1:
         # TIFF 6.0 requires the sizes, but old writers of a single strip left them out.
         counts = np.array([min(plain_bytes, max(1, size - int(offsets[0])))], np.uint64)
