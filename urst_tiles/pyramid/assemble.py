@@ -16,15 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-from numpy.typing import NDArray
+from typing import BinaryIO
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.geometry import Box, Grid, ceil_div
+from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.progress import Progress, silent
-from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.levels import (
     Level,
     TileSizes,
@@ -34,7 +31,8 @@ from urst_tiles.pyramid.levels import (
     resolution_fields,
     tiles_of,
 )
-from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
+from urst_tiles.pyramid.part import PartLevel, read_cells
+from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.publish import check_room, publishing, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
@@ -44,29 +42,8 @@ from urst_tiles.tiff.writing import Field, header, text
 SOFTWARE = "urst-tiles"
 
 
-class Stage(Protocol):
-    """What is asked of `urst_tiles.parts.Parts`, where it is documented: one stage of the pyramid."""
-
-    @property
-    def folder(self) -> Path: ...  # noqa: D102
-    @property
-    def grid(self) -> Grid: ...  # noqa: D102
-    @property
-    def encoding(self) -> Encoding: ...  # noqa: D102
-    @property
-    def stage(self) -> int: ...  # noqa: D102
-    @property
-    def upper(self) -> Stage | None: ...  # noqa: D102
-    def path(self, index: int) -> Path: ...  # noqa: D102
-    def footer(self, index: int) -> Footer: ...  # noqa: D102
-    def missing(self) -> list[int]: ...  # noqa: D102
-    def drop_damaged(self) -> list[int]: ...  # noqa: D102
-    def gather(self, box: Box) -> NDArray: ...  # noqa: D102
-    def write(self, index: int, pixels: NDArray) -> object: ...  # noqa: D102
-
-
 def assemble(
-    parts: Stage,
+    parts: Parts,
     info: Info,
     output: Path,
     *,
@@ -98,7 +75,7 @@ def assemble(
         _verify(partial, layout)
 
 
-def _require(parts: Stage) -> None:
+def _require(parts: Parts) -> None:
     missing = parts.missing()
     if missing:
         raise BadInput(
@@ -108,7 +85,7 @@ def _require(parts: Stage) -> None:
 
 
 @contextmanager
-def _naming_damage(parts: Stage) -> Iterator[None]:
+def _naming_damage(parts: Parts) -> Iterator[None]:
     """Where one part proves damaged, look at all of them, remove the damaged ones, and say how to go on."""
     try:
         yield
@@ -120,7 +97,7 @@ def _naming_damage(parts: Stage) -> Iterator[None]:
         ) from error
 
 
-def _stages(parts: Stage) -> list[Stage]:
+def _stages(parts: Parts) -> list[Parts]:
     """The parts, and the stages above them up to the one whose last level fits one tile."""
     stages = [parts]
     while (upper := stages[-1].upper) is not None:
@@ -128,7 +105,7 @@ def _stages(parts: Stage) -> list[Stage]:
     return stages
 
 
-def _make_stages(parts: Stage, progress: Progress) -> list[Stage]:
+def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
     """All stages, those above the first made where they are missing."""
     stages = _stages(parts)
     for lower, upper in pairwise(stages):
@@ -151,7 +128,7 @@ def _extra_fields(info: Info, description: str | None, software: str) -> list[Fi
 class _Source:
     """Where one level of the image lies in the parts: in those of ``stage``, there as level ``local``."""
 
-    stage: Stage
+    stage: Parts
     local: int
     level: Level
     start: int
@@ -173,9 +150,9 @@ class _Layout:
             position += source.level.directory_bytes
 
 
-def _lay_out(stages: Sequence[Stage], info: Info, extra: Sequence[Field]) -> _Layout:
+def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _Layout:
     """Every offset of the file, from the sizes that the parts tell."""
-    places: list[tuple[Stage, int]] = []
+    places: list[tuple[Parts, int]] = []
     levels: list[Level] = []
     for stage in stages:
         for local, (height, width, sizes) in enumerate(_level_sizes(stage)):
@@ -198,7 +175,7 @@ def _lay_out(stages: Sequence[Stage], info: Info, extra: Sequence[Field]) -> _La
     return _Layout(head, sources, position)
 
 
-def _level_sizes(stage: Stage) -> list[tuple[int, int, TileSizes]]:
+def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:
     """(height, width, tile sizes) of the levels that the parts of a stage hold, over the whole image."""
     grid, tile = stage.grid, stage.grid.tile
     first = 1 if stage.stage else 0
@@ -215,7 +192,7 @@ def _level_sizes(stage: Stage) -> list[tuple[int, int, TileSizes]]:
     return [(h, w, s) for (h, w), s in zip(shapes, sizes, strict=True)]
 
 
-def _corner(stage: Stage, index: int, local: int) -> tuple[int, int]:
+def _corner(stage: Parts, index: int, local: int) -> tuple[int, int]:
     """Row and column of a part's first tile in a level of the image."""
     row, column = divmod(index, stage.grid.block_columns)
     side = stage.grid.block // stage.grid.tile >> (local + (1 if stage.stage else 0))
@@ -258,7 +235,7 @@ def _cells(source: _Source) -> Iterator[bytes]:
         )
 
 
-def _rows(stage: Stage, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[bytes]:
+def _rows(stage: Parts, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[bytes]:
     """Rows of tiles, each (part, its level, row); those of an object store are asked for ahead of time."""
 
     def read(row: tuple[int, PartLevel, int]) -> bytes:
