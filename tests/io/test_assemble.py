@@ -73,11 +73,11 @@ def encoding_for(compression, validity, dtype="uint8", tile=16):
 
 def seen(pixels, encoding):
     """What a reader shall find for these pixels, (h, w, samples)."""
-    if encoding.told == "none":
+    if encoding.stored_validity == "none":
         return pixels[..., :3]
     hidden = pixels[..., 3] == 0
     out = pixels[..., : encoding.samples].copy()
-    if encoding.told == "nodata":
+    if encoding.stored_validity == "nodata":
         out[(out == 0).all(-1)] = 1
     out[hidden] = 0
     return out

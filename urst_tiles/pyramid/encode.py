@@ -96,7 +96,7 @@ class Encoding:
         return self.compression in ("jpeg", "webp")
 
     @property
-    def told(self) -> Validity:
+    def stored_validity(self) -> Validity:
         """How the file tells validity in the end."""
         if not self.lossy:
             return self.validity
@@ -105,17 +105,17 @@ class Encoding:
     @property
     def masked(self) -> bool:
         """Whether each level has a mask directory."""
-        return self.told == "mask"
+        return self.stored_validity == "mask"
 
     @property
     def binary(self) -> bool:
         """Whether validity knows only yes and no."""
-        return self.told in ("mask", "nodata")
+        return self.stored_validity in ("mask", "nodata")
 
     @property
     def samples(self) -> int:
         """Samples per pixel in the file."""
-        return 4 if self.told == "alpha" else 3
+        return 4 if self.stored_validity == "alpha" else 3
 
     @property
     def full_chroma(self) -> bool:
@@ -139,7 +139,7 @@ def encode_tile(pixels: NDArray, encoding: Encoding) -> tuple[bytes, bytes | Non
     """
     pixels = _fill_tile(pixels, encoding.tile)
     mask = encode_mask(pixels[..., 3] > 0) if encoding.masked else None
-    samples = _DRESS[encoding.told](pixels, encoding)
+    samples = _DRESS[encoding.stored_validity](pixels, encoding)
     return _CODECS[encoding.compression](np.ascontiguousarray(samples), encoding), mask
 
 

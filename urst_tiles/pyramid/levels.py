@@ -50,7 +50,7 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
     ]
     if not encoding.lossy:
         fields.append(field(317, SHORT, 2))
-    if encoding.told == "nodata":
+    if encoding.stored_validity == "nodata":
         fields.append(text(42113, str(encoding.nodata)))
     if n == 4:
         fields.append(field(338, SHORT, 2))
