@@ -1,11 +1,12 @@
-"""Part files become the final file: a cloud-optimised GeoTIFF whose tiles are moved, never encoded again.
+"""Part files become the final file: a cloud-optimised GeoTIFF whose tiles are copied, never encoded again.
 
     BigTIFF header | GDAL's ghost header | directories, full resolution first | tiles, smallest overview first
 
-The parts tell how long every tile is, so every offset is known before the first byte is written, and the file
-is written from its beginning to its end. The levels above those that a block makes by itself come from the
-parts' seeds in a few small stages, each of which reads ``SUPER`` x ``SUPER`` seeds at a time and publishes
-parts of the same kind.
+Every part file lists the sizes of its tiles, so every offset is known before the first byte is written, and
+the file is written from beginning to end. Each part holds only the levels that one block can
+make alone. The smaller levels are made in a few stages from the seeds of the parts (the pixels of their
+smallest level without loss): each block of a stage reads ``SUPER`` x ``SUPER`` seeds and becomes a part file
+of the same format.
 """
 
 from __future__ import annotations
@@ -51,13 +52,24 @@ def assemble(
     software: str = SOFTWARE,
     progress: Progress = silent,
 ) -> None:
-    """Make the file ``output`` from all parts; it appears under its name only when it is whole and valid.
+    """Make the final file from all parts.
+
+    The file appears under its name only when it is complete and valid.
+
+    Parameters
+    ----------
+    parts : the parts of the image; all of them must be there.
+    info : metadata for the file.
+    output : path of the file; an existing file is replaced.
+    description : text for the tag ImageDescription, or None.
+    software : text for the tag Software.
+    progress : is called with "overviews" and "assembling".
 
     Raises
     ------
-    BadInput : blocks are missing; names how many and the first.
-    DamagedFile : a part fails its checksum; the part is removed, so that the next run makes it anew.
-    DiskFull : no room; the parts are kept.
+    BadInput : blocks are missing; the message says how many, and which is the first.
+    DamagedFile : a part fails its checksum; it is removed, so that the next run makes it anew.
+    DiskFull : the disk is full; the parts stay where they are.
     """
     output = Path(output)
     _require(parts)
@@ -86,7 +98,7 @@ def _require(parts: Parts) -> None:
 
 @contextmanager
 def _naming_damage(parts: Parts) -> Iterator[None]:
-    """Where one part proves damaged, look at all of them, remove the damaged ones, and say how to go on."""
+    """On damage in any part, check all parts, remove the damaged ones, and say in the error how to go on."""
     try:
         yield
     except DamagedFile as error:
@@ -98,7 +110,7 @@ def _naming_damage(parts: Parts) -> Iterator[None]:
 
 
 def _stages(parts: Parts) -> list[Parts]:
-    """The parts, and the stages above them up to the one whose last level fits one tile."""
+    """The parts, and all stages above them; the smallest level of the last stage fits one tile."""
     stages = [parts]
     while (upper := stages[-1].upper) is not None:
         stages.append(upper)
@@ -106,7 +118,7 @@ def _stages(parts: Parts) -> list[Parts]:
 
 
 def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
-    """All stages, those above the first made where they are missing."""
+    """All stages; parts that are missing above the first stage are made."""
     stages = _stages(parts)
     for lower, upper in pairwise(stages):
         missing = upper.missing()
@@ -126,7 +138,15 @@ def _extra_fields(info: Info, description: str | None, software: str) -> list[Fi
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one level of the image lies in the parts: in those of ``stage``, there as level ``local``."""
+    """Where one level of the image lies in the part files, and where it will lie in the final file.
+
+    Attributes
+    ----------
+    stage : the parts that hold the level.
+    local : number of the level within each of these parts.
+    level : the directories of the level.
+    start : position of its first tile (with leader) in the final file.
+    """
 
     stage: Parts
     local: int
@@ -136,14 +156,14 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything lies in the file, levels from the largest."""
+    """Where everything lies in the final file; ``sources`` are the levels, largest first."""
 
     head: bytes
     sources: list[_Source]
     file_bytes: int
 
     def directories(self) -> Iterator[bytes]:
-        """All directories in the order of the file."""
+        """The bytes of all directories in the order of the file."""
         position = len(self.head)
         for i, source in enumerate(self.sources):
             yield from source.level.directories(position, source.start, last=i == len(self.sources) - 1)
@@ -151,7 +171,7 @@ class _Layout:
 
 
 def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _Layout:
-    """Every offset of the file, from the sizes that the parts tell."""
+    """Compute every offset of the file from the sizes of the tiles in the parts."""
     places: list[tuple[Parts, int]] = []
     levels: list[Level] = []
     for stage in stages:
@@ -176,7 +196,7 @@ def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _La
 
 
 def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:
-    """(height, width, tile sizes) of the levels that the parts of a stage hold, over the whole image."""
+    """(height, width, tile sizes) of each level that a stage holds, for the whole image."""
     grid, tile = stage.grid, stage.grid.tile
     first = 1 if stage.stage else 0
     shapes = [
@@ -193,7 +213,7 @@ def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:
 
 
 def _corner(stage: Parts, index: int, local: int) -> tuple[int, int]:
-    """Row and column of a part's first tile in a level of the image."""
+    """Row and column of a part's first tile among all tiles of a level of the image."""
     row, column = divmod(index, stage.grid.block_columns)
     side = stage.grid.block // stage.grid.tile >> (local + (1 if stage.stage else 0))
     return row * side, column * side
@@ -223,7 +243,7 @@ def _write(file: BinaryIO, layout: _Layout, progress: Progress) -> None:
 
 
 def _cells(source: _Source) -> Iterator[bytes]:
-    """The tiles of a level in the order of the file: row by row, each through all parts side by side."""
+    """The tiles of a level in the order of the file: row by row, each row across all parts side by side."""
     stage, grid = source.stage, source.stage.grid
     for block_row in range(grid.block_rows):
         indexes = range(block_row * grid.block_columns, (block_row + 1) * grid.block_columns)
@@ -236,7 +256,7 @@ def _cells(source: _Source) -> Iterator[bytes]:
 
 
 def _rows(stage: Parts, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[bytes]:
-    """Rows of tiles, each (part, its level, row); those of an object store are asked for ahead of time."""
+    """The bytes of rows of tiles, each given as (part, level, row); object stores are asked ahead of time."""
 
     def read(row: tuple[int, PartLevel, int]) -> bytes:
         index, level, number = row
@@ -251,7 +271,7 @@ def _rows(stage: Parts, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[
 
 
 def _verify(path: Path, layout: _Layout) -> None:
-    """A look at the finished file with a reader's eyes; its tiles were verified while they were copied."""
+    """Check the structure of the finished file; its tiles were already verified while they were copied."""
     size = path.stat().st_size
     if size != layout.file_bytes:
         raise DamagedFile(f"{path} has {size} bytes, {layout.file_bytes} were written")
