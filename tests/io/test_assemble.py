@@ -73,11 +73,11 @@ def encoding_for(compression, validity, dtype="uint8", tile=16):
 
 def seen(pixels, encoding):
     """What a reader shall find for these pixels, (h, w, samples)."""
-    if encoding.told == "none":
+    if encoding.stored_validity == "none":
         return pixels[..., :3]
     hidden = pixels[..., 3] == 0
     out = pixels[..., : encoding.samples].copy()
-    if encoding.told == "nodata":
+    if encoding.stored_validity == "nodata":
         out[(out == 0).all(-1)] = 1
     out[hidden] = 0
     return out
@@ -339,9 +339,9 @@ import sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from urst_tiles.geometry import Grid
-from urst_tiles.tiff.metadata import Info
-from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid import Encoding, assemble
+from urst_tiles.pyramid.parts import Parts
+from urst_tiles.tiff.metadata import Info
 folder = Path(sys.argv[1])
 parts = Parts(folder / "job", "f00d", Grid(2000, 3000, core=64, block=64, tile=16), Encoding(tile=16))
 print("ready", flush=True)

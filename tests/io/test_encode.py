@@ -128,7 +128,7 @@ def test_lossy_files_tell_validity_by_a_mask(compression, validity):
     pixels = tile(4)
     pixels[:9, :, 3], pixels[9:, :, 3] = 0, 3
     encoding = Encoding(compression, channels=4, validity=validity, nodata=0, tile=32)
-    assert encoding.told == "mask" and encoding.samples == 3
+    assert encoding.stored_validity == "mask" and encoding.samples == 3
     data, mask = encode_tile(pixels, encoding)
     assert decoded(data, encoding).shape == (32, 32, 3)
     bits = np.unpackbits(np.frombuffer(imagecodecs.zlib_decode(mask), np.uint8)).reshape(32, 32)

@@ -21,7 +21,9 @@ from urst_tiles.pyramid.levels import (
     level_of,
     resolution_fields,
 )
-from urst_tiles.pyramid.read import TiffFile
+from urst_tiles.pyramid.validate import validate
+from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.directory import read_chain, read_directories
 from urst_tiles.tiff.metadata import Info, Tag
 from urst_tiles.tiff.writing import (
     array_fields,
@@ -69,14 +71,14 @@ def test_our_reader_reads_what_tifffile_writes(tmp_path):
         path = tmp_path / "a.tif"
         pixels = np.arange(64 * 48 * 3, dtype=np.uint8).reshape(64, 48, 3)
         tifffile.imwrite(path, pixels, tile=(16, 32), bigtiff=big, byteorder=order, photometric="rgb")
-        with TiffFile(path) as file, tifffile.TiffFile(path) as tif:
-            (found,) = file.directories()
+        (read,) = read_directories(FileBytes(path))
+        with tifffile.TiffFile(path) as tif:
             page = tif.pages.first
-            assert (found.number(257), found.number(256)) == (64, 48)
-            assert found.array(324).tolist() == list(page.dataoffsets)
-            assert found.array(325).tolist() == list(page.databytecounts)
-            assert found.array(258).tolist() == [8, 8, 8]
-            assert found.array(60000).size == 0 and found.number(60000, 7) == 7
+            assert (read.number(257), read.number(256)) == (64, 48)
+            assert read.array(324).tolist() == list(page.dataoffsets)
+            assert read.array(325).tolist() == list(page.databytecounts)
+            assert read.array(258).tolist() == [8, 8, 8]
+            assert read.array(60000).size == 0 and read.number(60000, 7) == 7
 
 
 @given(st.floats(1e-5, 1e8))
@@ -122,11 +124,12 @@ def test_offsets_follow_from_sizes():
 def test_what_is_no_tiff_is_named(tmp_path):
     path = tmp_path / "x.tif"
     with pytest.raises(MissingFile, match=r"x\.tif"):
-        TiffFile(path)
+        validate(path)
     for content in (b"", b"II", b"PNG and so on...", b"II*\0", b"II\x2b\0\x08\0\0\0"):
         path.write_bytes(content)
         with pytest.raises(DamagedFile, match="not a TIFF"):
-            TiffFile(path)
+            read_directories(FileBytes(path))
+        assert "not a TIFF" in validate(path).problems[0]
 
 
 def test_broken_chains_end(tmp_path):
@@ -139,8 +142,8 @@ def test_broken_chains_end(tmp_path):
     }
     for words, content in cases.items():
         path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + content)
-        with TiffFile(path) as file, pytest.raises(DamagedFile, match=words):
-            list(file.directories())
+        with pytest.raises(DamagedFile, match=words):
+            read_directories(FileBytes(path))
 
 
 def test_a_value_beyond_the_file_is_not_followed(tmp_path):
@@ -148,5 +151,8 @@ def test_a_value_beyond_the_file_is_not_followed(tmp_path):
     path = tmp_path / "x.tif"
     entry = struct.pack("<HHII", 324, 4, 2**32 - 1, 100)
     path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 1) + entry + bytes(4))
-    with TiffFile(path) as file, pytest.raises(DamagedFile, match="beyond the end"):
-        next(file.directories()).array(324)
+    (directory,) = read_chain(FileBytes(path), checked=False)
+    with pytest.raises(DamagedFile, match="beyond the end"):
+        directory.array(324)
+    with pytest.raises(DamagedFile, match="needs bytes up to"):
+        read_directories(FileBytes(path))

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import tifffile
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -15,7 +16,8 @@ from urst_tiles.errors import MissingFile
 from urst_tiles.geometry import Grid
 from urst_tiles.pyramid import Encoding, assemble, validate
 from urst_tiles.pyramid.parts import Parts
-from urst_tiles.pyramid.read import TiffFile
+from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.directory import read_directories
 from urst_tiles.tiff.metadata import Info
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 130, 4), np.uint8)
@@ -40,11 +42,14 @@ def problems(path, **options):
     return " | ".join(validate(path, **options).problems)
 
 
+def directories(path):
+    return read_directories(FileBytes(path))
+
+
 def entry_at(path, page, code):
     """Position of a tag's value, and the directory's position."""
-    with TiffFile(path) as file:
-        found = list(file.directories())[page]
-        return found.entries[code].position, found.position
+    directory = directories(path)[page]
+    return directory.entries[code].offset, directory.offset
 
 
 def poke(path, position, form, *values):
@@ -115,8 +120,7 @@ def test_a_truncated_file(good):
 
 def test_damage_in_a_tile(good):
     offset, _ = entry_at(good, 0, 324)
-    with TiffFile(good) as file:
-        place = int(next(file.directories()).array(324)[7])
+    place = int(directories(good)[0].array(324)[7])
     poke(good, place + 40, "<4B", 1, 2, 3, 4)
     assert problems(good, deep=False) == ""
     assert "tile 7 of the 130 x 100 level cannot be decoded" in problems(good)
@@ -151,14 +155,11 @@ def test_no_pixels(good):
 
 def test_a_mask_overview_that_contradicts(good):
     """Its tiles exchanged with those of a fully valid mask: every tile decodes, the picture is wrong."""
-    with TiffFile(good) as file:
-        pages = list(file.directories())
-        small = pages[-1]
-        assert small.number(254) == 5
+    pages = directories(good)
+    assert pages[-1].number(254) == 5
     offset, count = entry_at(good, len(pages) - 1, 324)[0], entry_at(good, len(pages) - 1, 325)[0]
-    with TiffFile(good) as file:
-        first = list(file.directories())[1]
-        source, length = int(first.array(324)[0]), int(first.array(325)[0])
+    first = directories(good)[1]
+    source, length = int(first.array(324)[0]), int(first.array(325)[0])
     poke(good, offset, "<Q", source)
     poke(good, count, "<I", length)
     found = problems(good)
@@ -178,12 +179,9 @@ def test_a_bomb_is_not_decoded(good):
     for code in (322, 323):
         place, _ = entry_at(good, 0, code)
         poke(good, place, "<H", 17408)
-    with TiffFile(good) as file:
-        next(file.directories())
     for code in (324, 325):
         place, directory = entry_at(good, 0, code)
-        with TiffFile(good) as file:
-            entries = list(next(file.directories()).entries)
+        entries = list(directories(good)[0].entries)
         poke(good, directory + 8 + 20 * entries.index(code) + 4, "<Q", 1)
         if code == 324:
             poke(good, directory + 8 + 20 * entries.index(code) + 12, "<Q", 600)

@@ -1,13 +1,13 @@
-"""The output: pixels become overviews, tiles, part files, and one cloud-optimised GeoTIFF.
+"""The output: pixels become overviews, tiles, part files, and at last one cloud-optimised GeoTIFF.
 
-reduce     2 x 2 means that know which pixels are valid
-encode     one tile of pixels -> the bytes that lie in the file
-tiff       BigTIFF directories, laid out and written
-read       any TIFF's directories, as NumPy arrays
-part       one block's share of the pyramid in one file, with checksums
-assemble   part files -> the final file, bytes moved, nothing encoded twice
-budget     memory and disk as formulas
-validate   what is wrong with a pyramid, in sentences
+reduce     means of 2 x 2 pixels that ignore invalid pixels
+encode     one tile of pixels becomes the bytes that lie in the file
+levels     what the directories of the output say about each level
+part       the format of a part file: one block's share of the pyramid, with checksums
+parts      all part files of a job: which are missing, and the levels above the blocks
+assemble   part files become the final file; tiles are copied, and none is encoded twice
+budget     formulas for the memory and the disk space that writing takes
+validate   checks a pyramidal TIFF and describes every problem in a sentence
 """
 
 from urst_tiles.pyramid.assemble import assemble

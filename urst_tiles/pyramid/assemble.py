@@ -1,11 +1,12 @@
-"""Part files become the final file: a cloud-optimised GeoTIFF whose tiles are moved, never encoded again.
+"""Part files become the final file: a cloud-optimised GeoTIFF whose tiles are copied, never encoded again.
 
     BigTIFF header | GDAL's ghost header | directories, full resolution first | tiles, smallest overview first
 
-The parts tell how long every tile is, so every offset is known before the first byte is written, and the file
-is written from its beginning to its end. The levels above those that a block makes by itself come from the
-parts' seeds in a few small stages, each of which reads ``SUPER`` x ``SUPER`` seeds at a time and publishes
-parts of the same kind.
+Every part file lists the sizes of its tiles, so every offset is known before the first byte is written, and
+the file is written from beginning to end. Each part holds only the levels that one block can
+make alone. The smaller levels are made in a few stages from the seeds of the parts (the pixels of their
+smallest level without loss): each block of a stage reads ``SUPER`` x ``SUPER`` seeds and becomes a part file
+of the same format.
 """
 
 from __future__ import annotations
@@ -16,15 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-from numpy.typing import NDArray
+from typing import BinaryIO
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.geometry import Box, Grid, ceil_div
+from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.progress import Progress, silent
-from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.levels import (
     Level,
     TileSizes,
@@ -34,7 +32,8 @@ from urst_tiles.pyramid.levels import (
     resolution_fields,
     tiles_of,
 )
-from urst_tiles.pyramid.part import Footer, PartLevel, read_cells
+from urst_tiles.pyramid.part import PartLevel, read_cells
+from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.publish import check_room, publishing, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
@@ -44,29 +43,8 @@ from urst_tiles.tiff.writing import Field, header, text
 SOFTWARE = "urst-tiles"
 
 
-class Stage(Protocol):
-    """What is asked of `urst_tiles.parts.Parts`, where it is documented: one stage of the pyramid."""
-
-    @property
-    def folder(self) -> Path: ...  # noqa: D102
-    @property
-    def grid(self) -> Grid: ...  # noqa: D102
-    @property
-    def encoding(self) -> Encoding: ...  # noqa: D102
-    @property
-    def stage(self) -> int: ...  # noqa: D102
-    @property
-    def upper(self) -> Stage | None: ...  # noqa: D102
-    def path(self, index: int) -> Path: ...  # noqa: D102
-    def footer(self, index: int) -> Footer: ...  # noqa: D102
-    def missing(self) -> list[int]: ...  # noqa: D102
-    def drop_damaged(self) -> list[int]: ...  # noqa: D102
-    def gather(self, box: Box) -> NDArray: ...  # noqa: D102
-    def write(self, index: int, pixels: NDArray) -> object: ...  # noqa: D102
-
-
 def assemble(
-    parts: Stage,
+    parts: Parts,
     info: Info,
     output: Path,
     *,
@@ -74,13 +52,24 @@ def assemble(
     software: str = SOFTWARE,
     progress: Progress = silent,
 ) -> None:
-    """Make the file ``output`` from all parts; it appears under its name only when it is whole and valid.
+    """Make the final file from all parts.
+
+    The file appears under its name only when it is complete and valid.
+
+    Parameters
+    ----------
+    parts : the parts of the image; all of them must be there.
+    info : metadata for the file.
+    output : path of the file; an existing file is replaced.
+    description : text for the tag ImageDescription, or None.
+    software : text for the tag Software.
+    progress : is called with "overviews" and "assembling".
 
     Raises
     ------
-    BadInput : blocks are missing; names how many and the first.
-    DamagedFile : a part fails its checksum; the part is removed, so that the next run makes it anew.
-    DiskFull : no room; the parts are kept.
+    BadInput : blocks are missing; the message says how many, and which is the first.
+    DamagedFile : a part fails its checksum; it is removed, so that the next run makes it anew.
+    DiskFull : the disk is full; the parts stay where they are.
     """
     output = Path(output)
     _require(parts)
@@ -98,7 +87,7 @@ def assemble(
         _verify(partial, layout)
 
 
-def _require(parts: Stage) -> None:
+def _require(parts: Parts) -> None:
     missing = parts.missing()
     if missing:
         raise BadInput(
@@ -108,8 +97,8 @@ def _require(parts: Stage) -> None:
 
 
 @contextmanager
-def _naming_damage(parts: Stage) -> Iterator[None]:
-    """Where one part proves damaged, look at all of them, remove the damaged ones, and say how to go on."""
+def _naming_damage(parts: Parts) -> Iterator[None]:
+    """On damage in any part, check all parts, remove the damaged ones, and say in the error how to go on."""
     try:
         yield
     except DamagedFile as error:
@@ -120,16 +109,16 @@ def _naming_damage(parts: Stage) -> Iterator[None]:
         ) from error
 
 
-def _stages(parts: Stage) -> list[Stage]:
-    """The parts, and the stages above them up to the one whose last level fits one tile."""
+def _stages(parts: Parts) -> list[Parts]:
+    """The parts, and all stages above them; the smallest level of the last stage fits one tile."""
     stages = [parts]
     while (upper := stages[-1].upper) is not None:
         stages.append(upper)
     return stages
 
 
-def _make_stages(parts: Stage, progress: Progress) -> list[Stage]:
-    """All stages, those above the first made where they are missing."""
+def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
+    """All stages; parts that are missing above the first stage are made."""
     stages = _stages(parts)
     for lower, upper in pairwise(stages):
         missing = upper.missing()
@@ -149,9 +138,17 @@ def _extra_fields(info: Info, description: str | None, software: str) -> list[Fi
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one level of the image lies in the parts: in those of ``stage``, there as level ``local``."""
+    """Where one level of the image lies in the part files, and where it will lie in the final file.
 
-    stage: Stage
+    Attributes
+    ----------
+    stage : the parts that hold the level.
+    local : number of the level within each of these parts.
+    level : the directories of the level.
+    start : position of its first tile (with leader) in the final file.
+    """
+
+    stage: Parts
     local: int
     level: Level
     start: int
@@ -159,23 +156,23 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything lies in the file, levels from the largest."""
+    """Where everything lies in the final file; ``sources`` are the levels, largest first."""
 
     head: bytes
     sources: list[_Source]
     file_bytes: int
 
     def directories(self) -> Iterator[bytes]:
-        """All directories in the order of the file."""
+        """The bytes of all directories in the order of the file."""
         position = len(self.head)
         for i, source in enumerate(self.sources):
             yield from source.level.directories(position, source.start, last=i == len(self.sources) - 1)
             position += source.level.directory_bytes
 
 
-def _lay_out(stages: Sequence[Stage], info: Info, extra: Sequence[Field]) -> _Layout:
-    """Every offset of the file, from the sizes that the parts tell."""
-    places: list[tuple[Stage, int]] = []
+def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _Layout:
+    """Compute every offset of the file from the sizes of the tiles in the parts."""
+    places: list[tuple[Parts, int]] = []
     levels: list[Level] = []
     for stage in stages:
         for local, (height, width, sizes) in enumerate(_level_sizes(stage)):
@@ -198,8 +195,8 @@ def _lay_out(stages: Sequence[Stage], info: Info, extra: Sequence[Field]) -> _La
     return _Layout(head, sources, position)
 
 
-def _level_sizes(stage: Stage) -> list[tuple[int, int, TileSizes]]:
-    """(height, width, tile sizes) of the levels that the parts of a stage hold, over the whole image."""
+def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:
+    """(height, width, tile sizes) of each level that a stage holds, for the whole image."""
     grid, tile = stage.grid, stage.grid.tile
     first = 1 if stage.stage else 0
     shapes = [
@@ -215,8 +212,8 @@ def _level_sizes(stage: Stage) -> list[tuple[int, int, TileSizes]]:
     return [(h, w, s) for (h, w), s in zip(shapes, sizes, strict=True)]
 
 
-def _corner(stage: Stage, index: int, local: int) -> tuple[int, int]:
-    """Row and column of a part's first tile in a level of the image."""
+def _corner(stage: Parts, index: int, local: int) -> tuple[int, int]:
+    """Row and column of a part's first tile among all tiles of a level of the image."""
     row, column = divmod(index, stage.grid.block_columns)
     side = stage.grid.block // stage.grid.tile >> (local + (1 if stage.stage else 0))
     return row * side, column * side
@@ -246,7 +243,7 @@ def _write(file: BinaryIO, layout: _Layout, progress: Progress) -> None:
 
 
 def _cells(source: _Source) -> Iterator[bytes]:
-    """The tiles of a level in the order of the file: row by row, each through all parts side by side."""
+    """The tiles of a level in the order of the file: row by row, each row across all parts side by side."""
     stage, grid = source.stage, source.stage.grid
     for block_row in range(grid.block_rows):
         indexes = range(block_row * grid.block_columns, (block_row + 1) * grid.block_columns)
@@ -258,8 +255,8 @@ def _cells(source: _Source) -> Iterator[bytes]:
         )
 
 
-def _rows(stage: Stage, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[bytes]:
-    """Rows of tiles, each (part, its level, row); those of an object store are asked for ahead of time."""
+def _rows(stage: Parts, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[bytes]:
+    """The bytes of rows of tiles, each given as (part, level, row); object stores are asked ahead of time."""
 
     def read(row: tuple[int, PartLevel, int]) -> bytes:
         index, level, number = row
@@ -274,7 +271,7 @@ def _rows(stage: Stage, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[
 
 
 def _verify(path: Path, layout: _Layout) -> None:
-    """A look at the finished file with a reader's eyes; its tiles were verified while they were copied."""
+    """Check the structure of the finished file; its tiles were already verified while they were copied."""
     size = path.stat().st_size
     if size != layout.file_bytes:
         raise DamagedFile(f"{path} has {size} bytes, {layout.file_bytes} were written")

@@ -1,7 +1,8 @@
 """One tile of pixels becomes the bytes that lie in the file.
 
-Pixels come as RGB or RGBA; what the file says about validity (nothing, alpha, a mask, nodata) is decided
-here, tile by tile, so that overviews are always made from the RGBA that came in.
+Pixels are RGB or RGBA, where alpha says how valid a pixel is. A file can store validity as alpha, as a mask,
+as a nodata value, or not at all. Pixels are converted to that form here, tile by tile and last of all, so
+overviews are always made from the original RGBA.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadPlan
 from urst_tiles.tiff.metadata import Validity
 
-codecs: Any = imagecodecs  # its stubs know bytes only, arrays are taken as well
+codecs: Any = imagecodecs  # its functions also take arrays, which its type stubs do not say
 
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 
-#: On stylised pictures libdeflate's level 1 is 1.8 times as fast as 5, and no larger (design/output.md).
+#: On stylised pictures level 1 of libdeflate is 1.8 times as fast as level 5, and files are no larger
+#: (design/output.md).
 DEFLATE_LEVEL = 1
 ZSTD_LEVEL = 5
 
-#: From this quality on JPEG keeps its colours at full resolution (4:4:4), as libvips does.
+#: From this quality on JPEG stores colour at full resolution (4:4:4), as libvips does.
 FULL_CHROMA_QUALITY = 90
 
 
@@ -38,15 +40,16 @@ class Encoding:
     ----------
     compression : codec of the tiles.
     quality : 1 to 100, for JPEG and WebP.
-    dtype : "uint8" or "uint16".
-    channels : 3 (RGB) or 4 (RGBA), of the pixels handed in.
-    validity : how the file shall tell which pixels are valid. JPEG and WebP tell everything by a mask.
+    dtype : "uint8" or "uint16"; JPEG and WebP store "uint8" only.
+    channels : 3 (RGB) or 4 (RGBA), of the pixels to be encoded.
+    validity : how the file shall mark valid pixels. JPEG and WebP use a mask for RGBA pixels whatever is
+        asked for, and nothing for RGB; ``stored_validity`` is the result.
     nodata : the value of invalid pixels, for validity "nodata".
     tile : side of a TIFF tile in pixels, a multiple of 16.
 
     Raises
     ------
-    BadPlan : for combinations that no reader would understand.
+    BadPlan : a value is not allowed, or these values do not go together.
     """
 
     compression: Compression = "deflate"
@@ -92,12 +95,12 @@ class Encoding:
 
     @property
     def lossy(self) -> bool:
-        """Whether decoding gives other pixels than were written."""
+        """Whether decoded pixels may differ from those that were encoded."""
         return self.compression in ("jpeg", "webp")
 
     @property
-    def told(self) -> Validity:
-        """How the file tells validity in the end."""
+    def stored_validity(self) -> Validity:
+        """How the file really marks valid pixels: under JPEG and WebP by a mask, or not at all for RGB."""
         if not self.lossy:
             return self.validity
         return "mask" if self.channels == 4 else "none"
@@ -105,17 +108,17 @@ class Encoding:
     @property
     def masked(self) -> bool:
         """Whether each level has a mask directory."""
-        return self.told == "mask"
+        return self.stored_validity == "mask"
 
     @property
     def binary(self) -> bool:
-        """Whether validity knows only yes and no."""
-        return self.told in ("mask", "nodata")
+        """Whether the file can only store that a pixel is valid or invalid, and nothing between."""
+        return self.stored_validity in ("mask", "nodata")
 
     @property
     def samples(self) -> int:
         """Samples per pixel in the file."""
-        return 4 if self.told == "alpha" else 3
+        return 4 if self.stored_validity == "alpha" else 3
 
     @property
     def full_chroma(self) -> bool:
@@ -124,27 +127,38 @@ class Encoding:
 
     @property
     def tile_bytes(self) -> int:
-        """Raw bytes of one tile as handed in."""
+        """Bytes of the pixels of one tile before they are encoded."""
         return self.tile * self.tile * self.channels * np.dtype(self.dtype).itemsize
 
 
-#: Side of the cell in which hidden colours touch visible ones under JPEG (4:2:0) and WebP; divides any tile.
+#: JPEG (4:2:0) and WebP encode squares of this side in pixels as a unit, in which colours mix. It divides the
+#: side of every tile.
 CELL = 16
 
 
 def encode_tile(pixels: NDArray, encoding: Encoding) -> tuple[bytes, bytes | None]:
-    """RGB or RGBA, (h, w, channels), at most a tile -> (encoded image tile, encoded mask tile or None).
+    """Encode the pixels of one tile.
 
-    A smaller tile is filled by replicating its last row and column: zeros would ring under JPEG.
+    Pixels that do not fill a tile are continued by repeating their last row and column: a sudden change to
+    zero would ring under JPEG.
+
+    Parameters
+    ----------
+    pixels : RGB or RGBA, (h, w, channels), of the encoding's dtype; h and w are at most the side of a tile.
+    encoding : how pixels are stored.
+
+    Returns
+    -------
+    The encoded tile, and the encoded tile of the mask; None where the file has no mask.
     """
     pixels = _fill_tile(pixels, encoding.tile)
     mask = encode_mask(pixels[..., 3] > 0) if encoding.masked else None
-    samples = _DRESS[encoding.told](pixels, encoding)
+    samples = _DRESS[encoding.stored_validity](pixels, encoding)
     return _CODECS[encoding.compression](np.ascontiguousarray(samples), encoding), mask
 
 
 def encode_mask(valid: NDArray) -> bytes:
-    """bool, (tile, tile) -> one bit per pixel, most significant first, 1 = valid; deflate."""
+    """Encode a mask, bool, (tile, tile): one bit per pixel, most significant first, 1 = valid; deflate."""
     if valid.all() or not valid.any():
         return _constant_mask(valid.shape, bool(valid.flat[0]))
     return codecs.deflate_encode(np.packbits(valid, axis=1), level=DEFLATE_LEVEL)
@@ -165,22 +179,23 @@ def _dress_none(pixels: NDArray, encoding: Encoding) -> NDArray:
 
 
 def _dress_alpha(pixels: NDArray, encoding: Encoding) -> NDArray:
-    """What nobody sees is stored as 0: it compresses, and does not depend on how the invalid was filled."""
+    """Colours of fully transparent pixels become 0: this compresses well and is always the same."""
     hidden = pixels[..., 3] == 0
     return _painted(pixels, hidden, 0)
 
 
 def _dress_mask(pixels: NDArray, encoding: Encoding) -> NDArray:
-    """As alpha; under lossy codecs the hidden part of a half-visible cell is levelled, not zeroed."""
+    """Colours of hidden pixels become 0; under a lossy codec, near valid pixels, the mean of these pixels."""
     hidden = pixels[..., 3] == 0
     colour = _painted(pixels[..., :3], hidden, 0)
     return _levelled(colour, hidden) if encoding.lossy and hidden.any() else colour
 
 
 def _levelled(colour: NDArray, hidden: NDArray) -> NDArray:
-    """Hidden pixels take the mean of the valid ones in their cell, the largest unit of JPEG and WebP.
+    """Give hidden pixels the mean colour of the valid pixels in the same square of ``CELL`` pixels.
 
-    No edge to 0 rings into valid pixels, and readers that know no masks see black a few pixels further.
+    Without an edge to 0 there is no ringing into valid pixels. A reader that ignores masks sees black only a
+    few pixels further outside.
     """
     n = len(hidden) // CELL
     cells = n, CELL, n, CELL
@@ -191,7 +206,7 @@ def _levelled(colour: NDArray, hidden: NDArray) -> NDArray:
 
 
 def _dress_nodata(pixels: NDArray, encoding: Encoding) -> NDArray:
-    """Valid pixels that would read as nodata move one level, the invalid become nodata."""
+    """Valid pixels that equal the nodata value change by one level; invalid pixels become nodata."""
     value = encoding.nodata or 0
     colour = pixels[..., :3]
     moved = _painted(colour, (colour == value).all(axis=-1), value + 1 if value == 0 else value - 1)
@@ -229,7 +244,7 @@ def _zstd(samples: NDArray, encoding: Encoding) -> bytes:
 
 
 def _jpeg(samples: NDArray, encoding: Encoding) -> bytes:
-    """A whole JPEG stream with its own tables: 0.6 kB per tile, and every reader takes it."""
+    """A complete JPEG stream with tables, which take 0.6 kB per tile; every reader can decode it."""
     return codecs.jpeg8_encode(
         samples,
         level=encoding.quality,

@@ -1,7 +1,10 @@
-"""The directories of the levels of a pyramid: what the output's TIFF says about its pixels.
+"""The directories of the levels of a pyramid: what the output file says about its pixels.
 
-References: TIFF 6.0 (1992); GDAL's "Cloud optimized GeoTIFF" page for the ghost header, tile leaders and
-trailers.
+GDAL's layout of a cloud-optimised GeoTIFF surrounds the data of each tile: before it lies a leader, the size
+of the tile; behind it a trailer, the last four bytes of the tile again. A ghost header at the start of the
+file announces this. A mask tile lies right behind the image tile that it belongs to.
+
+References: TIFF 6.0 (1992); the page "Cloud optimized GeoTIFF" of GDAL's documentation.
 """
 
 from __future__ import annotations
@@ -16,10 +19,8 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import ceil_div, round_up
 from urst_tiles.pyramid.encode import Compression, Encoding
 from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
-    LONG,
-    RATIONAL,
-    SHORT,
     Field,
     array_fields,
     directory,
@@ -32,13 +33,12 @@ from urst_tiles.tiff.writing import (
 
 COMPRESSION_CODE: dict[Compression, int] = {"lzw": 5, "jpeg": 7, "deflate": 8, "zstd": 50000, "webp": 50001}
 
-#: Each tile is preceded by its size (uint32) and followed by its last four bytes, as GDAL's ghost header
-#: announces.
+#: Bytes of the leader (the size of the tile as uint32) and of the trailer (the last four bytes of the tile).
 LEADER_BYTES = TRAILER_BYTES = 4
 
 
 def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[Field]:
-    """What a directory says about the pixels of one level."""
+    """The fields of a directory that describe the pixels of one level of ``height`` x ``width`` pixels."""
     bits = np.dtype(encoding.dtype).itemsize * 8
     n, jpeg = encoding.samples, encoding.compression == "jpeg"
     fields = [
@@ -52,7 +52,7 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
     ]
     if not encoding.lossy:
         fields.append(field(317, SHORT, 2))
-    if encoding.told == "nodata":
+    if encoding.stored_validity == "nodata":
         fields.append(text(42113, str(encoding.nodata)))
     if n == 4:
         fields.append(field(338, SHORT, 2))
@@ -64,7 +64,10 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
 
 
 def mask_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[Field]:
-    """What a directory says about the mask of one level: one bit, deflate (TIFF 6.0: transparency mask)."""
+    """The fields of a directory that describe the mask of one level: one bit per pixel, deflate.
+
+    TIFF 6.0 calls such an image a transparency mask.
+    """
     return [
         *_shape(encoding.tile, height, width, subfile=5 if overview else 4),
         field(258, SHORT, 1),
@@ -86,17 +89,17 @@ def _shape(tile: int, height: int, width: int, subfile: int) -> list[Field]:
 
 
 def info_fields(info: Info) -> list[Field]:
-    """What the full-resolution directory says beyond its pixels."""
+    """The fields of metadata at full resolution: georeferencing, colour profile, GDAL's XML."""
     fields = [tag_field(tag) for tag in info.geo]
     if info.icc:
-        fields.append(Field(34675, 7, len(info.icc), info.icc))
+        fields.append(Field(34675, UNDEFINED, len(info.icc), info.icc))
     if info.gdal_metadata:
         fields.append(text(42112, info.gdal_metadata))
     return fields
 
 
 def resolution_fields(info: Info, level: int) -> list[Field]:
-    """Pixels per centimetre, halved with each level."""
+    """The fields of the resolution in pixels per cm, which halves with each level; empty if unknown."""
     if info.pixels_per_cm is None:
         return []
     y, x = (n / (1 << level) for n in info.pixels_per_cm)
@@ -104,7 +107,7 @@ def resolution_fields(info: Info, level: int) -> list[Field]:
 
 
 def ghost(masked: bool) -> bytes:
-    """GDAL's announcement of how the file is laid out; padded so that a directory may follow at once."""
+    """GDAL's ghost header, which announces how the file is laid out; a directory may lie right behind it."""
     lines = (
         "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
         "BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
@@ -118,25 +121,31 @@ def ghost(masked: bool) -> bytes:
 
 
 def frame(tile: bytes) -> tuple[bytes, bytes, bytes]:
-    """Leader, tile, trailer."""
+    """The leader, the encoded tile itself, and the trailer."""
     return struct.pack("<I", len(tile)), tile, tile[-4:].rjust(4, b"\0")
 
 
 @dataclass(frozen=True)
 class TileSizes:
-    """Encoded bytes of each tile of a level, row by row; and of each mask tile, which lies behind it."""
+    """The sizes of the tiles of one level, row by row.
+
+    Attributes
+    ----------
+    image : uint32, (tiles,): encoded bytes of each tile.
+    mask : uint32, (tiles,): encoded bytes of each mask tile, or None for a level without mask.
+    """
 
     image: NDArray[np.uint32]
     mask: NDArray[np.uint32] | None = None
 
     @classmethod
     def empty(cls, tiles: int, masked: bool) -> TileSizes:
-        """Room for so many tiles."""
+        """Sizes of ``tiles`` tiles, all 0."""
         return cls(np.zeros(tiles, np.uint32), np.zeros(tiles, np.uint32) if masked else None)
 
     @property
     def cells(self) -> NDArray[np.uint64]:
-        """Bytes that each tile takes with its mask, leaders and trailers."""
+        """uint64, (tiles,): bytes that each tile takes in the file with its mask, leaders and trailers."""
         cells = self.image.astype(np.uint64)
         cells += LEADER_BYTES + TRAILER_BYTES
         if self.mask is not None:
@@ -150,7 +159,7 @@ class TileSizes:
         return int(self.cells.sum())
 
     def offsets(self, start: int) -> NDArray[np.uint64]:
-        """Where each tile's image data begins when the level's first leader lies at ``start``."""
+        """uint64, (tiles,): position of each tile's data when the first leader lies at ``start``."""
         cells = self.cells
         ends = np.cumsum(cells)
         ends -= cells
@@ -158,7 +167,7 @@ class TileSizes:
         return ends
 
     def mask_offsets(self, start: int) -> NDArray[np.uint64]:
-        """Where each tile's mask data begins."""
+        """uint64, (tiles,): position of each mask tile's data when the first leader lies at ``start``."""
         offsets = self.offsets(start)
         offsets += self.image
         offsets += LEADER_BYTES + TRAILER_BYTES
@@ -167,7 +176,14 @@ class TileSizes:
 
 @dataclass(frozen=True)
 class Level:
-    """One level as directories see it: its fields, and those of its mask."""
+    """One level of a pyramid as its directories describe it.
+
+    Attributes
+    ----------
+    fields : fields of the image's directory, without the tables of tiles.
+    mask_fields : the same of the mask's directory; None for a level without mask.
+    sizes : the sizes of all tiles.
+    """
 
     fields: list[Field]
     mask_fields: list[Field] | None
@@ -175,7 +191,7 @@ class Level:
 
     @property
     def directory_bytes(self) -> int:
-        """Length of its one or two directories."""
+        """Bytes of the directory of the image, and of the mask's where there is a mask."""
         return sum(directory_bytes(f, self.sizes.image.size) for f in self._lists)
 
     @property
@@ -183,7 +199,10 @@ class Level:
         return [self.fields] if self.mask_fields is None else [self.fields, self.mask_fields]
 
     def directories(self, position: int, start: int, *, last: bool) -> Iterator[bytes]:
-        """Its directories, to lie at ``position`` one after the other; its tile data begin at ``start``."""
+        """The bytes of the directories of the level, which will lie at ``position`` one behind the other.
+
+        ``start`` is the position of the first leader; ``last`` says that no other directory follows.
+        """
         for i, fields in enumerate(self._lists):
             sizes = self.sizes.image if i == 0 else self.sizes.mask
             assert sizes is not None
@@ -203,12 +222,12 @@ def level_of(
     overview: bool,
     extra: Sequence[Field] = (),
 ) -> Level:
-    """A level of an image from its size and its tiles."""
+    """Describe a level of ``height`` x ``width`` pixels; ``extra`` are further fields of its image."""
     fields = [*level_fields(encoding, height, width, overview=overview), *extra]
     mask = mask_fields(encoding, height, width, overview=overview) if encoding.masked else None
     return Level(fields, mask, sizes)
 
 
 def tiles_of(height: int, width: int, tile: int) -> tuple[int, int]:
-    """Rows and columns of tiles."""
+    """How many rows and columns of tiles an image of ``height`` x ``width`` pixels has."""
     return ceil_div(height, tile), ceil_div(width, tile)

@@ -1,13 +1,17 @@
-"""One part file: a block's share of the pyramid, finished and provable.
+"""The format of a part file: one block's share of the pyramid, with checksums.
 
-    BigTIFF header tiles          level by level from the largest, row by row, each with leader and trailer,
-    its mask tile behind it directories    so that any TIFF reader opens the block as a small pyramid seed
-    the smallest level's pixels without loss: what the levels above this block are made from footer
-    JSON (whose job, which block, levels, seed) and arrays (tile sizes, mask sizes, CRC-32 of each cell)
-    trailer        where the footer lies, its CRC-32, and a magic word: the file's last bytes, hence its last
-    to be written
+    header         of a BigTIFF
+    tiles          level by level from the largest, row by row; each tile with its leader and trailer, and
+                   behind it its mask tile with leader and trailer
+    directories    with them any TIFF reader opens the block as a small pyramid
+    seed           the pixels of the smallest level without loss, zstd; the levels above the block are made
+                   from them
+    footer         JSON (fingerprint of the plan, index of the block, levels, seed), then for each level three
+                   arrays of uint32: sizes of the tiles, sizes of the mask tiles (if any), CRC-32 of the cells
+    trailer        position and lengths of the footer, its CRC-32, and a magic word: the last bytes of the
+                   file, and the last to be written
 
-A *cell* is a tile with its mask, leaders and trailers: the run of bytes that the assembler moves as it is.
+A cell is a tile with its mask, leaders and trailers: consecutive bytes that the assembler copies unchanged.
 """
 
 from __future__ import annotations
@@ -34,16 +38,24 @@ from urst_tiles.tiff.writing import header
 
 _MAGIC = b"urstpart"
 _TRAILER = struct.Struct("<QIII8s")  # footer offset, JSON bytes, array bytes, CRC-32 of both, magic
-_TAIL = 1 << 16  # of a part, read at once: holds the footer of any usual block
+_TAIL = 1 << 16  # bytes at the end of a part that are read first: they hold the footer of any usual block
 _TOGETHER = 16  # cells that are read at once when a whole part is verified
-_SEED_LEVEL = 1  # zstd level of the seed: 1.6 % of a part's pixels, not worth more time
+_SEED_LEVEL = 1  # zstd level of the seed, which is 1.6 % of a part's pixels and not worth more time
 
 crc32 = codecs.deflate_crc32
 
 
 @dataclass(frozen=True)
 class PartLevel:
-    """One level of a part: its size, where its first cell begins, its tiles' sizes, its cells' CRC-32."""
+    """One level of a part.
+
+    Attributes
+    ----------
+    height, width : size in pixels.
+    start : position of the first cell in the part file.
+    sizes : the sizes of all tiles.
+    checksums : uint32, (tiles,): CRC-32 of each cell.
+    """
 
     height: int
     width: int
@@ -54,7 +66,17 @@ class PartLevel:
 
 @dataclass(frozen=True)
 class Footer:
-    """What a part says about itself."""
+    """The footer of a part.
+
+    Attributes
+    ----------
+    fingerprint : of the plan of the job that made the part.
+    index : of the block.
+    levels : the levels in the part, largest first.
+    seed : "offset", "bytes", "crc32", "shape" and "dtype" of the seed.
+    file_bytes : length of the part file.
+    checksum : CRC-32 of the footer.
+    """
 
     fingerprint: str
     index: int
@@ -74,7 +96,18 @@ def write_part(
     fingerprint: str,
     index: int,
 ) -> None:
-    """Write a part of these levels, largest first, to ``file``; at most ``ahead`` encoded tiles wait."""
+    """Write a part.
+
+    Parameters
+    ----------
+    file : opened for writing, empty.
+    levels : RGB or RGBA, (h, w, channels) each, largest first.
+    encoding : how pixels are stored.
+    pool : threads that encode tiles.
+    ahead : at most so many encoded tiles wait to be written.
+    fingerprint : of the plan.
+    index : of the block.
+    """
     file.write(header(0))
     position, written = 16, []
     for pixels in levels:
@@ -104,7 +137,7 @@ def _write_level(
 
 
 def _encode(pixels: NDArray, encoding: Encoding, box: Box) -> tuple[list[bytes], int, int, int]:
-    """A cell's pieces, its tile's and its mask's size, its checksum."""
+    """The pieces of a cell, the size of its tile, the size of its mask tile (0 without mask), its CRC-32."""
     image, mask = encode_tile(pixels[box.slices], encoding)
     cell = [*frame(image), *(frame(mask) if mask is not None else ())]
     checksum = 0
@@ -114,7 +147,7 @@ def _encode(pixels: NDArray, encoding: Encoding, box: Box) -> tuple[list[bytes],
 
 
 def _write_directories(file: BinaryIO, position: int, levels: Sequence[PartLevel], encoding: Encoding) -> int:
-    """Directories behind the tiles, then the header that points at them; returns the position behind them."""
+    """Write the directories behind the tiles, then the header again; returns the end of the directories."""
     padding = -position % 8
     file.write(bytes(padding))
     first = position = position + padding
@@ -168,12 +201,12 @@ def _columns(level: PartLevel) -> list[NDArray[np.uint32]]:
 
 
 def read_footer(path: Path) -> Footer:
-    """What the part at ``path`` says about itself.
+    """Read the footer of the part at ``path``.
 
     Raises
     ------
-    FileNotFoundError : no such part.
-    DamagedFile : it is truncated, or its footer is not what was written.
+    FileNotFoundError : there is no such file.
+    DamagedFile : the file is cut off or not finished, or its footer fails its checksum.
     """
     size = size_of(path)
     tail = read_at(path, max(0, size - _TAIL), _TAIL)
@@ -203,11 +236,11 @@ def _parse_footer(content: bytes, words: int, size: int, checksum: int) -> Foote
 
 
 def read_cells(path: Path, level: PartLevel, first: int, count: int) -> bytes:
-    """The bytes of ``count`` cells from ``first`` on, each proven by its checksum.
+    """Read the bytes of ``count`` cells from cell ``first`` on, and verify the checksum of each.
 
     Raises
     ------
-    DamagedFile : naming the tile.
+    DamagedFile : a checksum is wrong; the message names the tile.
     """
     cells = level.sizes.cells
     start = level.start + int(cells[:first].sum())
@@ -224,11 +257,11 @@ def read_cells(path: Path, level: PartLevel, first: int, count: int) -> bytes:
 
 
 def read_seed(path: Path, footer: Footer) -> NDArray:
-    """The lossless pixels of a part's smallest level, (h, w, channels).
+    """Read the pixels of a part's smallest level without loss, (h, w, channels).
 
     Raises
     ------
-    DamagedFile : when their checksum fails.
+    DamagedFile : the pixels fail their checksum.
     """
     facts = footer.seed
     blob = read_at(path, facts["offset"], facts["bytes"])
@@ -238,7 +271,12 @@ def read_seed(path: Path, footer: Footer) -> NDArray:
 
 
 def check_part(path: Path, footer: Footer) -> None:
-    """Read the whole part and verify every checksum in it; raises DamagedFile."""
+    """Read the whole part and verify every checksum in it.
+
+    Raises
+    ------
+    DamagedFile : a checksum is wrong.
+    """
     for level in footer.levels:
         for first in range(0, level.checksums.size, _TOGETHER):
             read_cells(path, level, first, _TOGETHER)

@@ -1,7 +1,7 @@
-"""The job folder's part files: write one, ask which are missing, read what the levels above are made from.
+"""The part files of a job: write them, list the missing ones, read the pixels for the levels above them.
 
-Done means one file in its final name, with the job's fingerprint, its own index and the checksum of every
-encoded tile in it.
+A block is done when its part lies under its final name, is complete, and contains the fingerprint of the plan
+and the index of the block. Every tile in a part has a checksum.
 """
 
 from __future__ import annotations
@@ -23,14 +23,21 @@ from urst_tiles.pyramid.reduce import levels_below
 from urst_tiles.storage.publish import make_folder, publishing
 from urst_tiles.storage.stores import names_in, side_by_side
 
-#: A block of the levels above covers so many seeds by so many: 16 files read, 2048 x 2048 pixels held for
-#: tiles of 512.
+#: A block of the levels above is made from so many seeds by so many: with 4 and tiles of 512 pixels, 16 files
+#: are read, and 2048 x 2048 pixels lie in memory.
 SUPER = 4
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a part was written: its index, its length, its footer's CRC-32 (which covers all others)."""
+    """Proof that a part was written.
+
+    Attributes
+    ----------
+    index : of the block.
+    file_bytes : length of the part file.
+    checksum : CRC-32 of the footer, which contains the checksums of all tiles.
+    """
 
     index: int
     file_bytes: int
@@ -39,20 +46,20 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one job, or of one upper stage of its pyramid.
+    """The parts of an image, or of one stage of the smaller levels above them.
 
     Parameters
     ----------
-    folder : where the part files lie; made when the first is written.
-    fingerprint : of the plan; a part with another one counts as missing.
-    grid : of the image, or of the level that an upper stage starts from.
+    folder : folder of the part files; it is made when the first part is written.
+    fingerprint : of the plan; a part with another fingerprint counts as missing.
+    grid : how the image is cut into blocks; for an upper stage, how its first level is cut.
     encoding : how pixels are stored.
-    threads : encoders that work at once; the bytes do not depend on it.
-    stage : 0 for the blocks of the image, 1 for the levels above them, and so on.
+    threads : how many threads encode at the same time; the bytes of the parts do not depend on it.
+    stage : 0 for the blocks of the image, 1 for the levels above them, 2 for those above stage 1, and so on.
 
     Raises
     ------
-    BadPlan : when grid and encoding disagree about the tile.
+    BadPlan : grid and encoding have tiles of different sizes.
     """
 
     folder: Path
@@ -67,16 +74,18 @@ class Parts:
             raise BadPlan(f"the grid's tile is {self.grid.tile} px, the encoding's {self.encoding.tile} px")
 
     def path(self, index: int) -> Path:
-        """Where part ``index`` lies, or will."""
+        """The path of part ``index``, whether the part is written or not."""
         row, column = divmod(index, self.grid.block_columns)
         return self.folder / f"{row:05d}-{column:05d}.tif"
 
     def write(self, index: int, pixels: NDArray) -> Receipt:
-        """Make the levels of block ``index`` from its pixels, (h, w, channels), and publish its part.
+        """Make the levels of block ``index`` from its pixels, (h, w, channels), and write its part.
 
         Raises
         ------
-        DiskFull, BadInput : when the folder cannot be written; nothing half-written stays.
+        ValueError : the pixels do not have the shape of the block and the dtype of the encoding.
+        DiskFull : the disk is full.
+        BadInput : the folder cannot be written to. After any error, no half-written part stays behind.
         """
         self._check_pixels(index, pixels)
         make_folder(self.folder)
@@ -101,7 +110,7 @@ class Parts:
             )
 
     def _levels(self, pixels: NDArray, pool: ThreadPoolExecutor) -> Iterator[NDArray]:
-        """The levels to encode, largest first; the pool makes the smaller ones while it encodes the first."""
+        """The levels to encode, largest first; the smaller ones are made while the first is encoded."""
         binary = self.encoding.binary and pixels.shape[-1] == 4
         below = pool.submit(levels_below, pixels, self.grid.block_overviews, binary=binary)
         if self.stage == 0:
@@ -109,25 +118,26 @@ class Parts:
         yield from below.result()
 
     def is_done(self, index: int) -> bool:
-        """Whether part ``index`` is there, whole, and of this job."""
+        """Whether part ``index`` exists, is complete, and belongs to this job."""
         try:
             return self.footer(index) is not None
         except (DamagedFile, FileNotFoundError):
             return False
 
     def missing(self) -> list[int]:
-        """The blocks still to be made."""
+        """The indices of the blocks whose parts are not done, in ascending order."""
         there = names_in(self.folder)
         indexes = range(len(self.grid))
         done = side_by_side(self.folder, lambda i: self.path(i).name in there and self.is_done(i), indexes)
         return [i for i in indexes if not done[i]]
 
     def footer(self, index: int) -> Footer:
-        """What part ``index`` says about itself.
+        """Read the footer of part ``index``.
 
         Raises
         ------
-        FileNotFoundError, DamagedFile : it is not there, not whole, or another job's.
+        FileNotFoundError : the part does not exist.
+        DamagedFile : the part is not complete, or belongs to another job or another block.
         """
         path = self.path(index)
         footer = read_footer(path)
@@ -136,11 +146,17 @@ class Parts:
         return footer
 
     def read_level(self, index: int, level: int) -> NDArray:
-        """(h, w, channels): a block's level ``grid.block_overviews`` without loss; no other is kept so.
+        """The pixels of a block's smallest level without loss, (h, w, channels).
+
+        Parameters
+        ----------
+        index : of the block.
+        level : must be ``grid.block_overviews``; a part stores no other level without loss.
 
         Raises
         ------
-        DamagedFile : when their checksum fails.
+        ValueError : another level.
+        DamagedFile : the pixels fail their checksum.
         """
         if level != self.grid.block_overviews:
             raise ValueError(f"level {self.grid.block_overviews} is kept without loss, not {level}")
@@ -148,7 +164,7 @@ class Parts:
 
     @property
     def upper(self) -> Parts | None:
-        """The stage that makes the levels above these parts; None where the image already fits one tile."""
+        """The parts of the levels above these; None where the smallest level of these parts fits one tile."""
         done = self.grid.block_overviews
         if done == self.grid.overviews:
             return None
@@ -160,7 +176,10 @@ class Parts:
         return Parts(folder, self.fingerprint, above, self.encoding, self.threads, self.stage + 1)
 
     def gather(self, box: Box) -> NDArray:
-        """(h, w, channels): a box of level ``grid.block_overviews`` without loss, its corner on a seed."""
+        """The pixels of a box of level ``grid.block_overviews`` without loss, (h, w, channels).
+
+        The upper left corner of the box must be the corner of a block's seed.
+        """
         out = mapped((*box.shape, self.encoding.channels), self.encoding.dtype)
         tile = self.grid.tile
 
@@ -172,7 +191,10 @@ class Parts:
         return out
 
     def drop_damaged(self) -> list[int]:
-        """Remove every part that does not prove whole, so that the next run makes it again; returns which."""
+        """Read every part, and remove the damaged ones, so that the next run makes them again.
+
+        Returns the indices of the removed parts.
+        """
         damaged = []
         for index in range(len(self.grid)):
             try:

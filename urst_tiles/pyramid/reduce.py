@@ -1,8 +1,7 @@
-"""Half the size: 2 x 2 means that know which pixels are valid.
+"""Images of half the size: means of 2 x 2 pixels in which invalid pixels do not count.
 
-Every level has ``ceil(n / 2)`` rows and columns of the one above; where n is odd the last row or column
-counts twice. All arithmetic is exact in integers and rounds half up, so the bytes are the same on every
-machine.
+A level of n rows or columns is followed by a level of ``ceil(n / 2)``; where n is odd, the last row or column
+counts twice. The result is exact and rounded half up, so its bytes are the same on every machine.
 """
 
 from __future__ import annotations
@@ -13,17 +12,26 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import mapped
 
-#: Bytes of input that one step works on: small enough to stay in the cache.
+#: Bytes of input that are halved at once: few enough to stay in the cache of the processor.
 _STRIP_BYTES = 1 << 20
 
 
 def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
-    """RGB or RGBA, uint8 or uint16, (h, w, 3|4) -> (ceil(h/2), ceil(w/2), 3|4): means of 2 x 2 pixels.
+    """Halve an image by the means of 2 x 2 pixels.
 
-    With a 4th channel the colour is the mean weighted by it (where all four weights are 0: the plain mean,
-    which nobody sees). The 4th channel becomes its own mean. When ``binary``, anything
-    above 0 weighs the same, and the result is fully valid where any of the four pixels is: GDAL's rule for
-    masks and nodata, by which no valid pixel is ever lost from an overview.
+    With alpha, colours are means weighted by alpha (where all four pixels have alpha 0, plain means), and
+    alpha itself is the plain mean of alpha.
+
+    Parameters
+    ----------
+    pixels : RGB or RGBA, uint8 or uint16, (h, w, 3 or 4).
+    binary : whether pixels are either valid or not. Then every alpha above 0 has the same weight, and a pixel
+        of the result is fully valid where any of the four is. This is GDAL's rule for masks and nodata, by
+        which no valid pixel vanishes from an overview.
+
+    Returns
+    -------
+    (ceil(h / 2), ceil(w / 2), 3 or 4), of the same dtype.
     """
     h, w, channels = pixels.shape
     out = mapped((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
@@ -38,7 +46,7 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
 
 
 def levels_below(pixels: NDArray, count: int, *, binary: bool = False) -> list[NDArray]:
-    """The next ``count`` levels, largest first."""
+    """Halve an image ``count`` times; returns all results, largest first. See `halve`."""
     levels: list[NDArray] = []
     for _ in range(count):
         pixels = halve(pixels, binary=binary)
@@ -47,13 +55,13 @@ def levels_below(pixels: NDArray, count: int, *, binary: bool = False) -> list[N
 
 
 def _even(strip: NDArray) -> NDArray:
-    """Odd edges replicated."""
+    """The strip with its last row or column repeated where their number is odd."""
     h, w = strip.shape[0] % 2, strip.shape[1] % 2
     return np.pad(strip, ((0, h), (0, w), (0, 0)), mode="edge") if h or w else strip
 
 
 def _sums(strip: NDArray, dtype: type) -> NDArray:
-    """Sums of 2 x 2, channel by channel: NumPy's inner loop then runs along the row, not the channels."""
+    """Sums of 2 x 2 pixels; channel by channel, so that NumPy's inner loop runs along rows, not channels."""
     tall = np.add(strip[0::2], strip[1::2], dtype=dtype)
     out = np.empty((tall.shape[0], tall.shape[1] // 2, tall.shape[2]), dtype)
     for c in range(tall.shape[2]):
@@ -73,7 +81,7 @@ def _plain(strip: NDArray, into: NDArray) -> None:
 
 
 def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
-    """From plain means to means weighted by alpha, where that makes a difference."""
+    """Replace plain means by means weighted by alpha, where that makes a difference."""
     alpha, top = strip[..., 3], np.iinfo(strip.dtype).max
     least = alpha.min()
     if binary:
@@ -83,10 +91,10 @@ def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
 
 
 def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
-    """Weighted colours where any weight is above 0; returns where that is.
+    """Put weighted means of colour into ``into`` where any weight is above 0; returns where that is.
 
-    Exact: every sum stays below 2^24 in float32 (uint8) and below 2^53 in float64 (uint16), and a quotient so
-    near to a whole number that rounding could cross it does not occur.
+    This is exact: every sum stays below 2^24 in float32 (uint8) or below 2^53 in float64 (uint16), and no
+    quotient is so near to a whole number that rounding could cross it.
     """
     real = np.float32 if strip.itemsize == 1 else np.float64
     weights = weights[..., None].astype(real)

@@ -1,13 +1,13 @@
-"""What is wrong with a pyramid, in sentences.
+"""Check a pyramidal TIFF, and say in sentences what is wrong with it.
 
-Structure: tiled, halved level by level down to one tile, directories first, overviews before full resolution,
-every tile inside the file, masks beside every level. With ``deep`` every tile is decoded as well, and each
-overview of a mask compared with the mask it was made from.
+The structure is checked first: every level is tiled and smaller than the level before it, the smallest level
+fits one tile, all directories lie before the tiles, the tiles of small levels lie before those of large ones,
+every tile lies inside the file, and either every level has a mask or none has. A deep check also decodes
+every tile, and compares each overview of a mask with the mask it was made from.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Iterator
@@ -19,30 +19,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import DamagedFile, MissingFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
-from urst_tiles.pyramid.read import Directory, TiffFile
+from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.directory import Directory, read_chain, read_header
 
 _GHOST = re.compile(rb"GDAL_STRUCTURAL_METADATA_SIZE=(\d{6}) bytes\n")
 
-#: A tile that decodes to more than this is not decoded.
+#: Larger tiles are not decoded: they would take too much memory.
 _MOST_TILE_BYTES = 1 << 28
 
-#: So many sentences of one kind are enough.
-_MOST = 5
+#: More sentences of the same kind are left out of the report.
+_MOST_SENTENCES = 5
+
+#: No sane directory has more entries; a file with more of them is called damaged, not read.
+_MOST_ENTRIES = 4096
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `validate` found.
+    """The result of `validate`.
 
     Attributes
     ----------
-    path : the file.
-    levels : (height, width) of each level, full resolution first.
-    tiles : how many tiles were decoded.
-    problems : one sentence each; none for a good file.
+    path : the file that was checked.
+    levels : (height, width) of each level in pixels, full resolution first.
+    tiles : how many tiles were decoded, those of masks included.
+    problems : one sentence for each thing that is wrong; empty for a valid file.
     """
 
     path: Path
@@ -52,7 +56,7 @@ class Report:
 
     @property
     def valid(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the file has no problems."""
         return not self.problems
 
     def __str__(self) -> str:
@@ -63,10 +67,10 @@ class Report:
 
 @dataclass(frozen=True)
 class _Image:
-    """A level, or a level's mask, as its directory describes it."""
+    """A level, or the mask of a level, as its directory describes it."""
 
     page: int
-    position: int
+    directory_offset: int
     height: int
     width: int
     tile: tuple[int, int]
@@ -95,19 +99,19 @@ class _Image:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
+        """How many rows and columns of tiles there are."""
         return ceil_div(self.height, self.tile[0]), ceil_div(self.width, self.tile[1])
 
     @property
     def first_byte(self) -> int:
-        """Position of the first tile's data; 0 when all tiles are sparse."""
+        """Position in the file of the first tile; 0 when no tile is stored."""
         stored = self.offsets[self.offsets > 0]
         return int(stored.min()) if stored.size else 0
 
 
 @dataclass
 class _Findings:
-    """Sentences, each kind cut short before it becomes a list of every tile."""
+    """The problems of a file as sentences; of many sentences of one kind only the first few are listed."""
 
     problems: list[str] = field(default_factory=list)
 
@@ -115,197 +119,208 @@ class _Findings:
         self.problems.append(sentence)
 
     def many(self, sentences: Iterator[str]) -> None:
-        """The first few, and that there are more."""
+        """Add the first few of these sentences, and one that says that there are more."""
         for i, sentence in enumerate(sentences):
-            if i == _MOST:
+            if i == _MOST_SENTENCES:
                 self.add("and more of the same")
                 return
             self.add(sentence)
 
 
 def validate(path: Path, *, deep: bool = True) -> Report:
-    """Look at a TIFF of ours or anybody's.
+    """Check whether a file is a valid pyramidal TIFF in the cloud-optimised layout.
+
+    Parameters
+    ----------
+    path : the file, written by this package or by any other program.
+    deep : whether every tile is decoded, too. This is done only where the tables of all tiles are right.
 
     Raises
     ------
-    MissingFile : there is nothing to look at.
+    MissingFile : the file does not exist or may not be read.
     """
-    path, found = Path(path), _Findings()
+    path, findings = Path(path), _Findings()
     images: list[_Image] = []
     tiles = 0
+    file = _opened(path)
     try:
-        with TiffFile(path) as file:
-            images.extend(_image(page, directory) for page, directory in enumerate(file.directories()))
-            levels = [image for image in images if not image.is_mask]
-            masks = [image for image in images if image.is_mask]
-            _check_pyramid(levels, masks, found)
-            _check_order(file, images, levels, found)
-            before = len(found.problems)
-            for image in images:
-                _check_tiles(image, file, found)
-            deep = deep and len(found.problems) == before
+        chain = read_chain(file, checked=False, most_entries=_MOST_ENTRIES)
+        images.extend(_image(page, directory) for page, directory in enumerate(chain))
+        levels = [image for image in images if not image.is_mask]
+        masks = [image for image in images if image.is_mask]
+        _check_pyramid(levels, masks, findings)
+        _check_order(file, images, levels, findings)
+        before = len(findings.problems)
+        for image in images:
+            _check_tiles(image, file, findings)
+        deep = deep and len(findings.problems) == before
     except DamagedFile as error:
-        found.add(str(error))
+        findings.add(str(error))
         deep = False
     if deep:
         try:
-            tiles = _check_content(path, images, found)
-        except Exception as error:  # what a stranger's file does to a library is part of the report
-            found.add(f"{path} cannot be opened to decode its tiles ({error})")
+            tiles = _check_content(file, images, findings)
+        except Exception as error:  # whatever a stranger's file makes a library raise belongs in the report
+            findings.add(f"{path} cannot be opened to decode its tiles ({error})")
     shapes = tuple(image.shape for image in images if not image.is_mask)
-    return Report(path, shapes, tiles, tuple(found.problems))
+    return Report(path, shapes, tiles, tuple(findings.problems))
+
+
+def _opened(path: Path) -> FileBytes:
+    try:
+        return FileBytes(path)
+    except OSError as error:
+        raise MissingFile(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _image(page: int, directory: Directory) -> _Image:
     samples = directory.number(277, 1)
     planes = samples if directory.number(284, 1) == 2 else 1
     tiled = 324 in directory.entries
-    height, width = directory.number(257), directory.number(256)
+    height, width = directory.shape
     tile = directory.number(323), directory.number(322)
     rows, columns = tile if tiled else (min(height, directory.number(278, height)), width)
     return _Image(
         page,
-        directory.position,
+        directory.offset,
         height,
         width,
         tile,
-        directory.number(254),
+        directory.subfile,
         planes,
         rows * columns * samples // planes * directory.number(258, 1) // 8,
-        directory.array(324 if tiled else 273).astype(np.uint64),
-        directory.array(325 if tiled else 279).astype(np.uint64),
+        *directory.segment_tables,
     )
 
 
-def _check_pyramid(levels: list[_Image], masks: list[_Image], found: _Findings) -> None:
+def _check_pyramid(levels: list[_Image], masks: list[_Image], findings: _Findings) -> None:
+    """Every level is tiled and smaller than the one before it; either all levels have a mask or none has."""
     if not levels:
-        found.add("the file holds no image")
+        findings.add("the file holds no image")
         return
     images = [*levels, *masks]
-    found.many(f"{image.name} has no pixels" for image in images if not image.height or not image.width)
-    found.many(f"{image.name} is stored in strips, not in tiles" for image in images if not image.tiled)
+    findings.many(f"{image.name} has no pixels" for image in images if not image.height or not image.width)
+    findings.many(f"{image.name} is stored in strips, not in tiles" for image in images if not image.tiled)
     for above, below in zip(levels, levels[1:], strict=False):
         if not (below.height <= above.height and below.width <= above.width and below.shape != above.shape):
-            found.add(
+            findings.add(
                 f"{below.name} follows {above.name}, but an overview must be smaller than the level before it"
             )
         if not below.subfile & 1:
-            found.add(f"{below.name} is not marked as an overview (NewSubfileType 1)")
+            findings.add(f"{below.name} is not marked as an overview (NewSubfileType 1)")
     last = levels[-1]
     if last.tiled and len(levels) == 1 and (last.height > last.tile[0] or last.width > last.tile[1]):
-        found.add(f"{last.name} has no overviews")
+        findings.add(f"{last.name} has no overviews")
     if masks and [mask.shape for mask in masks] != [level.shape for level in levels]:
-        found.add(f"there are {len(masks)} masks for {len(levels)} levels, or their sizes differ")
+        findings.add(f"there are {len(masks)} masks for {len(levels)} levels, or their sizes differ")
 
 
-def _check_tiles(image: _Image, file: TiffFile, found: _Findings) -> None:
-    """Arrays of the right length, and every tile inside the file."""
+def _check_tiles(image: _Image, file: FileBytes, findings: _Findings) -> None:
+    """Both tables of tiles have the right length, and every tile lies inside the file."""
     if image.tiled and image.height and image.width:
         rows, columns = image.grid
         if image.offsets.size != rows * columns * image.planes:
-            found.add(
+            findings.add(
                 f"{image.name} has {image.offsets.size} tiles instead of {rows * columns * image.planes}"
             )
     if image.offsets.size != image.counts.size:
-        found.add(f"{image.name} has {image.offsets.size} offsets but {image.counts.size} sizes")
+        findings.add(f"{image.name} has {image.offsets.size} offsets but {image.counts.size} sizes")
         return
     ends = image.offsets + image.counts
     outside = np.flatnonzero((ends > file.size) | (ends < image.offsets))
-    found.many(f"tile {i} of {image.name} lies beyond the end of the file" for i in outside)
+    findings.many(f"tile {i} of {image.name} lies beyond the end of the file" for i in outside)
     empty = np.flatnonzero((image.offsets > 0) & (image.counts == 0))
-    found.many(f"tile {i} of {image.name} has no bytes" for i in empty)
+    findings.many(f"tile {i} of {image.name} has no bytes" for i in empty)
 
 
-def _check_order(file: TiffFile, images: list[_Image], levels: list[_Image], found: _Findings) -> None:
-    """What makes a TIFF cloud optimised: directories first, and small levels before large ones."""
+def _check_order(file: FileBytes, images: list[_Image], levels: list[_Image], findings: _Findings) -> None:
+    """The file is cloud optimised: directories come first, and small levels before large ones."""
     if not images:
         return
     ghost_end, lines = _ghost(file)
-    if images[0].position != (ghost_end + ghost_end % 2):
-        found.add(f"the first directory lies at byte {images[0].position}, not behind the header")
-    positions = [image.position for image in images]
+    if images[0].directory_offset != (ghost_end + ghost_end % 2):
+        findings.add(f"the first directory lies at byte {images[0].directory_offset}, not behind the header")
+    positions = [image.directory_offset for image in images]
     if positions != sorted(positions):
-        found.add("the directories do not follow each other from full resolution to the smallest overview")
+        findings.add("the directories do not follow each other from full resolution to the smallest overview")
     starts = [image.first_byte for image in levels if image.first_byte]
     if starts and min(starts) < max(positions):
-        found.add("tile data begins before the last directory")
+        findings.add("tile data begins before the last directory")
     if starts != sorted(starts, reverse=True):
-        found.add("tile data is not ordered from the smallest overview to full resolution")
+        findings.add("tile data is not ordered from the smallest overview to full resolution")
     if "BLOCK_LEADER=SIZE_AS_UINT4" in lines:
         for image in images:
-            found.many(_wrong_leaders(file, image))
+            findings.many(_wrong_leaders(file, image))
 
 
-def _ghost(file: TiffFile) -> tuple[int, list[str]]:
-    """Where GDAL's structural metadata ends (the header's end when there is none), and its lines."""
-    start = os.pread(file.descriptor, 43, file.header_bytes)
-    match = _GHOST.fullmatch(start)
+def _ghost(file: FileBytes) -> tuple[int, list[str]]:
+    """Where GDAL's structural metadata ends, and its lines; without such metadata the end of the header."""
+    header_bytes = read_header(file).size
+    match = _GHOST.fullmatch(file(header_bytes, 43))
     if match is None:
-        return file.header_bytes, []
-    begin = file.header_bytes + 43
-    lines = (
-        file.bytes_at(begin, int(match[1]), "the structural metadata").decode("ascii", "replace").splitlines()
-    )
-    return begin + int(match[1]), lines
+        return header_bytes, []
+    begin, length = header_bytes + 43, int(match[1])
+    lines = file.exactly(begin, length, "the structural metadata").decode("ascii", "replace")
+    return begin + length, lines.splitlines()
 
 
-def _wrong_leaders(file: TiffFile, image: _Image) -> Iterator[str]:
-    """The first, the middle and the last tile stand for all."""
+def _wrong_leaders(file: FileBytes, image: _Image) -> Iterator[str]:
+    """Problems of the sizes before tiles; the first, the middle and the last tile stand for all tiles."""
     stored = np.flatnonzero((image.offsets >= 4) & (image.offsets <= file.size))
     if not stored.size:
         return
     for i in sorted({int(stored[0]), int(stored[stored.size // 2]), int(stored[-1])}):
         offset, count = int(image.offsets[i]), int(image.counts[i])
-        if struct.unpack("<I", file.bytes_at(offset - 4, 4, "a leader"))[0] != count:
+        if struct.unpack("<I", file.exactly(offset - 4, 4, "the size before a tile"))[0] != count:
             yield f"tile {i} of {image.name} is not preceded by its size, as the file announces"
 
 
-def _check_content(path: Path, images: list[_Image], found: _Findings) -> int:
-    """Decode every tile; returns how many."""
+def _check_content(file: FileBytes, images: list[_Image], findings: _Findings) -> int:
+    """Decode every tile; returns how many there are."""
     import tifffile
 
     large = [image for image in images if image.tile_bytes > _MOST_TILE_BYTES]
     for image in large:
-        found.add(f"{image.name} has tiles or strips of {image.tile_bytes} bytes, too large to decode safely")
+        findings.add(
+            f"{image.name} has tiles or strips of {image.tile_bytes} bytes, too large to decode safely"
+        )
     if large:
         return 0
-    done, before = 0, len(found.problems)
-    with tifffile.TiffFile(path) as tif, ThreadPoolExecutor() as pool:
+    done, before = 0, len(findings.problems)
+    with tifffile.TiffFile(file.path) as tif, ThreadPoolExecutor() as pool:
         for image in images:
-            decoder = _Decoder(tif.pages[image.page], image, tif.filehandle.fileno())
+            decoder = _Decoder(tif.pages[image.page], image, file)
             indexes = range(image.offsets.size)
             results = in_order(pool, decoder.problem, indexes, 16)
-            found.many(sentence for sentence in results if sentence)
+            findings.many(sentence for sentence in results if sentence)
             done += image.offsets.size
-        masks = [
-            _Decoder(tif.pages[i.page], i, tif.filehandle.fileno()) for i in images if i.is_mask and i.tiled
-        ]
-        if len(found.problems) == before:
+        masks = [_Decoder(tif.pages[i.page], i, file) for i in images if i.is_mask and i.tiled]
+        if len(findings.problems) == before:
             for above, below in zip(masks, masks[1:], strict=False):
-                found.many(_wrong_mask_tiles(above, below))
+                findings.many(_wrong_mask_tiles(above, below))
     return done
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """Decodes the tiles of one directory."""
+    """Decodes the tiles of one directory; ``page`` is the same directory as tifffile sees it."""
 
     page: Any
     image: _Image
-    file: int
+    file: FileBytes
 
     def tile(self, index: int) -> NDArray | None:
-        """(h, w, samples) as far as inside the image; None for a sparse tile."""
+        """(h, w, samples): the part of a tile inside the image; None for a tile that is not stored."""
         offset, count = int(self.image.offsets[index]), int(self.image.counts[index])
         if not offset:
             return None
-        data = os.pread(self.file, count, offset)
+        data = self.file(offset, count)
         tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.page.jpegheader}
         pixels, _, shape = self.page.decode(data, index, **tables)
         return None if pixels is None else pixels[0, : shape[1], : shape[2]]
 
     def problem(self, index: int) -> str | None:
-        """A sentence when a tile does not decode."""
+        """A sentence where a tile cannot be decoded, else None."""
         try:
             self.tile(index)
         except Exception as error:  # each codec has its own
@@ -313,7 +328,7 @@ class _Decoder:
         return None
 
     def valid(self, box: Box) -> NDArray:
-        """bool, box.shape: a box of a mask, read from its tiles."""
+        """bool, box.shape: which pixels of a box are valid, read from the tiles of a mask."""
         out = np.zeros(box.shape, bool)
         size = self.image.tile[0]
         for cell in box.cells(size):
@@ -325,7 +340,10 @@ class _Decoder:
 
 
 def _wrong_mask_tiles(above: _Decoder, below: _Decoder) -> Iterator[str]:
-    """Where four pixels agree, the mask's overview must agree with them, whatever rule decides the others."""
+    """Problems of a mask's overview: where four pixels of the mask agree, the overview must agree with them.
+
+    Which rule decides the other pixels does not matter.
+    """
     size, whole = below.image.tile[0], Box(0, 0, *above.image.shape)
     if (ceil_div(whole.y1, 2), ceil_div(whole.x1, 2)) != below.image.shape:
         return

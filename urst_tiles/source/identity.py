@@ -41,9 +41,7 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
         for code in sorted(directory.entries):
             digest.update(f"{code} {directory.entries[code].dtype} ".encode())
             digest.update(directory.raw(code))
-    main = file.directories[0]
-    offsets = main.array(324 if 324 in main.entries else 273).astype(np.uint64)
-    counts = main.array(325 if 325 in main.entries else 279).astype(np.uint64)
+    offsets, counts = file.directories[0].segment_tables
     for i in _spread(min(offsets.size, counts.size)):
         digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
     if sidecars:

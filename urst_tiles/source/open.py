@@ -156,7 +156,8 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
     Parameters
     ----------
     array : NumPy or zarr, uint8 or uint16, (H, W, 3), or (H, W, 4) with validity.
-    info : metadata for the output. name : what messages call it.
+    info : metadata for the output.
+    name : what error messages call the array.
     """
     if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
         shape = getattr(array, "shape", type(array).__name__)

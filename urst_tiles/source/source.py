@@ -37,9 +37,12 @@ class Facts:
     Attributes
     ----------
     path, info, fingerprint : as `Source` has them.
-    stored : (height, width) before orientation; ``orientation`` is 1 to 8.
-    bands : as asked for. colours : how many are handed out (1 or 3).
-    file_dtype : of colour in the file. has_valid : whether a weight comes along.
+    stored : (height, width) before orientation.
+    orientation : 1 to 8, as TIFF's tag 274.
+    bands : the bands that were asked for; None for the default.
+    colours : how many bands of colour the opener returns (1 or 3).
+    file_dtype : dtype of colour in the file.
+    has_valid : whether every pixel comes with a weight that says how valid it is.
     overviews : shapes of the file's overviews, as stored.
     reader_bytes : what the opener's reader holds at most, beyond what it returns.
     spooling_bytes : what decoding from top to bottom holds at most.

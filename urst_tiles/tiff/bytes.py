@@ -1,4 +1,4 @@
-"""A file's bytes, wherever they are asked for."""
+"""Reading bytes of a file at any position."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from urst_tiles.errors import DamagedFile
 
 
 class FileBytes:
-    """A file open for reading; threads may share it, and it closes when nobody holds it any more.
+    """A file that is open for reading.
+
+    Several threads may read from it at the same time. It is closed when the last reference to it goes.
 
     Attributes
     ----------
-    path : the file. size : its bytes when it was opened.
+    path : the file.
+    size : length of the file in bytes at the time it was opened.
+
+    Raises
+    ------
+    OSError : the file does not exist or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,7 +31,12 @@ class FileBytes:
         self.size = os.fstat(self._descriptor).st_size
 
     def __call__(self, offset: int, count: int) -> bytes:
-        """``count`` bytes from ``offset`` on; fewer only at the end of the file. Raises DamagedFile."""
+        """Read ``count`` bytes from byte ``offset`` on; the result is shorter only where the file ends.
+
+        Raises
+        ------
+        DamagedFile : the operating system cannot read there.
+        """
         parts, left = [], count
         while left > 0:
             try:
@@ -36,3 +48,15 @@ class FileBytes:
             parts.append(part)
             left -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def exactly(self, offset: int, count: int, what: str) -> bytes:
+        """Read ``count`` bytes from byte ``offset`` on; ``what`` names them in the error message.
+
+        Raises
+        ------
+        DamagedFile : the file ends before the last of these bytes, or cannot be read there.
+        """
+        data = self(offset, count) if offset + count <= self.size else b""
+        if len(data) < count:
+            raise DamagedFile(f"{self.path}: {what} lies beyond the end of the file; it is cut off")
+        return data

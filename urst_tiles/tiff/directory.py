@@ -1,13 +1,19 @@
-"""TIFF directories, read by their headers only (TIFF 6.0 section 2; BigTIFF as libtiff defines it).
+"""The reader of TIFF directories: classic TIFF and BigTIFF, in either byte order.
 
-Nothing is decoded here. A directory loop, an entry that points beyond the file, or a directory that ends
-early is told as ``DamagedFile`` before anything trusts the numbers in it.
+An image file directory (IFD) describes one image of the file by tags: its size, its compression, where its
+tiles lie, and so on. This module reads directories and the values of their tags, and decodes no pixels.
+Values are NumPy arrays, so the tables of a million tiles take 12 MB instead of a million Python objects.
+Every position is compared with the length of the file before it is followed.
+
+References: TIFF 6.0 (1992), section 2; BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html).
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,30 +22,50 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.types import RATIONALS, TYPES
 
-#: TIFF data type -> NumPy type; ASCII and UNDEFINED stay bytes, RATIONAL is a pair.
-_FIRST = ("u1", "S1", "u2", "u4", "u4", "i1", "S1", "i2", "i4", "i4", "f4", "f8", "u4")
-TYPES = dict(enumerate(_FIRST, 1)) | {16: "u8", 17: "i8", 18: "u8"}
-RATIONALS = (5, 10)
-
-#: Tags that every pixel depends on, all of whole numbers: those that hold one each, NewSubfileType to
-#: TileLength, and the others: bits, compression, places, sizes, palette, what further bands are.
+#: Tags on which every pixel depends and which hold exactly one whole number, from NewSubfileType to
+#: TileLength.
 SINGLE = {254, 256, 257, 262, 266, 274, 277, 278, 284, 317, 322, 323}
+
+#: All tags of whole numbers on which every pixel depends: besides ``SINGLE`` the bits per sample, the
+#: compression, the offsets and sizes of strips and tiles, the palette, and the meaning of further bands.
 WHOLE = SINGLE | {258, 259, 273, 279, 320, 324, 325, 338, 339}
+
+#: Data types that these tags may have: SHORT, LONG and LONG8.
 WHOLE_TYPES = (3, 4, 16)
 
-#: Directories beyond this one are not looked at (a slide has ten, a multi-page OME-TIFF thousands).
-MOST = 1024
+#: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
+MOST_DIRECTORIES = 1024
+
+#: A longer chain of directories counts as damage.
+LONGEST_CHAIN = 65536
+
+#: A classic TIFF cannot count more entries in one directory.
+MOST_ENTRIES = 65535
 
 #: Byte order, as struct and NumPy write it.
 Order = Literal["<", ">"]
 
 
-class Form(NamedTuple):
-    """How numbers lie in a TIFF: byte order, and the widths that BigTIFF has doubled."""
+class Header(NamedTuple):
+    """The header of a TIFF file.
+
+    Attributes
+    ----------
+    order : byte order of all numbers in the file.
+    big : whether the file is a BigTIFF, whose offsets and counts are twice as wide.
+    first : position of the first directory in bytes; 0 where the file has no directory.
+    """
 
     order: Order
     big: bool
+    first: int
+
+    @property
+    def size(self) -> int:
+        """Length of the header in bytes."""
+        return 16 if self.big else 8
 
     @property
     def link(self) -> str:
@@ -48,18 +74,25 @@ class Form(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """struct format of code, data type and count of an entry; its value or offset follows."""
+        """struct format of an entry's tag code, data type and count; the value or its offset follows."""
         return self.order + ("HHQ" if self.big else "HHI")
 
     @property
     def inline_bytes(self) -> int:
-        """Size of an offset, and of values that need none."""
+        """Length of an offset; a value that is no longer than this lies in the entry itself."""
         return 8 if self.big else 4
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One directory entry: data type, count, and where its value lies."""
+    """One entry of a directory.
+
+    Attributes
+    ----------
+    dtype : TIFF data type of the value, one of `TYPES`.
+    count : how many numbers, pairs or characters the value has.
+    offset : position of the value in the file, in bytes.
+    """
 
     dtype: int
     count: int
@@ -67,36 +100,49 @@ class Entry:
 
     @property
     def value_bytes(self) -> int:
-        """Size of the value."""
+        """Length of the value in bytes."""
         return self.count * (2 if self.dtype in RATIONALS else 1) * np.dtype(TYPES[self.dtype]).itemsize
 
 
 class Directory:
-    """One image file directory; values are read when asked for."""
+    """One image file directory; the values of its tags are read from the file when they are asked for.
+
+    Attributes
+    ----------
+    order : byte order of the file.
+    offset : position of the directory in the file, in bytes.
+    entries : the entries by tag code.
+    """
 
     def __init__(self, file: FileBytes, order: Order, offset: int, entries: dict[int, Entry]) -> None:
         self._file, self.order, self.offset, self.entries = file, order, offset, entries
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file that the directory lies in."""
         return self._file.path
 
     def raw(self, code: int) -> bytes:
-        """The bytes of a tag's value as they lie in the file; empty when the tag is missing."""
+        """The bytes of a tag's value as they lie in the file; empty where the directory lacks the tag.
+
+        Raises
+        ------
+        DamagedFile : the value lies beyond the end of the file.
+        """
         entry = self.entries.get(code)
         if entry is None:
             return b""
-        data = self._file(entry.offset, entry.value_bytes)
-        if len(data) < entry.value_bytes:
-            raise DamagedFile(
-                f"{self.path}: TIFF tag {code} points beyond the end of the file; it is cut off"
-            )
-        return data
+        return self._file.exactly(entry.offset, entry.value_bytes, f"the value of TIFF tag {code}")
 
     def array(self, code: int) -> NDArray[Any]:
-        """A tag's numbers in native byte order: (count,), rationals (count, 2); empty when the tag is
-        missing."""
+        """The numbers of a tag in native byte order; empty where the directory lacks the tag.
+
+        The shape is (count,), for rational numbers (count, 2).
+
+        Raises
+        ------
+        DamagedFile : the value lies beyond the end of the file.
+        """
         entry = self.entries.get(code)
         if entry is None:
             return np.zeros(0)
@@ -107,117 +153,181 @@ class Directory:
         return values.astype(kind.newbyteorder("="), copy=False)
 
     def number(self, code: int, default: int = 0) -> int:
-        """The first number of a tag, or the default."""
+        """The first whole number of a tag; the default where the tag is missing or holds other values."""
         values = self.array(code)
         return int(values.flat[0]) if values.size and values.dtype.kind in "ui" else default
 
     def text(self, code: int) -> str | None:
-        """An ASCII tag as text, without its closing zero; None when missing or empty."""
+        """A tag as text without its closing zero; None where it is missing or empty."""
         text = self.raw(code).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
         return text or None
 
     @property
+    def segment_tables(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """Offsets and sizes in bytes of all tiles, or of all strips where there are no tiles.
+
+        Both are uint64, (count,).
+
+        Raises
+        ------
+        DamagedFile : a table lies beyond the end of the file or does not hold whole numbers.
+        """
+        offsets = 324 if 324 in self.entries else 273
+        counts = 325 if 325 in self.entries else 279
+        return self._whole_numbers(offsets), self._whole_numbers(counts)
+
+    def _whole_numbers(self, code: int) -> NDArray[np.uint64]:
+        values = self.array(code)
+        if values.size and (values.ndim != 1 or values.dtype.kind not in "ui"):
+            raise DamagedFile(f"{self.path}: TIFF tag {code} must hold whole numbers; it is damaged")
+        return values.astype(np.uint64)
+
+    @property
     def spans(self) -> list[tuple[int, int]]:
-        """(first byte, end) of what must not be pixels: the header, the directory, and every tag's value."""
+        """(first byte, end) of all parts of the file that cannot be pixels: the header, the start of this
+        directory, and the value of each of its tags."""
         values = [(entry.offset, entry.offset + entry.value_bytes) for entry in self.entries.values()]
         return [(0, 8), (self.offset, self.offset + 2), *values]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width) of the image in pixels."""
         return self.number(257), self.number(256)
 
     @property
     def subfile(self) -> int:
-        """NewSubfileType: 1 reduced, 4 mask, 5 both."""
+        """NewSubfileType: 1 is an image of reduced size, 4 a mask, 5 the mask of a reduced image."""
         return self.number(254)
 
 
 def is_tiff(start: bytes) -> bool:
-    """Whether a file that starts so is a TIFF or BigTIFF."""
+    """Whether a file that begins with these bytes (at least 4) is a TIFF or BigTIFF."""
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_directories(file: FileBytes) -> list[Directory]:
-    """Every directory of the chain, then those that the first one names as SubIFDs (tag 330).
+def read_header(file: FileBytes) -> Header:
+    """Read the header of a TIFF or BigTIFF.
 
     Raises
     ------
-    DamagedFile : a loop, a directory or an entry beyond the end of the file, or no directory at all.
+    DamagedFile : the file does not begin as a TIFF does, or ends within the header.
     """
-    head = file(0, 16)
-    form = Form("<" if head[:2] == b"II" else ">", b"+" in head[2:4])
-    start = 8 if form.big else 4
-    if len(head) < start + form.inline_bytes:
-        raise DamagedFile(f"{file.path}: the TIFF header ends after {len(head)} bytes; the file is cut off")
-    (offset,) = struct.unpack_from(form.link, head, start)
-    found: list[Directory] = []
-    seen: set[int] = set()
-    while offset and len(found) < MOST:
-        if offset in seen:
+    start = file(0, 16)
+    if not is_tiff(start):
+        raise DamagedFile(f"{file.path} is not a TIFF")
+    header = Header("<" if start[:2] == b"II" else ">", b"+" in start[2:4], 0)
+    if len(start) < header.size:
+        raise DamagedFile(
+            f"{file.path} is not a TIFF: its header ends after {len(start)} bytes; the file is cut off"
+        )
+    (first,) = struct.unpack_from(header.link, start, header.size - header.inline_bytes)
+    return header._replace(first=first)
+
+
+def read_chain(
+    file: FileBytes, *, checked: bool = True, most_entries: int = MOST_ENTRIES
+) -> Iterator[Directory]:
+    """The directories of a TIFF in the order in which they name each other, each read when it is asked for.
+
+    Parameters
+    ----------
+    file : the open TIFF.
+    checked : whether every entry is checked when its directory is read. Without these checks, a value that
+        lies beyond the end of the file is an error only when it is asked for.
+    most_entries : a directory with more entries counts as damaged.
+
+    Raises
+    ------
+    DamagedFile : the file is not a TIFF; the chain of directories is a loop or leaves the file; with
+        ``checked`` also where a value lies beyond the end of the file, or a tag on which every pixel depends
+        does not hold whole numbers.
+    """
+    header = read_header(file)
+    offset, seen = header.first, set[int]()
+    while offset:
+        if offset in seen or len(seen) >= LONGEST_CHAIN:
             raise DamagedFile(
-                f"{file.path}: its TIFF directories form a loop at byte {offset}; it is damaged"
+                f"{file.path}: its TIFF directories form an endless chain at byte {offset}; it is damaged"
             )
         seen.add(offset)
-        directory, offset = _read_directory(file, form, offset)
-        found.append(directory)
-    if not found:
+        directory, offset = _read_directory(file, header, offset, checked, most_entries)
+        yield directory
+
+
+def read_directories(file: FileBytes) -> list[Directory]:
+    """The first ``MOST_DIRECTORIES`` directories of the chain, then the SubIFDs (tag 330) of the first one.
+
+    Raises
+    ------
+    DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
+    """
+    directories = list(islice(read_chain(file), MOST_DIRECTORIES))
+    if not directories:
         raise DamagedFile(
             f"{file.path}: this TIFF holds no image directory; it was not finished or is damaged"
         )
-    for child in found[0].array(330)[:64].astype(np.int64).tolist():
+    header, seen = read_header(file), {directory.offset for directory in directories}
+    for child in directories[0].array(330)[:64].astype(np.int64).tolist():
         if child > 0 and child not in seen:
             seen.add(child)
-            found.append(_read_directory(file, form, child)[0])
-    return found
+            directories.append(_read_directory(file, header, child, True, MOST_ENTRIES)[0])
+    return directories
 
 
-def _read_directory(file: FileBytes, form: Form, offset: int) -> tuple[Directory, int]:
-    """The directory at a place, and the place of the next one (0: none)."""
-    width = 8 if form.big else 2
+def _read_directory(
+    file: FileBytes, header: Header, offset: int, checked: bool, most_entries: int
+) -> tuple[Directory, int]:
+    """The directory at byte ``offset``, and the offset of the next directory (0 after the last)."""
+    width = 8 if header.big else 2
     if offset + width > file.size:
         raise DamagedFile(
-            f"{file.path}: a TIFF directory should lie at byte {offset}, but the file has only "
-            f"{file.size} bytes; it is cut off"
+            f"{file.path}: a TIFF directory should lie at byte {offset}, beyond the end of the file "
+            f"({file.size} bytes); it is cut off"
         )
-    (count,) = struct.unpack(form.order + ("Q" if form.big else "H"), file(offset, width))
-    each = struct.calcsize(form.entry) + form.inline_bytes
-    body = file(offset + width, min(count, 65536) * each + form.inline_bytes)
-    if count == 0 or count > 65535 or len(body) < count * each:
+    (count,) = struct.unpack(header.order + ("Q" if header.big else "H"), file(offset, width))
+    if not 0 < count <= most_entries:
         raise DamagedFile(
-            f"{file.path}: the TIFF directory at byte {offset} claims {count} entries, which are not there; "
-            "the file is cut off or damaged"
+            f"{file.path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged"
+        )
+    each = struct.calcsize(header.entry) + header.inline_bytes
+    body = file(offset + width, count * each + header.inline_bytes)
+    if len(body) < count * each:
+        raise DamagedFile(
+            f"{file.path}: the TIFF directory at byte {offset} claims {count} entries, which reach beyond "
+            "the end of the file; it is cut off or damaged"
         )
     entries: dict[int, Entry] = {}
     for i in range(count):
-        code, kind, number = struct.unpack_from(form.entry, body, i * each)
-        _check_whole(file.path, code, kind, number)
-        if kind in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
-            value = (i + 1) * each - form.inline_bytes
-            entries.setdefault(
-                code, _entry(file, form, code, Entry(kind, number, offset + width + value), body, value)
-            )
+        code, entry = _read_entry(header, body, i * each, offset + width)
+        if checked:
+            _check_entry(file, code, entry)
+        if entry.dtype in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
+            entries.setdefault(code, entry)
     rest = body[count * each :]
-    following = struct.unpack(form.link, rest)[0] if len(rest) == form.inline_bytes else 0
-    return Directory(file, form.order, offset, entries), following
+    following = struct.unpack(header.link, rest)[0] if len(rest) == header.inline_bytes else 0
+    return Directory(file, header.order, offset, entries), following
 
 
-def _check_whole(path: Path, code: int, kind: int, count: int) -> None:
-    """Raises DamagedFile where a tag that every pixel depends on holds something else than whole numbers."""
-    if code in WHOLE and kind not in WHOLE_TYPES or code in SINGLE and count != 1:
+def _read_entry(header: Header, body: bytes, start: int, body_offset: int) -> tuple[int, Entry]:
+    """Tag code and entry at byte ``start`` of a directory's entries, which lie at ``body_offset``."""
+    code, dtype, count = struct.unpack_from(header.entry, body, start)
+    value = start + struct.calcsize(header.entry)
+    entry = Entry(dtype, count, body_offset + value)
+    if dtype in TYPES and entry.value_bytes > header.inline_bytes:
+        entry = Entry(dtype, count, struct.unpack_from(header.link, body, value)[0])
+    return code, entry
+
+
+def _check_entry(file: FileBytes, code: int, entry: Entry) -> None:
+    """Raises DamagedFile where an entry contradicts the file or holds no whole numbers although it must."""
+    if (code in WHOLE and entry.dtype not in WHOLE_TYPES) or (code in SINGLE and entry.count != 1):
         wanted = "one whole number" if code in SINGLE else "whole numbers"
         raise DamagedFile(
-            f"{path}: TIFF tag {code} must hold {wanted}, not {count} value(s) of type {kind}; it is damaged"
+            f"{file.path}: TIFF tag {code} must hold {wanted}, not {entry.count} value(s) of type "
+            f"{entry.dtype}; it is damaged"
         )
-
-
-def _entry(file: FileBytes, form: Form, code: int, entry: Entry, body: bytes, value: int) -> Entry:
-    """The entry with the place of its value, which must lie inside the file."""
-    if entry.value_bytes > form.inline_bytes:
-        entry = Entry(entry.dtype, entry.count, struct.unpack_from(form.link, body, value)[0])
-    if entry.offset + entry.value_bytes > file.size:
+    if entry.dtype in TYPES and entry.offset + entry.value_bytes > file.size:
         raise DamagedFile(
             f"{file.path}: TIFF tag {code} needs bytes up to {entry.offset + entry.value_bytes}, but the "
             f"file has only {file.size}; it is cut off or damaged"
         )
-    return entry

@@ -1,4 +1,7 @@
-"""Where a TIFF page's tiles or strips lie, checked against the file before anything is read."""
+"""Where the tiles or strips of a TIFF page lie, checked against the file before any of them is read.
+
+Tiles and strips together are called segments.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.tiff.directory import Directory
 
-#: One tile or strip may take this much decoded; a bigger one is refused before it is read.
+#: A tile or strip that takes more than this when decoded is refused before it is read.
 MOST_BYTES = 1 << 30
 
-#: Samples that are stored as they are may be followed by so many bytes that fill up a word.
+#: Up to so many bytes may follow the samples of an uncompressed segment: some writers fill up a word.
 PADDING_BYTES = 3
 
-#: Strips that are stored as they are need not be read whole: larger ones are cut into such pieces.
+#: Uncompressed strips that are larger than this are read in pieces of at most this size.
 PIECE_BYTES = 4 << 20
 
 
@@ -30,12 +33,15 @@ class Layout:
 
     Attributes
     ----------
-    path : of the file.
-    shape : (height, width) of the page.
-    segment : (height, width) of a tile or strip.
-    is_tiled, planar : tiles, not strips; every band in segments of its own.
-    samples : bands in one segment.
-    offsets, counts : uint64, first byte and size of every segment; both 0 where GDAL left it out.
+    path : the file.
+    shape : (height, width) of the page in pixels.
+    segment : (height, width) of a tile or strip in pixels.
+    is_tiled : whether the segments are tiles; otherwise they are strips.
+    planar : whether every band lies in separate segments.
+    samples : how many bands one segment holds.
+    itemsize : bytes of one sample.
+    offsets : uint64, (segments,): position of every segment in the file; 0 where GDAL left it out.
+    counts : uint64, (segments,): bytes of every segment as stored; 0 where GDAL left it out.
     """
 
     path: Path
@@ -50,43 +56,53 @@ class Layout:
 
     @property
     def across(self) -> int:
-        """Segments side by side."""
+        """How many segments lie side by side."""
         return ceil_div(self.shape[1], self.segment[1])
 
     @property
     def per_plane(self) -> int:
-        """Segments of one plane."""
+        """How many segments one plane has; without separate planes, how many segments there are."""
         return self.across * ceil_div(self.shape[0], self.segment[0])
 
     @property
     def segment_bytes(self) -> int:
-        """Size of one decoded segment."""
+        """Bytes of one decoded segment."""
         return math.prod(self.segment) * self.samples * self.itemsize
 
     def rows(self, index: Any) -> Any:
-        """Rows of a segment (or of an array of them) inside the image; the rest may be stored or left out."""
+        """How many rows of a segment lie inside the image; ``index`` is a number or an array.
+
+        A file may store the rows below the image, or leave them out.
+        """
         row = index % self.per_plane // self.across
         return np.minimum(self.segment[0], self.shape[0] - row * self.segment[0])
 
     @property
     def has_sparse(self) -> bool:
-        """Whether some segments are absent."""
+        """Whether some segments are not stored in the file."""
         return bool((self.counts == 0).any())
 
     def name(self, index: int) -> str:
-        """A segment as a sentence names it."""
+        """The name of a segment for error messages."""
         row, column = divmod(index % self.per_plane, self.across)
         kind = "tile" if self.is_tiled else "strip"
         return f"{kind} {index} (at row {row * self.segment[0]}, column {column * self.segment[1]})"
 
 
 def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bool) -> Layout:
-    """The lattice of a page in a file of ``size`` bytes; ``plain`` says that samples are stored as they are.
+    """Read where the segments of a page lie, and check it.
+
+    Parameters
+    ----------
+    directory : the page's directory.
+    size : length of the file in bytes.
+    dtype : of the decoded samples.
+    plain : whether samples are stored uncompressed, in whole bytes.
 
     Raises
     ------
-    DamagedFile : the tables do not describe this file.
-    BadInput : segments too large to decode at once.
+    DamagedFile : the tables of offsets and sizes do not describe this file.
+    BadInput : segments are too large to be decoded at once.
     """
     height, width = directory.shape
     bands = directory.number(277, 1)
@@ -135,10 +151,11 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
 def _tables(
     directory: Directory, size: int, need: int, plain_bytes: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """First bytes and sizes of ``need`` segments; ``plain_bytes``: of a picture stored as it is, else 0."""
-    tags = directory.entries
-    offsets = directory.array(324 if 324 in tags else 273).astype(np.uint64)
-    counts = directory.array(325 if 325 in tags else 279).astype(np.uint64)
+    """Offsets and sizes of ``need`` segments.
+
+    ``plain_bytes`` is the size of the whole picture where its samples are stored uncompressed, else 0.
+    """
+    offsets, counts = directory.segment_tables
     if not counts.size and plain_bytes and offsets.size == 1:
         # TIFF 6.0 requires the sizes, but old writers of a single strip left them out.
         counts = np.array([min(plain_bytes, max(1, size - int(offsets[0])))], np.uint64)
@@ -151,7 +168,7 @@ def _tables(
 
 
 def _check_inside(layout: Layout, size: int) -> None:
-    """Every segment lies inside the file."""
+    """Raises DamagedFile unless every segment lies inside the file."""
     offsets, counts = layout.offsets, layout.counts
     # Each alone first: their sum could wrap around.
     wrong = (offsets > size) | (counts > size) | (offsets + counts > size) | ((offsets == 0) & (counts > 0))
@@ -164,8 +181,10 @@ def _check_inside(layout: Layout, size: int) -> None:
 
 
 def _check_apart(layout: Layout, directory: Directory) -> None:
-    """No segment shares bytes with another, nor with the directory; but the same bytes may serve several
-    segments, as some writers store empty ones once."""
+    """Raises DamagedFile where a segment shares bytes with another segment or with the directory.
+
+    Several segments may lie at exactly the same bytes: some writers store equal empty segments only once.
+    """
     there = np.flatnonzero(layout.counts)
     order = there[np.lexsort((layout.counts[there], layout.offsets[there]))]
     starts, counts = layout.offsets[order], layout.counts[order]
@@ -184,7 +203,7 @@ def _check_apart(layout: Layout, directory: Directory) -> None:
 
 
 def _check_sizes(layout: Layout) -> None:
-    """Samples stored as they are take so many bytes, or the directory describes another picture."""
+    """Raises DamagedFile where an uncompressed segment has another size than its pixels need."""
     counts = layout.counts.astype(np.int64)
     need = layout.rows(np.arange(counts.size)) * (layout.segment_bytes // layout.segment[0])
     fits = (counts >= need) & (counts <= need + PADDING_BYTES) | (counts == layout.segment_bytes)
@@ -198,7 +217,7 @@ def _check_sizes(layout: Layout) -> None:
 
 
 def _in_pieces(layout: Layout) -> Layout:
-    """The same strips cut into pieces of whole rows, all of one height."""
+    """The same strips, cut into pieces of whole rows that all have the same height."""
     height = layout.shape[0]
     rows, row_bytes = layout.segment[0], layout.segment_bytes // layout.segment[0]
     most = max(1, PIECE_BYTES // row_bytes)

@@ -1,6 +1,7 @@
-"""What travels beside the pixels: georeferencing, colour profile, resolution, how validity is told.
+"""Metadata that the output takes over: georeferencing, colour profile, resolution, validity.
 
-This module reads text and numbers; the sources hand them over, the pyramid writes them.
+This module interprets text and numbers. It opens no file: sources pass in what they have read, and the
+pyramid writes the result.
 """
 
 from __future__ import annotations
@@ -21,13 +22,21 @@ Validity = Literal["none", "alpha", "mask", "nodata"]
 #: ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 
-#: Those of them that say where pixels lie; a world file says the same.
+#: Those of these tags that say where pixels lie on the ground; a world file says the same.
 PLACE_TAGS = (33550, 33922, 34264)
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One TIFF tag: code, TIFF data type (2 ASCII, 3 SHORT, 12 DOUBLE, ...), count, value."""
+    """One TIFF tag with its value.
+
+    Attributes
+    ----------
+    code : tag code.
+    dtype : TIFF data type: 2 ASCII, 3 SHORT, 12 DOUBLE, and so on.
+    count : how many numbers or characters the value has.
+    value : text, bytes, or numbers.
+    """
 
     code: int
     dtype: int
@@ -37,16 +46,16 @@ class Tag:
 
 @dataclass(frozen=True)
 class Info:
-    """Metadata of a source, as the output shall carry it.
+    """The metadata of a source that its output takes over.
 
     Attributes
     ----------
-    geo : the GeoTIFF tags of ``GEO_TAGS`` that the file has (or that its world file tells).
-    icc : ICC profile of the pixels handed out (RGB), or None for sRGB.
-    pixels_per_cm : (y, x) resolution, or None when unknown. Microns per pixel are 1e4 / pixels_per_cm.
-    gdal_metadata : GDAL's XML (tag 42112) without what new pixels make false, or None.
-    nodata : nodata value as GDAL writes it (tag 42113), or None.
-    validity : how the source tells which pixels are valid.
+    geo : those GeoTIFF tags of ``GEO_TAGS`` that the file has, or that follow from its world file.
+    icc : ICC profile of the RGB pixels that the source returns; None for sRGB.
+    pixels_per_cm : (y, x) resolution; None when unknown. Microns per pixel are 1e4 / pixels_per_cm.
+    gdal_metadata : GDAL's XML (tag 42112) without the items that are false for new pixels, or None.
+    nodata : the nodata value as GDAL writes it (tag 42113), or None.
+    validity : the way in which the source marks pixels as valid or invalid.
     """
 
     geo: tuple[Tag, ...] = ()
@@ -58,14 +67,17 @@ class Info:
 
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:
-        """(y, x), or None when unknown."""
+        """(y, x) size of a pixel in microns; None when unknown."""
         return (
             None if self.pixels_per_cm is None else (1e4 / self.pixels_per_cm[0], 1e4 / self.pixels_per_cm[1])
         )
 
 
 def tag_resolution(y: float, x: float, unit: int) -> tuple[float, float] | None:
-    """Pixels per cm (y, x) from TIFF's tags 283, 282 and 296 (2 inch, 3 cm; 1 has no unit, hence None)."""
+    """Pixels per cm (y, x) from the values of TIFF's tags 283, 282 and 296.
+
+    The unit is 2 for inches and 3 for centimetres; with any other unit the result is None.
+    """
     per_cm = {2: 1 / 2.54, 3: 1.0}.get(unit)
     if per_cm is None or not (math.isfinite(y) and math.isfinite(x) and y > 0 and x > 0):
         return None
@@ -73,7 +85,10 @@ def tag_resolution(y: float, x: float, unit: int) -> tuple[float, float] | None:
 
 
 def aperio_resolution(description: str | None) -> tuple[float, float] | None:
-    """Pixels per cm (y, x) from the "MPP = 0.4990" of an Aperio image description."""
+    """Pixels per cm (y, x) from the microns per pixel ("MPP = 0.4990") in an Aperio image description.
+
+    None where the description is not Aperio's or names no such number.
+    """
     if not description or not description.startswith("Aperio"):
         return None
     match = re.search(r"\|\s*MPP\s*=\s*([0-9.]+(?:[eE][-+]?\d+)?)", description)
@@ -85,9 +100,10 @@ def aperio_resolution(description: str | None) -> tuple[float, float] | None:
 
 
 def world_file_tags(text: str) -> tuple[Tag, ...]:
-    """GeoTIFF tags from the six lines A, D, B, E, C, F of a world file; empty where it is no world file.
+    """GeoTIFF tags from the six lines A, D, B, E, C, F of a world file; empty for any other text.
 
-    C and F are the centre of the upper left pixel, a tiepoint is its corner (PixelIsArea).
+    C and F are the position of the centre of the upper left pixel; a GeoTIFF tiepoint is the position of that
+    pixel's corner (PixelIsArea).
     """
     try:
         a, d, b, e, c, f = (float(word.replace(",", ".")) for word in text.split()[:6])
@@ -103,14 +119,16 @@ def world_file_tags(text: str) -> tuple[Tag, ...]:
 
 
 def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
-    """The file's own tags, and the world file's place where they name none (as GDAL, the file itself comes
-    first)."""
+    """The GeoTIFF tags of a file, completed by its world file where they do not say where the pixels lie.
+
+    ``text`` is the content of the world file, or None. As in GDAL, the file's tags come first.
+    """
     if text is None or any(tag.code in PLACE_TAGS for tag in geo):
         return geo
     return tuple(sorted((*geo, *world_file_tags(text)), key=lambda tag: tag.code))
 
 
-#: Items of GDAL's metadata that speak of the old pixels' values or bands.
+#: Items of GDAL's metadata that describe the values or the bands of the old pixels.
 _FALSE_NAMES = re.compile(
     r"STATISTICS_|(SCALE|OFFSET|UNITTYPE|BAND|WAVELENGTH|FWHM|WAVELENGTH_UNITS|LAYER_TYPE|COLORINTERP"
     r"|NBITS|VALUE_UNITS|OVERVIEWS_|REPRESENTATION_TYPE|RANGE)",
@@ -121,23 +139,25 @@ _FALSE_DOMAINS = ("IMAGE_STRUCTURE", "RAT", "COLOR_PROFILE", "TIFF", "DERIVED_SU
 
 
 def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
-    """GDAL's XML without what new pixels make false: everything per band, statistics, scale, offset, names
-    of bands.
+    """GDAL's XML without the items that are false for new pixels; None where nothing remains.
+
+    It removes all items about single bands, statistics, scale, offset, and the names of bands. Error messages
+    call the file ``name``.
 
     Raises
     ------
-    BadInput : where the XML declares a document type or entities, which GDAL never does.
+    BadInput : the XML declares a document type or entities, which GDAL never does.
     """
     if not xml:
         return None
-    kept = [item for item in _items(xml, name) if _stays_true(item.attributes)]
-    if not kept:
+    items = [item for item in _items(xml, name) if _stays_true(item.attributes)]
+    if not items:
         return None
     lines = [
         "  <Item"
         + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items())
         + f">{escape(i.text)}</Item>\n"
-        for i in kept
+        for i in items
     ]
     return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
 
@@ -159,7 +179,10 @@ def _stays_true(attributes: dict[str, str]) -> bool:
 
 
 def _items(xml: str, name: str) -> Sequence[_Item]:
-    """The plain ``<Item>`` elements; text that is no XML has none. Entities are refused, never expanded."""
+    """The ``<Item>`` elements without children; empty where the text is not XML.
+
+    Entities are refused, never expanded.
+    """
     items: list[_Item] = []
     stack: list[str] = []
 

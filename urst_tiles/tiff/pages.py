@@ -1,7 +1,8 @@
 """Which pages of a TIFF belong together: the image, its overviews, and their masks.
 
-GDAL's conventions hold: a page with NewSubfileType 4 is the mask of the main page, 5 the mask of an
-overview, 1 an overview (GDAL's GeoTIFF driver, "Internal nodata masks" and "Overviews").
+A page is one image of the file with its directory. GDAL's conventions hold: a page with NewSubfileType 1 is
+an overview, 4 the mask of the main image, and 5 the mask of an overview (see "Internal nodata masks" and
+"Overviews" of GDAL's GeoTIFF driver).
 """
 
 from __future__ import annotations
@@ -19,15 +20,31 @@ from urst_tiles.tiff.segments import Segments, Undecodable, short
 
 
 class TiffFile:
-    """An open TIFF: its bytes and directories, and its pages made on demand."""
+    """An open TIFF.
+
+    Attributes
+    ----------
+    path : the file.
+    bytes : its bytes.
+    directories : its directories, as `read_directories` returns them.
+
+    Raises
+    ------
+    DamagedFile : the directories cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.bytes = path, FileBytes(path)
         self.directories = read_directories(self.bytes)
 
     def segments(self, directories: Sequence[Directory]) -> list[Segments | Undecodable]:
-        """The pages of these directories, or why tifffile cannot decode them. Raises DamagedFile or
-        BadInput."""
+        """The tiles or strips of these directories, each ready to be read, or why they cannot be decoded.
+
+        Raises
+        ------
+        DamagedFile : a directory contradicts itself or the file.
+        BadInput : a tile or strip is too large to be decoded at once.
+        """
         try:
             with tifffile.TiffFile(self.path) as tiff:
                 return [self._segments(tiff, directory) for directory in directories]
@@ -48,7 +65,14 @@ class TiffFile:
 
 @dataclass(frozen=True)
 class Pages:
-    """The directories of the image and its overviews, largest first, each with its mask's or None."""
+    """The directories of an image, of its overviews, and of their masks.
+
+    Attributes
+    ----------
+    main : the image at full resolution.
+    mask : its mask, or None.
+    overviews : (overview, its mask or None), largest first.
+    """
 
     main: Directory
     mask: Directory | None
@@ -56,7 +80,14 @@ class Pages:
 
 
 def find_pages(directories: Sequence[Directory]) -> Pages:
-    """Sort a file's directories; pages that are neither the first image nor belong to it are left alone."""
+    """Find the first image of a file, its overviews and masks among all directories.
+
+    Pages that do not belong to the first image are ignored.
+
+    Raises
+    ------
+    DamagedFile : no page has any pixel.
+    """
     images = [d for d in directories if not d.subfile & 4 and min(d.shape) > 0]
     if not images:
         raise DamagedFile(f"{directories[0].path}: no page of this TIFF has any pixel; the file is damaged")
@@ -68,7 +99,7 @@ def find_pages(directories: Sequence[Directory]) -> Pages:
 
 
 def _is_overview(main: Directory, page: Directory) -> bool:
-    """Whether a page shows the main page smaller, its sides rounded up or down."""
+    """Whether a page is the main image at a smaller size, each side rounded up or down."""
     # Aperio's levels are not marked as reduced; its thumbnail, label and macro pages are not tiled.
     marked = page.subfile & 1 or ((main.text(270) or "").startswith("Aperio") and 322 in page.entries)
     (h, w), (y, x) = main.shape, page.shape

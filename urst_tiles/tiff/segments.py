@@ -1,8 +1,8 @@
-"""One TIFF page: its tiles or strips, fetched with ``pread`` and decoded by tifffile.
+"""The pixels of one TIFF page: its tiles or strips are read with ``pread`` and decoded by tifffile.
 
-This is the fast path: no lock, no cache that grows with the image, and every checksum of the format is
-checked (libtiff stops before deflate's). Segments that are absent (offset and byte count 0) are GDAL's
-sparse tiles, told as not there.
+This is faster than libvips: reading needs no lock and no cache that grows with the image. Every checksum of
+the format is verified (libtiff ignores the checksum of deflate). Tiles and strips together are called
+segments. A segment whose offset and size are 0 is not stored in the file: GDAL leaves out empty tiles.
 """
 
 from __future__ import annotations
@@ -24,54 +24,57 @@ from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
 
-#: tifffile reports what it tolerates; without a handler, logging would print it to stderr.
+#: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 JPEG = 7
 
-#: Codecs that undo YCbCr themselves: JPEG, WebP, JPEG 2000.
+#: Compressions whose decoders convert YCbCr to RGB: JPEG, WebP, JPEG 2000.
 WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
 
-#: Compressions decoded here: these, none, LZW, deflate (both), PackBits, LERC, LZMA, zstd, JPEG XL.
+#: Compressions that are decoded here: besides ``WITH_CHROMA`` none, LZW, deflate (two codes), PackBits, LERC,
+#: LZMA, zstd and JPEG XL.
 COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002, 52546}
 
-#: Of these, the ones whose bytes know nothing of the picture's shape: what they unpack to must have its size.
+#: Those of these compressions whose streams do not contain the shape of the picture: the length of the
+#: unpacked bytes must be checked.
 UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
 
-#: Photometric interpretations understood: white is zero, black is zero, RGB, palette, mask, CMYK. (YCbCr:
-#: see above.)
+#: Photometric interpretations that are understood: white is zero, black is zero, RGB, palette, mask and CMYK;
+#: YCbCr only in the compressions of ``WITH_CHROMA``.
 PHOTOMETRICS = {0, 1, 2, 3, 4, 5}
 
-#: Decoded segments larger than this are kept for the neighbouring cells that need them again.
+#: Decoded segments larger than this stay in memory for the neighbouring boxes that need them again, together
+#: at most ``KEEP_BYTES``, but at least one segment.
 KEEP_ABOVE_BYTES = 1 << 20
 KEEP_BYTES = 32 << 20
 
 
 class Undecodable(Exception):
-    """This page is not for this reader (but perhaps for libvips)."""
+    """This page cannot be decoded here; libvips may be able to decode it."""
 
 
 class Segments:
-    """The tiles or strips of one page; thread-safe.
+    """The tiles or strips of one page. Several threads may read from it at the same time.
 
     Parameters
     ----------
-    file : the bytes.
+    file : the open file.
     directory : the page's directory.
-    page : the same as tifffile parsed it (only its decoder is used).
+    page : the same page as tifffile parsed it; it is changed: only its decoder works afterwards.
 
     Raises
     ------
-    Undecodable : for what tifffile does not decode or this package does not interpret.
-    DamagedFile : where the tables of offsets and byte counts do not describe this file.
-    BadInput : for segments too large to decode at once.
+    Undecodable : tifffile cannot decode the page, or this package cannot interpret its samples.
+    DamagedFile : the tables of offsets and sizes do not describe this file.
+    BadInput : segments are too large to be decoded at once.
     """
 
     def __init__(self, file: FileBytes, directory: Directory, page: tifffile.TiffPage) -> None:
         self.photometric, self.compression = int(page.photometric), int(page.compression)
         self.dtype = _dtype(directory, page)
         self.bits = int(page.bitspersample)
-        # Stored as they are, in whole bytes and the usual bit order: no decoder is needed.
+        # Uncompressed samples of whole bytes in the usual bit order need no decoder.
         self._plain = self.compression == 1 and self.bits % 8 == 0 and int(page.fillorder) == 1
         self._plain = self._plain and self.bits == 8 * self.dtype.itemsize and int(page.predictor) == 1
         self._stored = self.dtype.newbyteorder(directory.order)
@@ -81,21 +84,31 @@ class Segments:
         self._jpegtables = page.jpegtables
         self._unpack = None if self.compression == 1 else tifffile.TIFF.DECOMPRESSORS[self.compression]
         self._reversed = self.compression in UNSHAPED and int(page.fillorder) == 2
-        if self.compression in UNSHAPED:  # tifffile gets them unpacked
+        if self.compression in UNSHAPED:  # tifffile gets bytes that are already unpacked
             page.compression, page.fillorder = 1, 1
-        self._decode_page = page.decode  # made once, before threads come
+        self._decode_page = page.decode  # tifffile makes the decoder here, before there are several threads
         page.dataoffsets = page.databytecounts = ()
-        self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def keeps(self) -> int:
-        """How many decoded segments are kept: none of small ones, at least one of large ones."""
+        """How many decoded segments stay in memory: none if small, at least one if large."""
         size = self.layout.segment_bytes
         return 0 if size <= KEEP_ABOVE_BYTES else max(1, KEEP_BYTES // size)
 
     def read(self, box: Box, bands: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Samples (h, w, len(bands)) of ``box``, and bool (h, w), False where absent (None: all there)."""
+        """Read a box of the page.
+
+        Returns
+        -------
+        samples : (h, w, len(bands)), 0 where the file stores no segment.
+        stored : bool, (h, w): False where the file stores no segment; None where all of the box is stored.
+
+        Raises
+        ------
+        DamagedFile : a segment cannot be decoded.
+        """
         (height, width), across = self.layout.segment, self.layout.across
         parts = [
             (
@@ -129,42 +142,43 @@ class Segments:
         return pixels
 
     def _copy(self, index: int, inside: Box, out: NDArray[Any], bands: Sequence[int]) -> bool:
-        """Copy a part of one segment to ``out``; whether it is there (with planes: any of them)."""
-        found = False
+        """Copy a part of a segment to ``out``; returns whether any of its planes is stored."""
+        stored = False
         for k, band in enumerate(bands):
             at = index + band * self.layout.per_plane if self.layout.planar else index
             if k == 0 or self.layout.planar:
                 data = self.decoded(at)
             if data is not None:
-                found = True
+                stored = True
                 out[..., k] = self._cut(data, at, inside)[..., 0 if self.layout.planar else band]
-        return found
+        return stored
 
     def decoded(self, index: int) -> NDArray[Any] | None:
-        """One segment's samples (h, w, samples), or None where it is absent. Raises DamagedFile."""
+        """The samples of one segment, (h, w, samples); None where the file does not store it.
+
+        Raises
+        ------
+        DamagedFile : the segment cannot be decoded.
+        """
         if not self.keeps:
             return self._fetch(index)
         with self._lock:
-            if index in self._kept:
-                self._kept.move_to_end(index)
-                return self._kept[index]
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
         data = self._fetch(index)
         if data is not None:
             with self._lock:
-                self._kept[index] = data
-                while len(self._kept) > self.keeps:
-                    self._kept.popitem(last=False)
+                self._cache[index] = data
+                while len(self._cache) > self.keeps:
+                    self._cache.popitem(last=False)
         return data
 
     def _fetch(self, index: int) -> NDArray[Any] | None:
         count = int(self.layout.counts[index])
         if count == 0:
             return None
-        data = self._file(int(self.layout.offsets[index]), count)
-        if len(data) < count:
-            raise DamagedFile(
-                f"{self.path}: {self.layout.name(index)} lies beyond the end of the file; it is cut off"
-            )
+        data = self._file.exactly(int(self.layout.offsets[index]), count, self.layout.name(index))
         try:
             return self._as_stored(data, index) if self._plain else self._decode(data, index)
         except MemoryError:
@@ -191,37 +205,37 @@ class Segments:
         return decoded[0]
 
     def _unpacked(self, data: bytes, index: int) -> bytes | bytearray:
-        """The bytes of a segment's rows inside the image; the rows below it may be stored, or left out."""
+        """The unpacked bytes of those rows of a segment that lie inside the image."""
         (height, width), rows = self.layout.segment, int(self.layout.rows(index))
         row_bytes = ceil_div(width * self.layout.samples * self.bits, 8)
-        found: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
+        unpacked: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
         if self._unpack is not None:
-            # One byte more than there should be: LZW fills what it is given and says nothing of the rest.
-            found = self._unpack(found, out=height * row_bytes + 1)
-        if len(found) not in (rows * row_bytes, height * row_bytes):
-            raise ValueError(f"it has {len(found)} bytes, and its pixels take {rows * row_bytes}")
-        return found[: rows * row_bytes]
+            # Room for one byte too many: LZW fills its room and does not report what is left.
+            unpacked = self._unpack(unpacked, out=height * row_bytes + 1)
+        if len(unpacked) not in (rows * row_bytes, height * row_bytes):
+            raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {rows * row_bytes}")
+        return unpacked[: rows * row_bytes]
 
     def _as_stored(self, data: bytes, index: int) -> NDArray[Any]:
-        """Samples that are no further encoded; the last strip has fewer rows."""
+        """The samples of an uncompressed segment; the last strip may have fewer rows."""
         height, width, samples = int(self.layout.rows(index)), self.layout.segment[1], self.layout.samples
         pixels = np.frombuffer(data, self._stored, height * width * samples).reshape(height, width, samples)
         return pixels.astype(self.dtype, copy=False)
 
 
 def short(error: Exception) -> str:
-    """What a library says of damaged content, which it may quote at length."""
+    """The message of a library's error, cut short: some libraries quote the damaged content."""
     return " ".join(str(error).split())[:150]
 
 
 def _check_jpeg_end(data: bytes) -> None:
-    """libjpeg paints the missing rest of a cut stream grey; its end marker shows whether it is cut."""
+    """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey."""
     if data.rfind(b"\xff\xd9", max(0, len(data) - 1024)) < 0:
         raise ValueError("its JPEG stream ends early")
 
 
 def _dtype(directory: Directory, page: tifffile.TiffPage) -> np.dtype[Any]:
-    """The dtype in which samples are handed out, or Undecodable."""
+    """The dtype of the decoded samples. Raises Undecodable or DamagedFile."""
     photometric, compression = int(page.photometric), int(page.compression)
     if 262 not in directory.entries:
         raise DamagedFile(

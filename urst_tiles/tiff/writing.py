@@ -1,7 +1,7 @@
-"""BigTIFF directories as bytes, written without a library.
+"""The writer of TIFF directories: little-endian BigTIFF, written without a library.
 
-The value of every tag is known as bytes (or as a NumPy array of offsets), so the size of each directory is
-known before the offsets in it are, and a file can be laid out before its first byte is written.
+The value of every tag is given as bytes (or as a NumPy array of offsets), so the length of a directory is
+known before any of the offsets in it is. A file can therefore be laid out before its first byte is written.
 
 References: TIFF 6.0 (1992); BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html).
 """
@@ -18,22 +18,22 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import round_up
 from urst_tiles.tiff.metadata import Tag
-
-BYTE, ASCII, SHORT, LONG, RATIONAL, DOUBLE, LONG8 = 1, 2, 3, 4, 5, 12, 16
-
-
-_FORMAT = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 16: "Q", 17: "q"}
-
-
-_TEXT = (2, 7)
-
+from urst_tiles.tiff.types import ASCII, LONG, LONG8, RATIONAL, TYPES
 
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 
 
 @dataclass(frozen=True)
 class Field:
-    """One entry of a directory; ``data`` is its value in little-endian bytes."""
+    """One entry of a directory that is to be written.
+
+    Attributes
+    ----------
+    code : tag code.
+    dtype : TIFF data type of the value.
+    count : how many numbers, pairs or characters the value has.
+    data : the value in little-endian bytes.
+    """
 
     code: int
     dtype: int
@@ -42,25 +42,25 @@ class Field:
 
 
 def field(code: int, dtype: int, *values: float) -> Field:
-    """A field from numbers."""
-    return Field(code, dtype, len(values), struct.pack(f"<{len(values)}{_FORMAT[dtype]}", *values))
+    """A field that holds these numbers."""
+    return Field(code, dtype, len(values), np.array(values, f"<{TYPES[dtype]}").tobytes())
 
 
 def text(code: int, value: str) -> Field:
-    """An ASCII field, NUL at the end; UTF-8 where ASCII does not do, as GDAL."""
+    """A field of text with a NUL at the end; text beyond ASCII is written as UTF-8, as GDAL does."""
     data = value.encode() + b"\0"
     return Field(code, ASCII, len(data), data)
 
 
 def rational(code: int, value: float) -> Field:
-    """A positive number as the nearest fraction that fits two LONGs."""
+    """A field that holds a positive number as the nearest fraction of two 32-bit integers."""
     top = (1 << 32) - 1
     fraction = Fraction(value).limit_denominator(min(top, max(1, int(top / max(value, 1.0)))))
     return Field(code, RATIONAL, 1, struct.pack("<II", fraction.numerator, fraction.denominator))
 
 
 def tag_field(tag: Tag) -> Field:
-    """A field from a tag that was read elsewhere, its value kept as it is."""
+    """A field that repeats a tag which was read from another file."""
     if isinstance(tag.value, str):
         return text(tag.code, tag.value)
     if isinstance(tag.value, bytes):
@@ -69,7 +69,7 @@ def tag_field(tag: Tag) -> Field:
 
 
 def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list[Field]:
-    """Where a level's tiles lie, and how long they are."""
+    """The fields TileOffsets and TileByteCounts; both arrays are in bytes, (tiles,)."""
     return [
         Field(TILE_OFFSETS, LONG8, offsets.size, offsets.astype("<u8").tobytes()),
         Field(TILE_BYTE_COUNTS, LONG, sizes.size, sizes.astype("<u4").tobytes()),
@@ -77,14 +77,17 @@ def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list
 
 
 def directory_bytes(fields: Sequence[Field], tiles: int) -> int:
-    """Length of a directory with its values, once ``array_fields`` of so many tiles are added."""
+    """Length in bytes of a directory and its values, once ``array_fields`` of ``tiles`` tiles are added."""
     arrays = [8 * tiles, 4 * tiles]
     values = [len(f.data) for f in fields] + arrays
     return 8 + 20 * len(values) + 8 + sum(round_up(n, 8) for n in values if n > 8)
 
 
 def directory(fields: Sequence[Field], position: int, following: int) -> Iterator[bytes]:
-    """A directory at ``position``, its long values right behind it; the next one lies at ``following``."""
+    """The bytes of a directory that will lie at ``position``, with its long values right behind it.
+
+    ``following`` is the position of the next directory, or 0 after the last one.
+    """
     fields = sorted(fields, key=lambda f: f.code)
     free = position + 8 + 20 * len(fields) + 8
     entries, values = [struct.pack("<Q", len(fields))], list[bytes]()

@@ -1,0 +1,18 @@
+"""The data types of the values of TIFF tags, for reading and for writing.
+
+References: TIFF 6.0 (1992), section 2; BigTIFF (libtiff.gitlab.io/libtiff/specification/bigtiff.html).
+"""
+
+from __future__ import annotations
+
+#: Numbers of the data types that this package names.
+ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, LONG8 = 2, 3, 4, 5, 7, 10, 16
+
+#: TIFF data type -> NumPy type of its numbers. Text and undefined bytes stay bytes; a number of one of the
+#: types in ``RATIONALS`` is a pair (numerator, denominator).
+TYPES = {
+    1: "u1", 2: "S1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "S1", 8: "i2", 9: "i4", 10: "i4", 11: "f4",
+    12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
+}  # fmt: skip
+
+RATIONALS = (RATIONAL, SRATIONAL)
