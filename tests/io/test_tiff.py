@@ -156,3 +156,17 @@ def test_a_value_beyond_the_file_is_not_followed(tmp_path):
         directory.array(324)
     with pytest.raises(DamagedFile, match="needs bytes up to"):
         read_directories(FileBytes(path))
+
+
+def test_the_validator_sees_every_directory_and_a_source_the_first_1024(tmp_path):
+    path, each = tmp_path / "x.tif", 2 + 2 * 12 + 4
+    chain = [
+        struct.pack("<HHHIIHHIII", 2, 256, 4, 1, 9, 257, 4, 1, 9, 8 + (i + 1) * each if i < 1099 else 0)
+        for i in range(1100)
+    ]
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + b"".join(chain))
+    assert len(list(read_chain(FileBytes(path)))) == 1100
+    assert len(read_directories(FileBytes(path))) == 1024
+    assert len(validate(path, deep=False).levels) == 1100
+    with pytest.raises(DamagedFile, match="claims 2 entries"):
+        next(read_chain(FileBytes(path), most_entries=1))
