@@ -1,0 +1,47 @@
+# Every public name of the package, and the module that it comes from. Type checkers read this file as it
+# is; at run time `__init__.py` reads it to import each name when it is first used.
+
+from urst_tiles.api.batch import run_batch as run_batch
+from urst_tiles.api.contact_sheet import contact_sheet as contact_sheet
+from urst_tiles.api.contact_sheet import named_styles as named_styles
+from urst_tiles.api.dask_array import map_blocks as map_blocks
+from urst_tiles.api.preview import preview as preview
+from urst_tiles.api.shards import assemble_job as assemble_job
+from urst_tiles.api.shards import save_job as save_job
+from urst_tiles.api.shards import work_job as work_job
+from urst_tiles.api.stylize import Report as Report
+from urst_tiles.api.stylize import assemble as assemble
+from urst_tiles.api.stylize import freeze as freeze
+from urst_tiles.api.stylize import measure as measure
+from urst_tiles.api.stylize import run_blocks as run_blocks
+from urst_tiles.api.stylize import stylize as stylize
+from urst_tiles.api.table import read_table as read_table
+from urst_tiles.engine.kernel import Kernel as Kernel
+from urst_tiles.errors import BadInput as BadInput
+from urst_tiles.errors import BadPlan as BadPlan
+from urst_tiles.errors import BadWeights as BadWeights
+from urst_tiles.errors import BlocksFailed as BlocksFailed
+from urst_tiles.errors import DamagedFile as DamagedFile
+from urst_tiles.errors import DiskFull as DiskFull
+from urst_tiles.errors import DoesNotFit as DoesNotFit
+from urst_tiles.errors import JobBusy as JobBusy
+from urst_tiles.errors import JobDiffers as JobDiffers
+from urst_tiles.errors import JobError as JobError
+from urst_tiles.errors import MissingFile as MissingFile
+from urst_tiles.errors import UrstError as UrstError
+from urst_tiles.geometry import Box as Box
+from urst_tiles.geometry import Grid as Grid
+from urst_tiles.job.folder import Job as Job
+from urst_tiles.job.shard import Shard as Shard
+from urst_tiles.moments import Moments as Moments
+from urst_tiles.nets.module import from_module as from_module
+from urst_tiles.options import Options as Options
+from urst_tiles.plan import Plan as Plan
+from urst_tiles.planning import make_plan as make_plan
+from urst_tiles.pyramid import validate as validate
+from urst_tiles.recipe import Recipe as Recipe
+from urst_tiles.recipe import recipe_of as recipe_of
+from urst_tiles.source import Source as Source
+from urst_tiles.source import array_source as array_source
+from urst_tiles.source import open_source as open_source
+from urst_tiles.workers.run import cluster as cluster
