@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import complain, event
+from urst_tiles.cli.terminal import complain, event, say
 from urst_tiles.errors import UrstError
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
@@ -61,9 +61,21 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="urst-tiles",
-        description="Style transfer at any resolution: gigapixel image in, pyramidal TIFF out.",
+        description="Paint an image of any size in the style of another. A gigapixel image goes in, a"
+        " pyramidal TIFF comes out; memory stays bounded, and there are no seams.",
+        epilog="`urst-tiles COMMAND --help` says more about a command.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument(
+        "--version", action="store_const", dest="run", const=_print_version, help="print the version and exit"
+    )
+    parser.set_defaults(run=lambda arguments: parser.print_help())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for group in GROUPS:
         group.add(commands)
     return parser
+
+
+def _print_version(arguments: argparse.Namespace) -> None:
+    from importlib.metadata import version
+
+    say(f"urst-tiles {version('urst-tiles')}")

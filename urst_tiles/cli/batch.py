@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urst_tiles.cli.arguments import add_json
+from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.shards import SHARD
 from urst_tiles.cli.terminal import clock, complain, event, progress_for, say
 from urst_tiles.job.shard import Shard
@@ -22,17 +22,23 @@ COLUMNS = ("status", "input", "style", "output", "seconds", "megapixels", "error
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    text = "run every job of a TOML table: many inputs, many styles; the same command again does what is left"
-    run = commands.add_parser("run", help=text, description=text)
-    run.add_argument("table", type=Path, metavar="JOBS.toml")
+    """Add the command ``run``."""
+    run = add_command(
+        commands, "run",
+        "run all jobs of a TOML table, many images in many styles; the same command again does what is left",
+    )  # fmt: skip
+    run.add_argument(
+        "table", type=Path, metavar="JOBS.toml", help="the table of jobs; README.md describes it"
+    )
     run.add_argument("--shard", metavar="I/N", help=SHARD)
-    run.add_argument("--summary", type=Path, metavar="CSV", help="also write the table of results")
+    run.add_argument(
+        "--summary", type=Path, metavar="CSV", help="also write the table of results to this file"
+    )
     run.add_argument(
         "--overwrite", action="store_true",
-        help="make outputs anew that are there for another request, and jobs that are not finished",
+        help="replace outputs that were made from other inputs or options, and start unfinished jobs again",
     )  # fmt: skip
-    add_json(run, "progress, every job and the result as JSON lines on stdout")
+    add_json(run, "print progress, every job and the result as JSON lines on stdout")
     run.set_defaults(run=run_table)
 
 

@@ -6,17 +6,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from urst_tiles.cli.arguments import add_command
 from urst_tiles.cli.terminal import say
 from urst_tiles.errors import BadInput
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    styles = commands.add_parser("styles", help="list the named styles of --model lite")
+    """Add the command ``styles``."""
+    styles = add_command(commands, "styles", "list the named styles of the default network, --model lite")
     styles.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="also write a picture in each style, in order"
+        "--sheet", type=Path, metavar="PNG", help="also write a picture in all styles to this file"
     )
-    styles.add_argument("--input", type=Path, metavar="IMAGE", help="the picture (default: a made-up scene)")
+    styles.add_argument(
+        "--input", type=Path, metavar="IMAGE", help="the picture for --sheet (default: a made-up scene)"
+    )
     styles.set_defaults(run=run_styles)
 
 

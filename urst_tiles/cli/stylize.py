@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urst_tiles.cli.arguments import add_options, add_styles, options_of, styles_of
+from urst_tiles.cli.arguments import add_command, add_options, add_styles, options_of, styles_of
 from urst_tiles.cli.terminal import event, progress_for, say
 from urst_tiles.errors import BadInput
 
@@ -23,22 +23,32 @@ def add(commands: Any) -> None:
         (
             "stylize",
             run_stylize,
-            "stylise INPUT into OUTPUT, a pyramidal TIFF; the same command again goes on",
+            "stylise the image INPUT into the pyramidal TIFF OUTPUT; if it is interrupted, the same command"
+            " continues it",
         ),
-        ("plan", run_plan, "say what stylize would do (blocks, memory, disk), and run nothing"),
-        ("preview", run_preview, "stylise the thumbnail into a PNG, in seconds"),
+        (
+            "plan",
+            run_plan,
+            "print what stylize would do and need (blocks, memory, disk, time), without doing it",
+        ),
+        (
+            "preview",
+            run_preview,
+            "stylise a thumbnail of the image INPUT into the PNG file OUTPUT, in seconds",
+        ),
     ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("input", type=Path, metavar="INPUT")
-        command.add_argument("output", type=Path, metavar="OUTPUT")
+        usage = f"urst-tiles {name} INPUT OUTPUT --style STYLE [options]"
+        command = add_command(commands, name, text, usage=usage)
+        command.add_argument("input", type=Path, metavar="INPUT", help="image file to stylise")
+        command.add_argument("output", type=Path, metavar="OUTPUT", help="file to write")
         add_styles(command)
         add_options(command)
         command.set_defaults(run=run)
         if name == "plan":
             command.add_argument(
                 "--save", metavar="JOB",
-                help="prepare the job folder JOB (unpack, measure, freeze) for `urst-tiles work JOB` and"
-                " `assemble JOB`, on any machines that share it",
+                help="prepare the job in the folder JOB (read INPUT, measure it, fix the network) for"
+                " `urst-tiles work JOB` and `urst-tiles assemble JOB` on any machines that share the folder",
             )  # fmt: skip
 
 

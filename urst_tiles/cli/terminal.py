@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Any, TextIO
 
 from urst_tiles.progress import Progress, silent
@@ -56,7 +58,9 @@ class Line:
         elif now - self._last < 0.2 and done < total:
             return
         self._last = now
-        self._stream.write(f"\r\x1b[K{stage} {self._share(done, total)}{self._rest(now, done, total)}")
+        numbers = f" {self._share(done, total)}{self._rest(now, done, total)}"
+        room = get_terminal_size().columns - 1 - len(numbers)
+        self._stream.write(f"\r\x1b[K{shortened(stage, room)}{numbers}")
         if done >= total:
             self._stream.write("\n")
             self._stage, self._last = "", 0.0
@@ -73,6 +77,23 @@ class Line:
             return f", {clock(seconds)}"
         left = (total - done) * seconds / made
         return f", {made / seconds:.2f}/s, {clock(left)} left"
+
+
+def shortened(text: str, length: int) -> str:
+    """``text`` in at most ``length`` characters (9 at least), if need be with an ellipsis for its middle."""
+    length = max(length, 9)
+    if len(text) <= length:
+        return text
+    end = length // 2
+    return f"{text[: length - end - 1]}…{text[-end:]}"
+
+
+def wrapped(text: str, indent: int) -> str:
+    """``text`` on lines that fit the terminal, all but the first indented; as it is elsewhere."""
+    if not sys.stdout.isatty():
+        return text
+    width = get_terminal_size().columns
+    return fill(text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
 
 
 def clock(seconds: float) -> str:
