@@ -121,7 +121,15 @@ def add_styles(parser: argparse.ArgumentParser) -> None:
 
 
 def styles_of(arguments: argparse.Namespace) -> Any:
-    """The styles as the Python interface takes them."""
+    """The styles of ``--style`` and ``--style-weight``, in the form that `urst_tiles.stylize` takes.
+
+    That is a list of (style, weight) pairs, None without ``--style``, and a dict of styles by region number
+    with ``--mask``.
+
+    Raises
+    ------
+    BadInput : if the flags do not go together.
+    """
     styles, weights = arguments.style, arguments.style_weight
     if arguments.mask:
         if weights:
@@ -137,16 +145,16 @@ def styles_of(arguments: argparse.Namespace) -> Any:
 
 
 def _by_number(styles: Sequence[str]) -> dict[int, str]:
-    """``1=a.jpg`` and so on."""
-    found: dict[int, str] = {}
+    """Styles by region number, from texts such as ``1=a.jpg``."""
+    regions: dict[int, str] = {}
     for text in styles:
         number, equals, style = text.partition("=")
         if not (equals and number.isdigit() and style):
             raise BadInput(f"with --mask each --style is NUMBER=STYLE, as in --style 1=a.jpg; got {text!r}")
-        if int(number) in found:
-            raise BadInput(f"--style gives region {number} twice: {found[int(number)]} and {style}")
-        found[int(number)] = style
-    return found
+        if int(number) in regions:
+            raise BadInput(f"--style gives region {number} twice: {regions[int(number)]} and {style}")
+        regions[int(number)] = style
+    return regions
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -190,5 +198,5 @@ def _parser(parse: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    """The options that were given."""
+    """The options that the command line gave; BadInput if one of them has a value that is not allowed."""
     return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})

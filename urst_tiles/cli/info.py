@@ -1,4 +1,4 @@
-"""``info`` and ``validate``: what a file is."""
+"""The commands ``info`` (how this program reads an image file) and ``validate`` (checks a pyramidal TIFF)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    """``urst-tiles info``."""
+    """Print the facts about an image file, as a table or as JSON."""
     from urst_tiles.source import open_source
 
     source = open_source(arguments.file)
@@ -54,7 +54,7 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 
 def run_validate(arguments: argparse.Namespace) -> int:
-    """``urst-tiles validate``."""
+    """Print what is wrong with a pyramidal TIFF; return 0 if it is valid, else 1."""
     from urst_tiles.pyramid import validate
 
     report = validate(arguments.file)

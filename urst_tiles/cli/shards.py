@@ -1,4 +1,5 @@
-"""``work`` and ``assemble``: a job that ``plan --save`` saved, on machines that share its folder."""
+"""The commands ``work`` and ``assemble``: run a job that ``plan --save`` prepared, on machines that share its
+folder."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from urst_tiles.job.shard import Shard
 if TYPE_CHECKING:
     from urst_tiles.api.shards import Worked
 
+#: The help of ``--shard``.
 SHARD = "do only share I of N equal shares, counted from 1 (default: everything)"
 
 
@@ -49,7 +51,7 @@ def add(commands: Any) -> None:
 
 
 def run_work(arguments: argparse.Namespace) -> None:
-    """``urst-tiles work``."""
+    """Compute missing blocks, and print how many were computed and how many are still missing."""
     shard = Shard.parse(arguments.shard) if arguments.shard else None
     from urst_tiles.api.shards import work_job
 
@@ -73,7 +75,7 @@ def run_work(arguments: argparse.Namespace) -> None:
 
 
 def describe_work(done: Worked) -> str:
-    """What one worker did, and what is left."""
+    """One line for people: how many blocks this call computed, and how many are still missing."""
     total = len(done.plan.grid)
     left = (
         f"{done.missing} of {total} are missing" if done.missing else f"all {total} are there, assemble them"
@@ -83,7 +85,7 @@ def describe_work(done: Worked) -> str:
 
 
 def run_assemble(arguments: argparse.Namespace) -> None:
-    """``urst-tiles assemble``."""
+    """Write the output of a job from its blocks, and print a line about it."""
     from urst_tiles.api.shards import assemble_job
 
     report = assemble_job(arguments.job, progress=progress_for(arguments.json))

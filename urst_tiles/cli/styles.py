@@ -1,4 +1,4 @@
-"""``styles``: the named styles of ``--model lite``."""
+"""The command ``styles``: the named styles of ``--model lite``, as a list and as a picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
 
 
 def run_styles(arguments: argparse.Namespace) -> int:
-    """``urst-tiles styles``."""
+    """Print the list of named styles, and write the contact sheet if ``--sheet`` names a file for it."""
     from urst_tiles.api.contact_sheet import contact_sheet, named_styles
     from urst_tiles.api.output import check_output
     from urst_tiles.source.picture import write_png

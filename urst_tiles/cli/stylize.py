@@ -1,4 +1,4 @@
-"""``stylize``, ``plan`` and ``preview``: the main job, what it would be, and how it will look."""
+"""The commands ``stylize``, ``plan`` (what stylize would do) and ``preview`` (its result in small)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """The parsers."""
+    """Add the commands ``stylize``, ``plan`` and ``preview``."""
     for name, run, text in (
         (
             "stylize",
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
 
 
 def run_stylize(arguments: argparse.Namespace) -> None:
-    """``urst-tiles stylize``."""
+    """Stylise an image, and print a line about the result."""
     from urst_tiles.api.stylize import stylize
 
     progress = progress_for(arguments.json)
@@ -68,7 +68,7 @@ def run_stylize(arguments: argparse.Namespace) -> None:
 
 
 def facts(report: Report) -> dict[str, Any]:
-    """A finished output, for machines."""
+    """The facts about a finished output that ``--json`` prints; ``seconds`` is the time of each stage."""
     return {
         "output": str(report.output),
         "seconds": dict(report.seconds),
@@ -78,19 +78,19 @@ def facts(report: Report) -> dict[str, Any]:
 
 
 def describe(report: Report) -> str:
-    """A finished output, for people."""
+    """One line for people about a finished output: its size, the time, and the megapixels per second."""
     grid, seconds = report.plan.grid, sum(report.seconds.values())
     rate = grid.image.area / 1e6 / seconds
     return f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
 
 
 def split(count: int) -> str:
-    """What is added where memory ran out."""
+    """A remark on how often memory ran out; empty if it never did."""
     return f"; memory ran out {count} times and was answered by smaller windows" if count else ""
 
 
 def run_plan(arguments: argparse.Namespace) -> None:
-    """``urst-tiles plan``."""
+    """Print the plan and a guess at its time; with ``--save`` prepare the job folder instead."""
     from urst_tiles.api.stylize import plan_job
     from urst_tiles.cli.terminal import clock
 
@@ -106,7 +106,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
 
 
 def save_plan(arguments: argparse.Namespace) -> None:
-    """``urst-tiles plan --save``."""
+    """Prepare the job folder that ``--save`` names, and print the plan."""
     from urst_tiles.api.shards import save_job
 
     progress = progress_for(arguments.json)
@@ -122,13 +122,13 @@ def save_plan(arguments: argparse.Namespace) -> None:
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """The plan, for machines."""
+    """The fields of the plan, and the bytes that it needs, as ``--json`` prints them."""
     known = ("peak_bytes", "device_bytes", "disk_bytes")
     return asdict(plan) | {name: getattr(plan, name) for name in known}
 
 
 def describe_plan(plan: Plan) -> str:
-    """The plan, one fact a line."""
+    """The plan for people, with one subject on each line."""
     from urst_tiles.storage.publish import megabytes
 
     grid = plan.grid
@@ -148,7 +148,7 @@ def describe_plan(plan: Plan) -> str:
 
 
 def run_preview(arguments: argparse.Namespace) -> None:
-    """``urst-tiles preview``."""
+    """Write the stylised thumbnail as a PNG file, and print its size."""
     from tempfile import TemporaryDirectory
 
     from urst_tiles.api.output import check_output

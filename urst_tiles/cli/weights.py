@@ -1,4 +1,4 @@
-"""``weights list``, ``fetch`` and ``add``."""
+"""The commands ``weights list``, ``weights fetch`` and ``weights add``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 
 
 def run_weights_list(arguments: argparse.Namespace) -> int:
-    """``urst-tiles weights list``."""
+    """Print the folder of weights, and for each network which of its files are there."""
     from urst_tiles import weights
 
     say(f"weights folder: {weights.folder(arguments.weights)}")
@@ -44,7 +44,7 @@ def run_weights_list(arguments: argparse.Namespace) -> int:
 
 
 def run_weights_fetch(arguments: argparse.Namespace) -> int:
-    """``urst-tiles weights fetch``."""
+    """Download the weights of a network, and print the path of each file."""
     from urst_tiles import weights
     from urst_tiles.cli.terminal import progress_for
 
@@ -54,7 +54,7 @@ def run_weights_fetch(arguments: argparse.Namespace) -> int:
 
 
 def run_weights_add(arguments: argparse.Namespace) -> int:
-    """``urst-tiles weights add``."""
+    """Copy files into the folder of weights, and print the path of each copy."""
     from urst_tiles import weights
 
     for path in weights.add(
