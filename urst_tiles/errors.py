@@ -1,73 +1,74 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises on purpose.
 
     UrstError
-    ├── BadInput (ValueError)          a file or option handed in cannot be used
+    ├── BadInput (ValueError)          a file or option that was given cannot be used
     │   ├── MissingFile (FileNotFoundError)
-    │   ├── BadWeights                 wrong hash, missing or extra keys, wrong shape
-    │   └── BadPlan                    the pieces are fine, their combination is not
-    │       └── DoesNotFit (MemoryError)   more memory or disk than there is
+    │   ├── BadWeights                 the weights of a network are not what they should be
+    │   └── BadPlan                    options are valid alone, but not together
+    │       └── DoesNotFit (MemoryError)   the job needs more memory or disk than there is
     ├── DamagedFile (OSError)          a file's content cannot be decoded
-    ├── DiskFull (OSError)             no room left while writing
-    ├── JobError (RuntimeError)        the job folder and this command do not go together
-    │   ├── JobDiffers                 another source, style, grid, ... than before
-    │   └── JobBusy                    another live process works on it
-    └── BlocksFailed (RuntimeError)    some blocks failed; the others are kept
+    ├── DiskFull (OSError)             a disk became full while writing
+    ├── JobError (RuntimeError)        the job folder does not fit this command
+    │   ├── JobDiffers                 the folder holds a job with other inputs or options
+    │   └── JobBusy                    another process is working in the folder
+    └── BlocksFailed (RuntimeError)    some blocks failed; the finished blocks are saved
 
-Each is also the builtin a caller would catch. The message is one sentence: what, got, allowed, which knob.
+Each error is also the builtin error in brackets, for callers that catch that. The message is one sentence: it
+says what is wrong, which value was given, which values are allowed, and which option to change.
 """
 
 
 class UrstError(Exception):
-    """Root of the tree.
+    """The base class of all errors of this package.
 
-    ``exit_status`` is what the command line ends with: 2 before the first block, 1 when finished work is
-    kept.
+    ``exit_status`` is the exit status of the command line: 2 if the job failed before its first block, 1 if
+    it failed later and finished blocks are saved.
     """
 
     exit_status = 2
 
 
 class BadInput(UrstError, ValueError):
-    """A file or an option handed in cannot be used."""
+    """A file or an option that was given cannot be used."""
 
 
 class MissingFile(FileNotFoundError, BadInput):  # this order: dask unpickles with the first __new__ it finds
-    """A file handed in is not there, or may not be read."""
+    """A file that was given does not exist or cannot be read."""
 
 
 class BadWeights(BadInput):
-    """Weights with a wrong hash, missing or extra keys, or wrong shapes."""
+    """A file of weights has a wrong hash, missing or unknown keys, or tensors of wrong shapes."""
 
 
 class BadPlan(BadInput):
-    """Options that are fine alone but not together."""
+    """Options are valid alone, but not together."""
 
 
 class DoesNotFit(BadPlan, MemoryError):
-    """The plan needs more memory or disk than there is."""
+    """The job needs more memory or disk than there is."""
 
 
 class DamagedFile(UrstError, OSError):
-    """A file's content is truncated, broken, or fails its checksum."""
+    """The content of a file is truncated, cannot be decoded, or does not match its checksum."""
 
 
 class DiskFull(UrstError, OSError):
-    """No room left on a disk while writing."""
+    """A disk became full while writing."""
 
 
 class JobError(UrstError, RuntimeError):
-    """The job folder and this command do not go together."""
+    """The job folder does not fit this command."""
 
 
 class JobDiffers(JobError):
-    """The job folder belongs to a job with other inputs or options."""
+    """The job folder holds a job with other inputs or options."""
 
 
 class JobBusy(JobError):
-    """Another live process works on the same job folder."""
+    """Another process that is still alive is working in the same job folder."""
 
 
 class BlocksFailed(UrstError, RuntimeError):
-    """Some blocks failed for good; the finished ones are kept for the next call."""
+    """Some blocks failed repeatedly; the finished ones are saved, and the next call tries again."""
 
     exit_status = 1

@@ -1,4 +1,4 @@
-"""What a user may choose, with its defaults; the command line derives its flags and choices from here."""
+"""The options of a job and their defaults. The command line makes its flags from them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urst_tiles.errors import BadInput
 from urst_tiles.storage.stores import place
 
-Statistics = Literal["thumbnail", "exact", "local", "tile"]
+Statistics = Literal["thumbnail", "exact", "local"]
 PreserveColor = Literal["none", "luminance", "coral"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
-Seam = Literal["auto", "crop", "blend", "cut"]
+Seam = Literal["auto", "crop", "blend"]
 
-#: Job queues that can start workers.
+#: Words that are accepted but not advertised, since they make seams: tests and benchmarks show with them what
+#: the other words avoid. With ``tile`` each window is stylised by the statistics of its pixels alone; with
+#: ``cut`` the halos are cut off although they are too small.
+_UNADVERTISED: dict[str, tuple[str, ...]] = {"statistics": ("tile",), "seam": ("cut",)}
+
+#: The job queues of clusters on which workers can be started.
 QUEUES = ("slurm", "pbs", "lsf")
 
-#: Counts and lengths.
+#: Options that are counts, lengths or sizes: at least 1.
 AT_LEAST_ONE = (
     "style_size", "thumbnail", "local_scale", "feather", "block", "workers", "tile", "threads", "memory",
 )  # fmt: skip
@@ -30,14 +35,15 @@ AT_LEAST_ONE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Everything about a job but its input, its output and its style images.
+    """All settings of a job except its input, its output and its styles; `urst-tiles stylize --help` explains
+    each of them.
 
-    Lengths are pixels of the full-resolution image. ``None`` means: chosen for you, and written into the
-    plan.
+    Lengths are in pixels of the full-resolution image, ``memory`` is in bytes. An option that is ``None`` is
+    either unused or chosen by the planner.
 
     Raises
     ------
-    BadInput : when a value is outside what is allowed.
+    BadInput : if a value is not allowed.
     """
 
     model: str = "lite"
@@ -73,8 +79,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, allowed in choices().items():
-            if getattr(self, name) not in allowed:
-                flag, got = name.replace("_", "-"), getattr(self, name)
+            got = getattr(self, name)
+            if got not in (*allowed, *_UNADVERTISED.get(name, ())):
+                flag = name.replace("_", "-")
                 raise BadInput(f"--{flag} must be one of {', '.join(allowed)}, got {got!r}")
         if self.cluster not in (None, *QUEUES):
             raise BadInput(f"--cluster must be one of {', '.join(QUEUES)}, got {self.cluster!r}")
@@ -97,8 +104,13 @@ class Options:
 
     @classmethod
     def of(cls, given: Options | None, changes: Mapping[str, Any]) -> Options:
-        """``given`` (or the defaults) with ``changes``; an unknown name is a BadInput that suggests a near
-        one."""
+        """The options ``given`` (or the defaults) with ``changes`` by name.
+
+        Raises
+        ------
+        BadInput : if a name is not that of an option (the message suggests a similar name), or if a value is
+            not allowed.
+        """
         known = {f.name for f in fields(cls)}
         for name in changes:
             if name not in known:
@@ -109,14 +121,14 @@ class Options:
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """Option name to its closed set of words."""
+    """The words that an option allows, by the name of the option; without options of other types."""
     hints = get_type_hints(Options)
     return {
         name: get_args(hint) for name, hint in hints.items() if getattr(hint, "__origin__", None) is Literal
     }
 
 
-#: What a table must hold, by the kind of the option.
+#: How error messages name the type that a value must have.
 WORDS: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -129,21 +141,20 @@ WORDS: dict[type, str] = {
 
 @cache
 def kinds() -> dict[str, type]:
-    """Option name to bool, int, float, str, tuple or Path."""
+    """The type of each option by its name: bool, int, float, str, tuple or Path."""
     return {name: _kind(hint) for name, hint in get_type_hints(Options).items()}
 
 
 def _kind(hint: Any) -> type:
-    """The type behind a hint, without its None; a closed set of words is str."""
-    given = [one for one in get_args(hint) if one is not type(None)]
+    """The class behind a type hint: of ``X | None`` that of ``X``, and str for a Literal."""
     if type(None) in get_args(hint):
-        return _kind(given[0])
+        return _kind(next(member for member in get_args(hint) if member is not type(None)))
     origin = get_origin(hint) or hint
     return str if origin is Literal else origin
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
-    """``3,2,1`` as integers."""
+    """The band numbers of a text such as ``3,2,1``; BadInput for any other text."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -151,12 +162,17 @@ def parse_bands(text: str) -> tuple[int, ...]:
 
 
 def parse_path(text: str) -> Path:
-    """A path, also of an object store."""
+    """The path that a text names, in a file system or, as in ``s3://bucket/folder``, on an object store."""
     return place(text)
 
 
 def parse_bytes(text: str) -> int:
-    """``1.5G``, ``800M`` or a number of bytes (powers of 1024)."""
+    """The bytes that a text such as ``1.5G``, ``800M`` or ``1024`` names; units are powers of 1024.
+
+    Raises
+    ------
+    BadInput : if the text is not a size.
+    """
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
     number = text.upper().removesuffix("IB").removesuffix("B")
     shift = units.get(number[-1:], 0)
@@ -167,18 +183,18 @@ def parse_bytes(text: str) -> int:
 
 
 def from_table(name: str, value: Any, folder: Path) -> Any:
-    """The option ``name`` from a value of a TOML table; paths start at ``folder``.
+    """The value of the option ``name`` that a TOML table gives; relative paths start at ``folder``.
 
     Raises
     ------
-    BadInput : where it is of another kind.
+    BadInput : if the value has another type than the option.
     """
     kind = kinds()[name]
     if isinstance(value, str) and (kind is tuple or name == "memory"):
         return parse_bands(value) if kind is tuple else parse_bytes(value)
     if kind is Path and isinstance(value, str):
         return place(value) if "://" in value else folder / value
-    if kind is tuple and isinstance(value, list) and all(type(one) is int for one in value):
+    if kind is tuple and isinstance(value, list) and all(type(number) is int for number in value):
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)

@@ -11,7 +11,8 @@ from urst_tiles.options import Options, choices
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"statistics": "median"}, "thumbnail, exact, local, tile"),
+        ({"statistics": "median"}, "one of thumbnail, exact, local, got 'median'"),
+        ({"seam": "tape"}, "one of auto, crop, blend, got 'tape'"),
         ({"alpha": 1.5}, "between 0 and 1"),
         ({"quality": 0}, "between 1 and 100"),
         ({"tile": 0}, "--tile must be at least 1"),
@@ -24,6 +25,12 @@ from urst_tiles.options import Options, choices
 def test_a_bad_value_is_one_sentence(change: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         Options.of(None, change)
+
+
+def test_ways_to_make_seams_are_accepted_but_not_advertised() -> None:
+    made = Options.of(None, {"statistics": "tile", "seam": "cut"})
+    assert (made.statistics, made.seam) == ("tile", "cut")
+    assert "tile" not in choices()["statistics"] and "cut" not in choices()["seam"]
 
 
 def test_changes_leave_the_rest() -> None:

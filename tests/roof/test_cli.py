@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import urst_tiles as ut
 from urst_tiles.cli import HELP, build_parser, parse_bytes
+from urst_tiles.cli.arguments import options_of
 from urst_tiles.options import Options
 
 IDENTITY = ("--model", "identity", "--tile", "128", "--block", "512")
@@ -38,6 +40,48 @@ def test_help_is_quick_and_complete(run) -> None:
     assert done.returncode == 0
     for command in ("stylize", "plan", "preview", "info", "validate", "weights"):
         assert command in done.stdout
+
+
+def test_without_a_command_it_prints_the_help(run) -> None:
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("--help").stdout != ""
+
+
+def test_version_comes_from_the_metadata_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from urst_tiles.cli import main; main(['--version']); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"urst-tiles {version('urst-tiles')}\n"
+
+
+@pytest.mark.parametrize("command", ["stylize", "plan", "preview"])
+def test_ways_to_make_seams_are_accepted_but_not_in_the_help(
+    run, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = run(command, "--help").stdout
+    assert "--statistics {thumbnail,exact,local}\n" in said and "--seam {auto,crop,blend}\n" in said
+    assert all(len(line) <= 80 for line in said.splitlines())
+    arguments = build_parser().parse_args([command, "a", "b", "--statistics", "tile", "--seam", "cut"])
+    assert (options_of(arguments).statistics, options_of(arguments).seam) == ("tile", "cut")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--statistics", "median"), "--statistics must be one of thumbnail, exact, local, got 'median'"),
+        (("--seam", "tape"), "--seam must be one of auto, crop, blend, got 'tape'"),
+        (("--tile", "2.5"), "argument --tile: must be a whole number, got '2.5'"),
+        (("--memory", "much"), "argument --memory: expected a size such as 1.5G or 800M, got 'much'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_in_one_sentence(
+    run, files: Path, tmp_path: Path, flags: tuple[str, str], said: str
+) -> None:
+    done = run("plan", files / "scene.tif", tmp_path / "out.tif", *flags)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith(said)
 
 
 def test_stylize_says_one_line_and_is_quiet_without_a_terminal(

@@ -32,6 +32,19 @@ def test_it_is_rewritten_at_most_five_times_a_second(monkeypatch: pytest.MonkeyP
     assert stream.getvalue().count("\r") <= 6
 
 
+def test_a_long_name_leaves_it_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    line = terminal.Line(stream)
+    for done in (1, 500):
+        line(f"12/40 {'long ' * 30}.tif: stylising", done, 500)
+    lines = stream.getvalue().strip().split("\r\x1b[K")[1:]
+    assert all(
+        len(text) < 80 and text.startswith("12/40 long") and ".tif: stylising " in text for text in lines
+    )
+    assert lines[-1].endswith(" 500/500 (100 %), 0:00")
+
+
 def test_quiet_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.sys, "stderr", io.StringIO())
     assert terminal.progress_for(False) is silent

@@ -1,1 +1,1 @@
-"""Ways to run a job: one image, many images, in shards on many machines, or as a dask array."""
+"""Ways to run a job: one image, many images, one image in shards on many machines, or a lazy dask array."""

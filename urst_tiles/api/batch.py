@@ -1,13 +1,13 @@
-"""Running the jobs of a table: what is finished is left alone, what fails is listed, the others go on.
+"""Running the jobs of a table: finished jobs are skipped, and a job that fails does not stop the others.
 
-Beside each output lies its record, OUTPUT.json: what was *asked for* (the content of the input, of the
-styles, mask and weights, and the options that decide pixels), and a fingerprint of the file that came of it.
-A job is finished when its output is there, is still that file, and was made for the same request. The plan's
-identity would not do: it names the machine and the versions of libraries too, and a new torch is no reason
-to make a year's work again.
+Beside each output lies a record of it, OUTPUT.json. The record holds the request, that is, the content of the
+input, of the styles, of the mask and of the weights, and the options that decide pixels; and it holds a
+fingerprint of the output. A job is finished if its output exists, has this fingerprint, and was made for the
+same request. The identity of the plan would not do instead of the request: it also names the machine and the
+versions of libraries, and a new version of torch is no reason to compute the work of a year again.
 
-The record is written when a job starts (so that an output which appears just before a kill is known for what
-it is) and completed when it ends.
+The record is written when a job starts, so that an output that appears just before the process is killed can
+be recognised, and completed when the job ends.
 """
 
 from __future__ import annotations
@@ -37,13 +37,17 @@ from urst_tiles.storage.publish import make_folder, publish
 
 Status = Literal["done", "skipped", "failed"]
 
-#: Options that decide where and how fast, or whose files are compared by content.
+#: Options that are not compared by value: they decide where and how fast a job runs, or name files, which are
+#: compared by content.
 APART = ("weights", "mask", "device", "threads", "workers", "scheduler", "cluster", "memory")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one job ended; ``error`` is the sentence of a failure."""
+    """How a job ended, its wall time in seconds, and the megapixels that it computed.
+
+    ``error`` is the error message of a job that failed.
+    """
 
     entry: Entry
     status: Status
@@ -60,13 +64,16 @@ def run_batch(
     starting: Callable[[int, int, Entry], None] = lambda number, total, entry: None,
     progress: Progress = silent,
 ) -> Iterator[Outcome]:
-    """Run the jobs of ``read_table`` one after the other, or this shard's; yields each as it ends.
+    """Run jobs one after the other, and yield how each of them ended.
 
     Parameters
     ----------
-    overwrite : make outputs anew that are there for another request, and jobs that are not finished.
-    starting : called with (number, total, job) before each.
-    progress : as `stylize` has it, for the job that runs.
+    entries : the jobs, as `read_table` returns them.
+    shard : the share of the jobs to run (default: all of them).
+    overwrite : replace outputs that were made for another request, and start unfinished jobs again.
+    starting : called before each job with its number within the share, the number of jobs of the share, and
+        the job.
+    progress : as for `stylize`, with the progress of the job that is running.
     """
     mine = (shard or Shard()).of(len(entries))
     for number, index in enumerate(mine, 1):
@@ -85,12 +92,12 @@ def _outcome(entry: Entry, overwrite: bool, progress: Progress) -> Outcome:
         return ended("skipped") if made is None else ended("done", made)
     except UrstError as error:
         return ended("failed", error=str(error))
-    except Exception as error:  # one job's misfortune is not the others'
+    except Exception as error:  # a job that fails must not stop the others
         return ended("failed", error=f"{type(error).__name__}: {error}")
 
 
 def _run(entry: Entry, overwrite: bool, progress: Progress) -> float | None:
-    """Megapixels that were made; None where the output was finished before."""
+    """Run one job and return the megapixels that were computed; None if the job was finished before."""
     record, request = Record.beside(entry.output), request_of(entry)
     begun = record.request == request
     if begun and record.is_finished(entry.output):
@@ -104,7 +111,7 @@ def _run(entry: Entry, overwrite: bool, progress: Progress) -> float | None:
         make_folder(entry.output.parent)
         old = file_fingerprint(entry.output) if there else None
         record = Record(record.path, request, replaces=old).publish()
-    # An output of before, without a job that goes on, is what an interrupted --overwrite was to replace.
+    # An output without a job folder is what an interrupted call with --overwrite was about to replace.
     anew = overwrite or (there and Job.beside(entry.output).identity is None)
     try:
         report = stylize(
@@ -112,7 +119,7 @@ def _run(entry: Entry, overwrite: bool, progress: Progress) -> float | None:
         )
     except UrstError as error:
         if error.exit_status == 2 and not there and not going_on:
-            record.path.unlink(missing_ok=True)  # nothing was begun
+            record.path.unlink(missing_ok=True)  # the job did not begin
         raise
     made = {"plan": dict(report.plan.identity), "seconds": dict(report.seconds)}
     replace(record, output=file_fingerprint(entry.output), made=made).publish()
@@ -121,14 +128,16 @@ def _run(entry: Entry, overwrite: bool, progress: Progress) -> float | None:
 
 @dataclass(frozen=True)
 class Record:
-    """What lies beside an output.
+    """The record of an output, in a JSON file beside it.
 
     Attributes
     ----------
-    request : what was asked for; None where there is no record.
-    replaces : fingerprint of the file that was there before, to be overwritten.
-    output : fingerprint of the finished file.
-    made : for the reader: the plan's identity, and seconds by stage.
+    path : the JSON file.
+    request : what was asked for, as `request_of` returns it; None if there is no record yet.
+    replaces : fingerprint of an older file at the path of the output, which the job replaces.
+    output : fingerprint of the finished output; None before the job has ended.
+    made : how the output was made, for people who read the record: the identity of the plan, and the seconds
+        of each stage.
     """
 
     path: Path
@@ -139,7 +148,7 @@ class Record:
 
     @classmethod
     def beside(cls, output: Path) -> Record:
-        """The record of ``output``."""
+        """The record of ``output``; without a request if there is none. JobDiffers if it cannot be read."""
         path = output.with_name(f"{output.name}.json")
         try:
             values = json.loads(path.read_text())
@@ -150,7 +159,7 @@ class Record:
             raise JobDiffers(f"{path} is no record of {output.name} ({error!r}); move it away") from None
 
     def publish(self) -> Record:
-        """Write it."""
+        """Write the record into its file, and return it."""
         values = {
             "urst-tiles": version("urst-tiles"),
             "request": self.request,
@@ -162,7 +171,11 @@ class Record:
         return self
 
     def is_finished(self, output: Path) -> bool:
-        """Whether ``output`` is what came of the request (an output appears only when it is whole)."""
+        """Whether the file ``output`` is the result of the request.
+
+        If the job was killed before it completed the record, any new file is, since an output appears only
+        when it is complete.
+        """
         if not output.exists():
             return False
         now = file_fingerprint(output)
@@ -170,9 +183,9 @@ class Record:
 
 
 def request_of(entry: Entry) -> dict[str, Any]:
-    """What a job asks for, as JSON has it; equal for jobs whose outputs are the same picture.
+    """What a job asks for, in a form that JSON can hold; equal requests give the same picture.
 
-    Of a network of one's own (package.module:function) only the name is known.
+    Of a network that a function of the user returns (``package.module:function``) only the name is compared.
     """
     options = entry.options
     source = open_source(
@@ -193,7 +206,7 @@ def request_of(entry: Entry) -> dict[str, Any]:
 
 
 def _content(path: Path) -> str:
-    """Fingerprint of a file, taken once for as long as it is not touched."""
+    """Fingerprint of the content of a file, computed again only after the file has changed."""
     state = path.stat()
     return _fingerprint(path, state.st_size, state.st_mtime_ns)
 

@@ -1,4 +1,4 @@
-"""The styles that ship with lite, by name and in a picture."""
+"""The named styles that come with the network lite, as a list and as a picture."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from urst_tiles.source.windows import Reader
 
 
 def named_styles() -> dict[str, str]:
-    """The styles that ship with lite: name -> painting and painter."""
+    """The named styles that come with the network lite: a dict from the name to painting and painter."""
     return nets.named_styles.titles()
 
 
 def contact_sheet(
     image: str | os.PathLike[str] | None = None, *, side: int = 256, columns: int = 6, gap: int = 8
 ) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3): a picture as it is, then in every named style in their order, row by row.
+    """A picture as it is, and then in each named style, side by side: uint8, (h, w, 3), sRGB.
+
+    The styles have the order of `named_styles` and fill the sheet row by row.
 
     Parameters
     ----------
-    image : an image file; None for a made-up scene that ships with the package.
-    side : of each picture's square, px; the middle of the image fills it.
+    image : an image file, of which the middle square is taken; None for a scene that comes with the package.
+    side : side of each square in pixels.
+    columns : number of squares in a row.
+    gap : width of the white gaps between squares in pixels.
     """
     picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
     h, w = picture.shape[:2]
@@ -51,7 +55,7 @@ def contact_sheet(
 
 
 def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[np.uint8]:
-    """Small ``pixels`` in the named style, at their own statistics."""
+    """Stylise a small image, uint8 (h, w, 3), in a named style, by exact statistics of its pixels."""
     style = replace(recipe, styles=((name, 1.0),)).build()
     h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)

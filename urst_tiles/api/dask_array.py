@@ -20,21 +20,23 @@ from urst_tiles.source.windows import Reader
 
 
 def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -> Any:
-    """The stylised image as a lazy `dask.array.Array`, (H, W, 3), the kernel's dtype; equal to the whole
-    image's result.
+    """The stylised image as a lazy `dask.array.Array`, (H, W, 3), of the kernel's output dtype.
+
+    The chunks together equal the result for the whole image.
 
     Parameters
     ----------
-    stylizer : a frozen network, or a kernel that holds one on a device.
-    source : a prepared `Source`, the path of a file with random access, or a zarr or NumPy array (H, W, 3 or
-        4), uint8 or uint16: one task per chunk, which reads its own halo. A dask array keeps its chunks, and
-        each depends on its neighbours at most.
-    chunk : side of the chunks, a multiple of 16 and of the network's stride; not used for a dask array.
+    stylizer : a frozen network, or a kernel that holds a frozen network on a device.
+    source : a prepared `Source`, the path of a file with random access, or a zarr, NumPy or dask array,
+        uint8 or uint16, (H, W, 3 or 4). The result has a task for each chunk, which reads the chunk and its
+        halo. A dask array keeps its chunks, and each chunk depends only on the chunks around it.
+    chunk : side of the chunks in pixels, a multiple of 16 and of the network's stride; unused for a dask
+        array.
 
     Raises
     ------
-    BadPlan : for chunk origins off the stride, or chunks smaller than the halo; the sentence says how to
-        rechunk.
+    BadPlan : if the chunks of a dask array do not start at multiples of the network's stride, or are smaller
+        than its halo; the message says how to rechunk.
     """
     import dask.array as da
 
@@ -62,7 +64,7 @@ def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -
 
 
 def _over_dask(kernel: Kernel, x: Any) -> Any:
-    """Each chunk of ``x`` with what its window takes from the chunks around it."""
+    """Stylise the dask array ``x``: each task takes a chunk, and its halo from the chunks around it."""
     import dask.array as da
 
     rows, columns = x.chunks[:2]
@@ -92,7 +94,10 @@ def _over_dask(kernel: Kernel, x: Any) -> Any:
 def _run_padded(
     kernel: Kernel, inside: Box, window: Box, core: Box, image: Box, pixels: NDArray[Any]
 ) -> NDArray[Any]:
-    """``pixels`` of ``inside``, continued to ``window`` by reflection at the image's bottom and right."""
+    """Stylise ``pixels``, which cover the box ``inside``.
+
+    Where ``window`` reaches beyond the bottom or the right edge of the image, they are reflected.
+    """
     rows = np.asarray(reflect(window.y0, window.y1, image.y1)) - inside.y0
     columns = np.asarray(reflect(window.x0, window.x1, image.x1)) - inside.x0
     return _run(kernel, pixels[rows][:, columns, :3], window, core)

@@ -10,13 +10,13 @@ from urst_tiles.job.folder import Job
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 
-#: Bytes of an output's name: file systems take 255, and what stands beside it while it is made has a longer
-#: one.
+#: The most bytes that the name of an output may have. File systems take 255, and the temporary files beside
+#: the output have longer names.
 LONGEST_NAME = 240
 
 
 def check_output(output: Path, input: Path) -> Path:
-    """``output`` where a file may be written; raises BadInput otherwise."""
+    """Return ``output`` if a file can be written there; raise BadInput otherwise."""
     folder = output.parent
     if not folder.is_dir():
         raise BadInput(f"there is no folder {folder} to write {output.name} into; make it first")
@@ -32,7 +32,10 @@ def check_output(output: Path, input: Path) -> Path:
 
 
 def refuse_existing(output: Path, job: Job, plan: Plan, options: Options) -> None:
-    """An existing output is replaced only when asked to, or when a kill came between its rename and the job's
-    end."""
+    """Raise BadInput if the output exists and may not be replaced.
+
+    It is replaced with the option ``overwrite``, and if this same job wrote it and was killed before it
+    removed the job folder.
+    """
     if output.exists() and not options.overwrite and job.identity != dict(plan.identity):
         raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")

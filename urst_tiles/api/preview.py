@@ -1,4 +1,4 @@
-"""The stylised thumbnail: what the whole image will look like from afar, in seconds."""
+"""The stylised thumbnail of an image, which shows within seconds what the whole will look like from afar."""
 
 from __future__ import annotations
 
@@ -32,9 +32,20 @@ def preview(
     progress: Progress = silent,
     **changes: Any,
 ) -> NDArray[np.uint8]:
-    """The stylised thumbnail, uint8 (h, w, 3 or 4): what the whole will look like from afar, in seconds.
+    """Stylise the thumbnail of an image, which shows within seconds what the whole will look like from afar.
 
-    ``folder`` takes a spool and the thumbnail where the file needs them.
+    Parameters
+    ----------
+    input, style, options, changes, progress : as for `stylize`.
+    folder : an existing folder for temporary files; the caller removes it.
+
+    Returns
+    -------
+    uint8, (h, w, 3), or (h, w, 4) with an alpha channel if the image has invalid pixels.
+
+    Raises
+    ------
+    UrstError : as `stylize`.
     """
     options = Options.of(options, changes)
     source = open_source(

@@ -1,8 +1,9 @@
-"""The main job as three steps that share nothing but a folder: plan, work, assemble.
+"""The main job in three steps, which may run on different machines and share only the job folder.
 
-`save_job` unpacks, measures and freezes once; any number of `work_job`, on any machines that see the folder
-and the input file, make the blocks; `assemble_job` makes the output. The folder is the one that `stylize`
-uses, also on an object store, and the bytes are the same.
+`save_job` plans the job, measures the image and freezes the network. Then any number of processes call
+`work_job`, on any machines that can read the job folder and the input, to compute the blocks. At last
+`assemble_job` writes the output. The job folder is the same as that of `stylize`, and may be on an object
+store; the bytes of the output are the same, too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ AnyPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Saved:
-    """A job that is ready for workers: its folder, its plan, and wall time of each stage."""
+    """A job that is ready for workers: its folder, its plan, and the seconds that each stage took."""
 
     folder: Path
     plan: Plan
@@ -51,13 +52,16 @@ class Saved:
 
 @dataclass(frozen=True)
 class Worked:
-    """What one worker did.
+    """What one call of `work_job` did.
 
     Attributes
     ----------
-    blocks_run, blocks_kept : of its share, made by this call, and found finished.
-    missing : blocks of the whole job that nobody has made yet.
-    splits : how often a device out of memory was answered by a smaller batch or window.
+    folder, plan, shard : the job folder, the plan, and the share of the blocks that this call had to compute.
+    blocks_run, blocks_kept : number of blocks of this share that this call computed, and of those that were
+        finished before.
+    missing : number of blocks of the whole job that are still missing.
+    splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
+    seconds : wall time of the call in seconds.
     """
 
     folder: Path
@@ -80,16 +84,16 @@ def save_job(
     progress: Progress = silent,
     **changes: Any,
 ) -> Saved:
-    """Plan a job, unpack and measure its input, freeze the style; ``folder`` keeps all that for workers.
+    """Plan a job, measure its input and freeze its network, and save all that in ``folder`` for workers.
 
     Parameters
     ----------
     folder : the job folder, on a file system that all workers share, or on an object store (``s3://...``).
-    input, output, style, options, changes, progress : as `stylize` has them.
+    input, output, style, options, changes, progress : as for `stylize`.
 
     Raises
     ------
-    UrstError : as `stylize`; a second identical call goes on, and keeps finished blocks.
+    UrstError : as `stylize`. The same call continues, and does not compute finished blocks again.
     """
     folder, input = place(folder), Path(input).absolute()
     _refuse_made_here(style)
@@ -117,19 +121,23 @@ def work_job(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Worked:
-    """Make the blocks of a saved job that are missing, or those among them that are this shard's.
+    """Compute the missing blocks of a saved job, or those of them that belong to a share.
 
     Parameters
     ----------
-    folder : of `save_job`. Any number of workers may share it, even with the same shard.
-    device : another one of the same kind, as ``cuda:1``.
-    threads : torch threads; on a CPU they decide how sums round, and only the plan's number is taken.
-    workers : processes on this machine (default: the plan's).
+    folder : the job folder that `save_job` prepared. Any number of processes may work in it at the same time,
+        even on the same share.
+    shard : the share of the blocks to compute (default: all of them).
+    device : another device of the kind that was planned, as ``cuda:1``.
+    threads : threads of torch. On a CPU the rounding of sums depends on this number, so that only the planned
+        number is allowed.
+    workers : number of processes on this machine (default: as planned).
+    progress : as for `stylize`.
 
     Raises
     ------
-    JobDiffers : the input or this machine is not what was planned, so that the bytes might differ.
-    BlocksFailed : some blocks failed for good; the others are kept, and the next call tries again.
+    JobDiffers : if the input or this machine is not what was planned, so that the bytes might differ.
+    BlocksFailed : if some blocks failed repeatedly; the others are saved, and the next call tries again.
     """
     job, clock = Job(place(folder)), Clock()
     with job.shared():
@@ -161,12 +169,12 @@ def work_job(
 
 
 def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
-    """Make the output of a saved job from its blocks, and remove the folder.
+    """Write the output of a saved job from its blocks, and remove the job folder.
 
     Raises
     ------
-    JobError : blocks are missing; names them, and how to make them.
-    DamagedFile : a block is damaged; it was removed, for the next worker to make again.
+    JobError : if blocks are missing; the message names them.
+    DamagedFile : if a block is damaged; it is removed, so that the next `work_job` computes it again.
     """
     job, clock = Job(place(folder)), Clock()
     job.require()
@@ -191,17 +199,17 @@ def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
 
 @dataclass(frozen=True)
 class Unmade:
-    """Task: the block, unless another worker made it meanwhile; then None."""
+    """A task that computes a block, unless another worker has finished it in the meantime."""
 
     task: StylizeBlock
 
     def __call__(self, index: int) -> dict[str, Any] | None:
-        """Make block ``index``."""
+        """Compute block ``index`` and return its receipt; None if the block is finished already."""
         return None if self.task.parts.is_done(index) else self.task(index)
 
 
 def _turned(indexes: list[int]) -> list[int]:
-    """The same from another start in every process, so that workers of one shard seldom meet on a block."""
+    """``indexes``, rotated differently in each process: workers of the same share seldom meet at a block."""
     start = crc32(f"{socket.gethostname()} {os.getpid()}".encode()) % max(1, len(indexes))
     return indexes[start:] + indexes[:start]
 
@@ -226,7 +234,7 @@ def _styles(recipe: Recipe) -> dict[str, Any]:
 
 
 def _is_ready(job: Job) -> bool:
-    """Whether the folder has been saved before, and its network is still the one."""
+    """Whether the job was saved before, with the network that is in its folder now."""
     try:
         return Request.from_json(job.request).net == weights.sha256_of(job.net)
     except (FileNotFoundError, JobDiffers):
@@ -242,7 +250,7 @@ def _make_ready(
 
 
 def _load(job: Job) -> Request:
-    """The request of a folder that is ready; JobError otherwise."""
+    """The saved request of a job that is ready for workers; JobError if the job is not ready."""
     try:
         request = Request.from_json(job.request)
         if request.net == weights.sha256_of(job.net) and job.identity == dict(request.plan.identity):
@@ -257,7 +265,7 @@ def _load(job: Job) -> Request:
 
 
 def _require(job: Job, parts: Parts) -> None:
-    """JobError where blocks are missing."""
+    """Raise JobError if blocks are missing."""
     missing = parts.missing()
     if not missing:
         return
@@ -269,7 +277,7 @@ def _require(job: Job, parts: Parts) -> None:
 
 
 def same_source(request: Request, folder: Path, progress: Progress) -> Source:
-    """The input of a saved job, prepared as ``folder`` has it; JobDiffers where the file is another."""
+    """The input of a saved job, with the thumbnail in ``folder``; JobDiffers if the file has changed."""
     options = request.options
     source = open_source(
         request.input, bands=options.bands, stretch=options.stretch, overviews=options.overviews

@@ -1,6 +1,7 @@
-"""The main job as one sentence, and each of its six calls on its own.
+"""The main job, `stylize`, and the six calls that it consists of, each usable alone.
 
-open the source; measure the statistics; freeze the style; plan; run the blocks; assemble the pyramid
+They are: open the source, measure its statistics, freeze the style, plan, run the blocks, and assemble the
+pyramid.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ from urst_tiles.workers.run import Cluster, cluster
 
 @dataclass(frozen=True)
 class Report:
-    """What a finished job tells.
+    """What a finished job did.
 
     Attributes
     ----------
-    output : the finished file.
-    plan : what was done.
-    seconds : wall time of each stage, by name.
-    blocks_run, blocks_kept : blocks of this call, and those found finished.
-    splits : how often a device out of memory was answered by a smaller batch or window.
+    output : path of the finished file.
+    plan : the plan that was carried out.
+    seconds : wall time of each stage in seconds, by the name of the stage.
+    blocks_run, blocks_kept : number of blocks that this call computed, and of those that earlier calls had
+        finished.
+    splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
     """
 
     output: Path
@@ -71,17 +73,18 @@ def stylize(
 
     Parameters
     ----------
-    input : any file that libvips opens.
-    output : the COG to write; it appears only when it is complete and valid.
-    style : a style image or the name of a style that ships with lite; (style, weight) pairs to be mixed; with
-        ``mask``, a style for each of its numbers; what `from_module` returns, or None for a model that is a
-        style by itself.
-    options, changes : see `Options`; ``changes`` are single options by name.
-    progress : called with (stage, done, total).
+    input : an image file in any format that libvips opens.
+    output : the cloud-optimised GeoTIFF to write; it appears only when it is complete and valid.
+    style : the path of a style image; or the name of a style that comes with the network lite; or a list of
+        (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
+        number; or the result of `from_module`; or None for a model that needs no style.
+    options, changes : the options of the job; ``changes`` are single options by name, as in ``alpha=0.5``.
+    progress : called with the name of a stage, and how much of it is done out of how much.
 
     Raises
     ------
-    UrstError : see ``errors``; a second identical call goes on where this one stopped.
+    UrstError : one of its subclasses, see `urst_tiles.errors`. If the job had begun, the same call continues
+        it.
     """
     options = Options.of(options, changes)
     output = check_output(Path(output).absolute(), Path(input))
@@ -99,7 +102,7 @@ def plan_job(
     options: Options | None = None,
     **changes: Any,
 ) -> tuple[Plan, float]:
-    """The plan that `stylize` would follow, and a guess at its seconds; runs nothing, writes nothing."""
+    """The plan that `stylize` would follow, and a guess at its time in seconds; nothing is run or written."""
     options = Options.of(options, changes)
     output = check_output(Path(output).absolute(), Path(input))
     _, recipe, built, _, plan = open_job(input, output, style, options)
@@ -109,7 +112,12 @@ def plan_job(
 def open_job(
     input: str | os.PathLike[str], output: Path, style: StyleArgument, options: Options
 ) -> tuple[Source, Recipe, Subject, Job, Plan]:
-    """Everything known before the first byte is written; refused here if it does not fit."""
+    """The source, the recipe, its style, the job folder and the plan of a job, before anything is written.
+
+    Raises
+    ------
+    UrstError : if the job cannot be done as asked, for example because memory or disk do not suffice.
+    """
     source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
     job = Job.beside(output, options.job_dir and place(options.job_dir))
     if options.cluster:
@@ -125,7 +133,7 @@ def open_job(
 def _run(
     job: Job, plan: Plan, source: Source, recipe: Recipe, output: Path, options: Options, progress: Progress
 ) -> Report:
-    """The job proper, in a folder that is ours."""
+    """Run the job, in a job folder that this process has locked."""
     clock = Clock()
     source = prepare(job, source, options, progress)
     clock.lap("prepare")
@@ -141,7 +149,10 @@ def _run(
 
 
 def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
-    """The source, spooled where it needs that, with thumbnail and stretch; and the mask: kept in the job."""
+    """Make what the blocks will read: the thumbnail, and copies of the mask and, if need be, of the source.
+
+    All of it lies in the job folder. A source needs a copy if its file has no random access.
+    """
     try:
         source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     finally:
@@ -153,7 +164,7 @@ def prepare(job: Job, source: Source, options: Options, progress: Progress = sil
 def set_up(
     job: Job, plan: Plan, source: Source, recipe: Recipe, on: Cluster, progress: Progress = silent
 ) -> None:
-    """Measure and freeze: from here on the job needs no style and no weights."""
+    """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
     recipe = take_colours(recipe, source, plan, job, on, progress)
     freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
 
@@ -161,7 +172,10 @@ def set_up(
 def measure(
     recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
 ) -> dict[str, Any] | None:
-    """The moments of every site that the plan asks for; None where each window uses its own (``tile``)."""
+    """The moments of the image at each site of the network, measured as the plan says.
+
+    None if the plan has each window use the statistics of its pixels alone, as some benchmarks do.
+    """
     if plan.statistics == "tile":
         return None
     if plan.statistics == "thumbnail":
@@ -187,7 +201,7 @@ def measure(
 def take_colours(
     recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
 ) -> Recipe:
-    """The recipe with the image's colours in its style images, where it preserves them so (``coral``)."""
+    """The recipe; with ``preserve_color="coral"`` its style images get the colours of the image."""
     if recipe.preserve_color != "coral":
         return recipe
     if plan.statistics == "thumbnail":
@@ -198,14 +212,18 @@ def take_colours(
 
 
 def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
-    """The plain local network of a recipe with these statistics."""
+    """The local network of a recipe whose statistics are fixed to ``moments``, as `measure` returns them."""
     return recipe.finish(build_style(recipe).freeze(moments))
 
 
 def run_blocks(
     plan: Plan, source: Source, job: Job, on: Cluster, progress: Progress = silent
 ) -> tuple[list[dict[str, Any]], int]:
-    """Make every missing part; returns the receipts of this call and how many parts were there already."""
+    """Compute the missing blocks, and write each as a part file into the job folder.
+
+    Returns the receipts of the blocks that this call computed, and the number of blocks that were finished
+    before.
+    """
     parts = parts_of(plan, source, job)
     make_folder(job.parts)
     job.keep = True
@@ -221,24 +239,24 @@ def run_blocks(
 def assemble(
     plan: Plan, source: Source, job: Job, output: str | os.PathLike[str], progress: Progress = silent
 ) -> None:
-    """Make the output from all parts; it appears under its name only when it is whole and valid."""
+    """Write the output from all part files; it appears under its name only when it is complete and valid."""
     assemble_parts(parts_of(plan, source, job), source.info, Path(output), progress=progress)
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:
-    """The part files of a job."""
+    """The part files of a job, one for each block of the plan."""
     return Parts(job.parts, plan.fingerprint, plan.grid, encoding_of(plan, source), threads=plan.encoders)
 
 
 class Clock:
-    """Wall time of one stage after the other."""
+    """Measures the wall time of stages that follow one another; ``laps`` has the seconds by name."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """The stage ``name`` ends here."""
+        """End the stage ``name``, which began when the last stage ended."""
         now = time.perf_counter()
         self.laps[name], self._last = now - self._last, now
 
@@ -246,7 +264,7 @@ class Clock:
 def cluster_of(
     plan: Plan, options: Options, folder: Path, progress: Progress = silent
 ) -> AbstractContextManager[Cluster]:
-    """The cluster that a job asks for; ``folder`` is the job's, which all its workers see."""
+    """The dask cluster that the options ask for, whose workers can all read and write the job folder."""
     jobs = options.cluster and queues.QueueRequest(
         options.cluster,
         count=min(options.workers, len(plan.grid)),

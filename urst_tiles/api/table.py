@@ -1,21 +1,21 @@
-"""Many jobs from one TOML table.
+"""Reading a table of jobs, a TOML file such as this::
 
-    output = "stylised/{stem}-{style}.tif"       # {stem} and {folder} of the input, {style}
+    output = "stylised/{stem}-{style}.tif"       # {stem} and {folder} of the input, and name of the {style}
     inputs = ["scenes/*.tif", "more/**/*.tif"]
     exclude = ["scenes/cloudy*.tif"]
     styles = ["painting.jpg", "hokusai-wave", {name = "both", mix = [["a.jpg", 2], ["b.jpg", 1]]}]
 
-    [options]                                    # as `Options` names them
+    [options]                                    # by their names in `Options`
     statistics = "exact"
 
-    [[jobs]]                                     # one or many; what one leaves out is taken from above
+    [[jobs]]                                     # may be repeated; what is left out is taken from above
     inputs = "scenes/night.tif"
     styles = "starry-night.jpg"
     options = {alpha = 0.7}
 
-Every input in each of its styles. Without ``[[jobs]]`` the table itself is the one group. Paths start at
-the table's folder. A style may also be ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``, for
-the option ``mask``, which may be ``"masks/{stem}.png"``.
+There is a job for every input in each of its styles. Without ``[[jobs]]`` the keys at the top describe all
+jobs. Relative paths start at the folder of the table. With the option ``mask``, which may be a pattern such
+as ``"masks/{stem}.png"``, a style is ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TOP = (*GROUP, "jobs")
 STYLE = ("name", "mix", "regions")
 NAMES = ("stem", "style", "folder")
 
-#: Options that are no part of a table, and why.
+#: Options that a table may not set, and why.
 ELSEWHERE = {
     "job_dir": "each job has its folder beside its output",
     "overwrite": "it is a flag of `urst-tiles run`",
@@ -53,7 +53,10 @@ class Entry:
 
     Attributes
     ----------
-    style : as `stylize` takes it; ``called`` is its name in the output's.
+    input, output : absolute paths.
+    style : the style in the form that `stylize` takes.
+    called : the name of the style, which the name of the output may contain.
+    options : all options of the job.
     """
 
     input: Path
@@ -67,11 +70,11 @@ class Entry:
 
 
 def read_table(path: str | os.PathLike[str]) -> list[Entry]:
-    """Every job of a table, checked as far as that goes without opening images.
+    """Read all jobs of a table, and check them as far as possible without opening images.
 
     Raises
     ------
-    BadInput, MissingFile : in one sentence, for whatever is wrong with the table or its files.
+    BadInput, MissingFile : if anything is wrong with the table or with the files that it names.
     """
     path = Path(path).absolute()
     try:
@@ -129,7 +132,7 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[Entry]:
 
 
 def options_from(values: Mapping[str, Any], folder: Path, words: Mapping[str, str]) -> Options:
-    """The options of a table; a mask may name the input, as in ``masks/{stem}.png``."""
+    """The options that ``values`` give by name, as TOML has them; ``words`` fill the pattern of a mask."""
     for name in values:
         if name in ELSEWHERE:
             raise BadInput(f"leave the option {name} out: {ELSEWHERE[name]}")
@@ -141,11 +144,11 @@ def options_from(values: Mapping[str, Any], folder: Path, words: Mapping[str, st
 
 
 def filled(pattern: str, words: Mapping[str, str], what: str) -> str:
-    """``pattern`` with ``{stem}`` and so on in place.
+    """``pattern`` with ``{stem}``, ``{style}`` and ``{folder}`` replaced by ``words``.
 
     Raises
     ------
-    BadInput : for another name.
+    BadInput : if the pattern has other names in braces; the message calls the pattern ``what``.
     """
     try:
         names = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
@@ -159,7 +162,7 @@ def filled(pattern: str, words: Mapping[str, str], what: str) -> str:
 
 
 def _inputs(group: Mapping[str, Any], folder: Path) -> list[Path]:
-    """All that the patterns match, sorted, each once."""
+    """The files that match the patterns of ``inputs`` and not those of ``exclude``, without repetition."""
     left_out = {path for pattern in _list(group, "exclude") for path in _matches(pattern, folder)}
     found: dict[Path, None] = {}
     for pattern in _list(group, "inputs"):
@@ -183,7 +186,7 @@ def _matches(pattern: Any, folder: Path) -> list[Path]:
 
 
 def _style(value: Any, folder: Path) -> tuple[str, StyleArgument]:
-    """(name, style) of a text or of a table with a mixture or a style for each region."""
+    """The name of a style and the style itself, from a text, or from a table with ``mix`` or ``regions``."""
     if isinstance(value, str):
         style = _style_file(value, folder)
         return (value if style == value else Path(value).stem), style
@@ -204,13 +207,13 @@ def _style(value: Any, folder: Path) -> tuple[str, StyleArgument]:
 
 
 def _style_file(style: str, folder: Path) -> str:
-    """A path from the table's folder where there is such a file, else the name as it stands."""
+    """The path of a style image in ``folder``, or ``style`` as it is if there is no such file."""
     path = folder / style
     return os.path.normpath(path) if path.is_file() else style
 
 
 def _list(group: Mapping[str, Any], name: str) -> list[Any]:
-    """One or several."""
+    """The values of a key that takes either a value or a list of values."""
     value = group.get(name, [])
     return list(value) if isinstance(value, list) else [value]
 
@@ -228,7 +231,7 @@ def _check_keys(table: Mapping[str, Any], known: Sequence[str], what: str) -> No
 
 
 def _check_files(entries: Sequence[Entry]) -> None:
-    """No output twice, and none that is also an input."""
+    """Raise BadInput if two jobs write the same output, or if an output is also an input."""
     outputs: dict[Path, Entry] = {}
     for entry in entries:
         other = outputs.setdefault(entry.output, entry)

@@ -1,7 +1,8 @@
-"""The command line: ``urst-tiles stylize INPUT OUTPUT --style STYLE``, and what else `commands` has.
+"""The command line ``urst-tiles``. Each module here adds some commands to the parser and runs them.
 
-Errors are one sentence on stderr; exit status 2 where nothing was begun (and nothing is left behind), 1 later
-(finished work is kept), 130 when interrupted.
+An error is printed as one sentence on stderr. The exit status is 2 if the command failed before it began its
+work (then it leaves no files behind), 1 if it failed later (then finished work is saved), and 130 if it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import complain, event
+from urst_tiles.cli.terminal import complain, event, say
 from urst_tiles.errors import UrstError
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
 
-#: In the order of ``--help``.
+#: The modules that add commands, in the order of ``--help``.
 GROUPS = (stylize, shards, batch, info, styles, weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line ``argv`` (default: the arguments of this process); return the exit status."""
     arguments = build_parser().parse_args(argv)
-    # Torch threads that spin while they wait starve the encoders beside them; read when torch is loaded.
+    # Torch threads that spin while they wait take the cores from the threads that encode tiles. Torch reads
+    # this variable when it is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     share_one_heap()
     signal.signal(signal.SIGTERM, _terminate)
@@ -58,12 +60,24 @@ def _say(arguments: argparse.Namespace, error: UrstError) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """The parser of ``urst-tiles`` with all its commands."""
     parser = argparse.ArgumentParser(
         prog="urst-tiles",
-        description="Style transfer at any resolution: gigapixel image in, pyramidal TIFF out.",
+        description="Paint an image of any size in the style of another. A gigapixel image goes in, a"
+        " pyramidal TIFF comes out; memory stays bounded, and there are no seams.",
+        epilog="`urst-tiles COMMAND --help` says more about a command.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.add_argument(
+        "--version", action="store_const", dest="run", const=_print_version, help="print the version and exit"
+    )
+    parser.set_defaults(run=lambda arguments: parser.print_help())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for group in GROUPS:
         group.add(commands)
     return parser
+
+
+def _print_version(arguments: argparse.Namespace) -> None:
+    from importlib.metadata import version
+
+    say(f"urst-tiles {version('urst-tiles')}")

@@ -1,78 +1,135 @@
-"""Arguments that several commands share; flags and choices come from `Options`."""
+"""Arguments that several commands share. The flags, their types and their defaults come from `Options`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput
-from urst_tiles.options import Options, choices, kinds, parse_bands, parse_bytes, parse_path
+from urst_tiles.options import WORDS, Options, choices, kinds, parse_bands, parse_bytes, parse_path
 
-HELP = {
-    "model": "network: lite, microast, adain, fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x,"
-    " multimodal, identity; or package.module:function, your own, which is imported and run",
-    "weights": "folder with a subfolder of weights per model (default: $URST_TILES_WEIGHTS, else your cache)",
-    "alpha": "0 keeps the content, 1 takes the style in full",
-    "style_size": "short side the style image is resized to, px; strokes grow with it",
-    "preserve_color": "keep the image's colours: take luminance alone, or give the style its colours (coral)",
-    "stroke": "how many times as large strokes become: painted from coarse to fine; 1, 2, 4, 8",
-    "mask": "an image of region numbers over the same extent; then give --style NUMBER=STYLE for each",
-    "feather": "width of the soft edges between regions, px",
-    "statistics": "of the thumbnail (URST's TIN), the full image (exact), around each place (local), or each"
-    " window (tile: has seams)",
-    "local_scale": "distance of the places of local statistics, px",
-    "thumbnail": "short side of the thumbnail, px",
-    "overviews": "take the thumbnail from the file's own overviews where they are large enough",
-    "tile": "side of a window's core, px: divides --block, multiple of the stride (default 1024 or 2048)",
-    "block": "side of a task's block, px: 512 times a power of two",
-    "halo": "context around a core, px; less than the network needs (the default) blends the seams",
-    "seam": "how windows are joined",
-    "precision": "auto: the fastest that keeps the float32 picture",
-    "device": "auto, cpu, cuda, cuda:1, ...",
-    "threads": "torch threads of a process (default: all cores)",
-    "bands": "which bands are red, green and blue, counted from 1, e.g. 3,2,1",
-    "stretch": "how other dtypes than uint8 become colours: percentiles (2%%,98%%) or values (0,4000)",
-    "dtype": "of the output; auto: uint16 for uint16 input, else uint8",
-    "compression": "of the output's tiles",
-    "quality": "of jpeg and webp, 1 to 100",
-    "workers": "processes on this machine, on --device cuda each on a card of its own; or jobs of --cluster",
-    "scheduler": "address of a dask scheduler to run on instead",
-    "cluster": "slurm, pbs or lsf: workers are jobs of this queue, set up in dask's configuration",
-    "memory": "refuse a plan above this, e.g. 1.5G (default: what the machine has)",
-    "job_dir": "folder for work in progress, also s3://bucket/folder (default: OUTPUT.job)",
-    "overwrite": "replace the output, and start the job anew",
+#: The options by subject, in the order of ``--help``, each with its help.
+SUBJECTS: dict[str, dict[str, str]] = {
+    "network and controls": {
+        "model": "the network: lite (its weights come with the package), microast, adain, fast, cin, msgnet,"
+        " linear-r31, linear-r41, wct, wct-16x, multimodal, or identity, which changes nothing; or"
+        " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is imported"
+        " and run",
+        "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
+        " or else the user's cache folder)",
+        "alpha": "strength of the style, from 0 (none) to 1 (full)",
+        "style_size": "resize the style image to this many pixels on its short side; strokes grow with it",
+        "stroke": "make strokes this many times as large (1, 2, 4, 8, ...), by painting from coarse to fine",
+        "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
+        " changes the brightness alone, coral first gives the colours of the image to the style image",
+        "mask": "an image that holds a region number in each pixel and covers the same area as INPUT, at any"
+        " resolution; each region gets a style by --style NUMBER=STYLE",
+        "feather": "width in pixels of the soft edges between the regions of --mask",
+    },
+    "statistics of the image, which the network needs": {
+        "statistics": "what they are measured on: a thumbnail (fast, as URST does), exactly on the full"
+        " image, or on the local surroundings of each place",
+        "local_scale": "distance in pixels between the places of --statistics local",
+        "thumbnail": "short side of the thumbnail in pixels",
+        "overviews": "make the thumbnail from the overviews in the file, where they are large enough"
+        " (default: --overviews)",
+    },
+    "reading and writing": {
+        "bands": "which bands of INPUT are red, green and blue, counted from 1, for example 3,2,1",
+        "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
+        " or values (0,4000)",
+        "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
+        "compression": "compression of OUTPUT",
+        "quality": "quality of jpeg and webp compression, from 1 to 100",
+        "job_dir": "folder for unfinished work, possibly on an object store, as s3://bucket/folder (default:"
+        " OUTPUT.job)",
+        "overwrite": "replace an existing OUTPUT, and start again instead of continuing unfinished work",
+    },
+    "how the image is divided": {
+        "block": "side in pixels of a block, the unit in which work is saved and continued: 512 times a power"
+        " of two",
+        "tile": "side in pixels of the square that the network computes at once: a divisor of --block and a"
+        " multiple of the network's stride (default: 1024 or more, depending on the network and the device)",
+        "halo": "pixels of context that the network sees around each tile (default: the measured reach of the"
+        " network, with which tiles fit together exactly); smaller values blend windows over their overlap",
+        "seam": "how neighbouring windows, that is tiles with their halos, are joined: crop cuts the halos"
+        " off, which is exact, blend mixes windows over their overlap, auto crops if the halo suffices",
+    },
+    "where and how it runs": {
+        "device": "cpu, cuda, cuda:1, ...; auto takes a GPU if there is one",
+        "precision": "number format of the network; auto takes the fastest that keeps the picture of float32",
+        "threads": "threads that the network uses in each process (default: all cores)",
+        "memory": "refuse to start if more memory would be needed, for example 1.5G (default: what the"
+        " machine has)",
+        "workers": "number of processes on this machine, each on a GPU of its own with --device cuda; with"
+        " --cluster the number of cluster jobs",
+        "cluster": "run the workers as jobs of this queue: slurm, pbs or lsf, configured as for"
+        " dask-jobqueue",
+        "scheduler": "run on the workers of a dask scheduler at this address, for example tls://HOST:8786",
+    },
 }
 
+#: Name of an option -> its help.
+HELP = {name: text for subject in SUBJECTS.values() for name, text in subject.items()}
 
-def add_json(parser: argparse.ArgumentParser, text: str = "as JSON") -> None:
-    """``--json``."""
+#: How a text becomes the value of an option, where the option's type does not say it.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "bands": parse_bands, "memory": parse_bytes, "job_dir": parse_path,
+}  # fmt: skip
+
+#: What stands for an option's value in the help, by the name of the option or else by the type.
+METAVARS = {
+    "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE", "scheduler": "ADDRESS", "cluster": "QUEUE",
+}  # fmt: skip
+METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
+
+
+def add_command(commands: Any, name: str, text: str, **settings: Any) -> argparse.ArgumentParser:
+    """Add the command ``name``; ``text`` says what it does, in the list of commands and in its help."""
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", **settings)
+
+
+def add_json(parser: argparse.ArgumentParser, text: str = "print the result as JSON") -> None:
+    """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help=text)
 
 
 def add_styles(parser: argparse.ArgumentParser) -> None:
-    """``--style`` and ``--style-weight``, as often as there are styles."""
-    parser.add_argument(
+    """Add ``--style`` and ``--style-weight``, which may be repeated."""
+    group = parser.add_argument_group("style")
+    group.add_argument(
         "--style",
         action="append",
         default=[],
         metavar="STYLE",
-        help="a style image, or a name of `urst-tiles styles`; for --model fast and multimodal a checkpoint,"
-        " for cin a name or number; several are mixed; NUMBER=STYLE with --mask",
+        help="a style image, or with --model lite a name of the list of `urst-tiles styles`; repeat it to mix"
+        " styles; with --mask NUMBER=STYLE, once for each region; --model fast and multimodal take a"
+        " checkpoint here, --model cin the name or number of a style",
     )
-    parser.add_argument(
+    group.add_argument(
         "--style-weight",
         action="append",
         default=[],
         type=float,
         metavar="WEIGHT",
-        help="of each --style in the mixture, in their order (default: all alike)",
+        help="share of a --style in the mixture; give one for each, in the same order (default: equal"
+        " shares)",
     )
 
 
 def styles_of(arguments: argparse.Namespace) -> Any:
-    """The styles as the Python interface takes them."""
+    """The styles of ``--style`` and ``--style-weight``, in the form that `urst_tiles.stylize` takes.
+
+    That is a list of (style, weight) pairs, None without ``--style``, and a dict of styles by region number
+    with ``--mask``.
+
+    Raises
+    ------
+    BadInput : if the flags do not go together.
+    """
     styles, weights = arguments.style, arguments.style_weight
     if arguments.mask:
         if weights:
@@ -88,55 +145,58 @@ def styles_of(arguments: argparse.Namespace) -> Any:
 
 
 def _by_number(styles: Sequence[str]) -> dict[int, str]:
-    """``1=a.jpg`` and so on."""
-    found: dict[int, str] = {}
+    """Styles by region number, from texts such as ``1=a.jpg``."""
+    regions: dict[int, str] = {}
     for text in styles:
         number, equals, style = text.partition("=")
         if not (equals and number.isdigit() and style):
             raise BadInput(f"with --mask each --style is NUMBER=STYLE, as in --style 1=a.jpg; got {text!r}")
-        if int(number) in found:
-            raise BadInput(f"--style gives region {number} twice: {found[int(number)]} and {style}")
-        found[int(number)] = style
-    return found
+        if int(number) in regions:
+            raise BadInput(f"--style gives region {number} twice: {regions[int(number)]} and {style}")
+        regions[int(number)] = style
+    return regions
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """One flag per field of `Options`, and ``--json``."""
-    closed, kind_of = choices(), kinds()
-    special: dict[str, Callable[[str], Any]] = {
-        "bands": parse_bands,
-        "memory": parse_bytes,
-        "job_dir": parse_path,
-    }
-    for field in fields(Options):
-        flag, text = "--" + field.name.replace("_", "-"), HELP[field.name]
-        if isinstance(field.default, bool):
-            action = argparse.BooleanOptionalAction if field.default else "store_true"
-            parser.add_argument(flag, action=action, default=field.default, help=text)
-            continue
-        parse = special.get(field.name, kind_of[field.name])
-        default = "" if field.default is None else f" (default {field.default})".replace("%", "%%")
-        parser.add_argument(
-            flag, type=_argument(parse), choices=closed.get(field.name), default=field.default,
-            help=text + default,
-            metavar=None if field.name in closed else parse.__name__.removeprefix("parse_").upper(),
-        )  # fmt: skip
-    add_json(parser, "progress and result as JSON lines on stdout")
+    """Add a flag for each field of `Options`, and ``--json``."""
+    defaults = {field.name: field.default for field in fields(Options)}
+    for subject, texts in SUBJECTS.items():
+        group = parser.add_argument_group(subject)
+        for name, text in texts.items():
+            _add_option(group, name, defaults[name], text)
+    add_json(parser, "print progress and the result as JSON lines on stdout")
 
 
-def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The same, its sentence told as argparse tells them."""
+def _add_option(group: argparse._ArgumentGroup, name: str, default: Any, text: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(default, bool):
+        action = argparse.BooleanOptionalAction if default else "store_true"
+        group.add_argument(flag, action=action, default=default, help=text)
+        return
+    kind, shown = kinds()[name], "" if default is None else f" (default: {default})"
+    metavar = METAVARS.get(name) or METAVARS_BY_TYPE.get(kind, name.upper())
+    if name in choices():  # Options refuses other words, in one sentence
+        metavar = f"{{{','.join(choices()[name])}}}"
+    group.add_argument(
+        flag, type=_parser(PARSERS.get(name, kind), kind), default=default, metavar=metavar,
+        help=(text + shown).replace("%", "%%"),
+    )  # fmt: skip
+
+
+def _parser(parse: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
+    """``parse``, with errors that argparse shows as they are."""
 
     def parsed(text: str) -> Any:
         try:
             return parse(text)
         except BadInput as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {WORDS[kind]}, got {text!r}") from None
 
-    parsed.__name__ = parse.__name__
     return parsed
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    """The options that were given."""
+    """The options that the command line gave; BadInput if one of them has a value that is not allowed."""
     return Options(**{field.name: getattr(arguments, field.name) for field in fields(Options)})

@@ -1,4 +1,4 @@
-"""``run``: the jobs of a table, and how they ended."""
+"""The command ``run``: the jobs of a table, one after the other, and a summary of how they ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urst_tiles.cli.arguments import add_json
+from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.shards import SHARD
 from urst_tiles.cli.terminal import clock, complain, event, progress_for, say
 from urst_tiles.job.shard import Shard
@@ -18,26 +18,33 @@ if TYPE_CHECKING:
     from urst_tiles.api.batch import Outcome
     from urst_tiles.api.table import Entry
 
+#: The columns of the CSV file that ``--summary`` names, and the facts of a job with ``--json``.
 COLUMNS = ("status", "input", "style", "output", "seconds", "megapixels", "error")
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    text = "run every job of a TOML table: many inputs, many styles; the same command again does what is left"
-    run = commands.add_parser("run", help=text, description=text)
-    run.add_argument("table", type=Path, metavar="JOBS.toml")
+    """Add the command ``run``."""
+    run = add_command(
+        commands, "run",
+        "run all jobs of a TOML table, many images in many styles; the same command again does what is left",
+    )  # fmt: skip
+    run.add_argument(
+        "table", type=Path, metavar="JOBS.toml", help="the table of jobs; README.md describes it"
+    )
     run.add_argument("--shard", metavar="I/N", help=SHARD)
-    run.add_argument("--summary", type=Path, metavar="CSV", help="also write the table of results")
+    run.add_argument(
+        "--summary", type=Path, metavar="CSV", help="also write the table of results to this file"
+    )
     run.add_argument(
         "--overwrite", action="store_true",
-        help="make outputs anew that are there for another request, and jobs that are not finished",
+        help="replace outputs that were made from other inputs or options, and start unfinished jobs again",
     )  # fmt: skip
-    add_json(run, "progress, every job and the result as JSON lines on stdout")
+    add_json(run, "print progress, every job and the result as JSON lines on stdout")
     run.set_defaults(run=run_table)
 
 
 def run_table(arguments: argparse.Namespace) -> int:
-    """``urst-tiles run``."""
+    """Run the jobs of the table, print the summary, and return the exit status: 1 if a job failed, else 0."""
     shard = Shard.parse(arguments.shard) if arguments.shard else None
     from urst_tiles.api.batch import run_batch
     from urst_tiles.api.output import check_output
@@ -46,11 +53,15 @@ def run_table(arguments: argparse.Namespace) -> int:
     entries = read_table(arguments.table)
     if arguments.summary:
         check_output(arguments.summary.absolute(), arguments.table)
-    told = _Telling(arguments.json)
+    reporter = _Reporter(arguments.json)
     outcomes: list[Outcome] = []
     try:
         for outcome in run_batch(
-            entries, shard, overwrite=arguments.overwrite, starting=told.starting, progress=told.progress
+            entries,
+            shard,
+            overwrite=arguments.overwrite,
+            starting=reporter.starting,
+            progress=reporter.progress,
         ):
             outcomes.append(outcome)
             if arguments.json:
@@ -58,11 +69,11 @@ def run_table(arguments: argparse.Namespace) -> int:
     finally:
         if arguments.summary:
             _write_csv(arguments.summary, outcomes)
-    return _tell(outcomes, arguments.json)
+    return _report(outcomes, arguments.json)
 
 
-class _Telling:
-    """Progress of the job that runs, under its number and name."""
+class _Reporter:
+    """Reports progress, with the number of the job that is running and the name of its output."""
 
     def __init__(self, as_json: bool) -> None:
         self._inner: Progress = progress_for(as_json)
@@ -76,7 +87,7 @@ class _Telling:
 
 
 def row(outcome: Outcome) -> dict[str, Any]:
-    """One job's end, by `COLUMNS`."""
+    """How a job ended: a value for each name in `COLUMNS`."""
     entry = outcome.entry
     values = (
         outcome.status, str(entry.input), entry.called, str(entry.output), round(outcome.seconds, 3),
@@ -95,8 +106,8 @@ def _write_csv(path: Path, outcomes: list[Outcome]) -> None:
     publish(path.absolute(), text.getvalue().encode())
 
 
-def _tell(outcomes: list[Outcome], as_json: bool) -> int:
-    """The summary; returns the exit status."""
+def _report(outcomes: list[Outcome], as_json: bool) -> int:
+    """Print the summary on stdout and the errors on stderr; return the exit status."""
     count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
     if as_json:
         event("done", **count, seconds=sum(o.seconds for o in outcomes))
@@ -109,7 +120,7 @@ def _tell(outcomes: list[Outcome], as_json: bool) -> int:
 
 
 def summary(outcomes: list[Outcome], count: dict[str, int]) -> str:
-    """The table at the end, as text."""
+    """The summary as text: a line for each job, and a line with the number of jobs by how they ended."""
     width = max((len(o.entry.input.name) for o in outcomes), default=0)
     styles = max((len(o.entry.called) for o in outcomes), default=0)
     lines = [

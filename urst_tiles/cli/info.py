@@ -1,4 +1,4 @@
-"""``info`` and ``validate``: what a file is."""
+"""The commands ``info`` (how this program reads an image file) and ``validate`` (checks a pyramidal TIFF)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ import json
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.cli.arguments import add_json
+from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.terminal import say
 
 
 def add(commands: Any) -> None:
-    """The parsers."""
-    info = commands.add_parser("info", help="say what a file is, as this program reads it")
+    """Add the commands ``info`` and ``validate``."""
+    info = add_command(
+        commands, "info", "print how this program reads an image file: size, data type, metadata"
+    )
     info.set_defaults(run=run_info)
-    validate = commands.add_parser("validate", help="check a pyramidal TIFF; exit status 1 if it is invalid")
+    validate = add_command(
+        commands, "validate", "check whether a file is a valid pyramidal TIFF; if not, the exit status is 1"
+    )
     validate.set_defaults(run=run_validate)
     for command in (info, validate):
-        command.add_argument("file", type=Path, metavar="FILE")
+        command.add_argument("file", type=Path, metavar="FILE", help="the file to look at")
         add_json(command)
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    """``urst-tiles info``."""
+    """Print the facts about an image file, as a table or as JSON."""
     from urst_tiles.source import open_source
 
     source = open_source(arguments.file)
@@ -50,7 +54,7 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 
 def run_validate(arguments: argparse.Namespace) -> int:
-    """``urst-tiles validate``."""
+    """Print what is wrong with a pyramidal TIFF; return 0 if it is valid, else 1."""
     from urst_tiles.pyramid import validate
 
     report = validate(arguments.file)

@@ -1,11 +1,12 @@
-"""``work`` and ``assemble``: a job that ``plan --save`` saved, on machines that share its folder."""
+"""The commands ``work`` and ``assemble``: run a job that ``plan --save`` prepared, on machines that share its
+folder."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from urst_tiles.cli.arguments import HELP, add_json
+from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.stylize import describe, facts, split
 from urst_tiles.cli.terminal import event, progress_for, say
 from urst_tiles.job.shard import Shard
@@ -13,28 +14,44 @@ from urst_tiles.job.shard import Shard
 if TYPE_CHECKING:
     from urst_tiles.api.shards import Worked
 
-SHARD = "the I-th of N shares, counted from 1; without it: all"
+#: The help of ``--shard``.
+SHARD = "do only share I of N equal shares, counted from 1 (default: everything)"
 
 
 def add(commands: Any) -> None:
-    """The parsers."""
-    text = "make the missing blocks of a job that `plan --save` saved; as many at once as you like"
-    work = commands.add_parser("work", help=text, description=text)
+    """Add the commands ``work`` and ``assemble``."""
+    work = add_command(
+        commands, "work",
+        "compute the missing blocks of a job that `urst-tiles plan --save` prepared; any number of"
+        " processes may do this at once",
+    )  # fmt: skip
     work.add_argument("--shard", metavar="I/N", help=SHARD)
-    work.add_argument("--device", help="another of the plan's kind, as cuda:1")
-    work.add_argument("--threads", type=int, metavar="INT", help="torch threads; on a CPU the plan's alone")
-    work.add_argument("--workers", type=int, metavar="INT", help=HELP["workers"] + " (default: the plan's)")
+    work.add_argument(
+        "--device", metavar="DEVICE", help="another device of the kind that was planned, for example cuda:1"
+    )
+    work.add_argument(
+        "--threads", type=int, metavar="N",
+        help="threads of the network; on a CPU only the number that was planned gives the same bytes",
+    )  # fmt: skip
+    work.add_argument(
+        "--workers", type=int, metavar="N",
+        help="number of processes on this machine, each on a GPU of its own with --device cuda (default: as"
+        " planned)",
+    )  # fmt: skip
     work.set_defaults(run=run_work)
-    text = "make the output of a job from its blocks, and remove the job's folder"
-    assemble = commands.add_parser("assemble", help=text, description=text)
+    assemble = add_command(
+        commands,
+        "assemble",
+        "write the output of a job whose blocks are all finished, and remove the job folder",
+    )
     assemble.set_defaults(run=run_assemble)
     for command in (work, assemble):
-        command.add_argument("job", metavar="JOB", help="its folder, or s3://bucket/folder")
-        add_json(command, "progress and result as JSON lines on stdout")
+        command.add_argument("job", metavar="JOB", help="the job folder, possibly as s3://bucket/folder")
+        add_json(command, "print progress and the result as JSON lines on stdout")
 
 
 def run_work(arguments: argparse.Namespace) -> None:
-    """``urst-tiles work``."""
+    """Compute missing blocks, and print how many were computed and how many are still missing."""
     shard = Shard.parse(arguments.shard) if arguments.shard else None
     from urst_tiles.api.shards import work_job
 
@@ -58,7 +75,7 @@ def run_work(arguments: argparse.Namespace) -> None:
 
 
 def describe_work(done: Worked) -> str:
-    """What one worker did, and what is left."""
+    """One line for people: how many blocks this call computed, and how many are still missing."""
     total = len(done.plan.grid)
     left = (
         f"{done.missing} of {total} are missing" if done.missing else f"all {total} are there, assemble them"
@@ -68,7 +85,7 @@ def describe_work(done: Worked) -> str:
 
 
 def run_assemble(arguments: argparse.Namespace) -> None:
-    """``urst-tiles assemble``."""
+    """Write the output of a job from its blocks, and print a line about it."""
     from urst_tiles.api.shards import assemble_job
 
     report = assemble_job(arguments.job, progress=progress_for(arguments.json))

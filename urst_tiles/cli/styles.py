@@ -1,4 +1,4 @@
-"""``styles``: the named styles of ``--model lite``."""
+"""The command ``styles``: the named styles of ``--model lite``, as a list and as a picture."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from urst_tiles.cli.arguments import add_command
 from urst_tiles.cli.terminal import say
 from urst_tiles.errors import BadInput
 
 
 def add(commands: Any) -> None:
-    """The parser."""
-    styles = commands.add_parser("styles", help="list the named styles of --model lite")
+    """Add the command ``styles``."""
+    styles = add_command(commands, "styles", "list the named styles of the default network, --model lite")
     styles.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="also write a picture in each style, in order"
+        "--sheet", type=Path, metavar="PNG", help="also write a picture in all styles to this file"
     )
-    styles.add_argument("--input", type=Path, metavar="IMAGE", help="the picture (default: a made-up scene)")
+    styles.add_argument(
+        "--input", type=Path, metavar="IMAGE", help="the picture for --sheet (default: a made-up scene)"
+    )
     styles.set_defaults(run=run_styles)
 
 
 def run_styles(arguments: argparse.Namespace) -> int:
-    """``urst-tiles styles``."""
+    """Print the list of named styles, and write the contact sheet if ``--sheet`` names a file for it."""
     from urst_tiles.api.contact_sheet import contact_sheet, named_styles
     from urst_tiles.api.output import check_output
     from urst_tiles.source.picture import write_png

@@ -1,4 +1,4 @@
-"""``stylize``, ``plan`` and ``preview``: the main job, what it would be, and how it will look."""
+"""The commands ``stylize``, ``plan`` (what stylize would do) and ``preview`` (its result in small)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urst_tiles.cli.arguments import add_options, add_styles, options_of, styles_of
+from urst_tiles.cli.arguments import add_command, add_options, add_styles, options_of, styles_of
 from urst_tiles.cli.terminal import event, progress_for, say
 from urst_tiles.errors import BadInput
 
@@ -18,32 +18,42 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """The parsers."""
+    """Add the commands ``stylize``, ``plan`` and ``preview``."""
     for name, run, text in (
         (
             "stylize",
             run_stylize,
-            "stylise INPUT into OUTPUT, a pyramidal TIFF; the same command again goes on",
+            "stylise the image INPUT into the pyramidal TIFF OUTPUT; if it is interrupted, the same command"
+            " continues it",
         ),
-        ("plan", run_plan, "say what stylize would do (blocks, memory, disk), and run nothing"),
-        ("preview", run_preview, "stylise the thumbnail into a PNG, in seconds"),
+        (
+            "plan",
+            run_plan,
+            "print what stylize would do and need (blocks, memory, disk, time), without doing it",
+        ),
+        (
+            "preview",
+            run_preview,
+            "stylise a thumbnail of the image INPUT into the PNG file OUTPUT, in seconds",
+        ),
     ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("input", type=Path, metavar="INPUT")
-        command.add_argument("output", type=Path, metavar="OUTPUT")
+        usage = f"urst-tiles {name} INPUT OUTPUT --style STYLE [options]"
+        command = add_command(commands, name, text, usage=usage)
+        command.add_argument("input", type=Path, metavar="INPUT", help="image file to stylise")
+        command.add_argument("output", type=Path, metavar="OUTPUT", help="file to write")
         add_styles(command)
         add_options(command)
         command.set_defaults(run=run)
         if name == "plan":
             command.add_argument(
                 "--save", metavar="JOB",
-                help="prepare the job folder JOB (unpack, measure, freeze) for `urst-tiles work JOB` and"
-                " `assemble JOB`, on any machines that share it",
+                help="prepare the job in the folder JOB (read INPUT, measure it, fix the network) for"
+                " `urst-tiles work JOB` and `urst-tiles assemble JOB` on any machines that share the folder",
             )  # fmt: skip
 
 
 def run_stylize(arguments: argparse.Namespace) -> None:
-    """``urst-tiles stylize``."""
+    """Stylise an image, and print a line about the result."""
     from urst_tiles.api.stylize import stylize
 
     progress = progress_for(arguments.json)
@@ -58,7 +68,7 @@ def run_stylize(arguments: argparse.Namespace) -> None:
 
 
 def facts(report: Report) -> dict[str, Any]:
-    """A finished output, for machines."""
+    """The facts about a finished output that ``--json`` prints; ``seconds`` is the time of each stage."""
     return {
         "output": str(report.output),
         "seconds": dict(report.seconds),
@@ -68,19 +78,19 @@ def facts(report: Report) -> dict[str, Any]:
 
 
 def describe(report: Report) -> str:
-    """A finished output, for people."""
+    """One line for people about a finished output: its size, the time, and the megapixels per second."""
     grid, seconds = report.plan.grid, sum(report.seconds.values())
     rate = grid.image.area / 1e6 / seconds
     return f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
 
 
 def split(count: int) -> str:
-    """What is added where memory ran out."""
+    """A remark on how often memory ran out; empty if it never did."""
     return f"; memory ran out {count} times and was answered by smaller windows" if count else ""
 
 
 def run_plan(arguments: argparse.Namespace) -> None:
-    """``urst-tiles plan``."""
+    """Print the plan and a guess at its time; with ``--save`` prepare the job folder instead."""
     from urst_tiles.api.stylize import plan_job
     from urst_tiles.cli.terminal import clock
 
@@ -96,7 +106,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
 
 
 def save_plan(arguments: argparse.Namespace) -> None:
-    """``urst-tiles plan --save``."""
+    """Prepare the job folder that ``--save`` names, and print the plan."""
     from urst_tiles.api.shards import save_job
 
     progress = progress_for(arguments.json)
@@ -112,13 +122,13 @@ def save_plan(arguments: argparse.Namespace) -> None:
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """The plan, for machines."""
+    """The fields of the plan, and the bytes that it needs, as ``--json`` prints them."""
     known = ("peak_bytes", "device_bytes", "disk_bytes")
     return asdict(plan) | {name: getattr(plan, name) for name in known}
 
 
 def describe_plan(plan: Plan) -> str:
-    """The plan, one fact a line."""
+    """The plan for people, with one subject on each line."""
     from urst_tiles.storage.publish import megabytes
 
     grid = plan.grid
@@ -138,7 +148,7 @@ def describe_plan(plan: Plan) -> str:
 
 
 def run_preview(arguments: argparse.Namespace) -> None:
-    """``urst-tiles preview``."""
+    """Write the stylised thumbnail as a PNG file, and print its size."""
     from tempfile import TemporaryDirectory
 
     from urst_tiles.api.output import check_output

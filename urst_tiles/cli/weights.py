@@ -1,4 +1,4 @@
-"""``weights list``, ``fetch`` and ``add``."""
+"""The commands ``weights list``, ``weights fetch`` and ``weights add``."""
 
 from __future__ import annotations
 
@@ -6,37 +6,45 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.cli.arguments import HELP
-from urst_tiles.cli.terminal import say
+from urst_tiles.cli.arguments import HELP, add_command
+from urst_tiles.cli.terminal import say, wrapped
 
 
 def add(commands: Any) -> None:
-    """The parsers."""
-    weights = commands.add_parser("weights", help="list, fetch or add the weights of a model")
-    actions = weights.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="which models there are, and where their weights lie")
-    fetch = actions.add_parser("fetch", help="download a model's weights and check their hashes")
-    adding = actions.add_parser("add", help="take a model's files, under their original names, from anywhere")
+    """Add the commands ``weights list``, ``weights fetch`` and ``weights add``."""
+    weights = add_command(commands, "weights", "list, download or add the weights of networks")
+    actions = weights.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = add_command(
+        actions, "list", "list the networks, and which of their weights are on this machine"
+    )
+    fetch = add_command(actions, "fetch", "download the weights of a network and check their hashes")
+    adding = add_command(
+        actions,
+        "add",
+        "copy the weights of a network from files on this machine, which have their original names",
+    )
     for action in (fetch, adding):
-        action.add_argument("model", metavar="MODEL")
-    adding.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        action.add_argument(
+            "model", metavar="MODEL", help="the network, as `urst-tiles weights list` names it"
+        )
+    adding.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a file of weights")
     for action, run in ((listing, run_weights_list), (fetch, run_weights_fetch), (adding, run_weights_add)):
-        action.add_argument("--weights", type=Path, metavar="DIR", help=HELP["weights"])
+        action.add_argument("--weights", type=Path, metavar="PATH", help=HELP["weights"])
         action.set_defaults(run=run)
 
 
 def run_weights_list(arguments: argparse.Namespace) -> int:
-    """``urst-tiles weights list``."""
+    """Print the folder of weights, and for each network which of its files are there."""
     from urst_tiles import weights
 
     say(f"weights folder: {weights.folder(arguments.weights)}")
     for model in weights.TABLE:
-        say(weights.describe(model, arguments.weights))
+        say(wrapped(weights.describe(model, arguments.weights), indent=13))
     return 0
 
 
 def run_weights_fetch(arguments: argparse.Namespace) -> int:
-    """``urst-tiles weights fetch``."""
+    """Download the weights of a network, and print the path of each file."""
     from urst_tiles import weights
     from urst_tiles.cli.terminal import progress_for
 
@@ -46,7 +54,7 @@ def run_weights_fetch(arguments: argparse.Namespace) -> int:
 
 
 def run_weights_add(arguments: argparse.Namespace) -> int:
-    """``urst-tiles weights add``."""
+    """Copy files into the folder of weights, and print the path of each copy."""
     from urst_tiles import weights
 
     for path in weights.add(
