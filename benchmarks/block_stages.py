@@ -39,13 +39,13 @@ class TimedReader:
     """A reader that adds up the processor seconds of its reads."""
 
     def __init__(self, source: Any) -> None:
-        from urst_tiles.source.windows import Reader
+        from urst_tiles.source.windows import WindowReader
 
-        self._reader, self.seconds = Reader(source), 0.0
+        self._reader, self.seconds = WindowReader(source), 0.0
         self.channels = self._reader.channels
 
     def padded(self, box: Any) -> Any:
-        """As `Reader.padded`."""
+        """As `WindowReader.padded`."""
         started = time.process_time()
         found = self._reader.padded(box)
         self.seconds += time.process_time() - started

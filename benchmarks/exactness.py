@@ -13,7 +13,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Grid
 from urst_tiles.nets import LocalNet
 from urst_tiles.source import array_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 SIZES = [
     (1, 1),
@@ -38,7 +38,7 @@ def worst(
     kernel, largest = Kernel(net), 0.0
     image = photo("brighton_DJI_0018.JPG", 800, 1100, (600, 1500))
     for h, w in sizes:
-        reader = Reader(array_source(np.ascontiguousarray(image[:h, :w])))
+        reader = WindowReader(array_source(np.ascontiguousarray(image[:h, :w])))
         grid = Grid(h, w, net.halo if halo is None else halo, net.stride, core, core, core, net.minimum)
         whole = kernel.run_float(reader.padded(grid.padded)[0][None], [grid.padded])[0]
         for cell in grid.cores(grid.image):
@@ -52,7 +52,7 @@ def worst(
     return largest
 
 
-def off(kernel: Kernel, reader: Reader, box: object) -> np.ndarray:
+def off(kernel: Kernel, reader: WindowReader, box: object) -> np.ndarray:
     """A window whose origin is off the stride: cut to whole strides at its end."""
     h, w = box.shape  # type: ignore[attr-defined]
     s = kernel.net.stride

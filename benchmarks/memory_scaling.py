@@ -134,7 +134,7 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
     from urst_tiles import nets
     from urst_tiles.engine.loaded import build_style
     from urst_tiles.engine.statistics import measure_thumbnail
-    from urst_tiles.source.windows import Reader
+    from urst_tiles.source.windows import WindowReader
 
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     torch.set_num_threads(threads)
@@ -145,7 +145,7 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
         kernel = ut.Kernel(ut.freeze(recipe, moments), precision=nets.best_precision("lite", "cpu"))
         kernel.net.splittable = False
         box = ut.Box(0, 0, *source.shape)
-        kernel.run(Reader(source).padded(box)[0][None], [box], [box])
+        kernel.run(WindowReader(source).padded(box)[0][None], [box], [box])
     except (ut.DoesNotFit, MemoryError) as error:
         print(f"out of memory: {error}")
         return NO_ROOM

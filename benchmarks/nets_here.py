@@ -9,7 +9,7 @@ import torch
 from harness import SHARED, style_image
 
 from urst_tiles import nets
-from urst_tiles.engine.statistics import measure
+from urst_tiles.engine.statistics import measure_here
 from urst_tiles.nets import LocalNet, Style, adain
 from urst_tiles.source import array_source
 from urst_tiles.source.picture import read_picture
@@ -46,7 +46,7 @@ def adain_standin() -> Style:
 
 def frozen(chosen: Style, thumbnail: np.ndarray, threads: int = 2) -> LocalNet:
     """Frozen at the statistics of ``thumbnail``, uint8 (h, w, 3)."""
-    return chosen.freeze(measure(chosen, array_source(thumbnail), threads=threads))
+    return chosen.freeze(measure_here(chosen, array_source(thumbnail), threads=threads))
 
 
 def photo(name: str, height: int, width: int, at: tuple[int, int] = (0, 0)) -> np.ndarray:

@@ -23,7 +23,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.planning import make_plan
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import array_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 SIDE, CORE, NEAR = 1024, 256, 8
 
@@ -42,7 +42,7 @@ def metric(tiled: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:
     return float(error[near].max()), float(error[~near].max()), float(error[near].mean())
 
 
-def picture(net: LocalNet, reader: Reader, plan: Plan, **grid: int) -> np.ndarray:
+def picture(net: LocalNet, reader: WindowReader, plan: Plan, **grid: int) -> np.ndarray:
     """The image made with another grid, by blocks of the plan's size."""
     plan = replace(plan, grid=replace(plan.grid, **grid))
     return stylize_block(Kernel(net), reader, plan, plan.grid.image)
@@ -50,7 +50,7 @@ def picture(net: LocalNet, reader: Reader, plan: Plan, **grid: int) -> np.ndarra
 
 if __name__ == "__main__":
     image = photo("brighton_DJI_0018.JPG", SIDE, SIDE, (600, 1500))
-    source, reader = array_source(image), Reader(array_source(image))
+    source, reader = array_source(image), WindowReader(array_source(image))
     chosen = style("microast")
     net, own = frozen(chosen, image), chosen.freeze(None)
     recipe = Recipe("microast", SHARED / "weights", ((style_image(), 1.0),))

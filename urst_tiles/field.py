@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div, reflect
-from urst_tiles.storage.stores import fetched, place
+from urst_tiles.storage.stores import fetched, path_of
 
 Members = tuple[int, ...]
 Weights = NDArray[np.float32]
@@ -243,5 +243,5 @@ def restored(described: dict[str, Any]) -> Field:
     values = dict(described)
     kind = values.pop("kind")
     if kind == "regions":
-        return Regions(**values | {"path": place(values["path"]), "labels": tuple(values["labels"])})
+        return Regions(**values | {"path": path_of(values["path"]), "labels": tuple(values["labels"])})
     return Lattice(**values) if kind == "lattice" else Everywhere()

@@ -100,7 +100,7 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
-class Several:
+class MemberMoments:
     """The statistics of several members of an image, merged member by member.
 
     Attributes
@@ -110,13 +110,13 @@ class Several:
 
     parts: Mapping[int, Moments]
 
-    def __add__(self, other: Several) -> Several:
-        if not isinstance(other, Several):
+    def __add__(self, other: MemberMoments) -> MemberMoments:
+        if not isinstance(other, MemberMoments):
             return NotImplemented
         merged = dict(self.parts)
         for member, moments in other.parts.items():
             merged[member] = merged[member] + moments if member in merged else moments
-        return Several(merged)
+        return MemberMoments(merged)
 
     @property
     def total(self) -> Moments:
@@ -125,14 +125,14 @@ class Several:
             raise ValueError("there are no statistics")
         return reduce(add, (self.parts[member] for member in sorted(self.parts)))
 
-    def backed(self, members: int, share: float) -> Several:
+    def backed(self, members: int, share: float) -> MemberMoments:
         """Each of ``members`` with the statistics of the whole beside it, weighing ``share`` of its own.
 
         So a member whose features are all alike still has a deviation, and one that weighs nothing has the
         statistics of the whole.
         """
         whole = self.total
-        return Several(
+        return MemberMoments(
             {
                 k: self.parts[k] + whole.scaled(share * self.parts[k].n / whole.n)
                 if k in self.parts

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from urst_tiles.errors import BadInput
-from urst_tiles.storage.stores import place
+from urst_tiles.storage.stores import path_of
 
 Statistics = Literal["thumbnail", "exact", "local"]
 PreserveColor = Literal["none", "luminance", "coral"]
@@ -163,7 +163,7 @@ def parse_bands(text: str) -> tuple[int, ...]:
 
 def parse_path(text: str) -> Path:
     """The path that a text names, in a file system or, as in ``s3://bucket/folder``, on an object store."""
-    return place(text)
+    return path_of(text)
 
 
 def parse_bytes(text: str) -> int:
@@ -193,7 +193,7 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, str) and (kind is tuple or name == "memory"):
         return parse_bands(value) if kind is tuple else parse_bytes(value)
     if kind is Path and isinstance(value, str):
-        return place(value) if "://" in value else folder / value
+        return path_of(value) if "://" in value else folder / value
     if kind is tuple and isinstance(value, list) and all(type(number) is int for number in value):
         return tuple(value)
     if kind is float and type(value) is int:

@@ -143,7 +143,7 @@ class Plan:
         return self.read_bytes + made + self.writer_bytes
 
     @property
-    def measure_lanes(self) -> int:
+    def measuring_threads(self) -> int:
         """Windows measured at once: small ones keep no team of a processor's threads busy."""
         return self.in_flight if self.device == "cpu" and self.passes > 1 else 1
 
@@ -155,7 +155,7 @@ class Plan:
             running += self.window_pixels * 12
             return CARDS_BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + running)
         running += self.window_bytes
-        measuring = self.measure_lanes * (self.measure_bytes + self.measure_read_bytes)
+        measuring = self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
         return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
 
     @property

@@ -17,7 +17,7 @@ from urst_tiles.pyramid import assemble
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source, array_source, open_source
 from urst_tiles.source.picture import read_picture, write_png
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 Values = NDArray[Any]
 #: (3, h, w) floats of a box.
@@ -34,7 +34,7 @@ def content_source(path: Path, size: int, folder: Path) -> Source:
     return open_source(path).prepare(folder)
 
 
-def planes(reader: Reader, dtype: str) -> Boxes:
+def planes(reader: WindowReader, dtype: str) -> Boxes:
     """(3, h, w) in 0..1 of a box of the content image, its invalid pixels filled."""
 
     def read(box: Box) -> Values:

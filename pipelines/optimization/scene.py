@@ -20,7 +20,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.losses.backbones import backbone
 from urst_tiles.source import Source
 from urst_tiles.source.picture import read_picture
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def begin(settings: Settings) -> Scene:
     if min(style.shape[2:]) < found.minimum:
         raise BadInput(f"--style-size must be at least {found.minimum}, got {settings.style_size}")
     grams = style_targets(net, terms, style.to(like))
-    content = pictures.planes(Reader(source), settings.precision)
+    content = pictures.planes(WindowReader(source), settings.precision)
     first = content if settings.start == "content" else pictures.noise(settings.seed, settings.precision)
     return Scene(
         source,

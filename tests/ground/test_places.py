@@ -13,13 +13,13 @@ import pytest
 from urst_tiles.errors import BadInput, JobError
 from urst_tiles.storage import stores
 from urst_tiles.storage.publish import make_folder, publish, publishing
-from urst_tiles.storage.stores import place
+from urst_tiles.storage.stores import path_of
 
 
 @pytest.fixture(params=["disk", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder in which there is nothing yet."""
-    found = place(tmp_path / "a b" if request.param == "disk" else "memory://places/a b")
+    found = path_of(tmp_path / "a b" if request.param == "disk" else "memory://places/a b")
     stores.remove(found)
     make_folder(found)
     yield found
@@ -28,10 +28,10 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 def test_words_become_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert place("job") == place(Path("job")) == tmp_path / "job" and type(place("job")) is type(Path())
-    assert place("file:///a/job") == Path("/a/job")
-    remote = place("memory://a/job")
-    assert str(remote) == "memory://a/job" and place(remote) is remote
+    assert path_of("job") == path_of(Path("job")) == tmp_path / "job" and type(path_of("job")) is type(Path())
+    assert path_of("file:///a/job") == Path("/a/job")
+    remote = path_of("memory://a/job")
+    assert str(remote) == "memory://a/job" and path_of(remote) is remote
     assert stores.is_remote(remote) and not stores.is_remote(tmp_path) and not stores.is_remote("memory://a")
     assert pickle.loads(pickle.dumps(remote)) == remote
 
@@ -76,7 +76,7 @@ def test_a_copy_follows_the_object(folder: Path) -> None:
 
 
 def test_the_first_to_create_wins() -> None:
-    path = place("memory://places/first")
+    path = path_of("memory://places/first")
     stores.remove(path)
     assert stores.create(path, b"1") and not stores.create(path, b"2")
     assert path.read_bytes() == b"1"
@@ -88,11 +88,11 @@ def test_side_by_side_keeps_the_order(folder: Path) -> None:
 
 
 def test_what_goes_wrong_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = place("memory://places/x")
+    path = path_of("memory://places/x")
     with pytest.raises(JobError, match="the store of memory://places/x failed .no."), stores.asking(path):
         raise ConnectionError("no")
     with pytest.raises(BadInput, match="s4://a cannot be reached"):
-        place("s4://a")
+        path_of("s4://a")
     monkeypatch.setitem(sys.modules, "upath", None)
     with pytest.raises(BadInput, match="pip install 'urst-tiles"):
-        place("s3://a")
+        path_of("s3://a")

@@ -23,7 +23,7 @@ import pytest
 import torch
 from helpers import wait_for
 
-from urst_tiles.engine.threads import Lanes, on_device
+from urst_tiles.engine.threads import ComputeThreads, on_device
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
 from urst_tiles.workers import local, run
 from urst_tiles.workers.run import TRIES, Cluster, DaskRunner, cluster, plain
@@ -349,20 +349,21 @@ def test_without_workers_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said == [("waiting for workers", 0, 1)]
 
 
-# Lanes
+# ComputeThreads
 
 
-def test_lanes_compute_at_once_and_share_the_threads() -> None:
-    """Two meet on two lanes; on one they would wait for each other for ever."""
-    assert Lanes.sharing(5, 2) == Lanes(2, 3) and Lanes.sharing(1, 2) == Lanes(1, 1)
-    lanes, together = Lanes.sharing(2, 2), threading.Barrier(2, timeout=20)
+def test_threads_compute_at_once_and_share_the_torch_threads() -> None:
+    """Two calls meet on two threads; on one thread they would wait for each other for ever."""
+    assert ComputeThreads.sharing(5, 2) == ComputeThreads(2, 3)
+    assert ComputeThreads.sharing(1, 2) == ComputeThreads(1, 1)
+    compute, together = ComputeThreads.sharing(2, 2), threading.Barrier(2, timeout=20)
 
     def meet() -> tuple[str, int]:
         together.wait()
         return threading.current_thread().name, torch.get_num_threads()
 
     with ThreadPoolExecutor(2) as pool:
-        met = [one.result() for one in [pool.submit(lanes.run, meet) for _ in range(2)]]
+        met = [one.result() for one in [pool.submit(compute.run, meet) for _ in range(2)]]
     assert len({name for name, _ in met}) == 2 and {threads for _, threads in met} == {1}
     assert on_device(2, torch.get_num_threads) == 2
 

@@ -8,7 +8,7 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.engine import site_moments
-from urst_tiles.engine.site_moments import Look, summed
+from urst_tiles.engine.site_moments import SiteMoments, summed
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
@@ -41,10 +41,12 @@ def test_a_window_without_room_is_measured_in_halves(
     style = nets.seeded("lite", [(random.random((64, 64, 3), np.float32), 1.0)])
     over, site, window = composed(style), style.sites[1], Box(0, 0, 384, 256)
     pixels = random.integers(0, 255, (384, 256, 3), np.uint8)
-    maps = over.mixtures({"colour": site_moments.Several({0: Moments.of(random.random((3, 50)), full=True)})})
+    maps = over.mixtures(
+        {"colour": site_moments.MemberMoments({0: Moments.of(random.random((3, 50)), full=True)})}
+    )
     core = Box(48, 48, 336, 208)
     weights = random.integers(0, 3, core.area // site.stride**2) / 2 if some_invalid else None
-    look, plain, rows = Look(over, site, maps), site_moments.to_tensor, list[int]()
+    look, plain, rows = SiteMoments(over, site, maps), site_moments.to_tensor, list[int]()
     whole = look.moments(pixels, window, core, weights).parts[0]
 
     def small(windows: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -70,4 +72,6 @@ def test_no_room_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(site_moments, "to_tensor", full)
     with pytest.raises(DoesNotFit, match="more memory than cpu has left"):
-        Look(composed(style), style.sites[0], {}).moments(np.zeros((64, 64, 3), np.uint8), box, box, None)
+        SiteMoments(composed(style), style.sites[0], {}).moments(
+            np.zeros((64, 64, 3), np.uint8), box, box, None
+        )

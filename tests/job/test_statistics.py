@@ -12,13 +12,13 @@ import torch
 from urst_tiles import nets
 from urst_tiles.engine import statistics
 from urst_tiles.engine.site_moments import cell_weights
-from urst_tiles.engine.statistics import load, measure, measure_exact, measure_thumbnail, save
-from urst_tiles.engine.threads import Lanes
+from urst_tiles.engine.statistics import load, measure_exact, measure_here, measure_thumbnail, save
+from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.field import Lattice
-from urst_tiles.moments import Moments, Several
+from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets.composition import measured_sites
 from urst_tiles.source import array_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 from urst_tiles.workers.run import Cluster, cluster, plain
 
 
@@ -36,7 +36,7 @@ def picture(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
 def untiled(style: nets.Style, image: np.ndarray) -> dict[str, Moments]:
     """What the network itself sees at each site, running whole with live statistics."""
     source = array_source(image)
-    reader = Reader(source)
+    reader = WindowReader(source)
     from urst_tiles.geometry import Grid
 
     grid = Grid(*source.shape, style.halo, style.stride, 512, 512, 512, style.minimum)
@@ -74,7 +74,7 @@ def test_measured_in_windows_equals_the_untiled_networks_own(
     small: nets.Style, shape: tuple[int, int]
 ) -> None:
     image = picture(*shape)
-    here, there = measure(small, array_source(image)), untiled(small, image)
+    here, there = measure_here(small, array_source(image)), untiled(small, image)
     for name, moments in there.items():
         assert here[name].n == moments.n
         np.testing.assert_allclose(here[name].mean, moments.mean, rtol=1e-4, atol=1e-5)
@@ -83,8 +83,8 @@ def test_measured_in_windows_equals_the_untiled_networks_own(
 
 def test_all_valid_alpha_changes_nothing(small: nets.Style) -> None:
     opaque, plain_rgb = (
-        measure(small, array_source(picture(300, 200, 4))),
-        measure(small, array_source(picture(300, 200))),
+        measure_here(small, array_source(picture(300, 200, 4))),
+        measure_here(small, array_source(picture(300, 200))),
     )
     for name, moments in plain_rgb.items():
         np.testing.assert_array_equal(opaque[name].mean, moments.mean)
@@ -95,14 +95,14 @@ def test_invalid_pixels_count_for_nothing(small: nets.Style) -> None:
     image[:, 200:, 3] = 0
     darker = image.copy()
     darker[:, 200:, :3] = 0
-    one, other = measure(small, array_source(image)), measure(small, array_source(darker))
+    one, other = measure_here(small, array_source(image)), measure_here(small, array_source(darker))
     for site in measured_sites(small):
         assert one[site.name].n == pytest.approx(400 * 200 / site.stride**2)
         np.testing.assert_array_equal(one[site.name].mean, other[site.name].mean)
 
 
 def test_an_image_without_a_valid_pixel_has_harmless_statistics(small: nets.Style) -> None:
-    found = measure(small, array_source(np.zeros((64, 64, 4), np.uint8)))
+    found = measure_here(small, array_source(np.zeros((64, 64, 4), np.uint8)))
     for site in measured_sites(small):
         affine = small.affine(site, found[site.name])
         assert np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()
@@ -126,7 +126,7 @@ class OfStyle:
 
 def test_exact_is_the_plain_loop_and_goes_on_after_a_stop(small: nets.Style, tmp_path: Path) -> None:
     source, recipe = array_source(picture(700, 900)), OfStyle(small)
-    expected = measure(small, source)
+    expected = measure_here(small, source)
     done = measure_exact(recipe, source, tmp_path / "m", Cluster(plain))  # type: ignore[arg-type]
     for name, moments in expected.items():
         np.testing.assert_array_equal(done[name].mean, moments.mean)
@@ -161,10 +161,10 @@ def test_the_moments_of_all_blocks_are_never_in_memory_at_once(
     with pytest.raises(KeyboardInterrupt):
         measure_exact(recipe, source, folder, Cluster(interrupted))  # type: ignore[arg-type]
     assert len(list(folder.glob("*-*.npz"))) > 20
-    alive: weakref.WeakSet[Several] = weakref.WeakSet()
+    alive: weakref.WeakSet[MemberMoments] = weakref.WeakSet()
     most = 0
 
-    def loaded(path: Path) -> Several:
+    def loaded(path: Path) -> MemberMoments:
         nonlocal most
         several = load(path)
         alive.add(several)
@@ -179,20 +179,20 @@ def test_the_moments_of_all_blocks_are_never_in_memory_at_once(
 def test_windows_side_by_side_give_the_same_numbers(
     small: nets.Style, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of four blocks, on two lanes."""
+    """Of four blocks, on two threads."""
     monkeypatch.setattr(statistics, "CORE", 64)
     monkeypatch.setattr(statistics, "BLOCK", 512)
     source = array_source(picture(700, 900))
-    expected = measure(small, source)
+    expected = measure_here(small, source)
     with cluster(in_flight=2) as on:
-        done = measure_exact(OfStyle(small), source, tmp_path / "m", on, lanes=Lanes.sharing(2, 2))
+        done = measure_exact(OfStyle(small), source, tmp_path / "m", on, compute=ComputeThreads.sharing(2, 2))
     for name, moments in expected.items():
         np.testing.assert_array_equal(done[name].m2, moments.m2)
 
 
 def test_moments_survive_their_file(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    several = Several({k: Moments.of(random.normal(size=(5, 40)), full=True) for k in (0, 3)})
+    several = MemberMoments({k: Moments.of(random.normal(size=(5, 40)), full=True) for k in (0, 3)})
     save(tmp_path / "a.npz", several)
     back = load(tmp_path / "a.npz")
     assert list(back.parts) == [0, 3]
@@ -242,7 +242,7 @@ def test_exact_statistics_are_the_untiled_networks_own_in_float64(model: str) ->
 
     with torch.inference_mode():
         style.forward(x, at)
-    found = measure(style, array_source(image))
+    found = measure_here(style, array_source(image))
     assert set(found) == set(seen)
     for name, moments in seen.items():
         size = np.sqrt((moments.variance() + moments.mean**2).mean())

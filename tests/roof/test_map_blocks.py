@@ -14,10 +14,10 @@ from helpers import picture
 import urst_tiles as ut
 from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.statistics import measure
+from urst_tiles.engine.statistics import measure_here
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.source import array_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 H, W = 306, 427
 
@@ -30,13 +30,13 @@ def image() -> np.ndarray:
 @pytest.fixture(scope="module")
 def kernel(image: np.ndarray) -> Kernel:
     style = nets.seeded("microast", [(picture(96, 80, seed=3).astype(np.float32) / 255, 1.0)])
-    return Kernel(style.freeze(measure(style, array_source(image))))
+    return Kernel(style.freeze(measure_here(style, array_source(image))))
 
 
 @pytest.fixture(scope="module")
 def whole(kernel: Kernel, image: np.ndarray) -> np.ndarray:
     grid = Grid(H, W, 0, kernel.net.stride, 1024, 1024, 512, kernel.net.minimum)
-    window = Reader(array_source(image)).padded(grid.padded)[0]
+    window = WindowReader(array_source(image)).padded(grid.padded)[0]
     return kernel.run(window[None], [grid.padded], [Box(0, 0, H, W)])[0]
 
 

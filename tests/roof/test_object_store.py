@@ -17,7 +17,7 @@ import urst_tiles as ut
 from urst_tiles.job import folder as job_module
 from urst_tiles.job.folder import Job
 from urst_tiles.storage import stores
-from urst_tiles.storage.stores import names_in, place
+from urst_tiles.storage.stores import names_in, path_of
 
 STYLE = "hokusai-wave"
 SMALL = {"tile": 128, "block": 256, "thumbnail": 128, "precision": "float32"}
@@ -62,9 +62,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "s3":
         yield request.getfixturevalue("s3") + "/jobs"
         return
-    stores.remove(place("memory://jobs"))
+    stores.remove(path_of("memory://jobs"))
     yield "memory://jobs"
-    stores.remove(place("memory://jobs"))
+    stores.remove(path_of("memory://jobs"))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def left(store: str) -> list[str]:
     """Every object there is."""
-    path = place(store)
+    path = path_of(store)
     return path.fs.find(path.path)  # type: ignore[attr-defined]
 
 
@@ -89,7 +89,7 @@ def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, tmp_path
 
     options = {**SMALL, "statistics": "exact"}
     ut.stylize(scene, tmp_path / "local.tif", STYLE, **options)
-    folder = place(f"{store}/job 1")
+    folder = path_of(f"{store}/job 1")
     report = ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, progress=look, **options)
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "local.tif")
     assert report.blocks_run == 6
@@ -107,9 +107,9 @@ def test_workers_on_machines_that_share_nothing_else(
     job, output = f"{s3}/deep/er/job", tmp_path / "out.tif"
     done = run("plan", scene, output, *styles, *FLAGS, "--save", job)
     assert done.returncode == 0 and f"saved        {job}" in done.stdout, done.stderr
-    assert names_in(place(job)) == {"job.json", "request.json", "source", "net.safetensors", "mask.npy"}
+    assert names_in(path_of(job)) == {"job.json", "request.json", "source", "net.safetensors", "mask.npy"}
     victim = started("work", job)
-    while len(names_in(place(job) / "parts")) < 2:
+    while len(names_in(path_of(job) / "parts")) < 2:
         assert victim.poll() is None
         time.sleep(0.01)
     victim.kill()
@@ -133,7 +133,7 @@ def saved(store: str, scene: Path, tmp_path: Path) -> tuple[Path, bytes]:
     ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
     ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     assert ut.work_job(f"{store}/job").missing == 0
-    return place(f"{store}/job"), (tmp_path / "good.tif").read_bytes()
+    return path_of(f"{store}/job"), (tmp_path / "good.tif").read_bytes()
 
 
 def test_damaged_and_lost_objects_are_made_again(store: str, scene: Path, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_another_job_is_refused_and_nothing_else_is_ever_removed(
 
 def test_of_two_machines_one_signs(store: str) -> None:
     """Both saw nothing; the second to write finds the first's job."""
-    folder = place(f"{store}/job")
+    folder = path_of(f"{store}/job")
     ours, theirs = Job(folder), Job(folder)
     theirs.claim({"tile": "1"})
     with pytest.MonkeyPatch.context() as patch:
@@ -223,7 +223,7 @@ def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path:
         real(local, path)
 
     ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
-    folder = place(f"{store}/job")
+    folder = path_of(f"{store}/job")
     with monkeypatch.context() as patch:
         patch.setattr(spool, "put", failing)
         patch.setattr(Job, "_leave", lambda *arguments: None)  # as a kill, which leaves everything
@@ -237,7 +237,7 @@ def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path:
 def test_a_lost_chunk_of_the_spool_is_never_fill(store: str, scene: Path, tmp_path: Path) -> None:
     ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     chunk = next(name for name in left(store) if "/colour/c/" in name)
-    path = place(store)
+    path = path_of(store)
     path.fs.rm_file(chunk)  # type: ignore[attr-defined]
     with pytest.raises(ut.BlocksFailed, match="is gone; delete"):
         ut.work_job(f"{store}/job")
@@ -307,10 +307,10 @@ def test_a_server_that_goes_away(run, s3: str, scene: Path, tmp_path: Path, monk
 
 def test_two_runs_on_one_machine_are_kept_apart(store: str) -> None:
     with (
-        Job(place(f"{store}/job")).locked(),
+        Job(path_of(f"{store}/job")).locked(),
         pytest.raises(ut.UrstError, match="works on"),
-        Job(place(f"{store}/job")).locked(),
+        Job(path_of(f"{store}/job")).locked(),
     ):
         pass
-    with Job(place(f"{store}/job")).locked():
+    with Job(path_of(f"{store}/job")).locked():
         pass

@@ -9,7 +9,7 @@ from probe import probe
 
 from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.statistics import measure, on_thumbnail
+from urst_tiles.engine.statistics import measure_here, on_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.field import Lattice
 from urst_tiles.geometry import Box, Grid, reflect
@@ -21,7 +21,7 @@ SITED = [name for name in nets.MODELS if name not in ("identity", "wct", "multim
 
 
 def frozen(style, image):
-    return style.freeze(measure(style, array_source(image)))
+    return style.freeze(measure_here(style, array_source(image)))
 
 
 def tiled_and_whole(net, image, core, halo=None):
@@ -67,7 +67,7 @@ def test_the_formula(model, seeded_style, picture):
     """guide = picture + enlarged(painted - picture) of the scale before; half of the network's change."""
     inner = seeded_style(model)
     style, image = CascadeStyle(inner, 4), picture(96, 128)
-    found = measure(style, array_source(image))
+    found = measure_here(style, array_source(image))
     x, painted, before = image.transpose(2, 0, 1) / 255.0, None, None
     for scale in (4, 2, 1):
         own = {site.name: found[f"x{scale}.{site.name}"] for site in inner.sites if site.measured}
@@ -125,9 +125,9 @@ def test_a_thumbnail_stands_for_every_scale(seeded_style, picture):
     style, image = CascadeStyle(seeded_style("lite"), 4), picture(128, 160)
     flat = on_thumbnail(style, 128, 160)
     assert flat.stride == style.inner.stride and flat.halo == 3 * style.inner.halo
-    found = measure(flat, array_source(image))
+    found = measure_here(flat, array_source(image))
     assert set(found) == {site.name for site in style.sites}
-    once = measure(style.inner, array_source(image))
+    once = measure_here(style.inner, array_source(image))
     for name, moments in once.items():
         np.testing.assert_allclose(found[f"x4.{name}"].mean, moments.mean, atol=1e-6)
     assert np.isfinite(Kernel(style.freeze(found)).run_float(image[None], [Box(0, 0, 128, 160)])[0]).all()
@@ -136,7 +136,7 @@ def test_a_thumbnail_stands_for_every_scale(seeded_style, picture):
 def test_local_statistics_of_a_cascade(seeded_style, picture):
     style, image = CascadeStyle(seeded_style("lite"), 2), picture(301, 333)
     composition = Composition((style,), Lattice.of_scale(301, 333, 100))
-    net = composition.freeze(measure(composition, array_source(image)))
+    net = composition.freeze(measure_here(composition, array_source(image)))
     tiled, whole = tiled_and_whole(net, image, 64)
     assert np.abs(tiled - whole).max() <= 1e-4
 

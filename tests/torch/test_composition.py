@@ -10,7 +10,7 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.statistics import measure
+from urst_tiles.engine.statistics import measure_here
 from urst_tiles.field import Everywhere, Lattice, Regions
 from urst_tiles.geometry import Box, Grid, reflect
 from urst_tiles.moments import Moments
@@ -47,7 +47,7 @@ def regions(tmp_path):
 
 
 def frozen(composition, image):
-    return composition.freeze(measure(composition, array_source(image)))
+    return composition.freeze(measure_here(composition, array_source(image)))
 
 
 def tiled_and_whole(net, image, core, where=lambda box: box):
@@ -100,7 +100,7 @@ def test_maps_are_mixed_as_the_formula_says(model, styles, picture):
     field = Lattice(height, width, 2, 2)
     both = Composition((styles(model)[0],), field)
     image = picture(height, width)
-    found = measure(both, array_source(image))
+    found = measure_here(both, array_source(image))
     maps, x = both.maps(found), torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
 
     def weight(k, stride):
@@ -141,7 +141,7 @@ def test_statistics_of_members_are_weighted_by_their_shares(model, styles, regio
     _, shares = field.weights(Box(0, 0, 168, 200), site.stride)
     parts = [Moments.of(seen[0], share.ravel(), full=site.full) for share in shares]
     composition = Composition(styles(model), field)
-    found = measure(composition, array_source(image))[site.name]
+    found = measure_here(composition, array_source(image))[site.name]
     for k in range(3):
         together = parts[k] + sum(parts[1:], parts[0]).scaled(0.3 * parts[k].n / sum(p.n for p in parts))
         np.testing.assert_allclose(found.parts[k].mean, together.mean, rtol=1e-4, atol=1e-5)
@@ -150,7 +150,7 @@ def test_statistics_of_members_are_weighted_by_their_shares(model, styles, regio
 
 def test_one_place_is_the_exact_network(seeded_style, picture):
     image, style = picture(64, 96), seeded_style("lite")
-    plain = style.freeze(measure(style, array_source(image)))
+    plain = style.freeze(measure_here(style, array_source(image)))
     box = Box(0, 0, 64, 96)
     for field in (Lattice.of_scale(64, 96, 2048), Everywhere()):
         local = frozen(Composition((style,), field), image)
@@ -180,7 +180,7 @@ def test_flat_parts_are_no_noise_and_no_nan(model, seeded_style, picture):
     image[:, :128] = 90
     style = seeded_style(model)
     for each in (image, np.full_like(image, 90)):
-        found = measure(Composition((style,), Lattice.of_scale(128, 256, 32)), array_source(each))
+        found = measure_here(Composition((style,), Lattice.of_scale(128, 256, 32)), array_source(each))
         net = Composition((style,), Lattice.of_scale(128, 256, 32)).freeze(found)
         assert np.isfinite(Kernel(net).run_float(each[None], [Box(0, 0, 128, 256)])[0]).all()
 
@@ -189,7 +189,7 @@ def test_places_without_a_valid_pixel_have_the_statistics_of_the_whole(seeded_st
     image = np.dstack([picture(128, 256), np.full((128, 256), 255, np.uint8)])
     image[:, 128:, 3] = 0
     composition = Composition((seeded_style("lite"),), Lattice.of_scale(128, 256, 32))
-    found = measure(composition, array_source(image))
+    found = measure_here(composition, array_source(image))
     for site in measured_sites(composition):
         first, last = found[site.name].parts[0], found[site.name].parts[31]
         assert np.isfinite(last.mean).all() and last.n > first.n

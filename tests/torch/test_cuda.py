@@ -15,7 +15,7 @@ from law1 import FAMILIES, SHORT, TOLERANCE, grid_of, padded, tiled_float, whole
 from urst_tiles import nets
 from urst_tiles.engine.device import release
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.statistics import measure, measure_thumbnail
+from urst_tiles.engine.statistics import measure_here, measure_thumbnail
 from urst_tiles.geometry import Box
 from urst_tiles.nets import named_styles
 from urst_tiles.nets.base import neutral_moments
@@ -106,7 +106,7 @@ def test_16_bit_within_two_levels_of_its_own_whole(precision, picture, measured,
 @pytest.mark.parametrize("model", [model for model in FAMILIES if model != "identity"])
 def test_statistics_are_the_processors(model, seeded_style, picture):
     style, source = seeded_style(model), array_source(picture(400, 330))
-    for look in (measure, measure_thumbnail):
+    for look in (measure_here, measure_thumbnail):
         here, there = look(style, source), look(style, source, device=CUDA)
         assert here.keys() == there.keys()
         for name, moments in here.items():

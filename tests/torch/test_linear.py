@@ -118,11 +118,11 @@ def test_frozen_at_its_own_statistics_is_the_network_itself(pair, measured, laye
 @pytest.mark.parametrize("layer", LAYERS)
 def test_measured_in_windows_is_measured_at_once(pair, measured, layer, picture, as_tensor):
     """What the matrix is predicted from reaches farther than the picture: the halo covers it."""
-    from urst_tiles.engine.statistics import measure
+    from urst_tiles.engine.statistics import measure_here
     from urst_tiles.source import array_source
 
     style, image = style_of(pair, layer), picture(600, 64)
-    here, there = measure(style, array_source(image)), measured(style, as_tensor(image))
+    here, there = measure_here(style, array_source(image)), measured(style, as_tensor(image))
     for name, moments in there.items():
         np.testing.assert_allclose(here[name].mean, moments.mean, rtol=1e-4, atol=1e-5)
         spread = np.abs(moments.m2).max()

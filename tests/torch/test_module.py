@@ -21,7 +21,7 @@ from torch import nn
 import urst_tiles as ut
 from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.statistics import measure
+from urst_tiles.engine.statistics import measure_here
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import round_up
 from urst_tiles.nets import Affine, live, load_frozen, module
@@ -278,7 +278,7 @@ def test_sites_see_as_far_as_the_line_by_line_probe_finds(name):
 def test_exact_statistics_of_short_windows_are_the_whole_pictures(picture, as_tensor, measured):
     """The first norms of a U-Net see a cell or two, the last all of its halo."""
     style, image = style_of("unet"), picture(608, 560)
-    found, whole = measure(style, array_source(image)), measured(style, as_tensor(image))
+    found, whole = measure_here(style, array_source(image)), measured(style, as_tensor(image))
     for name, moments in whole.items():
         assert found[name].n == moments.n
         np.testing.assert_allclose(found[name].mean, moments.mean, rtol=1e-4, atol=1e-5)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from urst_tiles import weights
 from urst_tiles.api.stylize import stylize
-from urst_tiles.api.table import Entry
+from urst_tiles.api.table import BatchJob
 from urst_tiles.errors import BadInput, JobDiffers, UrstError
 from urst_tiles.job.folder import Job
 from urst_tiles.job.request import chosen
@@ -43,13 +43,13 @@ APART = ("weights", "mask", "device", "threads", "workers", "scheduler", "cluste
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """How a job ended, its wall time in seconds, and the megapixels that it computed.
 
     ``error`` is the error message of a job that failed.
     """
 
-    entry: Entry
+    entry: BatchJob
     status: Status
     seconds: float
     megapixels: float = 0.0
@@ -57,13 +57,13 @@ class Outcome:
 
 
 def run_batch(
-    entries: Sequence[Entry],
+    entries: Sequence[BatchJob],
     shard: Shard | None = None,
     *,
     overwrite: bool = False,
-    starting: Callable[[int, int, Entry], None] = lambda number, total, entry: None,
+    starting: Callable[[int, int, BatchJob], None] = lambda number, total, entry: None,
     progress: Progress = silent,
-) -> Iterator[Outcome]:
+) -> Iterator[BatchOutcome]:
     """Run jobs one after the other, and yield how each of them ended.
 
     Parameters
@@ -81,11 +81,11 @@ def run_batch(
         yield _outcome(entries[index], overwrite, progress)
 
 
-def _outcome(entry: Entry, overwrite: bool, progress: Progress) -> Outcome:
+def _outcome(entry: BatchJob, overwrite: bool, progress: Progress) -> BatchOutcome:
     started = time.perf_counter()
 
-    def ended(status: Status, megapixels: float = 0.0, error: str = "") -> Outcome:
-        return Outcome(entry, status, time.perf_counter() - started, megapixels, error)
+    def ended(status: Status, megapixels: float = 0.0, error: str = "") -> BatchOutcome:
+        return BatchOutcome(entry, status, time.perf_counter() - started, megapixels, error)
 
     try:
         made = _run(entry, overwrite, progress)
@@ -96,7 +96,7 @@ def _outcome(entry: Entry, overwrite: bool, progress: Progress) -> Outcome:
         return ended("failed", error=f"{type(error).__name__}: {error}")
 
 
-def _run(entry: Entry, overwrite: bool, progress: Progress) -> float | None:
+def _run(entry: BatchJob, overwrite: bool, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
     record, request = Record.beside(entry.output), request_of(entry)
     begun = record.request == request
@@ -182,7 +182,7 @@ class Record:
         return now == self.output if self.output else now != self.replaces
 
 
-def request_of(entry: Entry) -> dict[str, Any]:
+def request_of(entry: BatchJob) -> dict[str, Any]:
     """What a job asks for, in a form that JSON can hold; equal requests give the same picture.
 
     Of a network that a function of the user returns (``package.module:function``) only the name is compared.
@@ -193,7 +193,7 @@ def request_of(entry: Entry) -> dict[str, Any]:
     )
     recipe = recipe_of(entry.style, options)
     styles = [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles]
-    folder = weights.place(options.model, options.weights) if options.model in weights.TABLE else None
+    folder = weights.model_folder(options.model, options.weights) if options.model in weights.TABLE else None
     files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
     return {
         "source": source.fingerprint,

@@ -17,7 +17,7 @@ from urst_tiles.options import Options
 from urst_tiles.recipe import Recipe, recipe_of
 from urst_tiles.source import array_source
 from urst_tiles.source.picture import read_picture
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 
 def named_styles() -> dict[str, str]:
@@ -61,4 +61,4 @@ def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[n
     source = array_source(pixels)
     kernel = Kernel(style.freeze(measure_thumbnail(style, source)))
     box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
-    return kernel.run(Reader(source).padded(box)[0][None], [box], [core])[0]
+    return kernel.run(WindowReader(source).padded(box)[0][None], [box], [core])[0]

@@ -16,7 +16,7 @@ from urst_tiles.geometry import Box, Grid, reflect, round_up
 from urst_tiles.machine import cpu_count
 from urst_tiles.nets import LocalNet
 from urst_tiles.source import Source, array_source, open_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 
 def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -> Any:
@@ -50,7 +50,7 @@ def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -
     net = kernel.net
     height, width = source.shape
     grid = Grid(height, width, net.halo, net.stride, chunk, chunk, chunk, net.minimum)
-    reader = Reader(source)
+    reader = WindowReader(source)
 
     def make(block_info: Any = None) -> NDArray[Any]:
         (y0, y1), (x0, x1), _ = block_info[None]["array-location"]

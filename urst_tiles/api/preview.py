@@ -20,7 +20,7 @@ from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import array_source, open_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 
 
 def preview(
@@ -67,4 +67,4 @@ def preview(
     )
     net = freeze(recipe, found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
-    return stylize_block(kernel, Reader(small), plan, plan.grid.image)
+    return stylize_block(kernel, WindowReader(small), plan, plan.grid.image)

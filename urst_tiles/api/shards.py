@@ -35,7 +35,7 @@ from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
 from urst_tiles.source import Source, open_source
 from urst_tiles.storage.publish import publish
-from urst_tiles.storage.stores import place
+from urst_tiles.storage.stores import path_of
 from urst_tiles.workers.run import cluster
 
 AnyPath = str | os.PathLike[str]
@@ -95,7 +95,7 @@ def save_job(
     ------
     UrstError : as `stylize`. The same call continues, and does not compute finished blocks again.
     """
-    folder, input = place(folder), Path(input).absolute()
+    folder, input = path_of(folder), Path(input).absolute()
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
     output = check_output(Path(output).absolute(), input)
@@ -139,7 +139,7 @@ def work_job(
     JobDiffers : if the input or this machine is not what was planned, so that the bytes might differ.
     BlocksFailed : if some blocks failed repeatedly; the others are saved, and the next call tries again.
     """
-    job, clock = Job(place(folder)), Clock()
+    job, clock = Job(path_of(folder)), Clock()
     with job.shared():
         request = _load(job)
         plan = plan_here(request.plan, device, threads, workers)
@@ -150,7 +150,7 @@ def work_job(
         missing = _turned([index for index in parts.missing() if index in mine])
         job.keep = True
         with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
-            task = Unmade(StylizeBlock(plan, source, job.net, parts))
+            task = SkipFinished(StylizeBlock(plan, source, job.net, parts))
             receipts = on.run_all(
                 task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
             )
@@ -176,7 +176,7 @@ def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
     JobError : if blocks are missing; the message names them.
     DamagedFile : if a block is damaged; it is removed, so that the next `work_job` computes it again.
     """
-    job, clock = Job(place(folder)), Clock()
+    job, clock = Job(path_of(folder)), Clock()
     job.require()
     with job.locked():
         request = _load(job)
@@ -198,7 +198,7 @@ def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
 
 
 @dataclass(frozen=True)
-class Unmade:
+class SkipFinished:
     """A task that computes a block, unless another worker has finished it in the meantime."""
 
     task: StylizeBlock
@@ -215,7 +215,7 @@ def _turned(indexes: list[int]) -> list[int]:
 
 
 def _in_folder(options: Options, folder: Path) -> Options:
-    if options.job_dir is not None and place(options.job_dir) != folder:
+    if options.job_dir is not None and path_of(options.job_dir) != folder:
         raise BadInput(f"--save {folder} names the job folder; leave --job-dir {options.job_dir} out")
     return replace(options, job_dir=folder)
 

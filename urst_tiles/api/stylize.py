@@ -18,7 +18,7 @@ from urst_tiles.api.output import check_output, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail
-from urst_tiles.engine.threads import Lanes
+from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.job.folder import Job
 from urst_tiles.machine import available_memory
 from urst_tiles.nets import LocalNet
@@ -33,7 +33,7 @@ from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
 from urst_tiles.storage.publish import make_folder
-from urst_tiles.storage.stores import place
+from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
 
@@ -119,7 +119,7 @@ def open_job(
     UrstError : if the job cannot be done as asked, for example because memory or disk do not suffice.
     """
     source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
-    job = Job.beside(output, options.job_dir and place(options.job_dir))
+    job = Job.beside(output, options.job_dir and path_of(options.job_dir))
     if options.cluster:
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
@@ -193,7 +193,7 @@ def measure(
         job.moments,
         on,
         device=plan.device,
-        lanes=Lanes.sharing(plan.threads, plan.measure_lanes),
+        compute=ComputeThreads.sharing(plan.threads, plan.measuring_threads),
         progress=progress,
     )
 

@@ -48,28 +48,28 @@ ELSEWHERE = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class BatchJob:
     """One job of a table: an input in a style.
 
     Attributes
     ----------
     input, output : absolute paths.
     style : the style in the form that `stylize` takes.
-    called : the name of the style, which the name of the output may contain.
+    style_name : the name of the style, which the name of the output may contain.
     options : all options of the job.
     """
 
     input: Path
     output: Path
     style: StyleArgument
-    called: str
+    style_name: str
     options: Options
 
     def __str__(self) -> str:
-        return f"{self.input} in {self.called}"
+        return f"{self.input} in {self.style_name}"
 
 
-def read_table(path: str | os.PathLike[str]) -> list[Entry]:
+def read_table(path: str | os.PathLike[str]) -> list[BatchJob]:
     """Read all jobs of a table, and check them as far as possible without opening images.
 
     Raises
@@ -98,7 +98,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise MissingFile(f"the table cannot be read ({error.strerror})") from None
 
 
-def _entries(table: Mapping[str, Any], folder: Path) -> Iterator[Entry]:
+def _entries(table: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
     _check_keys(table, TOP, "the table")
     jobs = table.get("jobs", [{}])
     if not (isinstance(jobs, list) and jobs and all(isinstance(job, dict) for job in jobs)):
@@ -115,7 +115,7 @@ def _options(table: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _group(group: Mapping[str, Any], folder: Path) -> Iterator[Entry]:
+def _group(group: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
     for name in ("inputs", "output"):
         if name not in group:
             raise BadInput(f"there is no {name}: give it for the whole table, or in each entry of jobs")
@@ -125,10 +125,10 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[Entry]:
     model = str(group["options"].get("model", Options().model))
     styles = [_style(one, folder) for one in _list(group, "styles")] or [(model, None)]
     for input in _inputs(group, folder):
-        for called, style in styles:
-            words = {"stem": input.stem, "style": called, "folder": input.parent.name}
+        for style_name, style in styles:
+            words = {"stem": input.stem, "style": style_name, "folder": input.parent.name}
             output = Path(os.path.normpath(folder / filled(pattern, words, "output")))
-            yield Entry(input, output, style, called, options_from(group["options"], folder, words))
+            yield BatchJob(input, output, style, style_name, options_from(group["options"], folder, words))
 
 
 def options_from(values: Mapping[str, Any], folder: Path, words: Mapping[str, str]) -> Options:
@@ -230,9 +230,9 @@ def _check_keys(table: Mapping[str, Any], known: Sequence[str], what: str) -> No
             raise BadInput(f"{what} has no key {name!r} (known: {', '.join(known)}){hint}")
 
 
-def _check_files(entries: Sequence[Entry]) -> None:
+def _check_files(entries: Sequence[BatchJob]) -> None:
     """Raise BadInput if two jobs write the same output, or if an output is also an input."""
-    outputs: dict[Path, Entry] = {}
+    outputs: dict[Path, BatchJob] = {}
     for entry in entries:
         other = outputs.setdefault(entry.output, entry)
         if other is not entry:

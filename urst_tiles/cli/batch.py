@@ -15,8 +15,8 @@ from urst_tiles.job.shard import Shard
 from urst_tiles.progress import Progress
 
 if TYPE_CHECKING:
-    from urst_tiles.api.batch import Outcome
-    from urst_tiles.api.table import Entry
+    from urst_tiles.api.batch import BatchOutcome
+    from urst_tiles.api.table import BatchJob
 
 #: The columns of the CSV file that ``--summary`` names, and the facts of a job with ``--json``.
 COLUMNS = ("status", "input", "style", "output", "seconds", "megapixels", "error")
@@ -54,7 +54,7 @@ def run_table(arguments: argparse.Namespace) -> int:
     if arguments.summary:
         check_output(arguments.summary.absolute(), arguments.table)
     reporter = _Reporter(arguments.json)
-    outcomes: list[Outcome] = []
+    outcomes: list[BatchOutcome] = []
     try:
         for outcome in run_batch(
             entries,
@@ -79,24 +79,24 @@ class _Reporter:
         self._inner: Progress = progress_for(as_json)
         self._prefix = ""
 
-    def starting(self, number: int, total: int, entry: Entry) -> None:
+    def starting(self, number: int, total: int, entry: BatchJob) -> None:
         self._prefix = f"{number}/{total} {entry.output.name}: "
 
     def progress(self, stage: str, done: int, total: int) -> None:
         self._inner(self._prefix + stage, done, total)
 
 
-def row(outcome: Outcome) -> dict[str, Any]:
+def row(outcome: BatchOutcome) -> dict[str, Any]:
     """How a job ended: a value for each name in `COLUMNS`."""
     entry = outcome.entry
     values = (
-        outcome.status, str(entry.input), entry.called, str(entry.output), round(outcome.seconds, 3),
+        outcome.status, str(entry.input), entry.style_name, str(entry.output), round(outcome.seconds, 3),
         round(outcome.megapixels, 6), outcome.error,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def _write_csv(path: Path, outcomes: list[Outcome]) -> None:
+def _write_csv(path: Path, outcomes: list[BatchOutcome]) -> None:
     from urst_tiles.storage.publish import publish
 
     text = io.StringIO()
@@ -106,7 +106,7 @@ def _write_csv(path: Path, outcomes: list[Outcome]) -> None:
     publish(path.absolute(), text.getvalue().encode())
 
 
-def _report(outcomes: list[Outcome], as_json: bool) -> int:
+def _report(outcomes: list[BatchOutcome], as_json: bool) -> int:
     """Print the summary on stdout and the errors on stderr; return the exit status."""
     count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
     if as_json:
@@ -119,13 +119,13 @@ def _report(outcomes: list[Outcome], as_json: bool) -> int:
     return 1 if count["failed"] else 0
 
 
-def summary(outcomes: list[Outcome], count: dict[str, int]) -> str:
+def summary(outcomes: list[BatchOutcome], count: dict[str, int]) -> str:
     """The summary as text: a line for each job, and a line with the number of jobs by how they ended."""
     width = max((len(o.entry.input.name) for o in outcomes), default=0)
-    styles = max((len(o.entry.called) for o in outcomes), default=0)
+    styles = max((len(o.entry.style_name) for o in outcomes), default=0)
     lines = [
         f"{o.status:8} {clock(o.seconds):>8} {o.megapixels:9.1f} Mpx  {o.entry.input.name:{width}}"
-        f"  {o.entry.called:{styles}}  {o.entry.output}"
+        f"  {o.entry.style_name:{styles}}  {o.entry.output}"
         for o in outcomes
     ]
     total = f"{count['done']} done, {count['skipped']} were done before, {count['failed']} failed"

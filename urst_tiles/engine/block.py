@@ -21,7 +21,7 @@ from urst_tiles.machine import mapped
 from urst_tiles.plan import Plan
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 from urst_tiles.workers.run import check_stop
 
 Pixels = NDArray[Any]
@@ -46,7 +46,7 @@ class StylizeBlock:
         kernel = kernel_of(self.net, self.plan)
         splits, started = kernel.splits, time.perf_counter()
         box = self.plan.grid.block_box(index)
-        pixels = stylize_block(kernel, Reader(self.source), self.plan, box)
+        pixels = stylize_block(kernel, WindowReader(self.source), self.plan, box)
         computed = time.perf_counter()
         self.parts.write(index, pixels)
         return {
@@ -57,7 +57,7 @@ class StylizeBlock:
         }
 
 
-def stylize_block(kernel: Kernel, reader: Reader, plan: Plan, box: Box) -> Pixels:
+def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) -> Pixels:
     """(h, w, channels), the plan's dtype: the stylised pixels of ``box``, with the source's validity as last
     channel."""
     grid = plan.grid

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from urst_tiles.engine.device import is_out_of_memory, release, reproducible
 from urst_tiles.engine.kernel import to_tensor
-from urst_tiles.engine.threads import ONE_LANE, Lanes
+from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box, round_up
-from urst_tiles.moments import Moments, Several
+from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import Composition, Site
 from urst_tiles.nets.composition import Mixture, Subject, mixing
 
@@ -49,25 +49,25 @@ def cell_weights(valid: NDArray[Any], stride: int) -> Weights:
 
 
 @dataclass(frozen=True)
-class Look:
+class SiteMoments:
     """At one site, the sites before it frozen.
 
     Attributes
     ----------
     over, site : whose, and which.
     maps : of the sites before it.
-    device, lanes : where windows are computed.
+    device, compute : the device and the threads that compute windows.
     """
 
     over: Composition
     site: Site
     maps: Mapping[str, Mixture]
     device: str = "cpu"
-    lanes: Lanes = ONE_LANE
+    compute: ComputeThreads = ONE_THREAD
 
     def moments(
         self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
-    ) -> Several:
+    ) -> MemberMoments:
         """Moments over ``core``; where the device has no room for the window, of its two halves.
 
         Parameters
@@ -79,7 +79,7 @@ class Look:
         ------
         DoesNotFit : where halves of halves find no room either.
         """
-        found = if_it_fits(self.lanes, self._moments, pixels, window, core, weights)
+        found = if_it_fits(self.compute, self._moments, pixels, window, core, weights)
         if found is not None:
             return found
         stride, site = self.over.stride, self.site
@@ -91,7 +91,7 @@ class Look:
             )
         log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
         above = (middle - core.y0) * core.shape[1] // site.stride**2
-        total = Several({})
+        total = MemberMoments({})
         for y0, y1, own in ((core.y0, middle, slice(above)), (middle, core.y1, slice(above, None))):
             half = Box(y0, core.x0, y1, core.x1)
             around = half.grow(halo_of(self.over, site)).clip(window).at_least(self.over.minimum, window)
@@ -102,7 +102,7 @@ class Look:
     @torch.inference_mode()
     def _moments(
         self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
-    ) -> Several:
+    ) -> MemberMoments:
         device = torch.device(self.device)
         with reproducible(device):
             cells = self._features(to_tensor(pixels[None], device), window, core)
@@ -126,12 +126,12 @@ class Look:
         return cells.reshape(self.site.channels, -1).float()
 
 
-def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None, core: Box) -> Several:
+def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None, core: Box) -> MemberMoments:
     """Moments of every member that has a share in ``core``, of the features there, (channels, cells)."""
     members = over.field.active(core)
     if len(members) == 1:
         alone = weights is None or bool(weights.any())
-        return Several({members[0]: moments_of(cells, weights, full=site.full)} if alone else {})
+        return MemberMoments({members[0]: moments_of(cells, weights, full=site.full)} if alone else {})
     members, shares = over.field.weights(core, site.stride)
     parts = {}
     for member, share in zip(members, shares, strict=True):
@@ -139,7 +139,7 @@ def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None
         own = own if weights is None else own * weights
         if own.any():
             parts[member] = moments_of(cells, own, full=site.full)
-    return Several(parts)
+    return MemberMoments(parts)
 
 
 def moments_of(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
@@ -164,10 +164,12 @@ def summed(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
     return Moments(n, mean.cpu().numpy(), m2.cpu().numpy())
 
 
-def if_it_fits(lanes: Lanes, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """What ``function`` returns on one of the lanes, or None where the device ran out of memory."""
+def if_it_fits(
+    compute: ComputeThreads, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T | None:
+    """What ``function`` returns on one of the threads, or None where the device ran out of memory."""
     try:
-        return lanes.run(function, *args, **kwargs)
+        return compute.run(function, *args, **kwargs)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -29,16 +29,16 @@ from numpy.typing import NDArray
 from urst_tiles.engine.device import reproducible
 from urst_tiles.engine.kernel import to_tensor
 from urst_tiles.engine.loaded import Builds, build_style
-from urst_tiles.engine.site_moments import Look, cell_weights, halo_of, if_it_fits, shared
-from urst_tiles.engine.threads import ONE_LANE, Lanes
+from urst_tiles.engine.site_moments import SiteMoments, cell_weights, halo_of, if_it_fits, shared
+from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.moments import Moments, Several
+from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import CascadeStyle, Composition, Site
 from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, Subject, composed, measured_sites, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source, array_source
-from urst_tiles.source.windows import Reader
+from urst_tiles.source.windows import WindowReader
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import remove, side_by_side
 from urst_tiles.workers.run import Cluster
@@ -77,7 +77,7 @@ def measure_thumbnail(
     found = _at_once(subject, small, device, threads) if whole else None
     if found is not None:
         return _for_style(style, found)
-    return measure(subject, small, device=device, threads=threads)
+    return measure_here(subject, small, device=device, threads=threads)
 
 
 def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
@@ -88,16 +88,16 @@ def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
     return style.flattened() if isinstance(style, CascadeStyle) else style
 
 
-def measure(
+def measure_here(
     style: Subject, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Moments of every measured site, by name, of the whole of ``source``, or `Several` for a composition:
-    the plain loop, and the reference of `measure_exact`."""
-    reader, over = Reader(source), composed(style)
-    found: dict[str, Several] = {}
-    lanes = Lanes(1, threads)
+    """Moments of every measured site, by name, of the whole of ``source``, or `MemberMoments` for a
+    composition: the plain loop, and the reference of `measure_exact`."""
+    reader, over = WindowReader(source), composed(style)
+    found: dict[str, MemberMoments] = {}
+    compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
-        blocks, look = [], Look(over, site, over.mixtures(found), device, lanes)
+        blocks, look = [], SiteMoments(over, site, over.mixtures(found), device, compute)
         grid = measuring_grid(source.shape, style, site, device=device)
         for index in range(len(grid)):
             blocks.append(_block_moments(look, reader, grid, index))
@@ -106,12 +106,12 @@ def measure(
     return _for_style(style, found)
 
 
-def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, Several] | None:
-    """What `measure` finds, by one forward of the whole image: each site goes on with what it found; None
-    where the device has no room for that."""
+def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, MemberMoments] | None:
+    """What `measure_here` finds, by one forward of the whole image: each site goes on with what it found;
+    None where the device has no room for that."""
     over, box = composed(style), measuring_grid(source.shape, style).padded
-    pixels, valid = Reader(source).padded(box)
-    found: dict[str, Several] = {}
+    pixels, valid = WindowReader(source).padded(box)
+    found: dict[str, MemberMoments] = {}
 
     def at(site: Site, x: torch.Tensor) -> torch.Tensor:
         if site.measured:
@@ -121,13 +121,13 @@ def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[
         return mixing(over, {site.name: Mixture(over.map_at(site, known))}, box)(site, x)
 
     @torch.inference_mode()
-    def run() -> dict[str, Several]:
+    def run() -> dict[str, MemberMoments]:
         where = torch.device(device)
         with reproducible(where):
             over.style.forward(to_tensor(pixels[None], where), at)
         return found
 
-    return if_it_fits(Lanes(1, threads), run)
+    return if_it_fits(ComputeThreads(1, threads), run)
 
 
 def _strips(box: Box, stride: int) -> list[Box]:
@@ -138,33 +138,33 @@ def _strips(box: Box, stride: int) -> list[Box]:
 
 def _strip_moments(
     over: Composition, site: Site, x: torch.Tensor, valid: NDArray[Any] | None, strip: Box
-) -> Several:
+) -> MemberMoments:
     """Moments of one strip of the features ``x`` (C, h, w) of a whole image."""
     weights = None if valid is None else cell_weights(valid[strip.slices], site.stride)
     rows = x[:, strip.y0 // site.stride : strip.y1 // site.stride]
     return shared(over, site, rows.flatten(1).float(), weights, strip)
 
 
-def _for_style(style: Subject, found: Mapping[str, Several]) -> dict[str, Any]:
+def _for_style(style: Subject, found: Mapping[str, MemberMoments]) -> dict[str, Any]:
     """What ``style.freeze`` takes."""
     if isinstance(style, Composition):
         return dict(found)
     return {name: several.parts[0] for name, several in found.items()}
 
 
-def _usable(over: Composition, site: Site, found: Several) -> Several:
+def _usable(over: Composition, site: Site, found: MemberMoments) -> MemberMoments:
     """Where no pixel is valid there is nothing to measure, and nothing to stylise: any moments do."""
     if not found.parts:
-        found = Several({0: neutral(site)})
+        found = MemberMoments({0: neutral(site)})
     return over.backed(found)
 
 
-def _block_moments(look: Look, reader: Reader, grid: Grid, index: int) -> Several:
+def _block_moments(look: SiteMoments, reader: WindowReader, grid: Grid, index: int) -> MemberMoments:
     """Moments over one block, merged window by window in the order of the grid."""
     cores = grid.cores(grid.block_box(index))
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
-    total = Several({})
+    total = MemberMoments({})
     for core in cores:
         window = grid.window_box(core)
         weights = None
@@ -183,10 +183,10 @@ class SitePass:
     recipe: Builds
     source: Source
     site: str
-    found: Mapping[str, Several]
+    found: Mapping[str, MemberMoments]
     folder: Path
     device: str
-    lanes: Lanes
+    compute: ComputeThreads
 
     def path(self, index: int) -> Path:
         """Where block ``index`` publishes."""
@@ -196,9 +196,9 @@ class SitePass:
         """Measure block ``index``."""
         over = composed(build_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        look = Look(over, site, over.mixtures(self.found), self.device, self.lanes)
+        look = SiteMoments(over, site, over.mixtures(self.found), self.device, self.compute)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
-        save(self.path(index), _block_moments(look, Reader(self.source), grid, index))
+        save(self.path(index), _block_moments(look, WindowReader(self.source), grid, index))
 
 
 def measure_exact(
@@ -208,20 +208,20 @@ def measure_exact(
     cluster: Cluster,
     *,
     device: str = "cpu",
-    lanes: Lanes = ONE_LANE,
+    compute: ComputeThreads = ONE_THREAD,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """What `measure` finds: one pass of tasks per site, resumable through ``folder``."""
+    """What `measure_here` finds: one pass of tasks per site, resumable through ``folder``."""
     make_folder(folder)
     style = build_style(recipe)
     count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)
-    found: dict[str, Several] = {}
+    found: dict[str, MemberMoments] = {}
     for site in measured_sites(style):
         final = folder / f"{site.name}.npz"
         known = kept(final)
         if known is None:
-            task = SitePass(recipe, source, site.name, dict(found), folder, device, lanes)
+            task = SitePass(recipe, source, site.name, dict(found), folder, device, compute)
             done = side_by_side(folder, is_kept, map(task.path, range(count)))
             missing = [i for i, there in enumerate(done) if not there]
             stage = partial(progress, f"measuring {site.name}")
@@ -233,7 +233,7 @@ def measure_exact(
     return _for_style(style, found)
 
 
-def save(path: Path, several: Several) -> None:
+def save(path: Path, several: MemberMoments) -> None:
     """Publish moments as an ``.npz`` file."""
     buffer = io.BytesIO()
     members, parts = list(several.parts), list(several.parts.values())
@@ -242,7 +242,7 @@ def save(path: Path, several: Several) -> None:
     publish(path, buffer.getvalue())
 
 
-def kept(path: Path) -> Several | None:
+def kept(path: Path) -> MemberMoments | None:
     """What an earlier run measured; None where it did not, or that is damaged: then it is made again."""
     try:
         return load(path)
@@ -258,8 +258,8 @@ def is_kept(path: Path) -> bool:
     return kept(path) is not None
 
 
-def load(path: Path) -> Several:
+def load(path: Path) -> MemberMoments:
     """Read moments that `save` wrote."""
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         columns = zip(file["members"], file["n"], file["mean"], file["m2"], strict=True)
-        return Several({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})
+        return MemberMoments({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})

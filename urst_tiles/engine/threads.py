@@ -21,7 +21,7 @@ _making = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Lanes:
+class ComputeThreads:
     """Threads of this process that compute, each with a team of torch threads.
 
     One is a lock around the device. Windows too small for all processors are computed on several at once.
@@ -32,8 +32,8 @@ class Lanes:
     threads: int = 1
 
     @classmethod
-    def sharing(cls, threads: int, count: int) -> Lanes:
-        """``count`` lanes, at most, that share so many torch threads."""
+    def sharing(cls, threads: int, count: int) -> ComputeThreads:
+        """At most ``count`` threads, which share ``threads`` torch threads between them."""
         count = max(1, min(count, threads))
         return cls(count, ceil_div(threads, count))
 
@@ -55,7 +55,7 @@ class Lanes:
 
 
 #: One thread, one torch thread.
-ONE_LANE = Lanes()
+ONE_THREAD = ComputeThreads()
 
 
 @cache
@@ -75,4 +75,4 @@ def _device_thread(number: int) -> ThreadPoolExecutor:
 
 def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` on the one device thread, with ``threads`` torch threads, and wait for its result."""
-    return Lanes(1, threads).run(function, *args, **kwargs)
+    return ComputeThreads(1, threads).run(function, *args, **kwargs)

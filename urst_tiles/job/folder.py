@@ -34,7 +34,7 @@ from typing import TextIO
 
 from urst_tiles.errors import BadInput, JobBusy, JobDiffers, JobError, MissingFile, UrstError
 from urst_tiles.storage.publish import publish
-from urst_tiles.storage.stores import create, is_foreign, is_remote, names_in, place, remove
+from urst_tiles.storage.stores import create, is_foreign, is_remote, names_in, path_of, remove
 
 #: Everything that may lie in a job folder.
 CONTENT = {
@@ -65,7 +65,7 @@ class Job:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = place(folder)
+        self.folder = path_of(folder)
         self.source = self.folder / "source"
         self.moments = self.folder / "moments"
         self.net = self.folder / "net.safetensors"

@@ -21,7 +21,7 @@ from urst_tiles.errors import JobDiffers
 from urst_tiles.geometry import Grid
 from urst_tiles.options import Options, from_table
 from urst_tiles.plan import Footprint, Plan
-from urst_tiles.storage.stores import is_remote, place
+from urst_tiles.storage.stores import is_remote, path_of
 
 VERSION = 1
 
@@ -85,7 +85,7 @@ def chosen(options: Options) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Path) or is_remote(value):
-        return str(place(value))
+        return str(path_of(value))
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -21,7 +21,7 @@ from urst_tiles.errors import BadPlan
 from urst_tiles.field import Everywhere, Field, Regions
 from urst_tiles.field import restored as field_of
 from urst_tiles.geometry import Box
-from urst_tiles.moments import Moments, Several
+from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets.base import (
     NOTHING,
     Affine,
@@ -98,20 +98,20 @@ class Composition:
         """Hex digest of every style."""
         return digest({}, {"styles": [style.fingerprint for style in self.styles]})
 
-    def backed(self, found: Several) -> Several:
+    def backed(self, found: MemberMoments) -> MemberMoments:
         """The members' statistics, none of them without a deviation that the whole has."""
         return found.backed(self.field.members, BACKING) if self.field.members > 1 else found
 
-    def maps(self, found: Mapping[str, Several]) -> Maps:
+    def maps(self, found: Mapping[str, MemberMoments]) -> Maps:
         """Every member's constant map at the sites that are known."""
         known = [site for site in self.sites if not site.measured or site.name in found]
         return {site.name: tuple(self.map_at(site, found)) for site in known}
 
-    def mixtures(self, found: Mapping[str, Several]) -> dict[str, Mixture]:
+    def mixtures(self, found: Mapping[str, MemberMoments]) -> dict[str, Mixture]:
         """The same, to be mixed."""
         return {name: Mixture(affines) for name, affines in self.maps(found).items()}
 
-    def map_at(self, site: Site, found: Mapping[str, Several]) -> list[Affine]:
+    def map_at(self, site: Site, found: Mapping[str, MemberMoments]) -> list[Affine]:
         """Every member's constant map at one site."""
         return [
             self._map(k, site, found[site.name].parts[k] if site.measured else NOTHING)
@@ -123,7 +123,7 @@ class Composition:
             return Affine.identity(site.channels)
         return self.styles[member if len(self.styles) > 1 else 0].affine(site, moments)
 
-    def freeze(self, found: Mapping[str, Several] | None) -> Varying:
+    def freeze(self, found: Mapping[str, MemberMoments] | None) -> Varying:
         """The network that varies over the image; None for harmless maps of the right size."""
         if found is None:
             maps = {s.name: Mixture(self.field.members * (_like(s),)) for s in self.sites}

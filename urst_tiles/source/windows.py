@@ -9,7 +9,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.source import Fill, Source, read_padded
 
 
-class Reader:
+class WindowReader:
     """What stands between a prepared source and a network.
 
     Invalid pixels get the colours of the valid-weighted thumbnail around them, so that no dark border bleeds

@@ -27,7 +27,7 @@ R = TypeVar("R")
 REQUESTS = 16
 
 
-def place(text: str | os.PathLike[str]) -> Path:
+def path_of(text: str | os.PathLike[str]) -> Path:
     """A path as given on the command line: of a file system, absolute; or ``s3://bucket/folder`` and what
     else fsspec knows.
 

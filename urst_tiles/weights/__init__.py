@@ -51,7 +51,7 @@ def folder(given: Path | None = None) -> Path:
     return Path(given or os.environ.get("URST_TILES_WEIGHTS") or cache_folder())
 
 
-def place(model: str, given: Path | None = None) -> Path:
+def model_folder(model: str, given: Path | None = None) -> Path:
     """Where the files of ``model`` lie."""
     return folder(given) / (entry(model).subfolder or model)
 
@@ -84,7 +84,7 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
     MissingFile : a file is not there; says how to get it.
     BadWeights : a hash is wrong, or unknown because the file was never added.
     """
-    where, row = place(model, given), entry(model)
+    where, row = model_folder(model, given), entry(model)
     known = recorded(where)
     found = {}
     for file in row.files:
@@ -109,7 +109,7 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
 
 def describe(model: str, given: Path | None = None) -> str:
     """One line: the model, whether its files are there, its licence and where they come from."""
-    row, where = entry(model), place(model, given)
+    row, where = entry(model), model_folder(model, given)
     there = sum((where / file.name).is_file() for file in row.files)
     state = f"{there} of {len(row.files)} files there" if row.files else "needs no files"
     if row.shipped and not there:
@@ -129,7 +129,7 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
 
     ``files`` maps the original name to where the file is now. A file with a known hash must have it.
     """
-    row, where = entry(model), place(model, given)
+    row, where = entry(model), model_folder(model, given)
     names = {file.name: file for file in row.files}
     for name, path in files.items():
         if name not in names:
@@ -153,7 +153,7 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
 def fetch(model: str, given: Path | None = None, progress: Progress = silent) -> list[Path]:
     """Download what is missing; BadWeights where a file has no published hash, since nothing could be
     checked."""
-    row, where = entry(model), place(model, given)
+    row, where = entry(model), model_folder(model, given)
     if row.shipped:
         return list(find(model, given).values())
     blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]
