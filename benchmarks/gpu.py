@@ -1,8 +1,8 @@
 """On a card: how fast windows of each size are and what they take of it, and jobs from end to end.
 
 ``python benchmarks/gpu.py [--side 16384]``: the side of the scene that is stylised, 0 for none. Without a
-card it says so. Law 1 and the others are tested there by ``pytest tests/torch/test_cuda.py
-tests/roof/test_cuda_job.py``; memory against size is measured by ``memory_scaling.py --device cuda``.
+card it says so. Law 1 and the others are tested there by ``pytest tests/engine/test_cuda.py
+tests/api/test_cuda_job.py``; memory against size is measured by ``memory_scaling.py --device cuda``.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
+#: Fixtures that several folders of tests share.
+pytest_plugins = ["commands", "networks"]
+
 # Two processes with two torch threads each only wait for each other on two cores (before torch is imported).
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, (os.cpu_count() or 1) // int(workers))

@@ -17,7 +17,7 @@ from urst_tiles.storage.publish import megabytes
 BASE_BYTES = 460 << 20
 
 #: The same where torch has begun to work on a card: CUDA and its libraries, pinned buffers (measured by
-#: ``tests/roof/test_cuda_job.py`` with torch 2.11 for CUDA 13).
+#: ``tests/api/test_cuda_job.py`` with torch 2.11 for CUDA 13).
 CARDS_BASE_BYTES = 1150 << 20
 
 #: What torch's allocator keeps of a card in pieces that are too small to be used.

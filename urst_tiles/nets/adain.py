@@ -42,7 +42,7 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.nets.frozen.adain import FrozenAdaIN
 
-#: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
+#: The probe finds a reach of 62 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
 #: Of what arrives at the site.
 ENCODER_HALO = 32

@@ -45,7 +45,7 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.frozen.fast import FrozenFast
 from urst_tiles.weights import check_keys, load
 
-#: The probe finds a reach of 55 pixels (tests/torch/test_probe.py).
+#: The probe finds a reach of 55 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "fast", 56, 4, 8
 EPS, DDOF = 1e-5, 0
 RESIDUALS = [f"res{k}" for k in range(1, 6)]

@@ -42,7 +42,7 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.weights import check_keys
 
-#: What the probe finds (tests/torch/test_probe.py): reaches of 22 and 62 pixels.
+#: What the probe finds (tests/nets/test_probe.py): reaches of 22 and 62 pixels.
 HALO = {"r31": 24, "r41": 64}
 #: Of what arrives at the two measured sites.
 HALOS = {"r31": (12, 24), "r41": (32, 56)}

@@ -48,7 +48,7 @@ from urst_tiles.nets.frozen.lite import FrozenLite
 
 Float = NDArray[np.float64]
 
-#: The probe finds a reach of 48 pixels (tests/torch/test_probe.py).
+#: The probe finds a reach of 48 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "lite", 48, 4, 8
 #: Variances below this (a deviation of 0.03 in features of order 1) are not amplified further.
 EPS, DDOF = 1e-3, 1

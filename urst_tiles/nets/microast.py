@@ -42,7 +42,7 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.nets.frozen.microast import FrozenMicroAST
 
-#: The probe finds a reach of 51 pixels (tests/torch/test_probe.py).
+#: The probe finds a reach of 51 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8
 EPS, DDOF = 1e-5, 1
 #: file of the original repository -> what its keys are called here

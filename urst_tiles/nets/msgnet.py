@@ -42,7 +42,7 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.weights import check_keys
 
-#: The probe finds a reach of 38 pixels (tests/torch/test_probe.py).
+#: The probe finds a reach of 38 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "msgnet", 40, 4, 8
 EPS, DDOF = 1e-5, 0
 FILE = "21styles.model"

@@ -65,7 +65,7 @@ from urst_tiles.nets.multimodal_layers import (
 from urst_tiles.weights import check_keys, load
 
 NAME = "multimodal"
-#: The probe finds a reach of 524 pixels (tests/torch/test_probe.py).
+#: The probe finds a reach of 524 pixels (tests/nets/test_probe.py).
 HALO, STRIDE, MINIMUM = 528, 16, 32
 #: Of what arrives at the last site of each subnet.
 HALOS = {"style_subnet": 240, "enhance_subnet": 480, "refine_subnet": HALO}

@@ -44,7 +44,7 @@ from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
-#: The probe finds a reach of 246 pixels for all levels together (tests/torch/test_probe.py).
+#: The probe finds a reach of 246 pixels for all levels together (tests/nets/test_probe.py).
 HALO, STRIDE, MINIMUM = 256, 16, 32
 #: Of what arrives at each level's site.
 HALOS = {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}

@@ -32,7 +32,7 @@ STRIP = 32
 #: Layers that stay float32. The first subtracts the mean colour, and what rounding leaves of that is
 #: amplified by the site where the image is flat: all in bfloat16 is 33 dB on black space, without this
 #: layer 43 dB. Those before and behind the site make it 46 dB there. Measured on trained networks of this
-#: form and a quarter of the width (tests/torch/test_precision.py).
+#: form and a quarter of the width (tests/nets/test_precision.py).
 SENSITIVE = ("e2", "e29", "d1")
 
 

@@ -57,7 +57,7 @@ LEVELS = (5, 4, 3, 2, 1)
 #: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
 DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: How far a level's picture depends on the one before, pixels beyond an aligned cell of ``2 ** (level - 1)``
-#: (the probe's, tests/torch/test_wct.py).
+#: (the probe's, tests/nets/test_wct.py).
 REACH = {5: 150, 4: 62, 3: 22, 2: 8, 1: 2}
 #: Side of the cells that pictures are made of.
 CELL = 2

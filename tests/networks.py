@@ -1,4 +1,4 @@
-"""Networks and pictures that the torch wing is tested with."""
+"""Fixtures: networks with seeded weights, and pictures to run them on."""
 
 from __future__ import annotations
 

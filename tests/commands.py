@@ -1,4 +1,4 @@
-"""Small files that stand for large ones, and the command line as a user runs it."""
+"""Fixtures: small files that stand for large ones, and the command line as a user runs it."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
     program.write_text(
         "import sys\n"
         f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
-        "from test_execute import dying, quiet\n"
+        "from test_run import dying, quiet\n"
         "from urst_tiles.errors import BlocksFailed\n"
         "from urst_tiles.workers.run import cluster\n"
         "if __name__ == '__main__':\n"
@@ -280,7 +280,7 @@ def test_worker_processes_listen_on_this_machine_alone(device: str, tmp_path: Pa
     program.write_text(
         "import os, sys, psutil, torch\n"
         f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
-        "from test_execute import listeners, quiet\n"
+        "from test_run import listeners, quiet\n"
         "from urst_tiles.workers.run import cluster\n"
         "if __name__ == '__main__':\n"
         "    os.environ['TOP'] = str(os.getpid())\n"
