@@ -21,7 +21,7 @@ from urst_tiles.engine.threads import Lanes
 from urst_tiles.job.folder import Job
 from urst_tiles.machine import available_memory
 from urst_tiles.nets import LocalNet
-from urst_tiles.nets.keep_colours import Colours, LookAtColours
+from urst_tiles.nets.keep_colours import ColourRecipe, ColourStatistics
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import encoding_of, guess_seconds, make_plan
@@ -189,9 +189,9 @@ def take_colours(
     if recipe.preserve_color != "coral":
         return recipe
     if plan.statistics == "thumbnail":
-        return recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
+        return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     job.keep = True
-    found = measure_exact(LookAtColours(), source, job.moments, on, progress=progress)
+    found = measure_exact(ColourRecipe(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
 
 

@@ -129,7 +129,7 @@ def load_frozen(path: Path) -> LocalNet:
 
 
 def restored(tensors: State, values: Mapping[str, Any]) -> LocalNet:
-    """The inverse of ``LocalNet.kept``."""
+    """The inverse of ``LocalNet.saved``."""
     kind = values.get("kind")
     if kind == "luminance":
         return Luminance(restored(tensors, values["net"]))

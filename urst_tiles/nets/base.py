@@ -162,13 +162,13 @@ class LocalNet(nn.Module):
         """
         raise NotImplementedError
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """Tensors and JSON-able values from which ``load_frozen`` restores this net."""
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
         """Write one safetensors file that ``load_frozen`` needs nothing else to restore."""
-        tensors, values = self.kept()
+        tensors, values = self.saved()
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
         with publishing(path) as file:
@@ -176,7 +176,7 @@ class LocalNet(nn.Module):
 
 
 class Stylised(LocalNet):
-    """What the nets of one style share: its footprint, and how they are kept."""
+    """What the nets of one style share: its footprint, and how they are saved."""
 
     def __init__(self, style: Style, affines: Mapping[str, Affine] | None, precision: Precision = "float32"):
         super().__init__()
@@ -203,9 +203,9 @@ class Stylised(LocalNet):
         """The same network computing in ``precision`` where that keeps the picture."""
         return type(self)(self.style, self.affines, precision)
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """The style's state and each site's map, if they are constant."""
-        tensors, values = kept_style(self.style)
+        tensors, values = saved_style(self.style)
         for name, affine in (self.affines or {}).items():
             tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
             tensors[f"site.{name}.shift"] = torch.from_numpy(np.array(affine.shift, np.float64))
@@ -365,7 +365,7 @@ def digest(state: State, settings: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def kept_style(style: Style) -> tuple[State, dict[str, Any]]:
+def saved_style(style: Style) -> tuple[State, dict[str, Any]]:
     """The style's state, and its family and settings."""
     tensors, settings = style.state()
     return dict(tensors), {"family": style.name, "settings": settings}

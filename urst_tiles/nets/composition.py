@@ -33,8 +33,8 @@ from urst_tiles.nets.base import (
     Style,
     checked_precision,
     digest,
-    kept_style,
     neutral_moments,
+    saved_style,
 )
 
 #: How much the statistics of the whole weigh beside a member's own: a flat part is not stretched to noise.
@@ -266,12 +266,12 @@ class Varying(LocalNet):
         alone = [net.to_precision(precision) for net in self._nets]
         return Varying(self.composition, self.maps, alone)
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """Every style's state, every member's maps, and the field; `restored` is its inverse."""
         tensors: State = {}
         styles = []
         for k, style in enumerate(self.composition.styles):
-            state, values = kept_style(style)
+            state, values = saved_style(style)
             tensors |= {f"style{k}.{name}": t for name, t in state.items()}
             styles.append(values)
         for name, mixture in self.maps.items():
@@ -284,14 +284,14 @@ class Varying(LocalNet):
 def restored(
     tensors: State, values: Mapping[str, Any], style: Callable[..., Style], frozen: Callable[..., LocalNet]
 ) -> Varying:
-    """The inverse of ``Varying.kept``; ``style`` makes one from its state and values, ``frozen`` a net from a
-    style and its maps."""
+    """The inverse of ``Varying.saved``; ``style`` makes a style from its state and values, ``frozen`` a
+    net from a style and its maps."""
     field = field_of(values["field"])
     styles = []
-    for k, kept in enumerate(values["styles"]):
+    for k, saved in enumerate(values["styles"]):
         prefix = f"style{k}."
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        styles.append(style(state, kept))
+        styles.append(style(state, saved))
     composition = Composition(tuple(styles), field)
     maps = {site.name: _mixture(tensors, f"members.{site.name}") for site in composition.sites}
     alone = []

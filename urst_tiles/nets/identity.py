@@ -22,7 +22,7 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_precision,
     digest,
-    kept_style,
+    saved_style,
 )
 
 NAME, HALO, STRIDE, MINIMUM = "identity", 0, 1, 1
@@ -76,9 +76,9 @@ class IdentityNet(LocalNet):
         checked_precision(precision)
         return self
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """The settings alone."""
-        tensors, values = kept_style(IdentityStyle())
+        tensors, values = saved_style(IdentityStyle())
         return tensors, values | {"own_statistics": False}
 
 

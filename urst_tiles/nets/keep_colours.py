@@ -27,7 +27,7 @@ LUMA = (0.299, 0.587, 0.114)
 RIDGE = 1e-4
 
 
-class Colours:
+class ColourStatistics:
     """A style that only looks at the image's colours."""
 
     name, halo, stride, minimum, plain_bytes = "colours", 0, 1, 1, 36.0
@@ -52,12 +52,12 @@ class Colours:
 
 
 @dataclass(frozen=True)
-class LookAtColours:
-    """The recipe of `Colours`."""
+class ColourRecipe:
+    """The recipe of `ColourStatistics`."""
 
     def build(self) -> Style:
         """Without any file."""
-        return Colours()
+        return ColourStatistics()
 
 
 class Luminance(LocalNet):
@@ -85,9 +85,9 @@ class Luminance(LocalNet):
         """The network at ``precision``."""
         return Luminance(self.net.to_precision(precision))
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """The network's own, marked."""
-        tensors, values = self.net.kept()
+        tensors, values = self.net.saved()
         return tensors, {"family": self.family, "kind": "luminance", "net": values}
 
 
