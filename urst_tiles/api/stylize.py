@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from urst_tiles import nets
 from urst_tiles.api.output import check_output, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import current_style
@@ -197,7 +198,7 @@ def take_colours(
 
 def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
     """The plain local network of a recipe with these statistics."""
-    return recipe.finish(current_style(recipe).freeze(moments))
+    return recipe.finish(nets.freeze(current_style(recipe), moments))
 
 
 def run_blocks(

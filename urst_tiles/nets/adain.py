@@ -28,19 +28,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     mixture,
     some_picture,
 )
-from urst_tiles.nets.frozen.adain import FrozenAdaIN
 
 #: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
@@ -139,10 +135,6 @@ class AdaINStyle:
         mean, std = (self.features[part].double().cpu().numpy() for part in ("mean", "std"))
         scale = std / moments.std(site.eps, site.ddof)
         return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenAdaIN(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""

@@ -123,9 +123,6 @@ class Style(Protocol):
     def affine(self, site: Site, moments: Moments) -> Affine:
         """The constant map that ``site`` becomes for these statistics (any, where it is not measured)."""
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Tensors and JSON-able settings from which the family's ``restore`` rebuilds this style."""
 

@@ -30,19 +30,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     one_checkpoint,
     some_picture,
 )
-from urst_tiles.nets.frozen.fast import FrozenFast
 from urst_tiles.weights import check_keys, load
 
 #: The probe finds a reach of 55 pixels (tests/torch/test_probe.py).
@@ -157,10 +153,6 @@ class FastStyle:
     def _normal(self, name: str, mean: Any, std: Any) -> Affine:
         gamma, beta = (self.weights[f"{name}.{part}"].double().numpy() for part in ("gamma", "beta"))
         return Affine(gamma / std, beta - gamma / std * mean)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenFast(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights; family, layout and alpha."""

@@ -48,10 +48,6 @@ class IdentityStyle:
         """Never asked for: there are no sites."""
         raise KeyError(site.name)
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The network that returns its input."""
-        return IdentityNet()
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Nothing."""
         return {}, {"alpha": 1.0}

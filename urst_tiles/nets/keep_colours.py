@@ -7,7 +7,7 @@ first given the image's colours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +41,6 @@ class ColourStatistics:
     def affine(self, site: Site, moments: Moments) -> Affine:
         """No change."""
         return Affine.identity(site.channels)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """Nothing is made with it."""
-        raise NotImplementedError
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Nothing."""

@@ -27,15 +27,11 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    Frozen,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     mixture,
     some_picture,
@@ -166,10 +162,6 @@ class LinearStyle:
         style = self.features["matrix"].double()
         scale[INNER:, INNER:] = (style @ predicted(torch.from_numpy(second), self.weights, "cnet")).numpy()
         return Affine(scale, np.zeros(2 * INNER))
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else Frozen(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features, alpha and layer."""

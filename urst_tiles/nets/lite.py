@@ -31,20 +31,16 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     shares,
     some_picture,
     style_tensor,
 )
-from urst_tiles.nets.frozen.lite import FrozenLite
 
 Float = NDArray[np.float64]
 
@@ -140,10 +136,6 @@ class LiteStyle:
 
     def _feature(self, name: str) -> Float:
         return self.features[name].double().cpu().numpy()
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenLite(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""

@@ -28,19 +28,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     mixture,
     some_picture,
 )
-from urst_tiles.nets.frozen.microast import FrozenMicroAST
 
 #: The probe finds a reach of 51 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8
@@ -162,10 +158,6 @@ class MicroASTStyle:
         mean, std = (self.features[part + which].double().cpu().numpy() for part in ("mean", "std"))
         scale = std / moments.std(site.eps, site.ddof)
         return Affine(scale, mean - scale * moments.mean)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenMicroAST(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""

@@ -27,15 +27,11 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    Frozen,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     mixture,
     some_picture,
@@ -168,10 +164,6 @@ class MSGNetStyle:
             return Affine(steer.T.numpy(), np.zeros(site.channels))
         scale = 1.0 / moments.std(site.eps, site.ddof)
         return Affine(scale, -scale * moments.mean)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else Frozen(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, Gram matrix and alpha."""

@@ -36,19 +36,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     one_checkpoint,
     some_picture,
 )
-from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
 from urst_tiles.nets.multimodal_layers import (
     LAYERS,
     MEAN,
@@ -122,12 +118,6 @@ class MultimodalStyle:
         gamma, beta = (self.weights[f"{site.name}.{part}"].double().numpy() for part in ("weight", "bias"))
         scale = gamma / moments.std(site.eps, site.ddof)
         return Affine(scale, beta - scale * moments.mean)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        if moments is None:
-            return OwnStatistics(self)
-        return FrozenMultimodal(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights and alpha."""

@@ -27,19 +27,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
     live,
     mixture,
     some_picture,
 )
-from urst_tiles.nets.frozen.wct import LEVELS, FrozenWCT, layers
 from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
@@ -54,6 +50,10 @@ HALOS = {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}
 EPS, DDOF = 1e-2, 1
 #: The least that is added, in features whose mean is about 1: flat images stay calm.
 FLOOR = 1e-4
+#: The levels in the order in which they paint: level k works on the features relu``k``_1.
+LEVELS = (5, 4, 3, 2, 1)
+#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
+DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: Output channels of each stage's convolutions, by model. Levels whose layers are all narrower by one factor
 #: are read too: "wct" takes the networks of [2], and any trained on them, under its own file names.
 WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
@@ -64,6 +64,11 @@ FILES = {
     "wct": {k: (f"vgg_normalised_conv{k}_1.pth", f"feature_invertor_conv{k}_1.pth") for k in LEVELS},
     "wct-16x": {k: (f"{k}SE.pth", f"{k}SD.pth") for k in LEVELS},
 }
+
+
+def layers(level: int) -> list[str]:
+    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
+    return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
@@ -133,10 +138,6 @@ class WCTStyle:
 
     def _feature(self, name: str) -> Float:
         return self.features[name].double().cpu().numpy()
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenWCT(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features, alpha and which of the models it is."""

@@ -21,15 +21,12 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Precision,
     Site,
     State,
     Stylised,
     checked_alpha,
     digest,
-    frozen_affines,
 )
 from urst_tiles.nets.module.probe import Footprint, Probe
 from urst_tiles.nets.module.sites import SiteLayer, Sites, answering, shallow, with_maps, with_site_layers
@@ -128,10 +125,6 @@ class ModuleStyle:
     def affine(self, site: Site, moments: Moments) -> Affine:
         """The norm with these statistics, its weights in it."""
         return self._site_layers[site.name].affine(moments)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenModule(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """The module's own tensors, and what was measured; the code is found by name."""
