@@ -53,7 +53,7 @@ if __name__ == "__main__":
     source, reader = array_source(image), Reader(array_source(image))
     chosen = style("microast")
     net, own = frozen(chosen, image), nets.freeze(chosen, None)
-    recipe = Recipe("microast", SHARED / "weights", ((style_image(), 1.0),))
+    recipe = Recipe(model="microast", weights=SHARED / "weights", styles=((style_image(), 1.0),))
     plan = make_plan(source, recipe, Options(tile=CORE, block=SIDE, precision="float32"))
     whole = picture(net, reader, plan, core=SIDE)
     cut = replace(plan, seam="cut")

@@ -16,6 +16,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from urst_tiles.nets.base import (
     mixture,
     some_picture,
 )
+from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
@@ -164,6 +166,13 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
             moments = Moments.of(encode(image, weights)[0].flatten(1).numpy())
             mean, std = mean + share * moments.mean, std + share * moments.std(EPS, DDOF)
     return AdaINStyle(weights, {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}, alpha)
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes in one of the two files; networks whose inner layers are all
+    narrower by one factor are read too."""
+    needed = {key: t for key, t in state.items() if file == DECODER or key not in BEYOND}
+    check_keys(needed, shapes(width_of(state, file))[file], path)
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> AdaINStyle:

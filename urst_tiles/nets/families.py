@@ -51,7 +51,7 @@ from urst_tiles.nets.frozen.wct import FrozenWCT
 from urst_tiles.nets.module.style import FrozenModule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """What a family gives the house.
 
@@ -84,91 +84,57 @@ class Family:
     takes_style: bool = True
 
 
-def _check_microast(state: State, file: str, path: Path) -> None:
-    table.check_keys(state, microast.shapes()[file], path)
-
-
-def _check_adain(state: State, file: str, path: Path) -> None:
-    needed = {key: t for key, t in state.items() if file == adain.DECODER or key not in adain.BEYOND}
-    table.check_keys(needed, adain.shapes(adain.width_of(state, file))[file], path)
-
-
-def _check_lite(state: State, file: str, path: Path) -> None:
-    table.check_keys(state, lite.shapes(), path)
-
-
 def _family(
     module: Any,
     frozen: Callable[..., LocalNet],
     best: Precision = "float32",
-    check: Callable[[State, str, Path], None] | None = None,
+    *,
+    name: str = "",
+    variant: str = "",
     load_style: Callable[[Path], State] | None = None,
     style_named: Callable[[str], State] | None = None,
 ) -> Family:
-    """A family that is one module, and its own fastest form."""
+    """The family of a module of this package; ``best`` is its fastest good precision.
+
+    A module that holds several families has functions that take ``variant`` first, and may have constants by
+    variant.
+    """
+
+    def bound(function: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(function, variant) if variant else function
+
+    def size(constant: int | Mapping[str, int]) -> int:
+        return constant[variant] if isinstance(constant, Mapping) else constant
+
     return Family(
-        module.NAME,
-        module.HALO,
-        module.STRIDE,
-        module.MINIMUM,
-        module.build,
-        module.restore,
-        frozen,
-        module.seeded,
-        check or module.check,
-        _everywhere(best),
-        load_style,
-        style_named,
+        name=name or module.NAME,
+        halo=size(module.HALO),
+        stride=size(module.STRIDE),
+        minimum=size(module.MINIMUM),
+        build=bound(module.build),
+        restore=module.restore,
+        frozen=frozen,
+        seeded=bound(module.seeded),
+        check=bound(module.check),
+        precisions={"cpu": best, "cuda": best},
+        load_style=load_style,
+        style_named=style_named,
     )
-
-
-def _variant(
-    module: Any, name: str, variant: str, frozen: Callable[..., LocalNet], size: tuple[int, int, int]
-) -> Family:
-    """A family that is one of several in a module, whose functions take ``variant`` first."""
-    halo, stride, minimum = size
-    return Family(
-        name,
-        halo,
-        stride,
-        minimum,
-        partial(module.build, variant),
-        module.restore,
-        frozen,
-        partial(module.seeded, variant),
-        partial(module.check, variant),
-        _everywhere("float32"),
-    )
-
-
-def _linear(layer: str) -> Family:
-    size = linear.HALO[layer], linear.STRIDE[layer], linear.MINIMUM[layer]
-    return _variant(linear, f"linear-{layer}", layer, Frozen, size)
-
-
-def _wct(name: str) -> Family:
-    return _variant(wct, name, name, FrozenWCT, (wct.HALO, wct.STRIDE, wct.MINIMUM))
-
-
-def _everywhere(best: Precision) -> dict[str, Precision]:
-    return {"cpu": best, "cuda": best}
 
 
 MODELS: dict[str, Family] = {
-    "lite": _family(lite, FrozenLite, "bfloat16", check=_check_lite),
-    "microast": _family(microast, FrozenMicroAST, "bfloat16", check=_check_microast),
-    "adain": _family(adain, FrozenAdaIN, "bfloat16", check=_check_adain),
+    "lite": _family(lite, FrozenLite, "bfloat16"),
+    "microast": _family(microast, FrozenMicroAST, "bfloat16"),
+    "adain": _family(adain, FrozenAdaIN, "bfloat16"),
     "fast": _family(fast, FrozenFast, load_style=fast.load_style),
     "cin": _family(cin, FrozenFast, style_named=cin.style_named),
     "multimodal": _family(multimodal, FrozenMultimodal, load_style=multimodal.load_style),
     "msgnet": _family(msgnet, Frozen),
-    "linear-r31": _linear("r31"),
-    "linear-r41": _linear("r41"),
-    "wct": _wct("wct"),
-    "wct-16x": _wct("wct-16x"),
-    "identity": _family(
-        identity, lambda style, affines: identity.IdentityNet(), check=lambda state, file, path: None
-    ),
+    "linear-r31": _family(linear, Frozen, name="linear-r31", variant="r31"),
+    "linear-r41": _family(linear, Frozen, name="linear-r41", variant="r41"),
+    "wct": _family(wct, FrozenWCT, name="wct", variant="wct"),
+    "wct-16x": _family(wct, FrozenWCT, name="wct-16x", variant="wct-16x"),
+    "identity": _family(identity, identity.frozen),
 }
 
 
@@ -185,16 +151,16 @@ def family(model: str) -> Family:
 def _users(model: str) -> Family:
     """A user's module, "package.module:function"; halo, stride and minimum are measured when it is built."""
     return Family(
-        model,
-        0,
-        1,
-        1,
-        partial(module.build, model),
-        partial(module.restore, model),
-        FrozenModule,
-        partial(module.seeded, model),
-        partial(module.check, model),
-        {"cpu": "float32", "cuda": "float32"},
+        name=model,
+        halo=0,
+        stride=1,
+        minimum=1,
+        build=partial(module.build, model),
+        restore=partial(module.restore, model),
+        frozen=FrozenModule,
+        seeded=partial(module.seeded, model),
+        check=partial(module.check, model),
+        precisions={"cpu": "float32", "cuda": "float32"},
         takes_style=False,
     )
 

@@ -6,6 +6,7 @@ For what surrounds a network: reading, cutting, encoding and assembling are meas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -86,6 +87,15 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 def restore(state: State, settings: Mapping[str, Any]) -> IdentityStyle:
     """The one identity style."""
     return IdentityStyle()
+
+
+def frozen(style: IdentityStyle, affines: Mapping[str, Affine]) -> IdentityNet:
+    """The network that returns its input."""
+    return IdentityNet()
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """Nothing to check: there are no weights."""
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from urst_tiles.nets.base import (
     some_picture,
     style_tensor,
 )
+from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
@@ -202,6 +204,11 @@ def unpack(vector: Tensor) -> State:
     return {
         name: part.reshape(shape) for (name, shape), part in zip(feature_shapes().items(), parts, strict=True)
     }
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes."""
+    check_keys(state, shapes(), path)
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> LiteStyle:

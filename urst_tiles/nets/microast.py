@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from urst_tiles.nets.base import (
     mixture,
     some_picture,
 )
+from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 51 pixels (tests/torch/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8
@@ -191,6 +193,11 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
                 mixed[name] = mixed.get(name, torch.zeros(())) + share * values
     kept = {key: t for key, t in weights.items() if key.startswith(("content.", "decoder."))}
     return MicroASTStyle(kept, mixed, alpha)
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes in one of the four ``FILES``."""
+    check_keys(state, shapes()[file], path)
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> MicroASTStyle:
