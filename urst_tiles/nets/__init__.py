@@ -5,13 +5,11 @@ from urst_tiles.nets.base import (
     Affine,
     Frozen,
     LocalNet,
-    OwnStatistics,
     Precision,
     Site,
     State,
     Style,
     StyleImages,
-    live,
 )
 from urst_tiles.nets.cascade import CascadeStyle
 from urst_tiles.nets.composition import Composition
@@ -26,6 +24,7 @@ from urst_tiles.nets.families import (
     seeded,
 )
 from urst_tiles.nets.keep_colours import Luminance
+from urst_tiles.nets.own_statistics import OwnStatistics, live
 from urst_tiles.nets.saved import load_frozen
 
 __all__ = [

@@ -34,10 +34,9 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_alpha,
     digest,
-    live,
     mixture,
-    some_picture,
 )
+from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 62 pixels (tests/torch/test_probe.py).
@@ -208,17 +207,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the two files with random weights that keep the signal alive: He's scaling, an output of
     mean 0.5 and deviation 0.25 on some picture."""
     random = np.random.default_rng(seed)
-    states: dict[str, State] = {}
-    for file, keys in shapes(width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    states = {file: random_state(random, keys) for file, keys in shapes(width).items()}
     image = some_picture(seed)
-    style = build(states, [(image, 1.0)])
-    with torch.inference_mode():
-        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
-    gain = 0.25 / y.std((0, 2, 3))
-    states[DECODER]["28.weight"] *= gain[:, None, None, None]
-    states[DECODER]["28.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
+    scale_last(states[DECODER], "28", painted(build(states, [(image, 1.0)]), image))
     return states

@@ -223,38 +223,6 @@ class Frozen(Stylised):
         return self.style.plain_bytes
 
 
-class OwnStatistics(Stylised):
-    """Every window its own statistics, always float32.
-
-    This is the mistake that thumbnail statistics correct, kept to show the difference.
-    """
-
-    splittable = False
-
-    def __init__(self, style: Style, affines: None = None, precision: Precision = "float32"):
-        super().__init__(style, None, precision)
-
-    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """One window after the other."""
-        return torch.cat([self.style.forward(one, live(self.style)) for one in x.split(1)])
-
-    def bytes_per_pixel(self, precision: Precision) -> float:
-        """The plain form's, and the float64 features of a site."""
-        return 1.2 * self.style.plain_bytes
-
-
-def live(style: Style) -> At:
-    """An ``at`` that takes the statistics of what it is given (one image), as the un-tiled original does."""
-
-    def at(site: Site, x: Tensor) -> Tensor:
-        if not site.measured:
-            return style.affine(site, NOTHING)(x)
-        features = x[0].flatten(1).cpu().numpy()
-        return style.affine(site, Moments.of(features, full=site.full))(x)
-
-    return at
-
-
 def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Affine]:
     """The constant map of every site; BadPlan where statistics are missing or of another shape."""
     affines = {}
@@ -342,14 +310,6 @@ def checked_alpha(alpha: float) -> float:
     if not 0.0 <= alpha <= 1.0:
         raise BadInput(f"--alpha must lie in 0..1, got {alpha}")
     return float(alpha)
-
-
-def some_picture(seed: int) -> NDArray[np.float32]:
-    """float32 (128, 128, 3) in 0..1 with detail of all sizes, to scale random weights on."""
-    random = np.random.default_rng(seed)
-    sizes = (1, 4, 16, 64)
-    layers = [np.kron(random.random((128 // n, 128 // n, 3)), np.ones((n, n, 1))) for n in sizes]
-    return np.asarray(np.mean(layers, axis=0), np.float32)
 
 
 def digest(state: State, settings: Mapping[str, Any]) -> str:

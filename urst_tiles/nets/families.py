@@ -32,7 +32,6 @@ from urst_tiles.nets.base import (
     Affine,
     Frozen,
     LocalNet,
-    OwnStatistics,
     Precision,
     State,
     Style,
@@ -49,6 +48,7 @@ from urst_tiles.nets.frozen.microast import FrozenMicroAST
 from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
 from urst_tiles.nets.frozen.wct import FrozenWCT
 from urst_tiles.nets.module.style import FrozenModule
+from urst_tiles.nets.own_statistics import OwnStatistics
 
 
 @dataclass(frozen=True, kw_only=True)

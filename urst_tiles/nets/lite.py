@@ -37,11 +37,10 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_alpha,
     digest,
-    live,
     shares,
-    some_picture,
     style_tensor,
 )
+from urst_tiles.nets.seeding import as_tensor, painted, random_state, some_picture
 from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
@@ -250,16 +249,9 @@ def initial(seed: int = 0, width: float = 1.0) -> State:
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """The state of ``FILE`` with random weights that keep the signal alive: strokes of deviation 0.25 on some
     picture, blocks that add as much as they get."""
-    random = np.random.default_rng(seed)
-    state: State = {}
-    for key, shape in shapes(width).items():
-        scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-        state[key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    state = random_state(np.random.default_rng(seed), shapes(width))
     image = some_picture(seed)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None]
-    style = build({FILE: state}, [(image, 1.0)])
-    with torch.inference_mode():
-        painted = style.forward(x, live(style)) - x
+    added = painted(build({FILE: state}, [(image, 1.0)]), image) - as_tensor(image)
     for part in ("weight", "bias"):
-        state[f"leave.{part}"] *= 0.25 / painted.std()
+        state[f"leave.{part}"] *= 0.25 / added.std()
     return {FILE: state}

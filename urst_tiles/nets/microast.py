@@ -34,10 +34,9 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_alpha,
     digest,
-    live,
     mixture,
-    some_picture,
 )
+from urst_tiles.nets.seeding import painted, random_tensor, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 51 pixels (tests/torch/test_probe.py).
@@ -240,17 +239,9 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}
     for file, keys in shapes(width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            scale *= 5.0 if file.startswith("modulator") and len(shape) == 1 else 1.0
-            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+        bias = 0.5 if file.startswith("modulator") else 0.1
+        states[file] = {key: random_tensor(random, shape, bias) for key, shape in keys.items()}
     image = some_picture(seed)
-    style = build(states, [(image, 1.0)])
-    with torch.inference_mode():
-        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
-    last = states["decoder_iter_160000.pth.tar"]
-    gain = 0.25 / y.std((0, 2, 3))
-    last["dec3.10.conv_layer.weight"] *= gain[:, None, None, None]
-    last["dec3.10.conv_layer.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
+    output = painted(build(states, [(image, 1.0)]), image)
+    scale_last(states["decoder_iter_160000.pth.tar"], "dec3.10.conv_layer", output)
     return states

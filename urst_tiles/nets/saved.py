@@ -11,10 +11,11 @@ from safetensors import SafetensorError, safe_open
 
 from urst_tiles.errors import BadWeights, MissingFile
 from urst_tiles.nets import cascade, composition
-from urst_tiles.nets.base import Affine, LocalNet, OwnStatistics, State, Style
+from urst_tiles.nets.base import Affine, LocalNet, State, Style
 from urst_tiles.nets.cascade import CascadeStyle
 from urst_tiles.nets.families import family, frozen
 from urst_tiles.nets.keep_colours import Luminance
+from urst_tiles.nets.own_statistics import OwnStatistics
 from urst_tiles.storage.stores import fetched
 
 

@@ -32,10 +32,10 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_alpha,
     digest,
-    live,
     mixture,
-    some_picture,
 )
+from urst_tiles.nets.own_statistics import live
+from urst_tiles.nets.seeding import as_tensor, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
@@ -238,17 +238,11 @@ def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the ten files with random weights that keep the signal alive: He's scaling, the last layer of
     each decoder scaled for an output of mean 0.5 and deviation 0.25 on some picture."""
     random = np.random.default_rng(seed)
-    states: dict[str, State] = {}
-    for file, keys in shapes(name, width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            values = random.normal(0.0, scale, shape)
-            if key == "conv0.weight":
-                values = np.eye(3).reshape(shape)
-            states[file][key] = torch.from_numpy(values.astype(np.float32))
+    states = {file: random_state(random, keys) for file, keys in shapes(name, width).items()}
+    for encoder, _ in FILES[name].values():
+        states[encoder]["conv0.weight"] = torch.eye(3)[:, :, None, None]
     image = some_picture(seed)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    x = as_tensor(image)
     for level, (_, decoder) in FILES[name].items():
         style = build(name, states, [(image, 1.0)])
         site = style.sites[LEVELS.index(level)]
@@ -256,7 +250,6 @@ def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
             z = live(style)(site, encode(x, style.weights, level))
             before = {**style.weights, f"decoder{level}.conv11.bias": torch.full((3,), 100.0)}
             y = decode(z, before, level) - 100.0
-        last, gain = states[decoder], 0.25 / y.std((0, 2, 3))
-        last["conv11.weight"] *= gain[:, None, None, None]
-        last["conv11.bias"] = 0.5 - gain * y.mean((0, 2, 3))
+        states[decoder]["conv11.bias"] = torch.zeros(3)
+        scale_last(states[decoder], "conv11", y)
     return states
