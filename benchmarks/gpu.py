@@ -52,7 +52,7 @@ def row(model: str, precision: nets.Precision, core: int) -> tuple[object, ...]:
     """One window of a network with seeded weights of full width."""
     picture = np.random.default_rng(0).random((128, 128, 3), np.float32)
     style = nets.seeded(model, [(picture, 1.0)], width=1.0)
-    kernel = Kernel(style.freeze(neutral_moments(style)), device="cuda", precision=precision)
+    kernel = Kernel(nets.freeze(style, neutral_moments(style)), device="cuda", precision=precision)
     net, side = kernel.net, core + 2 * style.halo
     window = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), np.uint8)
     boxes, megapixels = [Box(0, 0, side, side)], side * side / 1e6

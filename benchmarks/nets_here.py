@@ -46,7 +46,7 @@ def adain_standin() -> Style:
 
 def frozen(chosen: Style, thumbnail: np.ndarray, threads: int = 2) -> LocalNet:
     """Frozen at the statistics of ``thumbnail``, uint8 (h, w, 3)."""
-    return chosen.freeze(measure_here(chosen, array_source(thumbnail), threads=threads))
+    return nets.freeze(chosen, measure_here(chosen, array_source(thumbnail), threads=threads))
 
 
 def photo(name: str, height: int, width: int, at: tuple[int, int] = (0, 0)) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from harness import SHARED, style_image, table
 from nets_here import frozen, photo, style
 
+from urst_tiles import nets
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
@@ -52,8 +53,8 @@ if __name__ == "__main__":
     image = photo("brighton_DJI_0018.JPG", SIDE, SIDE, (600, 1500))
     source, reader = array_source(image), WindowReader(array_source(image))
     chosen = style("microast")
-    net, own = frozen(chosen, image), chosen.freeze(None)
-    recipe = Recipe("microast", SHARED / "weights", ((style_image(), 1.0),))
+    net, own = frozen(chosen, image), nets.freeze(chosen, None)
+    recipe = Recipe(model="microast", weights=SHARED / "weights", styles=((style_image(), 1.0),))
     plan = make_plan(source, recipe, build_style(recipe), Options(tile=CORE, block=SIDE, precision="float32"))
     whole = picture(net, reader, plan, core=SIDE)
     cut = replace(plan, seam="cut")

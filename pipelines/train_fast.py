@@ -45,8 +45,8 @@ from training.states import tensors_of
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput
-from urst_tiles.nets import fast
-from urst_tiles.nets.base import DTYPES, Precision, live
+from urst_tiles.nets import fast, live
+from urst_tiles.nets.base import DTYPES, Precision
 
 FILE = "fast.pth"
 PARTS = ("style", "content", "stroke", "variation")

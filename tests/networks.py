@@ -62,7 +62,7 @@ def net_of(model: str, width: float = 1 / 8) -> LocalNet:
     """Frozen on a picture that has more cells than the widest site has channels."""
     style = style_of(model, width)
     size = (512, 480) if style.stride > 8 else (128, 144)
-    return style.freeze(moments_of(style, tensor_of(picture_of(*size))))
+    return nets.freeze(style, moments_of(style, tensor_of(picture_of(*size))))
 
 
 @pytest.fixture

@@ -73,20 +73,20 @@ def room_of(module: Path) -> str:
 
 
 @cache
-def imports(module: Path, *, at_runtime: bool = False) -> frozenset[str]:
-    """Dotted names of all that a module imports, in functions too; ``at_runtime``: but for type checkers."""
-    return frozenset(_imports(ast.parse(module.read_text()), at_runtime))
+def imports(module: Path) -> frozenset[str]:
+    """Dotted names of all that a module imports, inside functions and for type checkers too."""
+    return frozenset(_imports(ast.parse(module.read_text())))
 
 
-def _imports(tree: ast.AST, at_runtime: bool) -> Iterator[str]:
+def _imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "no relative imports: write urst_tiles. in full"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif not (at_runtime and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-            yield from _imports(node, at_runtime)
+        else:
+            yield from _imports(node)
 
 
 def module_named(name: str) -> Path | None:
@@ -133,10 +133,9 @@ def test_a_room_imports_only_what_it_may(module: Path) -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    """Not even with an import inside a function; names for type checkers are free."""
+    """Not even with an import inside a function, or one for type checkers alone."""
     edges = {
-        module: {other for name in imports(module, at_runtime=True) if (other := module_named(name))}
-        for module in MODULES
+        module: {other for name in imports(module) if (other := module_named(name))} for module in MODULES
     }
     resting: set[Path] = set()
     while settled := {module for module, others in edges.items() if others <= resting} - resting:

@@ -21,7 +21,7 @@ from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.job.folder import differences
 from urst_tiles.machine import available_memory, cpu_count
-from urst_tiles.nets.composition import Subject, measured_sites, neutral_net
+from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.options import Compression, Options
 from urst_tiles.plan import Footprint, Plan, read_bytes
 from urst_tiles.pyramid import Encoding, write_bytes
@@ -146,7 +146,7 @@ def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "c
 
 def footprint(recipe: Recipe, style: Subject, precision: nets.Precision) -> Footprint:
     """What the network needs, at ``precision``; statistics change its values, not its size."""
-    net = recipe.finish(neutral_net(style)).to_precision(precision)
+    net = recipe.finish(nets.neutral_net(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
 
@@ -159,7 +159,7 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
     """
     if isinstance(style, nets.Composition) and recipe.masked:
         style = style.style  # the mask is read when the job starts, and most windows lie in one region
-    kernel = Kernel(recipe.finish(neutral_net(style)), device=plan.device, precision=plan.precision)
+    kernel = Kernel(recipe.finish(nets.neutral_net(style)), device=plan.device, precision=plan.precision)
     h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
     box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
     on_device(plan.threads, kernel.run, window, [box], [box])

@@ -23,7 +23,7 @@ from urst_tiles.source.mask import open_mask, spool_mask
 from urst_tiles.source.picture import read_picture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A model, its weights, its style images, and how they are used.
 
@@ -134,15 +134,15 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)
     check_controls(model, styles, regions, options)
     return Recipe(
-        model,
-        weights.folder(options.weights).absolute(),
-        styles,
-        options.style_size,
-        options.alpha,
-        options.stroke,
-        options.preserve_color,
-        tuple(_stamp(style) for style, _ in styles if isinstance(style, Path)),
-        regions,
+        model=model,
+        weights=weights.folder(options.weights).absolute(),
+        styles=styles,
+        style_size=options.style_size,
+        alpha=options.alpha,
+        stroke=options.stroke,
+        preserve_color=options.preserve_color,
+        stamps=tuple(_stamp(style) for style, _ in styles if isinstance(style, Path)),
+        regions=regions,
     )
 
 

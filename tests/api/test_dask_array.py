@@ -30,7 +30,7 @@ def image() -> np.ndarray:
 @pytest.fixture(scope="module")
 def kernel(image: np.ndarray) -> Kernel:
     style = nets.seeded("microast", [(picture(96, 80, seed=3).astype(np.float32) / 255, 1.0)])
-    return Kernel(style.freeze(measure_here(style, array_source(image))))
+    return Kernel(nets.freeze(style, measure_here(style, array_source(image))))
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_the_same_window_gives_the_same_bytes(model, frozen, picture):
 def test_16_bit_keeps_the_picture(style, precision, picture, measured, as_tensor):
     image = picture(384, 512)
     chosen = nets.build("lite", None, [(named_styles.features(style), 1.0)])
-    net = chosen.freeze(measured(chosen, as_tensor(image)))
+    net = nets.freeze(chosen, measured(chosen, as_tensor(image)))
     true = levels(Kernel(net), image)
     difference = true - levels(Kernel(net, device=CUDA, precision=precision), image)
     psnr = 10 * np.log10(255**2 / (difference**2).mean())
@@ -94,7 +94,7 @@ def test_16_bit_keeps_the_picture(style, precision, picture, measured, as_tensor
 def test_16_bit_within_two_levels_of_its_own_whole(precision, picture, measured, as_tensor):
     image = picture(331, 499)
     chosen = nets.build("lite", None, [(named_styles.features("hokusai-wave"), 1.0)])
-    net = chosen.freeze(measured(chosen, as_tensor(image[:328, :496])))
+    net = nets.freeze(chosen, measured(chosen, as_tensor(image[:328, :496])))
     kernel, grid = Kernel(net, device=CUDA, precision=precision), grid_of(net, image.shape[:2], 64)
     whole = levels(kernel, padded(image, grid))
     for core in grid.cores(grid.image):
@@ -125,7 +125,7 @@ def test_bytes_per_pixel_is_an_upper_bound_and_not_a_wild_one(model, precision, 
     """Law 2, of the device: what the allocator handed out at most, over one window of the default size."""
     style = seeded_style(model, 1.0)
     chosen = nets.best_precision(model, CUDA) if precision == "auto" else precision
-    kernel = Kernel(style.freeze(neutral_moments(style)), device=CUDA, precision=chosen)
+    kernel = Kernel(nets.freeze(style, neutral_moments(style)), device=CUDA, precision=chosen)
     told = kernel.net.bytes_per_pixel(chosen)
     side = default_core(style.halo, 4096, told, CUDA) + 2 * style.halo
     window, box = np.full((1, side, side, 3), 7, np.uint8), Box(0, 0, side, side)
@@ -143,7 +143,7 @@ def test_bytes_per_pixel_is_an_upper_bound_and_not_a_wild_one(model, precision, 
 @pytest.mark.parametrize("model", ["lite", "adain"])
 def test_a_card_without_room_is_answered_by_smaller_windows(model, seeded_style, picture):
     style = seeded_style(model, 1.0)
-    net = style.freeze(neutral_moments(style))
+    net = nets.freeze(style, neutral_moments(style))
     image = np.tile(picture(256, 256), (8, 8, 1))
     whole = levels(Kernel(net, device=CUDA), image)
     release()

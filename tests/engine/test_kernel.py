@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadPlan, DoesNotFit
 from urst_tiles.geometry import Box
@@ -154,7 +155,7 @@ def test_no_room_at_all_is_one_sentence(frozen, picture):
 
 def test_own_statistics_are_never_cut(seeded_style, picture):
     box = Box(0, 0, 320, 96)
-    small = Kernel(Small(seeded_style("microast").freeze(None), 320 * 96 - 1))
+    small = Kernel(Small(nets.freeze(seeded_style("microast"), None), 320 * 96 - 1))
     with pytest.raises(DoesNotFit):
         small.run(picture(320, 96)[None], [box], [box])
 

@@ -70,7 +70,7 @@ def test_equals_the_formulas(alpha, picture, as_tensor, measured):
     x = as_tensor(content)
     with torch.inference_mode():
         plain = style.forward(x, live(style))[0].numpy()
-        fast = style.freeze(measured(style, x))(x)[0].numpy()
+        fast = nets.freeze(style, measured(style, x))(x)[0].numpy()
     assert np.abs(plain - expected).max() <= 1e-4
     assert np.abs(fast - expected).max() <= 1e-4
 
@@ -84,7 +84,7 @@ def test_equals_the_formulas_at_full_width(picture, as_tensor, measured):
     style = adain.build(states, [(art.astype(np.float32) / 255, 1.0)])
     x = as_tensor(content)
     with torch.inference_mode():
-        fast = style.freeze(measured(style, x))(x)[0].numpy()
+        fast = nets.freeze(style, measured(style, x))(x)[0].numpy()
     assert expected.std() >= 0.1
     assert np.abs(fast - expected).max() <= 1e-4
 
@@ -92,7 +92,7 @@ def test_equals_the_formulas_at_full_width(picture, as_tensor, measured):
 @pytest.mark.parametrize("size", [(16, 16), (24, 16), (16, 144), (136, 24), (272, 136)])
 def test_fast_form_equals_plain_form(size, seeded_style, measured, picture, as_tensor):
     style = seeded_style("adain")
-    net = style.freeze(measured(style, as_tensor(picture(128, 128))))
+    net = nets.freeze(style, measured(style, as_tensor(picture(128, 128))))
     x = torch.cat([as_tensor(picture(*size, seed=s)) for s in (3, 4)])
     with torch.inference_mode():
         fast, plain = net(x), Frozen(style, net.affines)(x)

@@ -21,7 +21,7 @@ SITED = [name for name in nets.MODELS if name not in ("identity", "wct", "multim
 
 
 def frozen(style, image):
-    return style.freeze(measure_here(style, array_source(image)))
+    return nets.freeze(style, measure_here(style, array_source(image)))
 
 
 def tiled_and_whole(net, image, core, halo=None):
@@ -74,10 +74,10 @@ def test_the_formula(model, seeded_style, picture):
         here = pooled(x, scale)
         guide = here if painted is None else here + double(painted - before)
         with torch.inference_mode():
-            y = inner.freeze(own)(torch.from_numpy(guide)[None].float())[0].double().numpy()
+            y = nets.freeze(inner, own)(torch.from_numpy(guide)[None].float())[0].double().numpy()
         painted, before = (y if painted is None else 0.5 * (guide + y)), here
     with torch.inference_mode():
-        net, whole = style.freeze(found), torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        net, whole = nets.freeze(style, found), torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
         got = net(whole)[0].numpy()
         plain = Frozen(style, net.affines)(whole)[0].numpy()
     assert painted.std() > 0.05
@@ -130,13 +130,14 @@ def test_a_thumbnail_stands_for_every_scale(seeded_style, picture):
     once = measure_here(style.inner, array_source(image))
     for name, moments in once.items():
         np.testing.assert_allclose(found[f"x4.{name}"].mean, moments.mean, atol=1e-6)
-    assert np.isfinite(Kernel(style.freeze(found)).run_float(image[None], [Box(0, 0, 128, 160)])[0]).all()
+    kernel = Kernel(nets.freeze(style, found))
+    assert np.isfinite(kernel.run_float(image[None], [Box(0, 0, 128, 160)])[0]).all()
 
 
 def test_local_statistics_of_a_cascade(seeded_style, picture):
     style, image = CascadeStyle(seeded_style("lite"), 2), picture(301, 333)
     composition = Composition((style,), Lattice.of_scale(301, 333, 100))
-    net = composition.freeze(measure_here(composition, array_source(image)))
+    net = nets.freeze(composition, measure_here(composition, array_source(image)))
     tiled, whole = tiled_and_whole(net, image, 64)
     assert np.abs(tiled - whole).max() <= 1e-4
 

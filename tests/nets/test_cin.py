@@ -140,7 +140,7 @@ def test_a_picture_is_no_style(picture):
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_frozen_form_equals_the_plain_one(content, measured, layout, alpha):
     style = built([("1", 1.0), ("2", 2.0)], alpha, layout=layout)
-    net = style.freeze(measured(style, content))
+    net = nets.freeze(style, measured(style, content))
     with torch.inference_mode():
         plain = Frozen(style, net.affines)(content)
         assert plain.std() > 0.1
@@ -149,7 +149,7 @@ def test_frozen_form_equals_the_plain_one(content, measured, layout, alpha):
 
 def test_save_and_load(content, measured, tmp_path):
     style = built([("1", 1.0), ("3", 1.0)], 0.5, layout="linder-noren")
-    net = style.freeze(measured(style, content))
+    net = nets.freeze(style, measured(style, content))
     assert net.family == "cin"
     net.save(tmp_path / "net.safetensors")
     again = load_frozen(tmp_path / "net.safetensors")

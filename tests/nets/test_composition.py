@@ -47,7 +47,7 @@ def regions(tmp_path):
 
 
 def frozen(composition, image):
-    return composition.freeze(measure_here(composition, array_source(image)))
+    return nets.freeze(composition, measure_here(composition, array_source(image)))
 
 
 def tiled_and_whole(net, image, core, where=lambda box: box):
@@ -119,7 +119,7 @@ def test_maps_are_mixed_as_the_formula_says(model, styles, picture):
 
     with torch.inference_mode():
         want = both.style.forward(x, at)[0]
-        got = both.freeze(found)(x.float(), [Box(0, 0, height, width)])[0]
+        got = nets.freeze(both, found)(x.float(), [Box(0, 0, height, width)])[0]
     assert want.std() > 0.05
     assert (got - want).abs().max() < 1e-3 * max(1.0, want.abs().max())
 
@@ -150,7 +150,7 @@ def test_statistics_of_members_are_weighted_by_their_shares(model, styles, regio
 
 def test_one_place_is_the_exact_network(seeded_style, picture):
     image, style = picture(64, 96), seeded_style("lite")
-    plain = style.freeze(measure_here(style, array_source(image)))
+    plain = nets.freeze(style, measure_here(style, array_source(image)))
     box = Box(0, 0, 64, 96)
     for field in (Lattice.of_scale(64, 96, 2048), Everywhere()):
         local = frozen(Composition((style,), field), image)
@@ -181,7 +181,7 @@ def test_flat_parts_are_no_noise_and_no_nan(model, seeded_style, picture):
     style = seeded_style(model)
     for each in (image, np.full_like(image, 90)):
         found = measure_here(Composition((style,), Lattice.of_scale(128, 256, 32)), array_source(each))
-        net = Composition((style,), Lattice.of_scale(128, 256, 32)).freeze(found)
+        net = nets.freeze(Composition((style,), Lattice.of_scale(128, 256, 32)), found)
         assert np.isfinite(Kernel(net).run_float(each[None], [Box(0, 0, 128, 256)])[0]).all()
 
 

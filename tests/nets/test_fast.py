@@ -119,7 +119,7 @@ def test_forward_is_the_formula(content, layout, batch):
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_frozen_form_equals_the_plain_one(content, measured, layout, batch, alpha):
     style = fast.build({}, [(checkpoint(layout, batch), 1.0)], alpha)
-    net = style.freeze(measured(style, content))
+    net = nets.freeze(style, measured(style, content))
     with torch.inference_mode():
         plain = Frozen(style, net.affines)(content)
         assert plain.std() > 0.1
@@ -128,7 +128,7 @@ def test_frozen_form_equals_the_plain_one(content, measured, layout, batch, alph
 
 def test_save_and_load(content, measured, tmp_path):
     style = fast.build({}, [(checkpoint("linder-noren"), 1.0)], 0.5)
-    net = style.freeze(measured(style, content))
+    net = nets.freeze(style, measured(style, content))
     net.save(tmp_path / "net.safetensors")
     with torch.inference_mode():
         assert torch.equal(net(content), load_frozen(tmp_path / "net.safetensors")(content))

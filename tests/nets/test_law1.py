@@ -82,7 +82,7 @@ def test_16_bit_microast_within_two_levels_of_its_own_whole(
     """With the published weights: random filter modulations amplify rounding as no trained network does."""
     image, art = picture(131, 199), picture(64, 64, seed=1).astype(np.float32) / 255
     style = nets.build("microast", weights_dir, [(art, 1.0)])
-    check_16_bit(style.freeze(measured(style, as_tensor(image[:128, :196]))), precision, image)
+    check_16_bit(nets.freeze(style, measured(style, as_tensor(image[:128, :196]))), precision, image)
 
 
 def check_16_bit(net, precision, image):

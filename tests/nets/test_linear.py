@@ -108,7 +108,7 @@ def test_forward_is_the_definition(pair, layer, alpha):
 @pytest.mark.parametrize("layer", LAYERS)
 def test_frozen_at_its_own_statistics_is_the_network_itself(pair, measured, layer, tmp_path):
     style = style_of(pair, layer)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     net.save(tmp_path / "net.safetensors")
     with torch.inference_mode():
         assert (net(pair[0]) - style.forward(pair[0], live(style))).abs().max() < 1e-4

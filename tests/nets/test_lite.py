@@ -123,7 +123,7 @@ def test_alpha_0_is_the_image(pair):
 def test_frozen_form_equals_the_plain_one(pair, measured, alpha, width):
     image = pair[1][0].permute(1, 2, 0).numpy()
     style = nets.seeded("lite", [(image, 1.0)], alpha, width=width)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     x = pair[0].contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         plain = Frozen(style, net.affines)(x)
@@ -133,7 +133,7 @@ def test_frozen_form_equals_the_plain_one(pair, measured, alpha, width):
 
 def test_frozen_form_takes_any_memory_format_and_batches(pair, measured):
     style = style_of(pair)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     both = torch.cat([pair[0], pair[0].flip(3)])
     with torch.inference_mode():
         apart = torch.cat([net(one) for one in both.split(1)])
@@ -143,7 +143,7 @@ def test_frozen_form_takes_any_memory_format_and_batches(pair, measured):
 
 def test_save_and_load(pair, measured, tmp_path):
     style = style_of(pair, 0.7)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     net.save(tmp_path / "net.safetensors")
     again = load_frozen(tmp_path / "net.safetensors")
     with torch.inference_mode():
@@ -156,7 +156,7 @@ def test_a_style_of_one_flat_colour_and_a_flat_content_give_numbers(pair, measur
         style = style_of((content, art))
         with torch.inference_mode():
             y = style.forward(content, live(style))
-            z = style.freeze(measured(style, content))(content)
+            z = nets.freeze(style, measured(style, content))(content)
         assert y.isfinite().all() and z.isfinite().all()
 
 

@@ -25,8 +25,8 @@ def test_equals_the_original(style, official, as_tensor):
 def test_frozen_on_its_own_statistics_equals_the_original(style, official, as_tensor, measured):
     x = as_tensor(official["content"])
     with torch.inference_mode():
-        y = style.freeze(measured(style, x))(x)[0].numpy()
-        own = style.freeze(None)(x)[0].numpy()
+        y = nets.freeze(style, measured(style, x))(x)[0].numpy()
+        own = nets.freeze(style, None)(x)[0].numpy()
     assert np.abs(y - official["output"]).max() <= 1e-4
     assert np.abs(own - official["output"]).max() <= 1e-4
 
@@ -40,7 +40,7 @@ def test_has_as_many_weights_as_published():
 @pytest.mark.parametrize("size", [(8, 8), (12, 8), (8, 140), (132, 16), (260, 136)])
 def test_fast_form_equals_plain_form(width, size, seeded_style, measured, picture, as_tensor):
     style = seeded_style("microast", width)
-    net = style.freeze(measured(style, as_tensor(picture(128, 128))))
+    net = nets.freeze(style, measured(style, as_tensor(picture(128, 128))))
     x = torch.cat([as_tensor(picture(*size, seed=s)) for s in (3, 4)])
     with torch.inference_mode():
         fast, plain = net(x), Frozen(style, net.affines)(x)
@@ -50,7 +50,7 @@ def test_fast_form_equals_plain_form(width, size, seeded_style, measured, pictur
 
 def test_fast_form_equals_plain_form_with_published_weights(style, official, measured, as_tensor):
     x = as_tensor(official["content"])
-    net = style.freeze(measured(style, x))
+    net = nets.freeze(style, measured(style, x))
     with torch.inference_mode():
         assert (net(x) - Frozen(style, net.affines)(x)).abs().max() <= 1e-4
 
@@ -80,10 +80,11 @@ def test_alpha_mixes_the_picture_with_the_image(seeded_style, measured, picture,
     full, half, none = (seeded_style("microast", 1 / 8, a) for a in (1.0, 0.5, 0.0))
     moments = measured(full, x)
     with torch.inference_mode():
-        y = full.freeze(moments)(x)
-        assert torch.allclose(half.freeze(moments)(x), 0.5 * y + 0.5 * x, atol=1e-5)
-        assert torch.allclose(Frozen(half, half.freeze(moments).affines)(x), 0.5 * y + 0.5 * x, atol=1e-4)
-        assert torch.allclose(none.freeze(moments)(x), x, atol=1e-6)
+        y = nets.freeze(full, moments)(x)
+        assert torch.allclose(nets.freeze(half, moments)(x), 0.5 * y + 0.5 * x, atol=1e-5)
+        plain = Frozen(half, nets.freeze(half, moments).affines)
+        assert torch.allclose(plain(x), 0.5 * y + 0.5 * x, atol=1e-4)
+        assert torch.allclose(nets.freeze(none, moments)(x), x, atol=1e-6)
 
 
 def test_styles_mix_by_their_features(picture):
@@ -99,7 +100,7 @@ def test_styles_mix_by_their_features(picture):
 def test_saved_net_needs_nothing_else(own, seeded_style, measured, picture, as_tensor, tmp_path):
     style = seeded_style("microast")
     x = as_tensor(picture(64, 64))
-    net = style.freeze(None if own else measured(style, x))
+    net = nets.freeze(style, None if own else measured(style, x))
     net.save(tmp_path / "net.safetensors")
     again = load_frozen(tmp_path / "net.safetensors")
     assert isinstance(again, OwnStatistics if own else type(net))
@@ -139,9 +140,9 @@ def test_statistics_must_fit(seeded_style, measured, picture, as_tensor):
     style = seeded_style("microast")
     moments = measured(style, as_tensor(picture(64, 64)))
     with pytest.raises(BadPlan, match="decoder"):
-        style.freeze({"content": moments["content"]})
+        nets.freeze(style, {"content": moments["content"]})
     with pytest.raises(BadPlan, match="channels"):
-        seeded_style("microast", 1 / 4).freeze(moments)
+        nets.freeze(seeded_style("microast", 1 / 4), moments)
 
 
 def test_unknown_files_are_no_network(tmp_path):

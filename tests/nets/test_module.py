@@ -155,7 +155,7 @@ def test_the_whole_picture_is_the_modules_own(net, picture, as_tensor, measured)
     want = own(net, x)
     with torch.inference_mode():
         alive = style.forward(x, live(style)).double()
-        frozen = style.freeze(measured(style, x))(x).double()
+        frozen = nets.freeze(style, measured(style, x))(x).double()
     assert want.std() > 0.1
     assert (alive - want).abs().max() < TOLERANCE
     assert (frozen - want).abs().max() < TOLERANCE
@@ -186,14 +186,14 @@ def test_norms_with_running_statistics_are_no_sites(picture, as_tensor):
         style, x = ut.from_module(net, range=(-1, 1)), as_tensor(picture(64, 96))
         assert style.sites == ()
         with torch.inference_mode():
-            assert (style.freeze({})(x).double() - own(net, x)).abs().max() < TOLERANCE
+            assert (nets.freeze(style, {})(x).double() - own(net, x)).abs().max() < TOLERANCE
 
 
 def test_alpha_mixes_with_the_image(generator, monet, picture, as_tensor, measured):
     x = as_tensor(picture(64, 64))
     weak = ut.from_module(generator, range=(-1, 1), alpha=0.25)
     with torch.inference_mode():
-        y, z = (style.freeze(measured(style, x))(x) for style in (monet, weak))
+        y, z = (nets.freeze(style, measured(style, x))(x) for style in (monet, weak))
     assert torch.allclose(z, 0.25 * y + 0.75 * x, atol=1e-6)
     assert monet.fingerprint != weak.fingerprint
 
@@ -222,7 +222,7 @@ def test_an_adain_like_module_is_a_site(picture, as_tensor, measured):
     style, x = ut.from_module(net, range=(-1, 1), sites={Painter: painted}), as_tensor(picture(64, 80))
     assert [site.name for site in style.sites] == ["2"] and (style.halo, style.stride) == (2, 1)
     with torch.inference_mode():
-        assert (style.freeze(measured(style, x))(x).double() - own(net, x)).abs().max() < TOLERANCE
+        assert (nets.freeze(style, measured(style, x))(x).double() - own(net, x)).abs().max() < TOLERANCE
 
 
 def test_a_function_of_sites_must_give_a_map():
@@ -299,7 +299,7 @@ def test_the_real_depth_of_pix2pix_works_with_its_halo(picture, as_tensor, measu
     style, x = ut.from_module(net, range=(-1, 1)), as_tensor(picture(512, 256))
     assert (style.halo, style.stride, style.minimum) == (512, 256, 256)
     with torch.inference_mode():
-        assert (style.freeze(measured(style, x))(x).double() - own(net, x)).abs().max() < 1e-3
+        assert (nets.freeze(style, measured(style, x))(x).double() - own(net, x)).abs().max() < 1e-3
 
 
 def test_plain_bytes_are_those_of_the_largest_moment():
@@ -339,7 +339,7 @@ def style_of(name):
 @pytest.fixture(params=["resnet", "zero", "batch", "unet"])
 def frozen_module(request, measured, picture, as_tensor):
     style = style_of(request.param)
-    return style.freeze(measured(style, as_tensor(picture(128, 144))))
+    return nets.freeze(style, measured(style, as_tensor(picture(128, 144))))
 
 
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
@@ -540,7 +540,7 @@ def test_antialiased_generators_of_cut_are_local(picture, as_tensor, measured):
     layers += [nn.InstanceNorm2d(8), nn.ReLU(True), Blur(8, up=True), padded_conv(8, 3), nn.Tanh()]
     style = ut.from_module(lively(nn.Sequential(*layers)), range=(-1, 1))
     assert (style.halo, style.stride, [s.stride for s in style.sites]) == (6, 2, [1, 2])
-    net = style.freeze(measured(style, as_tensor(picture(64, 64))))
+    net = nets.freeze(style, measured(style, as_tensor(picture(64, 64))))
     assert difference(net, picture(97, 133), 32)[0] <= TOLERANCE
     assert difference(net, picture(97, 133), 32, halo=4)[0] > TOLERANCE
 
@@ -563,7 +563,7 @@ def test_no_module_is_refused():
 
 def test_save_and_load_in_this_process(monet, measured, picture, as_tensor, tmp_path):
     x = as_tensor(picture(64, 72))
-    net = monet.freeze(measured(monet, x))
+    net = nets.freeze(monet, measured(monet, x))
     net.save(tmp_path / "net.safetensors")
     again = load_frozen(tmp_path / "net.safetensors")
     with torch.inference_mode():
@@ -654,7 +654,7 @@ def test_a_function_of_the_user(name, paintings, measured, picture, as_tensor, m
     style = nets.build(model, None, [])
     assert (style.name, style.stride, len(style.sites)) == (model, 2, 1)
     assert (style.range, style.alpha) == (((-1, 1), 0.5) if name == "ranged" else ((0, 1), 1.0))
-    net = style.freeze(measured(style, x))
+    net = nets.freeze(style, measured(style, x))
     net.save(paintings / "net.safetensors")
     from urst_tiles.nets.module import style
 
@@ -665,7 +665,7 @@ def test_a_function_of_the_user(name, paintings, measured, picture, as_tensor, m
 
 def test_a_module_that_changed_is_told(paintings, measured, picture, as_tensor):
     style = nets.build("paintings:plain", None, [])
-    style.freeze(measured(style, as_tensor(picture(32, 32)))).save(paintings / "net.safetensors")
+    nets.freeze(style, measured(style, as_tensor(picture(32, 32)))).save(paintings / "net.safetensors")
     sys.modules["paintings"].plain = lambda: nn.Conv2d(3, 3, 1)
     with pytest.raises(BadWeights, match="paintings:plain"):
         load_frozen(paintings / "net.safetensors")
@@ -738,8 +738,9 @@ PEAK = """
 import sys, threading, time
 import numpy as np, psutil, torch
 import urst_tiles as ut
-from urst_tiles.geometry import Box
+from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
+from urst_tiles.geometry import Box
 
 sys.path[:0] = [{folder!r}, {tests!r}]
 from test_module import ResNet
@@ -747,7 +748,7 @@ from test_module import ResNet
 torch.set_num_threads(1)
 style = ut.from_module(ResNet(width=16, blocks=3), range=(-1, 1))
 some = {{s.name: ut.Moments(2.0, np.zeros(s.channels), np.ones(s.channels)) for s in style.sites}}
-kernel, box, process = Kernel(style.freeze(some)), Box(0, 0, 1024, 1024), psutil.Process()
+kernel, box, process = Kernel(nets.freeze(style, some)), Box(0, 0, 1024, 1024), psutil.Process()
 before, peak, done = process.memory_info().rss, 0, False
 
 def watch():

@@ -94,7 +94,7 @@ def test_it_has_the_published_form(pair):
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 def test_frozen_at_its_own_statistics_is_the_network_itself(pair, measured, alpha, tmp_path):
     style = style_of(pair, alpha)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     net.save(tmp_path / "net.safetensors")
     with torch.inference_mode():
         assert (net(pair[0]) - style.forward(pair[0], live(style))).abs().max() < 1e-4
@@ -119,4 +119,4 @@ def test_layouts(tmp_path):
 
 
 def test_frozen_is_the_plain_form(pair, measured):
-    assert isinstance(style_of(pair).freeze(measured(style_of(pair), pair[0])), Frozen)
+    assert isinstance(nets.freeze(style_of(pair), measured(style_of(pair), pair[0])), Frozen)

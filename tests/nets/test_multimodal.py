@@ -165,7 +165,7 @@ def test_sites_see_features_at_their_stride(content):
 def test_frozen_form_equals_the_plain_one(content, measured, alpha):
     """Both round: random weights amplify that a hundredfold, and neither form more than the other."""
     style = style_of(alpha)
-    net = style.freeze(measured(style, content))
+    net = nets.freeze(style, measured(style, content))
     with torch.inference_mode():
         plain = Frozen(style, net.affines)
         exact = plain(content.double())
@@ -178,7 +178,7 @@ def test_frozen_form_equals_the_plain_one(content, measured, alpha):
 
 def test_save_and_load(content, measured, tmp_path):
     style = style_of(0.5)
-    net = style.freeze(measured(style, content))
+    net = nets.freeze(style, measured(style, content))
     net.save(tmp_path / "net.safetensors")
     again = load_frozen(tmp_path / "net.safetensors")
     with torch.inference_mode():
@@ -224,7 +224,7 @@ def test_statistics_of_a_thumbnail(picture):
     """Those of an image no larger than the thumbnail are the network's own."""
     style, image = style_of(), picture(128, 192)
     source = array_source(image)
-    net = style.freeze(measure_thumbnail(style, source))
+    net = nets.freeze(style, measure_thumbnail(style, source))
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         assert (net(x) - style.forward(x, live(style))).abs().max() < 1e-4

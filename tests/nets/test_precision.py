@@ -49,7 +49,7 @@ def levels_of(net, precision, image):
 
 
 def check(style, image, precision, measured, as_tensor):
-    net = style.freeze(measured(style, as_tensor(image)))
+    net = nets.freeze(style, measured(style, as_tensor(image)))
     true, got = levels_of(net, "float32", image), levels_of(net, precision, image)
     difference = true - got
     psnr = 10 * np.log10(255**2 / max((difference**2).mean(), 1e-12))
@@ -122,9 +122,9 @@ def test_wct_16x(name, precision, inputs, weights_dir, official, measured, as_te
 
 @pytest.mark.parametrize("model", nets.MODELS)
 def test_auto_takes_bfloat16_only_where_it_is_fast(model, monkeypatch):
-    monkeypatch.setattr(nets, "cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(nets.families, "cpu_multiplies_bfloat16", lambda: False)
     assert nets.best_precision(model, "cpu") == "float32"
-    monkeypatch.setattr(nets, "cpu_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(nets.families, "cpu_multiplies_bfloat16", lambda: True)
     assert nets.best_precision(model, "cpu") == nets.MODELS[model].precisions["cpu"]
 
 
@@ -133,7 +133,7 @@ def peak_bytes(model: str, precision: nets.Precision, side: int) -> float:
     torch.set_num_threads(2)
     art = np.random.default_rng(0).random((64, 64, 3), np.float32)
     style = nets.seeded(model, [(art, 1.0)], width=1.0)
-    kernel = Kernel(style.freeze(neutral_moments(style)), precision=precision)
+    kernel = Kernel(nets.freeze(style, neutral_moments(style)), precision=precision)
     small, box = Box(0, 0, 96, 96), Box(0, 0, side, side)
     kernel.run(np.zeros((1, 96, 96, 3), np.uint8), [small], [small])
     window = np.full((1, side, side, 3), 7, np.uint8)

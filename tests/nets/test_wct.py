@@ -119,7 +119,7 @@ def double(net):
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_frozen_form_equals_the_plain_one(pair, measured, model, alpha):
     style = style_of(pair, model, alpha)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     with torch.inference_mode():
         plain = Frozen(style, net.affines)(pair[0].double())
         assert plain.std() > 0.1
@@ -133,7 +133,7 @@ def test_strips_of_any_height_are_the_plain_network(size, values, monkeypatch, p
     monkeypatch.setattr(frozen_wct, "STRIP", values)
     x = as_tensor(picture(*size))
     style = style_of((x, as_tensor(picture(64, 64, seed=1))))
-    net = style.freeze(measured(style, as_tensor(picture(96, 96))))
+    net = nets.freeze(style, measured(style, as_tensor(picture(96, 96))))
     with torch.inference_mode():
         plain = Frozen(style, net.affines)(x.double())
         assert plain.std() > 0.1
@@ -146,7 +146,7 @@ def test_strips_of_any_height_are_the_plain_network(size, values, monkeypatch, p
 def test_what_is_not_needed_is_left_out_and_nothing_else_changes(picture, as_tensor, measured, keep):
     x = as_tensor(picture(640, 32))
     style = style_of((x, as_tensor(picture(64, 64, seed=1))))
-    net = double(style.freeze(measured(style, x)))
+    net = double(nets.freeze(style, measured(style, x)))
     with torch.inference_mode():
         whole, part = net(x.double()), net(x.double(), None, [keep])
     assert part.shape == whole.shape
@@ -204,7 +204,7 @@ def test_a_level_leaves_out_what_its_picture_does_not_need(picture, as_tensor, m
     """Multiplications of the window's middle: less than the whole, and far less in the late layers."""
     x = as_tensor(picture(832, 832))
     style = style_of((x, as_tensor(picture(64, 64, seed=1))))
-    net = style.freeze(measured(style, as_tensor(picture(128, 128))))
+    net = nets.freeze(style, measured(style, as_tensor(picture(128, 128))))
     seen: dict[str, int] = {}
     layer_of = net._layer
 
@@ -230,7 +230,7 @@ def test_tiled_equals_whole_and_its_twins_fail(picture, as_tensor, measured):
     """An image longer than its windows: 832 px with windows of 576."""
     image = picture(32, 832)
     style = style_of((None, as_tensor(picture(64, 64, seed=1))))
-    net = style.freeze(measured(style, as_tensor(image)))
+    net = nets.freeze(style, measured(style, as_tensor(image)))
     kernel = Kernel(net)
     grid = Grid(32, 832, net.halo, net.stride, 64, 64, 64, net.minimum)
     assert grid.window[1] < 832
@@ -246,7 +246,7 @@ def test_levels_of_cores_equal_those_of_the_whole(picture, as_tensor, measured):
     """As `urst-tiles` runs it: each window does what its core needs."""
     image = picture(48, 832)
     style = style_of((None, as_tensor(picture(64, 64, seed=1))))
-    net = style.freeze(measured(style, as_tensor(image)))
+    net = nets.freeze(style, measured(style, as_tensor(image)))
     kernel = Kernel(net)
     grid = Grid(48, 832, net.halo, net.stride, 64, 64, 64, net.minimum)
     whole = kernel.run(image[None], [grid.padded], [grid.image])[0].astype(int)
@@ -261,12 +261,12 @@ def test_flat_images_and_flat_styles_give_numbers(pair, measured):
     for content, art in ((pair[0], flat), (flat, pair[1]), (flat, flat)):
         style = style_of((content, art))
         with torch.inference_mode():
-            assert style.freeze(measured(style, content))(content).isfinite().all()
+            assert nets.freeze(style, measured(style, content))(content).isfinite().all()
 
 
 def test_save_and_load(pair, measured, tmp_path):
     style = style_of(pair, alpha=0.7)
-    net = style.freeze(measured(style, pair[0]))
+    net = nets.freeze(style, measured(style, pair[0]))
     net.save(tmp_path / "net.safetensors")
     with torch.inference_mode():
         assert torch.equal(net(pair[0]), load_frozen(tmp_path / "net.safetensors")(pair[0]))

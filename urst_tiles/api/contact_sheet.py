@@ -59,6 +59,6 @@ def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[n
     style = replace(recipe, styles=((name, 1.0),)).build()
     h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
-    kernel = Kernel(style.freeze(measure_thumbnail(style, source)))
+    kernel = Kernel(nets.freeze(style, measure_thumbnail(style, source)))
     box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
     return kernel.run(WindowReader(source).padded(box)[0][None], [box], [core])[0]

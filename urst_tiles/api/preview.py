@@ -14,7 +14,7 @@ from urst_tiles.engine.block import stylize_block
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_thumbnail
-from urst_tiles.nets.keep_colours import Colours
+from urst_tiles.nets.keep_colours import ColourStatistics
 from urst_tiles.options import Options
 from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
@@ -60,7 +60,7 @@ def preview(
     chosen = Options.of(options, {"dtype": "uint8", "compression": "deflate"})
     plan = make_plan(small, recipe, build_style(recipe), chosen)
     if recipe.preserve_color == "coral":
-        recipe = recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
+        recipe = recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     subject = build_style(recipe)
     found = measure_thumbnail(
         subject, source, device=plan.device, threads=plan.threads, whole=plan.measure_at_once

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from urst_tiles import nets
 from urst_tiles.api.output import check_output, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
@@ -23,7 +24,7 @@ from urst_tiles.job.folder import Job
 from urst_tiles.machine import available_memory
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.composition import Subject
-from urst_tiles.nets.keep_colours import Colours, LookAtColours
+from urst_tiles.nets.keep_colours import ColourRecipe, ColourStatistics
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import encoding_of, guess_seconds, make_plan
@@ -205,15 +206,15 @@ def take_colours(
     if recipe.preserve_color != "coral":
         return recipe
     if plan.statistics == "thumbnail":
-        return recipe.in_colours(measure_thumbnail(Colours(), source)["colours"])
+        return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     job.keep = True
-    found = measure_exact(LookAtColours(), source, job.moments, on, progress=progress)
+    found = measure_exact(ColourRecipe(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
 
 
 def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
     """The local network of a recipe whose statistics are fixed to ``moments``, as `measure` returns them."""
-    return recipe.finish(build_style(recipe).freeze(moments))
+    return recipe.finish(nets.freeze(build_style(recipe), moments))
 
 
 def run_blocks(

@@ -146,7 +146,7 @@ def _strip_moments(
 
 
 def _for_style(style: Subject, found: Mapping[str, MemberMoments]) -> dict[str, Any]:
-    """What ``style.freeze`` takes."""
+    """What ``nets.freeze`` takes."""
     if isinstance(style, Composition):
         return dict(found)
     return {name: several.parts[0] for name, several in found.items()}

@@ -16,6 +16,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     mixture,
-    some_picture,
 )
-from urst_tiles.nets.frozen.adain import FrozenAdaIN
+from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
+from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 62 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
@@ -140,10 +137,6 @@ class AdaINStyle:
         scale = std / moments.std(site.eps, site.ddof)
         return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenAdaIN(self, frozen_affines(self, moments))
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
@@ -172,6 +165,13 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
             moments = Moments.of(encode(image, weights)[0].flatten(1).numpy())
             mean, std = mean + share * moments.mean, std + share * moments.std(EPS, DDOF)
     return AdaINStyle(weights, {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}, alpha)
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes in one of the two files; networks whose inner layers are all
+    narrower by one factor are read too."""
+    needed = {key: t for key, t in state.items() if file == DECODER or key not in BEYOND}
+    check_keys(needed, shapes(width_of(state, file))[file], path)
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> AdaINStyle:
@@ -207,17 +207,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the two files with random weights that keep the signal alive: He's scaling, an output of
     mean 0.5 and deviation 0.25 on some picture."""
     random = np.random.default_rng(seed)
-    states: dict[str, State] = {}
-    for file, keys in shapes(width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    states = {file: random_state(random, keys) for file, keys in shapes(width).items()}
     image = some_picture(seed)
-    style = build(states, [(image, 1.0)])
-    with torch.inference_mode():
-        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
-    gain = 0.25 / y.std((0, 2, 3))
-    states[DECODER]["28.weight"] *= gain[:, None, None, None]
-    states[DECODER]["28.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
+    scale_last(states[DECODER], "28", painted(build(states, [(image, 1.0)]), image))
     return states

@@ -123,9 +123,6 @@ class Style(Protocol):
     def affine(self, site: Site, moments: Moments) -> Affine:
         """The constant map that ``site`` becomes for these statistics (any, where it is not measured)."""
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Tensors and JSON-able settings from which the family's ``restore`` rebuilds this style."""
 
@@ -162,13 +159,13 @@ class LocalNet(nn.Module):
         """
         raise NotImplementedError
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """Tensors and JSON-able values from which ``load_frozen`` restores this net."""
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
         """Write one safetensors file that ``load_frozen`` needs nothing else to restore."""
-        tensors, values = self.kept()
+        tensors, values = self.saved()
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
         with publishing(path) as file:
@@ -176,7 +173,7 @@ class LocalNet(nn.Module):
 
 
 class Stylised(LocalNet):
-    """What the nets of one style share: its footprint, and how they are kept."""
+    """What the nets of one style share: its footprint, and how they are saved."""
 
     def __init__(self, style: Style, affines: Mapping[str, Affine] | None, precision: Precision = "float32"):
         super().__init__()
@@ -203,9 +200,9 @@ class Stylised(LocalNet):
         """The same network computing in ``precision`` where that keeps the picture."""
         return type(self)(self.style, self.affines, precision)
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """The style's state and each site's map, if they are constant."""
-        tensors, values = kept_style(self.style)
+        tensors, values = saved_style(self.style)
         for name, affine in (self.affines or {}).items():
             tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
             tensors[f"site.{name}.shift"] = torch.from_numpy(np.array(affine.shift, np.float64))
@@ -224,38 +221,6 @@ class Frozen(Stylised):
     def bytes_per_pixel(self, precision: Precision) -> float:
         """As measured on the plain form."""
         return self.style.plain_bytes
-
-
-class OwnStatistics(Stylised):
-    """Every window its own statistics, always float32.
-
-    This is the mistake that thumbnail statistics correct, kept to show the difference.
-    """
-
-    splittable = False
-
-    def __init__(self, style: Style, affines: None = None, precision: Precision = "float32"):
-        super().__init__(style, None, precision)
-
-    def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """One window after the other."""
-        return torch.cat([self.style.forward(one, live(self.style)) for one in x.split(1)])
-
-    def bytes_per_pixel(self, precision: Precision) -> float:
-        """The plain form's, and the float64 features of a site."""
-        return 1.2 * self.style.plain_bytes
-
-
-def live(style: Style) -> At:
-    """An ``at`` that takes the statistics of what it is given (one image), as the un-tiled original does."""
-
-    def at(site: Site, x: Tensor) -> Tensor:
-        if not site.measured:
-            return style.affine(site, NOTHING)(x)
-        features = x[0].flatten(1).cpu().numpy()
-        return style.affine(site, Moments.of(features, full=site.full))(x)
-
-    return at
 
 
 def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Affine]:
@@ -347,14 +312,6 @@ def checked_alpha(alpha: float) -> float:
     return float(alpha)
 
 
-def some_picture(seed: int) -> NDArray[np.float32]:
-    """float32 (128, 128, 3) in 0..1 with detail of all sizes, to scale random weights on."""
-    random = np.random.default_rng(seed)
-    sizes = (1, 4, 16, 64)
-    layers = [np.kron(random.random((128 // n, 128 // n, 3)), np.ones((n, n, 1))) for n in sizes]
-    return np.asarray(np.mean(layers, axis=0), np.float32)
-
-
 def digest(state: State, settings: Mapping[str, Any]) -> str:
     """Hex sha256 over names, shapes and bytes of the tensors, and the settings."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -365,7 +322,7 @@ def digest(state: State, settings: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def kept_style(style: Style) -> tuple[State, dict[str, Any]]:
+def saved_style(style: Style) -> tuple[State, dict[str, Any]]:
     """The style's state, and its family and settings."""
     tensors, settings = style.state()
     return dict(tensors), {"family": style.name, "settings": settings}

@@ -24,14 +24,12 @@ from urst_tiles.nets.base import (
     Affine,
     At,
     LocalNet,
-    OwnStatistics,
     Precision,
     Site,
     State,
     Style,
     Stylised,
     digest,
-    frozen_affines,
 )
 
 NAME = "cascade"
@@ -159,13 +157,6 @@ class CascadeStyle:
         """What belongs to one scale, by the names of the style's own sites."""
         sites = self._at_scale[scale].items()
         return {own: values[site.name] for own, site in sites if site.name in values}
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        if moments is None:
-            return OwnStatistics(self)
-        passes = {scale: self.inner.freeze(self.of_scale(scale, moments)) for scale in scales(self.factor)}
-        return Cascade(self, frozen_affines(self, moments), passes)
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """The style's own, and the factor."""

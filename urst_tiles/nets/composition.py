@@ -33,14 +33,16 @@ from urst_tiles.nets.base import (
     Style,
     checked_precision,
     digest,
-    kept_style,
     neutral_moments,
+    saved_style,
 )
 
 #: How much the statistics of the whole weigh beside a member's own: a flat part is not stretched to noise.
 BACKING = 0.3
 
 Maps = Mapping[str, tuple[Affine, ...]]
+#: (a style, its statistics by site) -> the style's plain network.
+Freeze = Callable[[Style, Mapping[str, Moments]], LocalNet]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +125,29 @@ class Composition:
             return Affine.identity(site.channels)
         return self.styles[member if len(self.styles) > 1 else 0].affine(site, moments)
 
-    def freeze(self, found: Mapping[str, MemberMoments] | None) -> Varying:
-        """The network that varies over the image; None for harmless maps of the right size."""
-        if found is None:
-            maps = {s.name: Mixture(self.field.members * (_like(s),)) for s in self.sites}
-            masked = isinstance(self.field, Regions)
-            return Varying(self, maps, [s.freeze(neutral_moments(s)) for s in self.styles if masked])
-        missing = [site.name for site in self.sites if site.measured and site.name not in found]
+    def frozen(self, moments: Mapping[str, MemberMoments] | None, freeze: Freeze) -> Varying:
+        """The network that varies over the image; ``nets.freeze`` calls this.
+
+        Parameters
+        ----------
+        moments : of every member at each measured site; None for the identity at every site.
+        freeze : makes the network of one style, for windows where it is alone.
+
+        Raises
+        ------
+        BadPlan : statistics are missing at a site.
+        """
+        masked = isinstance(self.field, Regions)
+        if moments is None:
+            maps = {site.name: Mixture(self.field.members * (_like(site),)) for site in self.sites}
+            return Varying(self, maps, [freeze(s, neutral_moments(s)) for s in self.styles if masked])
+        missing = [site.name for site in self.sites if site.measured and site.name not in moments]
         if missing:
             raise BadPlan(f"{self.name} needs statistics at {', '.join(missing)}")
         alone = []
-        if isinstance(self.field, Regions):
-            for k, style in enumerate(self.styles):
-                alone.append(style.freeze({name: several.parts[k] for name, several in found.items()}))
-        return Varying(self, self.mixtures(found), alone)
+        for k, style in enumerate(self.styles if masked else ()):
+            alone.append(freeze(style, {name: several.parts[k] for name, several in moments.items()}))
+        return Varying(self, self.mixtures(moments), alone)
 
 
 def _like(site: Site) -> Affine:
@@ -266,12 +277,12 @@ class Varying(LocalNet):
         alone = [net.to_precision(precision) for net in self._nets]
         return Varying(self.composition, self.maps, alone)
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """Every style's state, every member's maps, and the field; `restored` is its inverse."""
         tensors: State = {}
         styles = []
         for k, style in enumerate(self.composition.styles):
-            state, values = kept_style(style)
+            state, values = saved_style(style)
             tensors |= {f"style{k}.{name}": t for name, t in state.items()}
             styles.append(values)
         for name, mixture in self.maps.items():
@@ -284,14 +295,14 @@ class Varying(LocalNet):
 def restored(
     tensors: State, values: Mapping[str, Any], style: Callable[..., Style], frozen: Callable[..., LocalNet]
 ) -> Varying:
-    """The inverse of ``Varying.kept``; ``style`` makes one from its state and values, ``frozen`` a net from a
-    style and its maps."""
+    """The inverse of ``Varying.saved``; ``style`` makes a style from its state and values, ``frozen`` a
+    net from a style and its maps."""
     field = field_of(values["field"])
     styles = []
-    for k, kept in enumerate(values["styles"]):
+    for k, saved in enumerate(values["styles"]):
         prefix = f"style{k}."
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        styles.append(style(state, kept))
+        styles.append(style(state, saved))
     composition = Composition(tuple(styles), field)
     maps = {site.name: _mixture(tensors, f"members.{site.name}") for site in composition.sites}
     alone = []
@@ -304,13 +315,6 @@ def restored(
 def _mixture(tensors: State, name: str) -> Mixture:
     scales, shifts = (tensors[f"{name}.{part}"].numpy() for part in ("scale", "shift"))
     return Mixture([Affine(scale, shift) for scale, shift in zip(scales, shifts, strict=True)])
-
-
-def neutral_net(style: Subject) -> LocalNet:
-    """The network with harmless maps at every site."""
-    if isinstance(style, Composition):
-        return style.freeze(None)
-    return style.freeze(neutral_moments(style))
 
 
 Subject = Style | Composition

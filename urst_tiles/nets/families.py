@@ -1,4 +1,5 @@
-"""The families of networks: a dict from a model's name to what the package needs to know of it."""
+"""The families of networks, by the names of their models; and what is done with any of them: a style is built
+from weights and style images, and frozen to a plain local network."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from urst_tiles import weights as table
 from urst_tiles.errors import BadInput
 from urst_tiles.nets import (
     adain,
+    cascade,
     cin,
     fast,
     identity,
@@ -21,6 +25,7 @@ from urst_tiles.nets import (
     module,
     msgnet,
     multimodal,
+    named_styles,
     wct,
 )
 from urst_tiles.nets.base import (
@@ -30,10 +35,23 @@ from urst_tiles.nets.base import (
     Precision,
     State,
     Style,
+    StyleImages,
+    frozen_affines,
+    neutral_moments,
 )
+from urst_tiles.nets.cascade import Cascade, CascadeStyle
+from urst_tiles.nets.composition import Composition, Subject
+from urst_tiles.nets.frozen.adain import FrozenAdaIN
+from urst_tiles.nets.frozen.fast import FrozenFast
+from urst_tiles.nets.frozen.lite import FrozenLite
+from urst_tiles.nets.frozen.microast import FrozenMicroAST
+from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
+from urst_tiles.nets.frozen.wct import FrozenWCT
+from urst_tiles.nets.module.style import FrozenModule
+from urst_tiles.nets.own_statistics import OwnStatistics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """What a family gives the house.
 
@@ -66,91 +84,57 @@ class Family:
     takes_style: bool = True
 
 
-def _check_microast(state: State, file: str, path: Path) -> None:
-    table.check_keys(state, microast.shapes()[file], path)
-
-
-def _check_adain(state: State, file: str, path: Path) -> None:
-    needed = {key: t for key, t in state.items() if file == adain.DECODER or key not in adain.BEYOND}
-    table.check_keys(needed, adain.shapes(adain.width_of(state, file))[file], path)
-
-
-def _check_lite(state: State, file: str, path: Path) -> None:
-    table.check_keys(state, lite.shapes(), path)
-
-
 def _family(
     module: Any,
     frozen: Callable[..., LocalNet],
     best: Precision = "float32",
-    check: Callable[[State, str, Path], None] | None = None,
+    *,
+    name: str = "",
+    variant: str = "",
     load_style: Callable[[Path], State] | None = None,
     style_named: Callable[[str], State] | None = None,
 ) -> Family:
-    """A family that is one module, and its own fastest form."""
+    """The family of a module of this package; ``best`` is its fastest good precision.
+
+    A module that holds several families has functions that take ``variant`` first, and may have constants by
+    variant.
+    """
+
+    def bound(function: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(function, variant) if variant else function
+
+    def size(constant: int | Mapping[str, int]) -> int:
+        return constant[variant] if isinstance(constant, Mapping) else constant
+
     return Family(
-        module.NAME,
-        module.HALO,
-        module.STRIDE,
-        module.MINIMUM,
-        module.build,
-        module.restore,
-        frozen,
-        module.seeded,
-        check or module.check,
-        _everywhere(best),
-        load_style,
-        style_named,
+        name=name or module.NAME,
+        halo=size(module.HALO),
+        stride=size(module.STRIDE),
+        minimum=size(module.MINIMUM),
+        build=bound(module.build),
+        restore=module.restore,
+        frozen=frozen,
+        seeded=bound(module.seeded),
+        check=bound(module.check),
+        precisions={"cpu": best, "cuda": best},
+        load_style=load_style,
+        style_named=style_named,
     )
-
-
-def _variant(
-    module: Any, name: str, variant: str, frozen: Callable[..., LocalNet], size: tuple[int, int, int]
-) -> Family:
-    """A family that is one of several in a module, whose functions take ``variant`` first."""
-    halo, stride, minimum = size
-    return Family(
-        name,
-        halo,
-        stride,
-        minimum,
-        partial(module.build, variant),
-        module.restore,
-        frozen,
-        partial(module.seeded, variant),
-        partial(module.check, variant),
-        _everywhere("float32"),
-    )
-
-
-def _linear(layer: str) -> Family:
-    size = linear.HALO[layer], linear.STRIDE[layer], linear.MINIMUM[layer]
-    return _variant(linear, f"linear-{layer}", layer, Frozen, size)
-
-
-def _wct(name: str) -> Family:
-    return _variant(wct, name, name, wct.FrozenWCT, (wct.HALO, wct.STRIDE, wct.MINIMUM))
-
-
-def _everywhere(best: Precision) -> dict[str, Precision]:
-    return {"cpu": best, "cuda": best}
 
 
 MODELS: dict[str, Family] = {
-    "lite": _family(lite, lite.FrozenLite, "bfloat16", check=_check_lite),
-    "microast": _family(microast, microast.FrozenMicroAST, "bfloat16", check=_check_microast),
-    "adain": _family(adain, adain.FrozenAdaIN, "bfloat16", check=_check_adain),
-    "fast": _family(fast, fast.FrozenFast, load_style=fast.load_style),
-    "cin": _family(cin, fast.FrozenFast, style_named=cin.style_named),
-    "multimodal": _family(multimodal, multimodal.FrozenMultimodal, load_style=multimodal.load_style),
+    "lite": _family(lite, FrozenLite, "bfloat16"),
+    "microast": _family(microast, FrozenMicroAST, "bfloat16"),
+    "adain": _family(adain, FrozenAdaIN, "bfloat16"),
+    "fast": _family(fast, FrozenFast, load_style=fast.load_style),
+    "cin": _family(cin, FrozenFast, style_named=cin.style_named),
+    "multimodal": _family(multimodal, FrozenMultimodal, load_style=multimodal.load_style),
     "msgnet": _family(msgnet, Frozen),
-    "linear-r31": _linear("r31"),
-    "linear-r41": _linear("r41"),
-    "wct": _wct("wct"),
-    "wct-16x": _wct("wct-16x"),
-    "identity": _family(
-        identity, lambda style, affines: identity.IdentityNet(), check=lambda state, file, path: None
-    ),
+    "linear-r31": _family(linear, Frozen, name="linear-r31", variant="r31"),
+    "linear-r41": _family(linear, Frozen, name="linear-r41", variant="r41"),
+    "wct": _family(wct, FrozenWCT, name="wct", variant="wct"),
+    "wct-16x": _family(wct, FrozenWCT, name="wct-16x", variant="wct-16x"),
+    "identity": _family(identity, identity.frozen),
 }
 
 
@@ -167,15 +151,103 @@ def family(model: str) -> Family:
 def _users(model: str) -> Family:
     """A user's module, "package.module:function"; halo, stride and minimum are measured when it is built."""
     return Family(
-        model,
-        0,
-        1,
-        1,
-        partial(module.build, model),
-        partial(module.restore, model),
-        module.FrozenModule,
-        partial(module.seeded, model),
-        partial(module.check, model),
-        {"cpu": "float32", "cuda": "float32"},
+        name=model,
+        halo=0,
+        stride=1,
+        minimum=1,
+        build=partial(module.build, model),
+        restore=partial(module.restore, model),
+        frozen=FrozenModule,
+        seeded=partial(module.seeded, model),
+        check=partial(module.check, model),
+        precisions={"cpu": "float32", "cuda": "float32"},
         takes_style=False,
     )
+
+
+def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 1.0) -> Style:
+    """A style whose weights come from a folder.
+
+    Parameters
+    ----------
+    model : key of ``MODELS``, or "package.module:function", which is imported and called and needs no folder.
+    weights : folder with one subfolder per model; None for URST_TILES_WEIGHTS or the user's cache.
+    styles : images (h, w, 3) float32 in 0..1 with their weights in the mixture.
+    alpha : strength, 0..1.
+
+    Raises
+    ------
+    MissingFile, BadWeights, BadInput
+    """
+    chosen = family(model)
+    states = {}
+    for file, path in (table.find(model, weights) if model in MODELS else {}).items():
+        states[file] = table.load(path, table.entry(model).inside or None)
+        chosen.check(states[file], file, path)
+    if model == lite.NAME and any(isinstance(style, Mapping) for style, _ in styles):
+        named_styles.check_weights(states[lite.FILE])
+    return chosen.build(states, styles, alpha)
+
+
+def seeded(
+    model: str, styles: StyleImages, alpha: float = 1.0, *, width: float = 1 / 8, seed: int = 0
+) -> Style:
+    """The same topology, ``width`` times as wide, with random weights that keep the signal alive: for
+    tests."""
+    chosen = family(model)
+    return chosen.build(chosen.seeded(seed, width), styles, alpha)
+
+
+def freeze(style: Subject, moments: Mapping[str, Any] | None) -> LocalNet:
+    """The plain local network that a style becomes for given statistics of the image.
+
+    Parameters
+    ----------
+    moments : name of each measured site -> its ``Moments``, or, for a composition, its ``MemberMoments``.
+        None lets every window use its own statistics, and gives a composition the identity at every site.
+
+    Raises
+    ------
+    BadPlan : statistics are missing at a site, or have another number of channels.
+    """
+    if isinstance(style, Composition):
+        return style.frozen(moments, freeze)
+    if moments is None and not isinstance(style, identity.IdentityStyle):
+        return OwnStatistics(style)
+    return frozen(style, frozen_affines(style, moments or {}))
+
+
+def frozen(style: Style, affines: Mapping[str, Affine]) -> LocalNet:
+    """The plain local network of a style whose maps are known at every site."""
+    if not isinstance(style, CascadeStyle):
+        return family(style.name).frozen(style, affines)
+    passes = {
+        scale: frozen(style.inner, style.of_scale(scale, affines)) for scale in cascade.scales(style.factor)
+    }
+    return Cascade(style, affines, passes)
+
+
+def neutral_net(style: Subject) -> LocalNet:
+    """A network of the style's size and speed before anything is measured, with a harmless map at every
+    site."""
+    return freeze(style, None if isinstance(style, Composition) else neutral_moments(style))
+
+
+def best_precision(model: str, device: str) -> Precision:
+    """What ``--precision auto`` takes: the fastest that keeps the float32 picture (bfloat16 only where it
+    is fast)."""
+    kind = str(device).split(":")[0]
+    best = family(model).precisions.get(kind, "float32")
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if kind == "cuda"
+        else cpu_multiplies_bfloat16()
+    )
+    return best if fast else "float32"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 dot products; elsewhere bfloat16 is emulated and slower than
+    float32."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))

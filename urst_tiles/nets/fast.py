@@ -30,19 +30,14 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     one_checkpoint,
-    some_picture,
 )
-from urst_tiles.nets.frozen.fast import FrozenFast
+from urst_tiles.nets.seeding import painted, scale_last, some_picture
 from urst_tiles.weights import check_keys, load
 
 #: The probe finds a reach of 55 pixels (tests/nets/test_probe.py).
@@ -157,10 +152,6 @@ class FastStyle:
     def _normal(self, name: str, mean: Any, std: Any) -> Affine:
         gamma, beta = (self.weights[f"{name}.{part}"].double().numpy() for part in ("gamma", "beta"))
         return Affine(gamma / std, beta - gamma / std * mean)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenFast(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights; family, layout and alpha."""
@@ -292,12 +283,8 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
             state[f"{norm}.bias"] = random.normal(0, 0.3, outputs)
     tensors = {key: torch.from_numpy(values.astype(np.float32)) for key, values in state.items()}
     image = some_picture(seed)
-    style = build({}, [(tensors, 1.0)])
-    with torch.inference_mode():
-        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style)) * 255
-    gain = 0.25 * 255 / y.std((0, 2, 3))
-    tensors["deconv3.conv2d.weight"] *= gain[:, None, None, None]
-    tensors["deconv3.conv2d.bias"].sub_(y.mean((0, 2, 3))).mul_(gain).add_(0.5 * 255)
+    output = 255 * painted(build({}, [(tensors, 1.0)]), image)
+    scale_last(tensors, "deconv3.conv2d", output, 0.5 * 255, 0.25 * 255)
     return {"": tensors}
 
 

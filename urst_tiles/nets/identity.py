@@ -6,6 +6,7 @@ For what surrounds a network: reading, cutting, encoding and assembling are meas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +23,7 @@ from urst_tiles.nets.base import (
     StyleImages,
     checked_precision,
     digest,
-    kept_style,
+    saved_style,
 )
 
 NAME, HALO, STRIDE, MINIMUM = "identity", 0, 1, 1
@@ -48,10 +49,6 @@ class IdentityStyle:
         """Never asked for: there are no sites."""
         raise KeyError(site.name)
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The network that returns its input."""
-        return IdentityNet()
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Nothing."""
         return {}, {"alpha": 1.0}
@@ -76,9 +73,9 @@ class IdentityNet(LocalNet):
         checked_precision(precision)
         return self
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """The settings alone."""
-        tensors, values = kept_style(IdentityStyle())
+        tensors, values = saved_style(IdentityStyle())
         return tensors, values | {"own_statistics": False}
 
 
@@ -90,6 +87,15 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 def restore(state: State, settings: Mapping[str, Any]) -> IdentityStyle:
     """The one identity style."""
     return IdentityStyle()
+
+
+def frozen(style: IdentityStyle, affines: Mapping[str, Affine]) -> IdentityNet:
+    """The network that returns its input."""
+    return IdentityNet()
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """Nothing to check: there are no weights."""
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:

@@ -7,7 +7,7 @@ first given the image's colours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ LUMA = (0.299, 0.587, 0.114)
 RIDGE = 1e-4
 
 
-class Colours:
+class ColourStatistics:
     """A style that only looks at the image's colours."""
 
     name, halo, stride, minimum, plain_bytes = "colours", 0, 1, 1, 36.0
@@ -42,22 +42,18 @@ class Colours:
         """No change."""
         return Affine.identity(site.channels)
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """Nothing is made with it."""
-        raise NotImplementedError
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Nothing."""
         return {}, {}
 
 
 @dataclass(frozen=True)
-class LookAtColours:
-    """The recipe of `Colours`."""
+class ColourRecipe:
+    """The recipe of `ColourStatistics`."""
 
     def build(self) -> Style:
         """Without any file."""
-        return Colours()
+        return ColourStatistics()
 
 
 class Luminance(LocalNet):
@@ -85,9 +81,9 @@ class Luminance(LocalNet):
         """The network at ``precision``."""
         return Luminance(self.net.to_precision(precision))
 
-    def kept(self) -> tuple[State, dict[str, Any]]:
+    def saved(self) -> tuple[State, dict[str, Any]]:
         """The network's own, marked."""
-        tensors, values = self.net.kept()
+        tensors, values = self.net.saved()
         return tensors, {"family": self.family, "kind": "luminance", "net": values}
 
 

@@ -27,19 +27,14 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    Frozen,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     mixture,
-    some_picture,
 )
+from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
 #: What the probe finds (tests/nets/test_probe.py): reaches of 22 and 62 pixels.
@@ -167,10 +162,6 @@ class LinearStyle:
         scale[INNER:, INNER:] = (style @ predicted(torch.from_numpy(second), self.weights, "cnet")).numpy()
         return Affine(scale, np.zeros(2 * INNER))
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else Frozen(self, frozen_affines(self, moments))
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features, alpha and layer."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
@@ -265,18 +256,8 @@ def seeded(layer: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the three files with random weights, scaled for an output of mean 0.5 and deviation 0.25 on
     some picture."""
     random = np.random.default_rng(seed)
-    states: dict[str, State] = {}
-    for file, keys in shapes(layer, width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    states = {file: random_state(random, keys) for file, keys in shapes(layer, width).items()}
     image = some_picture(seed)
-    style = build(layer, states, [(image, 1.0)])
-    with torch.inference_mode():
-        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
-    last, name = states[files(layer)["decoder"]], f"conv{2 * len(WIDTHS[layer]) + 1}"
-    gain = 0.25 / y.std((0, 2, 3))
-    last[f"{name}.weight"] *= gain[:, None, None, None]
-    last[f"{name}.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
+    output = painted(build(layer, states, [(image, 1.0)]), image)
+    scale_last(states[files(layer)["decoder"]], f"conv{2 * len(WIDTHS[layer]) + 1}", output)
     return states

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,20 +32,16 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     shares,
-    some_picture,
     style_tensor,
 )
-from urst_tiles.nets.frozen.lite import FrozenLite
+from urst_tiles.nets.seeding import as_tensor, painted, random_state, some_picture
+from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
@@ -141,10 +138,6 @@ class LiteStyle:
     def _feature(self, name: str) -> Float:
         return self.features[name].double().cpu().numpy()
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenLite(self, frozen_affines(self, moments))
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
@@ -212,6 +205,11 @@ def unpack(vector: Tensor) -> State:
     }
 
 
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes."""
+    check_keys(state, shapes(), path)
+
+
 def restore(state: State, settings: Mapping[str, Any]) -> LiteStyle:
     """The inverse of ``LiteStyle.state``."""
     features = {k.removeprefix("feature."): t for k, t in state.items() if k.startswith("feature.")}
@@ -251,16 +249,9 @@ def initial(seed: int = 0, width: float = 1.0) -> State:
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """The state of ``FILE`` with random weights that keep the signal alive: strokes of deviation 0.25 on some
     picture, blocks that add as much as they get."""
-    random = np.random.default_rng(seed)
-    state: State = {}
-    for key, shape in shapes(width).items():
-        scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-        state[key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    state = random_state(np.random.default_rng(seed), shapes(width))
     image = some_picture(seed)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None]
-    style = build({FILE: state}, [(image, 1.0)])
-    with torch.inference_mode():
-        painted = style.forward(x, live(style)) - x
+    added = painted(build({FILE: state}, [(image, 1.0)]), image) - as_tensor(image)
     for part in ("weight", "bias"):
-        state[f"leave.{part}"] *= 0.25 / painted.std()
+        state[f"leave.{part}"] *= 0.25 / added.std()
     return {FILE: state}

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,19 +29,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     mixture,
-    some_picture,
 )
-from urst_tiles.nets.frozen.microast import FrozenMicroAST
+from urst_tiles.nets.seeding import painted, random_tensor, scale_last, some_picture
+from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 51 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8
@@ -163,10 +160,6 @@ class MicroASTStyle:
         scale = std / moments.std(site.eps, site.ddof)
         return Affine(scale, mean - scale * moments.mean)
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenMicroAST(self, frozen_affines(self, moments))
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features and alpha."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
@@ -199,6 +192,11 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
                 mixed[name] = mixed.get(name, torch.zeros(())) + share * values
     kept = {key: t for key, t in weights.items() if key.startswith(("content.", "decoder."))}
     return MicroASTStyle(kept, mixed, alpha)
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """BadWeights for wrong keys or shapes in one of the four ``FILES``."""
+    check_keys(state, shapes()[file], path)
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> MicroASTStyle:
@@ -241,17 +239,9 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}
     for file, keys in shapes(width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            scale *= 5.0 if file.startswith("modulator") and len(shape) == 1 else 1.0
-            states[file][key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+        bias = 0.5 if file.startswith("modulator") else 0.1
+        states[file] = {key: random_tensor(random, shape, bias) for key, shape in keys.items()}
     image = some_picture(seed)
-    style = build(states, [(image, 1.0)])
-    with torch.inference_mode():
-        y = style.forward(torch.from_numpy(image).permute(2, 0, 1)[None], live(style))
-    last = states["decoder_iter_160000.pth.tar"]
-    gain = 0.25 / y.std((0, 2, 3))
-    last["dec3.10.conv_layer.weight"] *= gain[:, None, None, None]
-    last["dec3.10.conv_layer.bias"].mul_(gain).add_(0.5 - gain * y.mean((0, 2, 3)))
+    output = painted(build(states, [(image, 1.0)]), image)
+    scale_last(states["decoder_iter_160000.pth.tar"], "dec3.10.conv_layer", output)
     return states

@@ -27,19 +27,14 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    Frozen,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     mixture,
-    some_picture,
 )
+from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
 #: The probe finds a reach of 38 pixels (tests/nets/test_probe.py).
@@ -169,10 +164,6 @@ class MSGNetStyle:
         scale = 1.0 / moments.std(site.eps, site.ddof)
         return Affine(scale, -scale * moments.mean)
 
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else Frozen(self, frozen_affines(self, moments))
-
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, Gram matrix and alpha."""
         return {**self.weights, "feature.gram": self.gram}, {"alpha": self.alpha}
@@ -255,19 +246,11 @@ def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """The state of ``FILE`` with random weights, scaled for an output of mean 0.5 and deviation 0.25 on some
     picture."""
-    random = np.random.default_rng(seed)
-    state: State = {}
-    for key, shape in shapes(width).items():
-        scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-        state[key] = torch.from_numpy(random.normal(0.0, scale, shape).astype(np.float32))
+    state = random_state(np.random.default_rng(seed), shapes(width))
     image = some_picture(seed)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None]
     style = build({FILE: state}, [(image, 1.0)])
     with torch.inference_mode():
         state["model.1.weight"] /= (state["model.1.weight"][0].double() @ style.gram).norm(dim=0).mean()
-        style = build({FILE: state}, [(image, 1.0)])
-        y = 255 * style.forward(x, live(style)).flip(1)
-    gain = 0.25 * 255 / y.std((0, 2, 3))
-    state["model.12.conv2d.weight"] *= gain[:, None, None, None]
-    state["model.12.conv2d.bias"].sub_(y.mean((0, 2, 3))).mul_(gain).add_(0.5 * 255)
+    output = 255 * painted(build({FILE: state}, [(image, 1.0)]), image).flip(1)
+    scale_last(state, "model.12.conv2d", output, 0.5 * 255, 0.25 * 255)
     return {FILE: state}

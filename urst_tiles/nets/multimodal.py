@@ -36,19 +36,13 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     one_checkpoint,
-    some_picture,
 )
-from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
 from urst_tiles.nets.multimodal_layers import (
     LAYERS,
     MEAN,
@@ -62,6 +56,8 @@ from urst_tiles.nets.multimodal_layers import (
     of_channels,
     paint,
 )
+from urst_tiles.nets.own_statistics import live
+from urst_tiles.nets.seeding import as_tensor, random_tensor, scale_last, some_picture
 from urst_tiles.weights import check_keys, load
 
 NAME = "multimodal"
@@ -122,12 +118,6 @@ class MultimodalStyle:
         gamma, beta = (self.weights[f"{site.name}.{part}"].double().numpy() for part in ("weight", "bias"))
         scale = gamma / moments.std(site.eps, site.ddof)
         return Affine(scale, beta - scale * moments.mean)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        if moments is None:
-            return OwnStatistics(self)
-        return FrozenMultimodal(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights and alpha."""
@@ -222,10 +212,9 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
         norm = re.search(r"in\d\.(weight|bias)$", key)
         if norm:
             values = random.uniform(0.5, 1.5, shape) if norm[1] == "weight" else random.normal(0, 0.3, shape)
+            state[key] = torch.from_numpy(values.astype(np.float32))
         else:
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            values = random.normal(0.0, scale, shape)
-        state[key] = torch.from_numpy(values.astype(np.float32))
+            state[key] = random_tensor(random, shape)
     state["style_subnet.togray.weight"] = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
     _scale(state, some_picture(seed))
     return {"": state}
@@ -233,7 +222,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
 
 def _scale(state: State, image: Any) -> None:
     """Scale the last layer of each subnet, in place."""
-    z = F.avg_pool2d(torch.from_numpy(image).permute(2, 0, 1)[None], SCALES["style_subnet"])
+    z = F.avg_pool2d(as_tensor(image), SCALES["style_subnet"])
     mean, std = of_channels(MEAN, z), of_channels(STD, z)
     z = (z - mean) / std
     for name, subnet in SUBNETS.items():
@@ -242,10 +231,8 @@ def _scale(state: State, image: Any) -> None:
             refines = name == "refine_subnet"
             y = subnet(z, style.run(live(style))) - (z if refines else 0)
         aim, middle = (0.1, 0 * mean) if refines else (0.25, (0.5 - mean) / std)
-        gain = aim / std.flatten() / y.std((0, 2, 3))
         last = key_of(name, list(LAYERS[name])[-1])
-        state[f"{last}.weight"] *= gain[:, None, None, None]
-        state[f"{last}.bias"].sub_(y.mean((0, 2, 3))).mul_(gain).add_(middle.flatten())
+        gain = scale_last(state, last, y, middle.flatten(), aim / std.flatten())
         z = (y - y.mean((0, 2, 3), keepdim=True)) * gain[:, None, None] + middle
         z = F.interpolate(clamped(z), scale_factor=2, mode="bilinear", align_corners=False)
 

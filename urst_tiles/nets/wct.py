@@ -27,19 +27,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Site,
     State,
     StyleImages,
     checked_alpha,
     digest,
-    frozen_affines,
-    live,
     mixture,
-    some_picture,
 )
-from urst_tiles.nets.frozen.wct import LEVELS, FrozenWCT, layers
+from urst_tiles.nets.own_statistics import live
+from urst_tiles.nets.seeding import as_tensor, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
@@ -54,6 +50,10 @@ HALOS = {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}
 EPS, DDOF = 1e-2, 1
 #: The least that is added, in features whose mean is about 1: flat images stay calm.
 FLOOR = 1e-4
+#: The levels in the order in which they paint: level k works on the features relu``k``_1.
+LEVELS = (5, 4, 3, 2, 1)
+#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
+DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: Output channels of each stage's convolutions, by model. Levels whose layers are all narrower by one factor
 #: are read too: "wct" takes the networks of [2], and any trained on them, under its own file names.
 WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
@@ -64,6 +64,11 @@ FILES = {
     "wct": {k: (f"vgg_normalised_conv{k}_1.pth", f"feature_invertor_conv{k}_1.pth") for k in LEVELS},
     "wct-16x": {k: (f"{k}SE.pth", f"{k}SD.pth") for k in LEVELS},
 }
+
+
+def layers(level: int) -> list[str]:
+    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
+    return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
@@ -133,10 +138,6 @@ class WCTStyle:
 
     def _feature(self, name: str) -> Float:
         return self.features[name].double().cpu().numpy()
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenWCT(self, frozen_affines(self, moments))
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Weights, features, alpha and which of the models it is."""
@@ -237,17 +238,11 @@ def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the ten files with random weights that keep the signal alive: He's scaling, the last layer of
     each decoder scaled for an output of mean 0.5 and deviation 0.25 on some picture."""
     random = np.random.default_rng(seed)
-    states: dict[str, State] = {}
-    for file, keys in shapes(name, width).items():
-        states[file] = {}
-        for key, shape in keys.items():
-            scale = 0.1 if len(shape) == 1 else (2.0 / np.prod(shape[1:])) ** 0.5
-            values = random.normal(0.0, scale, shape)
-            if key == "conv0.weight":
-                values = np.eye(3).reshape(shape)
-            states[file][key] = torch.from_numpy(values.astype(np.float32))
+    states = {file: random_state(random, keys) for file, keys in shapes(name, width).items()}
+    for encoder, _ in FILES[name].values():
+        states[encoder]["conv0.weight"] = torch.eye(3)[:, :, None, None]
     image = some_picture(seed)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    x = as_tensor(image)
     for level, (_, decoder) in FILES[name].items():
         style = build(name, states, [(image, 1.0)])
         site = style.sites[LEVELS.index(level)]
@@ -255,7 +250,6 @@ def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
             z = live(style)(site, encode(x, style.weights, level))
             before = {**style.weights, f"decoder{level}.conv11.bias": torch.full((3,), 100.0)}
             y = decode(z, before, level) - 100.0
-        last, gain = states[decoder], 0.25 / y.std((0, 2, 3))
-        last["conv11.weight"] *= gain[:, None, None, None]
-        last["conv11.bias"] = 0.5 - gain * y.mean((0, 2, 3))
+        states[decoder]["conv11.bias"] = torch.zeros(3)
+        scale_last(states[decoder], "conv11", y)
     return states

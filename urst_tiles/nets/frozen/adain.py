@@ -13,19 +13,16 @@ What is done to the plain network, all of it exact up to float rounding:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from urst_tiles.geometry import Box
+from urst_tiles.nets.adain import AdaINStyle
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.frozen.folding import Layer, behind, doubled, doubling
 from urst_tiles.nets.frozen.padding import conv2d, empty, reflect, replicate, ring, strips
-
-if TYPE_CHECKING:
-    from urst_tiles.nets.adain import AdaINStyle
 
 #: Quarter-resolution rows per strip.
 STRIP = 32

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
+from urst_tiles.nets.fast import FastStyle
 from urst_tiles.nets.frozen.folding import Layer, before, behind, doubled, doubling
 from urst_tiles.nets.frozen.padding import conv2d, padded, replicate, ring
-
-if TYPE_CHECKING:
-    from urst_tiles.nets.fast import FastStyle
 
 
 class FrozenFast(Stylised):

@@ -13,7 +13,6 @@ The same network, exact up to float rounding:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,9 +23,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.frozen.folding import Layer, before
 from urst_tiles.nets.frozen.padding import conv2d, ring, strips
-
-if TYPE_CHECKING:
-    from urst_tiles.nets.lite import LiteStyle
+from urst_tiles.nets.lite import LiteStyle
 
 #: Pixels along a cell's side.
 SIDE = 4

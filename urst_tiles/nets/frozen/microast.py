@@ -23,7 +23,6 @@ What is done to the plain network, all of it exact up to float rounding:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -42,9 +41,7 @@ from urst_tiles.nets.frozen.padding import (
     ring,
     strips,
 )
-
-if TYPE_CHECKING:
-    from urst_tiles.nets.microast import MicroASTStyle
+from urst_tiles.nets.microast import MicroASTStyle
 
 Float = NDArray[np.float64]
 Layer = tuple[Float, Float]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +18,8 @@ from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.frozen.folding import Layer as Weights
 from urst_tiles.nets.frozen.folding import before, doubled, doubling
 from urst_tiles.nets.frozen.padding import conv2d, padded
+from urst_tiles.nets.multimodal import MultimodalStyle
 from urst_tiles.nets.multimodal_layers import LAYERS, key_of, paint
-
-if TYPE_CHECKING:
-    from urst_tiles.nets.multimodal import MultimodalStyle
 
 
 class FrozenMultimodal(Stylised):

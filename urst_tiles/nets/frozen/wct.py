@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -46,16 +45,11 @@ from urst_tiles.nets.frozen.chain import (
 from urst_tiles.nets.frozen.folding import Layer as Weights
 from urst_tiles.nets.frozen.folding import behind, doubling
 from urst_tiles.nets.frozen.padding import Pair, conv2d, strips
-
-if TYPE_CHECKING:
-    from urst_tiles.nets.wct import WCTStyle
+from urst_tiles.nets.wct import LEVELS, WCTStyle, layers
 
 Float = NDArray[np.float64]
 Chain = Sequence[Layer]
 
-LEVELS = (5, 4, 3, 2, 1)
-#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
-DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: How far a level's picture depends on the one before, pixels beyond an aligned cell of ``2 ** (level - 1)``
 #: (the probe's, tests/nets/test_wct.py).
 REACH = {5: 150, 4: 62, 3: 22, 2: 8, 1: 2}
@@ -195,11 +189,6 @@ class FrozenWCT(Stylised):
         """Measured on windows of 1536 px with the small networks (large windows take a third less); the full
         ones are four times as wide."""
         return 160.0 * self.get_buffer("e2_11_bias").shape[0] / 16
-
-
-def layers(level: int) -> list[str]:
-    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
-    return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
 
 
 def regions(keep: Box, whole: Box) -> dict[int, Box]:

@@ -33,7 +33,6 @@ from urst_tiles.errors import BadInput, BadWeights, UrstError
 from urst_tiles.nets.base import State, StyleImages, checked_alpha
 from urst_tiles.nets.module.probe import Footprint
 from urst_tiles.nets.module.sites import Sites, shallow
-from urst_tiles.nets.module.style import FrozenModule as FrozenModule
 from urst_tiles.nets.module.style import ModuleStyle, Range, prepared
 
 #: The modules that `from_module` gave a name in this process.

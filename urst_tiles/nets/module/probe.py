@@ -23,7 +23,7 @@ from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.geometry import round_up
 from urst_tiles.moments import Moments
 from urst_tiles.nets.base import Affine, Site
-from urst_tiles.nets.module.sites import Place, answering
+from urst_tiles.nets.module.sites import SiteLayer, answering
 from urst_tiles.nets.module.watch import Alive, Watch, trial
 
 #: Sides of the first pictures, px; each is tried with its double.
@@ -62,11 +62,11 @@ class Failed(Exception):
 
 
 class Probe:
-    """A module with places, under examination.
+    """A module with site layers, under examination.
 
     Parameters
     ----------
-    net : the module, its sites replaced by places.
+    net : the module, its sites replaced by site layers.
     forward : (n, 3, h, w) in 0..1 -> what the module makes of it, in 0..1.
     label : what a sentence calls it.
 
@@ -78,7 +78,7 @@ class Probe:
     def __init__(self, net: nn.Module, forward: Callable[[Tensor], Tensor], label: str):
         self.net, self.forward, self.label = net, forward, label
         self.affines: dict[str, Affine] = {}
-        self.features: dict[str, tuple[Place, torch.Size]] = {}
+        self.features: dict[str, tuple[SiteLayer, torch.Size]] = {}
         self.halos: dict[str, int] = {}
         self.bytes = 0.0
 
@@ -92,23 +92,23 @@ class Probe:
 
     # What runs
 
-    def live(self, place: Place, x: Tensor) -> Tensor:
+    def live(self, site_layer: SiteLayer, x: Tensor) -> Tensor:
         """Its own statistics, kept as the constant maps of what follows."""
-        if place.name in self.features:
+        if site_layer.name in self.features:
             raise BadInput(
-                f"{place.label} of {self.label} is called twice in one forward, each time with other"
+                f"{site_layer.label} of {self.label} is called twice in one forward, each time with other"
                 " statistics; give each call a layer of its own"
             )
-        self.features[place.name] = place, x.shape
-        self.affines[place.name] = place.affine(Moments.of(x[0].flatten(1).numpy()))
-        return self.affines[place.name](x)
+        self.features[site_layer.name] = site_layer, x.shape
+        self.affines[site_layer.name] = site_layer.affine(Moments.of(x[0].flatten(1).numpy()))
+        return self.affines[site_layer.name](x)
 
-    def frozen(self, place: Place, x: Tensor) -> Tensor:
+    def frozen(self, site_layer: SiteLayer, x: Tensor) -> Tensor:
         """The constant map."""
-        return self.affines[place.name](x)
+        return self.affines[site_layer.name](x)
 
     def run(
-        self, x: Tensor, at: Callable[[Place, Tensor], Tensor] | None = None, *, nan: bool = False
+        self, x: Tensor, at: Callable[[SiteLayer, Tensor], Tensor] | None = None, *, nan: bool = False
     ) -> tuple[Tensor, Watch]:
         """One forward under watch; Failed, with a sentence, for an error inside."""
         with torch.inference_mode(), answering(at or self.frozen), Watch(self.net, nan=nan) as watch:
@@ -180,14 +180,14 @@ class Probe:
             )
 
     def _site(self, name: str, side: int) -> Site:
-        """The site at a place, whose features must cover the picture evenly."""
-        place, (_, channels, h, w) = self.features[name]
+        """The site of a site layer, whose features must cover the picture evenly."""
+        site_layer, (_, channels, h, w) = self.features[name]
         if h != w or side % h:
             raise BadInput(
-                f"{place.label} of {self.label} has features of {w} x {h} for a picture of {side} px; to be"
-                " measured in parts they must cover it in whole pixels per cell"
+                f"{site_layer.label} of {self.label} has features of {w} x {h} for a picture of {side} px; to"
+                " be measured in parts they must cover it in whole pixels per cell"
             )
-        eps = float(getattr(place.layer, "eps", 0.0))
+        eps = float(getattr(site_layer.layer, "eps", 0.0))
         return Site(name, channels, side // h, eps, 0)
 
     # Halo
@@ -251,16 +251,16 @@ class Probe:
             last = ceil((max(cells) + 1) * size) if cells else at + stride
             spans[name] = first // stride * stride, round_up(last, stride)
 
-        def look(place: Place, features: Tensor) -> Tensor:
-            seen(place.name, features)
-            return self.frozen(place, features)
+        def look(site_layer: SiteLayer, features: Tensor) -> Tensor:
+            seen(site_layer.name, features)
+            return self.frozen(site_layer, features)
 
         y, watch = self._sure(x, look, nan=True)
         seen("", y)
         return spans, watch.culprit
 
     def _sure(
-        self, x: Tensor, at: Callable[[Place, Tensor], Tensor] | None = None, *, nan: bool = False
+        self, x: Tensor, at: Callable[[SiteLayer, Tensor], Tensor] | None = None, *, nan: bool = False
     ) -> tuple[Tensor, Watch]:
         """A forward that must not fail."""
         try:

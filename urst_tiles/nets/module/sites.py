@@ -1,4 +1,4 @@
-"""Where a user's module looks at the whole picture: its norms become places that ask for a constant map."""
+"""Where a user's module looks at the whole picture: its norms become site layers that ask for a map."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def map_of(layer: nn.Module, sites: Sites) -> Map | None:
     return None
 
 
-class Place(nn.Module):
+class SiteLayer(nn.Module):
     """Stands where a norm was, and gives its features to whoever runs the network.
 
     Parameters
@@ -96,13 +96,13 @@ class Place(nn.Module):
         return made
 
 
-#: Who is asked at each place, per thread and run: two windows may be under way at once.
-_RUN: ContextVar[Callable[[Place, Tensor], Tensor]] = ContextVar("run")
+#: Whom each site layer asks, per thread and run: two windows may be under way at once.
+_RUN: ContextVar[Callable[[SiteLayer, Tensor], Tensor]] = ContextVar("run")
 
 
 @contextmanager
-def answering(run: Callable[[Place, Tensor], Tensor]) -> Iterator[None]:
-    """Forwards of this thread ask ``run`` at every place."""
+def answering(run: Callable[[SiteLayer, Tensor], Tensor]) -> Iterator[None]:
+    """Every site layer asks ``run`` in forwards of this thread."""
     token = _RUN.set(run)
     try:
         yield
@@ -111,7 +111,7 @@ def answering(run: Callable[[Place, Tensor], Tensor]) -> Iterator[None]:
 
 
 class Constant(nn.Module):
-    """A place whose map is known: y = scale x + shift over channels."""
+    """A site whose map is known: y = scale x + shift over channels."""
 
     scale: Tensor
     shift: Tensor
@@ -135,23 +135,23 @@ def shallow(net: nn.Module) -> nn.Module:
     return copy.deepcopy(net, shared | {id(t): t for t in net.buffers()})
 
 
-def with_places(net: nn.Module, sites: Sites) -> nn.Module:
-    """A copy of ``net``, a place where every site was."""
+def with_site_layers(net: nn.Module, sites: Sites) -> nn.Module:
+    """A copy of ``net`` with a site layer in place of every site."""
     placed = shallow(net)
-    found: dict[nn.Module, Place] = {}
+    found: dict[nn.Module, SiteLayer] = {}
     for name, layer in placed.named_modules():
         function = map_of(layer, sites)
-        inside = any(name.startswith(f"{place.name}.") for place in found.values())
+        inside = any(name.startswith(f"{site_layer.name}.") for site_layer in found.values())
         if function is not None and not inside:
-            found[layer] = Place(layer, name or type(layer).__name__, function)
+            found[layer] = SiteLayer(layer, name or type(layer).__name__, function)
     return swapped(placed, found)
 
 
 def with_maps(placed: nn.Module, affines: Mapping[str, Affine]) -> nn.Module:
-    """A copy of a network with places, constant maps in their stead (where no run comes by, none)."""
+    """A copy of a network with constant maps in place of its site layers; one that is never reached stays."""
     frozen = shallow(placed)
-    places = [layer for layer in frozen.modules() if isinstance(layer, Place)]
-    return swapped(frozen, {at: Constant(affines[at.name]) for at in places if at.name in affines})
+    layers = [layer for layer in frozen.modules() if isinstance(layer, SiteLayer)]
+    return swapped(frozen, {at: Constant(affines[at.name]) for at in layers if at.name in affines})
 
 
 def swapped(net: nn.Module, others: Mapping[Any, nn.Module]) -> nn.Module:

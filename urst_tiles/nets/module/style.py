@@ -21,18 +21,15 @@ from urst_tiles.moments import Moments
 from urst_tiles.nets.base import (
     Affine,
     At,
-    LocalNet,
-    OwnStatistics,
     Precision,
     Site,
     State,
     Stylised,
     checked_alpha,
     digest,
-    frozen_affines,
 )
 from urst_tiles.nets.module.probe import Footprint, Probe
-from urst_tiles.nets.module.sites import Place, Sites, answering, shallow, with_maps, with_places
+from urst_tiles.nets.module.sites import SiteLayer, Sites, answering, shallow, with_maps, with_site_layers
 
 #: Before the weights' own names in a saved style.
 PREFIX = "net."
@@ -70,13 +67,13 @@ class ModuleStyle:
         self.net, self.classes = net, sites
         self.range, self.alpha = checked_range(range), checked_alpha(alpha)
         self.label = type(net).__name__
-        self.placed = with_places(net, sites)
+        self.placed = with_site_layers(net, sites)
         self.footprint = footprint or Probe(self.placed, self._plain, self.label).footprint()
         self.sites = self.footprint.sites
         self.halo, self.stride = self.footprint.halo, self.footprint.stride
         self.minimum, self.plain_bytes = self.footprint.minimum, self.footprint.plain_bytes
-        self._places = {at.name: at for at in self.placed.modules() if isinstance(at, Place)}
-        if not {site.name for site in self.sites} <= set(self._places):
+        self._site_layers = {at.name: at for at in self.placed.modules() if isinstance(at, SiteLayer)}
+        if not {site.name for site in self.sites} <= set(self._site_layers):
             raise BadWeights(f"{name or self.label} has no longer the sites {[s.name for s in self.sites]}")
         self._devices: dict[torch.device, nn.Module] = {}
         self._moving = threading.Lock()
@@ -94,8 +91,8 @@ class ModuleStyle:
         """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         known = {site.name: site for site in self.sites}
 
-        def ask(place: Place, features: Tensor) -> Tensor:
-            return at(known[place.name], features)
+        def ask(site_layer: SiteLayer, features: Tensor) -> Tensor:
+            return at(known[site_layer.name], features)
 
         with answering(ask):
             return self.mixed(self._on(x.device), x)
@@ -127,11 +124,7 @@ class ModuleStyle:
 
     def affine(self, site: Site, moments: Moments) -> Affine:
         """The norm with these statistics, its weights in it."""
-        return self._places[site.name].affine(moments)
-
-    def freeze(self, moments: Mapping[str, Moments] | None) -> LocalNet:
-        """The plain network; None lets every window use its own statistics."""
-        return OwnStatistics(self) if moments is None else FrozenModule(self, frozen_affines(self, moments))
+        return self._site_layers[site.name].affine(moments)
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """The module's own tensors, and what was measured; the code is found by name."""

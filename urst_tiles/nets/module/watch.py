@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from urst_tiles.nets.module.sites import Place
+from urst_tiles.nets.module.sites import SiteLayer
 
 #: Layers that see as far as their kernel; any other that spreads NaN over the whole picture is global.
 KERNELS = (
@@ -56,7 +56,7 @@ class Watch:
 
     def label(self, module: nn.Module) -> str:
         """What a sentence calls a module: its class and its dotted name."""
-        if isinstance(module, Place):
+        if isinstance(module, SiteLayer):
             return module.label
         name = self._names.get(module)
         return f"{type(module).__name__} {name!r}" if name else f"the forward of {type(module).__name__}"
