@@ -13,12 +13,12 @@ validate   checks a pyramidal TIFF and describes every problem in a sentence
 from urst_tiles.pyramid.assemble import assemble
 from urst_tiles.pyramid.budget import output_bytes, part_bytes, write_bytes
 from urst_tiles.pyramid.encode import Compression, Encoding
-from urst_tiles.pyramid.validate import Report, validate
+from urst_tiles.pyramid.validate import ValidationReport, validate
 
 __all__ = [
     "Compression",
     "Encoding",
-    "Report",
+    "ValidationReport",
     "assemble",
     "output_bytes",
     "part_bytes",

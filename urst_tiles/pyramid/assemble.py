@@ -38,7 +38,7 @@ from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.publish import check_room, publishing, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
 from urst_tiles.tiff.metadata import Info
-from urst_tiles.tiff.writing import Field, header, text
+from urst_tiles.tiff.writing import DirectoryField, header, text
 
 SOFTWARE = "urst-tiles"
 
@@ -129,7 +129,7 @@ def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
     return stages
 
 
-def _extra_fields(info: Info, description: str | None, software: str) -> list[Field]:
+def _extra_fields(info: Info, description: str | None, software: str) -> list[DirectoryField]:
     fields = [*info_fields(info), text(305, software)]
     if description:
         fields.append(text(270, description))
@@ -170,7 +170,7 @@ class _Layout:
             position += source.level.directory_bytes
 
 
-def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[Field]) -> _Layout:
+def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[DirectoryField]) -> _Layout:
     """Compute every offset of the file from the sizes of the tiles in the parts."""
     places: list[tuple[Parts, int]] = []
     levels: list[Level] = []

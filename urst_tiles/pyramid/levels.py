@@ -21,7 +21,7 @@ from urst_tiles.pyramid.encode import Compression, Encoding
 from urst_tiles.tiff.metadata import Info
 from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
-    Field,
+    DirectoryField,
     array_fields,
     directory,
     directory_bytes,
@@ -37,7 +37,7 @@ COMPRESSION_CODE: dict[Compression, int] = {"lzw": 5, "jpeg": 7, "deflate": 8, "
 LEADER_BYTES = TRAILER_BYTES = 4
 
 
-def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[Field]:
+def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[DirectoryField]:
     """The fields of a directory that describe the pixels of one level of ``height`` x ``width`` pixels."""
     bits = np.dtype(encoding.dtype).itemsize * 8
     n, jpeg = encoding.samples, encoding.compression == "jpeg"
@@ -59,11 +59,11 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
     if jpeg:
         fields.append(field(530, SHORT, *([1, 1] if encoding.full_chroma else [2, 2])))
         reference = struct.pack("<12I", *[v for low in (0, 128, 128) for v in (low, 1, 255, 1)])
-        fields.append(Field(532, RATIONAL, 6, reference))
+        fields.append(DirectoryField(532, RATIONAL, 6, reference))
     return fields
 
 
-def mask_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[Field]:
+def mask_fields(encoding: Encoding, height: int, width: int, *, overview: bool) -> list[DirectoryField]:
     """The fields of a directory that describe the mask of one level: one bit per pixel, deflate.
 
     TIFF 6.0 calls such an image a transparency mask.
@@ -78,7 +78,7 @@ def mask_fields(encoding: Encoding, height: int, width: int, *, overview: bool) 
     ]
 
 
-def _shape(tile: int, height: int, width: int, subfile: int) -> list[Field]:
+def _shape(tile: int, height: int, width: int, subfile: int) -> list[DirectoryField]:
     return [
         field(254, LONG, subfile),
         field(256, LONG, width),
@@ -88,17 +88,17 @@ def _shape(tile: int, height: int, width: int, subfile: int) -> list[Field]:
     ]
 
 
-def info_fields(info: Info) -> list[Field]:
+def info_fields(info: Info) -> list[DirectoryField]:
     """The fields of metadata at full resolution: georeferencing, colour profile, GDAL's XML."""
     fields = [tag_field(tag) for tag in info.geo]
     if info.icc:
-        fields.append(Field(34675, UNDEFINED, len(info.icc), info.icc))
+        fields.append(DirectoryField(34675, UNDEFINED, len(info.icc), info.icc))
     if info.gdal_metadata:
         fields.append(text(42112, info.gdal_metadata))
     return fields
 
 
-def resolution_fields(info: Info, level: int) -> list[Field]:
+def resolution_fields(info: Info, level: int) -> list[DirectoryField]:
     """The fields of the resolution in pixels per cm, which halves with each level; empty if unknown."""
     if info.pixels_per_cm is None:
         return []
@@ -185,8 +185,8 @@ class Level:
     sizes : the sizes of all tiles.
     """
 
-    fields: list[Field]
-    mask_fields: list[Field] | None
+    fields: list[DirectoryField]
+    mask_fields: list[DirectoryField] | None
     sizes: TileSizes
 
     @property
@@ -195,7 +195,7 @@ class Level:
         return sum(directory_bytes(f, self.sizes.image.size) for f in self._lists)
 
     @property
-    def _lists(self) -> list[list[Field]]:
+    def _lists(self) -> list[list[DirectoryField]]:
         return [self.fields] if self.mask_fields is None else [self.fields, self.mask_fields]
 
     def directories(self, position: int, start: int, *, last: bool) -> Iterator[bytes]:
@@ -220,7 +220,7 @@ def level_of(
     sizes: TileSizes,
     *,
     overview: bool,
-    extra: Sequence[Field] = (),
+    extra: Sequence[DirectoryField] = (),
 ) -> Level:
     """Describe a level of ``height`` x ``width`` pixels; ``extra`` are further fields of its image."""
     fields = [*level_fields(encoding, height, width, overview=overview), *extra]

@@ -38,7 +38,7 @@ _MOST_ENTRIES = 4096
 
 
 @dataclass(frozen=True)
-class Report:
+class ValidationReport:
     """The result of `validate`.
 
     Attributes
@@ -127,7 +127,7 @@ class _Findings:
             self.add(sentence)
 
 
-def validate(path: Path, *, deep: bool = True) -> Report:
+def validate(path: Path, *, deep: bool = True) -> ValidationReport:
     """Check whether a file is a valid pyramidal TIFF in the cloud-optimised layout.
 
     Parameters
@@ -163,7 +163,7 @@ def validate(path: Path, *, deep: bool = True) -> Report:
         except Exception as error:  # whatever a stranger's file makes a library raise belongs in the report
             findings.add(f"{path} cannot be opened to decode its tiles ({error})")
     shapes = tuple(image.shape for image in images if not image.is_mask)
-    return Report(path, shapes, tiles, tuple(findings.problems))
+    return ValidationReport(path, shapes, tiles, tuple(findings.problems))
 
 
 def _opened(path: Path) -> FileBytes:

@@ -24,7 +24,7 @@ TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 
 
 @dataclass(frozen=True)
-class Field:
+class DirectoryField:
     """One entry of a directory that is to be written.
 
     Attributes
@@ -41,49 +41,49 @@ class Field:
     data: bytes
 
 
-def field(code: int, dtype: int, *values: float) -> Field:
+def field(code: int, dtype: int, *values: float) -> DirectoryField:
     """A field that holds these numbers."""
-    return Field(code, dtype, len(values), np.array(values, f"<{TYPES[dtype]}").tobytes())
+    return DirectoryField(code, dtype, len(values), np.array(values, f"<{TYPES[dtype]}").tobytes())
 
 
-def text(code: int, value: str) -> Field:
+def text(code: int, value: str) -> DirectoryField:
     """A field of text with a NUL at the end; text beyond ASCII is written as UTF-8, as GDAL does."""
     data = value.encode() + b"\0"
-    return Field(code, ASCII, len(data), data)
+    return DirectoryField(code, ASCII, len(data), data)
 
 
-def rational(code: int, value: float) -> Field:
+def rational(code: int, value: float) -> DirectoryField:
     """A field that holds a positive number as the nearest fraction of two 32-bit integers."""
     top = (1 << 32) - 1
     fraction = Fraction(value).limit_denominator(min(top, max(1, int(top / max(value, 1.0)))))
-    return Field(code, RATIONAL, 1, struct.pack("<II", fraction.numerator, fraction.denominator))
+    return DirectoryField(code, RATIONAL, 1, struct.pack("<II", fraction.numerator, fraction.denominator))
 
 
-def tag_field(tag: Tag) -> Field:
+def tag_field(tag: Tag) -> DirectoryField:
     """A field that repeats a tag which was read from another file."""
     if isinstance(tag.value, str):
         return text(tag.code, tag.value)
     if isinstance(tag.value, bytes):
-        return Field(tag.code, tag.dtype, len(tag.value), tag.value)
+        return DirectoryField(tag.code, tag.dtype, len(tag.value), tag.value)
     return field(tag.code, tag.dtype, *tag.value)
 
 
-def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list[Field]:
+def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list[DirectoryField]:
     """The fields TileOffsets and TileByteCounts; both arrays are in bytes, (tiles,)."""
     return [
-        Field(TILE_OFFSETS, LONG8, offsets.size, offsets.astype("<u8").tobytes()),
-        Field(TILE_BYTE_COUNTS, LONG, sizes.size, sizes.astype("<u4").tobytes()),
+        DirectoryField(TILE_OFFSETS, LONG8, offsets.size, offsets.astype("<u8").tobytes()),
+        DirectoryField(TILE_BYTE_COUNTS, LONG, sizes.size, sizes.astype("<u4").tobytes()),
     ]
 
 
-def directory_bytes(fields: Sequence[Field], tiles: int) -> int:
+def directory_bytes(fields: Sequence[DirectoryField], tiles: int) -> int:
     """Length in bytes of a directory and its values, once ``array_fields`` of ``tiles`` tiles are added."""
     arrays = [8 * tiles, 4 * tiles]
     values = [len(f.data) for f in fields] + arrays
     return 8 + 20 * len(values) + 8 + sum(round_up(n, 8) for n in values if n > 8)
 
 
-def directory(fields: Sequence[Field], position: int, following: int) -> Iterator[bytes]:
+def directory(fields: Sequence[DirectoryField], position: int, following: int) -> Iterator[bytes]:
     """The bytes of a directory that will lie at ``position``, with its long values right behind it.
 
     ``following`` is the position of the next directory, or 0 after the last one.
