@@ -1,7 +1,7 @@
-"""The stages of a block one after the other, each timed: what the model of cost at scale is made from.
+"""Times the stages of a block one after the other; the model of cost at scale is made from these times.
 
-``python benchmarks/block_stages.py SCENE [--block 4096]`` measures in its own process and prints JSON lines;
-`stages_of` runs it in one process, or in several at once.
+``python benchmarks/block_stages.py SCENE [--block 4096]`` measures in this process and prints JSON lines;
+`stages_of` runs the program in one process, or in several at once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from typing import Any
 
 from harness import WORK, style_image
 
-#: Blocks that are measured, after one to warm up.
+#: Blocks that are measured, after a first block to warm up.
 SAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Processor seconds of three stages of a block, with one compute thread, and seconds that publishing it
-    waited for the disk."""
+    """The time that the stages of a block take with one compute thread.
+
+    Attributes
+    ----------
+    read, compute, encode : processor seconds of these stages.
+    publish : seconds for which publishing the part file waits for the disk.
+    """
 
     read: float
     compute: float
@@ -45,16 +50,19 @@ class TimedReader:
         self.channels = self._reader.channels
 
     def padded(self, box: Any) -> Any:
-        """As `WindowReader.padded`."""
+        """The same as `WindowReader.padded`."""
         started = time.process_time()
-        found = self._reader.padded(box)
+        pixels = self._reader.padded(box)
         self.seconds += time.process_time() - started
-        return found
+        return pixels
 
 
 def stages_of(scene: Path, block: int, processes: int) -> tuple[Stages, float]:
-    """Medians over blocks and processes that run at once, and the seconds until a process that dask has
-    started could begin with a block."""
+    """The stages of a block, and the seconds from the start of a dask worker to its first block.
+
+    Both are medians, over the blocks of ``processes`` processes that run at once. ``block`` is the side of a
+    block in pixels.
+    """
     command = [sys.executable, __file__, str(scene), "--block", str(block)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     children = [
@@ -65,20 +73,20 @@ def stages_of(scene: Path, block: int, processes: int) -> tuple[Stages, float]:
     if any(child.returncode for child in children):
         raise SystemExit("measuring the stages of a block failed, see above")
     lines = [[json.loads(line) for line in output.splitlines() if line.startswith("{")] for output in outputs]
-    found = [Stages(**one) for output in lines for one in output[1:]]
-    middle = {name: median(getattr(one, name) for one in found) for name in asdict(found[0])}
+    blocks = [Stages(**line) for output in lines for line in output[1:]]
+    middle = {name: median(getattr(stages, name) for stages in blocks) for name in asdict(blocks[0])}
     return Stages(**middle), median(output[0]["start"] for output in lines)
 
 
 def main() -> None:
-    """Print the seconds to begin, then each block's stages."""
+    """Print the seconds until the first block can begin, then the stages of each block."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scene", type=Path)
     parser.add_argument("--block", type=int, default=4096)
     arguments = parser.parse_args()
-    import distributed  # noqa: F401 (a worker has it before its first task)
+    import distributed  # noqa: F401 (a worker has imported it before the first task)
 
     begun = time.perf_counter()
     import urst_tiles as ut
@@ -105,7 +113,7 @@ def main() -> None:
             made, clock = time.process_time(), time.perf_counter()
             parts.write(index, pixels)
             encode = time.process_time() - made
-            # What is left of the wall time when the encoders have worked side by side.
+            # The wall time less the time in which the encoders work side by side.
             publish = max(0.0, time.perf_counter() - clock - encode / plan.encoders)
             if sample:
                 compute = made - begun - reader.seconds

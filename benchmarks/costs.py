@@ -1,8 +1,8 @@
 """What choices cost: exact statistics, the halo at every size of window, each compression.
 
-``python benchmarks/costs.py [--side 16384] [--rounds 2] [statistics halo compression]``: lite on a procedural
-scene. The runs of a table take turns, and of each the round with the least processor time counts. Processor
-seconds are of the whole process tree, from start to exit.
+``python benchmarks/costs.py [--side 16384] [--rounds 2] [statistics halo compression]`` runs lite on a
+procedural scene. The runs of a table take turns, and the run with the least processor time of each kind
+counts. Processor seconds are those of the whole process tree, from start to exit.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ TILES = (512, 1024, 2048, 4096, 8192)
 
 
 def best(side: int, rounds: int, flags: Mapping[Name, Sequence[object]]) -> dict[Name, Job]:
-    """The job of least processor time for each set of flags, by name."""
-    found: dict[Name, Job] = {}
+    """The job with the least processor time for each set of flags, by name."""
+    jobs: dict[Name, Job] = {}
     for _ in range(rounds):
-        for name, those in flags.items():
-            job = stylise(scene_of(side), *those)
-            if name not in found or job.cpu_seconds < found[name].cpu_seconds:
-                found[name] = job
-    return found
+        for name, values in flags.items():
+            job = stylise(scene_of(side), *values)
+            if name not in jobs or job.cpu_seconds < jobs[name].cpu_seconds:
+                jobs[name] = job
+    return jobs
 
 
 def statistics(side: int, rounds: int) -> None:
-    """Exact against thumbnail: once more over the image for each of the network's sites."""
+    """Print exact statistics against those of the thumbnail; the former take a pass for each site."""
     jobs = best(side, rounds, {name: ("--statistics", name) for name in ("thumbnail", "exact")})
     plain = jobs["thumbnail"]
     rows = [
@@ -59,7 +59,7 @@ def statistics(side: int, rounds: int) -> None:
 
 
 def halo(side: int, rounds: int) -> None:
-    """Windows overlap by the halo: what they compute over what is kept, by geometry and as measured."""
+    """Print how much more is computed because windows overlap by the halo, by geometry and as measured."""
     block, shape = max(TILES), (side, side)
     jobs = best(side, rounds, {tile: ("--tile", tile, "--block", block) for tile in TILES})
     grids = {tile: ut.Grid(*shape, halo=HALO, stride=STRIDE, core=tile, block=block) for tile in TILES}
@@ -87,10 +87,10 @@ def halo(side: int, rounds: int) -> None:
 
 
 def compression(side: int, rounds: int) -> None:
-    """Each codec of the output."""
+    """Print what each codec of the output costs."""
     jobs = best(side, rounds, {name: ("--compression", name) for name in choices()["compression"]})
     usual = jobs["deflate"]
-    raw = side * side * 3 * 4 / 3  # overviews are a third more
+    raw = side * side * 3 * 4 / 3  # overviews add a third
     rows = [
         (
             name,

@@ -1,5 +1,7 @@
-"""Tiled against whole (law 1): the largest difference over 12 odd sizes and several tile sizes, and its
-must-fail twins."""
+"""Tiled against whole (law 1): the largest difference over 12 odd sizes of images and several sizes of tiles.
+
+The same is measured with too small a halo, and with windows off the stride, where the law must fail.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ SIZES = [
 def worst(
     net: LocalNet, sizes: list[tuple[int, int]], core: int, *, halo: int | None = None, shift: int = 0
 ) -> float:
-    """Largest |tiled - whole| in units of the output range, float32."""
+    """The largest |tiled - whole| over images of ``sizes``, in units of the output range, float32.
+
+    ``halo`` replaces the halo of the network; ``shift`` moves the windows by so many pixels to the right.
+    """
     kernel, largest = Kernel(net), 0.0
     image = photo("brighton_DJI_0018.JPG", 800, 1100, (600, 1500))
     for h, w in sizes:
@@ -53,7 +58,7 @@ def worst(
 
 
 def off(kernel: Kernel, reader: WindowReader, box: object) -> np.ndarray:
-    """A window whose origin is off the stride: cut to whole strides at its end."""
+    """The result of a window whose origin is off the stride; its width is cut to a multiple of the stride."""
     h, w = box.shape  # type: ignore[attr-defined]
     s = kernel.net.stride
     cut = replace(box, x1=box.x0 + w // s * s)  # type: ignore[type-var,attr-defined]

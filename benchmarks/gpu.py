@@ -1,8 +1,8 @@
-"""On a card: how fast windows of each size are and what they take of it, and jobs from end to end.
+"""Speed and memory of windows of each size on a card, and jobs from end to end.
 
-``python benchmarks/gpu.py [--side 16384]``: the side of the scene that is stylised, 0 for none. Without a
-card it says so. Law 1 and the others are tested there by ``pytest tests/engine/test_cuda.py
-tests/api/test_cuda_job.py``; memory against size is measured by ``memory_scaling.py --device cuda``.
+``python benchmarks/gpu.py [--side 16384]`` stylises a scene of this side, or none if it is 0. On a machine
+without a card it only says so. ``pytest tests/engine/test_cuda.py tests/api/test_cuda_job.py`` tests law 1
+and the other laws on a card; ``memory_scaling.py --device cuda`` measures memory against size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from urst_tiles.engine.kernel import Kernel, to_tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import neutral_moments
 
-#: Families with each precision that they have a form for.
+#: Families, and the precisions in which each of them can be computed.
 MODELS: dict[str, tuple[nets.Precision, ...]] = {
     "lite": ("float32", "bfloat16", "float16"),
     "microast": ("float32", "bfloat16", "float16"),
@@ -38,7 +38,7 @@ CORES = (1024, 2048, 4096)
 
 
 def seconds_of(function: Callable[[], Any], times: int = 4) -> float:
-    """Mean wall time of a call, after one to warm up, all work on the card done."""
+    """Mean wall seconds of a call until all work on the card has ended, after a call to warm up."""
     function()
     torch.cuda.synchronize()
     started = time.perf_counter()
@@ -49,7 +49,7 @@ def seconds_of(function: Callable[[], Any], times: int = 4) -> float:
 
 
 def row(model: str, precision: nets.Precision, core: int) -> tuple[object, ...]:
-    """One window of a network with seeded weights of full width."""
+    """The measurements of one window, for a network of full width with seeded weights."""
     picture = np.random.default_rng(0).random((128, 128, 3), np.float32)
     style = nets.seeded(model, [(picture, 1.0)], width=1.0)
     kernel = Kernel(nets.freeze(style, neutral_moments(style)), device="cuda", precision=precision)
@@ -66,12 +66,12 @@ def row(model: str, precision: nets.Precision, core: int) -> tuple[object, ...]:
         x = to_tensor(window, kernel.device)
         alone = seconds_of(lambda: net(x, boxes, boxes) if net.selective else net(x, boxes))
     rates = megapixels / everything, megapixels / alone
-    told = net.bytes_per_pixel(precision)
-    return (model, precision, side, *rates, 1e3 * up, 1e3 * alone, taken, told, kernel.splits)
+    planned_bytes = net.bytes_per_pixel(precision)
+    return (model, precision, side, *rates, 1e3 * up, 1e3 * alone, taken, planned_bytes, kernel.splits)
 
 
 def rows() -> Iterator[tuple[object, ...]]:
-    """Every window; the largest takes 6 GB of the card."""
+    """Yield the row of every window; the largest window takes 6 GB of the card."""
     for model, precisions in MODELS.items():
         for precision in precisions:
             for core in CORES:
@@ -80,13 +80,13 @@ def rows() -> Iterator[tuple[object, ...]]:
 
 
 def planned(scene: Path, *flags: str) -> dict[str, Any]:
-    """The plan of a job, as the command line tells it."""
+    """The plan of a job, as the command line prints it."""
     arguments = [str(scene), "planned.tif", "--style", str(style_image()), "--device", "cuda", *flags]
     return json.loads(subprocess.check_output([*COMMAND, "plan", *arguments, "--json"], text=True))
 
 
 def job(side: int, statistics: str) -> tuple[object, ...]:
-    """A job from end to end, in a process of its own, and its memory against its plan."""
+    """The row of a job that runs from end to end in another process: times, and memory used and planned."""
     scene, megapixels = scene_of(side), side * side / 1e6
     plan = planned(scene, "--statistics", statistics)
     done = stylise(scene, "--statistics", statistics, "--device", "cuda")
@@ -118,7 +118,7 @@ def main() -> None:
             "statistics", "megapixels", "prepare s", "measure s", "blocks s", "assemble s", "everything s",
             "blocks, Mpx/s", "host MiB of plan", "card MiB of plan",
         )  # fmt: skip
-        table(f"{name}: jobs with lite", header, (job(side, one) for one in ("thumbnail", "exact")))
+        table(f"{name}: jobs with lite", header, (job(side, how) for how in ("thumbnail", "exact")))
 
 
 if __name__ == "__main__":

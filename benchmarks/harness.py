@@ -1,5 +1,5 @@
-"""What the benchmarks share: a table, the machine in a line, peak memory of a whole process tree, scenes to
-run on."""
+"""Shared by the benchmarks: tables, a description of the machine, peak memory of a process tree, and
+scenes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ COMMAND = [str(Path(sys.executable).parent / "urst-tiles")]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished command: wall seconds, peak resident bytes of its process tree, exit status, output."""
+    """A finished command.
+
+    Attributes
+    ----------
+    seconds : wall time in seconds.
+    peak_bytes : peak resident memory of the process tree.
+    status : exit status.
+    output : standard output and standard error together.
+    """
 
     seconds: float
     peak_bytes: int
@@ -32,8 +40,10 @@ class Run:
 
 
 def measured(command: Sequence[str], *, interval: float = 0.05, **environment: str) -> Run:
-    """Run a command and watch its whole process tree; memory is the larger of the samples' and the kernel's
-    own peak."""
+    """Run a command and measure the memory of its process tree every ``interval`` seconds.
+
+    The peak is the largest sample. For a single process each sample is the peak that the kernel counted.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -58,7 +68,7 @@ def measured(command: Sequence[str], *, interval: float = 0.05, **environment: s
 
 
 def tree_bytes(pid: int) -> int:
-    """Resident bytes of a process and its descendants; for a single process its high-water mark."""
+    """Resident bytes of a process and its descendants; for a process without descendants, their peak."""
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]
@@ -70,7 +80,7 @@ def tree_bytes(pid: int) -> int:
 
 
 def high_water(pid: int) -> int:
-    """VmHWM of a process, bytes."""
+    """The peak of the resident memory of a process in bytes (VmHWM of Linux)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -78,7 +88,7 @@ def high_water(pid: int) -> int:
 
 
 def machine() -> str:
-    """Processor, cores, memory and versions, in a line."""
+    """One line about this machine: the processor, its cores, the memory and the version of torch."""
     import torch
 
     name = next(
@@ -106,7 +116,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def scene(megapixels: int, compression: str = "deflate") -> Path:
-    """A procedural scene of that size, made once."""
+    """The path of a procedural scene of this size; it is made when it is first asked for."""
     WORK.mkdir(parents=True, exist_ok=True)
     path = WORK / f"scene-{megapixels}-{compression}.tif"
     if not path.exists():
@@ -127,7 +137,7 @@ def scene(megapixels: int, compression: str = "deflate") -> Path:
 
 
 def style_image() -> Path:
-    """A procedural style image, made once."""
+    """The path of a procedural style image; it is made when it is first asked for."""
     WORK.mkdir(parents=True, exist_ok=True)
     path = WORK / "style.png"
     if not path.exists():

@@ -1,5 +1,7 @@
-"""The road without the network: identity end to end against ``vips tiffsave`` (tile, pyramid, deflate) on the
-same file."""
+"""A job without a network: the model identity, end to end, against ``vips tiffsave`` on the same file.
+
+Both write tiles and a pyramid, compressed with deflate.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ image.tiffsave(sys.argv[2], tile=True, pyramid=True, compression="deflate", pred
 
 
 def main() -> None:
-    """Both in one run, each twice, the faster counts."""
+    """Run both programs twice in turn, and print the faster run of each."""
     source, style = scene(MEGAPIXELS), style_image()
     ours, theirs = WORK / "identity.tif", WORK / "vips.tif"
     best: dict[str, tuple[float, int]] = {}

@@ -1,5 +1,5 @@
-"""Jobs that benchmarks run: scenes of any size, cheaply made, and ``urst-tiles stylize`` in a process of its
-own."""
+"""Jobs that benchmarks run: scenes of any size, which cost little to make, and ``urst-tiles stylize`` on
+them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 from harness import ROOT, WORK, Run, measured, style_image
 
-#: Sides of the scene that is drawn, and of its tiles.
+#: Sides in pixels of the scene that is drawn, and of its tiles.
 BASE, TILE = 8192, 512
 
-#: ``urst-tiles`` itself, which then tells the peak of the device.
+#: Runs ``urst-tiles``, and then prints the peak memory of the device.
 PROGRAM = """
 import json, sys
 from urst_tiles.cli import main
@@ -34,11 +34,13 @@ class Job:
 
     Attributes
     ----------
-    seconds, cpu_seconds : wall time, and processor time of the whole process tree, from start to exit.
-    peak_bytes, device_bytes : of the process tree, and of the accelerator (0 on the CPU).
-    stages : wall seconds of prepare, measure, blocks and assemble.
-    output_bytes : of the finished file.
-    others : the share of the machine's processors that everybody else took meanwhile, 0 to 1.
+    seconds : wall time from start to exit, in seconds.
+    cpu_seconds : processor time of the whole process tree, in seconds.
+    peak_bytes : peak memory of the process tree.
+    device_bytes : peak memory of the card; 0 on the CPU.
+    stages : wall seconds of the stages prepare, measure, blocks and assemble.
+    output_bytes : size of the finished file.
+    others : share of the processors of the machine that other programs took meanwhile, 0 to 1.
     """
 
     seconds: float
@@ -51,7 +53,7 @@ class Job:
 
 
 def stylise(scene: Path, *flags: object) -> Job:
-    """Stylise ``scene`` with the procedural style; the output is removed, an error ends the benchmark."""
+    """Stylise ``scene`` with the procedural style, and remove the output; an error ends the benchmark."""
     output = WORK / f"{scene.stem}-stylised.tif"
     command = ["stylize", str(scene), str(output), "--style", str(style_image()), "--overwrite", "--json"]
     run, cpu, others = watched([sys.executable, "-c", PROGRAM, *command, *map(str, flags)])
@@ -65,8 +67,11 @@ def stylise(scene: Path, *flags: object) -> Job:
 
 
 def watched(command: Sequence[str], **environment: str) -> tuple[Run, float, float]:
-    """`measured`, with the command's processor seconds, and the share of the machine's processors that
-    everybody else took meanwhile, 0 to 1."""
+    """Run a command as `measured` does.
+
+    Returns the run, the processor seconds of the command, and the share of the processors of the machine that
+    other programs took meanwhile, 0 to 1.
+    """
     before, busy = children_seconds(), busy_seconds()
     run = measured(command, **environment)
     cpu = children_seconds() - before
@@ -75,20 +80,25 @@ def watched(command: Sequence[str], **environment: str) -> tuple[Run, float, flo
 
 
 def children_seconds() -> float:
-    """Processor seconds of all children that ended so far, theirs included."""
+    """Processor seconds of all children of this process that have ended, and of the children of these."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def busy_seconds() -> float:
-    """Processor seconds of the whole machine since it started that were not idle, stolen ones included."""
+    """Processor seconds of the whole machine since it started that were not idle.
+
+    They include those that the host of a virtual machine took (stolen time).
+    """
     times = psutil.cpu_times()
     return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice
 
 
 def scene_of(side: int) -> Path:
-    """A tiled JPEG TIFF of ``side`` x ``side`` px without overviews, made once: the encoded tiles of a scene
-    of ``BASE`` px, again and again."""
+    """The path of a tiled JPEG TIFF of ``side`` x ``side`` px without overviews.
+
+    It repeats the encoded tiles of a scene of ``BASE`` px, and is made when it is first asked for.
+    """
     import tifffile
 
     WORK.mkdir(parents=True, exist_ok=True)
@@ -108,7 +118,7 @@ def scene_of(side: int) -> Path:
 
 
 def repeated(base: Path, side: int) -> Iterator[bytes]:
-    """The encoded tiles of an image of ``side`` px, row by row."""
+    """Yield the encoded tiles of an image of ``side`` px, row by row, from those of the file ``base``."""
     import tifffile
 
     with tifffile.TiffFile(base) as file:

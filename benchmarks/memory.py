@@ -1,7 +1,7 @@
-"""Peak memory of the whole process tree against the plan's formula and against the size of the image.
+"""Peak memory of the whole process tree against the formula of the plan and against the size of the image.
 
-``python benchmarks/memory.py [--full] [--model lite]``: crops of NASA's Black Marble (or of a procedural
-scene where it is not there) on the CPU, with lite or another model; ``--full`` adds all 1.07 gigapixels.
+``python benchmarks/memory.py [--full] [--model lite]`` runs lite or another model on the CPU, on crops of
+NASA's Black Marble, or on procedural scenes if this image is missing; ``--full`` adds all 1.07 gigapixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MARBLE = SHARED / "data/inputs/geotiff/nasa_black_marble_2012_z7_32768_bigtiff_j
 
 
 def crop(side: int) -> Path:
-    """The middle of Black Marble, tiled JPEG as the whole is."""
+    """The path of a crop from the middle of Black Marble, which has JPEG tiles as the whole image has."""
     import pyvips
 
     path = WORK / f"marble-{side}.tif"
@@ -30,7 +30,7 @@ def crop(side: int) -> Path:
 
 
 def run(source: Path, model: str) -> tuple[object, ...]:
-    """One row: what was planned and what was used."""
+    """The row of one image: the memory that was planned, and the memory that was used."""
     output = WORK / f"out-{source.stem[:24]}.tif"
     arguments = [str(source), str(output), "--style", str(style_image()), "--model", model, "--json"]
     arguments += ["--weights", str(SHARED / "weights"), "--overwrite"]

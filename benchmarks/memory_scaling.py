@@ -1,13 +1,13 @@
 """Peak memory and time against the size of the image, from 1 megapixel to 4.3 gigapixel.
 
-``python benchmarks/memory_scaling.py [--largest SIDE] [--exact SIDE] [--device cuda] [--csv FILE]``: lite
-with thumbnail statistics, lite with exact ones, and the same frozen network on the whole image at once, in a
-child whose address space is limited, up to the size at which it fails. Every run is a process of its own.
+``python benchmarks/memory_scaling.py [--largest SIDE] [--exact SIDE] [--device cuda] [--csv FILE]`` runs lite
+with thumbnail statistics, lite with exact statistics, and the same frozen network on the whole image at once,
+in a process whose address space is limited, up to the size at which it fails. Every run has a new process.
 
-The smallest of the sizes among which peaks must be level is run twice, and the higher peak counts.
-What is in the CSV file is not run again: remove its line, or name another ``--csv``, to measure anew. The
-scene is a procedural one of 8192 px, its encoded tiles repeated. The largest takes 1 GB as input, and 25 GB
-of disk while it runs.
+From a certain size on the peaks must be level. The smallest of these sizes is run twice, and the higher peak
+counts. Runs whose results are in the CSV file are not repeated: remove the line, or name another ``--csv``,
+to measure them anew. The scene repeats the encoded tiles of a procedural scene of 8192 px. The largest takes
+1 GB as input, and 25 GB of disk while it runs.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from harness import machine, style_image, table
 from jobs_here import BASE, scene_of, stylise, watched
 
 HERE = Path(__file__).resolve().parent
-#: 10000 x 10000 in less than 5 GB of a card's memory is what the URST paper claims.
+#: Side of the image in the claim of the URST paper: 10000 x 10000 px in less than 5 GB of the memory of a
+#: card.
 PAPER = 10_000
 SIDES = (1024, 2048, 4096, BASE, PAPER, 16384, 32768, 65536)
-#: More of them where the whole image fails.
+#: Sides at which the whole image is run, closer together where it fails.
 WHOLE_SIDES = (1024, 2048, 4096, BASE, PAPER, 12288, 16384)
 #: Host memory per pixel of the original URST, which holds the whole image several times.
 URST_BYTES = 65
-#: What the tiled run must keep to: bytes, and how far the peaks from ``FLAT_FROM`` on may lie apart.
+#: Limits of the tiled runs: peak bytes, and how far apart the peaks may lie for sides of ``FLAT_FROM`` or
+#: more.
 ALLOWED, FLATNESS, FLAT_FROM = 1.5e9, 0.05, 16384
-#: Runs of the size that levelness begins at: the peak is a chance meeting of two blocks' stages, which 16
-#: blocks may miss where 256 do not.
+#: Runs of the size ``FLAT_FROM``. The peak occurs when certain stages of two blocks happen to coincide, which
+#: may not happen among 16 blocks although it does among 256.
 REPEATED = 2
 #: The exit status of a child that ran out of memory.
 NO_ROOM = 3
@@ -44,8 +46,15 @@ NO_ROOM = 3
 
 @dataclass(frozen=True)
 class Row:
-    """One run, finished or failed; ``series`` is ``thumbnail``, ``exact`` or ``whole``, ``others`` the share
-    of the machine's processors that everybody else took."""
+    """One run, finished or failed: a line of the CSV file.
+
+    Attributes
+    ----------
+    series : ``thumbnail``, ``exact`` or ``whole``.
+    side : side of the image in pixels.
+    others : share of the processors of the machine that other programs took meanwhile, 0 to 1.
+    outcome : ``finished``, or why the run failed.
+    """
 
     series: str
     side: int
@@ -62,17 +71,17 @@ class Row:
 
     @property
     def megapixels(self) -> float:
-        """Of the image."""
+        """The size of the image in megapixels."""
         return self.side * self.side / 1e6
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What makes a run the same again."""
+        """The facts in which two runs must agree to count as the same run."""
         return self.series, self.side, self.device
 
 
 class Table:
-    """The CSV file: read at the start, a line added after each run."""
+    """The CSV file: it is read at the start, and each run adds a line."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, list[Row]()
@@ -81,7 +90,7 @@ class Table:
                 self.rows = [parse(line) for line in csv.DictReader(file)]
 
     def add(self, row: Row) -> None:
-        """Keep a run."""
+        """Add a run to the rows and to the file."""
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, [column.name for column in fields(Row)], lineterminator="\n")
@@ -92,31 +101,31 @@ class Table:
         self.rows.append(row)
 
     def find(self, series: str, side: int, device: str) -> Row | None:
-        """The run of that kind, if it was made."""
+        """The first run with these facts; None if there was no run with them."""
         return next((row for row in self.rows if row.key == (series, side, device)), None)
 
     def of(self, series: str) -> list[Row]:
-        """Its runs, small to large; of several of one size that with the highest peak."""
+        """The runs of a series in order of size; of several equal runs that with the highest peak."""
         rising = sorted(self.rows, key=lambda row: row.peak_bytes)
         highest = {row.key: row for row in rising if row.series == series}
         return sorted(highest.values(), key=lambda row: row.side)
 
 
 def parse(line: dict[str, str]) -> Row:
-    """A line of the CSV file, its numbers as numbers."""
+    """The row of a line of the CSV file."""
     kinds = {"int": int, "float": float, "str": str}
     return Row(**{column.name: kinds[str(column.type)](line[column.name]) for column in fields(Row)})
 
 
 def tiled(series: str, side: int, device: str, threads: int) -> Row:
-    """A run of ours."""
+    """Run a job of this package, which works tile by tile."""
     job = stylise(scene_of(side), "--statistics", series, "--device", device, "--threads", threads)
     usage = job.peak_bytes, job.device_bytes, job.seconds, job.cpu_seconds, job.others
     return Row(series, side, *usage, "finished", device, threads)
 
 
 def whole(side: int, limit: int, threads: int) -> Row:
-    """A run of the same network on the whole image at once."""
+    """Run the same network on the whole image at once, with an address space of ``limit`` bytes."""
     command = [sys.executable, __file__, "--whole", str(scene_of(side)), "--limit", str(limit)]
     run, cpu, others = watched([*command, "--threads", str(threads)], OMP_WAIT_POLICY="PASSIVE")
     if run.status not in (0, NO_ROOM):
@@ -126,8 +135,11 @@ def whole(side: int, limit: int, threads: int) -> Row:
 
 
 def run_whole(scene: Path, limit: int, threads: int) -> int:
-    """In the child: the frozen network that `tiled` runs, at its precision, on one window. Nothing is
-    written, which spares it memory and time. Returns ``NO_ROOM`` where the address space ends."""
+    """In the child process, run the frozen network of `tiled`, at the same precision, on a single window.
+
+    Nothing is written, which saves memory and time. Returns 0, or ``NO_ROOM`` if the address space does not
+    suffice.
+    """
     import torch
 
     import urst_tiles as ut
@@ -153,7 +165,7 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
 
 
 def run_missing(done: Table, arguments: argparse.Namespace) -> None:
-    """Everything asked for that the file does not hold yet, smallest first."""
+    """Run everything asked for that the file does not have yet, from small to large."""
     device, threads = arguments.device, arguments.threads
     for series, largest in (("thumbnail", arguments.largest), ("exact", arguments.exact)):
         for side in (side for side in SIDES if side <= largest):
@@ -169,7 +181,7 @@ def run_missing(done: Table, arguments: argparse.Namespace) -> None:
 
 
 def verdicts(done: Table) -> Iterator[tuple[str, bool]]:
-    """What the tiled runs promise, in words, and whether it holds; what was not run yet is not judged."""
+    """Yield each promise of the tiled runs in words, and whether it holds, as far as the runs can tell."""
     for series in ("thumbnail", "exact"):
         ours = [row for row in done.of(series) if row.device == "cpu"]
         large = [row.peak_bytes for row in ours if row.side >= FLAT_FROM]
@@ -184,7 +196,7 @@ def verdicts(done: Table) -> Iterator[tuple[str, bool]]:
 
 
 def plot(done: Table, path: Path) -> None:
-    """Peak memory against size, both logarithmic."""
+    """Plot peak memory against size, both on logarithmic axes, into the file ``path``."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -198,8 +210,8 @@ def plot(done: Table, path: Path) -> None:
     }
     for (series, name), marker in zip(names.items(), "os^", strict=True):
         rows = [row for row in done.of(series) if row.device == "cpu"]
-        kept = [row for row in rows if row.outcome == "finished"]
-        sizes, peaks = [row.megapixels for row in kept], [row.peak_bytes / 1e9 for row in kept]
+        finished = [row for row in rows if row.outcome == "finished"]
+        sizes, peaks = [row.megapixels for row in finished], [row.peak_bytes / 1e9 for row in finished]
         (line,) = axes.loglog(sizes, peaks, marker=marker, label=name)
         for row in rows:
             if row.outcome != "finished":
@@ -215,7 +227,7 @@ def plot(done: Table, path: Path) -> None:
 
 
 def report(done: Table) -> bool:
-    """Print the table and what follows from it; returns whether all promises hold."""
+    """Print the table and the verdicts; returns whether all promises hold."""
     rows = [
         (
             row.series, row.device, f"{row.side} x {row.side}", f"{row.megapixels:.0f}", row.peak_bytes >> 20,
@@ -238,7 +250,7 @@ def report(done: Table) -> bool:
 
 
 def main() -> int:
-    """Exit status 1 where a promise does not hold."""
+    """Run and report; returns 1 if a promise does not hold, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The networks that benchmarks run: lite and MicroAST with their weights, AdaIN with seeded ones."""
+"""The networks that benchmarks run: lite and MicroAST with trained weights, AdaIN with seeded weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS = SHARED / "weights"
 
 
 def style(model: str, size: int = 512) -> Style:
-    """A style of the procedural style image."""
+    """The style of ``model`` for the procedural style image, resized to ``size`` pixels on the short side."""
     pictures = [(read_picture(style_image(), size), 1.0)]
     if model == "adain":
         return nets.seeded(model, pictures, width=1.0)
@@ -26,8 +26,10 @@ def style(model: str, size: int = 512) -> Style:
 
 
 def adain_standin() -> Style:
-    """AdaIN with trained weights: Collaborative Distillation's level-4 nets, of its form and a quarter as
-    wide."""
+    """A trained stand-in for AdaIN: the level-4 networks of Collaborative Distillation.
+
+    They have the same layers as AdaIN, and a quarter of the width.
+    """
     layers = ["0", "11", "12", "21", "22", "31", "32", "33", "34", "41"]
     states = {}
     for file, source, convs, order in (
@@ -45,12 +47,12 @@ def adain_standin() -> Style:
 
 
 def frozen(chosen: Style, thumbnail: np.ndarray, threads: int = 2) -> LocalNet:
-    """Frozen at the statistics of ``thumbnail``, uint8 (h, w, 3)."""
+    """The network of a style, frozen at the statistics of ``thumbnail``, uint8 (h, w, 3)."""
     return nets.freeze(chosen, measure_here(chosen, array_source(thumbnail), threads=threads))
 
 
 def photo(name: str, height: int, width: int, at: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """uint8 (height, width, 3) of a real image in the shared inputs."""
+    """A crop of a real image of the shared inputs, uint8 (height, width, 3), from ``at`` (y, x) on."""
     import pyvips
 
     path = next(Path(SHARED / "data" / "inputs").rglob(name))

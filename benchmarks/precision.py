@@ -1,5 +1,4 @@
-"""The picture is the float32 picture: each precision against float32 on three real images (law 1 of the
-design)."""
+"""Each precision against float32 on three real images: results must look like those of float32 (law 1)."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ SIDE = 768
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Decibels, of 8-bit images."""
+    """The peak signal-to-noise ratio of two 8-bit images in decibels."""
     error = np.mean((a.astype(float) - b.astype(float)) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 def rows() -> list[tuple[object, ...]]:
-    """One row per family, precision and image."""
-    found: list[tuple[object, ...]] = []
+    """A row for each family, precision and image."""
+    results: list[tuple[object, ...]] = []
     box = Box(0, 0, SIDE, SIDE)
     cases = (
         ("lite", "lite", style("lite")),
@@ -37,12 +36,12 @@ def rows() -> list[tuple[object, ...]]:
             reference = Kernel(net).run(image[None], [box], [box])[0]
             for precision in ("bfloat16", "float16"):
                 if precision == "float16" and model == "adain":
-                    continue  # emulated on this CPU: minutes
+                    continue  # this CPU emulates it, which takes minutes
                 other = Kernel(net, precision=precision).run(image[None], [box], [box])[0]
                 mean = float(np.abs(other.astype(int) - reference).mean())
                 auto = "auto" if nets.best_precision(model, "cpu") == precision else ""
-                found.append((label, precision, auto, name, mean, psnr(other, reference)))
-    return found
+                results.append((label, precision, auto, name, mean, psnr(other, reference)))
+    return results
 
 
 if __name__ == "__main__":

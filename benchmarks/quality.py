@@ -2,10 +2,11 @@
 
     python benchmarks/quality.py [--judge random] [--every 4] [--pairs FILE.csv] [--pictures FOLDER]
 
-Contents and styles at 512 px on the short side, each network's own statistics, float32. Style: per layer, the
-mean over channels of the squared distances of mean and deviation. Content: mean squared distance of relu4_1,
-plain and with each channel normalised. Judged by the teachers (VGG-19 to relu3_1, its distilled stand-in for
-relu4_1 and relu5_1) or by a network that taught nobody here: the same layers of a VGG-19 with random weights.
+Contents and styles have 512 px on the short side; each network runs in float32 with the statistics of the
+content. The style loss of a layer is the mean over channels of the squared distances of mean and deviation.
+The content loss is the mean squared distance of relu4_1, both plain and with each channel normalised. The
+judges are the networks that taught lite (VGG-19 to relu3_1, and a distilled stand-in for relu4_1 and
+relu5_1), or a network that taught neither model: the same layers of a VGG-19 with random weights.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MODELS = ("lite", "microast")
 
 
 def untrained(seed: int = 0) -> losses.VGG19:
-    """VGG-19 to relu5_1 with He's random weights, channels_last."""
+    """VGG-19 up to relu5_1 with random weights after He et al., in the memory format channels_last."""
     random = np.random.default_rng(seed)
     state = {}
     for name, i, o in losses.convolutions("5_1"):
@@ -40,19 +41,19 @@ def untrained(seed: int = 0) -> losses.VGG19:
 
 
 def teachers() -> losses.Together:
-    """The networks that lite was trained with."""
+    """The networks whose losses lite was trained with."""
     return losses.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
 
 
 def tensor(path: Path) -> torch.Tensor:
-    """(1, 3, h, w) float32 in 0..1, sides cropped to multiples of 16."""
+    """An image file as float32, (1, 3, h, w), in 0..1, its sides cropped to multiples of 16."""
     image = read_picture(path, SIZE)
     h, w = (side // 16 * 16 for side in image.shape[:2])
     return torch.from_numpy(image[:h, :w].copy()).permute(2, 0, 1)[None]
 
 
 def stylised(model: str, content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """(1, 3, h, w) in 0..1; "content" gives the content back."""
+    """The picture that ``model`` makes, (1, 3, h, w), in 0..1; the model "content" returns the content."""
     if model == "content":
         return content
     made = nets.build(model, WEIGHTS, [(style[0].permute(1, 2, 0).numpy(), 1.0)])
@@ -62,17 +63,20 @@ def stylised(model: str, content: torch.Tensor, style: torch.Tensor) -> torch.Te
 def judge(
     net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool
 ) -> Callable[[torch.Tensor], list[float]]:
-    """From a picture to its losses; ``scale`` divides each layer by the style's mean activation."""
-    there, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
+    """A function from a picture to its losses in the order of the table's columns.
+
+    ``scale`` divides each layer by the mean activation of the style.
+    """
+    of_content, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
     units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}
     targets = {k: losses.mean_std(f / units[k]) for k, f in wanted.items()}
 
     def losses_of(picture: torch.Tensor) -> list[float]:
-        found = {k: f / units[k] for k, f in net(picture, losses.LAYERS).items()}
-        layers = losses.style_loss({k: losses.mean_std(f) for k, f in found.items()}, targets)[0]
-        here = there / units["relu4_1"]
-        plain = losses.content_loss(found["relu4_1"], here)
-        normal = losses.content_loss(losses.normalised(found["relu4_1"]), losses.normalised(here))
+        features = {k: f / units[k] for k, f in net(picture, losses.LAYERS).items()}
+        layers = losses.style_loss({k: losses.mean_std(f) for k, f in features.items()}, targets)[0]
+        target = of_content / units["relu4_1"]
+        plain = losses.content_loss(features["relu4_1"], target)
+        normal = losses.content_loss(losses.normalised(features["relu4_1"]), losses.normalised(target))
         return [*layers.tolist(), layers.sum().item(), plain.item(), normal.item()]
 
     return losses_of
@@ -91,19 +95,19 @@ def main() -> None:
     with open(arguments.pairs, newline="") as file:
         pairs = [(row["content"], row["style"]) for row in csv.DictReader(file)][:: arguments.every]
     judging = teachers() if arguments.judge == "teachers" else untrained()
-    found: dict[str, list[list[float]]] = {}
+    by_model: dict[str, list[list[float]]] = {}
     for k, (content_name, style_name) in enumerate(pairs):
         content, style = tensor(TRAIN / "content" / content_name), tensor(TRAIN / "style" / style_name)
         losses_of = judge(judging, content, style, arguments.judge == "random")
         for model in (*MODELS, "content"):
             picture = stylised(model, content, style)
-            found.setdefault(model, []).append(losses_of(picture))
+            by_model.setdefault(model, []).append(losses_of(picture))
             if arguments.pictures and model in MODELS:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 pixels = picture[0].mul(255).round().byte().permute(1, 2, 0).numpy()
                 write_png(arguments.pictures / f"{k:02}-{model}.png", pixels)
     rows = []
-    for model, values in found.items():
+    for model, values in by_model.items():
         rows.append([model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
     head = ["picture", *losses.LAYERS, "style", "content", "content, normalised"]
     table(f"Losses, mean over {len(pairs)} pairs, judge: {arguments.judge}", head, rows)

@@ -1,4 +1,4 @@
-"""Run every benchmark, or those named: ``python benchmarks/run.py [exactness precision memory ...]``."""
+"""Runs all benchmarks, or those named: ``python benchmarks/run.py [exactness precision memory ...]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ NAMES = (
 
 
 def main() -> int:
-    """Exit status 1 if any of them failed; the others run all the same."""
+    """Run the benchmarks one after the other, also after a failure; returns 1 if any of them failed, else
+    0."""
     chosen = sys.argv[1:] or NAMES
     failed = [
         name for name in chosen if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode

@@ -1,17 +1,17 @@
-"""What a terapixel takes on 1, 8, 64 and 512 workers: a simulation that must first predict two measured runs.
+"""The time that a terapixel takes on 1, 8, 64 and 512 workers, by a simulation that first predicts two runs.
 
 ``python benchmarks/scale_model.py [--side 16384] [--block 4096] [--rounds 3]``.
 
-Measured: the stages of a block, one after the other; how much slower two processes make each other; how long
-a worker takes to start; what goes before and after the blocks, on a quarter of the image; the scheduler's
-time per block. From these the run of the whole image is predicted with one worker and with two, of one
-compute thread each, and compared with such runs. All that is measured, the runs to be predicted among it,
-takes turns for some rounds, and medians count: the speed of a machine that is shared drifts over minutes.
-Nothing else should run on it, and it should have two cores. Exit status 1 where a prediction is more than
-15 % off.
+Five things are measured: the stages of a block, one after the other; how much two processes slow each other
+down; how long a worker takes to start; what comes before and after the blocks, on a quarter of the image; and
+the time of the scheduler for each block. From these the program predicts runs of the whole image with one
+worker and with two, with one compute thread each, and compares the prediction with measured runs. All
+measurements, those runs included, take turns for some rounds, and their medians count, since the speed of a
+shared machine drifts over minutes. The machine should have two cores, and nothing else should run on it. The
+exit status is 1 if a prediction is more than 15 % off.
 
-Simulated: everything about a terapixel. Its machines are like this one, two workers on each; what they share,
-a storage and a scheduler, is no more than a rate.
+Everything about a terapixel is simulated. The simulated machines are like this one, with two workers on each.
+The storage and the scheduler that they share are only rates.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from jobs_here import Job, scene_of, stylise
 from overhead import seconds_per_block
 from simulation import Block, Site
 
-#: What a prediction may be off by.
+#: The relative error that a prediction may have.
 ALLOWED = 0.15
 WORKERS = (1, 8, 64, 512)
-#: Side of a terapixel.
+#: Side of a terapixel image in pixels.
 SIDE = 1_000_000
-#: Bytes per second that all machines share: of two file servers, and of a parallel file system.
+#: Storages and their bytes per second, which all machines share: two file servers and a parallel file system.
 STORAGES = {"1 Gbit/s": 0.125e9, "10 Gbit/s": 1.25e9, "100 Gbit/s": 12.5e9}
-#: Bytes per second of one machine's network card.
+#: Bytes per second of the network card of a machine.
 LINK = 1.25e9
-#: Cores of a machine, and its workers.
+#: Cores of a machine, and the workers on it.
 CORES = 2
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All that the model is made from.
+    """The measurements from which the model predicts.
 
     Attributes
     ----------
-    block : stages and bytes of one block, on an otherwise idle machine.
-    speeds : of one thread when one and two cores are busy.
-    start_seconds : from a worker's first task to its first block.
-    fixed_seconds : of a job, by workers: what depends neither on size nor on blocks.
-    prepare_rate, assemble_rate : pixels per second of the thumbnail's pass and of the assembly, in one
-        process.
-    schedule_seconds : of the scheduler, per block.
+    block : stages and bytes of one block on an otherwise idle machine.
+    speeds : relative speeds of one thread when one core is busy, and when two are.
+    start_seconds : seconds from the first task of a worker to the first block.
+    fixed_seconds : seconds of a job that depend neither on the size nor on the blocks, by number of workers.
+    prepare_rate : pixels per second of the pass that makes the thumbnail, in one process.
+    assemble_rate : pixels per second of the assembly, in one process.
+    schedule_seconds : seconds that the scheduler spends on each block.
     """
 
     block: Block
@@ -66,7 +66,7 @@ class Measured:
     schedule_seconds: float
 
     def site(self, workers: int, machines: int = 1, storage: float = float("inf")) -> Site:
-        """Machines like this one; a single worker is the job's own process, which has started."""
+        """Several machines like this one; a single worker is the process of the job, which has started."""
         return Site(
             machines,
             workers,
@@ -78,21 +78,28 @@ class Measured:
         )
 
     def predict(self, blocks: int, pixels: int, workers: int) -> tuple[float, float]:
-        """Seconds of the blocks and of everything, on this machine and its own disk."""
+        """The seconds of the blocks and of the whole job, on this machine and a local disk."""
         working = simulation.simulate(blocks, self.block, self.site(workers))
         serial = pixels / self.prepare_rate + pixels / self.assemble_rate
         return working, self.fixed_seconds[workers] + working + serial
 
 
 def job_of(side: int, block: int, workers: int) -> Job:
-    """A job with one compute thread per worker."""
+    """Run a job with one compute thread in each worker."""
     return stylise(scene_of(side), "--threads", 1, "--block", block, "--workers", workers)
 
 
 @dataclass(frozen=True)
 class Round:
-    """One turn of all that is measured: a block's stages in one process and in two at once; jobs by workers,
-    of a quarter of the image (``small``) and of the image (``large``), which is to be predicted."""
+    """One round of all measurements.
+
+    Attributes
+    ----------
+    alone, together : the stages of a block in one process, and in two at once.
+    start : seconds that a worker takes to start.
+    small, large : jobs by number of workers, on a quarter of the image and on the whole image; the large ones
+        are to be predicted.
+    """
 
     alone: Stages
     start: float
@@ -102,7 +109,7 @@ class Round:
 
 
 def one_round(side: int, block: int) -> Round:
-    """Measure everything once."""
+    """Make all measurements once."""
     scene = scene_of(side // 2)
     alone, start = stages_of(scene, block, 1)
     together, _ = stages_of(scene, block, CORES)
@@ -111,40 +118,40 @@ def one_round(side: int, block: int) -> Round:
 
 
 def model_of(rounds: Sequence[Round], side: int, block: int) -> Measured:
-    """Medians of everything but the large jobs."""
+    """The model, from the medians of all measurements except the large jobs."""
     scene, pixels = scene_of(side // 2), (side // 2) ** 2
 
     def usual(quantity: Callable[[Round], float]) -> float:
-        return median(quantity(one) for one in rounds)
+        return median(quantity(turn) for turn in rounds)
 
     share = block * block / pixels
     work = Block(
-        usual(lambda one: one.alone.read),
-        usual(lambda one: one.alone.compute),
-        usual(lambda one: one.alone.encode),
-        usual(lambda one: one.alone.publish),
+        usual(lambda turn: turn.alone.read),
+        usual(lambda turn: turn.alone.compute),
+        usual(lambda turn: turn.alone.encode),
+        usual(lambda turn: turn.alone.publish),
         bytes_in=scene.stat().st_size * share,
         bytes_out=rounds[0].small[1].output_bytes * share,
     )
-    slowed = usual(lambda one: one.together.compute)
+    slowed = usual(lambda turn: turn.together.compute)
     return Measured(
         work,
         (1.0, min(1.0, work.compute / slowed)),
-        usual(lambda one: one.start),
-        {workers: usual(lambda one, n=workers: fixed_of(one.small[n])) for workers in (1, CORES)},
-        pixels / usual(lambda one: one.small[1].stages["prepare"]),
-        pixels / usual(lambda one: one.small[1].stages["assemble"]),
+        usual(lambda turn: turn.start),
+        {workers: usual(lambda turn, n=workers: fixed_of(turn.small[n])) for workers in (1, CORES)},
+        pixels / usual(lambda turn: turn.small[1].stages["prepare"]),
+        pixels / usual(lambda turn: turn.small[1].stages["assemble"]),
         scheduling(),
     )
 
 
 def fixed_of(job: Job) -> float:
-    """Seconds of what does not grow with the image."""
+    """The seconds of a job that do not grow with the image."""
     return job.seconds - sum(job.stages[stage] for stage in ("prepare", "blocks", "assemble"))
 
 
 def scheduling() -> float:
-    """Seconds that dask spends on an empty block of a worker process."""
+    """The seconds that dask spends on each empty block, with worker processes."""
     from urst_tiles.workers.run import cluster
 
     with cluster(workers=CORES, in_flight=2) as on:
@@ -154,11 +161,14 @@ def scheduling() -> float:
 def compare(
     model: Measured, rounds: Sequence[Round], side: int, block: int
 ) -> Iterator[tuple[str, float, float, float, str, str]]:
-    """Large jobs: what, predicted seconds and the median of the measured ones, their ratio, all measured, and
-    how much of the machine was not ours."""
+    """Yield the rows that compare the large jobs with their predictions.
+
+    A row has the name of what is compared, the predicted seconds, the median of the measured seconds, the
+    ratio of the two, all measured seconds, and the share of the machine that other programs took.
+    """
     blocks = (side // block) ** 2
     for workers in (1, CORES):
-        jobs = [one.large[workers] for one in rounds]
+        jobs = [turn.large[workers] for turn in rounds]
         others = f"{median(job.others for job in jobs):.0%}"
         spent = {
             "the blocks": [job.stages["blocks"] for job in jobs],
@@ -172,8 +182,14 @@ def compare(
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds of a terapixel's stages; ``copying``: what the assembly takes of the storage alone;
-    ``storage_used``, ``scheduler_used``: what the blocks use of these, 0 to 1."""
+    """The time that a terapixel takes.
+
+    Attributes
+    ----------
+    thumbnail, blocks, assembly : seconds of each stage.
+    copying : seconds of the assembly if only the storage limited it.
+    storage_used, scheduler_used : how much of the storage and the scheduler the blocks use, 0 to 1.
+    """
 
     thumbnail: float
     blocks: float
@@ -183,7 +199,7 @@ class Forecast:
     scheduler_used: float
 
     def limit(self) -> str:
-        """What takes the most time of a source with overviews."""
+        """The name of what limits the speed for a source with overviews."""
         if self.assembly > self.blocks:
             return (
                 "storage, of the assembly" if self.copying == self.assembly else "the assembly's one process"
@@ -194,7 +210,7 @@ class Forecast:
 
 
 def forecast(model: Measured, block: int, workers: int, storage: float) -> Forecast:
-    """A terapixel on so many workers."""
+    """The forecast for a terapixel on ``workers`` workers, with ``storage`` bytes per second."""
     blocks, pixels = (-(-SIDE // block)) ** 2, SIDE * SIDE
     machines, each = -(-workers // CORES), min(CORES, workers)
     working = simulation.simulate(blocks, model.block, model.site(each, machines, storage))
@@ -211,13 +227,13 @@ def forecast(model: Measured, block: int, workers: int, storage: float) -> Forec
 
 
 def saturating(model: Measured, storage: float) -> float:
-    """Workers whose blocks use all of a storage."""
+    """The number of workers whose blocks use all of a storage of ``storage`` bytes per second."""
     seconds = simulation.bound(1, model.block, model.site(CORES))
     return CORES * storage * seconds / (model.block.bytes_in + model.block.bytes_out)
 
 
 def advice(model: Measured, last: Forecast) -> Iterator[str]:
-    """What to buy; ``last`` is the most workers at the fastest storage."""
+    """Yield sentences on what to buy; ``last`` is the forecast for most workers and the fastest storage."""
     for name, storage in STORAGES.items():
         yield (
             f"{name} of storage is used up by the blocks of {saturating(model, storage):.0f} workers: with"
@@ -232,15 +248,15 @@ def advice(model: Measured, last: Forecast) -> Iterator[str]:
 
 
 def print_measured(model: Measured, block: int) -> None:
-    """The table of what the model is made from."""
-    one = model.block
+    """Print the measurements from which the model predicts."""
+    work = model.block
     rows = [
-        ("read and decode, processor s", one.read),
-        ("compute, one thread, s", one.compute),
-        ("halve and encode, processor s", one.encode),
-        ("publish: wait for the disk, s", one.publish),
-        ("source, MB", one.bytes_in / 1e6),
-        ("output, MB", one.bytes_out / 1e6),
+        ("read and decode, processor s", work.read),
+        ("compute, one thread, s", work.compute),
+        ("halve and encode, processor s", work.encode),
+        ("publish: wait for the disk, s", work.publish),
+        ("source, MB", work.bytes_in / 1e6),
+        ("output, MB", work.bytes_out / 1e6),
         ("speed of a thread when both cores are busy", model.speeds[1]),
         ("a worker's start, s", model.start_seconds),
         ("fixed part of a job, 1 worker, s", model.fixed_seconds[1]),
@@ -253,7 +269,7 @@ def print_measured(model: Measured, block: int) -> None:
 
 
 def print_forecasts(model: Measured, block: int) -> None:
-    """The table of what was simulated, and what to buy."""
+    """Print the forecasts, and what to buy."""
     rows, last = [], None
     for name, storage in STORAGES.items():
         for workers in WORKERS:
@@ -272,7 +288,7 @@ def print_forecasts(model: Measured, block: int) -> None:
 
 
 def main() -> int:
-    """Exit status 1 where the model does not predict what was measured."""
+    """Measure, predict and print; returns 1 if the predictions are too far from the measured runs, else 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

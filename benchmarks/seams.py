@@ -1,8 +1,8 @@
-"""How visible the windows' borders are: cropping with the full halo, blending with a small one, a hard cut,
-own statistics.
+"""How visible the borders of windows are: with cropping and the full halo, with blending and a small halo,
+with a hard cut, and with statistics of each window.
 
-Seam metric: the largest |tiled - whole| within 8 px of a window line, and the same elsewhere, in levels of
-255.
+The metric is the largest |tiled - whole| within 8 px of a line between windows, and the same elsewhere, in
+levels of 255.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ SIDE, CORE, NEAR = 1024, 256, 8
 
 
 def lines(side: int, core: int) -> np.ndarray:
-    """bool (side,): within NEAR px of a window line."""
+    """Whether each pixel of a line lies within NEAR px of a border between windows, bool, (side,)."""
     at = np.arange(side)
     distance = np.minimum(at % core, core - at % core)
     return (distance < NEAR) & (at >= NEAR) & (at < side - NEAR)
 
 
 def metric(tiled: np.ndarray, whole: np.ndarray) -> tuple[float, float, float]:
-    """Largest difference near the lines, elsewhere, and the mean near the lines."""
+    """The largest difference near the borders, the largest elsewhere, and the mean near the borders."""
     error = np.abs(tiled.astype(float) - whole).max(axis=-1)
     near = lines(SIDE, CORE)[:, None] | lines(SIDE, CORE)
     return float(error[near].max()), float(error[~near].max()), float(error[near].mean())
 
 
 def picture(net: LocalNet, reader: WindowReader, plan: Plan, **grid: int) -> np.ndarray:
-    """The image made with another grid, by blocks of the plan's size."""
+    """The image stylised as one block, with ``grid`` changes to the grid of the plan."""
     plan = replace(plan, grid=replace(plan.grid, **grid))
     return stylize_block(Kernel(net), reader, plan, plan.grid.image)
 
@@ -53,7 +53,7 @@ if __name__ == "__main__":
     image = photo("brighton_DJI_0018.JPG", SIDE, SIDE, (600, 1500))
     source, reader = array_source(image), WindowReader(array_source(image))
     chosen = style("microast")
-    net, own = frozen(chosen, image), nets.freeze(chosen, None)
+    net, per_window = frozen(chosen, image), nets.freeze(chosen, None)
     recipe = Recipe(model="microast", weights=SHARED / "weights", styles=((style_image(), 1.0),))
     plan = make_plan(source, recipe, build_style(recipe), Options(tile=CORE, block=SIDE, precision="float32"))
     whole = picture(net, reader, plan, core=SIDE)
@@ -65,7 +65,11 @@ if __name__ == "__main__":
         rows.append(("hard cut", halo, *metric(picture(net, reader, cut, halo=halo), whole)))
     rows.append(("hard cut", 0, *metric(picture(net, reader, cut, halo=0), whole)))
     rows.append(
-        ("crop, each window its own statistics", own.halo, *metric(picture(own, reader, plan), whole))
+        (
+            "crop, each window its own statistics",
+            per_window.halo,
+            *metric(picture(per_window, reader, plan), whole),
+        )
     )
     header = ("windows joined by", "halo", "largest near lines", "largest elsewhere", "mean near lines")
     table("Seams, MicroAST, levels of 255", header, rows)

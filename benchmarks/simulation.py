@@ -1,7 +1,7 @@
-"""A job on many machines, simulated: workers whose blocks share processors, a device lock, and one storage.
+"""Simulates a job on many machines, whose workers share processors, and one storage and one scheduler.
 
-Time is continuous. What is shared is shared out evenly (processor sharing): whenever somebody comes or goes,
-the speed of all others changes. A block's life is a generator that yields what it waits for.
+Time is continuous. Users of a resource share it evenly (processor sharing): whenever a user comes or goes,
+the speed of all others changes. The life of a block is a generator that yields what it waits for.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from itertools import count
 
 Resume = Callable[[], None]
-#: What a life yields: it is given what to call when it may go on.
+#: A life yields this function, which is then called with the function that resumes the life.
 Wait = Callable[[Resume], None]
 Life = Generator[Wait, None, None]
 
 
 @dataclass(frozen=True)
 class Block:
-    """What one block takes of an idle machine, at each stage of its life.
+    """What one block takes of an idle machine at each stage of its life.
 
-    ``read``, ``compute`` and ``encode`` are processor seconds of one thread (``encode`` is shared out among a
-    worker's encoders), ``publish`` seconds of waiting for the disk; bytes go through the shared storage.
+    Attributes
+    ----------
+    read, compute, encode : processor seconds of one thread; the encoders of a worker share ``encode``.
+    publish : seconds of waiting for the disk.
+    bytes_in, bytes_out : bytes that are read from the shared storage, and written to it.
     """
 
     read: float
@@ -36,16 +39,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Site:
-    """What there is.
+    """The machines on which a job is simulated.
 
     Attributes
     ----------
-    machines, workers : how many, and worker processes on each.
-    speeds : of one thread, relative to an idle machine, when 1, 2, ... cores are busy; as many as cores.
-    in_flight, encoders : blocks under way, and encoder threads of each, in one worker.
-    start_seconds : until a worker takes its first block.
-    schedule_seconds : that the one scheduler spends on a block.
-    storage_rate, link_rate : bytes per second of the shared storage, and of one transfer at most.
+    machines, workers : number of machines, and of worker processes on each.
+    speeds : speed of one thread, relative to an idle machine, when 1, 2, ... cores are busy; one number for
+        each core of a machine.
+    in_flight, encoders : blocks that a worker has at once, and encoder threads for each of them.
+    start_seconds : seconds until a worker takes the first block.
+    schedule_seconds : seconds that the scheduler, which all workers share, spends on a block.
+    storage_rate, link_rate : bytes per second of the shared storage, and of a single transfer at most.
     """
 
     machines: int
@@ -59,18 +63,20 @@ class Site:
     link_rate: float = float("inf")
 
     def thread_speed(self, threads: float) -> float:
-        """Of each of ``threads`` that want to run: as measured, and shared out where they outnumber the
-        cores."""
+        """The speed of each of ``threads`` threads that want to run.
+
+        It is taken from ``speeds``, and shared out if there are more threads than cores.
+        """
         cores = len(self.speeds)
         return self.speeds[min(cores, max(1, round(threads))) - 1] * min(1.0, cores / threads)
 
     def transfer_speed(self, transfers: float) -> float:
-        """Bytes per second of each of so many."""
+        """Bytes per second of each of ``transfers`` transfers."""
         return min(self.link_rate, self.storage_rate / transfers)
 
 
 class Clock:
-    """What happens next."""
+    """The simulated time, and the events that are still to happen."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -82,11 +88,11 @@ class Clock:
         heapq.heappush(self._events, (time, next(self._order), what))
 
     def after(self, seconds: float) -> Wait:
-        """Wait so long."""
+        """Wait for ``seconds``."""
         return lambda resume: self.at(self.now + seconds, resume)
 
     def begin(self, life: Life) -> None:
-        """Let ``life`` go on until its next wait, and so on."""
+        """Start ``life``, and resume it after each wait until it ends."""
 
         def step() -> None:
             wait = next(life, None)
@@ -96,7 +102,7 @@ class Clock:
         step()
 
     def run(self) -> float:
-        """Until nothing is left to happen; returns when that was."""
+        """Let all events happen, and return the time of the last."""
         while self._events:
             self.now, _, what = heapq.heappop(self._events)
             what()
@@ -104,10 +110,10 @@ class Clock:
 
 
 class Shared:
-    """A resource that its users share evenly; ``speed`` of one user depends on how many there are.
+    """A resource that all users share evenly; ``speed`` is that of one user, given the number of users.
 
-    In *virtual time* (what a user of weight 1 has received so far) the order in which users finish never
-    changes, so that one heap does.
+    The order in which users finish never changes in *virtual time*, which is what a user of weight 1 has
+    received so far. So a single heap suffices.
     """
 
     def __init__(self, clock: Clock, speed: Callable[[float], float]) -> None:
@@ -117,7 +123,7 @@ class Shared:
         self._order, self._version = count(), 0
 
     def use(self, amount: float, weight: float = 1.0) -> Wait:
-        """Wait until ``amount`` was received, as ``weight`` users at once."""
+        """Wait until this user, who counts as ``weight`` users, has received ``amount``."""
 
         def wait(resume: Resume) -> None:
             if amount <= 0.0:
@@ -131,12 +137,13 @@ class Shared:
         return wait
 
     def _advance(self) -> None:
+        """Bring the virtual time up to now."""
         if self._users:
             self._virtual += (self._clock.now - self._seen) * self._speed(self._weight)
         self._seen = self._clock.now
 
     def _expect(self) -> None:
-        """Be called when the first of the users is done, unless one comes or goes before."""
+        """Schedule the end of the user who finishes first; void if another comes or goes before."""
         self._version += 1
         version = self._version
         if self._users:
@@ -144,6 +151,7 @@ class Shared:
             self._clock.at(self._clock.now + left / self._speed(self._weight), lambda: self._finish(version))
 
     def _finish(self, version: int) -> None:
+        """End the user who finishes first, unless another came or went since ``version``."""
         if version != self._version:
             return
         self._advance()
@@ -154,13 +162,13 @@ class Shared:
 
 
 class Lock:
-    """One at a time, in the order they came."""
+    """A lock that lives hold one at a time, in the order in which they came."""
 
     def __init__(self) -> None:
         self._held, self._waiting = False, deque[Resume]()
 
     def take(self, resume: Resume) -> None:
-        """Wait for it."""
+        """Wait for the lock and take it."""
         if self._held:
             self._waiting.append(resume)
         else:
@@ -168,7 +176,7 @@ class Lock:
             resume()
 
     def give(self) -> None:
-        """To the next."""
+        """Give the lock to the life that waits longest, if any does."""
         if self._waiting:
             self._waiting.popleft()()
         else:
@@ -176,7 +184,7 @@ class Lock:
 
 
 def simulate(blocks: int, block: Block, site: Site) -> float:
-    """Seconds until ``blocks`` such blocks are published at ``site``."""
+    """The simulated seconds until ``blocks`` blocks like ``block`` are published at ``site``."""
     clock, scheduler, left = Clock(), Lock(), iter(range(blocks))
     storage = Shared(clock, site.transfer_speed)
 
@@ -208,7 +216,7 @@ def simulate(blocks: int, block: Block, site: Site) -> float:
 
 
 def bound(blocks: int, block: Block, site: Site) -> float:
-    """Seconds that no order of work can beat: the busiest of devices, cores, storage and scheduler."""
+    """The seconds that no order of work can beat, by the busiest of devices, cores, storage and scheduler."""
     workers, cores = site.machines * site.workers, site.machines * len(site.speeds)
     best = max(n * site.thread_speed(n) for n in range(1, len(site.speeds) + 1)) / len(site.speeds)
     per_block = (
@@ -221,10 +229,10 @@ def bound(blocks: int, block: Block, site: Site) -> float:
 
 
 def check() -> None:
-    """The simulation against cases whose answer is known without it; AssertionError where it differs."""
-    one = Site(1, 1, (1.0,), in_flight=1)
+    """Compare the simulation with cases whose answer is known; raises AssertionError if they differ."""
+    single = Site(1, 1, (1.0,), in_flight=1)
     work = Block(1.0, 2.0, 3.0, publish=0.5)
-    assert near(simulate(10, work, one), 10 * 6.5), "one slot: the stages one after the other"
+    assert near(simulate(10, work, single), 10 * 6.5), "one slot: the stages one after the other"
     both = Site(1, 1, (1.0,) * 6, in_flight=4, encoders=1)
     assert near(simulate(10, work, both), 1 + 10 * 2 + 3.5), "cores enough: the device never waits"
     full = Site(1, 2, (1.0, 0.8), in_flight=2)
@@ -235,11 +243,11 @@ def check() -> None:
     assert near(simulate(400, heavy, wire) / 400, 2.0, 0.02), "the storage sets the pace"
     queue = Site(64, 1, (1.0,), schedule_seconds=0.5)
     assert near(simulate(400, Block(0.0, 1.0, 0.0), queue) / 400, 0.5, 0.02), "the scheduler sets the pace"
-    for site in (one, both, full, wire, queue):
+    for site in (single, both, full, wire, queue):
         for block in (work, heavy, Block(0.3, 0.2, 0.9, 0.1, 3.0, 4.0)):
             assert simulate(50, block, site) >= bound(50, block, site) * (1 - 1e-9), "no faster than can be"
 
 
-def near(found: float, wanted: float, within: float = 1e-9) -> bool:
-    """Equal but for a part of ``wanted``."""
-    return abs(found - wanted) <= within * wanted
+def near(value: float, wanted: float, within: float = 1e-9) -> bool:
+    """Whether ``value`` differs from ``wanted`` by at most the part ``within`` of it."""
+    return abs(value - wanted) <= within * wanted

@@ -1,5 +1,5 @@
-"""Wall time of ``import urst_tiles`` and ``urst-tiles --help``: the least of ten, beside that of a bare
-interpreter."""
+"""Wall time of ``import urst_tiles`` and ``urst-tiles --help``, beside that of Python alone; the best of
+ten."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness import COMMAND, table
 
 
 def least(command: list[str], tries: int = 10) -> float:
-    """Seconds of the fastest run."""
+    """The wall seconds of the fastest of ``tries`` runs of a command."""
     seconds = []
     for _ in range(tries):
         started = time.perf_counter()

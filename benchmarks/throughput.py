@@ -1,12 +1,12 @@
-"""Megapixels per second, read to finished TIFF, against what the machine's best forward allows.
+"""Megapixels per second from reading to the finished TIFF, against a bound that the network sets.
 
-    bound = (best forward of the frozen network at the chosen precision) x core^2 / window^2
+    bound = (best forward pass of the frozen network at the chosen precision) x core^2 / window^2
 
-The best forward is that of 1024 x 1024 pixels; for collaborative WCT of what is fastest among several sizes,
-each of them wholly wanted, so that no part of it can be left out.
+The best forward pass is that of 1024 x 1024 pixels; for collaborative WCT it is the fastest of several sizes.
+The whole window is asked for, so no part of the work can be left out.
 
-``python benchmarks/throughput.py [--models lite] [FILE]``: a tiled TIFF of your own, else a procedural scene
-of 67 megapixels for AdaIN and of 256 for all others.
+``python benchmarks/throughput.py [--models lite] [FILE]`` runs on a tiled TIFF. Without a file it runs on a
+procedural scene, of 67 megapixels for AdaIN and of 256 for all others.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from urst_tiles.machine import cpu_count
 from urst_tiles.nets import LocalNet, Style, live
 
 CORE = {"lite": 1024, "microast": 1024, "adain": 2048, "wct-16x": 2048}
-#: Sides of the windows whose fastest forward counts.
+#: Sides in pixels of the windows of which the fastest counts.
 SIDES = {"wct-16x": (1024, 1536, 2048)}
-#: Their plain forward takes seconds per megapixel.
+#: Models whose plain forward pass takes seconds for each megapixel.
 SLOW = ("adain", "wct-16x")
 URST = "For comparison: URST's own AdaIN, 0.086 Mpx/s at 2048 px and 0.10 at 4096 px (measured before)"
 
 
 def forward_rate(net: LocalNet, precision: nets.Precision, side: int = 1024, tries: int = 4) -> float:
-    """Mpx/s of the fastest of some forwards, from pixels to pixels."""
+    """Mpx/s of the fastest of ``tries`` forward passes of one window, from pixels to pixels."""
     torch.set_num_threads(cpu_count())
     kernel, box = Kernel(net, precision=precision), Box(0, 0, side, side)
     window = photo("brighton_DJI_0018.JPG", side, side, (100, 1500))[None]
@@ -49,7 +49,7 @@ def forward_rate(net: LocalNet, precision: nets.Precision, side: int = 1024, tri
 
 
 def plain_rate(chosen: Style, side: int = 2048) -> float:
-    """Mpx/s of the family's plain float32 forward on a whole image with its own statistics."""
+    """Mpx/s of the plain network of a style in float32, on a whole image and with the statistics of it."""
     torch.set_num_threads(cpu_count())
     x = torch.from_numpy(photo("brighton_DJI_0018.JPG", side, side)).permute(2, 0, 1)[None].float() / 255
     seconds = []
@@ -62,7 +62,7 @@ def plain_rate(chosen: Style, side: int = 2048) -> float:
 
 
 def end_to_end(model: str, source: Path, weights: Path) -> tuple[float, float]:
-    """Mpx/s of the block stage and of everything, from the report of one run."""
+    """Mpx/s of the stage of the blocks, and of the whole job, from one run."""
     output = WORK / f"{model}.tif"
     command = [*COMMAND, "stylize", str(source), str(output), "--model", model, "--style", str(style_image())]
     run = measured([*command, "--weights", str(weights), "--tile", str(CORE[model]), "--overwrite", "--json"])
@@ -75,7 +75,7 @@ def end_to_end(model: str, source: Path, weights: Path) -> tuple[float, float]:
 
 
 def seeded_adain(folder: Path) -> Path:
-    """A weights folder with seeded AdaIN weights: full width, real cost, no real pictures."""
+    """Add seeded AdaIN weights of full width to a weights folder: they cost what trained weights cost."""
     from urst_tiles import weights
 
     files = folder / "files"

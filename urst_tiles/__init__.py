@@ -1,16 +1,15 @@
-"""Style transfer at any resolution: a gigapixel image in, a stylised pyramidal TIFF out, in bounded memory,
-without seams.
+"""Style transfer at any resolution: it turns a gigapixel image into a stylised pyramidal TIFF.
+
+It takes bounded memory and leaves no seams::
 
     import urst_tiles as ut
 
     ut.stylize("scene.tif", "stylised.tif", style="painting.jpg")
 
-The same as six calls, each usable alone::
+This call consists of six others, each usable alone: `open_source`, `measure`, `freeze`, `make_plan`,
+`run_blocks` and `assemble`.
 
-    source = ut.open_source("scene.tif")
-    ...
-
-Importing the package is fast: torch, dask and pyvips are loaded when first needed.
+Importing the package is fast, because torch, dask and pyvips are loaded only when they are first needed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""What varies over an image: members that share it out, each with a weight at every place.
+"""Fields: how several styles, or several sets of statistics, share out an image.
 
-A *field* is a partition of unity over the image. Regions of a mask with soft edges are one, a lattice of
-places with hats around them is another. Each member has its own statistics and its own style; at every place
-their maps are mixed by the members' weights. Weights depend on absolute positions alone, so that every window
-sees the same ones, to the bit.
+A field has *members*, each with a weight at every place of the image; the weights of all members sum to 1
+there (a partition of unity). The members may be the regions of a mask with soft edges, or the places of a
+lattice, each with a hat function around it. Each member has statistics of its own, and in a mask a style of
+its own; at every place their maps are mixed by the members' weights. Weights depend on absolute positions
+alone, so every window sees the same weights, to the bit.
 """
 
 from __future__ import annotations
@@ -25,61 +26,61 @@ Weights = NDArray[np.float32]
 
 
 class Field(Protocol):
-    """A partition of unity over an image of some size."""
+    """A partition of unity over an image of a given size."""
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members; they are numbered from 0."""
 
     def active(self, box: Box) -> Members:
-        """The members that weigh more than nothing somewhere in ``box``, or a few more."""
+        """All members whose weight is above 0 somewhere in ``box``; a few others may be among them."""
 
     def weights(self, box: Box, stride: int) -> tuple[Members, Weights]:
-        """Members and their weights, float32 (members, h / stride, w / stride), which sum to 1 in each cell.
+        """The members in ``box``, and their weights in each cell of stride x stride pixels.
 
-        ``box`` lies in the padded image, its sides on the stride.
+        ``box`` lies in the padded image, and its sides are multiples of ``stride``. The weights are float32,
+        (members, h / stride, w / stride), and sum to 1 in each cell.
         """
 
     def resized(self, height: int, width: int) -> Field:
-        """The same over the same image at another resolution."""
+        """The same field over the same image at another resolution."""
 
     def described(self) -> dict[str, Any]:
-        """What `restored` makes it from, as JSON-able values."""
+        """A description of the field, of values that JSON can hold; `restored` makes the field from it."""
 
 
 @dataclass(frozen=True)
 class Everywhere:
-    """One member, which is all there is."""
+    """A field of one member, whose weight is 1 everywhere."""
 
     members: int = 1
 
     def active(self, box: Box) -> Members:
-        """The one."""
         return (0,)
 
     def weights(self, box: Box, stride: int) -> tuple[Members, Weights]:
-        """All of it."""
         h, w = box.shape
         return (0,), np.ones((1, h // stride, w // stride), np.float32)
 
     def resized(self, height: int, width: int) -> Everywhere:
-        """Itself."""
         return self
 
     def described(self) -> dict[str, Any]:
-        """Its kind."""
         return {"kind": "everywhere"}
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Places in rows and columns over an image; a member's weight falls linearly to 0 at its neighbours, and
-    is constant from the outermost place to the image's edge.
+    """A field whose members are places in rows and columns over the image.
+
+    The weight of a member falls linearly from its place to 0 at the neighbouring places. It does not change
+    from the outermost places out to the edge of the image.
 
     Parameters
     ----------
-    height, width : of the image.
-    rows, columns : places along each side; place i lies at (i + 1/2) height / rows.
+    height, width : size of the image in pixels.
+    rows : number of places down the image; place i lies at (i + 1/2) height / rows.
+    columns : number of places across the image, at (i + 1/2) width / columns.
     """
 
     height: int
@@ -89,49 +90,46 @@ class Lattice:
 
     @classmethod
     def of_scale(cls, height: int, width: int, scale: int) -> Lattice:
-        """With places about ``scale`` pixels apart."""
+        """The lattice over an image of this size whose places are about ``scale`` pixels apart."""
         return cls(height, width, *(max(1, (2 * n + scale) // (2 * scale)) for n in (height, width)))
 
     @property
     def members(self) -> int:
-        """One for each place."""
         return self.rows * self.columns
 
     def active(self, box: Box) -> Members:
-        """Those of `weights`."""
         rows = _places(self.height, self.rows, box.y0, box.y1)
         columns = _places(self.width, self.columns, box.x0, box.x1)
         return tuple(r * self.columns + c for r in rows for c in columns)
 
     def weights(self, box: Box, stride: int) -> tuple[Members, Weights]:
-        """Bilinear interpolation between the four places around a cell's middle."""
+        # This is bilinear interpolation between the four places around the middle of a cell.
         down = _hats(self.height, self.rows, box.y0, box.y1, stride)
         across = _hats(self.width, self.columns, box.x0, box.x1, stride)
         weights = down[:, None, :, None] * across[None, :, None, :]
         return self.active(box), weights.reshape(-1, *weights.shape[2:]).astype(np.float32)
 
     def resized(self, height: int, width: int) -> Lattice:
-        """The same places."""
         return replace(self, height=height, width=width)
 
     def described(self) -> dict[str, Any]:
-        """Sizes and counts."""
         return {"kind": "lattice"} | asdict(self)
 
 
 def _positions(length: int, count: int, at: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Where half pixels ``at`` / 2 lie between places, in 0..count - 1."""
+    """Positions ``at`` / 2, in pixels of a line of ``length``, as fractional numbers of places, 0..count -
+    1."""
     return np.clip(at * count / (2.0 * length) - 0.5, 0.0, count - 1.0)
 
 
 def _places(length: int, count: int, start: int, stop: int) -> range:
-    """Places that pixels start..stop - 1 lie at or between."""
+    """The numbers of the places at which, or between which, pixels start..stop - 1 lie."""
     first, last = _positions(length, count, np.array([2 * start + 1, 2 * stop - 1]))
     return range(int(first), min(int(last) + 1, count - 1) + 1)
 
 
 def _hats(length: int, count: int, start: int, stop: int, stride: int) -> NDArray[np.float64]:
-    """(places, cells): each place's weight at the middle of every cell."""
+    """The weight of each place at the middle of each cell of ``stride`` pixels, float64, (places, cells)."""
     at = _positions(length, count, np.arange(2 * start + stride, 2 * stop + stride, 2 * stride))
     places = np.array(_places(length, count, start, stop))
     return np.maximum(0.0, 1.0 - np.abs(at[None, :] - places[:, None]))
@@ -139,15 +137,18 @@ def _hats(length: int, count: int, start: int, stop: int, stride: int) -> NDArra
 
 @dataclass(frozen=True)
 class Regions:
-    """Numbered regions of a mask, with soft edges; the last member is all that has no number of ours.
+    """A field whose members are numbered regions of a mask, with soft edges.
+
+    The last member is the rest: everything whose number in the mask is not among ``labels``.
 
     Parameters
     ----------
-    height, width : of the image.
-    path : a ``.npy`` file, uint8 or uint16 (h, w), of any resolution over the same extent; read per window.
-    labels : the numbers, in the order of the members.
-    feather : pixels over which one region fades into the next; at least one pixel of the mask.
-    fingerprint : of the mask: another one may take the same path later.
+    height, width : size of the image in pixels.
+    path : a ``.npy`` file with the mask, uint8 or uint16, (h, w). It has any resolution, but the extent of
+        the image. Each window reads the part that it needs.
+    labels : the numbers in the mask, in the order of the members.
+    feather : pixels over which a region fades into the next; it fades over one pixel of the mask at least.
+    fingerprint : identifies the mask, since another mask may take the same path later.
     """
 
     height: int
@@ -159,20 +160,18 @@ class Regions:
 
     @property
     def members(self) -> int:
-        """One for each label, and the rest."""
         return len(self.labels) + 1
 
     @property
     def rest(self) -> int:
-        """The member without a label."""
+        """The number of the member that has no label."""
         return len(self.labels)
 
     def active(self, box: Box) -> Members:
-        """The members in ``box``, and as far around it as edges are soft."""
         return _shares(self, box)[0]
 
     def weights(self, box: Box, stride: int) -> tuple[Members, Weights]:
-        """Each member's share of a cell, of the mask smoothed by a triangle."""
+        # A weight is the member's share of the cell, in the mask smoothed by a triangle.
         members, counts, total = _shares(self, box)
         h, w = (side // stride for side in box.shape)
         if counts is None:
@@ -181,19 +180,20 @@ class Regions:
         return members, (cells / (total * stride**2)).astype(np.float32)
 
     def resized(self, height: int, width: int) -> Regions:
-        """The same mask, edges as soft in relation to the image."""
         feather = max(1, self.feather * height // self.height)
         return replace(self, height=height, width=width, feather=feather)
 
     def described(self) -> dict[str, Any]:
-        """Sizes, path and labels."""
         return {"kind": "regions"} | asdict(self) | {"path": str(self.path)}
 
 
 @lru_cache(maxsize=4)
 def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | None, int]:
-    """Members in ``box``; their shares of every pixel as integers, which are exact whatever the window; and
-    what these sum to. No shares where one member is alone."""
+    """The members in ``box`` and as far around it as edges are soft; their shares; and the sum of the shares.
+
+    The shares are int64, (members, h, w): the share of each member in each pixel, exact whatever the window.
+    They are None if there is one member alone.
+    """
     mask = _raster(regions.path, regions.fingerprint)
     coarse = max(ceil_div(n, m) for n, m in zip((regions.height, regions.width), mask.shape, strict=True))
     radius = max(regions.feather, coarse) // 2
@@ -202,24 +202,27 @@ def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | No
     columns = _lines(wide.x0, wide.x1, regions.width, mask.shape[1])
     top, left = rows.min(), columns.min()
     part = np.array(mask[top : rows.max() + 1, left : columns.max() + 1])
-    found = {v: regions.labels.index(v) if v in regions.labels else regions.rest for v in np.unique(part)}
-    members = tuple(sorted(set(found.values())))
+    member_of = {v: regions.labels.index(v) if v in regions.labels else regions.rest for v in np.unique(part)}
+    members = tuple(sorted(set(member_of.values())))
     if len(members) == 1:
         return members, None, 1
-    member = np.zeros(int(part.max()) + 1, np.intp)
-    member[list(found)] = list(found.values())
-    who = member[part][np.ix_(rows - top, columns - left)]
-    counts = np.stack([_smooth(who == m, radius) for m in members])
+    by_label = np.zeros(int(part.max()) + 1, np.intp)
+    by_label[list(member_of)] = list(member_of.values())
+    here = by_label[part][np.ix_(rows - top, columns - left)]
+    counts = np.stack([_smooth(here == m, radius) for m in members])
     return members, counts, (2 * radius + 1) ** 4
 
 
 def _lines(start: int, stop: int, length: int, count: int) -> NDArray[np.int64]:
-    """Lines of a mask of ``count`` lines at the middles of the image's lines start..stop - 1."""
+    """For the middle of each line start..stop - 1 of an image, the line of the mask that lies there.
+
+    The image has ``length`` lines, continued by reflection, and the mask has ``count``.
+    """
     return (2 * np.array(reflect(start, stop, length), np.int64) + 1) * count // (2 * length)
 
 
 def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
-    """Sums over a square of 2 radius + 1, twice: without the margin of 2 radius that this takes."""
+    """Smooth twice by sums over a square of side 2 radius + 1, which takes off a margin of 2 radius."""
     sums = inside.astype(np.int64)
     for axis in (0, 0, 1, 1):
         ahead = np.cumsum(sums, axis=axis)
@@ -231,7 +234,10 @@ def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=4)
 def _raster(path: Path, fingerprint: str) -> NDArray[Any]:
-    """The mask of this fingerprint, mapped; DamagedFile where it is none."""
+    """The mask at ``path``, memory-mapped; raises DamagedFile if the file is not an array.
+
+    ``fingerprint`` only tells the masks in the cache apart.
+    """
     try:
         return np.load(fetched(path), mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -239,7 +245,7 @@ def _raster(path: Path, fingerprint: str) -> NDArray[Any]:
 
 
 def restored(described: dict[str, Any]) -> Field:
-    """The field that ``described`` itself."""
+    """The field whose method ``described`` returned this dict."""
     values = dict(described)
     kind = values.pop("kind")
     if kind == "regions":

@@ -1,11 +1,13 @@
-"""Integer geometry: image > blocks > windows > TIFF tiles. Order is always y, x.
+"""Integer geometry: how an image is cut into blocks, windows and TIFF tiles. Order is always y, x.
 
-Asked from output to input: which part of the image does this block own, which windows does it need, which
-pixels must it read? Nothing here knows pixels, bands or files, and nothing here is a float.
+Questions go from output to input: which part of the image a block owns, which windows that part needs, and
+which pixels must be read for them. Nothing here knows pixel values, bands or files, and all numbers are
+integers.
 
-The *padded image* is the image grown at the bottom and right to a multiple of the stride (and to the
-network's minimum); windows lie inside it, all of one shape, their origins on the stride. Cores partition the
-image.
+The *padded image* is the image grown at the bottom and right to a multiple of the stride, and at least to the
+smallest size that the network accepts. Windows lie inside it; they all have the same shape, and their origins
+are multiples of the stride. The *core* of a window is the part of its result that the output takes; the cores
+partition the image.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ from urst_tiles.errors import BadPlan
 
 
 def ceil_div(a: int, b: int) -> int:
-    """Smallest integer >= a / b."""
+    """The smallest integer >= a / b, for b > 0."""
     return -(-a // b)
 
 
 def round_up(a: int, b: int) -> int:
-    """Smallest multiple of b that is >= a."""
+    """The smallest multiple of b that is >= a."""
     return ceil_div(a, b) * b
 
 
 @dataclass(frozen=True, order=True)
 class Box:
-    """Half-open integer rectangle [y0, y1) x [x0, x1)."""
+    """A half-open integer rectangle [y0, y1) x [x0, x1), in pixels."""
 
     y0: int
     x0: int
@@ -42,16 +44,16 @@ class Box:
 
     @property
     def area(self) -> int:
-        """Number of pixels; 0 when empty."""
+        """The number of pixels in the box; 0 if it is empty."""
         return max(0, self.y1 - self.y0) * max(0, self.x1 - self.x0)
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Index of this box in an array whose origin is (0, 0)."""
+        """The index of this box in an array whose origin is (0, 0)."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def shift(self, dy: int, dx: int) -> Box:
-        """Moved by (dy, dx)."""
+        """This box moved by (dy, dx)."""
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
     def within(self, outer: Box) -> Box:
@@ -59,16 +61,16 @@ class Box:
         return self.shift(-outer.y0, -outer.x0)
 
     def grow(self, n: int) -> Box:
-        """Grown by n pixels on every side."""
+        """This box grown by n pixels on every side."""
         return Box(self.y0 - n, self.x0 - n, self.y1 + n, self.x1 + n)
 
     def clip(self, outer: Box) -> Box:
-        """The part inside ``outer`` (possibly empty, never inside out)."""
+        """The part of this box inside ``outer``; it may be empty, but y1 >= y0 and x1 >= x0 always hold."""
         y0, x0 = max(self.y0, outer.y0), max(self.x0, outer.x0)
         return Box(y0, x0, max(y0, min(self.y1, outer.y1)), max(x0, min(self.x1, outer.x1)))
 
     def align(self, stride: int) -> Box:
-        """Smallest box around this one with all four sides on the stride."""
+        """The smallest box that holds this box and whose four sides are multiples of ``stride``."""
         return Box(
             self.y0 // stride * stride,
             self.x0 // stride * stride,
@@ -77,23 +79,26 @@ class Box:
         )
 
     def at_least(self, side: int, outer: Box) -> Box:
-        """Grown to ``side`` on each axis at least, inside ``outer``."""
+        """This box grown to at least ``side`` pixels on each axis, but not beyond ``outer``."""
         y0 = max(outer.y0, min(self.y0, outer.y1 - side))
         x0 = max(outer.x0, min(self.x0, outer.x1 - side))
         return Box(y0, x0, max(self.y1, y0 + side), max(self.x1, x0 + side)).clip(outer)
 
     def union(self, other: Box) -> Box:
-        """Smallest box around both."""
+        """The smallest box that holds both boxes."""
         return Box(
             min(self.y0, other.y0), min(self.x0, other.x0), max(self.y1, other.y1), max(self.x1, other.x1)
         )
 
     def contains(self, other: Box) -> bool:
-        """Whether ``other`` lies wholly inside."""
+        """Whether ``other`` lies wholly inside this box."""
         return self.y0 <= other.y0 and self.x0 <= other.x0 and other.y1 <= self.y1 and other.x1 <= self.x1
 
     def cells(self, size: int) -> Iterator[Box]:
-        """The cells of a square lattice (origin 0, 0) that meet this box, clipped to it, row by row."""
+        """Yield the cells that meet this box, clipped to it, row by row.
+
+        The cells are squares of ``size`` pixels in a lattice whose origin is (0, 0).
+        """
         if not self.area:
             return
         for y in range(self.y0 // size * size, self.y1, size):
@@ -102,10 +107,10 @@ class Box:
 
 
 def reflect(start: int, stop: int, n: int) -> Sequence[int]:
-    """Indices start..stop-1 of a line of n pixels continued by reflection.
+    """The pixels that lie at positions start..stop-1 of a line of n pixels continued by reflection.
 
-    The edge pixel is not repeated (PyTorch's and NumPy's ``reflect``); the line bounces as often as needed,
-    and a line of one pixel is replicated. Inside the line this is a plain range.
+    The edge pixel is not repeated, as in the mode ``reflect`` of PyTorch and NumPy. The line is reflected as
+    often as needed, and a line of one pixel is replicated. Positions inside the line give a plain range.
     """
     if 0 <= start and stop <= n:
         return range(start, stop)
@@ -116,27 +121,28 @@ def reflect(start: int, stop: int, n: int) -> Sequence[int]:
 
 
 def overview_count(height: int, width: int, tile: int) -> int:
-    """How many times an image is halved (rounding up) until it fits one tile."""
+    """How many times an image must be halved, rounding up, until it fits into one tile of ``tile`` pixels."""
     return max(0, (ceil_div(max(height, width), tile) - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How an image is cut; all lengths in pixels of the full resolution.
+    """How an image is cut into blocks, windows and tiles; all lengths are in pixels of the full resolution.
 
     Parameters
     ----------
-    height, width : image size, at least 1.
-    halo : how far beyond its core a window reaches; a multiple of ``stride``.
-    stride : alignment of windows.
-    core : side of the square a window is responsible for; multiple of ``stride``, divisor of ``block``.
-    block : side of a task; a power-of-two multiple of ``tile``.
+    height, width : size of the image, at least 1.
+    halo : how far a window reaches beyond its core on each side; a multiple of ``stride``.
+    stride : the origins of windows are multiples of it.
+    core : side of the square that the output takes from a window; a multiple of ``stride`` and a divisor of
+        ``block``.
+    block : side of the square that a task computes; ``tile`` times a power of two.
     tile : side of a TIFF tile; a multiple of 16 (TIFF 6.0, section 15).
-    minimum : smallest side the network accepts.
+    minimum : smallest side of a window that the network accepts.
 
     Raises
     ------
-    BadPlan : for any combination that breaks the rules above.
+    BadPlan : if the lengths break one of these rules.
     """
 
     height: int
@@ -167,12 +173,12 @@ class Grid:
 
     @property
     def image(self) -> Box:
-        """The whole image."""
+        """The box of the whole image."""
         return Box(0, 0, self.height, self.width)
 
     @property
     def padded(self) -> Box:
-        """The padded image, in which windows lie."""
+        """The box of the padded image, inside which windows lie."""
         height, width = (round_up(max(n, self.minimum), self.stride) for n in (self.height, self.width))
         return Box(0, 0, height, width)
 
@@ -184,12 +190,12 @@ class Grid:
 
     @property
     def block_rows(self) -> int:
-        """Number of rows of blocks."""
+        """The number of rows of blocks."""
         return ceil_div(self.height, self.block)
 
     @property
     def block_columns(self) -> int:
-        """Number of columns of blocks."""
+        """The number of columns of blocks."""
         return ceil_div(self.width, self.block)
 
     def __len__(self) -> int:
@@ -197,21 +203,21 @@ class Grid:
 
     @property
     def window_count(self) -> int:
-        """Number of windows that cropping needs for the whole image."""
+        """The number of windows that cropping needs for the whole image."""
         return ceil_div(self.height, self.core) * ceil_div(self.width, self.core)
 
     @property
     def overviews(self) -> int:
-        """Number of pyramid levels below full resolution; the last fits one tile."""
+        """The number of pyramid levels below full resolution; the last fits into one tile."""
         return overview_count(self.height, self.width, self.tile)
 
     @property
     def block_overviews(self) -> int:
-        """How many of them a block makes by itself: down to one tile, but not beyond the last."""
+        """How many of the ``overviews`` a block makes alone, until the block has shrunk to one tile."""
         return min((self.block // self.tile).bit_length() - 1, self.overviews)
 
     def block_box(self, index: int) -> Box:
-        """The output pixels that block ``index`` owns."""
+        """The output pixels that block ``index`` computes; raises IndexError for an index out of range."""
         if not 0 <= index < len(self):
             raise IndexError(f"block {index} of {len(self)}")
         row, column = divmod(index, self.block_columns)
@@ -219,11 +225,14 @@ class Grid:
         return Box(y, x, y + self.block, x + self.block).clip(self.image)
 
     def cores(self, box: Box) -> list[Box]:
-        """The cores that tile ``box``, row by row, clipped to it."""
+        """The cores that meet ``box``, clipped to it, row by row."""
         return list(box.cells(self.core))
 
     def window_box(self, core: Box) -> Box:
-        """The window of the core that holds ``core``: grown by the halo, moved inside the padded image."""
+        """The window for ``core``, which is a core of the grid or a part of it.
+
+        It is the whole core grown by the halo, and moved where it would reach beyond the padded image.
+        """
         (h, w), padded = self.window, self.padded
         y = core.y0 // self.core * self.core - self.halo
         x = core.x0 // self.core * self.core - self.halo
@@ -231,6 +240,6 @@ class Grid:
         return Box(y, x, y + h, x + w)
 
     def read_box(self, cores: Sequence[Box]) -> Box:
-        """The part of the padded image that the windows of ``cores`` cover together."""
+        """The part of the padded image that the windows of ``cores``, listed row by row, cover together."""
         first, last = self.window_box(cores[0]), self.window_box(cores[-1])
         return first.union(last)

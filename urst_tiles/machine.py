@@ -1,7 +1,7 @@
-"""This machine: its cores and its memory, and the threads that share them.
+"""The cores and the memory of this machine, and the threads that share them.
 
-Large arrays lie in pages of their own, and freed memory is given back to the system, so that a long run takes
-no more than its beginning.
+Large arrays lie in memory pages that they share with nothing else, and freed memory is given back to the
+system, so that a process does not grow over a long run.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-#: Arrays from this size on lie in pages of their own; mapping smaller ones costs more than it spares.
+#: Arrays of at least this size lie in pages of their own; for smaller ones mapping costs more than it saves.
 MAPPED_BYTES = 4 << 20
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Of ``malloc.h``.
+#: The parameter M_ARENA_MAX of mallopt, from glibc's ``malloc.h``.
 _M_ARENA_MAX = -8
 
 
 def mapped(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array of zeros, like `numpy.zeros`, in pages that go back to the system the moment it is freed.
+    """An array of zeros, like `numpy.zeros`, whose pages go back to the system as soon as it is freed.
 
-    malloc puts an array where a free piece is large enough, be it among small ones that outlive it; what then
-    lies free between them stays with the process, more of it the longer the run.
+    malloc would put the array wherever a free piece of the heap is large enough, also between small arrays
+    that outlive it. The gaps that this leaves stay with the process, and grow with the length of the run.
 
     Raises
     ------
-    MemoryError : the system has no room for it.
+    MemoryError : the system has no room for the array.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < MAPPED_BYTES:
@@ -50,6 +50,7 @@ def mapped(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def _pages(size: int) -> mmap.mmap:
+    """``size`` bytes of zeros that no file backs, in huge pages where the kernel offers them."""
     private = getattr(mmap, "MAP_PRIVATE", None)
     try:
         pages = mmap.mmap(-1, size) if private is None else mmap.mmap(-1, size, private | mmap.MAP_ANONYMOUS)
@@ -58,52 +59,55 @@ def _pages(size: int) -> mmap.mmap:
             raise MemoryError(f"no room for an array of {size} bytes") from error
         raise
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without them
+        with contextlib.suppress(OSError):  # the kernel may have no huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
     return pages
 
 
 def share_one_heap() -> None:
-    """Let all threads of this process, and of those that it starts, allocate from one heap (glibc: arena).
+    """Let all threads of this process, and of the processes that it starts, allocate from one heap.
 
-    `trim` gives back the end of the first heap alone, and those of threads would keep what they once took.
-    Comes before the first thread; ``MALLOC_ARENA_MAX`` of the environment wins.
+    glibc calls these heaps arenas and gives threads further ones. `trim` shortens only the first heap; the
+    others would keep all the memory that they once took. This must be called before the first thread starts.
+    It changes nothing if the environment has a variable ``MALLOC_ARENA_MAX``.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
-        os.environ["MALLOC_ARENA_MAX"] = "1"  # read by the processes to come
+        os.environ["MALLOC_ARENA_MAX"] = "1"  # for the processes that this one starts
         _glibc("mallopt", _M_ARENA_MAX, 1)
 
 
 def trim() -> None:
-    """Give the memory that was freed back to the system; glibc keeps it where large and small arrays lie
-    mixed. Takes some 10 ms after a block."""
+    """Give freed memory back to the system, which takes some 10 ms after a block.
+
+    Otherwise glibc keeps the memory of freed arrays that lie between others.
+    """
     _glibc("malloc_trim", 0)
 
 
 def _glibc(name: str, *arguments: int) -> None:
-    """Call a function that other C libraries do not have, and need not."""
+    """Call a function of glibc; does nothing if the C library of this process does not have it."""
     with contextlib.suppress(OSError, AttributeError):
         getattr(ctypes.CDLL(None), name)(*arguments)
 
 
 def cpu_count() -> int:
-    """The number of cores that this process may use: its affinity, and the CPU quota of its container."""
-    import dask.system  # here, since it would make `import urst_tiles` slow
+    """The number of cores that this process may use, by its affinity and the CPU quota of its container."""
+    import dask.system  # not at the top, where it would make `import urst_tiles` slow
 
     return dask.system.cpu_count()
 
 
 def available_memory() -> int:
-    """The bytes of memory that this process may take: of the machine, or of its container where that allows
-    less."""
-    import distributed.system  # here, since it would make `import urst_tiles` slow
+    """The bytes of memory that this process may take: all of the machine, or the limit of its container if
+    that is lower."""
+    import distributed.system  # not at the top, where it would make `import urst_tiles` slow
 
     return distributed.system.memory_limit()
 
 
 @cache
 def decoder_count() -> int:
-    """The number of threads that decode: a reader never needs more than eight."""
+    """The number of threads that decode: as many as cores, but at most eight; a reader needs no more."""
     return min(8, cpu_count())
 
 
@@ -112,7 +116,7 @@ _pools: dict[tuple[str, int], ThreadPoolExecutor] = {}
 
 
 def _pool(name: str) -> ThreadPoolExecutor:
-    """The pool of this process called ``name`` (a forked child gets its own)."""
+    """The thread pool of this process called ``name``; a forked child makes a new pool."""
     with _lock:
         here = name, os.getpid()
         if here not in _pools:
@@ -121,23 +125,27 @@ def _pool(name: str) -> ThreadPoolExecutor:
 
 
 def decoders() -> ThreadPoolExecutor:
-    """The threads of this process that decode."""
+    """The pool of the threads of this process that decode."""
     return _pool("decode")
 
 
 def views() -> ThreadPoolExecutor:
-    """Threads for callers that come from an event loop. They wait for decoders, so they are no decoders."""
+    """The pool of threads that serve callers from an event loop.
+
+    They wait for the threads of `decoders`, so they must not be in that pool.
+    """
     return _pool("view")
 
 
 def in_order(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int | None = None
 ) -> Iterator[R]:
-    """The results of ``function`` for each item, in the order of the items.
+    """Yield the results of ``function`` for each item, in the order of the items.
 
-    At most ``ahead`` calls (twice the number of decoders, unless told otherwise) are begun whose results are
-    not yet taken. When the caller stops early, or a call
-    fails, nothing runs on in the pool.
+    Parameters
+    ----------
+    ahead : how many calls may run or wait ahead of the result that is taken; by default twice the number of
+        decoders. If the caller stops early, or a call fails, none of these calls runs on in the pool.
     """
     items = iter(items)
     waiting = deque(pool.submit(function, item) for item in islice(items, ahead or 2 * decoder_count()))

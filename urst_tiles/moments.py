@@ -1,7 +1,7 @@
-"""Mergeable statistics: count, mean and central second moment, in float64.
+"""Statistics that can be merged: total weight, mean and central second moment, in float64.
 
 Merging follows Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
-variances" (1979), equation 2.1, in its weighted form; the covariance is the same formula with an outer
+variances" (1979), equation 2.1, in its weighted form. The covariance uses the same formula with an outer
 product.
 """
 
@@ -24,9 +24,10 @@ class Moments:
 
     Attributes
     ----------
-    n : total weight (the number of vectors where all weights are 1).
-    mean : float64, (C,).
-    m2 : float64, (C,) sum of squared deviations, or (C, C) sum of their outer products.
+    n : total weight; the number of vectors if all weights are 1.
+    mean : float64, (C,), the mean vector.
+    m2 : float64, (C,), the sum of the squared deviations from the mean; or (C, C), the sum of their outer
+        products.
     """
 
     n: float
@@ -35,13 +36,20 @@ class Moments:
 
     @classmethod
     def empty(cls, channels: int, *, full: bool = False) -> Moments:
-        """The neutral element of ``+``; ``full`` for a covariance instead of variances."""
+        """The moments of no vectors, the neutral element of ``+``; with ``full``, m2 is (C, C)."""
         return cls(0.0, np.zeros(channels), np.zeros((channels, channels) if full else channels))
 
     @classmethod
     def of(cls, features: ArrayLike, weights: ArrayLike | None = None, *, full: bool = False) -> Moments:
-        """Statistics of ``features`` (C, N), any real dtype, columns weighing ``weights`` (N,), default 1."""
-        d = np.array(features, np.float64)  # a copy, from which the mean is taken in place
+        """The statistics of N feature vectors.
+
+        Parameters
+        ----------
+        features : (C, N), any real dtype; each column is a vector.
+        weights : (N,), at least 0, the weight of each vector; None where all are 1.
+        full : whether to gather a covariance, m2 (C, C), instead of variances.
+        """
+        d = np.array(features, np.float64)  # a copy, from which the mean is subtracted in place
         channels, count = d.shape
         w = None if weights is None else np.asarray(weights, np.float64)
         if w is not None and (w == 1).all():
@@ -53,7 +61,7 @@ class Moments:
         def weighed() -> Float:
             return d if w is None else d * w
 
-        # No matrix-vector product: its order of summation may change with the number of threads.
+        # Not a matrix-vector product: its order of summation may change with the number of threads.
         mean = weighed().sum(axis=1) / n
         d -= mean[:, None]
         return cls(n, mean, weighed() @ d.T if full else np.einsum("cn,cn->c", weighed(), d))
@@ -71,41 +79,50 @@ class Moments:
         return Moments(n, self.mean + d * (other.n / n), self.m2 + other.m2 + spread * (self.n * other.n / n))
 
     def scaled(self, factor: float) -> Moments:
-        """The same statistics, all weights times ``factor``."""
+        """The same statistics with all weights multiplied by ``factor``."""
         return Moments(self.n * factor, self.mean, self.m2 * factor)
 
     @property
     def channels(self) -> int:
-        """Number of channels C."""
+        """The number of channels, C."""
         return len(self.mean)
 
     def variance(self, ddof: int = 0) -> Float:
-        """float64, (C,): variance with ``n - ddof`` in the denominator; 0 where there is nothing."""
+        """The variance of each channel, float64, (C,), with the denominator ``n - ddof``.
+
+        The denominator is at least n / 2, so that a few partly valid vectors, whose n is near ddof, do not
+        give a huge variance. Moments of no vectors have the variance 0.
+        """
         diagonal = np.diagonal(self.m2) if self.m2.ndim == 2 else self.m2
         return diagonal / self._denominator(ddof)
 
     def std(self, eps: float = 0.0, ddof: int = 0) -> Float:
-        """float64, (C,): sqrt(variance + eps)."""
+        """The standard deviation of each channel, float64, (C,): sqrt(variance + eps)."""
         return np.sqrt(self.variance(ddof) + eps)
 
     def covariance(self, ddof: int = 0) -> Float:
-        """float64, (C, C); raises ValueError where only variances were gathered."""
+        """The covariance matrix, float64, (C, C), with the denominator of `variance`.
+
+        Raises
+        ------
+        ValueError : only variances were gathered.
+        """
         if self.m2.ndim != 2:
             raise ValueError("these moments hold variances only; gather them with full=True")
         return self.m2 / self._denominator(ddof)
 
     def _denominator(self, ddof: int) -> float:
-        """``n - ddof``, but at least half of n: a few partly valid vectors (n near ddof) must not blow up."""
+        """``n - ddof``, but at least n / 2, and 1 if n is 0."""
         return max(self.n - ddof, self.n / 2) or 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class MemberMoments:
-    """The statistics of several members of an image, merged member by member.
+    """The statistics of several members of a field (see `urst_tiles.field`), merged member by member.
 
     Attributes
     ----------
-    parts : member -> its moments; members that weigh nothing are left out.
+    parts : the moments of each member, by number of the member; members of weight 0 are left out.
     """
 
     parts: Mapping[int, Moments]
@@ -120,16 +137,16 @@ class MemberMoments:
 
     @property
     def total(self) -> Moments:
-        """Of all members together; raises ValueError where there is none."""
+        """The moments of all members together; raises ValueError if no member has any weight."""
         if not self.parts:
             raise ValueError("there are no statistics")
         return reduce(add, (self.parts[member] for member in sorted(self.parts)))
 
     def backed(self, members: int, share: float) -> MemberMoments:
-        """Each of ``members`` with the statistics of the whole beside it, weighing ``share`` of its own.
+        """The moments of members 0 to ``members`` - 1, each merged with the moments of all members together.
 
-        So a member whose features are all alike still has a deviation, and one that weighs nothing has the
-        statistics of the whole.
+        The latter are scaled to ``share`` times the weight of the member. So a member whose features are all
+        alike still has a deviation. A member of weight 0 gets the moments of all members.
         """
         whole = self.total
         return MemberMoments(

@@ -1,4 +1,7 @@
-"""The plan: everything that decides the output's bytes and the run's memory, known before the first block."""
+"""The plan of a job: everything that decides the bytes of the output and the memory of the run.
+
+It is complete before the first block is computed.
+"""
 
 from __future__ import annotations
 
@@ -16,30 +19,36 @@ from urst_tiles.storage.publish import megabytes
 #: (measured by ``benchmarks/memory.py``).
 BASE_BYTES = 460 << 20
 
-#: The same where torch has begun to work on a card: CUDA and its libraries, pinned buffers (measured by
-#: ``tests/api/test_cuda_job.py`` with torch 2.11 for CUDA 13).
+#: Resident memory of a process that has begun to work on a card: as above, with CUDA, the libraries of CUDA
+#: and pinned buffers (measured by ``tests/api/test_cuda_job.py`` with torch 2.11 for CUDA 13).
 CARDS_BASE_BYTES = 1150 << 20
 
-#: What torch's allocator keeps of a card in pieces that are too small to be used.
+#: Memory of a card that torch's allocator holds in pieces that are too small to be used.
 CARDS_SLACK_BYTES = 40 << 20
 
-#: What one window costs beyond its activations: its slice of the block as bytes and as float32 planes, in and
-#: out.
+#: Memory of one window beyond the activations: the slice of the block, as integers and as float32 planes,
+#: both in and out.
 WINDOW_BYTES_PER_PIXEL = 36
 
 ITEMSIZE = {"uint8": 1, "uint16": 2}
 
-#: Bytes per raw byte that an encoder leaves, for photo-like content; only used to guess disk (a full disk is
-#: survived).
+#: Encoded bytes for each raw byte of photographs. They only guess the disk that a job needs; a job also
+#: survives a full disk.
 EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a network is to the rest of the house.
+    """What a network needs: all that planning and running must know of it.
 
-    ``bytes_per_pixel`` is the peak of its activations per window pixel on the device, at the plan's
-    precision.
+    Attributes
+    ----------
+    halo : how far beyond a pixel the network looks, in pixels.
+    stride : the origins of windows must be multiples of it.
+    minimum : smallest side of a window that the network accepts, in pixels.
+    bytes_per_pixel : peak of the activations on the device for each pixel of a window, at the precision of
+        the plan.
+    weight_bytes : size of the weights at this precision.
     """
 
     halo: int
@@ -50,32 +59,40 @@ class Footprint:
 
 
 def read_bytes(grid: Grid, channels: int, dtype: str) -> int:
-    """A block of ``grid`` with its halo, as it is read."""
+    """The bytes of the largest block of ``grid`` with its halo, as read: ``channels`` bands of ``dtype``."""
     side = grid.block + 2 * grid.halo
     return min(side, grid.padded.y1) * min(side, grid.padded.x1) * channels * ITEMSIZE[dtype]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job, resolved.
+    """A job in which every choice is made.
 
     Attributes
     ----------
-    grid : blocks and windows.
-    footprint : the network's needs.
+    grid : how the image is cut into blocks and windows.
+    footprint : what the network needs.
     seam : ``crop`` (exact), ``blend`` (overlap-add) or ``cut`` (crop with too small a halo, for comparison).
-    source_channels, source_dtype, dtype : pixels in and out.
-    device : ``cpu`` or ``cuda``.
+    source_channels : number of bands that are read, and written.
+    source_dtype, dtype : data types of the pixels that are read, and of those that are written.
+    compression, quality : codec of the output's tiles; the quality, 1 to 100, matters to JPEG and WebP only.
+    precision : number type that the network computes in.
+    device : ``cpu``, ``cuda``, or ``cuda:N`` for card N.
     threads : torch threads of one process; part of the identity, since sums may round differently with
         another number.
-    batch : windows per forward.
-    in_flight : blocks at once in one process.
-    encoders : threads that encode one block's tiles.
-    prepare_bytes : what spooling and making the thumbnail take, before the first block.
-    measure_bytes, measure_read_bytes : what measuring takes of the device, and what a task of it reads.
-    measure_at_once : one forward of the whole thumbnail measures every site.
-    reader_bytes, writer_bytes : what reading and writing one block take beyond its two arrays.
-    identity : every fact that decides the output's bytes, by name; its hash is the fingerprint.
+    batch : windows in one forward pass of the network.
+    in_flight : blocks that one process works on at once.
+    encoders : threads that encode the tiles of one block.
+    workers : worker processes on this machine; 1 if the workers are jobs of a job queue.
+    prepare_bytes : memory to unpack the source and to make the thumbnail, before the first block.
+    reader_bytes, writer_bytes : memory to read, and to write, one block, beyond the two arrays of the block.
+    spool_bytes : disk for the unpacked copies of the source and the mask.
+    statistics : what the statistics are measured on: ``thumbnail``, ``exact``, ``local`` or ``tile``.
+    measure_bytes : memory of the device for measuring one window, or the thumbnail at once.
+    measure_read_bytes : bytes that one measuring task reads.
+    measure_at_once : whether one forward pass over the whole thumbnail measures every site.
+    passes : passes over the full image: that of the blocks, and those that measure.
+    identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
     """
 
     grid: Grid
@@ -105,38 +122,38 @@ class Plan:
     identity: Mapping[str, str]
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
-        """The same plan with its identity."""
+        """The same plan with another identity."""
         return replace(self, identity=identity)
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the identity."""
+        """The SHA-256 of the identity, in hexadecimal."""
         return hashlib.sha256(json.dumps(dict(self.identity), sort_keys=True).encode()).hexdigest()
 
     @property
     def window_pixels(self) -> int:
-        """Of all windows of one forward."""
+        """The number of pixels of all windows in one forward pass."""
         h, w = self.grid.window
         return self.batch * h * w
 
     @property
     def activation_bytes(self) -> int:
-        """What one forward takes of its device: activations and weights."""
+        """Memory of the device for one forward pass: activations and weights."""
         return int(self.window_pixels * self.footprint.bytes_per_pixel) + self.footprint.weight_bytes
 
     @property
     def window_bytes(self) -> int:
-        """Peak memory of one forward on the CPU: activations and the windows' own copies."""
+        """Peak memory of one forward pass on the CPU: activations, weights and copies of the windows."""
         return self.activation_bytes + self.window_pixels * WINDOW_BYTES_PER_PIXEL
 
     @property
     def read_bytes(self) -> int:
-        """What is read for one block."""
+        """Memory of the pixels that are read for one block."""
         return read_bytes(self.grid, self.source_channels, self.source_dtype)
 
     @property
     def block_bytes(self) -> int:
-        """Memory of one block in flight: what is read, what is made, and what writing it takes."""
+        """Memory of one block in flight: the pixels read, the pixels made, and what writing them takes."""
         grid = self.grid
         area = min(grid.block, grid.height) * min(grid.block, grid.width)
         made = area * (self.source_channels + (self.seam == "blend") * 16) * ITEMSIZE[self.dtype]
@@ -144,7 +161,7 @@ class Plan:
 
     @property
     def measuring_threads(self) -> int:
-        """Windows measured at once: small ones keep no team of a processor's threads busy."""
+        """How many windows are measured at once: a small window cannot keep all threads of a CPU busy."""
         return self.in_flight if self.device == "cpu" and self.passes > 1 else 1
 
     @property
@@ -166,22 +183,30 @@ class Plan:
 
     @property
     def device_bytes(self) -> int:
-        """What torch takes of the card at most, for one process, beyond CUDA's own context (0.5 to 0.8 GB on
-        large cards); 0 on the CPU."""
+        """Peak memory of the card that torch takes for one process; 0 on the CPU.
+
+        The context of CUDA comes on top, 0.5 to 0.8 GB on large cards.
+        """
         if self.device == "cpu":
             return 0
         return CARDS_SLACK_BYTES + max(self.activation_bytes, self.measure_bytes)
 
     @property
     def disk_bytes(self) -> int:
-        """Expected disk for spool, parts and output together (parts go when the output is in place)."""
+        """Expected disk for unpacked copies, part files and output together.
+
+        The part files are removed only when the output is complete.
+        """
         raw = self.grid.height * self.grid.width * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
         encoded = int(raw * EXPECTED_RATIO[self.compression])
         return self.spool_bytes + 2 * encoded + raw // 64
 
     @property
     def forwards(self) -> int:
-        """Forwards of one pass over the image (blending recomputes the windows that blocks share)."""
+        """Forward passes, of one window each, that stylising the image takes.
+
+        Blending computes the windows that several blocks share once for each of these blocks.
+        """
         if self.seam != "blend":
             return self.grid.window_count
         per_side = [
@@ -190,12 +215,16 @@ class Plan:
         return len(self.grid) * per_side[0] * per_side[1]
 
     def validate(self, *, memory: int | None = None, disk: int | None = None) -> None:
-        """Refuse what cannot work; ``memory`` and ``disk`` are the bytes there are (None: not checked).
+        """Refuse a plan that cannot work.
+
+        Parameters
+        ----------
+        memory, disk : bytes that may be used; None to leave that check out.
 
         Raises
         ------
-        DoesNotFit : with the numbers and the knob to turn.
-        BadPlan : for a compression that cannot hold the pixels.
+        DoesNotFit : memory or disk do not suffice; the message gives the numbers and the options to change.
+        BadPlan : the compression cannot hold the pixels.
         """
         if self.dtype == "uint16" and self.compression in ("jpeg", "webp"):
             raise BadPlan(

@@ -1,4 +1,4 @@
-"""From options to a plan: what was left open is decided here, once."""
+"""Makes the plan of a job from its options, and decides once what the options leave open."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
 from urst_tiles.source.mask import Mask, open_mask
 
+#: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
 TILE = 512
 
-#: What measuring the whole thumbnail at once may take.
+#: Memory that measuring the whole thumbnail at once may take.
 THUMBNAIL_BYTES = 3 << 29
 
-#: What one window may take by default.
+#: Memory that the activations of one window may take, unless the options set the size of windows.
 WINDOW_BYTES = 1 << 30
 
-#: Reading, halving, encoding and writing a pixel (``benchmarks/identity.py``).
+#: Time for reading, halving, encoding and writing a pixel (measured by ``benchmarks/identity.py``).
 SECONDS_PER_PIXEL = 8e-8
 
 #: Libraries whose version may change the bytes of the output.
@@ -56,13 +57,14 @@ def make_plan(
 
     Parameters
     ----------
-    style : what `build_style` makes of the recipe.
-    pinned : identity of an earlier run of the job; where options leave something open that the machine would
-        decide (threads, precision), its choice is kept, so that a job may go on elsewhere.
+    style : the style that `build_style` makes of the recipe.
+    pinned : identity of an earlier run of the job. Where the options leave a choice to the machine (threads,
+        precision), the choice of that run stays, so that a job can continue on another machine.
 
     Raises
     ------
-    BadPlan : for options that do not go together.
+    BadPlan : the options do not go together.
+    BadInput : this machine does not have the device, or the mask cannot be used.
     """
     pinned = pinned or {}
     device = resolve_device(options.device)
@@ -91,7 +93,7 @@ def make_plan(
         batch=1,
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
-        workers=1 if options.cluster else min(options.workers, len(grid)),  # of this machine
+        workers=1 if options.cluster else min(options.workers, len(grid)),  # on this machine
         prepare_bytes=source.prepare_bytes(options.thumbnail),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
@@ -108,13 +110,23 @@ def make_plan(
 
 
 def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str, str]) -> nets.Precision:
-    """``auto`` is the fastest that keeps the float32 picture (or what the job chose before)."""
+    """The precision that ``wanted`` names.
+
+    ``auto`` is the precision in ``pinned``, or else the fastest whose result looks like that of float32.
+    """
     chosen = wanted if wanted != "auto" else pinned.get("precision") or nets.best_precision(model, device)
     return cast(nets.Precision, chosen)
 
 
 def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "blend", "cut"], int]:
-    """How windows are joined, and the halo: cropping where the halo suffices, else blending."""
+    """How windows are joined, and their halo in pixels.
+
+    Unless the options say how, windows are cropped if the halo suffices for that, and blended if not.
+
+    Raises
+    ------
+    BadInput : the options ask for cropping with too small a halo.
+    """
     halo = style.halo if options.halo is None else options.halo
     seam = options.seam
     if seam == "auto":
@@ -125,7 +137,7 @@ def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "ble
 
 
 def make_grid(source: Source, options: Options, needs: Footprint, halo: int, device: str) -> Grid:
-    """The grid of the options, with the network's needs."""
+    """The grid for a source, from the options and the needs of the network."""
     core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel, device)
     height, width = source.shape
     # libvips refuses tiles that are far larger than the image ("tile size out of range").
@@ -134,8 +146,12 @@ def make_grid(source: Source, options: Options, needs: Footprint, halo: int, dev
 
 
 def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "cpu") -> int:
-    """The smallest power of two from 1024 on (2048 on a card, which is idle with less) of which at least 0.8
-    of each window's work is kept, within the block and as far as a window's memory allows."""
+    """The side of a window's core in pixels, where the options leave it open.
+
+    It is the smallest power of two from 1024 on for which the core is at least 0.8 of the window's area. On a
+    card it is at least 2048, since smaller windows leave a card idle. It is at most ``block``, and smaller if
+    a window would take more than ``WINDOW_BYTES``.
+    """
     core, least = 1024, 1024 if device == "cpu" else 2048
     while core < min(block, least) or (core < block and (core / (core + 2 * halo)) ** 2 < 0.8):
         if (2 * core + 2 * halo) ** 2 * bytes_per_pixel > WINDOW_BYTES:
@@ -145,20 +161,23 @@ def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "c
 
 
 def footprint(recipe: Recipe, style: Subject, precision: nets.Precision) -> Footprint:
-    """What the network needs, at ``precision``; statistics change its values, not its size."""
+    """The needs of the network at ``precision``.
+
+    They are the same for all statistics, which change the values of the network but not its size.
+    """
     net = recipe.finish(nets.neutral_net(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
 
 
 def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
-    """A guess at the wall time on machines like this one, from one forward of one small window.
+    """A guess at the wall time in seconds on machines like this one, from one forward pass of a small window.
 
-    Statistics that are not a thumbnail's run the plain network once more per site, up to that: about as long
-    as the frozen one takes.
+    Statistics of the whole image take one more pass for each site, which runs the plain network up to that
+    site. The guess is that it takes as long as the whole frozen network.
     """
     if isinstance(style, nets.Composition) and recipe.masked:
-        style = style.style  # the mask is read when the job starts, and most windows lie in one region
+        style = style.style  # the job has not yet read the mask, and most windows lie in one region
     kernel = Kernel(recipe.finish(nets.neutral_net(style)), device=plan.device, precision=plan.precision)
     h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
     box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
@@ -171,7 +190,7 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
 
 
 def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any]:
-    """Facts about what varies over the image, and about what comes before and behind the network."""
+    """Facts for the identity: what varies over the image, and what happens before and after the network."""
     facts: dict[str, Any] = {"stroke": options.stroke, "preserve color": options.preserve_color}
     if options.statistics == "local":
         facts["local scale"] = options.local_scale
@@ -181,7 +200,10 @@ def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any
 
 
 def measure_bytes(style: Subject, source: Source, options: Options, device: str, whole: bool) -> int:
-    """Peak of one measuring forward: float32 and unfused."""
+    """Peak memory of one forward pass that measures, in which all is float32 and no layers are fused.
+
+    ``whole`` : whether it runs over the whole thumbnail, and not over one window.
+    """
     if options.statistics == "tile" or not style.sites:
         return 0
     if whole:
@@ -191,7 +213,7 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
 
 
 def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:
-    """What one task of a pass over the whole image reads; a thumbnail is in memory."""
+    """The bytes that a task reads in a measuring pass over the whole image; 0 if a thumbnail is measured."""
     if not measures_image(options):
         return 0
     grids = measuring_grids(style, source, device)
@@ -199,23 +221,26 @@ def measure_read_bytes(style: Subject, source: Source, options: Options, device:
 
 
 def measuring_grids(style: Subject, source: Source, device: str) -> list[Grid]:
-    """Of each pass that measures."""
+    """The grids of all passes that measure, one for each measured site."""
     return [measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style)]
 
 
 def measures_image(options: Options) -> bool:
-    """Whether statistics are those of the whole image, not of its thumbnail or of each window."""
+    """Whether the statistics are measured on the whole image, not on the thumbnail or on each window."""
     return options.statistics in ("exact", "local")
 
 
 def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:
-    """What it takes to run the plain network on the whole thumbnail."""
+    """Memory that the plain network takes for the whole thumbnail at once."""
     return int(prod(thumbnail_shape(source.shape, options.thumbnail)) * style.plain_bytes)
 
 
 def resolve_measuring(style: Subject, source: Source, options: Options, pinned: Mapping[str, str]) -> bool:
-    """Whether one forward of the whole thumbnail measures all sites at once: where that saves forwards and
-    takes no more than half of the memory (or as the job chose before)."""
+    """Whether one forward pass over the whole thumbnail measures all sites at once.
+
+    It does if there are several sites and the pass takes at most ``THUMBNAIL_BYTES`` and half of the memory.
+    A choice in ``pinned`` stays.
+    """
     if options.statistics != "thumbnail" or len(measured_sites(style)) < 2:
         return False
     if "measured" in pinned:
@@ -225,7 +250,7 @@ def resolve_measuring(style: Subject, source: Source, options: Options, pinned: 
 
 
 def make_encoding(source: Source, dtype: str, compression: str, quality: int, tile: int) -> Encoding:
-    """How the output's tiles are written, and how its file tells which pixels are valid."""
+    """How the tiles of the output are encoded, and how its file says which pixels are valid."""
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
     return Encoding(
         compression=cast(Compression, compression),
@@ -239,19 +264,19 @@ def make_encoding(source: Source, dtype: str, compression: str, quality: int, ti
 
 
 def encoding_of(plan: Plan, source: Source) -> Encoding:
-    """The encoding of a plan's output."""
+    """The encoding of the output of a plan."""
     return make_encoding(source, plan.dtype, plan.compression, plan.quality, plan.grid.tile)
 
 
 def resolve_dtype(wanted: str, source: Source) -> str:
-    """``auto`` is uint16 for a uint16 file, else uint8."""
+    """The data type of the output; ``auto`` is uint16 for a uint16 file, and uint8 for all others."""
     if wanted != "auto":
         return wanted
     return "uint16" if source.file_dtype == np.uint16 else "uint8"
 
 
 def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
-    """The source's nodata value where the output keeps its dtype and can hold it, else 0."""
+    """The nodata value of the source if the output has the same dtype and can hold it; else 0."""
     try:
         value = float(nodata) if nodata is not None and file_dtype == dtype else 0.0
     except ValueError:
@@ -261,6 +286,7 @@ def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
 
 
 def _identity(plan: Plan, source: Source, model: str, style: Subject, options: Options) -> dict[str, Any]:
+    """The facts that decide the bytes of the output, by name; `varied` has the others."""
     grid = plan.grid
     return {
         "source": source.fingerprint,
@@ -292,7 +318,7 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
 
 @cache
 def installed(name: str) -> str:
-    """The version of a library; "none" where it is not there."""
+    """The version of a library; "none" if it is not installed."""
     try:
         return version(name)
     except ModuleNotFoundError:
@@ -300,8 +326,14 @@ def installed(name: str) -> str:
 
 
 def plan_here(plan: Plan, device: str | None, threads: int | None, workers: int | None) -> Plan:
-    """The plan on this machine; refused where law 7, same plan, same bytes, would not hold."""
-    Options(threads=threads, workers=1 if workers is None else workers)  # refuses what is below 1
+    """The plan for this machine, with another device or number of threads or workers if given.
+
+    Raises
+    ------
+    JobDiffers : the device or a library differs from those of the plan, so the bytes might differ.
+    BadInput : a number is below 1, or the number of threads on a CPU differs from that of the plan.
+    """
+    Options(threads=threads, workers=1 if workers is None else workers)  # raises BadInput for numbers below 1
     device = resolve_device(device or plan.device)
     now = {"device": device_kind(device), "urst-tiles": version("urst-tiles")}
     now |= {name: installed(name) for name in PINNED_LIBRARIES}

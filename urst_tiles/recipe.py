@@ -1,4 +1,7 @@
-"""From names and files to a style: small enough to travel to a worker, which builds it once."""
+"""Recipes: the names and files from which a style is built.
+
+A recipe is small, so it can be sent to each worker, which builds the style once.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,25 @@ from urst_tiles.source.picture import read_picture
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model, its weights, its style images, and how they are used.
+    """A model, the weights and the style images, and how they are used.
 
     Attributes
     ----------
-    model : a name of ``nets.MODELS``, or package.module:function.
-    weights : folder with one subfolder per model.
-    styles : (path of a style image or checkpoint, or name of a style of the model; weight) pairs.
-    style_size : short side the style image is resized to; the size of the strokes follows it.
-    alpha : 0 keeps the content, 1 takes the style in full.
-    stroke : how many times as large strokes become, a power of two.
+    model : a name in ``nets.MODELS``, or package.module:function.
+    weights : folder that has a subfolder for each model.
+    styles : pairs of a style and a weight. A style is the path of a style image or checkpoint, or the name of
+        a style of the model.
+    style_size : short side, in pixels, to which a style image is resized; the size of the strokes follows it.
+    alpha : strength of the style: 0 leaves the content as it is, 1 applies the style in full.
+    stroke : factor by which the strokes are enlarged, a power of two.
     preserve_color : ``none``, ``luminance`` or ``coral``.
-    stamps : size and time of change of each style's file: another may have taken its name since.
-    regions : the mask's number of each style; empty where all styles are one mixture.
-    field : what varies over the image, if anything does.
-    colours : mean (3) and covariance (3 x 3) of the image's colours, row by row, where styles take them over.
+    stamps : size in bytes and time of the last change in nanoseconds of the file of each style that is a
+        path. They tell apart files that had the same name at different times.
+    regions : the number in the mask of each style; empty if all styles are mixed everywhere.
+    field : the field over the image, for a mask or local statistics; None if one style and one set of
+        statistics hold everywhere.
+    colours : mean (3) and covariance (3 x 3, row by row) of the colours of the image, if style images shall
+        take on these colours; else None.
     """
 
     model: str
@@ -55,16 +62,22 @@ class Recipe:
     colours: tuple[float, ...] | None = None
 
     def over(self, field: Field | None) -> Recipe:
-        """The same over a field."""
+        """The same recipe with another field."""
         return replace(self, field=field)
 
     def in_colours(self, colours: Moments) -> Recipe:
-        """The same with style images that take over ``colours``, of the image's pixels in 0..1."""
+        """The same recipe, whose style images take on ``colours``.
+
+        ``colours`` are the moments, with a covariance, of the image's pixels (red, green, blue) in 0..1.
+        """
         return replace(self, colours=(*colours.mean.tolist(), *colours.covariance().ravel().tolist()))
 
     def ingredients(self) -> nets.StyleImages:
-        """The style images, float32 (h, w, 3) in 0..1, or tensors of named styles and checkpoints; with
-        weights."""
+        """Pairs of a style and a weight.
+
+        A style image is read as float32, (h, w, 3), in 0..1. A named style or a checkpoint is a dict of
+        tensors.
+        """
         return [(self._ingredient(style), weight) for style, weight in self.styles]
 
     def _ingredient(self, style: Path | str) -> NDArray[np.float32] | dict[str, Tensor]:
@@ -91,16 +104,17 @@ class Recipe:
         return nets.CascadeStyle(style, self.stroke) if self.stroke > 1 else style
 
     def finish(self, net: nets.LocalNet) -> nets.LocalNet:
-        """What comes behind the style's network."""
+        """The network with the steps that follow it: with ``preserve_color="luminance"`` the colours of the
+        image return."""
         return nets.Luminance(net) if self.preserve_color == "luminance" else net
 
     @property
     def masked(self) -> bool:
-        """Whether a mask tells which style is where."""
+        """Whether a mask says where each style applies."""
         return isinstance(self.field, Regions)
 
 
-#: Where a job folder has its mask.
+#: Name of the file in a job folder that holds the mask.
 MASK = "mask.npy"
 
 OneStyle = str | os.PathLike[str]
@@ -108,12 +122,14 @@ StyleArgument = OneStyle | Sequence[tuple[OneStyle, float]] | Mapping[int, OneSt
 
 
 def recipe_of(style: StyleArgument, options: Options) -> Recipe:
-    """The recipe of the style argument, with absolute paths, since workers have their own current folder.
+    """The recipe for a style argument of `stylize` and the options.
+
+    Paths in it are absolute, since workers run in other folders.
 
     Raises
     ------
-    BadInput, MissingFile : no style, an unknown model, a style image that is not there, or a control that
-        does not go with the model.
+    BadInput : no style is given, the model is unknown, or a control does not go with the model.
+    MissingFile : a style image or checkpoint does not exist.
     """
     model = style.model if isinstance(style, ModuleStyle) else options.model
     takes_style = nets.family(model).takes_style
@@ -147,13 +163,13 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
 
 
 def _stamp(style: Path) -> tuple[int, int]:
-    """Bytes, and nanoseconds of the last change."""
+    """The size of a file in bytes, and the time of its last change in nanoseconds."""
     state = style.stat()
     return state.st_size, state.st_mtime_ns
 
 
 def _pairs(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[int, ...]]:
-    """(style, weight) pairs, and the mask's number of each."""
+    """Pairs of a style and a weight, and the number in the mask of each; no numbers if there is no mask."""
     if style is None or isinstance(style, ModuleStyle):
         return [], ()
     if isinstance(style, Mapping):
@@ -164,7 +180,7 @@ def _pairs(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[in
 def check_controls(
     model: str, styles: Sequence[tuple[Path | str, float]], regions: Sequence[int], options: Options
 ) -> None:
-    """Raise BadInput for a control that does not go with the model, the styles or another control."""
+    """Raise BadInput if a control does not go with the model, with the styles or with another control."""
     family = nets.family(model)
     whole = family.load_style is not None or not family.takes_style
     if bool(options.mask) != bool(regions):
@@ -187,7 +203,7 @@ def check_controls(
 
 
 def _style_of(style: OneStyle, options: Options) -> Path | str:
-    """The absolute path of a style image, or a named style's name."""
+    """The absolute path of a style image or checkpoint, or the name of a named style."""
     path, name = Path(style), os.fspath(style)
     family = nets.family(options.model)
     if family.style_named:
@@ -214,9 +230,10 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
 
 
 def field_of(recipe: Recipe, shape: tuple[int, int], options: Options, folder: Path) -> Field | None:
-    """What varies over an image of ``shape``: the regions of a mask, or the places of local statistics.
+    """The field over an image of ``shape`` for a mask or for local statistics; None if the options ask for
+    neither.
 
-    ``folder`` is where `prepare_mask` leaves the mask.
+    ``folder`` is the folder into which `prepare_mask` writes the mask.
     """
     if options.mask:
         mask = open_mask(options.mask, shape)
@@ -225,6 +242,6 @@ def field_of(recipe: Recipe, shape: tuple[int, int], options: Options, folder: P
 
 
 def prepare_mask(options: Options, shape: tuple[int, int], folder: Path, progress: Progress = silent) -> None:
-    """Unpack the mask into ``folder``, if there is one."""
+    """Unpack the mask of the options, if they have one, into ``folder``."""
     if options.mask:
         spool_mask(open_mask(options.mask, shape), folder / MASK, progress)

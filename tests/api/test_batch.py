@@ -326,5 +326,5 @@ def test_from_python(folder: Path) -> None:
     outcomes = list(
         ut.run_batch(entries, ut.Shard(2, 2), starting=lambda number, total, entry: started.append(number))
     )
-    assert [(o.status, o.entry.called, o.error) for o in outcomes] == [("done", "b", "")] * 2
+    assert [(o.status, o.entry.style_name, o.error) for o in outcomes] == [("done", "b", "")] * 2
     assert started == [1, 2]

@@ -1,1 +1,1 @@
-"""Where pixels meet networks: kernel, blocks, blending and statistics."""
+"""The part of the package in which networks run on pixels: kernel, blocks, blending and statistics."""

@@ -1,4 +1,4 @@
-"""The task at the heart of the job: one block of the source becomes one part of the output."""
+"""The main task of a job: to make one part of the output from one block of the source."""
 
 from __future__ import annotations
 
@@ -27,14 +27,22 @@ from urst_tiles.workers.run import check_stop
 Pixels = NDArray[Any]
 
 
-#: One block computes at a time; meanwhile the next is read and the last is written. Were their windows
-#: interleaved, all would end at once, and the device would wait for the encoders.
+#: Held by the block that computes; meanwhile the next block is read and the last is written. If the windows
+#: of several blocks were interleaved, the blocks would all end together and the device would wait for the
+#: encoders.
 _turn = threading.Lock()
 
 
 @dataclass(frozen=True)
 class StylizeBlock:
-    """Task: stylise block ``index`` and publish its part; returns a receipt with where the time went."""
+    """The task that stylises a block and writes its part file.
+
+    Attributes
+    ----------
+    plan, source : the plan of the job, and the image that it reads.
+    net : path of the frozen network.
+    parts : the part files of the job.
+    """
 
     plan: Plan
     source: Source
@@ -42,7 +50,11 @@ class StylizeBlock:
     parts: Parts
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Stylise block ``index``."""
+        """Stylise block ``index``, and return a receipt.
+
+        The receipt has the number of the block, how often the device ran out of memory (``splits``), and the
+        seconds that computing and writing took.
+        """
         kernel = kernel_of(self.net, self.plan)
         splits, started = kernel.splits, time.perf_counter()
         box = self.plan.grid.block_box(index)
@@ -58,8 +70,10 @@ class StylizeBlock:
 
 
 def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) -> Pixels:
-    """(h, w, channels), the plan's dtype: the stylised pixels of ``box``, with the source's validity as last
-    channel."""
+    """The stylised pixels of ``box``, (h, w, channels), in the dtype of the plan.
+
+    A fourth channel is the validity of the source; pixels where it is 0 are black.
+    """
     grid = plan.grid
     cores = blend.cores_touching(grid, box) if plan.seam == "blend" else grid.cores(box)
     around = grid.read_box(cores)
@@ -80,14 +94,19 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
 
 @dataclass(frozen=True)
 class _Windows:
-    """The windows of a block, cut from what was read at once."""
+    """The windows of a block, cut from its pixels, which are read at once.
+
+    Attributes
+    ----------
+    rgb : uint8 or uint16, (h, w, 3), the pixels of the box ``around`` of the padded image.
+    """
 
     grid: Grid
     rgb: Pixels
     around: Box
 
     def of(self, cores: Sequence[Box]) -> tuple[Pixels, list[Box]]:
-        """(n, h, w, 3) and the windows' boxes."""
+        """The windows of ``cores``, (n, h, w, 3), and their boxes in the padded image."""
         boxes = [self.grid.window_box(core) for core in cores]
         cut = [self.rgb[box.within(self.around).slices] for box in boxes]
         return (cut[0][None] if len(cut) == 1 else np.stack(cut)), boxes
@@ -102,7 +121,7 @@ def _cropped(
     box: Box,
     out: Pixels,
 ) -> None:
-    """Each core is cropped from its own window: exact where the halo suffices."""
+    """Write each core into ``out``, cropped from the result of its window: exact if the halo suffices."""
     if valid is not None:
         cores = [core for core in cores if valid[core.within(box).slices].any()]
     for batch in _batches(cores, plan.batch):
@@ -121,7 +140,7 @@ def _blended(
     box: Box,
     out: Pixels,
 ) -> None:
-    """Overlap-add of every window that reaches into the block, in the order of the grid."""
+    """Write into ``out`` the weighted sum of all windows that reach into the block, in grid order."""
     total = mapped((*box.shape, 3), np.float64)
     for core in cores:
         check_stop()
@@ -135,12 +154,16 @@ def _blended(
 
 
 def _batches(cores: Sequence[Box], size: int) -> Iterator[list[Box]]:
+    """Yield ``cores`` in lists of at most ``size``."""
     for start in range(0, len(cores), size):
         yield list(cores[start : start + size])
 
 
 def rescale(validity: Pixels, dtype: str) -> Pixels:
-    """Validity or alpha from its own dtype's full range to that of ``dtype``, uint8 or uint16."""
+    """Validity or alpha, uint8 or uint16, rescaled to the full range of ``dtype``, also uint8 or uint16.
+
+    A value above 0 never becomes 0.
+    """
     if validity.dtype == dtype:
         return validity
     if dtype == "uint16":

@@ -1,4 +1,4 @@
-"""The device that networks run on: which one, its memory, and results that can be repeated to the bit."""
+"""The device that networks run on: its name, its memory, and results that can be repeated to the bit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from urst_tiles.machine import trim
 
 
 def release() -> None:
-    """Give back what nobody holds any more, to the card and to the system; to be called outside of the
-    `except` block."""
+    """Give freed memory back to the card and to the system.
+
+    It must be called outside the `except` block of an error, which still refers to tensors.
+    """
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -22,7 +24,7 @@ def release() -> None:
 
 
 def _device(name: str) -> torch.device:
-    """The device called ``name``; BadPlan where this machine has no such."""
+    """The device called ``name``; raises BadPlan if the name is wrong or this machine does not have it."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -37,7 +39,7 @@ def _device(name: str) -> torch.device:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that the device, or the host's allocator, has no room."""
+    """Whether ``error`` says that the device, or the allocator of the host, has no room."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return not isinstance(error, DoesNotFit)
     text = str(error).lower()
@@ -46,10 +48,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """While networks run on CUDA: float32 is float32, and the same window gives the same bytes.
+    """Make networks on a CUDA device compute float32 in full, and the same bytes from the same window.
 
-    TF32, which keeps 10 bits of mantissa, is on by default for convolutions; and of transposed ones cuDNN
-    takes forms that sum in any order.
+    By default convolutions compute float32 in TF32, which has 10 bits of mantissa, and cuDNN chooses forms of
+    transposed convolutions that sum in any order. The settings of torch are restored at the end.
     """
     if device.type != "cuda":
         yield
@@ -64,17 +66,25 @@ def reproducible(device: torch.device) -> Iterator[None]:
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` is CUDA where there is one; raises BadInput for a device that is not here."""
+    """The device that ``device`` names; ``auto`` is ``cuda`` if this machine has CUDA, else ``cpu``.
+
+    Raises
+    ------
+    BadInput : this machine does not have the device.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not (device.startswith("cuda") and torch.cuda.is_available()):
-        known = "cpu, cuda or auto" if torch.cuda.is_available() else "cpu or auto"
-        raise BadInput(f"there is no device {device!r} here; --device takes {known}")
+        allowed = "cpu, cuda or auto" if torch.cuda.is_available() else "cpu or auto"
+        raise BadInput(f"there is no device {device!r} here; --device takes {allowed}")
     return device
 
 
 def device_kind(device: str) -> str:
-    """What decides how sums round: the processor's vector width, or the card's name."""
+    """The kind of device, since devices of one kind round sums alike.
+
+    It names the vector instructions of the CPU, or the model of the card.
+    """
     if device == "cpu":
         return f"cpu {torch.backends.cpu.get_cpu_capability()}"
     return torch.cuda.get_device_name(device)

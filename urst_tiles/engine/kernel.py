@@ -1,8 +1,8 @@
-"""Numpy windows in, stylised numpy cores out: the one place that knows types, layout, rounding and the
-device.
+"""The kernel: it takes windows as NumPy arrays, and returns the stylised cores as NumPy arrays.
 
-Windows are uint8 or uint16, (h, w, 3), as they were read. Conversion to float32 in 0..1 and back happens on
-the device. Memory format is channels_last, which the (n, h, w, 3) arrays already have.
+No other module deals with number types, memory layout, rounding and the device. Windows are uint8 or uint16,
+(h, w, 3), as they were read. They are converted to float32 in 0..1, and back, on the device. The memory
+format is channels_last, which arrays of shape (n, h, w, 3) already have.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ class Kernel:
 
     Parameters
     ----------
-    net : as loaded; it is copied to the device, not changed.
-    device : "cpu", "cuda", "cuda:1", ...
-    precision : what the network computes in; "float32" also switches TF32 off for its run.
-    out_dtype : uint8 or uint16 of what ``run`` returns.
+    net : the frozen network.
+    device : "cpu", "cuda", or "cuda:1" and so on.
+    precision : number type that the network computes in.
+    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16.
 
     Attributes
     ----------
-    splits : how often a device out of memory was answered by halving the batch or cutting a window in two.
+    splits : how often the device ran out of memory, so that the batch was halved or a window cut in two.
+
+    Raises
+    ------
+    BadPlan : this machine does not have the device, or ``out_dtype`` is another type.
     """
 
     def __init__(
@@ -58,17 +62,22 @@ class Kernel:
         self.splits = 0
 
     def run(self, windows: Pixels, boxes: Sequence[Box], cores: Sequence[Box]) -> list[Pixels]:
-        """Stylise windows and keep their cores.
+        """Stylise windows, and return the core of each.
 
         Parameters
         ----------
         windows : uint8 or uint16, (n, h, w, 3).
-        boxes : where each lies in the padded image.
-        cores : the part of each to keep, in the same coordinates.
+        boxes : the box of each window in the padded image.
+        cores : the part of each window to return, in the same coordinates.
 
         Returns
         -------
-        list of ``out_dtype`` (core height, core width, 3): round(clip(y, 0, 1) * 255), or * 65535.
+        list of arrays of ``out_dtype``, (core height, core width, 3): round(clip(y, 0, 1) * 255) of the
+        output y of the network, or * 65535.
+
+        Raises
+        ------
+        DoesNotFit : the device has no room for a window that cannot be cut further.
         """
         crops = [core.within(box) for core, box in zip(cores, boxes, strict=True)]
         if self.net.passthrough and windows.dtype == self.out_dtype:
@@ -78,16 +87,17 @@ class Kernel:
         return self._divide(windows, list(boxes), crops, quantise=True)
 
     def run_float(self, windows: Pixels, boxes: Sequence[Box]) -> list[NDArray[np.float32]]:
-        """Whole windows as float32 (h, w, 3) in 0..1 units, neither clipped nor rounded: for blending."""
+        """Stylise whole windows, for blending: float32, (h, w, 3) each, in units of 0..1, neither clipped nor
+        rounded. ``windows`` and ``boxes`` are those of `run`."""
         whole = [box.within(box) for box in boxes]
         return self._divide(windows, list(boxes), whole, quantise=False)
 
     def _divide(self, windows: Pixels, boxes: list[Box], crops: list[Box], *, quantise: bool) -> list[Pixels]:
-        """Run all at once; where the device has no room for that, half of them, then halves of one."""
+        """Run all windows at once; if the device has no room for them, run smaller parts."""
         answer = self._attempt(windows, boxes, crops, quantise)
         if answer is not None:
             return answer
-        # Out of the `except` block by now: its traceback would have kept the failed tensors alive.
+        # This must lie outside the `except` block, whose traceback keeps the tensors of the attempt alive.
         release()
         self.splits += 1
         if len(boxes) > 1:
@@ -98,7 +108,7 @@ class Kernel:
         return [self._cut(windows[0], boxes[0], crops[0], quantise=quantise)]
 
     def _cut(self, window: Pixels, box: Box, crop: Box, *, quantise: bool) -> Pixels:
-        """One window in two parts, each part of the crop with its own, smaller window."""
+        """Stylise one window in two parts: each half of the crop has a smaller window around it."""
         out = np.empty((*crop.shape, 3), self.out_dtype if quantise else np.float32)
         for part in self._halves(crop):
             around = part.align(self.net.stride).grow(self.net.halo).clip(box.within(box))
@@ -106,14 +116,16 @@ class Kernel:
             if around == box.within(box) and part == crop:
                 raise DoesNotFit(_too_large(box, self.device))
             inner = window[around.slices][None]
-            place = around.shift(box.y0, box.x0)
-            result = self._divide(inner, [place], [part.within(around)], quantise=quantise)
+            absolute = around.shift(box.y0, box.x0)
+            result = self._divide(inner, [absolute], [part.within(around)], quantise=quantise)
             out[part.within(crop).slices] = result[0]
         return out
 
     def _halves(self, crop: Box) -> list[Box]:
-        """``crop`` cut across its longer side on the stride; itself where that is too short, or cutting would
-        change the result."""
+        """The two halves of ``crop``, cut across the longer side at a multiple of the stride.
+
+        It is not cut if it is too short for that, or if a cut would change the result.
+        """
         (h, w), stride = crop.shape, self.net.stride
         if not self.net.splittable or max(h, w) <= stride:
             return [crop]
@@ -130,15 +142,15 @@ class Kernel:
     def _attempt(
         self, windows: Pixels, boxes: list[Box], crops: list[Box], quantise: bool
     ) -> list[Pixels] | None:
-        """The result, or None where the device ran out of memory."""
+        """The result, or None if the device ran out of memory."""
         try:
             with torch.inference_mode(), reproducible(self.device):
                 x = to_tensor(windows, self.device)
                 y = self.net(x, boxes, crops) if self.net.selective else self.net(x, boxes)
                 del x
                 return [
-                    self._download(one[:, crop.slices[0], crop.slices[1]], quantise)
-                    for one, crop in zip(y, crops, strict=True)
+                    self._download(image[:, crop.slices[0], crop.slices[1]], quantise)
+                    for image, crop in zip(y, crops, strict=True)
                 ]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -146,7 +158,10 @@ class Kernel:
             return None
 
     def _download(self, y: Tensor, quantise: bool) -> Pixels:
-        """float32 (3, h, w) on the device -> (h, w, 3) on the host, rounded half to even."""
+        """Bring float32 (3, h, w) from the device to the host as (h, w, 3).
+
+        With ``quantise`` it becomes ``out_dtype``, rounded half to even; else it stays as it is.
+        """
         y = y.permute(1, 2, 0)
         if not quantise:
             return self._to_host(y.contiguous())
@@ -154,11 +169,11 @@ class Kernel:
         scaled = (y * levels).clamp_(0, levels).round_()
         if self.out_dtype == np.uint8:
             return self._to_host(scaled.to(torch.uint8).contiguous())
-        # int32 on the way, since not every device casts to uint16.
+        # By way of int32, since not every device casts to uint16.
         return self._to_host(scaled.to(torch.int32).contiguous()).astype(np.uint16)
 
     def _to_host(self, values: Tensor) -> Pixels:
-        """A numpy array of its own memory."""
+        """A NumPy array of the values, in memory of the host."""
         if self.device.type != "cuda":
             return values.numpy()
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -168,14 +183,17 @@ class Kernel:
 
 
 def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
-    """uint8 or uint16 (n, h, w, 3) -> float32 (n, 3, h, w) in 0..1 on ``device``, channels_last."""
+    """Convert windows, uint8 or uint16 (n, h, w, 3), to a tensor on ``device``.
+
+    The tensor is float32, (n, 3, h, w), in 0..1, with the memory format channels_last.
+    """
     host = torch.from_numpy(np.require(windows, requirements=["C", "W"]))
     if device.type == "cuda":
-        # Pinned pages let the copy run beside kernels of other threads' streams; same stream as the kernels
-        # that follow, so that no event is needed.
+        # From pinned pages the copy runs beside the kernels of other streams. It is in the same stream as the
+        # kernels that follow, so no event is needed.
         host = host.pin_memory().to(device, non_blocking=True)
-    # A new tensor has strides of its shape alone; a view's may differ where a side is 1, and so choose other
-    # kernels.
+    # The strides of a new tensor depend on the shape alone. Those of a view may differ where a side is 1, and
+    # torch would then choose other kernels.
     x = torch.empty(host.shape, dtype=torch.float32, device=device)
     return x.copy_(host).div_(LEVELS[windows.dtype]).permute(0, 3, 1, 2)
 

@@ -1,4 +1,4 @@
-"""What a process builds once and keeps: the style of a recipe, and the frozen network of a job."""
+"""Objects that a process builds once: the style of a recipe, and the frozen network of a job."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from urst_tiles.plan import Plan
 
 
 class Builds(Hashable, Protocol):
-    """A recipe: hashable, small enough to travel, and makes a style."""
+    """A recipe that makes a style: hashable, and small enough to be sent to a worker."""
 
     def build(self) -> Style | Composition:
-        """The style."""
+        """Build the style."""
 
 
 @lru_cache(maxsize=2)
 def build_style(recipe: Builds) -> Style | Composition:
-    """The style of a recipe: its files are read and its features computed once per process. One torch thread
-    does that, so that every worker gets the same style to the bit."""
+    """The style of a recipe, whose files are read and whose features are computed once in each process.
+
+    One torch thread computes it, so every worker gets the same style, to the bit.
+    """
     return on_device(1, recipe.build)
 
 
@@ -37,11 +39,14 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, dtype: str) -> Kernel:
-    release()  # what measuring freed
+    release()  # the memory that measuring freed
     return Kernel(nets.load_frozen(path), device=device, precision=precision, out_dtype=np.dtype(dtype))
 
 
 def kernel_of(path: Path, plan: Plan) -> Kernel:
-    """The frozen network of a job, loaded once per process."""
+    """The frozen network of a job at ``path``, on the device and at the precision of the plan.
+
+    It is loaded once in each process.
+    """
     with _loading:
         return _load(path, plan.fingerprint, plan.device, plan.precision, plan.dtype)

@@ -1,6 +1,7 @@
-"""What one window tells: the features that reach a site, and their moments.
+"""Moments of the features that reach a site of the network, over one window.
 
-Features are float32. Sums are float64: on a processor in numpy, on a card there, so that no feature travels.
+Features are float32, and sums are float64. On a CPU NumPy sums; on a card torch sums, so that no features
+need to be copied from the card.
 """
 
 from __future__ import annotations
@@ -34,29 +35,35 @@ Weights = NDArray[np.float64]
 
 
 class _Reached(Exception):
-    """Raised at the site that is measured: what comes after need not be computed."""
+    """Raised at the site that is measured, since the layers after it need not be computed."""
 
 
 def halo_of(style: Subject, site: Site | None) -> int:
-    """How far what arrives at ``site`` sees, px, whole stride cells."""
+    """How far the features at ``site`` look, in pixels, rounded up to the stride; the halo of the whole
+    network if ``site`` is None."""
     return style.halo if site is None or site.halo is None else round_up(site.halo, style.stride)
 
 
 def cell_weights(valid: NDArray[Any], stride: int) -> Weights:
-    """float64 (cells,): the fraction of valid pixels in each stride x stride cell, row by row."""
+    """The fraction of valid pixels in each cell of stride x stride pixels, float64, (cells,), row by row.
+
+    ``valid`` is (h, w), and 0 where a pixel is invalid; its sides are multiples of ``stride``.
+    """
     h, w = valid.shape
     return (valid > 0).reshape(h // stride, stride, w // stride, stride).mean(axis=(1, 3)).ravel()
 
 
 @dataclass(frozen=True)
 class SiteMoments:
-    """At one site, the sites before it frozen.
+    """Measures the moments at one site, with the maps of the sites before it fixed.
 
     Attributes
     ----------
-    over, site : whose, and which.
-    maps : of the sites before it.
-    device, compute : the device and the threads that compute windows.
+    over : the composition whose network is measured.
+    site : the site of the network at which it is measured.
+    maps : the fixed maps of the sites before it, by name of the site.
+    device : name of the device that computes windows.
+    compute : the threads that compute windows.
     """
 
     over: Composition
@@ -68,20 +75,24 @@ class SiteMoments:
     def moments(
         self, pixels: NDArray[np.generic], window: Box, core: Box, weights: Weights | None
     ) -> MemberMoments:
-        """Moments over ``core``; where the device has no room for the window, of its two halves.
+        """The moments of each member over ``core``.
+
+        If the device has no room for the window, the moments of two halves of the core are merged, each
+        computed in a smaller window.
 
         Parameters
         ----------
-        pixels : of ``window``, uint8 or uint16 (h, w, 3).
-        weights : of the cells of ``core``, row by row; None where all are 1.
+        pixels : the pixels of ``window``, uint8 or uint16, (h, w, 3).
+        weights : the weights of the cells of ``core``, row by row, as `cell_weights` returns them; None if
+            all are 1.
 
         Raises
         ------
-        DoesNotFit : where halves of halves find no room either.
+        DoesNotFit : the device has no room even for a core of one row of cells.
         """
-        found = if_it_fits(self.compute, self._moments, pixels, window, core, weights)
-        if found is not None:
-            return found
+        moments = if_it_fits(self.compute, self._moments, pixels, window, core, weights)
+        if moments is not None:
+            return moments
         stride, site = self.over.stride, self.site
         middle = core.y0 + core.shape[0] // 2 // stride * stride
         if middle == core.y0:
@@ -92,11 +103,11 @@ class SiteMoments:
         log.warning("the device has no room to measure a window of %s; cutting it in two", window.shape)
         above = (middle - core.y0) * core.shape[1] // site.stride**2
         total = MemberMoments({})
-        for y0, y1, own in ((core.y0, middle, slice(above)), (middle, core.y1, slice(above, None))):
+        for y0, y1, cells in ((core.y0, middle, slice(above)), (middle, core.y1, slice(above, None))):
             half = Box(y0, core.x0, y1, core.x1)
             around = half.grow(halo_of(self.over, site)).clip(window).at_least(self.over.minimum, window)
-            its = None if weights is None else weights[own]
-            total += self.moments(pixels[around.within(window).slices], around, half, its)
+            part = None if weights is None else weights[cells]
+            total += self.moments(pixels[around.within(window).slices], around, half, part)
         return total
 
     @torch.inference_mode()
@@ -109,7 +120,7 @@ class SiteMoments:
             return shared(self.over, self.site, cells, weights, core)
 
     def _features(self, x: Tensor, window: Box, core: Box) -> Tensor:
-        """float32 (channels, cells) on the device: what reaches the site over ``core``."""
+        """The features that reach the site over ``core``, float32, (channels, cells), on the device."""
         reached: list[Tensor] = []
         before = mixing(self.over, self.maps, window)
 
@@ -127,7 +138,13 @@ class SiteMoments:
 
 
 def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None, core: Box) -> MemberMoments:
-    """Moments of every member that has a share in ``core``, of the features there, (channels, cells)."""
+    """The moments of the features over ``core``, of every member that has a share in it.
+
+    Parameters
+    ----------
+    cells : the features, float32, (channels, cells), the cells row by row.
+    weights : the weight of each cell, as `cell_weights` returns it; None if all are 1.
+    """
     members = over.field.active(core)
     if len(members) == 1:
         alone = weights is None or bool(weights.any())
@@ -135,22 +152,23 @@ def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None
     members, shares = over.field.weights(core, site.stride)
     parts = {}
     for member, share in zip(members, shares, strict=True):
-        own = share.ravel().astype(np.float64)
-        own = own if weights is None else own * weights
-        if own.any():
-            parts[member] = moments_of(cells, own, full=site.full)
+        shares_of_cells = share.ravel().astype(np.float64)
+        shares_of_cells = shares_of_cells if weights is None else shares_of_cells * weights
+        if shares_of_cells.any():
+            parts[member] = moments_of(cells, shares_of_cells, full=site.full)
     return MemberMoments(parts)
 
 
 def moments_of(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
-    """`Moments.of`, where the features are."""
+    """The same as `Moments.of` for a tensor, computed on the device of the tensor."""
     if cells.device.type == "cpu":
         return Moments.of(cells.numpy(), weights, full=full)
     return summed(cells, weights, full=full)
 
 
 def summed(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
-    """What `Moments.of` finds for weights that are not all 0, by torch, on the features' device."""
+    """The same as `Moments.of` for weights that are not all 0, computed by torch on the device of
+    ``cells``."""
     d = cells.double()
     w = None if weights is None or (weights == 1).all() else torch.from_numpy(weights).to(d)
     n = float(d.shape[1] if w is None else w.sum())
@@ -167,7 +185,7 @@ def summed(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
 def if_it_fits(
     compute: ComputeThreads, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T | None:
-    """What ``function`` returns on one of the threads, or None where the device ran out of memory."""
+    """Call ``function`` on one of the threads and return the result; None if the device ran out of memory."""
     try:
         return compute.run(function, *args, **kwargs)
     except (RuntimeError, MemoryError) as error:

@@ -1,13 +1,13 @@
-"""The statistics that a style needs, of a whole image of any size.
+"""Measures the statistics that a style needs, over a whole image of any size.
 
-``thumbnail`` is URST's Thumbnail Instance Normalization (Chen et al. 2022, section 3.2): the statistics of a
-downsampled image. ``exact`` is the un-tiled network's own: one streamed pass over the full image per site,
-the earlier sites frozen, merging moments window by window. Both are the same code on two images, in float32
-features and float64 sums.
+``thumbnail`` statistics are those of a downsampled image, the Thumbnail Instance Normalization (TIN) of URST
+(Chen et al. 2022, section 3.2). ``exact`` statistics are those that the network would have without tiles: one
+pass over the full image for each site, with the earlier sites frozen, merges moments window by window. The
+same code measures both, on two images, with float32 features and float64 sums.
 
-Invalid pixels count for nothing: a feature weighs the fraction of valid pixels in its stride cell. Where a
-field shares the image out (regions of a mask, places of local statistics), every member has statistics of its
-own, and a feature weighs in each what the member weighs in its cell.
+Invalid pixels do not count: the weight of a feature is the fraction of valid pixels in its stride cell. Where
+a field shares the image out (regions of a mask, places of local statistics), every member has statistics of
+its own; in these the weight of a feature is multiplied by the weight of the member in its cell.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from urst_tiles.workers.run import Cluster
 
 log = logging.getLogger(__name__)
 
-#: Sides of the windows' cores while measuring, and of a task's blocks, px. Features are float32 and nothing
-#: is fused, so that a window of 1024 px no longer fits a processor's cache, and what is read beside such
-#: windows is less than where blocks are stylised; a card would be idle with less.
+#: Sides in pixels of the cores of windows, and of the blocks of tasks, while measuring on a CPU. They are
+#: smaller than for stylising: features are float32 and no layers are fused, so a window of 1024 px no longer
+#: fits into the cache of a CPU. On a card they are larger, since small windows would leave it idle.
 CORE, BLOCK = 512, 2048
 CARDS_CORE, CARDS_BLOCK = 1024, 4096
 
@@ -55,8 +55,11 @@ CARDS_CORE, CARDS_BLOCK = 1024, 4096
 def measuring_grid(
     shape: tuple[int, int], style: Subject, site: Site | None = None, *, device: str = "cpu"
 ) -> Grid:
-    """A grid whose cores partition the *padded* image, since the whole network sees the padding too; its
-    windows reach as far as ``site`` sees (None: as the whole network)."""
+    """The grid of a pass that measures ``site``; None stands for the output of the network.
+
+    The cores partition the padded image, not the image, since the network without tiles sees the padding too.
+    The halo is as large as the features at the site need.
+    """
     stride = style.stride
     core, block = (CORE, BLOCK) if device == "cpu" else (CARDS_CORE, CARDS_BLOCK)
     core = max(core, stride)
@@ -67,23 +70,30 @@ def measuring_grid(
 def measure_thumbnail(
     style: Subject, source: Source, *, device: str = "cpu", threads: int = 1, whole: bool = False
 ) -> dict[str, Any]:
-    """Moments of every site, by name, of the source's thumbnail (URST's TIN).
+    """The moments at every measured site, by name, of the thumbnail of the source (the TIN of URST).
 
-    ``whole``: by one forward for all sites, which takes the plain network's memory for every pixel; else by
-    windows, with one forward per site.
+    Parameters
+    ----------
+    whole : whether one forward pass over the whole thumbnail measures all sites, which takes the memory of
+        the plain network for every pixel; else the thumbnail is measured by windows, in one pass for each
+        site. Windows are also used if the device has no room for the whole.
     """
     small = array_source(source.thumbnail)
     subject = on_thumbnail(style, *small.shape)
-    found = _at_once(subject, small, device, threads) if whole else None
-    if found is not None:
-        return _for_style(style, found)
+    moments = _at_once(subject, small, device, threads) if whole else None
+    if moments is not None:
+        return _for_style(style, moments)
     return measure_here(subject, small, device=device, threads=threads)
 
 
 def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
-    """What the thumbnail is measured with: fields at its size; it stands for every scale of a cascade."""
+    """The style as it measures a thumbnail of ``height`` x ``width`` pixels.
+
+    The field is resized to the thumbnail. A cascade becomes its style at a single scale, since the thumbnail
+    stands for every scale of the cascade.
+    """
     if isinstance(style, Composition):
-        styles = tuple(one.flattened() if isinstance(one, CascadeStyle) else one for one in style.styles)
+        styles = tuple(s.flattened() if isinstance(s, CascadeStyle) else s for s in style.styles)
         return Composition(styles, style.field.resized(height, width))
     return style.flattened() if isinstance(style, CascadeStyle) else style
 
@@ -91,47 +101,55 @@ def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
 def measure_here(
     style: Subject, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Moments of every measured site, by name, of the whole of ``source``, or `MemberMoments` for a
-    composition: the plain loop, and the reference of `measure_exact`."""
+    """The moments at every measured site, by name, over the whole of ``source``, in a plain loop.
+
+    They are `Moments`, or for a composition `MemberMoments`. This is the reference for `measure_exact`.
+    """
     reader, over = WindowReader(source), composed(style)
-    found: dict[str, MemberMoments] = {}
+    moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
-        blocks, look = [], SiteMoments(over, site, over.mixtures(found), device, compute)
+        blocks, at_site = [], SiteMoments(over, site, over.mixtures(moments), device, compute)
         grid = measuring_grid(source.shape, style, site, device=device)
         for index in range(len(grid)):
-            blocks.append(_block_moments(look, reader, grid, index))
+            blocks.append(_block_moments(at_site, reader, grid, index))
             progress(f"measuring {site.name}", index + 1, len(grid))
-        found[site.name] = _usable(over, site, reduce(add, blocks))
-    return _for_style(style, found)
+        moments[site.name] = _usable(over, site, reduce(add, blocks))
+    return _for_style(style, moments)
 
 
 def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, MemberMoments] | None:
-    """What `measure_here` finds, by one forward of the whole image: each site goes on with what it found;
-    None where the device has no room for that."""
+    """The moments at every measured site, by name, from one forward pass over the whole image.
+
+    Each site continues with the maps of the moments just measured at it. None if the device has no room for
+    the whole image.
+    """
     over, box = composed(style), measuring_grid(source.shape, style).padded
     pixels, valid = WindowReader(source).padded(box)
-    found: dict[str, MemberMoments] = {}
+    moments: dict[str, MemberMoments] = {}
 
     def at(site: Site, x: torch.Tensor) -> torch.Tensor:
         if site.measured:
             parts = (_strip_moments(over, site, x[0], valid, part) for part in _strips(box, over.stride))
-            found[site.name] = _usable(over, site, reduce(add, parts))
-        known = {site.name: found[site.name]} if site.measured else {}
-        return mixing(over, {site.name: Mixture(over.map_at(site, known))}, box)(site, x)
+            moments[site.name] = _usable(over, site, reduce(add, parts))
+        at_site = {site.name: moments[site.name]} if site.measured else {}
+        return mixing(over, {site.name: Mixture(over.map_at(site, at_site))}, box)(site, x)
 
     @torch.inference_mode()
     def run() -> dict[str, MemberMoments]:
         where = torch.device(device)
         with reproducible(where):
             over.style.forward(to_tensor(pixels[None], where), at)
-        return found
+        return moments
 
     return if_it_fits(ComputeThreads(1, threads), run)
 
 
 def _strips(box: Box, stride: int) -> list[Box]:
-    """Rows of a box, whole cells, about as many pixels each as a window's core: sums are in float64."""
+    """Strips of a box of the full width, of whole cells, with about as many pixels as the core of a window.
+
+    Summing in float64 takes memory, so features are summed strip by strip.
+    """
     rows = max(stride, CORE * CORE // box.x1 // stride * stride)
     return [Box(y, 0, min(y + rows, box.y1), box.x1) for y in range(0, box.y1, rows)]
 
@@ -139,28 +157,32 @@ def _strips(box: Box, stride: int) -> list[Box]:
 def _strip_moments(
     over: Composition, site: Site, x: torch.Tensor, valid: NDArray[Any] | None, strip: Box
 ) -> MemberMoments:
-    """Moments of one strip of the features ``x`` (C, h, w) of a whole image."""
+    """The moments over one strip of the features ``x``, (C, h, w), of a whole image."""
     weights = None if valid is None else cell_weights(valid[strip.slices], site.stride)
     rows = x[:, strip.y0 // site.stride : strip.y1 // site.stride]
     return shared(over, site, rows.flatten(1).float(), weights, strip)
 
 
-def _for_style(style: Subject, found: Mapping[str, MemberMoments]) -> dict[str, Any]:
-    """What ``nets.freeze`` takes."""
+def _for_style(style: Subject, moments: Mapping[str, MemberMoments]) -> dict[str, Any]:
+    """The moments in the form that ``nets.freeze`` takes: for a single style, those of the only member."""
     if isinstance(style, Composition):
-        return dict(found)
-    return {name: several.parts[0] for name, several in found.items()}
+        return dict(moments)
+    return {name: several.parts[0] for name, several in moments.items()}
 
 
-def _usable(over: Composition, site: Site, found: MemberMoments) -> MemberMoments:
-    """Where no pixel is valid there is nothing to measure, and nothing to stylise: any moments do."""
-    if not found.parts:
-        found = MemberMoments({0: neutral(site)})
-    return over.backed(found)
+def _usable(over: Composition, site: Site, moments: MemberMoments) -> MemberMoments:
+    """The moments with which ``over`` can be frozen.
+
+    An image without a valid pixel has no moments. Neutral moments take their place, since there are no pixels
+    to stylise either.
+    """
+    if not moments.parts:
+        moments = MemberMoments({0: neutral(site)})
+    return over.backed(moments)
 
 
-def _block_moments(look: SiteMoments, reader: WindowReader, grid: Grid, index: int) -> MemberMoments:
-    """Moments over one block, merged window by window in the order of the grid."""
+def _block_moments(at_site: SiteMoments, reader: WindowReader, grid: Grid, index: int) -> MemberMoments:
+    """The moments over one block, merged window by window in the order of the grid."""
     cores = grid.cores(grid.block_box(index))
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
@@ -169,36 +191,48 @@ def _block_moments(look: SiteMoments, reader: WindowReader, grid: Grid, index: i
         window = grid.window_box(core)
         weights = None
         if valid is not None:
-            weights = cell_weights(valid[core.within(around).slices], look.site.stride)
+            weights = cell_weights(valid[core.within(around).slices], at_site.site.stride)
             if not weights.any():
                 continue
-        total += look.moments(rgb[window.within(around).slices], window, core, weights)
+        total += at_site.moments(rgb[window.within(around).slices], window, core, weights)
     return total
 
 
 @dataclass(frozen=True)
 class SitePass:
-    """Task: the moments of one site over one block, published as a small file. Idempotent."""
+    """The task that measures the moments at one site over one block, and publishes them as a small file.
+
+    It may be repeated without harm.
+
+    Attributes
+    ----------
+    recipe, source : the recipe of the style, and the image that is measured.
+    site : name of the site.
+    earlier : moments of the sites before it, by name.
+    folder : where the files are published.
+    device : name of the device that computes windows.
+    compute : the threads that compute windows.
+    """
 
     recipe: Builds
     source: Source
     site: str
-    found: Mapping[str, MemberMoments]
+    earlier: Mapping[str, MemberMoments]
     folder: Path
     device: str
     compute: ComputeThreads
 
     def path(self, index: int) -> Path:
-        """Where block ``index`` publishes."""
+        """The path of the file of block ``index``."""
         return self.folder / f"{self.site}-{index}.npz"
 
     def __call__(self, index: int) -> None:
-        """Measure block ``index``."""
+        """Measure block ``index`` and publish the moments."""
         over = composed(build_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        look = SiteMoments(over, site, over.mixtures(self.found), self.device, self.compute)
+        at_site = SiteMoments(over, site, over.mixtures(self.earlier), self.device, self.compute)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
-        save(self.path(index), _block_moments(look, WindowReader(self.source), grid, index))
+        save(self.path(index), _block_moments(at_site, WindowReader(self.source), grid, index))
 
 
 def measure_exact(
@@ -211,30 +245,34 @@ def measure_exact(
     compute: ComputeThreads = ONE_THREAD,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """What `measure_here` finds: one pass of tasks per site, resumable through ``folder``."""
+    """The same moments as those of `measure_here`, measured by tasks on a cluster, in one pass for each site.
+
+    Finished blocks and sites are saved in ``folder``, and a later call with the same folder does not measure
+    them again.
+    """
     make_folder(folder)
     style = build_style(recipe)
     count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)
-    found: dict[str, MemberMoments] = {}
+    moments: dict[str, MemberMoments] = {}
     for site in measured_sites(style):
         final = folder / f"{site.name}.npz"
-        known = kept(final)
-        if known is None:
-            task = SitePass(recipe, source, site.name, dict(found), folder, device, compute)
-            done = side_by_side(folder, is_kept, map(task.path, range(count)))
-            missing = [i for i, there in enumerate(done) if not there]
+        at_site = load_saved(final)
+        if at_site is None:
+            task = SitePass(recipe, source, site.name, dict(moments), folder, device, compute)
+            finished = side_by_side(folder, is_saved, map(task.path, range(count)))
+            missing = [i for i, is_finished in enumerate(finished) if not is_finished]
             stage = partial(progress, f"measuring {site.name}")
             cluster.run_all(task, missing, total=count, progress=stage)
-            known = _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
-            save(final, known)
+            at_site = _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
+            save(final, at_site)
             side_by_side(folder, remove, map(task.path, range(count)))
-        found[site.name] = known
-    return _for_style(style, found)
+        moments[site.name] = at_site
+    return _for_style(style, moments)
 
 
 def save(path: Path, several: MemberMoments) -> None:
-    """Publish moments as an ``.npz`` file."""
+    """Publish moments as an ``.npz`` file; `load` reads it."""
     buffer = io.BytesIO()
     members, parts = list(several.parts), list(several.parts.values())
     n, mean, m2 = (np.array([getattr(part, name) for part in parts]) for name in ("n", "mean", "m2"))
@@ -242,8 +280,8 @@ def save(path: Path, several: MemberMoments) -> None:
     publish(path, buffer.getvalue())
 
 
-def kept(path: Path) -> MemberMoments | None:
-    """What an earlier run measured; None where it did not, or that is damaged: then it is made again."""
+def load_saved(path: Path) -> MemberMoments | None:
+    """The moments that an earlier run saved at ``path``; None if the file does not exist or is damaged."""
     try:
         return load(path)
     except FileNotFoundError:
@@ -253,13 +291,19 @@ def kept(path: Path) -> MemberMoments | None:
         return None
 
 
-def is_kept(path: Path) -> bool:
-    """Whether `kept` finds something; those of all blocks together need not fit in memory."""
-    return kept(path) is not None
+def is_saved(path: Path) -> bool:
+    """Whether `load_saved` can read the file; the moments are dropped at once, since those of all blocks may
+    not fit into memory."""
+    return load_saved(path) is not None
 
 
 def load(path: Path) -> MemberMoments:
-    """Read moments that `save` wrote."""
+    """Read the moments that `save` wrote.
+
+    Raises
+    ------
+    OSError, EOFError, KeyError, ValueError, BadZipFile : the file does not exist or is damaged.
+    """
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         columns = zip(file["members"], file["n"], file["mean"], file["m2"], strict=True)
         return MemberMoments({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})

@@ -1,4 +1,4 @@
-"""The threads of this process that compute, so that as many do at once as there is room and use for."""
+"""The threads of this process that compute: their number limits how much is computed at once."""
 
 from __future__ import annotations
 
@@ -24,21 +24,29 @@ _making = threading.Lock()
 class ComputeThreads:
     """Threads of this process that compute, each with a team of torch threads.
 
-    One is a lock around the device. Windows too small for all processors are computed on several at once.
+    A count of 1 works as a lock around the device. Windows that are too small for all cores of the CPU are
+    computed on several threads at once.
+
+    Attributes
+    ----------
+    count : number of threads.
+    threads : torch threads of each of them.
     """
 
     count: int = 1
-    #: Torch threads of each.
     threads: int = 1
 
     @classmethod
     def sharing(cls, threads: int, count: int) -> ComputeThreads:
-        """At most ``count`` threads, which share ``threads`` torch threads between them."""
+        """At most ``count`` threads, which share ``threads`` torch threads between them.
+
+        Each gets the same number of torch threads, rounded up.
+        """
         count = max(1, min(count, threads))
         return cls(count, ceil_div(threads, count))
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call ``function`` on one of them, and wait for its result."""
+        """Call ``function`` on one of the threads, as soon as one is idle, and wait for the result."""
 
         def call() -> T:
             if torch.get_num_threads() != self.threads:
@@ -54,13 +62,13 @@ class ComputeThreads:
             idle.put(thread)
 
 
-#: One thread, one torch thread.
+#: A single thread with a single torch thread.
 ONE_THREAD = ComputeThreads()
 
 
 @cache
 def _idle(count: int) -> queue.SimpleQueue[ThreadPoolExecutor]:
-    """So many threads, of which one is taken as long as it computes."""
+    """A queue of ``count`` threads; a thread that computes is taken out of the queue until it has ended."""
     threads: queue.SimpleQueue[ThreadPoolExecutor] = queue.SimpleQueue()
     for number in range(count):
         threads.put(_device_thread(number))
@@ -69,10 +77,16 @@ def _idle(count: int) -> queue.SimpleQueue[ThreadPoolExecutor]:
 
 @cache
 def _device_thread(number: int) -> ThreadPoolExecutor:
-    """The first is the same however many there are: a thread keeps the memory that it freed for itself."""
+    """Thread ``number``, which the queues of all counts share.
+
+    With further threads the process would grow, since each thread holds on to memory that it has freed.
+    """
     return ThreadPoolExecutor(1, thread_name_prefix=f"device-{number}")
 
 
 def on_device(threads: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` on the one device thread, with ``threads`` torch threads, and wait for its result."""
+    """Call ``function`` on the first thread, with ``threads`` torch threads, and wait for the result.
+
+    All callers in a process share this thread, so only one of them computes at a time.
+    """
     return ComputeThreads(1, threads).run(function, *args, **kwargs)
