@@ -1,1 +1,1 @@
-"""The job folder: what it holds, who works in it, and the request that started it."""
+"""The job folder, the request that is saved in it, and the shares of its blocks that workers compute."""

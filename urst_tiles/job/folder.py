@@ -1,19 +1,20 @@
-"""The job folder: who works on it, which job it belongs to, and where its things lie.
+"""The job folder: its files, the job that it belongs to, and its lock.
 
 OUTPUT.job/
-  job.json     the plan's identity; another job is refused, naming what differs
-  request.json      input, output, options and plan, where others are to work on it (``steps``); written last
-  lock         held (flock) by the process that spools, measures, runs and assembles, alone; workers of one
-               folder share it; a kill releases it
-  source/      spool, thumbnail, resolved stretch
-  moments/     statistics, per site
-  net.safetensors   the frozen network; a worker needs nothing else
-  mask.npy     the mask, unpacked
-  parts/       one file per finished block
-  jobs.tmp/    certificate and logs of a job queue's workers
+  job.json          the identity of the plan; another job is refused with a message that names the differences
+  request.json      input, output, options and plan, if other processes are to work on the job
+                    (`urst_tiles.api.shards`); written last
+  lock              held exclusively (flock) by the process that spools, measures, runs and assembles; workers
+                    of the folder hold it together; the system releases it when a process is killed
+  source/           the spool, the thumbnail, and the averages from which the thumbnail is made
+  moments/          the statistics at each site of the network
+  net.safetensors   the frozen network; a worker needs no style and no other weights
+  mask.npy          the mask, unpacked
+  parts/            a file for each finished block
+  jobs.tmp/         the certificate and the logs of the workers of a job queue
 
-It may lie on an object store (``places``), where there are no locks; processes of one machine are still kept
-apart.
+The folder may lie on an object store (`urst_tiles.storage.stores`). Object stores have no locks, so that only
+processes of the same machine then exclude each other.
 """
 
 from __future__ import annotations
@@ -36,18 +37,18 @@ from urst_tiles.errors import BadInput, JobBusy, JobDiffers, JobError, MissingFi
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import create, is_foreign, is_remote, names_in, path_of, remove
 
-#: Everything that may lie in a job folder.
+#: The names that may lie in a job folder.
 CONTENT = {
     "job.json", "request.json", "lock", "source", "moments", "net.safetensors", "parts", "mask.npy",
 }  # fmt: skip
 
-#: What comes and goes there besides: of ours, and of file systems'.
+#: Temporary names that may also lie there: those of this package, and those of file systems.
 PASSING = re.compile(r"\.tmp$|^\.nfs|^\.fuse_hidden|^\.DS_Store$")
 
-#: The identity of a job on an object store that is being removed.
+#: The content of job.json while a job folder on an object store is being removed.
 GONE = {"job": "gone"}
 
-#: What a file system without locks answers.
+#: Errors of flock on a file system without locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
@@ -56,12 +57,14 @@ class Job:
 
     Parameters
     ----------
-    folder : need not exist yet; its parent must.
+    folder : a path or URL; the folder need not exist yet, but its parent must.
 
     Attributes
     ----------
-    keep : set once there is something in it that took time: an unpacked input, a task that began, be it to
-        measure or to stylise. From then on an error leaves the folder in place.
+    folder : the path of the folder.
+    source, moments, net, parts, request : paths in the folder, see `urst_tiles.job.folder`.
+    keep : whether an error leaves the folder as it is. Set to True once the folder holds work that took time:
+        an unpacked input, or the results of tasks that measure or stylise.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -76,15 +79,20 @@ class Job:
 
     @classmethod
     def beside(cls, output: Path, folder: Path | None = None) -> Job:
-        """The job of ``output``: in ``folder``, or beside it on the same file system."""
+        """The job that writes ``output``; by default its folder is OUTPUT.job beside ``output``."""
         return cls(folder or output.parent / f"{output.name}.job")
 
     @property
     def identity(self) -> dict[str, str] | None:
-        """What the folder's job is, or None where there is none yet."""
+        """The identity of the plan that the folder belongs to, or None if it has no job yet.
+
+        Raises
+        ------
+        JobDiffers : job.json cannot be read.
+        """
         try:
-            found = json.loads(self._identity.read_bytes())
-            return None if found == GONE else found
+            identity = json.loads(self._identity.read_bytes())
+            return None if identity == GONE else identity
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -94,15 +102,17 @@ class Job:
 
     @property
     def is_unpacked(self) -> bool:
-        """Whether there is a spool."""
+        """Whether the folder holds a spool, that is, a copy of the input that allows random access."""
         return any(name.startswith("spool-") for name in names_in(self.source))
 
     def room(self) -> int | None:
-        """Bytes of disk for a job, what its earlier runs take included; None where there is no end to them.
+        """Bytes of disk that the job may take: those free, and those that its folder holds already.
+
+        None if the folder lies on an object store, which counts as unlimited.
 
         Raises
         ------
-        BadInput : there is no folder for it.
+        BadInput : the parent of the folder does not exist.
         """
         if is_remote(self.folder):
             return None
@@ -115,10 +125,15 @@ class Job:
 
     @contextmanager
     def locked(self) -> Iterator[Job]:
-        """Hold the folder alone (made if needed); raises JobBusy where a live process holds it.
+        """Hold the folder exclusively while the ``with`` block runs; create it if needed.
 
-        An object store has no locks, and the folder is held on this machine alone. Nothing is lost where two
-        machines run one job at once: each publishes whole objects, and the same ones.
+        On an object store this excludes only processes of this machine. If two machines run the same job at
+        the same time, nothing is lost: each publishes whole objects, and both publish the same ones.
+
+        Raises
+        ------
+        JobBusy : a running process holds the folder.
+        BadInput : the folder cannot be created or locked, or it holds files that belong to no job.
         """
         if not is_remote(self.folder):
             shutil.rmtree(self._gone, ignore_errors=True)
@@ -129,10 +144,11 @@ class Job:
 
     @contextmanager
     def shared(self) -> Iterator[Job]:
-        """Hold the folder together with other workers; raises JobBusy where a live process holds it alone.
+        """Hold the folder together with other workers while the ``with`` block runs.
 
         Raises
         ------
+        JobBusy : a running process holds the folder exclusively.
         MissingFile : there is no job in the folder.
         """
         self.require()
@@ -141,7 +157,7 @@ class Job:
             yield self
 
     def require(self) -> None:
-        """Raise MissingFile where there is no job."""
+        """Raise MissingFile if there is no job in the folder."""
         if self.identity is None:
             raise MissingFile(
                 f"there is no job in {self.folder}: it is gone once assembled, or was never saved"
@@ -149,6 +165,7 @@ class Job:
 
     @contextmanager
     def _holding(self, how: int, owner: str, created: bool) -> Iterator[None]:
+        """Hold the lock; ``how`` is a flock operation, ``owner`` the name in the messages of others."""
         try:
             handle = open(self._lock, "a+")  # noqa: SIM115 (closed by the with below)
         except OSError as error:
@@ -161,19 +178,20 @@ class Job:
             try:
                 yield
             except BaseException as error:
-                told = self._told(error)
-                self._leave(told, created)
-                if told is error:
+                explained = self._explain(error)
+                self._leave(explained, created)
+                if explained is error:
                     raise
-                raise told from error
+                raise explained from error
 
-    def _told(self, error: BaseException) -> BaseException:
-        """What networks do to an object store, in a sentence; any other error as it is."""
+    def _explain(self, error: BaseException) -> BaseException:
+        """The error itself, or a JobError if it comes from the network of an object store."""
         if not (is_remote(self.folder) and isinstance(error, Exception) and is_foreign(error)):
             return error
         return JobError(f"{self.folder}: {error}; what is finished is kept, the same command goes on")
 
     def _flock(self, handle: TextIO, how: int) -> None:
+        """Lock the open lock file. Raises JobBusy if another process holds it, BadInput without locks."""
         try:
             fcntl.flock(handle, how | fcntl.LOCK_NB)
         except OSError as error:
@@ -189,7 +207,11 @@ class Job:
             ) from None
 
     def _leave(self, error: BaseException, created: bool) -> None:
-        """Before there is something to keep nothing stays behind; later (or at the user's word) all does."""
+        """Leave the folder after an error.
+
+        Finished work stays, and the exit status says so. Otherwise the folder is removed if this call created
+        it, unless the user interrupted the job.
+        """
         if self.keep:
             if isinstance(error, UrstError):
                 error.exit_status = 1
@@ -198,12 +220,14 @@ class Job:
 
     @property
     def _lock(self) -> Path:
+        """The lock file: in the folder, or for an object store in the temporary folder of this machine."""
         if not is_remote(self.folder):
             return self.folder / "lock"
         name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"urst-tiles-{os.getuid()}-{name}.lock"
 
     def _make_folder(self) -> bool:
+        """Create the folder; returns whether it is new (on an object store, whether it is empty)."""
         if is_remote(self.folder):
             return not names_in(self.folder)
         if self.folder.is_dir():
@@ -219,11 +243,13 @@ class Job:
         return True
 
     def claim(self, identity: Mapping[str, str], *, overwrite: bool = False) -> None:
-        """Make this the folder of the job ``identity``.
+        """Make this the folder of the job with this identity, as `Plan` has it.
+
+        A folder without a job is emptied first; with ``overwrite``, a folder with another job is emptied too.
 
         Raises
         ------
-        JobDiffers : it is another job's; names what differs.
+        JobDiffers : the folder belongs to another job; the message names the differences.
         """
         before = None if overwrite else self.identity
         if before is None:
@@ -237,7 +263,7 @@ class Job:
             )
 
     def _refuse_strangers(self) -> None:
-        """The folder will be removed with all in it, hence nothing else may be there."""
+        """Raise BadInput if the folder holds other files: it is removed at the end with everything in it."""
         strange = sorted(name for name in names_in(self.folder) - CONTENT if not PASSING.search(name))
         if strange:
             raise BadInput(
@@ -246,20 +272,23 @@ class Job:
             )
 
     def _sign(self, identity: bytes) -> None:
-        """Write job.json; on an object store unless another machine was faster."""
+        """Write job.json. On an object store an existing job.json stays: another machine was faster."""
         if is_remote(self.folder):
             create(self._identity, identity)
         else:
             publish(self._identity, identity)
 
     def clear(self) -> None:
-        """Remove everything but the lock."""
+        """Remove everything in the folder except the lock."""
         for name in names_in(self.folder) - {"lock"}:
             remove(self.folder / name)
 
     def remove(self) -> None:
-        """Remove the folder and all in it; renamed first, or on an object store signed as gone: a kill
-        never leaves half a job under its name."""
+        """Remove the folder and everything in it.
+
+        The folder is renamed first, and on an object store job.json is overwritten first: a process that is
+        killed meanwhile never leaves half a job under the name of the folder.
+        """
         if is_remote(self.folder):
             publish(self._identity, json.dumps(GONE).encode())
             for name in names_in(self.folder) - {self._identity.name}:
@@ -271,11 +300,12 @@ class Job:
 
     @property
     def _gone(self) -> Path:
+        """The name of the folder while it is being removed."""
         return self.folder.with_name(f".{self.folder.name}.gone")
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; 0 of a folder, and of what another worker has just renamed."""
+    """The size of a file in bytes; 0 for a folder, and for a file that another worker has just renamed."""
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:
@@ -283,7 +313,7 @@ def _size(path: Path) -> int:
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """The names whose values differ, with both values, as one phrase."""
+    """The names whose values differ between two identities, with both values, as a phrase for a message."""
     names = sorted(set(before) | set(now))
     return ", ".join(
         f"{n} was {short(before.get(n))} and is {short(now.get(n))}"
@@ -293,7 +323,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def short(value: str | None) -> str:
-    """A value as it stands in a sentence."""
+    """A value of an identity as text for a message; values over 40 characters are cut to 12."""
     if value is None:
         return "not set"
     return value if len(value) <= 40 else value[:12] + "…"

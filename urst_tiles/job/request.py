@@ -1,12 +1,13 @@
-"""A planned job as JSON: all that a worker on another machine needs besides the input file.
+"""A planned job as JSON: besides the files of the job folder and the input, a worker needs nothing else.
 
 request.json
-  version   of this layout
+  version         the version of this layout
   input, output   absolute paths, the same on every machine
-  styles    what was frozen, [path or name, weight] pairs; for the reader, since the network is there
-  options   those that are not the defaults
-  plan      every field, ``identity`` included
-  net       sha256 of net.safetensors; a folder whose network is another is not ready
+  styles          the styles of the frozen network, as [path or name, weight] pairs; only for people who read
+                  the file, since the network is saved
+  options         the options that differ from the defaults
+  plan            every field of the plan, ``identity`` included
+  net             SHA-256 of net.safetensors in hex; as long as the file differs, the folder is not ready
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, and the plan that came of it."""
+    """What the user asked for, and the plan that follows from it.
+
+    Attributes
+    ----------
+    input, output : absolute paths of the image file and of the result.
+    styles : the styles of the frozen network, for people who read the file.
+    options : the options of the job.
+    plan : the plan of the job.
+    net : SHA-256 of the file of the frozen network, in hex.
+    """
 
     input: Path
     output: Path
@@ -38,7 +48,7 @@ class Request:
     net: str
 
     def to_json(self) -> bytes:
-        """For `request.json`."""
+        """The content of request.json."""
         values = {
             "version": VERSION,
             "input": str(self.input),
@@ -52,12 +62,12 @@ class Request:
 
     @classmethod
     def from_json(cls, path: Path) -> Request:
-        """What ``to_json`` wrote at ``path``.
+        """Read a request from the file ``path``, whose content ``to_json`` made.
 
         Raises
         ------
-        FileNotFoundError : it is not there.
-        JobDiffers : it is something else.
+        FileNotFoundError : the file does not exist.
+        JobDiffers : the file holds no request of this version.
         """
         try:
             values = json.loads(path.read_text())
@@ -77,18 +87,20 @@ class Request:
 
 
 def chosen(options: Options) -> dict[str, Any]:
-    """The options that are not the defaults, as JSON has them; paths are absolute."""
+    """The options that differ from the defaults, by name, as values for JSON; paths are absolute."""
     values = {f.name: getattr(options, f.name) for f in fields(options)}
     default = Options()
     return {name: _plain(v) for name, v in values.items() if v != getattr(default, name)}
 
 
 def _plain(value: Any) -> Any:
+    """A value of an option for JSON: a path becomes text, a tuple a list."""
     if isinstance(value, Path) or is_remote(value):
         return str(path_of(value))
     return list(value) if isinstance(value, tuple) else value
 
 
 def _plan(values: Mapping[str, Any]) -> Plan:
+    """A plan from the fields that JSON holds."""
     parts = {"grid": Grid(**values["grid"]), "footprint": Footprint(**values["footprint"])}
     return Plan(**{**values, **parts})

@@ -1,4 +1,7 @@
-"""A share of the work: the i-th of n, for machines that know of each other no more than this."""
+"""Shares of a job: the i-th of n.
+
+Machines that compute different shares need no other knowledge of each other.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from urst_tiles.errors import BadInput
 
 @dataclass(frozen=True)
 class Shard:
-    """Share ``index`` of ``count``, counted from 1.
+    """The share ``index`` of ``count`` shares, counted from 1.
 
-    Shares are interleaved, every count-th item: an empty margin of the image falls to all alike.
+    A share takes every ``count``-th item, so that an empty margin of the image falls evenly to all shares.
 
     Raises
     ------
-    BadInput : when there is no such share.
+    BadInput : ``index`` is less than 1 or more than ``count``.
     """
 
     index: int = 1
@@ -31,12 +34,17 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """``2/8`` is the second of eight."""
-        found = re.fullmatch(r"(\d+)/([1-9]\d*)", text)
-        if not found:
+        """The share that a text such as ``2/8`` (the second of eight) names.
+
+        Raises
+        ------
+        BadInput : the text has another form, or the share does not exist.
+        """
+        match = re.fullmatch(r"(\d+)/([1-9]\d*)", text)
+        if not match:
             raise BadInput(f"--shard is I/N, as 2/8 for the second of eight, got {text!r}")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def of(self, total: int) -> range:
-        """The items of this share, of 0..total - 1."""
+        """The items of this share among the items 0 to ``total`` - 1."""
         return range(self.index - 1, total, self.count)

@@ -1,4 +1,4 @@
-"""Images in: any file as one lazy picture of one kind, RGB or RGBA in uint8 or uint16.
+"""Reading images: every file becomes a `Source`, which returns RGB or RGBA pixels in uint8 or uint16.
 
 >>> source = open_source("scene.tif").prepare(folder)     # doctest: +SKIP
 >>> pixels = source.read(Box(0, 0, 512, 512))             # doctest: +SKIP

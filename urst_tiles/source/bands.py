@@ -1,4 +1,4 @@
-"""Which of a file's bands become the picture."""
+"""The choice of the bands of a file that become the colours of the picture."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from urst_tiles.errors import BadInput
 
 
 def choose_bands(path: Path, bands: Sequence[int] | None, available: int) -> list[int]:
-    """Zero-based colour bands to hand out: three, or one (which is then replicated).
+    """The numbers of the colour bands to read, counted from 0: three, or a single band for a grey picture.
 
-    ``bands`` counts from one, as ``--bands 3,2,1``. Without it: the first three, or the first where there
-    are fewer. Raises BadInput for bands that are not there.
+    Parameters
+    ----------
+    path : the file, for messages.
+    bands : the bands that the user chose, counted from 1, as in ``--bands 3,2,1``. None chooses the first
+        three, or the first if there are fewer than three.
+    available : the number of colour bands in the file.
+
+    Raises
+    ------
+    BadInput : ``bands`` are neither one nor three, or the file does not have all of them.
     """
     if bands is None:
         return [0, 1, 2] if available >= 3 else [0]

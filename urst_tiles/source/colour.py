@@ -1,4 +1,4 @@
-"""libvips itself, and the colour management it does: CMYK and Lab become RGB."""
+"""The library libvips, and the colour conversions that it does: CMYK, Lab and the like become RGB."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
 
-#: libvips before this loads some compressed TIFFs as zeros.
+#: The oldest accepted version of libvips; older versions read some compressed TIFFs as zeros.
 LEAST = (8, 17, 2)
 
+#: Interpretations of libvips that are colour spaces other than RGB, CMYK and grey.
 PERCEPTUAL_SPACES = ("lab", "labs", "labq", "lch", "cmc", "xyz", "yxy", "hsv", "oklab", "oklch")
 
 
 @functools.cache
 def libvips() -> ModuleType:
-    """pyvips, with libvips new enough and its operation cache off (it would hold files open, and memory)."""
+    """The module pyvips, with the cache of operations switched off: it would keep files open and take memory.
+
+    Raises
+    ------
+    BadInput : libvips is older than ``LEAST``.
+    """
     import pyvips
 
     version = tuple(pyvips.version(i) for i in range(3))
@@ -34,7 +40,11 @@ def libvips() -> ModuleType:
 
 
 def in_rgb(image: Any) -> Any:
-    """A vips image with CMYK and Lab converted to RGB: through its profile, or libvips' own for CMYK."""
+    """Convert a pyvips image from CMYK or a perceptual colour space to RGB; others stay as they are.
+
+    CMYK is converted with the profile that the image contains, else with the CMYK profile of libvips. Packed
+    samples (LabQ, Radiance) are unpacked.
+    """
     if image.coding == "labq":
         image = image.LabQ2Lab()
     elif image.coding == "rad":
@@ -48,8 +58,15 @@ def in_rgb(image: Any) -> Any:
 
 
 def cmyk_to_rgb(path: Path, pixels: NDArray[Any], profile: bytes | None) -> NDArray[Any]:
-    """RGB (h, w, 3) in the same depth from CMYK (h, w, 4), uint8 or uint16, through the profile. Raises
-    DamagedFile."""
+    """Convert CMYK pixels, (h, w, 4), to sRGB, (h, w, 3), both uint8 or both uint16.
+
+    ``profile`` is the ICC profile of the CMYK pixels; None stands for the CMYK profile of libvips. ``path``
+    is the file, for messages.
+
+    Raises
+    ------
+    DamagedFile : the profile cannot be used.
+    """
     vips = libvips()
     pixels = np.ascontiguousarray(pixels)
     if pixels.dtype.kind == "i":  # no ink is negative: such files are mislabelled

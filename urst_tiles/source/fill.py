@@ -1,8 +1,9 @@
-"""Invalid pixels take the colour of the valid ones around them, so that no dark border bleeds into the style.
+"""Filling invalid pixels with the colour of the valid pixels around them.
 
-The thumbnail's holes are closed from ever coarser averages (push and pull: Gortler et al. 1996, section
-3.4), and it is enlarged bilinearly at absolute positions: every pixel's value depends on its position alone,
-hence tiles agree to the bit.
+Otherwise a dark border would bleed into the style. The colours come from the thumbnail, whose holes are
+closed from ever coarser averages (push and pull: Gortler et al. 1996, section 3.4). It is enlarged bilinearly
+at absolute positions: the value of a pixel depends on its position alone, so neighbouring tiles agree to the
+bit.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box, reflect
 
-#: Rows filled at a time, to bound the temporary floats.
+#: How many rows are filled at a time; this bounds the memory of temporary floats.
 ROWS = 64
 
 
 def close_holes(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 (h, w, 3) without holes: where ``weight`` (h, w) is 0, the average of the valid
-    surroundings."""
+    """Fill the pixels whose weight is 0 with the average of the valid pixels around them.
+
+    Parameters
+    ----------
+    colour : float32, (h, w, 3).
+    weight : float32, (h, w), in 0..1.
+
+    Returns
+    -------
+    float32, (h, w, 3); zeros if no pixel is valid.
+    """
     if (weight > 0).all():
         return colour
     if not (weight > 0).any():
@@ -38,9 +48,11 @@ def close_holes(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDA
     return np.where((weight > 0)[..., None], colour, near)
 
 
-def _places(at: NDArray[np.int64], length: int, small: int) -> tuple[Any, Any, NDArray[np.float32]]:
-    """Lower and upper index into ``small`` cells, and the upper one's share, at pixel centres of ``length``
-    pixels."""
+def _neighbours(at: NDArray[np.int64], length: int, small: int) -> tuple[Any, Any, NDArray[np.float32]]:
+    """Bilinear interpolation of a line of ``small`` cells at the centres of pixels of a line of ``length``.
+
+    Returns the index of the cell before and of the cell after each pixel ``at``, and the share of the latter.
+    """
     t = np.clip((at + 0.5) * (small / length) - 0.5, 0, small - 1)
     low = np.floor(t).astype(np.int64)
     return low, np.minimum(low + 1, small - 1), (t - low).astype(np.float32)
@@ -49,8 +61,9 @@ def _places(at: NDArray[np.int64], length: int, small: int) -> tuple[Any, Any, N
 def _enlarge(
     small: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    y0, y1, fy = _places(rows, shape[0], small.shape[0])
-    x0, x1, fx = _places(columns, shape[1], small.shape[1])
+    """``small``, (h, w, 3), enlarged to ``shape`` (height, width), at these rows and columns only."""
+    y0, y1, fy = _neighbours(rows, shape[0], small.shape[0])
+    x0, x1, fx = _neighbours(columns, shape[1], small.shape[1])
     upper, lower = small[y0], small[y1]
     lines = upper + (lower - upper) * fy[:, None, None]
     left, right = lines[:, x0], lines[:, x1]
@@ -58,12 +71,12 @@ def _enlarge(
 
 
 class Fill:
-    """Fills invalid pixels of an image from its thumbnail.
+    """Fills the invalid pixels of an image with colours from its thumbnail.
 
     Parameters
     ----------
-    thumbnail : uint8 or uint16, (h, w, 4); the 4th channel is validity.
-    shape : (height, width) of the image.
+    thumbnail : uint8 or uint16, (h, w, 4), RGBA; the fourth channel tells how valid a pixel is, 0 is invalid.
+    shape : (height, width) of the image in pixels.
     """
 
     def __init__(self, thumbnail: NDArray[Any], shape: tuple[int, int]) -> None:
@@ -74,8 +87,13 @@ class Fill:
         self._small = close_holes(thumbnail[..., :3].astype(np.float32), weight)
 
     def apply(self, pixels: NDArray[Any], box: Box) -> NDArray[Any]:
-        """Pixels (h, w, 3) of ``box`` of the padded image, from RGBA (h, w, 4): what is invalid is
-        replaced."""
+        """RGB pixels, (h, w, 3), with every invalid pixel replaced.
+
+        Parameters
+        ----------
+        pixels : (h, w, 4), RGBA with the dtype of the thumbnail; a fourth channel of 0 marks invalid pixels.
+        box : the box of the padded image that the pixels belong to.
+        """
         out = np.ascontiguousarray(pixels[..., :3])
         invalid = pixels[..., 3] == 0
         if not invalid.any():

@@ -1,8 +1,8 @@
-"""Looks at a file before any decoder does: is it there, is it an image, and would decoding it blow up?
+"""Checks of a file before it is decoded: does it exist, and would decoding it take too much memory?
 
-JPEG (ITU T.81 annex B) and PNG (ISO 15948 section 11) headers are read for what libvips does not tell:
-whether the whole picture must be held at once (progressive, interlaced), and whether the file can hold what
-it declares.
+libvips does not report whether it must hold the whole picture at once to decode it (progressive or interlaced
+files), nor whether a file can contain the pixels that it declares. This module reads that from the headers of
+JPEG (ITU T.81, annex B) and PNG (ISO 15948, section 11) files.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
 
-#: A picture that can only be decoded whole may take this much memory.
+#: How many bytes of memory a picture may take that can only be decoded as a whole.
 MOST_WHOLE_BYTES = 1 << 30
 
-#: Deflate cannot shrink further than this (zlib's "Maximum compression factor").
+#: Deflate makes data at most this many times smaller (zlib's "Maximum compression factor").
 DEFLATE_MOST = 1032
 
 
 def check_file(path: Path) -> bytes:
-    """The first bytes of a regular, readable, non-empty file.
+    """The first 64 bytes of a file, fewer if it is shorter.
 
     Raises
     ------
-    MissingFile : not there, or no right to read it.
-    BadInput : a directory or device, or empty.
+    MissingFile : the file does not exist or cannot be read.
+    BadInput : ``path`` is a folder or a device, or the file is empty.
     """
     try:
         mode = path.stat()
@@ -50,9 +50,20 @@ def check_file(path: Path) -> bytes:
 
 
 def check_whole(path: Path, loader: str, shape: tuple[int, int], sample_bytes: int, bands: int) -> int:
-    """Memory that decoding takes because the picture must be held whole, 0 where it streams.
+    """Bytes of memory that decoding takes because the picture must be held as a whole.
 
-    Raises BadInput where that is too much, before anything is decoded.
+    0 if the picture can be decoded row by row or in parts.
+
+    Parameters
+    ----------
+    path : the file.
+    loader : the libvips loader of the file, such as "jpegload".
+    shape : (height, width) in pixels.
+    sample_bytes, bands : bytes of a sample, and number of bands.
+
+    Raises
+    ------
+    BadInput : decoding would take more than ``MOST_WHOLE_BYTES``.
     """
     needed = _whole_bytes(path, loader, shape[0] * shape[1], sample_bytes, bands)
     if needed > MOST_WHOLE_BYTES:
@@ -65,8 +76,9 @@ def check_whole(path: Path, loader: str, shape: tuple[int, int], sample_bytes: i
 
 
 def _whole_bytes(path: Path, loader: str, pixels: int, sample_bytes: int, bands: int) -> int:
+    """Bytes for a picture that must be held as a whole, else 0."""
     if loader == "jpegload":
-        # libjpeg keeps every coefficient of every component as 16 bits
+        # libjpeg stores each coefficient of each component in 16 bits
         return pixels * bands * 2 if jpeg_is_progressive(path) else 0
     if loader == "pngload":
         return pixels * bands * sample_bytes if png_is_interlaced(path) else 0
@@ -76,7 +88,7 @@ def _whole_bytes(path: Path, loader: str, pixels: int, sample_bytes: int, bands:
 
 
 def check_png(path: Path) -> None:
-    """Raises DamagedFile where a PNG declares more pixels than its bytes can hold."""
+    """Raise DamagedFile if a PNG has no valid header or declares more pixels than its bytes can contain."""
     with open(path, "rb") as file:
         head = file.read(33)
         size = os.fstat(file.fileno()).st_size
@@ -92,15 +104,17 @@ def check_png(path: Path) -> None:
 
 
 def png_is_interlaced(path: Path) -> bool:
-    """Whether a PNG is Adam7 interlaced."""
+    """Whether the PNG file ``path`` is interlaced (Adam7)."""
     with open(path, "rb") as file:
         head = file.read(29)
     return len(head) == 29 and head[28] != 0
 
 
 def jpeg_is_progressive(path: Path) -> bool:
-    """Whether a JPEG's frame is progressive, hierarchical or lossless, or anything but baseline or extended
-    sequential."""
+    """Whether the JPEG file ``path`` must be decoded as a whole.
+
+    This holds for all frames (progressive, hierarchical, lossless) except baseline and extended sequential.
+    """
     with open(path, "rb") as file:
         file.seek(2)
         while True:

@@ -1,4 +1,4 @@
-"""``Info`` of a file: its tags, fields and sidecars, as the output shall carry them."""
+"""The metadata of an image file that its output takes over, from tags, header fields and sidecar files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,19 @@ from urst_tiles.tiff.metadata import (
 
 
 def tiff_info(main: Directory, validity: Validity, world: str | None, orientation: int) -> Info:
-    """What a TIFF's main directory tells. Raises BadInput for metadata that is not safe to read."""
+    """The metadata in the main directory of a TIFF.
+
+    Parameters
+    ----------
+    main : the directory of the image at full resolution.
+    validity : the way in which the source marks pixels as valid or invalid.
+    world : the text of the world file, or None.
+    orientation : 1 to 8, as TIFF's tag 274.
+
+    Raises
+    ------
+    BadInput : the GDAL metadata is not safe to read.
+    """
     geo = with_world_file(tuple(_tag(main, code) for code in GEO_TAGS if code in main.entries), world)
     resolution = aperio_resolution(main.text(270)) or tag_resolution(
         _rational(main, 283), _rational(main, 282), main.number(296, 2)
@@ -40,11 +52,11 @@ def tiff_info(main: Directory, validity: Validity, world: str | None, orientatio
 
 
 def vips_info(image: Any, validity: Validity, world: str | None, orientation: int) -> Info:
-    """What libvips tells of any other file."""
+    """The metadata that libvips reports for an image of any other format; parameters as in `tiff_info`."""
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
     profile = bytes(profile) if profile is not None else None
-    # libvips says one pixel per mm where the file says nothing
-    known = (
+    # libvips reports one pixel per mm if the file does not state a resolution.
+    has_resolution = (
         math.isfinite(image.xres * image.yres)
         and (image.xres, image.yres) != (1.0, 1.0)
         and image.xres > 0 < image.yres
@@ -52,14 +64,20 @@ def vips_info(image: Any, validity: Validity, world: str | None, orientation: in
     return Info(
         geo=with_world_file((), world),
         icc=profile if profile and is_rgb_profile(profile) and image.interpretation != "cmyk" else None,
-        pixels_per_cm=_turned((image.yres * 10, image.xres * 10) if known else None, orientation),
+        pixels_per_cm=_turned((image.yres * 10, image.xres * 10) if has_resolution else None, orientation),
         validity=validity,
     )
 
 
 @dataclass(frozen=True)
 class Sidecars:
-    """Files beside an image: GDAL's ``NAME.EXT.msk``, and the text of its world file."""
+    """Files that belong to an image and lie in its folder.
+
+    Attributes
+    ----------
+    mask : path of GDAL's mask ``NAME.EXT.msk``, or None.
+    world_path, world : path and text of the world file, or None.
+    """
 
     mask: Path | None
     world_path: Path | None
@@ -67,12 +85,12 @@ class Sidecars:
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """Those that are there."""
+        """The paths of the sidecars that exist."""
         return tuple(path for path in (self.mask, self.world_path) if path is not None)
 
 
 def find_sidecars(path: Path) -> Sidecars:
-    """The sidecars of an image."""
+    """Find the sidecars of the image file ``path``. World files of 4096 bytes or more are ignored."""
     mask = path.with_name(path.name + ".msk")
     for world in _world_names(path):
         if world.is_file() and world.stat().st_size < 4096:
@@ -81,8 +99,10 @@ def find_sidecars(path: Path) -> Sidecars:
 
 
 def _world_names(path: Path) -> Iterator[Path]:
-    """As GDAL looks for them: first and last letter of the suffix and a w, the whole suffix and a w, then
-    .wld."""
+    """The names that a world file may have, in the order in which GDAL tries them.
+
+    For ``a.tif`` the suffixes are ``.tfw``, ``.tifw`` and ``.wld``, each in lower and upper case.
+    """
     suffix = path.suffix.lower()
     names = [f".{suffix[1]}{suffix[-1]}w"] if len(suffix) > 3 else []
     for name in (*names, suffix + "w" if suffix else ".w", ".wld"):
@@ -91,6 +111,7 @@ def _world_names(path: Path) -> Iterator[Path]:
 
 
 def _tag(main: Directory, code: int) -> Tag:
+    """A tag of the directory; text ends before its padding of zero bytes."""
     entry = main.entries[code]
     if entry.dtype in (2, 7):
         value: Any = main.raw(code).rstrip(b"\0").decode("ascii", "replace")
@@ -100,6 +121,7 @@ def _tag(main: Directory, code: int) -> Tag:
 
 
 def _rational(main: Directory, code: int) -> float:
+    """The value of a tag that holds a fraction or a number; 0.0 if it holds neither."""
     values = main.array(code)
     if values.ndim == 2 and values.size >= 2:
         return float(values[0, 0]) / float(values[0, 1]) if values[0, 1] else 0.0
@@ -107,4 +129,5 @@ def _rational(main: Directory, code: int) -> float:
 
 
 def _turned(resolution: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
+    """(y, x) resolution as shown; orientations from 5 on exchange rows and columns."""
     return resolution[::-1] if resolution is not None and orientation >= 5 else resolution

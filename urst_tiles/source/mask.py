@@ -1,4 +1,7 @@
-"""Masks of numbered regions: opened by their header, spooled once so that any window reads its part."""
+"""Masks of numbered regions.
+
+A mask is checked by its header, and unpacked once into a ``.npy`` file, of which every window reads its part.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,20 @@ from urst_tiles.source.identity import file_fingerprint
 from urst_tiles.source.vips import FORMATS, loader_of, open_image
 from urst_tiles.storage.publish import check_room, publishing
 
-#: Rows that are decoded at a time.
+#: How many rows are decoded at a time.
 ROWS = 256
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it lies on disk.
+    """A mask file whose header has been checked.
 
     Attributes
     ----------
-    shape : (height, width), of any resolution over the extent of the image.
-    dtype : uint8 or uint16.
+    path : the absolute path of the file.
+    shape : (height, width) in pixels. The mask covers the same extent as the image, at any resolution.
+    dtype : name of the dtype of the region numbers, "uint8" or "uint16".
+    fingerprint : hex digest of the content, as `file_fingerprint` makes it.
     """
 
     path: Path
@@ -37,29 +42,30 @@ class Mask:
 
     @property
     def spool_bytes(self) -> int:
-        """On disk, unpacked."""
+        """Bytes of the unpacked mask on disk."""
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize + 128
 
 
 def open_mask(path: Path, image: tuple[int, int]) -> Mask:
-    """Look at a mask's header.
+    """Check the header of the mask file ``path`` for an image of shape ``image`` (height, width).
 
     Raises
     ------
-    MissingFile, DamagedFile : not there, or no image.
-    BadInput : more than one band, no integers of 8 or 16 bits, or another aspect ratio than ``image``
-        (height, width).
+    MissingFile : the file does not exist or cannot be read.
+    DamagedFile : the header of the file cannot be read.
+    BadInput : the file is no image, has more than one band or no unsigned integers of 8 or 16 bits, or its
+        aspect ratio is not that of the image.
     """
     path = Path(path).absolute()
     check_file(path)
-    found = open_image(path, loader_of(path))
-    dtype = np.dtype(FORMATS.get(found.format, "f4")).name
-    if found.bands != 1 or dtype not in ("uint8", "uint16"):
+    header = open_image(path, loader_of(path))
+    dtype = np.dtype(FORMATS.get(header.format, "f4")).name
+    if header.bands != 1 or dtype not in ("uint8", "uint16"):
         raise BadInput(
-            f"the mask {path} has {found.bands} band(s) of {found.format}; it must have one, of region"
+            f"the mask {path} has {header.bands} band(s) of {header.format}; it must have one, of region"
             " numbers in 8 or 16 bits"
         )
-    (height, width), (h, w) = image, (found.height, found.width)
+    (height, width), (h, w) = image, (header.height, header.width)
     if abs(w * height - h * width) > max(height, width):
         raise BadInput(
             f"the mask {path} is {w} x {h} and the image {width} x {height}: it must cover the same extent,"
@@ -69,11 +75,15 @@ def open_mask(path: Path, image: tuple[int, int]) -> Mask:
 
 
 def spool_mask(mask: Mask, target: Path, progress: Progress = silent) -> Path:
-    """Write a mask as ``target``, a ``.npy`` file, unless it is there.
+    """Unpack a mask into the ``.npy`` file ``target``, unless that exists. Returns ``target``.
+
+    ``progress`` is called with the stage "reading the mask" and numbers of rows.
 
     Raises
     ------
-    DiskFull, DamagedFile
+    DiskFull : there is not enough room for the unpacked mask.
+    DamagedFile : the mask cannot be decoded.
+    BadInput, MissingFile, JobError : ``target`` cannot be written, see `publishing`.
     """
     if target.exists():
         return target

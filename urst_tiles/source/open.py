@@ -1,4 +1,4 @@
-"""``open_source``: look at the header, decide who reads the pixels, and gather what is known."""
+"""Opening a source: the header decides whether tifffile or libvips reads the pixels."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from urst_tiles.tiff.metadata import PLACE_TAGS, Info, Validity
 from urst_tiles.tiff.pages import TiffFile, find_pages
 from urst_tiles.tiff.segments import Undecodable
 
-#: What a libvips pipeline holds besides its rows or tiles, and how many rows it holds from top to bottom
-#: (measured).
+#: Bytes of memory that a libvips pipeline takes besides its rows or tiles (measured).
 VIPS_BYTES = 40 << 20
+
+#: How many rows a libvips pipeline holds that decodes from top to bottom (measured).
 VIPS_ROWS = 1200
 
-#: What libtiff decodes in any build (none, fax, LZW, JPEG, deflate, PackBits, LogLuv), and WebP.
+#: TIFF compressions that libtiff decodes in every build (none, fax, LZW, JPEG, deflate, PackBits, LogLuv),
+#: and WebP.
 LIBTIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34676, 34677, 50001}
 
-#: Photometric interpretations that there are: of TIFF 6.0, then ICC and ITU Lab, colour filters, LogLuv.
+#: Photometric interpretations that are defined: those of TIFF 6.0, ICC and ITU Lab, colour filter arrays,
+#: LogL and LogLuv, and linear raw.
 PHOTOMETRICS = {*range(7), 8, 9, 10, 32803, 32844, 32845, 34892}
 
 
@@ -43,20 +46,23 @@ def open_source(
     stretch: str = "2%,98%",
     overviews: bool = True,
 ) -> Source:
-    """Open an image by its header; cheap, nothing is decoded.
+    """Open an image file. This is cheap: only the header is read, no pixels are decoded.
 
     Parameters
     ----------
-    path : any image libvips or tifffile can read.
-    bands : one or three colour bands, counted from one; by default the first three, or the first of fewer.
-    stretch : LOW,HIGH in values or percentiles; only for files that are not uint8.
-    overviews : whether the file's own overviews may serve for the thumbnail.
+    path : any image file that libvips or tifffile can read.
+    bands : one or three colour bands, counted from 1; by default the first three, or the first if there are
+        fewer than three.
+    stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000";
+        used only for files that are not uint8.
+    overviews : whether the thumbnail may be made from the overviews in the file.
 
     Raises
     ------
-    MissingFile : not there, or no right to read it.
-    BadInput : a folder, empty, no image, or not safe to decode.
-    DamagedFile : the header is cut off or makes no sense.
+    MissingFile : the file does not exist or cannot be read.
+    BadInput : ``path`` is a folder, or the file is empty, no image, or not safe to decode; or an option does
+        not fit the file.
+    DamagedFile : the header is cut off or contradicts itself.
     """
     path = Path(os.path.abspath(path))
     start = headers.check_file(path)
@@ -71,7 +77,7 @@ def open_source(
 
 
 def _tiff_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -> Facts | None:
-    """Facts of a TIFF that tifffile decodes; None leaves it to libvips."""
+    """The facts of a TIFF; None if tifffile cannot decode it, but libvips perhaps can."""
     try:
         reader = TiffReader(path, bands)
     except Undecodable:
@@ -98,7 +104,7 @@ def _tiff_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
 
 
 def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -> Facts:
-    """Facts of everything else, as libvips tells them."""
+    """The facts of any other image, which libvips decodes."""
     loader = loader_of(path)
     main = find_pages(TiffFile(path).directories).main if loader == "tiffload" else None
     if loader == "pngload":
@@ -114,8 +120,8 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     random = LOADERS[loader] or (main is not None and 322 in main.entries)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1
-    own: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid else "none"
-    validity = _validity(own, sidecars)
+    in_file: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid else "none"
+    validity = _validity(in_file, sidecars)
     fingerprint = file_fingerprint(path, sidecars.all)
     info = vips_info(image, validity, sidecars.world, orientation)
     cells = decoder_count() * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
@@ -139,7 +145,7 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
 
 
 def _check_compression(main: Directory) -> None:
-    """Raises BadInput for a TIFF that neither tifffile nor libvips decodes, or whose colours are none."""
+    """Raise BadInput if libvips cannot decode this TIFF, or if the meaning of its samples is undefined."""
     code = main.number(259, 1)
     if code not in LIBTIFF_COMPRESSIONS:
         raise BadInput(
@@ -151,13 +157,18 @@ def _check_compression(main: Directory) -> None:
 
 
 def array_source(array: Any, *, info: Info | None = None, name: str = "array") -> Source:
-    """A source over pixels that are already there; it needs no preparing.
+    """A source whose pixels are those of an array; `Source.prepare` need not be called.
 
     Parameters
     ----------
-    array : NumPy or zarr, uint8 or uint16, (H, W, 3), or (H, W, 4) with validity.
-    info : metadata for the output.
-    name : what error messages call the array.
+    array : NumPy or zarr array, uint8 or uint16, (H, W, 3) for RGB, or (H, W, 4) for RGBA, where a fourth
+        channel of 0 marks invalid pixels.
+    info : metadata for the output; by default only how validity is marked.
+    name : the name of the array in error messages.
+
+    Raises
+    ------
+    BadInput : the array has another shape or dtype.
     """
     if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
         shape = getattr(array, "shape", type(array).__name__)
@@ -186,13 +197,16 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
 
 
 def _orientation(main: Directory) -> int:
-    """TIFF orientation; where the file is georeferenced its tags speak of stored pixels, so none (as GDAL
-    does)."""
+    """The orientation of a TIFF (tag 274), 1 to 8.
+
+    As in GDAL, it is 1 for a georeferenced file: the georeferencing applies to the pixels as they are stored.
+    """
     if any(code in main.entries for code in PLACE_TAGS):
         return 1
     value = main.number(274, 1)
     return value if value in range(1, 9) else 1
 
 
-def _validity(own: Validity, sidecars: Sidecars) -> Validity:
-    return "mask" if sidecars.mask is not None and own != "alpha" else own
+def _validity(in_file: Validity, sidecars: Sidecars) -> Validity:
+    """How validity is marked, by the file and its sidecars together."""
+    return "mask" if sidecars.mask is not None and in_file != "alpha" else in_file

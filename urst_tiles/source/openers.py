@@ -1,4 +1,8 @@
-"""How a source's pixels are reached: small records that pickle, each opened once per process."""
+"""Access to the pixels of a source.
+
+An opener is a small record that can be pickled and says how to reach the pixels. Each process makes one
+reader from it, which all threads share.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +29,17 @@ from urst_tiles.tiff.segments import Segments, Undecodable
 
 
 class Reader(Protocol):
-    """Samples of an image as stored, cell by cell; thread-safe.
+    """Reads samples of an image as the file stores them. Several threads may use it at the same time.
 
     Attributes
     ----------
+    shape : (height, width) in pixels, as stored.
+    dtype : dtype of the colours.
+    colours : how many bands of colour there are, 1 or 3.
+    has_valid : whether the samples come with a weight that says how valid each pixel is.
     cell_shape : (height, width) of the cells that are cheap to read; any other box works too.
-    levels : shapes of the overviews.
-    alone : whether neighbouring bands of rows should not be read at once, as they share a large segment.
+    levels : (height, width) of each overview, as stored.
+    alone : whether bands of rows should be read one after another, as they share large segments.
     """
 
     shape: tuple[int, int]
@@ -43,30 +51,43 @@ class Reader(Protocol):
     alone: bool
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        """Samples of a box of the image (level 0) or of an overview. Raises DamagedFile."""
+        """Samples of a box of the image (level 0), or of overview ``level - 1``.
+
+        Raises
+        ------
+        DamagedFile : a part of the box cannot be decoded.
+        """
 
 
 class Opener(Protocol):
-    """Makes a reader, in any process."""
+    """Makes a reader of an image in any process; can be pickled."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What others may change while it is read."""
+        """The files that the pixels come from, and that other programs may change while they are read."""
 
     def check(self) -> None:
-        """Raise DamagedFile where these are no longer what they were."""
+        """Raise DamagedFile if the content of these files has changed since the source was opened."""
 
     def open(self) -> Reader:
-        """The reader; cheap, only headers are read."""
+        """Make the reader. This is cheap: only headers are read."""
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        """Samples from top to bottom in bands of ``rows`` rows."""
+        """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom."""
 
 
 @dataclass(frozen=True)
 class TiffOpener:
-    """A TIFF that tifffile decodes, and its ``.msk`` sidecar; ``fingerprint`` notices when it is no longer
-    the same."""
+    """Opens a TIFF that tifffile decodes.
+
+    Attributes
+    ----------
+    path : the file.
+    bands : the chosen colour bands, counted from 1; None for the default.
+    sidecars : paths of all files that belong to the image.
+    mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
+    fingerprint : the fingerprint of the file and its sidecars when the source was opened.
+    """
 
     path: Path
     bands: tuple[int, ...] | None
@@ -76,29 +97,36 @@ class TiffOpener:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Opener`."""
         return (self.path, *self.sidecars)
 
     def check(self) -> None:
-        """See `Opener`."""
         check_file(self.path)
         _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
 
     def open(self) -> Reader:
-        """See `Opener`."""
         reader = TiffReader(self.path, self.bands)
         _check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return _masked(reader, self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        """See `Opener`."""
         yield from _bands(self.open(), rows)
         self.check()
 
 
 @dataclass(frozen=True)
 class VipsOpener:
-    """A file that libvips reads, at random or from top to bottom."""
+    """Opens a file that libvips decodes, at random or from top to bottom.
+
+    Attributes
+    ----------
+    path : the file.
+    loader : the libvips loader of the file, such as "jpegload".
+    bands : the chosen colour bands, counted from 1; None for the default.
+    nodata : the nodata value as GDAL writes it, or None.
+    sidecars : paths of all files that belong to the image.
+    mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
+    fingerprint : the fingerprint of the file and its sidecars when the source was opened.
+    """
 
     path: Path
     loader: str
@@ -110,21 +138,17 @@ class VipsOpener:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """See `Opener`."""
         return (self.path, *self.sidecars)
 
     def check(self) -> None:
-        """See `Opener`."""
         check_file(self.path)
         _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
 
     def open(self) -> Reader:
-        """See `Opener`."""
         self.check()
         return _masked(VipsReader(self.path, self.loader, self.bands, self.nodata), self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        """See `Opener`."""
         self.check()
         mask = None if self.mask is None else open_mask(self.mask)
         for box, samples in stream(self.path, self.loader, self.bands, self.nodata, rows):
@@ -134,45 +158,54 @@ class VipsOpener:
 
 @dataclass(frozen=True)
 class SpoolOpener:
-    """What was spooled."""
+    """Opens a spool, that is, a copy of the samples that allows random access.
+
+    Attributes
+    ----------
+    folder : the folder of the spool.
+    what : the shape and the dtype of the samples in it.
+    files : empty, since only the job itself writes to its spool.
+    """
 
     folder: Path
     what: Shape
     files: ClassVar[tuple[Path, ...]] = ()
 
     def check(self) -> None:
-        """Nobody else writes there, and every chunk proves itself."""
+        """Check nothing: only the job itself writes to its spool, and every chunk has a checksum."""
 
     def open(self) -> Reader:
-        """See `Opener`."""
         return SpoolReader(self.folder, self.what)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        """See `Opener`."""
         return _bands(self.open(), rows)
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayOpener:
-    """A NumPy or zarr array (H, W, 3 or 4), uint8 or uint16."""
+    """Opens an array.
+
+    Attributes
+    ----------
+    array : NumPy or zarr array, (H, W, 3 or 4), uint8 or uint16.
+    files : empty, since the pixels come from no file.
+    """
 
     array: Any
     files: ClassVar[tuple[Path, ...]] = ()
 
     def check(self) -> None:
-        """It is the caller's."""
+        """Check nothing: the caller answers for the content of the array."""
 
     def open(self) -> Reader:
-        """See `Opener`."""
         return ArrayReader(self.array)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        """See `Opener`."""
         return _bands(self.open(), rows)
 
 
 class ArrayReader:
-    """Samples of an array in memory, or of a zarr array."""
+    """Reads samples of a NumPy or zarr array, (H, W, 3 or 4); the fourth channel is the weight."""
 
     levels: tuple[tuple[int, int], ...] = ()
     cell_shape = (1024, 1024)
@@ -184,14 +217,15 @@ class ArrayReader:
         self.dtype, self.colours, self.has_valid = np.dtype(array.dtype), 3, array.shape[2] == 4
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        """Samples of a box."""
         pixels = np.asarray(self._array[box.slices])
         return Samples(pixels[..., :3], pixels[..., 3] if self.has_valid else None)
 
 
 class MaskedReader:
-    """A reader whose pixels a ``.msk`` sidecar makes invalid; its overviews have no such mask, hence none
-    serves."""
+    """Reads the samples of another reader, and marks pixels as invalid where a ``.msk`` sidecar says so.
+
+    It has no overviews, since the sidecar holds no masks for them.
+    """
 
     def __init__(self, reader: Reader, mask: Path) -> None:
         self._reader, self._mask = reader, open_mask(mask)
@@ -205,12 +239,11 @@ class MaskedReader:
         self.levels: tuple[tuple[int, int], ...] = ()
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        """Samples of a box. Raises DamagedFile."""
         return _with_mask(self._reader.cell(box, level), self._mask, box)
 
 
 def open_mask(path: Path) -> Segments:
-    """The first page of a ``.msk`` file. Raises DamagedFile."""
+    """The first page of the ``.msk`` file ``path``. Raises DamagedFile if it cannot be decoded."""
     file = TiffFile(path)
     (page,) = file.segments(file.directories[:1])
     if isinstance(page, Undecodable):
@@ -221,6 +254,7 @@ def open_mask(path: Path) -> Segments:
 
 
 def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
+    """The samples of ``box`` with weight 0 where ``mask`` says invalid."""
     out, weight = weight_dtype(samples.colour.dtype), samples.weight
     if weight is None:
         weight = np.full(box.shape, full(out), out)
@@ -228,18 +262,21 @@ def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
 
 
 def _masked(reader: Reader, mask: Path | None) -> Reader:
+    """The reader, with the mask if there is a mask."""
     return reader if mask is None else MaskedReader(reader, mask)
 
 
 class Watch:
-    """Notices that files changed while they are in use: size, time or inode tell that something happened,
-    and the content whether it matters."""
+    """Notices that the files of an opener are changed while they are in use.
+
+    A new size, time or inode of a file is a reason to look; whether the content differs decides.
+    """
 
     def __init__(self, opener: Opener) -> None:
         self._opener, self._seen = opener, _stamps(opener.files)
 
     def __call__(self) -> None:
-        """Raise DamagedFile where something else is being read by now."""
+        """Raise DamagedFile if the content of the files has changed."""
         now = _stamps(self._opener.files)
         if now != self._seen:
             self._opener.check()
@@ -247,19 +284,21 @@ class Watch:
 
 
 def _stamps(files: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
-    """Size, time of change and inode of each; None for what is gone."""
-    found = [os.stat(path) if path.exists() else None for path in files]
-    return [one and (one.st_size, one.st_mtime_ns, one.st_ino) for one in found]
+    """Size, time of the last change and inode of each file; None for a file that no longer exists."""
+    stats = [os.stat(path) if path.exists() else None for path in files]
+    return [stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats]
 
 
-def _check_same(path: Path, expected: str, found: str) -> None:
-    if expected != found:
+def _check_same(path: Path, expected: str, present: str) -> None:
+    """Raise DamagedFile if two fingerprints of a file differ."""
+    if expected != present:
         raise DamagedFile(
             f"{path} was changed while in use; put the old file back, or start anew with the new one"
         )
 
 
 def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
+    """Yield (box, samples) in bands of ``rows`` rows; several are decoded at the same time if that helps."""
     height, width = reader.shape
     boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
     if reader.alone:
@@ -269,18 +308,19 @@ def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
 
 @functools.lru_cache(maxsize=16)
 def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, Watch]:
-    watch = Watch(opener)  # before it opens
+    """The reader of an opener and the watch over its files; a process remembers the last 16 of them."""
+    watch = Watch(opener)  # made first, so that a change during the opening is noticed
     return opener.open(), watch
 
 
 def reader_of(opener: Opener) -> Reader:
-    """The reader of an opener, shared by all threads of this process."""
+    """The reader of an opener. Files are opened once; all threads of the process share the reader."""
     if isinstance(opener, TiffOpener | VipsOpener | SpoolOpener):
         return _open_once(opener)[0]
     return opener.open()
 
 
 def check_unchanged(opener: Opener) -> None:
-    """Raise DamagedFile where the files of a reader in use are no longer what they were."""
+    """Raise DamagedFile if the content of the files has changed; cheap while they look the same."""
     if isinstance(opener, TiffOpener | VipsOpener):
         _open_once(opener)[1]()

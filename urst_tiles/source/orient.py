@@ -1,6 +1,7 @@
-"""EXIF and TIFF orientation, applied to boxes and arrays instead of to files.
+"""The orientation of an image (EXIF; TIFF 6.0, tag 274), applied to boxes and arrays.
 
-Stored pixels are flipped, then transposed; both are exact, so no reader needs to know (TIFF 6.0, tag 274).
+Readers return pixels as they are stored. Here they are flipped, then transposed, which changes no value. An
+orientation is a number from 1 to 8.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box
 
-#: orientation -> (flip rows, flip columns, then transpose)
+#: By orientation: whether the order of rows and of columns is reversed, and whether the result is transposed.
 FLIPS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -26,12 +27,12 @@ FLIPS = {
 
 
 def oriented(shape: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """(height, width) as shown, of pixels stored as ``shape`` (and the other way round)."""
+    """(height, width) as shown of an image that is stored as ``shape`` (height, width), or the reverse."""
     return shape[::-1] if FLIPS[orientation][2] else shape
 
 
 def stored_box(box: Box, stored: tuple[int, int], orientation: int) -> Box:
-    """Where the pixels of ``box`` (as shown) lie among the stored ones."""
+    """The box of the stored image, of shape ``stored``, whose pixels are shown in ``box``."""
     rows, columns, transpose = FLIPS[orientation]
     if transpose:
         box = Box(box.x0, box.y0, box.x1, box.y1)
@@ -41,7 +42,7 @@ def stored_box(box: Box, stored: tuple[int, int], orientation: int) -> Box:
 
 
 def shown(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Stored pixels (h, w, ...) as they shall be shown; contiguous."""
+    """Stored pixels, (h, w, ...), turned as they are to be shown; the result is contiguous in memory."""
     rows, columns, transpose = FLIPS[orientation]
     pixels = pixels[:: -1 if rows else 1, :: -1 if columns else 1]
     if transpose:

@@ -1,4 +1,4 @@
-"""Boxes that reach beyond the bottom or right edge are continued by reflection."""
+"""Reading boxes that reach beyond the edges of an image, which is continued there by reflection."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from urst_tiles.machine import mapped
 
 
 class Readable(Protocol):
-    """What ``read_padded`` needs of a source."""
+    """The methods of a source that ``read_padded`` uses."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width)."""
+        """(height, width) of the image in pixels."""
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Pixels (h, w, channels) of a box inside the image."""
+        """Pixels, (h, w, channels), of a box that lies inside the image."""
 
 
 def read_padded(source: Readable, box: Box) -> NDArray[Any]:
-    """Pixels (h, w, channels) of ``box`` of the padded image, continued as ``geometry.reflect`` says."""
+    """Pixels, (h, w, channels), of ``box`` of the image continued by reflection, see `geometry.reflect`."""
     height, width = source.shape
     if Box(0, 0, height, width).contains(box):
         return source.read(box)
@@ -35,9 +35,13 @@ def read_padded(source: Readable, box: Box) -> NDArray[Any]:
 
 
 def _take(pixels: NDArray[Any], indices: Any, first: int, start: int, axis: int) -> NDArray[Any]:
+    """The pixels at ``indices`` of ``axis``, where ``pixels`` begins with index ``first``.
+
+    If these are all pixels in order, ``pixels`` is returned, not a copy; ``start`` is where the box begins.
+    """
     if len(indices) == pixels.shape[axis] and first == start and indices[-1] - indices[0] == len(indices) - 1:
         return pixels
     shape = list(pixels.shape)
     shape[axis] = len(indices)
     out = mapped(tuple(shape), pixels.dtype)
-    return np.take(pixels, np.asarray(indices) - first, axis=axis, out=out, mode="clip")  # "raise" copies
+    return np.take(pixels, np.asarray(indices) - first, axis=axis, out=out, mode="clip")  # "raise" would copy

@@ -1,4 +1,4 @@
-"""Small pictures, wholly in memory: style images in, previews out."""
+"""Small pictures that fit into memory: reading style images and writing previews."""
 
 from __future__ import annotations
 
@@ -12,17 +12,27 @@ from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.storage.publish import publish
 
-#: A style image above this many pixels is refused: it is decoded whole.
+#: A style image with more pixels than this is refused, since it is decoded as a whole.
 MAX_PIXELS = 1 << 30
 
 
 def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
-    """float32, (h, w, 3), sRGB in 0..1: any image libvips opens, upright, alpha over white, resized to
-    ``short_side``.
+    """Read a picture and resize it so that its shorter side has ``short_side`` pixels.
+
+    Parameters
+    ----------
+    path : an image file in any format that libvips opens. It is turned upright, and transparent parts are
+        laid over white.
+    short_side : the length of the shorter side in pixels.
+
+    Returns
+    -------
+    float32, (h, w, 3), sRGB in 0..1.
 
     Raises
     ------
-    MissingFile, BadInput : naming the file.
+    MissingFile : the file does not exist.
+    BadInput : the file cannot be read as an image, or has more than ``MAX_PIXELS`` pixels.
     """
     pyvips = libvips()
     path = Path(path)
@@ -48,7 +58,7 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
 
 
 def _rgb(image: Any) -> Any:
-    """8-bit sRGB without alpha."""
+    """A pyvips image converted to sRGB in 8 bits without alpha."""
     image = in_rgb(image)
     if image.hasalpha():
         image = image.flatten(background=255 if image.format == "uchar" else 65535)
@@ -57,11 +67,11 @@ def _rgb(image: Any) -> Any:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write uint8 (h, w, 3) or (h, w, 4) as PNG, atomically.
+    """Write ``pixels``, uint8, (h, w, 3) RGB or (h, w, 4) RGBA, as the PNG file ``path``, atomically.
 
     Raises
     ------
-    DiskFull, BadInput, MissingFile : where the disk or its owner refuses.
+    DiskFull, BadInput, MissingFile, JobError : the file cannot be written, see `publish`.
     """
     pyvips = libvips()
     publish(Path(path), pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))

@@ -1,4 +1,4 @@
-"""``Source``: a lazy image of one kind, RGB or RGBA in uint8 or uint16, whatever the file holds."""
+"""The class `Source`: an image that is read on demand, always as RGB or RGBA in uint8 or uint16."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the header tells, resolved once.
+    """The facts about a source that follow from the header of its file.
 
     Attributes
     ----------
-    path, info, fingerprint : as `Source` has them.
-    stored : (height, width) before orientation.
+    path, info, fingerprint : as in `Source`.
+    stored : (height, width) in pixels as stored, before the orientation is applied.
     orientation : 1 to 8, as TIFF's tag 274.
-    bands : the bands that were asked for; None for the default.
-    colours : how many bands of colour the opener returns (1 or 3).
-    file_dtype : dtype of colour in the file.
+    bands : the bands that the user chose, counted from 1; None for the default.
+    colours : how many bands of colour the opener returns, 1 or 3.
+    file_dtype : name of the dtype of the colours in the file.
     has_valid : whether every pixel comes with a weight that says how valid it is.
-    overviews : shapes of the file's overviews, as stored.
-    reader_bytes : what the opener's reader holds at most, beyond what it returns.
-    spooling_bytes : what decoding from top to bottom holds at most.
-    opener : reaches the pixels; for files without random access, streams them (see ``streams``).
-    random_access : whether ``opener`` reaches any box at any time.
-    stretched : whether values are stretched to uint16 (files that are not uint8; arrays are pixels already).
+    overviews : (height, width) of each overview in the file, as stored.
+    reader_bytes : bytes of memory that the opener's reader takes at most, besides the arrays that it returns.
+    spooling_bytes : bytes of memory that decoding from top to bottom takes at most.
+    opener : gives access to the pixels; without random access it only streams them from top to bottom.
+    random_access : whether ``opener`` can read any box at any time.
+    stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
     """
 
     path: Path
@@ -70,8 +70,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What ``prepare`` made: where pixels come from, the stretch, and the thumbnail (in memory or in a
-    file)."""
+    """The result of `Source.prepare`.
+
+    Attributes
+    ----------
+    opener : gives random access to the pixels.
+    ranges : (low, high) of each colour band, the values that become 0 and 65535; None without a stretch.
+    origin : a phrase that says from what the thumbnail was made.
+    thumbnail : the pixels of the thumbnail, or the path of the file that holds them.
+    """
 
     opener: Opener
     ranges: Ranges | None
@@ -80,23 +87,25 @@ class Prepared:
 
 
 class Source:
-    """A lazy image. Pickles; files are opened once per process; ``read`` may be called from many threads.
+    """An image that is read on demand, box by box; made by `open_source` and `array_source`.
+
+    It can be pickled. Each process opens the files once; threads may call ``read`` at the same time.
 
     Attributes
     ----------
     path : the file.
-    shape : (height, width), upright.
-    channels : 3 where every pixel is valid by construction, else 4: the 4th is validity or alpha, 0 where
-    invalid.
+    shape : (height, width) in pixels, upright.
+    channels : 3 for RGB if all pixels are valid, else 4 for RGBA. The fourth channel is alpha or validity; it
+        is 0 for invalid pixels.
     dtype : uint8 for uint8 files, else uint16.
-    file_dtype : dtype of the file's samples.
-    info : metadata for the output.
+    file_dtype : dtype of the samples in the file.
+    info : metadata that the output takes over.
     random_access : whether boxes can be read without spooling.
-    fingerprint : hex; identity of the file's content (size, directories, byte counts, samples), never its
-    time.
-    spool_bytes : disk that ``prepare`` takes at most, 0 with random access.
-    reader_bytes : memory the reader takes at most, beyond the arrays it returns.
-    overviews : (height, width) of the file's own overviews.
+    fingerprint : hex digest that identifies the content of the file: size, directories, byte counts and
+        samples, but never the time.
+    spool_bytes : bytes of disk that ``prepare`` takes at most for the spool; 0 with random access.
+    reader_bytes : bytes of memory that reading takes at most, besides the arrays that are returned.
+    overviews : (height, width) of each overview in the file, upright.
     """
 
     def __init__(
@@ -134,31 +143,35 @@ class Source:
 
     @property
     def _spool_shape(self) -> Shape:
+        """The shape and the dtype of the samples that a spool would hold."""
         f = self._facts
         return Shape(f.stored, f.colours, f.file_dtype, f.has_valid)
 
     def prepare_bytes(self, thumbnail: int = 1024) -> int:
-        """Memory that ``prepare`` takes at most, besides libraries: spooling, then averaging."""
+        """Bytes of memory that ``prepare`` takes at most, besides libraries, to spool and then to average.
+
+        ``thumbnail`` is the shorter side of the thumbnail in pixels, as in ``prepare``.
+        """
         f = self._facts
         spooling = 0 if f.random_access else f.spooling_bytes + self._spool_shape.writer_bytes
         h, w = thumbs.thumbnail_shape(f.stored, thumbnail)
-        each = f.colours * 12 + (12 if f.has_valid else 0) + self.channels * self.dtype.itemsize * 2
-        return max(spooling, 2 * self.reader_bytes + h * w * each)
+        pixel = f.colours * 12 + (12 if f.has_valid else 0) + self.channels * self.dtype.itemsize * 2
+        return max(spooling, 2 * self.reader_bytes + h * w * pixel)
 
     @property
     def spool_bytes(self) -> int:
-        """Disk that ``prepare`` takes at most."""
+        """Bytes of disk that ``prepare`` takes at most for the spool; 0 with random access."""
         return 0 if self.random_access else self._spool_shape.disk_bytes
 
     def prepare(self, folder: Path | None, *, thumbnail: int = 1024, progress: Progress = silent) -> Source:
-        """Spool if needed, make the thumbnail, resolve the stretch; what is found in ``folder`` is not made
-        again.
+        """Spool the file if needed, make the thumbnail, and compute the stretch.
 
         Parameters
         ----------
-        folder : keeps the spool and the thumbnail. None keeps the thumbnail in memory (random access only).
-        thumbnail : its short side in pixels; its area is at most four times the square of it.
-        progress : told "spooling" and "thumbnail", in pixels.
+        folder : the folder in which the spool and the thumbnail are saved, and taken from if they exist. With
+            None the thumbnail stays in memory; this needs random access.
+        thumbnail : the shorter side of the thumbnail in pixels; the area is at most 4 ``thumbnail``².
+        progress : called with the stages "spooling" and "thumbnail", and numbers of pixels.
 
         Returns
         -------
@@ -166,40 +179,43 @@ class Source:
 
         Raises
         ------
-        DoesNotFit, DiskFull : the disk; DamagedFile : the file's content; BadInput : no folder where one is
-        needed.
+        DoesNotFit : the disk does not have enough room for the spool.
+        DiskFull : the disk is full.
+        DamagedFile : the file cannot be decoded, or was changed.
+        BadInput : ``thumbnail`` is less than 1, ``folder`` is None although the file must be spooled, or this
+            user may not write into ``folder``.
         """
         if thumbnail < 1:
             raise BadInput(f"--thumbnail must be at least 1 px, got {thumbnail}")
         if folder is not None:
             make_folder(folder)
-        opener = self._reached(folder, progress)
+        opener = self._random_opener(folder, progress)
         reader = reader_of(opener)
-        made = self._thumbnail(reader, folder, thumbnail, progress)
+        averages = self._averages(reader, folder, thumbnail, progress)
         ranges = None
         if self._facts.stretched:
-            ranges = resolve(self._bounds, made.colour, made.weight)
-        pixels = self._finished(made, ranges)
-        kept: NDArray[Any] | Path = pixels
+            ranges = resolve(self._bounds, averages.colour, averages.weight)
+        pixels = self._as_pixels(averages, ranges)
+        saved: NDArray[Any] | Path = pixels
         if folder is not None:
-            kept = folder / f"thumbnail-{self._key(thumbnail, self._use_overviews, self._stretch_text)}.npz"
-            if _kept(kept) is None:
-                publish(kept, _npz(pixels=pixels))
+            saved = folder / f"thumbnail-{self._key(thumbnail, self._use_overviews, self._stretch_text)}.npz"
+            if _load_if_whole(saved) is None:
+                publish(saved, _npz(pixels=pixels))
         return Source(
             self._facts,
             stretch=self._stretch_text,
             use_overviews=self._use_overviews,
-            prepared=Prepared(opener, ranges, made.origin, kept),
+            prepared=Prepared(opener, ranges, averages.origin, saved),
         )
 
     def _key(self, *more: object) -> str:
-        """Short name of this source under these options."""
+        """A short name, in hex, for the pixels of this source and the options ``more``."""
         f = self._facts
         words = (f.fingerprint, f.bands, *more)
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
-    def _reached(self, folder: Path | None, progress: Progress) -> Opener:
-        """An opener with random access; spools where the file has none."""
+    def _random_opener(self, folder: Path | None, progress: Progress) -> Opener:
+        """An opener with random access; if the file does not allow that, it is spooled into ``folder``."""
         f = self._facts
         if f.random_access:
             return f.opener
@@ -208,17 +224,17 @@ class Source:
                 f"{f.path} has no random access and must be unpacked first; give prepare() a folder for it"
             )
         what = self._spool_shape
-        place = folder / f"spool-{self._key()}.zarr"
-        return SpoolOpener(spool(place, what, f.opener.stream(what.rows), progress), what)
+        target = folder / f"spool-{self._key()}.zarr"
+        return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what)
 
-    def _thumbnail(
+    def _averages(
         self, reader: Reader, folder: Path | None, side: int, progress: Progress
     ) -> thumbs.Thumbnail:
-        """The thumbnail in the file's own values, as stored; kept in the folder."""
-        kept = None if folder is None else folder / f"average-{self._key(side, self._use_overviews)}.npz"
-        found = _kept(kept)
-        if found is not None:
-            return thumbs.Thumbnail(found["colour"], found.get("weight"), str(found["origin"]))
+        """The thumbnail in the values of the file, as stored; saved in the folder for later calls."""
+        path = None if folder is None else folder / f"average-{self._key(side, self._use_overviews)}.npz"
+        saved = _load_if_whole(path)
+        if saved is not None:
+            return thumbs.Thumbnail(saved["colour"], saved.get("weight"), str(saved["origin"]))
         f = self._facts
         shape = thumbs.thumbnail_shape(f.stored, side)
         level = thumbs.best_level(shape, reader.levels) if self._use_overviews else None
@@ -243,15 +259,15 @@ class Source:
         )
         if f.random_access:
             check_unchanged(f.opener)
-        if kept is not None:
-            publish(kept, _npz(**made._asdict()))
+        if path is not None:
+            publish(path, _npz(**made._asdict()))
         return made
 
-    def _finished(self, made: thumbs.Thumbnail, ranges: Ranges | None) -> NDArray[Any]:
-        """The thumbnail as pixels, upright."""
+    def _as_pixels(self, made: thumbs.Thumbnail, ranges: Ranges | None) -> NDArray[Any]:
+        """The thumbnail as upright pixels, (h, w, channels), of ``dtype``."""
         top = full(self.dtype)
         out = np.empty((*made.colour.shape[:2], self.channels), self.dtype)
-        for k in range(3):  # band by band: a long image has a large thumbnail
+        for k in range(3):  # band by band to save memory: a long image has a large thumbnail
             band = min(k, made.colour.shape[-1] - 1)
             values = made.colour[..., band : band + 1]
             if ranges is None:
@@ -260,11 +276,12 @@ class Source:
                 out[..., k] = Stretch(ranges[band : band + 1], np.dtype(np.float32))(values)[..., 0]
         if self.channels == 4:
             weight = made.weight if made.weight is not None else np.ones(out.shape[:2], np.float32)
-            # A pixel that is valid to the smallest part stays valid: rounding must not make a hole of it.
+            # A pixel that is valid in its smallest part stays valid: rounding must not turn it into a hole.
             out[..., 3] = np.where(weight > 0, np.maximum(np.rint(weight * top), 1), 0)
         return shown(out, self._facts.orientation)
 
     def _ready(self) -> Prepared:
+        """The prepared state; with random access it is made on first use, with the thumbnail in memory."""
         with self._lock:
             if self._prepared is None:
                 if not self.random_access:
@@ -277,41 +294,49 @@ class Source:
 
     @property
     def thumbnail(self) -> NDArray[Any]:
-        """Pixels (h, w, channels) of ``dtype``: area averages, weighted by validity."""
+        """A small version of the image: area averages weighted by validity, (h, w, channels), of ``dtype``.
+
+        Raises
+        ------
+        BadInput : the file has no random access, and ``prepare`` was not called.
+        DamagedFile : the file, or the saved thumbnail, cannot be read.
+        """
         with self._lock:
             if "thumbnail" not in self._cache:
-                kept = self._ready().thumbnail
-                self._cache["thumbnail"] = kept if isinstance(kept, np.ndarray) else _load(kept)["pixels"]
+                saved = self._ready().thumbnail
+                self._cache["thumbnail"] = saved if isinstance(saved, np.ndarray) else _load(saved)["pixels"]
             return self._cache["thumbnail"]
 
     @property
     def thumbnail_origin(self) -> str:
-        """Where the thumbnail comes from."""
+        """A phrase that says from what the thumbnail was made, such as "one streamed pass"."""
         return self._ready().origin
 
     @property
     def stretch(self) -> Ranges | None:
-        """(low, high) per colour band that become 0 and 65535; None for uint8."""
+        """(low, high) of each colour band, the values that become 0 and 65535; None without a stretch."""
         return self._ready().ranges if self._facts.stretched else None
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Pixels (h, w, channels) of ``dtype`` of a box inside the image.
+        """The pixels, (h, w, channels), of ``dtype``, of a box inside the image.
 
         Raises
         ------
-        ValueError : the box is empty or reaches outside.
-        DamagedFile : something of it cannot be decoded, or the file was changed; never wrong pixels.
+        ValueError : the box is empty or reaches beyond the image.
+        BadInput : the file has no random access, and ``prepare`` was not called.
+        DamagedFile : the box cannot be decoded, or the file was changed; wrong pixels are never returned.
         """
         if box.area == 0 or not Box(0, 0, *self.shape).contains(box):
             raise ValueError(f"{box} does not lie inside an image of {self.shape[1]} x {self.shape[0]}")
         try:
             return self._read(box)
         finally:
-            # Also where something could not be decoded: that it was changed is the better explanation.
+            # Also after an error: if the file was changed, that is the better explanation.
             if self.random_access:
                 check_unchanged(self._facts.opener)
 
     def _read(self, box: Box) -> NDArray[Any]:
+        """The pixels of a box, without the checks of ``read``."""
         reader, finish = self._tools()
         orientation = self._facts.orientation
         stored = stored_box(box, self._facts.stored, orientation)
@@ -329,7 +354,7 @@ class Source:
         return out if orientation == 1 else shown(out, orientation)
 
     def _tools(self) -> tuple[Reader, Callable[[Samples, NDArray[Any]], None]]:
-        """The reader of this process, and what turns its samples into pixels."""
+        """The reader of this process, and a function that writes its samples as pixels into an array."""
         with self._lock:
             if "tools" not in self._cache:
                 needs = not self.random_access or self._facts.stretched
@@ -341,14 +366,17 @@ class Source:
 
     @property
     def array(self) -> zarr.Array[Any]:
-        """zarr array (height, width, channels), read only, chunks of (1024, 1024, channels) made on
-        demand."""
+        """The image as a read-only zarr array, (height, width, channels).
+
+        Its chunks are (1024, 1024, channels) and are read when they are asked for.
+        """
         from urst_tiles.source.zarr_view import as_zarr
 
         return as_zarr(self)
 
 
 def _finisher(ranges: Ranges | None, dtype: np.dtype[Any]) -> Callable[[Samples, NDArray[Any]], None]:
+    """A function that writes samples, whose colours have this dtype, as pixels into an array."""
     stretch = None if ranges is None else Stretch(ranges, dtype)
 
     def finish(samples: Samples, out: NDArray[Any]) -> None:
@@ -360,7 +388,7 @@ def _finisher(ranges: Ranges | None, dtype: np.dtype[Any]) -> Callable[[Samples,
 
 
 def _lattice(box: Box, cell: tuple[int, int]) -> list[Box]:
-    """The cells of a lattice (origin 0, 0) that meet a box, clipped to it."""
+    """The parts of a box in each cell of a lattice with origin (0, 0); ``cell`` is (height, width)."""
     return [
         Box(y, x, y + cell[0], x + cell[1]).clip(box)
         for y in range(box.y0 // cell[0] * cell[0], box.y1, cell[0])
@@ -369,15 +397,15 @@ def _lattice(box: Box, cell: tuple[int, int]) -> list[Box]:
 
 
 def _npz(**arrays: object) -> bytes:
-    """Arrays as the bytes of an .npz file, whose members carry a CRC-32."""
+    """The content of an ``.npz`` file with these arrays, each with a CRC-32; None is left out."""
     buffer = io.BytesIO()
     members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
     np.savez(buffer, **members)
     return buffer.getvalue()
 
 
-def _kept(path: Path | None) -> dict[str, NDArray[Any]] | None:
-    """What `_npz` wrote; None where it is not there, or damaged: then it is made again."""
+def _load_if_whole(path: Path | None) -> dict[str, NDArray[Any]] | None:
+    """The arrays of an ``.npz`` file; None if it does not exist or is damaged, so that it is made again."""
     try:
         return None if path is None or not path.exists() else _load(path)
     except DamagedFile:
@@ -385,10 +413,10 @@ def _kept(path: Path | None) -> dict[str, NDArray[Any]] | None:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """What `_npz` wrote. Raises DamagedFile."""
+    """The arrays of an ``.npz`` file. Raises DamagedFile."""
     try:
-        with path.open("rb") as file, np.load(file) as found:
-            return dict(found)
+        with path.open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
     except Exception as error:
         raise DamagedFile(
             f"{path} is damaged ({error}); delete it and give the same command again"

@@ -1,7 +1,8 @@
-"""Files without random access are decoded once, from top to bottom, into a zarr array on disk.
+"""The spool: a copy, as zarr arrays on disk, of the samples of a file that has no random access.
 
-Two arrays in one folder, ``colour`` and ``weight``, in the file's own dtype; every chunk ends in a CRC-32C.
-The folder gets its name only when it is complete, so a name that exists is a spool that is whole.
+The file is decoded once, from top to bottom. The folder of the spool holds the array ``colour`` in the dtype
+of the file and, if the samples have weights, the array ``weight``; every chunk ends in a CRC-32C. The folder
+gets its name only when it is complete, so a folder of that name is always a whole spool.
 """
 
 from __future__ import annotations
@@ -27,14 +28,24 @@ from urst_tiles.source.valid import Samples, weight_dtype
 from urst_tiles.storage.publish import publish, sync_folder
 from urst_tiles.storage.stores import is_remote, put, side_by_side
 
-#: Memory for one band of rows while spooling.
+#: Bytes of memory that a band of rows takes at most while spooling, unless it has only 16 rows.
 BAND_BYTES = 16 << 20
+
+#: Pixels of a chunk, at most.
 CHUNK_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is spooled: (height, width) as stored, colours, dtype of colour, whether a weight comes along."""
+    """The shape of a spool, from which its chunks and its sizes in bytes follow.
+
+    Attributes
+    ----------
+    shape : (height, width) in pixels, as stored.
+    colours : how many bands of colour there are, 1 or 3.
+    dtype : name of the dtype of the colours.
+    has_valid : whether every pixel has a weight that says how valid it is.
+    """
 
     shape: tuple[int, int]
     colours: int
@@ -43,13 +54,13 @@ class Shape:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of one pixel, weight included."""
+        """Bytes of a pixel, its weight included."""
         kind = np.dtype(self.dtype)
         return self.colours * kind.itemsize + (weight_dtype(kind).itemsize if self.has_valid else 0)
 
     @property
     def rows(self) -> int:
-        """Rows of a chunk and of a band: 1024, or a smaller power of two where the image is wide."""
+        """Rows of a chunk and of a band: 1024, or for wide images a smaller power of two, at least 16."""
         rows = 1024
         while rows > 16 and rows * self.shape[1] * self.pixel_bytes > BAND_BYTES:
             rows //= 2
@@ -57,24 +68,26 @@ class Shape:
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """(height, width) of a chunk, about a megapixel."""
+        """(height, width) of a chunk, at most ``CHUNK_PIXELS`` pixels."""
         return self.rows, min(CHUNK_PIXELS // self.rows, max(1, self.shape[1]))
 
     @property
     def reader_bytes(self) -> int:
-        """Memory of reading: per thread a chunk, encoded, decoded and copied."""
+        """Bytes of memory for reading: for each thread a chunk, encoded, decoded and copied."""
         return decoder_count() * 3 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def writer_bytes(self) -> int:
-        """Memory of writing: bands under way, and per thread a chunk, copied and encoded."""
+        """Bytes of memory for writing: the bands in work, and for each thread a chunk, copied and encoded."""
         band = self.rows * self.shape[1] * self.pixel_bytes
         return (decoder_count() + 2) * band + decoder_count() * 2 * CHUNK_PIXELS * self.pixel_bytes
 
     @property
     def disk_bytes(self) -> int:
-        """Upper bound of the spool on disk: chunks that did not compress, whole at the edges, and their
-        checksums."""
+        """Bytes of disk that the spool takes at most.
+
+        This assumes chunks that do not compress, that are whole at the edges too, and that have checksums.
+        """
         (h, w), (r, c) = self.shape, self.chunk
         chunks = ceil_div(h, r) * ceil_div(w, c)
         return chunks * (r * c * self.pixel_bytes * 257 // 256 + 2 * 4096) + 65536
@@ -83,14 +96,22 @@ class Shape:
 def spool(
     folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress = silent
 ) -> Path:
-    """Write a spool as ``folder`` (unless it is there) and return it; to an object store by way of this
-    machine's disk.
+    """Write a spool as ``folder``, unless that exists, and return ``folder``.
+
+    A spool for an object store is first written to the disk of this machine.
+
+    Parameters
+    ----------
+    folder : the path of the spool, in a folder that exists.
+    what : the shape and the dtype of the samples.
+    bands : (box, samples) from top to bottom, each of ``what.rows`` full rows (the last of fewer).
+    progress : called with the stage "spooling" and numbers of pixels.
 
     Raises
     ------
-    DoesNotFit : not enough room on the disk, told before anything is decoded.
-    DiskFull : the room was gone while writing. Nothing stays behind.
-    DamagedFile : from decoding.
+    DoesNotFit : the disk does not have enough room; raised before anything is decoded.
+    DiskFull : the disk became full while writing; the incomplete spool is removed.
+    DamagedFile : the file cannot be decoded.
     """
     if is_remote(folder):
         return _spool_and_put(folder, what, bands, progress)
@@ -103,9 +124,9 @@ def spool(
             f"{what.disk_bytes / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free there; make room or "
             "choose another --job-dir"
         )
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        if not _alive(left):
-            shutil.rmtree(left, ignore_errors=True)
+    for unfinished in folder.parent.glob(f".{folder.name}.*"):
+        if not _alive(unfinished):
+            shutil.rmtree(unfinished, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         _write(temporary, what, bands, progress)
@@ -130,7 +151,10 @@ def spool(
 def _spool_and_put(
     folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress
 ) -> Path:
-    """An object store renames nothing: the spool is whole when its mark is there, which comes last."""
+    """Write a spool to an object store; its last object is a mark that says that the spool is whole.
+
+    A mark is needed since an object store cannot rename a folder.
+    """
     mark = folder / "whole"
     if not mark.exists():
         with tempfile.TemporaryDirectory(prefix="urst-tiles-") as scratch:
@@ -142,17 +166,17 @@ def _spool_and_put(
 
 
 def _store(folder: Path) -> Any:
-    """What zarr opens."""
+    """A store of zarr, or a path, by which zarr can open ``folder`` for reading."""
     if not is_remote(folder):
         return str(folder)
     options = {**folder.storage_options}  # type: ignore[attr-defined]
     return zarr.storage.FsspecStore.from_url(str(folder), storage_options=options, read_only=True)
 
 
-def _alive(left: Path) -> bool:
-    """Whether the process that made a temporary folder still runs (on this host)."""
+def _alive(temporary: Path) -> bool:
+    """Whether the process that made a temporary folder still runs on this machine."""
     try:
-        os.kill(int(left.name.split(".")[-2]), 0)
+        os.kill(int(temporary.name.split(".")[-2]), 0)
     except (ValueError, ProcessLookupError):
         return False
     except PermissionError:
@@ -161,6 +185,7 @@ def _alive(left: Path) -> bool:
 
 
 def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress) -> None:
+    """Write all bands into new arrays in ``folder``. Raises DamagedFile if they do not cover the image."""
     kind = np.dtype(what.dtype)
     colour = _create(folder / "colour", (*what.shape, what.colours), (*what.chunk, what.colours), kind)
     weight = (
@@ -186,6 +211,7 @@ def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], prog
 
 
 def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """A new zarr array on disk whose chunks have checksums."""
     return zarr.create_array(
         store=str(folder),
         shape=shape,
@@ -199,6 +225,7 @@ def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype
 
 
 def _sync(folder: Path) -> None:
+    """Make all files in ``folder`` durable."""
     for base, _, names in os.walk(folder):
         for name in names:
             descriptor = os.open(Path(base) / name, os.O_RDONLY)
@@ -210,8 +237,10 @@ def _sync(folder: Path) -> None:
 
 
 class SpoolReader:
-    """Samples of a spool; thread-safe. A chunk that is gone or fails its checksum raises, it never reads as
-    fill."""
+    """Reads samples from a spool. Several threads may use it at the same time.
+
+    A chunk that is missing or fails its checksum raises DamagedFile; it is never read as zeros.
+    """
 
     levels: tuple[tuple[int, int], ...] = ()
     alone = False
@@ -231,7 +260,6 @@ class SpoolReader:
             ) from error
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        """Samples of a box. Raises DamagedFile."""
         weight = None if self._weight is None else self._read("weight", self._weight, box)
         return Samples(self._read("colour", self._colour, box), weight)
 

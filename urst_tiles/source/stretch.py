@@ -1,7 +1,7 @@
-"""Everything that is not uint8 is stretched to the full range of uint16.
+"""The stretch: samples that are not uint8 are mapped linearly to the full range of uint16.
 
-``2%,98%`` are percentiles over the valid pixels of the thumbnail, per band; plain numbers are taken as they
-are.
+The user gives the values that become 0 and 65535, as percentiles or as plain numbers: with ``2%,98%`` they
+are percentiles of the valid pixels of the thumbnail, computed for each band.
 """
 
 from __future__ import annotations
@@ -15,19 +15,31 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
 
+#: (low, high) of each colour band: the values that become 0 and 65535.
 Ranges = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """One side of a stretch: a value, or a percentile of the valid pixels."""
+    """An end of a stretch.
+
+    Attributes
+    ----------
+    value : a value of the samples, or a percentile from 0 to 100.
+    percent : whether ``value`` is a percentile of the valid pixels.
+    """
 
     value: float
     percent: bool
 
 
 def parse_stretch(text: str) -> tuple[Bound, Bound]:
-    """``"2%,98%"``, ``"0,10000"`` or a mixture; raises BadInput naming what is wrong."""
+    """The lower and the upper bound that a text such as "2%,98%", "0,10000" or "0,98%" describes.
+
+    Raises
+    ------
+    BadInput : the text has another form, its numbers are out of range, or they do not rise.
+    """
     parts = [part.strip() for part in text.split(",")]
     try:
         low, high = (Bound(float(part.rstrip("%")), part.endswith("%")) for part in parts)
@@ -44,23 +56,38 @@ def parse_stretch(text: str) -> tuple[Bound, Bound]:
 
 
 def resolve(bounds: tuple[Bound, Bound], colour: NDArray[Any], weight: NDArray[Any] | None) -> Ranges:
-    """(low, high) per band from a thumbnail's colour (h, w, bands), floats, over pixels of positive
-    weight."""
+    """(low, high) of each band, computed from a thumbnail.
+
+    Parameters
+    ----------
+    bounds : the lower and the upper bound, as `parse_stretch` returns them.
+    colour : (h, w, bands), floats: the thumbnail in the values of the file.
+    weight : (h, w): only pixels with a weight above 0 count. None if all pixels are valid.
+    """
     return tuple(_resolve_band(bounds, colour[..., b], weight) for b in range(colour.shape[-1]))
 
 
 def _resolve_band(
     bounds: tuple[Bound, Bound], band: NDArray[Any], weight: NDArray[Any] | None
 ) -> tuple[float, float]:
+    """(low, high) of a single band; ``high`` is always above ``low``."""
     values = band[weight > 0] if weight is not None else band.ravel()
     if not values.size:
-        values = np.zeros(1)  # nothing is valid, so nothing of it will be seen
+        values = np.zeros(1)  # no pixel is valid, so the stretch is never seen
     low, high = (float(np.percentile(values, b.value)) if b.percent else b.value for b in bounds)
     return (low, high) if high > low else (low, low + 1.0)
 
 
 class Stretch:
-    """Maps colour (h, w, bands) of one dtype to uint16: low -> 0, high -> 65535, beyond is clipped."""
+    """Maps the values of each band linearly to uint16, and clips those outside its range.
+
+    Integers of up to 16 bits are looked up in tables.
+
+    Parameters
+    ----------
+    ranges : (low, high) of each band: ``low`` becomes 0 and ``high`` becomes 65535.
+    dtype : the dtype of the colours.
+    """
 
     def __init__(self, ranges: Ranges, dtype: np.dtype[Any]) -> None:
         self.ranges, self.dtype = ranges, np.dtype(dtype)
@@ -72,7 +99,7 @@ class Stretch:
             self._tables = [_scale(values, low, high) for low, high in ranges]
 
     def __call__(self, colour: NDArray[Any]) -> NDArray[np.uint16]:
-        """uint16, of the same shape."""
+        """Stretch ``colour``, (h, w, bands), to uint16 of the same shape; NaN becomes 0."""
         out = np.empty(colour.shape, np.uint16)
         for b, (low, high) in enumerate(self.ranges):
             band = colour[..., b]
@@ -85,6 +112,7 @@ class Stretch:
 
 
 def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint16]:
+    """The formula: uint16, rounded, from values of any dtype."""
     with np.errstate(invalid="ignore", over="ignore"):
         part = (values.astype(np.float64) - low) * (65535.0 / (high - low))
     return np.rint(np.clip(np.nan_to_num(part, nan=0.0, posinf=65535.0, neginf=0.0), 0.0, 65535.0)).astype(

@@ -1,8 +1,9 @@
-"""The thumbnail: every valid pixel counts with the area it covers, never a strided pick.
+"""Thumbnails as area averages: every valid pixel counts with the area that it covers.
 
-One pass over cells in a fixed order; memory is the thumbnail's own and a few cells'. Sums within a cell are
-exact for integers; they are added up as float32, good to seven digits. (A matrix product would be shorter,
-but small ones on many threads make OpenBLAS wait for itself: ten times slower, measured.)
+The image is read once, cell by cell in a fixed order, so that memory holds the thumbnail and a few cells. The
+sums within a cell are exact for integers; the sums of cells are added as float32, which is good to seven
+digits. (Matrix products would be shorter, but small ones on many threads make OpenBLAS wait for itself: ten
+times slower, measured.)
 """
 
 from __future__ import annotations
@@ -19,13 +20,20 @@ from urst_tiles.machine import decoders, in_order
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.valid import Samples, full
 
-#: An overview serves where both its sides are at least so many times the thumbnail's.
+#: A thumbnail is made from an overview only if the sides of the overview are at least this many times as
+#: long.
 OVERVIEW_FACTOR = 4
 
 
 class Thumbnail(NamedTuple):
-    """Colour float32 (h, w, bands) in the file's own values, weight float32 (h, w) in 0..1 or None, and
-    where from."""
+    """A thumbnail in the values of the file.
+
+    Attributes
+    ----------
+    colour : float32, (h, w, bands).
+    weight : float32, (h, w), in 0..1: the valid share of each pixel; None if all pixels are valid.
+    origin : a phrase that says from what the thumbnail was made.
+    """
 
     colour: NDArray[np.float32]
     weight: NDArray[np.float32] | None
@@ -33,8 +41,11 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
-    """(height, width) of the thumbnail: the short side becomes ``side``, the area at most 4 side^2, never
-    enlarged."""
+    """(height, width) of the thumbnail of an image of ``shape`` (height, width), in pixels.
+
+    The shorter side becomes ``side`` pixels long, or less if the area would exceed 4 ``side``². The image is
+    never enlarged.
+    """
     height, width = shape
     short, long = min(shape), max(shape)
     if short <= side and short * long <= 4 * side * side:
@@ -52,7 +63,11 @@ def thumbnail_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def best_level(shape: tuple[int, int], levels: Iterable[tuple[int, int]]) -> int | None:
-    """Index of the smallest overview that is at least four times the thumbnail on each side, or None."""
+    """The index of the smallest overview whose sides are at least four times those of the thumbnail.
+
+    None if there is no overview of that size. ``shape`` is (height, width) of the thumbnail, ``levels`` are
+    those of the overviews.
+    """
     fitting = [
         (h * w, i)
         for i, (h, w) in enumerate(levels)
@@ -61,13 +76,21 @@ def best_level(shape: tuple[int, int], levels: Iterable[tuple[int, int]]) -> int
     return min(fitting)[1] if fitting else None
 
 
-#: Thumbnail box, weighted sums (h, w, bands), weights (h, w) or None.
+#: A box of the thumbnail, the weighted sums in it, (h, w, bands), and the sums of the weights, (h, w), or
+#: None.
 Part = tuple[Box, NDArray[np.float64], NDArray[np.float64] | None]
 
 
 class Average:
-    """Area averages of an image of ``full_shape`` on a grid of ``shape``; cells are added one after
-    another."""
+    """Accumulates the area averages of an image, cell by cell.
+
+    Parameters
+    ----------
+    full_shape : (height, width) of the image in pixels.
+    shape : (height, width) of the thumbnail.
+    bands : how many bands of colour there are.
+    has_valid : whether the samples may have weights.
+    """
 
     def __init__(
         self, full_shape: tuple[int, int], shape: tuple[int, int], bands: int, has_valid: bool
@@ -77,8 +100,7 @@ class Average:
         self._weight = np.zeros(shape, np.float32) if has_valid else None
 
     def reduce(self, box: Box, samples: Samples) -> Part:
-        """What one cell contributes: the thumbnail box it touches, its weighted sums there, and its
-        weights."""
+        """The contribution of a cell: the box of the thumbnail that it touches, and the sums in it."""
         values, heavy = _weighted(samples)
         rows = box.y0, box.y1, self.full_shape[0], self.shape[0]
         columns = box.x0, box.x1, self.full_shape[1], self.shape[1]
@@ -88,18 +110,18 @@ class Average:
         return Box(y0, x0, y0 + colour.shape[0], x0 + colour.shape[1]), colour, weight
 
     def add(self, part: Part) -> None:
-        """Add what ``reduce`` made. The order of calls fixes the last bit."""
+        """Add the contribution of a cell. The order of the calls determines the last bit of the result."""
         box, colour, weight = part
         self._sum[box.slices] += colour.astype(np.float32)
         if self._weight is not None and weight is not None:
             self._weight[box.slices] += weight.astype(np.float32)
 
     def result(self, origin: str) -> Thumbnail:
-        """The averages of what was added."""
+        """The averages of all cells that were added; ``Average`` cannot be used afterwards."""
         (h, w), (y, x) = self.full_shape, self.shape
         area = np.float32(h * w / (y * x))
         if self._weight is None:
-            self._sum /= area  # in place: a long image has a large thumbnail
+            self._sum /= area  # in place to save memory: a long image has a large thumbnail
             return Thumbnail(self._sum, None, origin)
         some = np.where(self._weight > 0, self._weight, np.float32(1)).astype(np.float32)
         part = np.minimum(self._weight / area, np.float32(1)).astype(np.float32)
@@ -108,8 +130,10 @@ class Average:
 
 
 def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Values times weight, and the weight in 0..1; integers stay integers where weights are all or
-    nothing."""
+    """The values times their weights, and the weights in 0..1.
+
+    Integers stay integers if every weight is either 0 or full.
+    """
     colour, weight = samples
     if weight is None:
         return colour, None
@@ -117,7 +141,7 @@ def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
     seen = weight > 0
     if seen.all() and (weight == top).all():
         return colour, seen
-    # An invalid value counts not at all: 0 * nan would be nan.
+    # Invalid values are replaced by 0, since 0 * nan would be nan.
     colour = np.where(seen[..., None], colour, colour.dtype.type(0))
     if (weight[seen] == top).all():
         return colour, seen
@@ -126,11 +150,11 @@ def _weighted(samples: Samples) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 def _sums(values: NDArray[Any], start: int, stop: int, length: int, small: int) -> NDArray[np.float64]:
-    """Sums along axis 0 of pixels start..stop-1 of a line of ``length``, by the cells of a line of ``small``
-    they fall into.
+    """Sums along axis 0 of the pixels ``start`` to ``stop`` - 1 of a line, by the cells into which they fall.
 
-    Pixel i covers [i, i + 1), cell c covers [c, c + 1) * length / small. Each pixel goes to the cell it
-    begins in; the one across a border then hands the next cell its share. The sums of integers are exact.
+    The line has ``length`` pixels and ``small`` cells. Pixel i covers [i, i + 1), cell c covers
+    [c, c + 1) * length / small. Each pixel is added to the cell in which it begins; the share of a pixel that
+    lies across a border is then moved to the next cell. The sums of integers are exact.
     """
     first, last = start * small // length, (stop * small - 1) // length
     cells = np.arange(first, last + 1, dtype=np.int64)
@@ -146,7 +170,7 @@ def _sums(values: NDArray[Any], start: int, stop: int, length: int, small: int) 
 
 
 def _grouped(values: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 sums of values[edges[k]:edges[k + 1]] along axis 0; the last group may be empty."""
+    """float64 sums of values[edges[k] : edges[k + 1]] along axis 0; the last group may be empty."""
     count = len(edges) - 1
     out = np.zeros((count, *values.shape[1:]))
     if count == len(values) and edges[-2] < edges[-1]:
@@ -162,7 +186,10 @@ def _grouped(values: NDArray[Any], edges: NDArray[np.int64]) -> NDArray[np.float
 
 
 def cells(shape: tuple[int, int], cell: tuple[int, int]) -> Iterator[Box]:
-    """The cells of a lattice over an image, row by row, clipped to it."""
+    """The cells of a lattice over an image, clipped to the image, row by row.
+
+    ``shape`` and ``cell`` are (height, width) of the image and of a cell.
+    """
     image = Box(0, 0, *shape)
     for y in range(0, shape[0], cell[0]):
         for x in range(0, shape[1], cell[1]):
@@ -180,7 +207,17 @@ def average(
     origin: str,
     progress: Progress = silent,
 ) -> Thumbnail:
-    """One streamed pass: ``read`` is called for every cell, on threads; sums are made in order."""
+    """Make a thumbnail in a single pass over the image.
+
+    Parameters
+    ----------
+    read : returns the samples of a box; it is called for every cell, on several threads.
+    full_shape, shape, cell : (height, width) of the image, of the thumbnail, and of a cell.
+    bands : how many bands of colour the samples have.
+    has_valid : whether the samples may have weights.
+    origin : a phrase that says from what the thumbnail is made.
+    progress : called with the stage "thumbnail" and numbers of pixels.
+    """
     whole = Average(full_shape, shape, bands, has_valid)
     total, done = full_shape[0] * full_shape[1], 0
 

@@ -1,4 +1,4 @@
-"""A TIFF file as samples: what its bands mean, its palette, its alpha, its nodata, its masks."""
+"""Reading the samples of a TIFF file: the meaning of its bands, its palette, alpha, nodata and masks."""
 
 from __future__ import annotations
 
@@ -22,48 +22,63 @@ from urst_tiles.tiff.metadata import Validity
 from urst_tiles.tiff.pages import Pages, TiffFile, find_pages
 from urst_tiles.tiff.segments import Segments, Undecodable
 
-#: Cells are at least so large, so that small tiles do not drown in calls.
+#: The least side of a cell of a tiled file in pixels: a call has a fixed cost, so it reads several small
+#: tiles.
 CELL = 256
 
+#: Photometric interpretations (tag 262).
 PALETTE, CMYK, WHITE_IS_ZERO, RGB = 3, 5, 0, 2
 
-#: Bands that a photometric interpretation needs, where it is more than one.
+#: How many bands of colour a photometric interpretation has, if more than one; 6 is YCbCr.
 COLOURS = {RGB: 3, CMYK: 4, 6: 3}
 
-#: What a further band may be: anything, alpha (associated or not), and Corel Draw's alpha.
+#: Kinds of further bands (tag 338): unspecified, associated alpha, unassociated alpha, and Corel Draw's
+#: alpha.
 EXTRA_KINDS = {0, 1, 2, 999}
 
 
 class TiffReader:
-    """Samples of a TIFF's image and overviews.
+    """Reads samples of the image in a TIFF and of its overviews. Several threads may use it at the same time.
+
+    Parameters
+    ----------
+    path : the file.
+    bands : the colour bands to read, counted from 1; None for the default of `choose_bands`.
 
     Attributes
     ----------
-    main : the main page's directory.
-    shape : (height, width) as stored.
-    dtype, colours : of colour, and how many bands of it (1 or 3).
-    has_valid : whether a weight comes along; ``validity`` says how the file tells it.
-    levels : shapes of the overviews, largest first.
+    path : the file.
+    file : the open file.
+    main : the directory of the image at full resolution.
+    shape : (height, width) in pixels, as stored.
+    dtype : dtype of the colours.
+    colours : how many bands of colour are read, 1 or 3.
+    nodata : the value that marks invalid pixels, or None.
+    has_valid : whether the samples come with a weight; ``validity`` says how the file marks invalid pixels.
+    levels : (height, width) of each overview, largest first.
+    cell_shape : (height, width) of the cells that are cheap to read.
     is_tiled : whether boxes can be read at random.
-    alone : whether neighbouring bands of rows share a large strip, and should not be read at once.
+    alone : whether neighbouring bands of rows share a large segment, and should be read one after another.
 
     Raises
     ------
-    Undecodable : tifffile does not decode it; libvips may.
+    Undecodable : tifffile cannot decode the file; libvips may be able to.
+    DamagedFile : a directory contradicts itself or the file.
+    BadInput : the file does not have these bands, or its segments are too large to be decoded at once.
     """
 
     def __init__(self, path: Path, bands: Sequence[int] | None) -> None:
         file = TiffFile(path)
         pages = find_pages(file.directories)
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        found = file.segments([pages.main, *([pages.mask] if pages.mask else [])])
-        self._main = _decodable(found[0])
-        self._mask = _decodable(found[1]) if pages.mask else None
+        segments = file.segments([pages.main, *([pages.mask] if pages.mask else [])])
+        self._main = _decodable(segments[0])
+        self._mask = _decodable(segments[1]) if pages.mask else None
         self._choose(pages.main, bands)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
         self.nodata = valid.nodata_value(pages.main.text(42113), stored)
-        told = self._alpha is not None or self._mask is not None or self.nodata is not None
-        self.has_valid = told or stored.kind == "f" or self._main.layout.has_sparse
+        marked = self._alpha is not None or self._mask is not None or self.nodata is not None
+        self.has_valid = marked or stored.kind == "f" or self._main.layout.has_sparse
         self._overviews = self._usable(pages)
         self.levels = tuple(page.shape for page, _ in self._overviews)
         self.is_tiled, self.alone = self._main.layout.is_tiled, self._main.keeps > 0
@@ -73,7 +88,7 @@ class TiffReader:
         self.cell_shape = height, width
 
     def _choose(self, main: Directory, bands: Sequence[int] | None) -> None:
-        """Decide which stored bands are colour and which is alpha, and what colour means."""
+        """Decide which of the stored bands are colours and which is alpha, and how colours are decoded."""
         page = self._main
         extra = _extra(main, page)
         first = page.bands - len(extra)
@@ -102,7 +117,7 @@ class TiffReader:
         self.colours = len(self._pick)
 
     def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
-        """Overviews that are stored as the main page is; the others are not looked at."""
+        """The overviews, with their masks, that are stored like the main page; others are ignored."""
         wanted = [directory for pair in pages.overviews for directory in pair if directory is not None]
         made = dict(zip(map(id, wanted), self.file.segments(wanted), strict=True)) if wanted else {}
         usable = []
@@ -125,7 +140,7 @@ class TiffReader:
 
     @property
     def validity(self) -> Validity:
-        """How the file tells which pixels are valid; the finest way wins where there are several."""
+        """How the file marks invalid pixels; if it does so in several ways, the finest of them."""
         if self._alpha is not None:
             return "alpha"
         if self._mask is not None:
@@ -134,57 +149,61 @@ class TiffReader:
 
     @property
     def reader_bytes(self) -> int:
-        """What reading takes at most, beyond what is returned.
+        """Bytes of memory that reading takes at most, besides the arrays that are returned.
 
-        Per thread the segment (encoded and decoded) and a cell's samples (and floats, where they are
-        stretched by formula instead of a table); once what is kept and the tables of segments.
+        For each thread these are a segment, encoded and decoded, and the samples of a cell, with floats if
+        they are stretched by a formula instead of a table. In addition there are the segments that stay in
+        memory, and the tables of offsets and sizes.
         """
         pages = [self._main, *(page for page, _ in self._overviews)]
         size = max(page.layout.segment_bytes for page in pages)
         kind = self._main.dtype
-        each = len(self._stored) * kind.itemsize * 2 + 4 + (16 * self.colours if kind.itemsize > 2 else 0)
+        pixel = len(self._stored) * kind.itemsize * 2 + 4 + (16 * self.colours if kind.itemsize > 2 else 0)
         area = math.prod(self.cell_shape) if self.is_tiled else 0
         tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
-        kept = sum(page.keeps * page.layout.segment_bytes for page in pages)
+        cached = sum(page.keeps * page.layout.segment_bytes for page in pages)
         return (
-            (1 if self.alone and not self.is_tiled else decoder_count()) * (2 * size + area * each)
-            + kept
+            (1 if self.alone and not self.is_tiled else decoder_count()) * (2 * size + area * pixel)
+            + cached
             + tables
         )
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        """Samples of a box of the image (level 0) or of overview ``level - 1``. Raises DamagedFile."""
         page, mask = (self._main, self._mask) if level == 0 else self._overviews[level - 1]
         stored = self._stored if self._alpha is None else [*self._stored, self._alpha]
-        raw, there = page.read(box, stored)
+        raw, present = page.read(box, stored)
         if raw.dtype.kind == "b":
             raw = raw.view(np.uint8)
         colour = raw[..., : len(self._stored)]
-        weight = self._weight(raw, colour, there, None if mask is None else mask_of(mask, box))
+        weight = self._weight(raw, colour, present, None if mask is None else mask_of(mask, box))
         return Samples(self._meaning(colour, weight), weight)
 
     def _weight(
         self,
         raw: NDArray[Any],
         colour: NDArray[Any],
-        there: NDArray[np.bool_] | None,
-        seen: NDArray[np.bool_] | None,
+        present: NDArray[np.bool_] | None,
+        unmasked: NDArray[np.bool_] | None,
     ) -> NDArray[Any] | None:
-        """Everything that makes pixels invalid, as one weight."""
+        """The weight, (h, w), of pixels: alpha, nodata, NaN, tiles that are not stored and the mask together.
+
+        ``present`` is False where the file stores no tile, ``unmasked`` where the mask says invalid; None
+        stands for True everywhere.
+        """
         out = valid.weight_dtype(self.dtype)
         weight = None if self._alpha is None else valid.alpha_weight(raw[..., -1], out, self._main.bits)
         if self.nodata is not None or colour.dtype.kind == "f":
             data = valid.has_data(colour, self.nodata)
-            there = data if there is None else there & data
-        if seen is not None:
-            there = seen if there is None else there & seen
-        weight = valid.combine(weight, there, out)
+            present = data if present is None else present & data
+        if unmasked is not None:
+            present = unmasked if present is None else present & unmasked
+        weight = valid.combine(weight, present, out)
         if weight is None and self.has_valid:
             weight = np.full(colour.shape[:2], valid.full(out), out)
         return weight
 
     def _meaning(self, colour: NDArray[Any], weight: NDArray[Any] | None) -> NDArray[Any]:
-        """Stored samples as colour."""
+        """The colours, (h, w, 1 or 3), that the stored samples stand for."""
         if self._palette is not None:
             return self._palette[np.minimum(colour[..., 0], len(self._palette) - 1)][..., self._pick]
         if self._cmyk:
@@ -199,7 +218,7 @@ class TiffReader:
 
 
 def _extra(main: Directory, page: Segments) -> list[int]:
-    """What the bands beyond the colours are. Raises DamagedFile where the directory contradicts itself."""
+    """The kinds of the bands besides the colours (tag 338). Raises DamagedFile if they make no sense."""
     extra = [int(kind) for kind in main.array(338)]
     spare = page.bands - COLOURS.get(page.photometric, 1)
     counted = len(extra) == spare if page.photometric == RGB else 0 < len(extra) <= spare
@@ -212,21 +231,28 @@ def _extra(main: Directory, page: Segments) -> list[int]:
 
 
 def _decodable(page: Segments | Undecodable) -> Segments:
+    """The page; raises the error if the page cannot be decoded."""
     if isinstance(page, Undecodable):
         raise page
     return page
 
 
 def mask_of(mask: Segments, box: Box) -> NDArray[np.bool_]:
-    """bool (h, w): where a mask page (1 bit, or 8 with 0 and 255) says valid; an absent tile says invalid."""
-    raw, there = mask.read(box, [0])
-    seen = raw[..., 0] != 0
-    return seen if there is None else seen & there
+    """The pixels of a box that a mask page marks as valid; bool, (h, w).
+
+    The page has 1 bit, or 8 bits with the values 0 and 255. Pixels of a tile that is not stored are invalid.
+    """
+    raw, present = mask.read(box, [0])
+    marked = raw[..., 0] != 0
+    return marked if present is None else marked & present
 
 
 def _palette(main: Directory) -> NDArray[np.uint8]:
-    """uint8 (entries, 3): TIFF's 16-bit colour map, or one of 8 bits as some writers left it (libtiff's
-    test)."""
+    """The palette, uint8, (entries, 3).
+
+    Its values have 16 bits; some writers leave 8-bit values, which are recognised by the test that libtiff
+    uses: none is above 255. Raises DamagedFile if the file has no palette.
+    """
     table = main.array(320)
     if table.size < 3 or table.size % 3:
         raise DamagedFile(f"{main.path}: a palette image without a palette; the file is damaged")

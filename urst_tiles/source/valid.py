@@ -1,6 +1,7 @@
-"""One channel that tells which pixels are valid: alpha, mask, nodata, NaN and sparse tiles become one weight.
+"""The weight of a pixel, which says how valid it is.
 
-A weight is uint8 (0..255) beside uint8 colour, uint16 (0..65535) beside everything else; 0 is invalid.
+Alpha, masks, nodata values, NaN and tiles that are not stored all become a single channel of weights. A
+weight is uint8 (0..255) beside uint8 colours, and uint16 (0..65535) beside all others; 0 is invalid.
 """
 
 from __future__ import annotations
@@ -13,26 +14,33 @@ from numpy.typing import NDArray
 
 
 class Samples(NamedTuple):
-    """Colour (h, w, 1 or 3) in the file's own dtype, and its weight (h, w), or None where every pixel is
-    valid."""
+    """Samples of a box of an image.
+
+    Attributes
+    ----------
+    colour : (h, w, 1 or 3), in the dtype of the file.
+    weight : (h, w), of dtype `weight_dtype`; None if every pixel is valid.
+    """
 
     colour: NDArray[Any]
     weight: NDArray[Any] | None
 
 
 def weight_dtype(colour: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of a weight beside colour of this dtype, which is also that of the pixels handed out."""
+    """The dtype of weights beside colours of dtype ``colour``; the pixels of a source have the same dtype."""
     return np.dtype(np.uint8 if colour == np.uint8 else np.uint16)
 
 
 def full(dtype: np.dtype[Any]) -> int:
-    """The weight of a fully valid pixel."""
+    """The weight of a fully valid pixel: the largest value of ``dtype``."""
     return int(np.iinfo(dtype).max)
 
 
 def nodata_value(text: str | None, dtype: np.dtype[Any]) -> float | int | None:
-    """GDAL's nodata text as a value that samples of ``dtype`` can have, else None (as GDAL, which then
-    ignores it)."""
+    """The number that GDAL's nodata text (TIFF tag 42113) stands for.
+
+    None if there is no text, or if samples of ``dtype`` cannot have the value: GDAL ignores it then, too.
+    """
     if text is None:
         return None
     try:
@@ -54,18 +62,24 @@ def nodata_value(text: str | None, dtype: np.dtype[Any]) -> float | int | None:
 
 
 def has_data(colour: NDArray[Any], nodata: float | int | None) -> NDArray[np.bool_]:
-    """bool (h, w): at least one band differs from nodata (as rasterio's dataset mask), and all are finite."""
-    there = np.ones(colour.shape[:2], bool)
+    """The pixels of ``colour``, (h, w, bands), that hold data; bool, (h, w).
+
+    At least one band differs from ``nodata``, as in the dataset mask of rasterio, and all bands are finite.
+    """
+    data = np.ones(colour.shape[:2], bool)
     if nodata is not None and not (isinstance(nodata, float) and math.isnan(nodata)):
-        there = (colour != colour.dtype.type(nodata)).any(axis=-1)
+        data = (colour != colour.dtype.type(nodata)).any(axis=-1)
     if colour.dtype.kind == "f":
-        there &= np.isfinite(colour).all(axis=-1)
-    return there
+        data &= np.isfinite(colour).all(axis=-1)
+    return data
 
 
 def alpha_weight(alpha: NDArray[Any], dtype: np.dtype[Any], bits: int = 0) -> NDArray[Any]:
-    """An alpha band (h, w) as a weight of ``dtype``: scaled from its full range (of ``bits``), floats from
-    0..1."""
+    """An alpha band, (h, w), as weights of ``dtype``.
+
+    Integers are scaled from their full range, which is that of ``bits`` bits if ``bits`` is not 0; floats are
+    scaled from 0..1.
+    """
     if alpha.dtype == dtype and bits in (0, 8 * dtype.itemsize):
         return alpha
     whole = (1 << bits) - 1 if bits and alpha.dtype.kind == "u" else None
@@ -75,19 +89,24 @@ def alpha_weight(alpha: NDArray[Any], dtype: np.dtype[Any], bits: int = 0) -> ND
 
 
 def combine(
-    weight: NDArray[Any] | None, there: NDArray[np.bool_] | None, dtype: np.dtype[Any]
+    weight: NDArray[Any] | None, valid: NDArray[np.bool_] | None, dtype: np.dtype[Any]
 ) -> NDArray[Any] | None:
-    """The weight with everything outside ``there`` set to invalid; None stands for valid everywhere."""
-    if there is None:
+    """Weights, (h, w), of ``dtype``, set to 0 where ``valid``, bool, (h, w), is False.
+
+    For ``weight``, ``valid`` and the result, None stands for pixels that are all valid.
+    """
+    if valid is None:
         return weight
     if weight is None:
-        return there.astype(dtype) * dtype.type(full(dtype))
-    return np.where(there, weight, dtype.type(0))
+        return valid.astype(dtype) * dtype.type(full(dtype))
+    return np.where(valid, weight, dtype.type(0))
 
 
 def unpremultiply(colour: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
-    """Colour that was stored multiplied by its alpha (TIFF ExtraSamples 1), as unassociated alpha wants
-    it."""
+    """Colours, (h, w, bands), divided by their alpha, for files that store them multiplied by it.
+
+    ``weight``, (h, w), is the alpha. TIFF 6.0 calls it associated alpha (ExtraSamples 1).
+    """
     if colour.dtype.kind == "f":
         scale = np.float64(full(weight.dtype)) / np.maximum(weight, 1)
         return (colour * scale[..., None]).astype(colour.dtype)

@@ -1,10 +1,9 @@
-"""libvips as a reader: of everything that is no TIFF, of TIFFs that tifffile does not decode, and the tests'
-reference.
+"""Reading with libvips: files that are no TIFF, and TIFFs that tifffile does not decode.
 
-Every image is opened with ``fail_on="warning"``: a weaker level lets damaged tiles pass as pixels
-(measured). It is opened anew for each cell or pass: a handle's tile cache grows with the image's width, one
-region must not be shared by threads, and images do not pickle. libvips' error text belongs to the whole
-process, so it is not quoted.
+Every image is opened with ``fail_on="warning"``: with a weaker level, damaged tiles are returned as pixels
+(measured). It is opened anew for each cell or pass, since the tile cache of an open image grows with the
+width of the image, threads must not share a region, and images cannot be pickled. The error text of libvips
+belongs to the whole process, so messages do not quote it. Tests compare the other readers with this module.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.valid import Samples
 
-#: libvips format -> NumPy dtype; complex samples have no place here.
+#: The NumPy dtype of each format of libvips; complex samples are not supported.
 FORMATS = {
     "uchar": "u1",
     "char": "i1",
@@ -38,26 +37,33 @@ FORMATS = {
     "double": "f8",
 }
 
-#: Loaders that make pixels from pictures (not from text, tables or drawings): row by row, or at random.
+#: Loaders of pictures (not of text, tables or drawings) that decode from top to bottom.
 STREAMED = ("tiff", "jpeg", "png", "webp", "gif", "heif", "jxl", "ppm", "rad", "fits", "openexr", "nifti")
+
+#: Loaders of pictures that decode any box.
 RANDOM = ("jp2k", "openslide", "vips")
 
-#: Loader -> random access (a tiled TIFF has it too).
+#: For each accepted loader, whether it allows random access; a tiled TIFF allows it as well.
 LOADERS = {f"{name}load": name in RANDOM for name in STREAMED + RANDOM}
 
-#: Class names that differ from the operation's.
+#: The operation to use for a class of loaders whose name is not in ``LOADERS``.
 ALIASES = {"nsgifload": "gifload", "uhdrload": "jpegload"}
 
-#: Side of a cell read through libvips: an opening costs about a millisecond.
+#: Side of a cell in pixels; it is large, since opening the image for each cell takes about a millisecond.
 CELL = 1024
 
 
 def loader_of(path: Path) -> str:
-    """Name of the libvips loader for a file, such as "jpegload". Raises BadInput where there is none."""
+    """The name of the libvips loader for the file ``path``, such as "jpegload".
+
+    Raises
+    ------
+    BadInput : libvips does not recognise the file, or its loader is not in ``LOADERS``.
+    """
     vips = libvips()
-    found = vips.vips_lib.vips_foreign_find_load(str(path).encode())
+    loader_class = vips.vips_lib.vips_foreign_find_load(str(path).encode())
     vips.vips_lib.vips_error_clear()
-    name = "" if found == vips.ffi.NULL else vips.ffi.string(found).decode()
+    name = "" if loader_class == vips.ffi.NULL else vips.ffi.string(loader_class).decode()
     name = name.removeprefix("VipsForeignLoad").removesuffix("File").lower() + "load"
     name = ALIASES.get(name, name)
     if name not in LOADERS:
@@ -68,7 +74,18 @@ def loader_of(path: Path) -> str:
 
 
 def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
-    """A pyvips image of the file's first page; only the header is read. Raises DamagedFile."""
+    """Open the first page of a file as a pyvips image; only the header is read.
+
+    Parameters
+    ----------
+    path : the file.
+    loader : its loader, as `loader_of` returns it.
+    sequential : whether the pixels will be read from top to bottom only.
+
+    Raises
+    ------
+    DamagedFile : the header cannot be read.
+    """
     vips = libvips()
     access = "sequential" if sequential else "random"
     try:
@@ -78,13 +95,26 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
 
 
 class Decoded:
-    """How a vips image becomes colour and weight; decided from the header.
+    """The way in which the pixels of a pyvips image become samples; it follows from the header.
+
+    Parameters
+    ----------
+    path : the file, for messages.
+    image : the pyvips image, as `open_image` returns it.
+    bands : the colour bands to read, counted from 1; None for the default of `choose_bands`.
+    nodata : the nodata value as GDAL writes it, or None.
 
     Attributes
     ----------
-    dtype, colours : of colour, and how many bands of it.
+    dtype : dtype of the colours.
+    colours : how many bands of colour are read, 1 or 3.
     alpha : whether the file has an alpha band.
-    has_valid : whether a weight comes along.
+    has_valid : whether the samples come with a weight.
+
+    Raises
+    ------
+    DamagedFile : the colour profile cannot be used.
+    BadInput : the samples are complex, or the file does not have these bands.
     """
 
     def __init__(
@@ -108,7 +138,7 @@ class Decoded:
         self.has_valid = self.alpha or self.dtype.kind == "f" or self._nodata is not None
 
     def samples(self, raw: NDArray[Any]) -> Samples:
-        """Colour and weight of pixels (h, w, bands) as libvips made them."""
+        """The samples of pixels that libvips decoded, (h, w, bands)."""
         out = valid.weight_dtype(self.dtype)
         weight = valid.alpha_weight(raw[..., -1], out) if self.alpha else None
         colour = raw[..., self._pick]
@@ -118,7 +148,10 @@ class Decoded:
 
 
 class VipsReader:
-    """Random access through libvips, cell by cell; thread-safe, as nothing is shared."""
+    """Reads samples at random through libvips. Several threads may use it at the same time.
+
+    The parameters are those of `open_image` and `Decoded`, the attributes those of `Reader`.
+    """
 
     levels: tuple[tuple[int, int], ...] = ()
     alone = False
@@ -135,7 +168,6 @@ class VipsReader:
         self.has_valid = self._decoded.has_valid
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        """Samples of a box. Raises DamagedFile."""
         vips = libvips()
         image = in_rgb(open_image(self.path, self._loader))
         try:
@@ -151,10 +183,15 @@ class VipsReader:
 def stream(
     path: Path, loader: str, bands: Sequence[int] | None, nodata: str | None, rows: int
 ) -> Iterator[tuple[Box, Samples]]:
-    """Samples from top to bottom in bands of ``rows`` rows, decoded ahead by one band.
+    """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom.
 
-    One libvips pipeline, pushed to the end: it holds about a thousand rows, while regions fetched one after
-    another hold three times as many (measured). Raises DamagedFile where the content is damaged.
+    The next band is decoded ahead. A single libvips pipeline decodes the whole image: it holds about a
+    thousand rows, while fetching regions one after another holds three times as many (measured). The other
+    parameters are those of `open_image` and `Decoded`.
+
+    Raises
+    ------
+    DamagedFile : the pixels cannot be decoded.
     """
     original = open_image(path, loader, sequential=True)
     decoded = Decoded(path, original, bands, nodata)
@@ -172,7 +209,7 @@ def stream(
 
 
 def _pushed(image: Any, rows: int) -> Generator[bytearray | None, None, None]:
-    """Raw pixels of bands of rows, made on a thread of their own; None at the end where decoding failed."""
+    """Yield the raw pixels of bands of rows, which another thread decodes; None at last if decoding fails."""
     vips = libvips()
     ready: Queue[bytearray | None] = Queue(maxsize=1)
     stop = threading.Event()
@@ -218,4 +255,5 @@ def _pushed(image: Any, rows: int) -> Generator[bytearray | None, None, None]:
 
 
 def _as_array(data: Any, image: Any, shape: tuple[int, int]) -> NDArray[Any]:
+    """Raw pixels as an array, (h, w, bands)."""
     return np.frombuffer(data, FORMATS[image.format]).reshape(*shape, image.bands)

@@ -1,4 +1,4 @@
-"""Boxes of a source as a network wants them: RGB with invalid pixels filled, padded by reflection."""
+"""Reading the windows of a network: RGB with invalid pixels filled, padded by reflection."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from urst_tiles.source import Fill, Source, read_padded
 
 
 class WindowReader:
-    """What stands between a prepared source and a network.
+    """Reads from a prepared source the pixels that a network sees.
 
-    Invalid pixels get the colours of the valid-weighted thumbnail around them, so that no dark border bleeds
-    in; the fill depends on absolute positions alone, hence every window sees the same pixels.
+    Invalid pixels are filled with colours of the thumbnail, in which only valid pixels count, so that no dark
+    border bleeds in. The fill depends on absolute positions alone, so all windows see the same pixels.
+
+    Attributes
+    ----------
+    source : the source, as `Source.prepare` returns it.
+    shape, channels, dtype : as in `Source`.
     """
 
     def __init__(self, source: Source) -> None:
@@ -24,7 +29,10 @@ class WindowReader:
         self._fill = Fill(source.thumbnail, source.shape) if source.channels == 4 else None
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """(h, w, channels), the source's dtype: ``box`` inside the image, its invalid pixels filled."""
+        """The pixels, (h, w, channels), of ``dtype``, of a box inside the image, with invalid pixels filled.
+
+        A fourth channel stays as it is. The errors are those of `Source.read`.
+        """
         pixels = self.source.read(box)
         if self._fill is None:
             return pixels
@@ -32,6 +40,9 @@ class WindowReader:
         return pixels
 
     def padded(self, box: Box) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-        """RGB (h, w, 3) and validity (h, w), None where all is valid, of a box of the padded image."""
+        """RGB, (h, w, 3), and validity, (h, w), of a box that may reach beyond the edges of the image.
+
+        Validity is None if the source has three channels. The errors are those of `Source.read`.
+        """
         pixels = read_padded(self, box)
         return (pixels[..., :3], pixels[..., 3]) if self.channels == 4 else (pixels, None)

@@ -1,7 +1,7 @@
-"""A source as a read-only zarr array: a store that makes its chunks when they are asked for.
+"""A source as a read-only zarr array, whose store makes each chunk when it is asked for.
 
-A chunk is (1024, 1024, channels) pixels, uncompressed, padded with zeros to full size at the edges as zarr
-wants it. A chunk that cannot be read raises: returning None would be silent fill.
+A chunk is (1024, 1024, channels) pixels, uncompressed; at the edges it is padded with zeros to full size, as
+zarr requires. A chunk that cannot be read raises an error: for None, zarr would silently fill in zeros.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import views
 
+#: Side of a chunk in pixels.
 CHUNK = 1024
 
 
 class SourceStore(Store):
-    """The keys ``zarr.json`` and ``c/<row>/<column>/0`` of a source; pickles as the source does."""
+    """A zarr store with the keys ``zarr.json`` and ``c/<row>/<column>/0``; a source makes their values.
+
+    Values are made on threads of this process. ``get`` returns None only for keys that the array does not
+    have. The store can be pickled, as the source can.
+    """
 
     supports_writes = False
     supports_deletes = False
@@ -42,12 +47,12 @@ class SourceStore(Store):
         return hash(self.source)
 
     def with_read_only(self, read_only: bool = False) -> SourceStore:
-        """The same store; it cannot be made writable."""
         if not read_only:
             raise ValueError("a view of an image cannot be written to")
         return SourceStore(self.source)
 
     def _metadata(self) -> bytes:
+        """The content of ``zarr.json``."""
         (h, w), channels = self.source.shape, self.source.channels
         order = {"endian": sys.byteorder}
         return json.dumps(
@@ -66,7 +71,7 @@ class SourceStore(Store):
         ).encode()
 
     def _box(self, key: str) -> Box | None:
-        """The box of a chunk's key, or None where there is no such chunk."""
+        """The box of the chunk with this key; None if the array has no chunk of this key."""
         parts = key.split("/")
         if len(parts) != 4 or parts[0] != "c" or parts[3] != "0" or not (parts[1] + parts[2]).isdecimal():
             return None
@@ -77,6 +82,7 @@ class SourceStore(Store):
         return Box(y, x, min(y + CHUNK, h), min(x + CHUNK, w))
 
     def _chunk(self, box: Box) -> Any:
+        """The bytes of a chunk, uint8, (bytes,)."""
         pixels = self.source.read(box)
         if box.shape != (CHUNK, CHUNK):
             (h, w), whole = box.shape, np.zeros((CHUNK, CHUNK, pixels.shape[2]), pixels.dtype)
@@ -87,14 +93,13 @@ class SourceStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """The bytes of a key, made on a thread; None only for keys that no such array has."""
         from zarr.core.buffer import default_buffer_prototype
 
         prototype = prototype or default_buffer_prototype()
         if key == "zarr.json":
             data = np.frombuffer(self._metadata(), np.uint8)
         elif (box := self._box(key)) is not None:
-            # Not the loop's own threads: reading may itself wait for zarr, which works on those.
+            # Not on the threads of the event loop: reading may wait for zarr, which works on those.
             data = await asyncio.get_running_loop().run_in_executor(views(), self._chunk, box)
         else:
             return None
@@ -103,23 +108,18 @@ class SourceStore(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Several keys or parts of keys."""
         return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        """Whether such a key belongs to the array."""
         return key == "zarr.json" or self._box(key) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Never."""
         self._check_writable()
 
     async def delete(self, key: str) -> None:
-        """Never."""
         self._check_writable()
 
     async def list(self) -> AsyncIterator[str]:
-        """Every key."""
         yield "zarr.json"
         h, w = self.source.shape
         for row in range(ceil_div(h, CHUNK)):
@@ -127,13 +127,11 @@ class SourceStore(Store):
                 yield f"c/{row}/{column}/0"
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Every key that starts so."""
         async for key in self.list():
             if key.startswith(prefix):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Names directly below a prefix."""
         prefix = prefix.rstrip("/") + "/" if prefix else ""
         names: dict[str, None] = {}
         async for key in self.list_prefix(prefix):
@@ -143,6 +141,7 @@ class SourceStore(Store):
 
 
 def _span(part: ByteRequest | None, size: int) -> slice:
+    """The slice of a value of ``size`` bytes that a request of zarr names; all of it for None."""
     if isinstance(part, RangeByteRequest):
         return slice(part.start, part.end)
     if isinstance(part, OffsetByteRequest):
@@ -153,5 +152,5 @@ def _span(part: ByteRequest | None, size: int) -> slice:
 
 
 def as_zarr(source: Any) -> zarr.Array[Any]:
-    """A zarr array (height, width, channels) over a source, read only."""
+    """The `Source` ``source`` as a read-only zarr array, (height, width, channels)."""
     return zarr.open_array(SourceStore(source), mode="r")

@@ -1,1 +1,1 @@
-"""Files on disk and on object stores, published whole or not at all."""
+"""Files on disk and on object stores: a file appears under its name when it is complete, or not at all."""

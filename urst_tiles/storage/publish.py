@@ -1,6 +1,8 @@
-"""Write beside, fsync, rename, fsync the folder: a final name never holds anything but a finished file.
+"""Publishing files: a final name never holds anything but a finished file.
 
-On an object store (``places``) a file is written on this machine and put there whole.
+A file is written under a temporary name in the same folder, synchronised to the disk (fsync) and renamed;
+then the folder is synchronised too. For an object store (`urst_tiles.storage.stores`), a file is written on
+this machine and then uploaded as a whole.
 """
 
 from __future__ import annotations
@@ -24,13 +26,22 @@ _NO_RIGHTS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def publishing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write; it takes the name ``path`` when the block ends well, and is removed when it does not.
+    """Open a file for writing that gets the name ``path`` when the ``with`` block ends.
+
+    If the block raises an error, the file is removed and ``path`` stays as it was.
+
+    Parameters
+    ----------
+    path : the final name, in a folder or on an object store.
+    temporary : the name of the file until it is finished, in the same folder; by default a new hidden name.
+        Object stores ignore it.
 
     Raises
     ------
-    DiskFull : no room left, or a quota reached; names the folder.
-    BadInput : no right to write there.
-    MissingFile : there is no such folder.
+    DiskFull : the disk is full or a quota is reached; the message names the folder.
+    BadInput : this user may not write into the folder.
+    MissingFile : the folder, or the bucket of the object store, does not exist.
+    JobError : the object store failed.
     """
     if is_remote(path):
         with _putting(path) as file:
@@ -53,6 +64,7 @@ def publishing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _putting(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file on this machine that is uploaded to ``path`` when the block ends."""
     scratch = Path(tempfile.gettempdir())
     with writing(scratch), tempfile.NamedTemporaryFile(prefix="urst-tiles-", dir=scratch) as file:
         yield cast(BinaryIO, file)
@@ -61,18 +73,18 @@ def _putting(path: Path) -> Iterator[BinaryIO]:
 
 
 def publish(path: Path, content: bytes) -> None:
-    """Write ``content`` at ``path`` atomically and durably; raises as `publishing` does."""
+    """Write ``content`` to ``path`` atomically and durably; the errors are those of `publishing`."""
     with publishing(path) as file:
         file.write(content)
 
 
 def attempt_name(path: Path) -> Path:
-    """A name beside ``path`` that no other attempt, on this or another machine, has."""
+    """A hidden name in the folder of ``path`` that no other process uses, on this or another machine."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable."""
+    """Make the names of the files in ``folder`` durable, so that a rename survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -81,7 +93,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents; an object store needs none."""
+    """Create ``folder`` and its parents if they do not exist; on an object store nothing is created.
+
+    Raises
+    ------
+    DiskFull, BadInput, MissingFile : as `publishing`.
+    """
     if is_remote(folder):
         return
     with writing(folder):
@@ -89,7 +106,10 @@ def make_folder(folder: Path) -> None:
 
 
 def check_room(folder: Path, need_bytes: int) -> None:
-    """Raise DiskFull now rather than in an hour; an object store has no end."""
+    """Raise DiskFull if the disk of ``folder`` has less than ``need_bytes`` bytes free.
+
+    Called before long work, so that the error comes at once. Object stores count as unlimited.
+    """
     if is_remote(folder):
         return
     free = shutil.disk_usage(folder).free
@@ -101,13 +121,18 @@ def check_room(folder: Path, need_bytes: int) -> None:
 
 
 def megabytes(n: int) -> str:
-    """Bytes as a person reads them."""
+    """``n`` bytes as text for messages, in MiB, or in GiB from 1 GiB on."""
     return f"{n / (1 << 30):.1f} GiB" if n >= 1 << 30 else f"{n / (1 << 20):.0f} MiB"
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Say in one sentence what the system says in a number."""
+    """Explain errors of the system in the ``with`` block, which writes into ``folder``.
+
+    Raises
+    ------
+    DiskFull, BadInput, MissingFile : as `publishing`. Any other OSError is raised unchanged.
+    """
     try:
         yield
     except FileNotFoundError as error:

@@ -1,8 +1,9 @@
-"""Where a job folder may lie: on a file system, or on an object store that fsspec knows.
+"""File systems and object stores: the operations on them that a job folder needs.
 
-A path on an object store is a `upath.UPath`, everything else a `pathlib.Path`. Such a store takes whole
-objects, gives parts of them, and lists names; it has no folders to make, no renames and no locks. What a job
-folder is asked for is asked here and in ``files``, and needs no more than that.
+A job folder lies on a file system or on any object store that fsspec supports, such as S3. A path on an
+object store is a `upath.UPath`, any other path a `pathlib.Path`. An object store accepts whole objects,
+returns parts of them, and lists names; it has no folders to create, no renames and no locks. This module and
+`urst_tiles.storage.publish` need no more than that.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from urst_tiles.errors import BadInput, JobError, MissingFile, UrstError
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Requests to an object store under way at once: each waits some 10 to 50 ms, whatever it asks for.
+#: How many requests to an object store run at the same time: each takes some 10 to 50 ms, mostly waiting.
 REQUESTS = 16
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
-    """A path as given on the command line: of a file system, absolute; or ``s3://bucket/folder`` and what
-    else fsspec knows.
+    """The path that a user wrote, such as ``scene.job``, ``file:///data/scene.job`` or ``s3://bucket/folder``.
+
+    A path of the file system becomes absolute. A URL of an object store that fsspec supports becomes a
+    `upath.UPath`; a `upath.UPath` is returned unchanged.
 
     Raises
     ------
-    BadInput : the store is unknown, does not answer, or fsspec's library for it is not installed.
+    BadInput : the store is unknown or does not answer, or the library that fsspec needs for it is not
+        installed.
     """
     if is_remote(text):
         return cast(Path, text)
@@ -45,7 +49,7 @@ def path_of(text: str | os.PathLike[str]) -> Path:
     try:
         from upath import UPath
 
-        # What other machines have written meanwhile must be seen: no listing is remembered.
+        # No listing is cached, so that files which other machines have written meanwhile are seen.
         path = UPath(text, use_listings_cache=False)
         path.exists()
     except ImportError as error:
@@ -67,7 +71,10 @@ def is_remote(path: Any) -> bool:
 
 @contextmanager
 def asking(path: Path) -> Iterator[Any]:
-    """The store of ``path``; what goes wrong there is one sentence, but for names that are not there."""
+    """Provide the fsspec file system of ``path``, and report errors of the store as JobError.
+
+    FileNotFoundError and errors of this package pass unchanged, as do errors that the store did not cause.
+    """
     try:
         yield path.fs  # type: ignore[attr-defined]
     except (FileNotFoundError, UrstError):
@@ -81,24 +88,24 @@ def asking(path: Path) -> Iterator[Any]:
 
 
 def is_foreign(error: Exception) -> bool:
-    """Whether an error is some library's own: what networks do to a store reaches us so."""
+    """Whether another library defines the class of ``error``, as for errors of a store's network."""
     return type(error).__module__ != "builtins" and not isinstance(error, UrstError)
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names directly in ``folder``; none where it is not there."""
+    """The names of the files and folders directly in ``folder``; empty if it does not exist."""
     try:
         if not is_remote(folder):
             return set(os.listdir(folder))
         with asking(folder) as store:
-            found = store.ls(_key(folder), detail=False)
+            names = store.ls(_key(folder), detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    return {name.rstrip("/").rpartition("/")[2] for name in found}
+    return {name.rstrip("/").rpartition("/")[2] for name in names}
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file or object; FileNotFoundError where there is none."""
+    """The size of a file or object in bytes. Raises FileNotFoundError if it does not exist."""
     if not is_remote(path):
         return path.stat().st_size
     with asking(path) as store:
@@ -106,7 +113,10 @@ def size_of(path: Path) -> int:
 
 
 def read_at(path: Path, start: int, size: int) -> bytes:
-    """``size`` bytes from ``start`` on, fewer where the file ends; FileNotFoundError where there is none."""
+    """The ``size`` bytes of a file or object from byte ``start`` on; fewer if it ends before.
+
+    Raises FileNotFoundError if it does not exist.
+    """
     if is_remote(path):
         with asking(path) as store:
             return store.cat_file(_key(path), start=start, end=start + size) if size else b""
@@ -115,13 +125,25 @@ def read_at(path: Path, start: int, size: int) -> bytes:
 
 
 def put(local: str | os.PathLike[str], path: Path) -> None:
-    """A local file becomes the object ``path``, which appears whole."""
+    """Upload the file ``local`` as the object ``path``, which appears only when it is complete.
+
+    Raises
+    ------
+    MissingFile : the bucket does not exist.
+    JobError : the store failed.
+    """
     with asking(path) as store, _into_a_bucket(path):
         store.put_file(os.fspath(local), _key(path))
 
 
 def create(path: Path, content: bytes) -> bool:
-    """Make the object ``path`` unless there is one, in one step; whether it was made."""
+    """Create the object ``path`` unless it exists, in one atomic step. Returns whether it was created.
+
+    Raises
+    ------
+    MissingFile : the bucket does not exist.
+    JobError : the store failed.
+    """
     with asking(path) as store, _into_a_bucket(path):
         try:
             store.pipe_file(_key(path), content, mode="create")
@@ -132,7 +154,7 @@ def create(path: Path, content: bytes) -> bool:
 
 @contextmanager
 def _into_a_bucket(path: Path) -> Iterator[None]:
-    """A file was not found, where one is made: the bucket is not there."""
+    """Report FileNotFoundError as MissingFile: while an object is created, only its bucket can be missing."""
     try:
         yield
     except FileNotFoundError as error:
@@ -140,7 +162,7 @@ def _into_a_bucket(path: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """A file or object, or a folder with all in it; nothing where it is not there."""
+    """Delete a file or object, or a folder with everything in it; do nothing if it does not exist."""
     if is_remote(path):
         with asking(path) as store, suppress(FileNotFoundError):
             store.rm(_key(path), recursive=True)
@@ -151,8 +173,11 @@ def remove(path: Path) -> None:
 
 
 def fetched(path: Path) -> Path:
-    """``path`` itself, or a copy of the object on this machine, made once by each process and kept until it
-    ends; FileNotFoundError where there is none."""
+    """``path`` if it lies on a file system, else the path of a copy of the object on this machine.
+
+    A process copies each version of an object once, and deletes its copies when it ends. Raises
+    FileNotFoundError if the object does not exist.
+    """
     if not is_remote(path):
         return path
     with asking(path) as store, _fetching:
@@ -164,7 +189,7 @@ _fetching = threading.Lock()
 
 @cache
 def _copied(path: Path, version: str) -> Path:
-    """A copy of the object in this version."""
+    """Download an object; ``version`` is the store's key for its present content."""
     target = Path(_scratch().name) / f"{version[:32]}-{path.name}"
     with asking(path) as store:
         store.get_file(_key(path), os.fspath(target))
@@ -173,13 +198,16 @@ def _copied(path: Path, version: str) -> Path:
 
 @cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder that goes with this process."""
+    """A temporary folder that is deleted when this process ends."""
     return tempfile.TemporaryDirectory(prefix="urst-tiles-")
 
 
 def side_by_side(path: Path, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """``function`` of each item, in their order; for ``path`` on an object store many at once, since each
-    waits."""
+    """Call ``function`` for each item and return the results in the order of the items.
+
+    If ``path`` lies on an object store, up to ``REQUESTS`` calls run at the same time, since each mostly
+    waits.
+    """
     if not is_remote(path):
         return [function(item) for item in items]
     with ThreadPoolExecutor(REQUESTS, "requests") as pool:
@@ -187,5 +215,5 @@ def side_by_side(path: Path, function: Callable[[T], R], items: Iterable[T]) -> 
 
 
 def _key(path: Path) -> str:
-    """The store's own name of an object."""
+    """The name by which the store knows an object, without the protocol."""
     return path.path  # type: ignore[attr-defined]
