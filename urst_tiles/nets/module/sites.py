@@ -162,10 +162,10 @@ def with_site_layers(net: nn.Module, sites: Sites) -> nn.Module:
     return swapped(copied, site_layers)
 
 
-def with_maps(placed: nn.Module, affines: Mapping[str, Affine]) -> nn.Module:
+def with_maps(net: nn.Module, affines: Mapping[str, Affine]) -> nn.Module:
     """A copy of a network in which site layers are replaced by constant maps; a layer without a map, which no
     forward reaches, stays."""
-    frozen = shallow(placed)
+    frozen = shallow(net)
     layers = [layer for layer in frozen.modules() if isinstance(layer, SiteLayer)]
     return swapped(frozen, {at: Constant(affines[at.name]) for at in layers if at.name in affines})
 
