@@ -1,15 +1,15 @@
-"""Perceptual losses: two images compared by the features that a network sees in them.
+"""Perceptual losses: two images are compared by the features that a network computes from them.
 
-Content keeps each feature where it is; style keeps only statistics over the image: mean and deviation, or the
-Gram matrix. The networks (``losses.backbones``) are feature nets; activation smoothing wraps one of them
-in `Smooth`, so that every loss here works with and without.
+A content loss compares each feature at its place in the image. A style loss compares only statistics over the
+image: mean and deviation, or the Gram matrix. The networks (`losses.backbones`) are feature nets. Activation
+smoothing wraps a feature net in `Smooth`, so every loss here works with smoothing and without.
 
 References
 ----------
 1. X. Huang and S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance Normalization",
    ICCV 2017: content and style loss, equations 12 and 13.
-2. Z. Chen et al., "Towards Ultra-Resolution Neural Style Transfer via Thumbnail Instance Normalization",
-   AAAI 2022: the stroke perceptual loss, section 3.4.
+2. Z. Chen et al., "Towards Ultra-Resolution Neural Style Transfer via Thumbnail Instance Normalization", AAAI
+   2022: the stroke perceptual loss, section 3.4.
 3. L. Gatys, A. Ecker, M. Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016: the
    Gram matrix and its loss, equations 3 and 4.
 4. P. Wang, Y. Li, N. Vasconcelos, "Rethinking and Improving the Robustness of Image Style Transfer", CVPR
@@ -28,31 +28,38 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput
 
-#: (mean, deviation), each (n, C) float32, of one layer.
+#: Mean and deviation of the features of a layer, (n, C) each, float32 or wider.
 MeanStd = tuple[Tensor, Tensor]
 
+#: Added to variances by default.
 EPS = 1e-5
 
 
 class FeatureNet(Protocol):
-    """A fixed network that losses look through."""
+    """A network with fixed weights, whose features the losses compare."""
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """(n, 3, h, w) in 0..1 -> (n, C, h', w') for each of ``layers``; computes no further than it must."""
+        """The features, (n, C, h', w'), of each of ``layers`` for images ``x`` (n, 3, h, w) in 0..1; no layer
+        beyond the last of them is computed."""
 
 
 # Activation smoothing
 
-#: What is done to the features before a loss compares them: nothing; softmax over the channels at each place;
-#: softmax over the whole map, all channels and places [4]; times `SCALE`.
+#: How features are smoothed before a loss compares them: not at all; by a softmax over the channels at each
+#: place; by a softmax over all channels and places [4]; or by a multiplication with `SCALE`.
 Smoothing = Literal["none", "channels", "map", "scale"]
 SMOOTHINGS: tuple[Smoothing, ...] = get_args(Smoothing)
-#: What the released code of [4] multiplies the deep layers by, in place of a softmax.
+#: The factor by which the released code of [4] multiplies the deep layers, instead of a softmax.
 SCALE = 0.001
 
 
 def smoothed(x: Tensor, how: Smoothing) -> Tensor:
-    """(n, C, h, w) -> same, float32 at least where a softmax is taken; BadInput for another word."""
+    """Features (n, C, h, w), smoothed; after a softmax they are float32 or wider.
+
+    Raises
+    ------
+    BadInput : ``how`` is none of ``SMOOTHINGS``.
+    """
     if how not in SMOOTHINGS:
         raise BadInput(f"smoothing must be one of {', '.join(SMOOTHINGS)}, got {how!r}")
     if how == "none":
@@ -64,34 +71,41 @@ def smoothed(x: Tensor, how: Smoothing) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """``x`` in float32, or in its own type if that is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @dataclass(frozen=True)
 class Smooth:
-    """A feature net whose features of ``layers`` (None: of all layers) come out smoothed."""
+    """A feature net with smoothed features.
+
+    Parameters
+    ----------
+    net : the feature net.
+    how : the kind of smoothing.
+    layers : the layers whose features are smoothed; None for all layers.
+    """
 
     net: FeatureNet
     how: Smoothing
     layers: Sequence[str] | None = None
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``."""
-        found = self.net(x, layers)
+        features = self.net(x, layers)
         chosen = layers if self.layers is None else self.layers
-        return {k: smoothed(f, self.how) if k in chosen else f for k, f in found.items()}
+        return {k: smoothed(values, self.how) if k in chosen else values for k, values in features.items()}
 
 
 # Style
 
 
 class _MeanStd(torch.autograd.Function):
-    """Mean and deviation over an image in one pass each way, sums in float32 at least."""
+    """Mean and deviation over an image, in a single pass forward and backward, with sums in float32 or
+    wider."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> MeanStd:
-        """Biased variance, ``eps`` inside the root."""
+        """Mean and deviation sqrt(variance + eps), from the biased variance."""
         count = x.shape[2] * x.shape[3]
         wide = torch.promote_types(x.dtype, torch.float32)
         mean = x.sum((2, 3), dtype=wide) / count
@@ -102,7 +116,7 @@ class _MeanStd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_mean: Tensor, grad_std: Tensor) -> tuple[Tensor, None]:
-        """d mean/dx = 1/n, d std/dx = (x - mean)/(n std)."""
+        """The derivatives d mean/dx = 1/n and d std/dx = (x - mean)/(n std)."""
         x, mean, std = ctx.saved_tensors
         count = x.shape[2] * x.shape[3]
         scale = grad_std / (count * std)
@@ -111,49 +125,53 @@ class _MeanStd(torch.autograd.Function):
 
 
 def mean_std(x: Tensor, eps: float = EPS) -> MeanStd:
-    """(n, C, h, w) -> mean and deviation sqrt(variance + eps), each (n, C), float32 at least."""
+    """Mean and deviation sqrt(variance + eps), (n, C) each and float32 or wider, of features (n, C, h, w)."""
     return _MeanStd.apply(x, eps)
 
 
-def style_loss(found: Mapping[str, MeanStd], wanted: Mapping[str, MeanStd]) -> Tensor:
-    """(n, layers): mean over channels of the squared distances of mean and deviation [1, equation 13]."""
+def style_loss(statistics: Mapping[str, MeanStd], wanted: Mapping[str, MeanStd]) -> Tensor:
+    """The style loss of each image and layer, (n, layers): the mean over channels of the squared distances of
+    mean and deviation [1, equation 13]."""
     layers = []
     for k, (mean, std) in wanted.items():
-        layers.append((found[k][0] - mean).square().mean(1) + (found[k][1] - std).square().mean(1))
+        layers.append((statistics[k][0] - mean).square().mean(1) + (statistics[k][1] - std).square().mean(1))
     return torch.stack(layers, 1)
 
 
 def gram(x: Tensor) -> Tensor:
-    """(n, C, h, w) -> F F^T / (C h w), (n, C, C) float32 at least.
+    """The Gram matrix F F^T / (C h w), (n, C, C) and float32 or wider, of features (n, C, h, w).
 
-    The sums of [3, equation 3] divided by the number of summands and of channels.
+    These are the sums of [3, equation 3], divided by the number of summands and of channels.
     """
     f = wide(x.flatten(2))
     return f @ f.mT / (f.shape[1] * f.shape[2])
 
 
-def gram_loss(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
-    """(n, layers): mean over the C x C squared distances of two Gram matrices; C^2 / 4 of it is E of [3,
-    equation 4]."""
-    return torch.stack([(found[k] - g).square().mean((1, 2)) for k, g in wanted.items()], 1)
+def gram_loss(grams: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
+    """The style loss of each image and layer, (n, layers): the mean of the C x C squared distances of two
+    Gram matrices. C^2 / 4 times it is E of [3, equation 4]."""
+    return torch.stack([(grams[k] - g).square().mean((1, 2)) for k, g in wanted.items()], 1)
 
 
-# Content and the picture itself
+# Content, and losses on the image itself
 
 
 def normalised(x: Tensor) -> Tensor:
-    """float32, each channel of each image with mean 0 and deviation 1: what is where, not how strong."""
+    """Features with mean 0 and deviation 1 in each channel of each image, float32 or wider: they say where
+    features are, not how strong."""
     mean, std = (t[:, :, None, None] for t in mean_std(x))
     return (wide(x) - mean) / std
 
 
-def content_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """(n,): mean squared distance of two features of one layer [1, equation 12]."""
-    return (wide(found) - wide(wanted)).square().mean((1, 2, 3))
+def content_loss(features: Tensor, wanted: Tensor) -> Tensor:
+    """The content loss of each image, (n,): the mean squared distance of features of the same layer [1,
+    equation 12]."""
+    return (wide(features) - wide(wanted)).square().mean((1, 2, 3))
 
 
 def total_variation(x: Tensor) -> Tensor:
-    """(n,): mean squared step between neighbouring pixels, down and across."""
+    """The total variation of each image, (n,): the mean squared difference of vertical neighbours plus that
+    of horizontal neighbours."""
     down = (x[:, :, 1:] - x[:, :, :-1]).square().mean((1, 2, 3))
     return down + (x[:, :, :, 1:] - x[:, :, :, :-1]).square().mean((1, 2, 3))
 
@@ -166,36 +184,40 @@ def stroke_perceptual(
     layers: Sequence[str] = ("relu4_1",),
     factor: int = 2,
 ) -> Tensor:
-    """(n,): the stroke perceptual loss [2, section 3.4]: a patch shall have a thumbnail's enlarged strokes.
+    """The stroke perceptual loss of each image, (n,) [2, section 3.4], which gives a patch the enlarged
+    strokes of a thumbnail.
 
     Parameters
     ----------
+    net : the feature net.
     patch : (n, 3, p, q), stylised at full size with the thumbnail's statistics.
-    thumbnail : (n, 3, h, w), the whole stylised at ``1 / factor`` of the size; takes no gradient.
+    thumbnail : (n, 3, h, w), the whole image stylised at ``1 / factor`` of its size; it gets no gradient.
     at : (y, x) of the patch in the thumbnail enlarged by ``factor``.
-    layers : where the two are compared, each layer with the same weight.
+    layers : the layers whose features are compared, with equal weights.
+    factor : how much larger the patch's image is than the thumbnail.
     """
     target = enlarged_window(thumbnail.detach(), at, (patch.shape[2], patch.shape[3]), factor)
     with torch.no_grad():
         wanted = net(target, layers)
-    found = net(patch, layers)
-    return torch.stack([content_loss(found[k], wanted[k]) for k in layers]).sum(0)
+    features = net(patch, layers)
+    return torch.stack([content_loss(features[k], wanted[k]) for k in layers]).sum(0)
 
 
 def enlarged_window(thumbnail: Tensor, at: tuple[int, int], size: tuple[int, int], factor: int = 2) -> Tensor:
-    """The window of ``size`` at ``at`` of the thumbnail enlarged bilinearly by ``factor``."""
+    """The window of ``size`` (h, w) at ``at`` (y, x) of the thumbnail, which is first enlarged bilinearly by
+    ``factor``."""
     large = F.interpolate(thumbnail, scale_factor=factor, mode="bilinear", align_corners=False)
     return large[:, :, at[0] : at[0] + size[0], at[1] : at[1] + size[1]]
 
 
 def lattice(x: Tensor, y: Tensor, period: int, cells: int = 4) -> Tensor:
-    """(n,): how much ``y`` differs from ``x`` by a pattern that repeats every ``period`` pixels.
+    """How much each ``y`` differs from ``x`` by a pattern that repeats every ``period`` pixels, (n,).
 
     A network that works in cells of ``period`` pixels (pixel shuffle) draws a grid where its features are
-    constant. The mean of the difference over ``cells`` x ``cells`` cells must not depend on the place within
-    a cell; texture, which has no such period, averages out.
+    constant. Without a grid, the mean of the difference over ``cells`` x ``cells`` cells does not depend on
+    the position within a cell; texture, which has no such period, averages out.
     """
     n, c, h, w = y.shape
-    places = F.pixel_unshuffle((y - x).float(), period).view(n, c, period * period, h // period, w // period)
-    means = F.avg_pool2d(places.flatten(1, 2), cells).unflatten(1, (c, period * period))
+    change = F.pixel_unshuffle((y - x).float(), period).view(n, c, period * period, h // period, w // period)
+    means = F.avg_pool2d(change.flatten(1, 2), cells).unflatten(1, (c, period * period))
     return (means - means.mean(2, keepdim=True)).square().mean((1, 2, 3, 4))

@@ -1,9 +1,9 @@
-"""The stand-in for VGG-19: an encoder of a sixteenth of its weights, and both together.
+"""A stand-in for VGG-19: an encoder with a sixteenth of its weights, and the combination of both.
 
 References
 ----------
 1. H. Wang et al., "Collaborative Distillation for Ultra-Resolution Universal Style Transfer", CVPR 2020: a
-   VGG-19 of a sixteenth of the weights, with heads that give the features of the full one.
+   VGG-19 of a sixteenth of the weights, with heads that give the features of the full network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from urst_tiles.weights import check_keys, load
 
 @dataclass
 class DistilledVGG19:
-    """The encoder of [1], reflection padding, with 1x1 heads that stand in for VGG-19's own features.
+    """The encoder of [1], with reflection padding and 1x1 heads that stand in for VGG-19's own features.
 
     ``weights`` has the keys of the original ``5SE.pth``: "conv0", "conv11", ..., "conv51", "conv11_aux", ...
     """
@@ -41,8 +41,9 @@ class DistilledVGG19:
     weights: State
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``, first of a stage each, scaled to a mean activation near 1."""
-        found: dict[str, Tensor] = {}
+        """The features of ``layers``, which must each be the first of a stage, scaled to a mean activation
+        near 1."""
+        features: dict[str, Tensor] = {}
         x = F.conv2d(x, *self._layer("conv0"))
         for name, _, _ in convolutions(deepest(layers)):
             if name.endswith("_1") and name != "1_1":
@@ -50,8 +51,8 @@ class DistilledVGG19:
             key = f"conv{name.replace('_', '')}"
             x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), *self._layer(key)))
             if f"relu{name}" in layers:
-                found[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(f"{key}_aux")))
-        return found
+                features[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(f"{key}_aux")))
+        return features
 
     def _layer(self, key: str) -> tuple[Tensor, Tensor]:
         return self.weights[f"{key}.weight"], self.weights[f"{key}.bias"]
@@ -59,22 +60,23 @@ class DistilledVGG19:
 
 @dataclass
 class Together:
-    """Several networks, each asked for the layers it is listed with."""
+    """Several feature nets in one; each is listed with the layers that it is used for."""
 
     parts: Sequence[tuple[FeatureNet, frozenset[str]]]
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``, of the first network that has them each."""
-        found: dict[str, Tensor] = {}
-        for net, known in self.parts:
-            wanted = [name for name in layers if name in known and name not in found]
+        """The features of ``layers``, each from the first network that is listed with it."""
+        features: dict[str, Tensor] = {}
+        for net, names in self.parts:
+            wanted = [name for name in layers if name in names and name not in features]
             if wanted:
-                found |= net(x, wanted)
-        return found
+                features |= net(x, wanted)
+        return features
 
 
 def distilled(files: Sequence[Path], seed: int, **placed: Any) -> DistilledVGG19:
-    """The encoder and heads of [1] from one file; random weights that keep the signal alive without."""
+    """The encoder and heads of [1] from a file, or, without a file, with random weights that keep the signal
+    alive."""
     if files:
         (path,) = files
         return distilled_vgg19(path, **placed)
@@ -93,7 +95,7 @@ def distilled_vgg19(path: Path, **placed: Any) -> DistilledVGG19:
 
 
 def distilled_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the encoder of [1]."""
+    """Name and shape of every tensor of the encoder and heads of [1]."""
     shapes: dict[str, tuple[int, ...]] = {"conv0.weight": (3, 3, 1, 1), "conv0.bias": (3,)}
     small, inputs = {64: 16, 128: 32, 256: 64, 512: 128}, 3
     for name, _, outputs in convolutions("5_1"):
@@ -107,14 +109,19 @@ def distilled_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def both(files: Sequence[Path], seed: int, **placed: Any) -> Together:
-    """VGG-19 to relu3_1 and its stand-in, from two files in that order."""
+    """VGG-19 to relu3_1 and its stand-in, from two files in that order.
+
+    Raises
+    ------
+    BadInput : there are not two files.
+    """
     if len(files) != 2:
         raise BadInput("the backbone teachers needs two files, VGG-19's and the stand-in's")
     return teachers(*files, **placed)
 
 
 def teachers(vgg: Path, distilled: Path, **placed: Any) -> Together:
-    """VGG-19 itself for relu1_1, 2_1 and 3_1, its stand-in for relu4_1 and 5_1."""
+    """VGG-19 for relu1_1, relu2_1 and relu3_1, and its stand-in for relu4_1 and relu5_1."""
     return Together(
         [
             (vgg19_raw(vgg, "3_1", **placed), frozenset(LAYERS[:3])),

@@ -1,4 +1,5 @@
-"""torchvision's models, imported only by whoever asks for one: the package does not depend on it."""
+"""Access to torchvision's models. It is imported only when a model is asked for, since the package does not
+depend on it."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ import torch
 
 from urst_tiles.errors import BadInput
 
-#: Operators that torchvision describes on import, missing where its compiled part does not fit torch's build.
-#: No model of ours calls them.
+#: Operators that torchvision describes on import. They are missing where its compiled part does not fit the
+#: build of torch; the models used here do not call them.
 _MISSING = ("nms", "qnms")
 
 
 @cache
 def models() -> ModuleType:
-    """``torchvision.models``; BadInput where torchvision is not installed."""
+    """The module ``torchvision.models``; BadInput where torchvision is not installed."""
     try:
         return _imported()
     except ImportError as error:
@@ -36,11 +37,12 @@ def _imported() -> ModuleType:
     return torchvision.models
 
 
+#: Declarations last as long as their library object, so it is held here.
 _declared: list[torch.library.Library] = []
 
 
 def _declare() -> None:
-    """Give torch the signatures that torchvision expects to find; they live as long as the library object."""
+    """Declare to torch the signatures of the operators that torchvision describes on import."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in _MISSING:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

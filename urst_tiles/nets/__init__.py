@@ -1,4 +1,4 @@
-"""Networks: families of styles, each of which freezes to a plain local CNN."""
+"""Networks: families of styles, each of which is frozen to a plain local convolutional network."""
 
 from urst_tiles.nets import module, named_styles
 from urst_tiles.nets.base import (

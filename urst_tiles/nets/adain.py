@@ -1,8 +1,8 @@
-"""AdaIN: arbitrary style transfer with a VGG-19 encoder, 0.5 MMAC per pixel.
+"""AdaIN: arbitrary style transfer with a VGG-19 encoder, 0.5 million multiply-adds (MMAC) per pixel.
 
-The encoder is VGG-19 up to relu4_1 (normalised variant with a 1x1 input layer and reflection padding); its
-features take over mean and standard deviation of the style's, and the mirrored decoder (nearest
-enlargement, no normalisation) paints them.
+The encoder is VGG-19 up to relu4_1, in the normalised variant with a 1x1 input layer and reflection padding.
+Its features are given the mean and standard deviation of the style's features, and the mirrored decoder
+(nearest enlargement, no normalisation) turns them into an image.
 
 References
 ----------
@@ -39,14 +39,15 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
-#: The probe finds a reach of 62 pixels (tests/nets/test_probe.py).
+#: The probe measures a reach of 62 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "adain", 64, 8, 16
-#: Of what arrives at the site.
+#: Halo of the site's input, in pixels.
 ENCODER_HALO = 32
 EPS, DDOF = 1e-5, 1
 ENCODER, DECODER = "vgg_normalised.pth", "decoder.pth"
-#: Positions of the convolutions in the two ``nn.Sequential``; (inputs, outputs) at full width, kernel 3 but
-#: for the first. Networks whose inner layers are all narrower by one factor are read too.
+#: Index of each convolution in its ``nn.Sequential`` -> (inputs, outputs) at full width. All kernels are 3x3,
+#: except the encoder's first, which is 1x1. Networks whose inner layers are all narrower by the same factor
+#: can be read too.
 ENCODER_CONVS = {
     0: (3, 3),
     2: (3, 64),
@@ -70,9 +71,10 @@ DECODER_CONVS = {
     25: (64, 64),
     28: (64, 3),
 }
-#: The full encoder file goes on to relu5_4; these are known and not needed.
+#: Keys of the published encoder file that lie beyond relu4_1 (up to relu5_4) and are not needed.
 BEYOND = tuple(f"{i}.{part}" for i in (32, 35, 38, 42, 45, 48, 51) for part in ("weight", "bias"))
-#: Convolutions followed by 2x2 maximum pooling, and those preceded by nearest enlargement.
+#: Convolutions of the encoder that 2x2 maximum pooling follows, and convolutions of the decoder that nearest
+#: enlargement precedes.
 POOL_AFTER, ENLARGE_BEFORE = (5, 12, 25), (5, 18, 25)
 
 
@@ -103,12 +105,12 @@ def decode(x: Tensor, state: State) -> Tensor:
 
 
 class AdaINStyle:
-    """AdaIN with a style in it.
+    """The weights of AdaIN with a style.
 
     Parameters
     ----------
     weights : keys ``encoder.*`` up to relu4_1 and ``decoder.*``.
-    features : "mean" and "std", float64 (512,), of the style at relu4_1.
+    features : "mean" and "std" of the style at relu4_1, float64 (512,).
     alpha : content-style trade-off, t <- (1 - alpha) f(c) + alpha t [1, equation 14].
     """
 
@@ -122,31 +124,34 @@ class AdaINStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, style features and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         t = at(self.sites[0], encode(x, self.weights))  # 512, h/8, w/8
         return decode(t, self.weights)  # 3, h, w
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """AdaIN [1, equation 8] with the deviation of the style over that of ``moments``, blended by
-        alpha."""
+        """AdaIN [1, equation 8], which gives features of these ``moments`` the mean and deviation of the
+        style, blended with the identity by alpha."""
         mean, std = (self.features[part].double().cpu().numpy() for part in ("mean", "std"))
         scale = std / moments.std(site.eps, site.ddof)
         return Affine(scale, mean - scale * moments.mean).blend(self.alpha)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, features and alpha."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
             "alpha": self.alpha
         }
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> AdaINStyle:
-    """A style from the states of the two files; several images are mixed by mean and deviation [1, equation
-    15]."""
+    """A style from the states of the two files. Several images are mixed by their means and deviations [1,
+    equation 15].
+
+    Raises
+    ------
+    BadWeights : encoder and decoder have different numbers of channels.
+    BadInput : the styles are no images, or too small.
+    """
     weights = {
         f"encoder.{i}.{part}": states[ENCODER][f"{i}.{part}"]
         for i in ENCODER_CONVS
@@ -168,8 +173,8 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes in one of the two files; networks whose inner layers are all
-    narrower by one factor are read too."""
+    """Raise BadWeights for wrong keys or shapes in one of the two files. Networks whose inner layers are all
+    narrower by the same factor are accepted too."""
     needed = {key: t for key, t in state.items() if file == DECODER or key not in BEYOND}
     check_keys(needed, shapes(width_of(state, file))[file], path)
 
@@ -198,14 +203,14 @@ def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def width_of(state: State, file: str) -> float:
-    """How wide the network of a file is, of full width's 1; 1 where it is none."""
+    """The width of a file's network as a fraction of the full width; 1 where the file has no such network."""
     inner = state.get("2.bias" if file == ENCODER else "25.bias")
     return 1.0 if inner is None else inner.numel() / 64
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """States of the two files with random weights that keep the signal alive: He's scaling, an output of
-    mean 0.5 and deviation 0.25 on some picture."""
+    """States of the two files with random weights that keep the signal alive: He's scaling, and an output of
+    mean 0.5 and deviation 0.25 on `some_picture`."""
     random = np.random.default_rng(seed)
     states = {file: random_state(random, keys) for file, keys in shapes(width).items()}
     image = some_picture(seed)

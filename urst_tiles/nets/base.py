@@ -1,8 +1,9 @@
-"""What every style family looks like from outside: sites, a style, and the plain network it freezes to.
+"""The interface of all style families: sites, a style, and the plain network that it is frozen to.
 
-A feed-forward style method needs global statistics at a few places, its *sites*. Once they are known each
-site is a constant affine map, and the method is a local CNN described by two integers: ``halo`` (how far an
-output cell sees) and ``stride`` (the lattice on which it is translation-equivariant).
+A feed-forward style method needs global statistics at a few layers, its *sites*. Once these statistics are
+known, each site is a constant affine map, and the method is a local convolutional network that two integers
+describe: ``halo`` (how far an output cell sees, in pixels) and ``stride`` (the lattice on which the network
+is translation-equivariant).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Float = NDArray[np.float64]
 Precision = Literal["float32", "bfloat16", "float16"]
 State = dict[str, Tensor]
 
-#: (image (h, w, 3) float32 in 0..1, or a named style's statistics; weight), several of them to mix.
+#: Pairs of a style and its weight in the mixture. A style is an image, float32 (h, w, 3) in 0..1, or the
+#: tensors of a named style or checkpoint.
 StyleImages = Sequence[tuple[NDArray[np.float32] | State, float]]
 
 DTYPES: dict[str, torch.dtype] = {
@@ -41,19 +43,20 @@ DTYPES: dict[str, torch.dtype] = {
 
 @dataclass(frozen=True)
 class Site:
-    """A place where the network looks at the whole image, or where the style comes in.
+    """A layer where the network looks at the whole image, or where the style comes in.
 
     Attributes
     ----------
-    name : unique in its family.
-    channels : C of the features there.
+    name : unique within the family.
+    channels : number of channels C of the features there.
     stride : pixels of the image per feature cell.
-    eps, ddof : as the original network has them (InstanceNorm2d is biased, ddof 0; AdaIN and MicroAST
-        unbiased, ddof 1).
+    eps : added to the variance, as in the original network.
+    ddof : 0 for the biased variance (InstanceNorm2d), 1 for the unbiased variance (AdaIN, MicroAST), as in
+        the original network.
     full : whether a covariance is needed instead of variances.
-    measured : whether its map depends on the image; else on the style alone.
-    halo : how far, in pixels, beyond a stride cell of the network its features look; None: as far as the
-        whole network.
+    measured : whether the site's map depends on the image; otherwise it depends on the style alone.
+    halo : how far, in pixels beyond a stride cell of the network, the features there look; None for as far as
+        the whole network.
     """
 
     name: str
@@ -68,7 +71,8 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """y = scale x + shift over channels: ``scale`` float64 (C,) or (C, C), ``shift`` float64 (C,)."""
+    """The map y = scale x + shift over channels: ``scale`` is float64 (C,) or (C, C), ``shift`` is float64
+    (C,)."""
 
     scale: Float
     shift: Float
@@ -79,35 +83,36 @@ class Affine:
         return cls(np.ones(channels), np.zeros(channels))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Applied to (n, C, h, w), in the type of ``x``."""
+        """The map applied to ``x`` (n, C, h, w), computed in the type of ``x``."""
         scale = torch.as_tensor(self.scale, dtype=x.dtype, device=x.device)
         shift = torch.as_tensor(self.shift, dtype=x.dtype, device=x.device)[:, None, None]
         y = torch.einsum("dc,nchw->ndhw", scale, x) if scale.ndim == 2 else x * scale[:, None, None]
         return y + shift if self.shift.any() else y
 
     def blend(self, alpha: float) -> Affine:
-        """alpha times this map plus 1 - alpha times the identity."""
+        """The mixture of this map, weight alpha, and the identity, weight 1 - alpha."""
         scale = alpha * self.scale
-        one = np.eye(len(self.shift)) if scale.ndim == 2 else np.ones(len(self.shift))
-        return Affine(scale + (1.0 - alpha) * one, alpha * self.shift)
+        identity = np.eye(len(self.shift)) if scale.ndim == 2 else np.ones(len(self.shift))
+        return Affine(scale + (1.0 - alpha) * identity, alpha * self.shift)
 
 
+#: A function of (a site, its input (n, C, h, w)) that gives the site's output, of the same shape.
 At = Callable[[Site, Tensor], Tensor]
 
-#: What a site that is not measured is given.
+#: Statistics that stand for those of a site that is not measured.
 NOTHING = Moments.empty(0)
 
 
 @runtime_checkable
 class Style(Protocol):
-    """A family with its weights and a style in it, whose statistics of the image are still open."""
+    """A family's weights with a style; the statistics of the image are not yet known."""
 
     name: str
     sites: tuple[Site, ...]
     halo: int
     stride: int
     minimum: int
-    #: Peak bytes per pixel of ``forward`` in float32, beyond weights (measured).
+    #: Measured peak bytes per pixel of ``forward`` in float32, without weights.
     plain_bytes: float
 
     @property
@@ -115,56 +120,60 @@ class Style(Protocol):
         """Hex digest of the weights, the style's features and alpha."""
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped.
+        """Run the un-tiled network: (n, 3, h, w) float32 in 0..1 -> same shape, not clamped.
 
-        ``at`` is called at each site in order; what it returns goes on.
+        ``at`` is called at each site in order, and the network continues with its result.
         """
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """The constant map that ``site`` becomes for these statistics (any, where it is not measured)."""
+        """The constant map that ``site`` becomes for these statistics, which are ignored where it is not
+        measured."""
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Tensors and JSON-able settings from which the family's ``restore`` rebuilds this style."""
 
 
 class LocalNet(nn.Module):
-    """A plain local CNN: (n, 3, h, w) float32 in 0..1 -> same, unclamped.
+    """A plain local convolutional network: (n, 3, h, w) float32 in 0..1 -> same shape, not clamped.
 
-    ``h`` and ``w`` are multiples of ``stride`` and at least ``minimum``.
+    ``h`` and ``w`` must be multiples of ``stride`` and at least ``minimum``.
     """
 
     family: str
     halo: int
     stride: int
     minimum: int
-    #: Output equals input, so that whoever converts types may skip both conversions.
+    #: Whether the output equals the input, so that a caller may skip the conversion of types.
     passthrough: bool = False
     #: Whether a window may be cut in two without changing its result.
     splittable: bool = True
-    #: Whether ``forward`` takes a third argument, the parts of the windows that are needed, to do less.
+    #: Whether ``forward`` takes a third argument, the parts of the windows that are needed, to save work.
     selective: bool = False
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """Run on windows ``x``; ``boxes`` are their absolute places, for what varies over the image."""
+        """Run on windows ``x``. ``boxes`` are their absolute positions in the image, which matter where the
+        network varies over the image."""
         raise NotImplementedError
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Peak device bytes per window pixel beyond weights, input and output included (measured)."""
+        """Measured peak bytes of device memory per pixel of the windows, without weights, with input and
+        output."""
         raise NotImplementedError
 
     def to_precision(self, precision: Precision) -> LocalNet:
-        """The same network computing in ``precision`` where that keeps the picture.
+        """The same network, computing in ``precision`` in those layers where this does not visibly change the
+        output.
 
         Input and output stay float32.
         """
         raise NotImplementedError
 
     def saved(self) -> tuple[State, dict[str, Any]]:
-        """Tensors and JSON-able values from which ``load_frozen`` restores this net."""
+        """Tensors and JSON-able values from which ``load_frozen`` restores this network."""
         raise NotImplementedError
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file that ``load_frozen`` needs nothing else to restore."""
+        """Write a safetensors file from which alone ``load_frozen`` restores this network."""
         tensors, values = self.saved()
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
@@ -173,7 +182,14 @@ class LocalNet(nn.Module):
 
 
 class Stylised(LocalNet):
-    """What the nets of one style share: its footprint, and how they are saved."""
+    """What all networks of a single style share: halo, stride and minimum, and the way they are saved.
+
+    Parameters
+    ----------
+    style : the style.
+    affines : the constant map of each site by name; None where every window uses its own statistics.
+    precision : type for the layers that may compute in 16 bit.
+    """
 
     def __init__(self, style: Style, affines: Mapping[str, Affine] | None, precision: Precision = "float32"):
         super().__init__()
@@ -191,17 +207,16 @@ class Stylised(LocalNet):
     def put(
         self, name: str, weight: Float, bias: Float, dtype: torch.dtype, bias_dtype: torch.dtype | None = None
     ) -> None:
-        """Keep one convolution as the buffers ``name_weight`` and ``name_bias``, channels_last."""
+        """Register a convolution as the buffers ``name_weight``, channels_last, and ``name_bias``."""
         values = torch.from_numpy(np.ascontiguousarray(weight)).to(dtype)
         self.register_buffer(f"{name}_weight", values.contiguous(memory_format=torch.channels_last))
         self.register_buffer(f"{name}_bias", torch.from_numpy(bias).to(bias_dtype or dtype))
 
     def to_precision(self, precision: Precision) -> LocalNet:
-        """The same network computing in ``precision`` where that keeps the picture."""
         return type(self)(self.style, self.affines, precision)
 
     def saved(self) -> tuple[State, dict[str, Any]]:
-        """The style's state and each site's map, if they are constant."""
+        """The style's state and, if they are constant, the maps of its sites."""
         tensors, values = saved_style(self.style)
         for name, affine in (self.affines or {}).items():
             tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
@@ -210,21 +225,24 @@ class Stylised(LocalNet):
 
 
 class Frozen(Stylised):
-    """A style's own forward with constant affine maps: the reference for faster forms, always float32."""
+    """A style's own forward with constant affine maps, always float32: the reference for the faster forms."""
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The plain network."""
         assert self.affines is not None
         affines = self.affines
         return self.style.forward(x, lambda site, t: affines[site.name](t))
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """As measured on the plain form."""
         return self.style.plain_bytes
 
 
 def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Affine]:
-    """The constant map of every site; BadPlan where statistics are missing or of another shape."""
+    """The constant map of every site, by the site's name.
+
+    Raises
+    ------
+    BadPlan : statistics are missing at a site, or have another number of channels.
+    """
     affines = {}
     for site in style.sites:
         if not site.measured:
@@ -242,18 +260,18 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
 
 
 def neutral_moments(style: Style) -> dict[str, Moments]:
-    """Moments that make every measured site a harmless map."""
+    """Statistics that make the map of every site harmless, by the site's name."""
     return {site.name: neutral(site) for site in style.sites}
 
 
 def neutral(site: Site) -> Moments:
-    """Mean 0 and variance 1."""
-    one = np.eye(site.channels) if site.full else np.ones(site.channels)
-    return Moments(2.0, np.zeros(site.channels), one)
+    """Statistics of mean 0 and variance 1."""
+    unit = np.eye(site.channels) if site.full else np.ones(site.channels)
+    return Moments(2.0, np.zeros(site.channels), unit)
 
 
 def check_affines(style: Style, affines: Mapping[str, Affine]) -> None:
-    """BadPlan unless there is exactly one map per site."""
+    """Raise BadPlan unless there is exactly one map per site."""
     if set(affines) != {site.name for site in style.sites}:
         raise BadPlan(
             f"{style.name} has sites {[s.name for s in style.sites]}, got maps for {sorted(affines)}"
@@ -268,7 +286,12 @@ def checked_precision(precision: str) -> torch.dtype:
 
 
 def shares(styles: StyleImages) -> list[tuple[NDArray[np.float32] | State, float]]:
-    """The styles with weights that sum to 1; BadInput for weights that cannot."""
+    """The styles with their weights scaled to a sum of 1.
+
+    Raises
+    ------
+    BadInput : a weight is negative, or they do not sum to more than 0.
+    """
     total = float(sum(weight for _, weight in styles))
     if not styles or not total > 0 or any(weight < 0 for _, weight in styles):
         raise BadInput(
@@ -278,7 +301,12 @@ def shares(styles: StyleImages) -> list[tuple[NDArray[np.float32] | State, float
 
 
 def style_tensor(image: NDArray[np.float32] | State, minimum: int) -> Tensor:
-    """A style image as (1, 3, h, w) float32; BadInput for what is none."""
+    """A style image (h, w, 3) as float32 (1, 3, h, w).
+
+    Raises
+    ------
+    BadInput : the image has another shape, is smaller than ``minimum`` on a side, or is no image but tensors.
+    """
     if isinstance(image, Mapping):
         raise BadInput("this model has no named styles; give a style image")
     if image.ndim != 3 or image.shape[2] != 3:
@@ -290,30 +318,39 @@ def style_tensor(image: NDArray[np.float32] | State, minimum: int) -> Tensor:
 
 
 def mixture(styles: StyleImages, minimum: int) -> list[tuple[Tensor, float]]:
-    """Style images as (1, 3, h, w) float32, weights that sum to 1; BadInput for what is no style."""
+    """Style images as float32 (1, 3, h, w), with weights that sum to 1.
+
+    Raises
+    ------
+    BadInput : as `shares` and `style_tensor`.
+    """
     return [(style_tensor(image, minimum), share) for image, share in shares(styles)]
 
 
 def one_checkpoint(model: str, states: Mapping[str, State], styles: StyleImages) -> State:
-    """The checkpoint that is the style of ``model``: under "" in ``states``, else the one style; BadInput for
-    anything else."""
-    given = states[""] if "" in states else styles[0][0]
-    if "" not in states and len(styles) != 1 or not isinstance(given, Mapping):
+    """The checkpoint that is the style of ``model``: under "" in ``states``, otherwise the only style.
+
+    Raises
+    ------
+    BadInput : several styles are given, or an image.
+    """
+    checkpoint = states[""] if "" in states else styles[0][0]
+    if "" not in states and len(styles) != 1 or not isinstance(checkpoint, Mapping):
         raise BadInput(
             f"--model {model} has its style in its weights: give --style one checkpoint (.pth, .model)"
         )
-    return given
+    return checkpoint
 
 
 def checked_alpha(alpha: float) -> float:
-    """``alpha`` as float; BadInput outside 0..1."""
+    """``alpha`` as a float; BadInput unless it lies in 0..1."""
     if not 0.0 <= alpha <= 1.0:
         raise BadInput(f"--alpha must lie in 0..1, got {alpha}")
     return float(alpha)
 
 
 def digest(state: State, settings: Mapping[str, Any]) -> str:
-    """Hex sha256 over names, shapes and bytes of the tensors, and the settings."""
+    """Hex SHA-256 of the names, shapes, types and bytes of the tensors, and of the settings."""
     sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(state):
         values = state[name].detach().cpu().contiguous()
@@ -323,6 +360,6 @@ def digest(state: State, settings: Mapping[str, Any]) -> str:
 
 
 def saved_style(style: Style) -> tuple[State, dict[str, Any]]:
-    """The style's state, and its family and settings."""
+    """The style's tensors, and its family and settings as JSON-able values."""
     tensors, settings = style.state()
     return dict(tensors), {"family": style.name, "settings": settings}

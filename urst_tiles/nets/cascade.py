@@ -1,9 +1,10 @@
-"""A cascade over scales, for strokes that are several times as large as the network paints them.
+"""A cascade over scales, for strokes that are several times as large as those the network paints.
 
-The picture is stylised at a fraction of its size. The result, enlarged to twice its size and given the
-details that the picture has there and had not before, is the guide of the next pass, which goes half the way
-from its guide to what the network makes of it; and so on to full size. Each pass has statistics of its own,
-so that a site of the network becomes one site per scale. All of it together is one local network.
+The image is first stylised at a fraction of its size. The result is enlarged to twice its size, and the
+details that the image has at that size and did not have before are added. This is the guide of the next pass,
+whose result lies half way between the guide and the network's output for it. So it goes on to full size. Each
+pass has its own statistics, so a site of the network becomes one site per scale. The whole cascade is one
+local network.
 """
 
 from __future__ import annotations
@@ -34,40 +35,42 @@ from urst_tiles.nets.base import (
 
 NAME = "cascade"
 
-#: How far a pass goes from its guide to what the network makes of it.
+#: The share of the network's output in the result of a pass; the rest is the guide.
 STRENGTH = 0.5
 
 
 def scales(factor: int) -> list[int]:
-    """factor, ..., 4, 2, 1; BadInput unless ``factor`` is a power of two."""
+    """The scales of the passes, from coarse to fine: factor, ..., 4, 2, 1; BadInput unless ``factor`` is a
+    power of two, at least 2."""
     if factor < 2 or factor & (factor - 1):
         raise BadInput(f"--stroke must be a power of two, got {factor}")
     return [1 << k for k in reversed(range(factor.bit_length()))]
 
 
 def cut(x: Tensor, box: Box) -> Tensor:
-    """The part ``box`` of (n, 3, h, w)."""
+    """The part ``box`` of ``x`` (n, 3, h, w)."""
     return x[:, :, box.slices[0], box.slices[1]]
 
 
 def enlarged(x: Tensor) -> Tensor:
-    """(n, 3, h, w) -> (n, 3, 2h, 2w), bilinear."""
+    """``x`` enlarged bilinearly: (n, 3, h, w) -> (n, 3, 2h, 2w)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def down(x: Tensor, scale: int) -> Tensor:
-    """Means of ``scale`` x ``scale`` pixels."""
+    """``x`` reduced to the means of ``scale`` x ``scale`` pixels."""
     return F.avg_pool2d(x, scale) if scale > 1 else x
 
 
 def repainted(guide: Tensor, painted: Tensor, first: bool) -> Tensor:
-    """What a pass makes of its guide: all that the network painted, or, behind the first, half of it."""
+    """The result of a pass: the network's output, or, after the first pass, its mixture with the guide."""
     return painted if first else torch.lerp(guide, painted, STRENGTH)
 
 
 def reach(halo: int, stride: int, factor: int) -> int:
-    """How far, in pixels, the cascade of a network sees: in each pass its halo beyond what the finer one sees
-    of it, with a pixel for enlarging, and whole cells."""
+    """The halo in pixels of the cascade of a network with ``halo`` and ``stride``. Each pass adds its own
+    halo to what the finer pass sees of its result; this also counts one pixel for the enlargement, and is
+    rounded up to whole cells."""
     far = halo
     for _ in scales(factor)[:-1]:
         far = round_up(ceil_div(far, 2) + 1, stride) + halo
@@ -75,18 +78,18 @@ def reach(halo: int, stride: int, factor: int) -> int:
 
 
 def areas(keep: Box, whole: Box, style: Style, factor: int) -> dict[int, Box]:
-    """Scale -> the part of the window, in its own pixels, that its pass must work on for the last one to be
-    right in ``keep``."""
-    found: dict[int, Box] = {}
+    """The part of the window that each pass must work on, so that the last pass is right in ``keep``; by
+    scale, in the pixels of that scale."""
+    parts: dict[int, Box] = {}
     box = keep
     for scale in reversed(scales(factor)):
         bounds = Box(0, 0, whole.y1 // scale, whole.x1 // scale)
         around = box.align(style.stride).grow(style.halo).clip(bounds)
-        found[scale] = around = around.at_least(style.minimum, bounds)
+        parts[scale] = around = around.at_least(style.minimum, bounds)
         coarse = Box(0, 0, bounds.y1 // 2, bounds.x1 // 2)
         box = Box(around.y0 // 2, around.x0 // 2, ceil_div(around.y1, 2), ceil_div(around.x1, 2))
         box = box.grow(1).clip(coarse)
-    return found
+    return parts
 
 
 class CascadeStyle:
@@ -95,8 +98,9 @@ class CascadeStyle:
     Parameters
     ----------
     inner : the style.
-    factor : of the coarsest scale, a power of two.
-    flat : all passes at the picture's own size: so a thumbnail stands for the picture at every scale.
+    factor : the coarsest scale, a power of two.
+    flat : whether all passes run at the image's own size. A thumbnail then stands for the image at every
+        scale.
     """
 
     name = NAME
@@ -116,7 +120,7 @@ class CascadeStyle:
         }
 
     def _sites(self, scale: int) -> dict[str, Site]:
-        """The sites of one pass, by their names in the network."""
+        """The sites of the pass at ``scale``, by their names in the network."""
         cells = 1 if self.flat else scale
         return {
             site.name: replace(site, name=f"x{scale}.{site.name}", stride=site.stride * cells, halo=None)
@@ -124,17 +128,14 @@ class CascadeStyle:
         }
 
     def flattened(self) -> CascadeStyle:
-        """The same, all passes at the picture's own size."""
+        """The same cascade with all passes at the image's own size."""
         return CascadeStyle(self.inner, self.factor, flat=True)
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the style and the factor."""
         return digest({}, {"inner": self.inner.fingerprint, "factor": self.factor})
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
-
         def here(scale: int, site: Site, t: Tensor) -> Tensor:
             return at(self._at_scale[scale][site.name], t)
 
@@ -150,16 +151,14 @@ class CascadeStyle:
         return x + change
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """The style's own."""
         return self.inner.affine(self._inner[site.name], moments)
 
     def of_scale(self, scale: int, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What belongs to one scale, by the names of the style's own sites."""
+        """The ``values`` of the sites of one scale, by the sites' names in the network."""
         sites = self._at_scale[scale].items()
-        return {own: values[site.name] for own, site in sites if site.name in values}
+        return {name: values[site.name] for name, site in sites if site.name in values}
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """The style's own, and the factor."""
         state, settings = self.inner.state()
         return state, {"factor": self.factor, "inner": {"family": self.inner.name, "settings": settings}}
 
@@ -167,12 +166,14 @@ class CascadeStyle:
 class Cascade(Stylised):
     """The plain network of a cascade.
 
-    Passes work only on what the finer ones need of them: the coarse ones have few pixels, and the last, which
-    has most, needs no more than its own halo.
+    Each pass works only on what the finer passes need of it: coarse passes have few pixels, and the last
+    pass, which has most, needs no more than the network's own halo.
 
     Parameters
     ----------
-    passes : scale -> the style's network with the statistics of that pass.
+    style : the cascade.
+    affines : the constant map of each site of the cascade, by name.
+    passes : scale -> the network of the style with the statistics of that pass.
     """
 
     def __init__(self, style: CascadeStyle, affines: Mapping[str, Affine], passes: Mapping[int, LocalNet]):
@@ -183,7 +184,8 @@ class Cascade(Stylised):
     def forward(
         self, x: Tensor, boxes: Sequence[Box] | None = None, keep: Sequence[Box] | None = None
     ) -> Tensor:
-        """From coarse to fine, each pass on what the finer ones need of it; 0 beyond what ``keep`` needs."""
+        """Run all passes on windows ``x``, from coarse to fine. Outside of the part that the boxes ``keep``
+        need, the result is 0."""
         whole = Box(0, 0, x.shape[2], x.shape[3])
         parts = areas(reduce(Box.union, keep) if keep else whole, whole, self.inner, self.factor)
         change, before = x[:, :, :0, :0], Box(0, 0, 0, 0)
@@ -202,17 +204,17 @@ class Cascade(Stylised):
         return F.pad(y, (before.x0, whole.x1 - before.x1, before.y0, whole.y1 - before.y1))
 
     def _pass(self, scale: int, guide: Tensor, here: Box) -> Tensor:
-        """One network on its guide."""
+        """Run the network of one scale on its guide."""
         net: Any = self.passes[str(scale)]
         return net(guide.contiguous(memory_format=torch.channels_last))
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """The last pass's, and a few pictures."""
+        """The bytes of the last pass, and 60 for the images between passes."""
         net: Any = self.passes["1"]
         return net.bytes_per_pixel(precision) + 60.0
 
     def to_precision(self, precision: Precision) -> LocalNet:
-        """The same with every pass at ``precision``."""
+        """The same cascade with the networks of all passes at ``precision``."""
         assert self.affines is not None and isinstance(self.style, CascadeStyle)
         passes: Any = self.passes.items()
         changed = {int(scale): net.to_precision(precision) for scale, net in passes}

@@ -1,12 +1,13 @@
-"""Conditional instance normalisation: one feed-forward network for N styles that differ in their norms alone.
+"""Conditional instance normalisation: a feed-forward network for N styles that differ only in their norms.
 
-All convolutions are shared. A style is a row of every norm's gamma and beta, 2 C numbers per layer; rows
-mixed linearly are a style in between. With a style chosen this is the network of ``fast``.
+All convolutions are shared. A style is a row of gamma and a row of beta in each norm, 2 C numbers per layer.
+A linear mixture of rows is a style in between. With a style chosen, this is the network of `fast`.
 
-The checkpoint is one file, ``cin.safetensors``: ``conv1.weight``, ``conv1.bias``, ``conv1.gamma`` (N, C),
-``conv1.beta`` (N, C), and so on for ``fast.LAYERS``, the last of which has no norm; ``layout``, the number of
-the range that pictures are in, counted from 0 in ``fast.RANGES``; and, to give the styles names, ``styles``,
-uint8, a JSON list of N words in UTF-8. `checkpoint` puts the last two in.
+The checkpoint is one file, ``cin.safetensors``. For each layer of ``fast.LAYERS`` it holds tensors such as
+``conv1.weight``, ``conv1.bias``, ``conv1.gamma`` (N, C) and ``conv1.beta`` (N, C); the last layer has no
+norm. ``layout`` is the index in ``fast.RANGES``, from 0, of the range of the network's pixels. ``styles`` is
+optional and gives the styles names: uint8, a JSON list of N words in UTF-8. `checkpoint` adds ``layout`` and
+``styles``.
 
 References
 ----------
@@ -33,22 +34,22 @@ from urst_tiles.weights import check_keys
 
 NAME, FILE = "cin", "cin.safetensors"
 HALO, STRIDE, MINIMUM, restore = fast.HALO, fast.STRIDE, fast.MINIMUM, fast.restore
-#: What a style that is asked for in words is handed on as: uint8, the word in UTF-8.
+#: Key of the tensor in which the name of a style is passed to `build`: uint8, the name in UTF-8.
 WORD = "cin.style"
 LAYOUTS = list(RANGES)
 
 
 def style_named(text: str) -> State:
-    """A style's name, or its number counted from 1, as what ``build`` takes in place of an image."""
+    """A style's name, or its number counted from 1, in the form that ``build`` takes."""
     return {WORD: _letters(text)}
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:
-    """A style from the state of ``FILE``; several are mixed by their gammas and betas [1].
+    """A style from the state of ``FILE``; several styles are mixed by their gammas and betas [1].
 
     Raises
     ------
-    BadInput : an image, or a style that the checkpoint does not have; the sentence lists those it has.
+    BadInput : an image is given, or the checkpoint does not have the style; the message lists its styles.
     """
     state = states[FILE]
     names = names_of(state)
@@ -62,14 +63,14 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 
 def names_of(state: State) -> list[str]:
-    """The styles of a checkpoint in order; "1", "2", ... where it names none."""
+    """The names of a checkpoint's styles in order; "1", "2", ... where it has no names."""
     if "styles" in state:
         return [str(name) for name in json.loads(_text(state["styles"]))]
     return [str(k) for k in range(1, len(state["conv1.gamma"]) + 1)]
 
 
 def _row(style: NDArray[np.float32] | State, names: Sequence[str]) -> int:
-    """Which of the styles is meant; a name comes before a number."""
+    """The index of the style that is asked for. A name is tried before a number."""
     numbered = [str(k) for k in range(1, len(names) + 1)]
     known = ", ".join(
         name if name == number else f"{number} {name}" for number, name in zip(numbered, names, strict=True)
@@ -87,13 +88,13 @@ def _row(style: NDArray[np.float32] | State, names: Sequence[str]) -> int:
 
 
 def checkpoint(weights: State, layout: str, names: Sequence[str] = ()) -> State:
-    """The tensors of a file ``FILE`` from those of the layers; ``layout`` is a key of ``fast.RANGES``."""
+    """The state of a file ``FILE`` from the weights of the layers; ``layout`` is a key of ``fast.RANGES``."""
     state = {**weights, "layout": torch.tensor(LAYOUTS.index(layout))}
     return state | ({"styles": _letters(json.dumps(list(names)))} if names else {})
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys, shapes, layout or names."""
+    """Raise BadWeights for wrong keys, shapes, layout or names."""
     check_keys({k: t for k, t in state.items() if k != "styles"}, shapes(state), path)
     count = len(state["conv1.gamma"])
     layout = state["layout"]
@@ -107,7 +108,7 @@ def check(state: State, file: str, path: Path) -> None:
 
 
 def _names_are_good(letters: Tensor, count: int) -> bool:
-    """Whether they are ``count`` different words."""
+    """Whether the tensor holds ``count`` different words."""
     try:
         names = json.loads(_text(letters))
     except ValueError:
@@ -117,7 +118,7 @@ def _names_are_good(letters: Tensor, count: int) -> bool:
 
 
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that must be there, for as many styles and channels as conv1 has."""
+    """Name and shape of every required tensor, for as many styles and channels as conv1 has."""
     first, rows = state.get("conv1.bias"), state.get("conv1.gamma")
     width = 1.0 if first is None else first.numel() / fast.LAYERS["conv1"][1]
     count = 1 if rows is None or not rows.ndim else len(rows)
@@ -130,18 +131,18 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
 
 
 def _letters(text: str) -> Tensor:
-    """uint8, UTF-8."""
+    """``text`` in UTF-8 as uint8."""
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
 def _text(letters: Tensor) -> str:
-    """The inverse of `_letters`; ValueError for what is no text."""
+    """The inverse of `_letters`; raises ValueError for bytes that are no text."""
     return bytes(letters.to(torch.uint8).flatten().tolist()).decode()
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """The state of ``FILE`` with random weights and three styles, "dawn", "noon" and "night"; the first is
-    that of ``fast.seeded``."""
+    """The state of ``FILE`` with random weights and three styles, "dawn", "noon" and "night"; the first
+    equals ``fast.seeded``."""
     random = np.random.default_rng([seed, 1])
     weights, layout = fast.read(fast.seeded(seed, width)[""], "the seeded checkpoint")
     for name in NORMED:

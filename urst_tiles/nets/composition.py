@@ -1,10 +1,10 @@
-"""Styles over a field: a map at every site that varies over the image.
+"""Styles over a field: at every site a map that varies over the image.
 
-Where one member of the field is alone, a window is one style's own network. Elsewhere the plain form runs,
-and at each site the maps of the members are mixed by their weights there: y = sum_k w_k(place) (A_k x + b_k).
-This serves several styles in the regions of a mask (spatial control; Huang and Belongie, ICCV 2017, section
-7.3), and statistics that vary over the image (ideas of KIN, Ho et al., ECCV 2022, and of Dense Normalization,
-ECCV 2024).
+A field gives each of its members a weight at every place in the image. A window in which only one member has
+weight is run by that member's own network. Elsewhere the plain form runs, and at each site the maps of the
+members are mixed by their weights there: y = sum_k w_k(place) (A_k x + b_k). This serves several styles in
+the regions of a mask (spatial control; Huang and Belongie, ICCV 2017, section 7.3), and statistics that vary
+over the image (ideas of KIN, Ho et al., ECCV 2022, and of Dense Normalization, ECCV 2024).
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ from urst_tiles.nets.base import (
     saved_style,
 )
 
-#: How much the statistics of the whole weigh beside a member's own: a flat part is not stretched to noise.
+#: The weight of the whole image's statistics relative to a member's own, so that a flat part of the image is
+#: not amplified to noise.
 BACKING = 0.3
 
+#: Name of a site -> the map of each member.
 Maps = Mapping[str, tuple[Affine, ...]]
 #: (a style, its statistics by site) -> the style's plain network.
 Freeze = Callable[[Style, Mapping[str, Moments]], LocalNet]
@@ -47,12 +49,13 @@ Freeze = Callable[[Style, Mapping[str, Moments]], LocalNet]
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """A field with the style of each member.
+    """A field with a style for each member. Properties of the family are those of its styles.
 
     Parameters
     ----------
-    styles : of one family, with the same weights: one for all members, or one for each but the rest of
-        `Regions`, which keeps its picture.
+    styles : styles of one family with the same weights: a single style for all members, or one style for each
+        member except the rest of `Regions`, where the image stays as it is.
+    field : the members and their weights.
     """
 
     styles: tuple[Style, ...]
@@ -60,63 +63,60 @@ class Composition:
 
     @property
     def style(self) -> Style:
-        """Any of them: they differ in their maps alone."""
+        """The first of the styles, which differ only in their maps."""
         return self.styles[0]
 
     @property
     def name(self) -> str:
-        """Of the family."""
         return self.style.name
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Of the family."""
         return self.style.sites
 
     @property
     def halo(self) -> int:
-        """Of the family."""
         return self.style.halo
 
     @property
     def stride(self) -> int:
-        """Of the family."""
         return self.style.stride
 
     @property
     def minimum(self) -> int:
-        """Of the family."""
         return self.style.minimum
 
     @property
     def plain_bytes(self) -> float:
-        """Of the family, with scale, shift and product at the largest site, and what makes the weights."""
+        """The style's own bytes per pixel, plus scale, shift and product at the largest site, and the memory
+        for computing the weights."""
         largest = max((site.channels / site.stride**2 for site in self.sites), default=0.0)
         shares = 40.0 * self.field.members if isinstance(self.field, Regions) else 24.0
         return self.style.plain_bytes + 12.0 * largest + shares
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of every style."""
+        """Hex digest of all styles; the field is not part of it."""
         return digest({}, {"styles": [style.fingerprint for style in self.styles]})
 
-    def backed(self, found: MemberMoments) -> MemberMoments:
-        """The members' statistics, none of them without a deviation that the whole has."""
-        return found.backed(self.field.members, BACKING) if self.field.members > 1 else found
+    def backed(self, moments: MemberMoments) -> MemberMoments:
+        """The members' statistics with a share of the whole image's added, so that no member lacks a
+        deviation that the whole image has."""
+        return moments.backed(self.field.members, BACKING) if self.field.members > 1 else moments
 
-    def maps(self, found: Mapping[str, MemberMoments]) -> Maps:
-        """Every member's constant map at the sites that are known."""
-        known = [site for site in self.sites if not site.measured or site.name in found]
-        return {site.name: tuple(self.map_at(site, found)) for site in known}
+    def maps(self, moments: Mapping[str, MemberMoments]) -> Maps:
+        """The constant maps of all members, at the sites whose statistics are known."""
+        sites = [site for site in self.sites if not site.measured or site.name in moments]
+        return {site.name: tuple(self.map_at(site, moments)) for site in sites}
 
-    def mixtures(self, found: Mapping[str, MemberMoments]) -> dict[str, Mixture]:
-        """The same, to be mixed."""
-        return {name: Mixture(affines) for name, affines in self.maps(found).items()}
+    def mixtures(self, moments: Mapping[str, MemberMoments]) -> dict[str, Mixture]:
+        """`maps` in a form in which they can be mixed."""
+        return {name: Mixture(affines) for name, affines in self.maps(moments).items()}
 
-    def map_at(self, site: Site, found: Mapping[str, MemberMoments]) -> list[Affine]:
-        """Every member's constant map at one site."""
+    def map_at(self, site: Site, moments: Mapping[str, MemberMoments]) -> list[Affine]:
+        """The constant map of every member at one site."""
         return [
-            self._map(k, site, found[site.name].parts[k] if site.measured else NOTHING)
+            self._map(k, site, moments[site.name].parts[k] if site.measured else NOTHING)
             for k in range(self.field.members)
         ]
 
@@ -130,8 +130,9 @@ class Composition:
 
         Parameters
         ----------
-        moments : of every member at each measured site; None for the identity at every site.
-        freeze : makes the network of one style, for windows where it is alone.
+        moments : statistics of every member at each measured site, by the site's name; None for the identity
+            at every site.
+        freeze : makes the network of a single style, for windows in which no other member has weight.
 
         Raises
         ------
@@ -151,26 +152,26 @@ class Composition:
 
 
 def _like(site: Site) -> Affine:
-    """A map of the kind that ``site`` has."""
-    one = Affine.identity(site.channels)
-    return Affine(np.diag(one.scale), one.shift) if site.full else one
+    """The identity in the form, diagonal or full, of the maps of ``site``."""
+    identity = Affine.identity(site.channels)
+    return Affine(np.diag(identity.scale), identity.shift) if site.full else identity
 
 
 class Mixture(nn.Module):
-    """The members' maps at one site, to be mixed by weights.
+    """The maps of all members at one site, to be mixed by weights.
 
     Parameters
     ----------
-    affines : of every member, diagonal or full.
+    affines : the map of each member, diagonal or full.
     """
 
     def __init__(self, affines: Sequence[Affine]):
         super().__init__()
         full = any(a.scale.ndim == 2 for a in affines)
         alike = all(a is affines[0] for a in affines)
-        given = affines[:1] if alike else affines
-        scales = [np.diag(a.scale) if full and a.scale.ndim == 1 else a.scale for a in given]
-        for name, values in (("scales", scales), ("shifts", [a.shift for a in given])):
+        distinct = affines[:1] if alike else affines
+        scales = [np.diag(a.scale) if full and a.scale.ndim == 1 else a.scale for a in distinct]
+        for name, values in (("scales", scales), ("shifts", [a.shift for a in distinct])):
             stacked = torch.from_numpy(np.stack(values))
             self.register_buffer(name, stacked.expand(len(affines), *stacked.shape[1:]))
 
@@ -180,7 +181,8 @@ class Mixture(nn.Module):
         return Affine(scales[member].cpu().numpy(), shifts[member].cpu().numpy())
 
     def forward(self, x: Tensor, members: Sequence[int], weights: Tensor) -> Tensor:
-        """(1, C, h, w) -> same; ``weights`` (members, h, w) of the ``members``, summing to 1."""
+        """Apply the mixed maps to ``x`` (1, C, h, w). ``weights`` (members, h, w) belong to ``members`` and
+        sum to 1."""
         scales, shifts = (self.get_buffer(name)[list(members)].to(x) for name in ("scales", "shifts"))
         y = torch.einsum("kc,khw->chw", shifts, weights)
         if scales.ndim == 2:
@@ -191,7 +193,7 @@ class Mixture(nn.Module):
 
 
 def mixing(composition: Composition, maps: Mapping[str, Mixture], box: Box) -> At:
-    """An ``at`` for one window at ``box``."""
+    """The function that gives each site of ``composition`` its mixed map, in the window at ``box``."""
     shares: dict[int, tuple[tuple[int, ...], Tensor]] = {}
     active = composition.field.active(box)
 
@@ -207,12 +209,14 @@ def mixing(composition: Composition, maps: Mapping[str, Mixture], box: Box) -> A
 
 
 class Varying(LocalNet):
-    """The plain network of a composition: float32 where members meet.
+    """The plain network of a composition; it computes in float32 where members meet.
 
     Parameters
     ----------
-    maps : the members' maps at each site.
-    alone : each style's own network, for windows that it has to itself; none for members that always meet.
+    composition : the field and its styles.
+    maps : the members' maps, by the name of the site.
+    alone : the network of each style, for windows in which no other member has weight; empty for fields whose
+        members always overlap.
     """
 
     selective = True
@@ -228,18 +232,20 @@ class Varying(LocalNet):
 
     @property
     def maps(self) -> dict[str, Mixture]:
-        """The members' maps by site (names of sites have dots, which names of modules must not)."""
+        """The members' maps by the name of the site. (Names of sites contain dots, which names of modules
+        must not.)"""
         mixtures: Any = self.mixtures
         return dict(zip(self._names, mixtures, strict=True))
 
     def forward(
         self, x: Tensor, boxes: Sequence[Box] | None = None, keep: Sequence[Box] | None = None
     ) -> Tensor:
-        """One window after the other, each at its own place."""
+        """Run windows ``x`` one after the other, each at its own place in the image; ``keep`` are the parts
+        that are needed."""
         assert boxes is not None
         parts = keep or [box.within(box) for box in boxes]
         windows = zip(x.split(1), boxes, parts, strict=True)
-        return torch.cat([self._window(one, box, part) for one, box, part in windows])
+        return torch.cat([self._window(window, box, part) for window, box, part in windows])
 
     def _window(self, x: Tensor, box: Box, part: Box) -> Tensor:
         members, rest = self.composition.field.active(box), self._rest
@@ -256,29 +262,30 @@ class Varying(LocalNet):
 
     @property
     def _nets(self) -> list[LocalNet]:
-        """Each style's own network."""
+        """The network of each style."""
         alone: Any = self.alone
         return list(alone)
 
     @property
     def _rest(self) -> int | None:
-        """The member whose picture stays as it is."""
+        """The member where the image stays as it is; None for fields without one."""
         field = self.composition.field
         return field.rest if isinstance(field, Regions) else None
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """The plain form's, or that of a style alone."""
+        """The bytes of the plain form, or of a single style's network if that is more."""
         alone = [net.bytes_per_pixel(precision) for net in self._nets]
         return max(self.composition.plain_bytes, *alone, 0.0)
 
     def to_precision(self, precision: Precision) -> Varying:
-        """Where a style is alone, its network at ``precision``; elsewhere float32."""
+        """The same network with the single styles' networks at ``precision``; elsewhere it computes in
+        float32."""
         checked_precision(precision)
         alone = [net.to_precision(precision) for net in self._nets]
         return Varying(self.composition, self.maps, alone)
 
     def saved(self) -> tuple[State, dict[str, Any]]:
-        """Every style's state, every member's maps, and the field; `restored` is its inverse."""
+        """The state of every style, the maps of every member, and the field; `restored` is the inverse."""
         tensors: State = {}
         styles = []
         for k, style in enumerate(self.composition.styles):
@@ -295,8 +302,8 @@ class Varying(LocalNet):
 def restored(
     tensors: State, values: Mapping[str, Any], style: Callable[..., Style], frozen: Callable[..., LocalNet]
 ) -> Varying:
-    """The inverse of ``Varying.saved``; ``style`` makes a style from its state and values, ``frozen`` a
-    net from a style and its maps."""
+    """The inverse of ``Varying.saved``. ``style`` makes a style from its state and values, ``frozen`` a
+    network from a style and its maps."""
     field = field_of(values["field"])
     styles = []
     for k, saved in enumerate(values["styles"]):
@@ -307,8 +314,8 @@ def restored(
     maps = {site.name: _mixture(tensors, f"members.{site.name}") for site in composition.sites}
     alone = []
     if isinstance(field, Regions):
-        for k, one in enumerate(styles):
-            alone.append(frozen(one, {name: mixture.affine(k) for name, mixture in maps.items()}))
+        for k, each in enumerate(styles):
+            alone.append(frozen(each, {name: mixture.affine(k) for name, mixture in maps.items()}))
     return Varying(composition, maps, alone)
 
 
@@ -317,14 +324,15 @@ def _mixture(tensors: State, name: str) -> Mixture:
     return Mixture([Affine(scale, shift) for scale, shift in zip(scales, shifts, strict=True)])
 
 
+#: What can be frozen.
 Subject = Style | Composition
 
 
 def composed(style: Subject) -> Composition:
-    """A plain style is a composition of one."""
+    """``style`` as a composition; a plain style becomes a composition of one member."""
     return style if isinstance(style, Composition) else Composition((style,))
 
 
 def measured_sites(style: Subject) -> list[Site]:
-    """Those whose maps depend on the image, in the order of the network."""
+    """The sites whose maps depend on the image, in the order of the network."""
     return [site for site in style.sites if site.measured]

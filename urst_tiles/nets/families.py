@@ -1,5 +1,7 @@
-"""The families of networks, by the names of their models; and what is done with any of them: a style is built
-from weights and style images, and frozen to a plain local network."""
+"""The families of networks, by the names of their models.
+
+With any of them, a style is built from weights and style images, and frozen to a plain local network.
+"""
 
 from __future__ import annotations
 
@@ -53,20 +55,22 @@ from urst_tiles.nets.own_statistics import OwnStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a family gives the house.
+    """The constants and functions of a family.
 
     Attributes
     ----------
+    name : the family's name.
+    halo, stride, minimum : in pixels, as in `LocalNet`.
     build : (states by file name, style images, alpha) -> Style.
     restore : (tensors, settings) of ``Style.state`` -> Style.
     frozen : (style, maps by site) -> the plain network.
-    seeded : (seed, width) -> states by file name with random weights that keep the signal alive.
-    check : (state, file name, path) raises BadWeights for wrong keys or shapes.
-    precisions : device type -> fastest precision that keeps the float32 picture.
+    seeded : (seed, width) -> states by file name, with random weights that keep the signal alive.
+    check : (state, file name, path); raises BadWeights for wrong keys or shapes.
+    precisions : device type -> the fastest precision that keeps the float32 output.
     load_style : path -> tensors, for families whose style is a checkpoint and no image.
-    style_named : a word -> tensors, for families whose styles are all in their weights, where a word names
-        one; ``build`` knows which there are.
-    takes_style : False where the style is in the network, and ``build`` is given none.
+    style_named : a word -> tensors, for families whose styles are all in their weights and have names;
+        ``build`` checks the name.
+    takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
     """
 
     name: str
@@ -94,10 +98,11 @@ def _family(
     load_style: Callable[[Path], State] | None = None,
     style_named: Callable[[str], State] | None = None,
 ) -> Family:
-    """The family of a module of this package; ``best`` is its fastest good precision.
+    """The family of a module of this package; ``best`` is its fastest precision that keeps the float32
+    output.
 
-    A module that holds several families has functions that take ``variant`` first, and may have constants by
-    variant.
+    In a module that holds several families, the functions take ``variant`` as their first argument, and
+    constants may be dicts by variant.
     """
 
     def bound(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,17 +144,18 @@ MODELS: dict[str, Family] = {
 
 
 def family(model: str) -> Family:
-    """The family called ``model``; BadInput for an unknown name."""
+    """The family of the model ``model``; BadInput for an unknown name."""
     if module.is_module(model):
         return _users(model)
     if model not in MODELS:
-        known = f"{', '.join(MODELS)}, or package.module:function"
-        raise BadInput(f"there is no model {model!r}; --model must be one of {known}")
+        allowed = f"{', '.join(MODELS)}, or package.module:function"
+        raise BadInput(f"there is no model {model!r}; --model must be one of {allowed}")
     return MODELS[model]
 
 
 def _users(model: str) -> Family:
-    """A user's module, "package.module:function"; halo, stride and minimum are measured when it is built."""
+    """The family of a user's module, "package.module:function"; its halo, stride and minimum are measured
+    when it is built."""
     return Family(
         name=model,
         halo=0,
@@ -166,18 +172,20 @@ def _users(model: str) -> Family:
 
 
 def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 1.0) -> Style:
-    """A style whose weights come from a folder.
+    """A style with the weights of a folder.
 
     Parameters
     ----------
     model : key of ``MODELS``, or "package.module:function", which is imported and called and needs no folder.
     weights : folder with one subfolder per model; None for URST_TILES_WEIGHTS or the user's cache.
-    styles : images (h, w, 3) float32 in 0..1 with their weights in the mixture.
+    styles : images, float32 (h, w, 3) in 0..1, with their weights in the mixture.
     alpha : strength, 0..1.
 
     Raises
     ------
-    MissingFile, BadWeights, BadInput
+    MissingFile : a file of weights is missing.
+    BadWeights : a file has the wrong content.
+    BadInput : the model is unknown, or the styles do not suit it.
     """
     chosen = family(model)
     states = {}
@@ -192,8 +200,8 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
 def seeded(
     model: str, styles: StyleImages, alpha: float = 1.0, *, width: float = 1 / 8, seed: int = 0
 ) -> Style:
-    """The same topology, ``width`` times as wide, with random weights that keep the signal alive: for
-    tests."""
+    """A style of the same topology, ``width`` times as wide, with random weights that keep the signal alive,
+    for tests."""
     chosen = family(model)
     return chosen.build(chosen.seeded(seed, width), styles, alpha)
 
@@ -203,8 +211,10 @@ def freeze(style: Subject, moments: Mapping[str, Any] | None) -> LocalNet:
 
     Parameters
     ----------
-    moments : name of each measured site -> its ``Moments``, or, for a composition, its ``MemberMoments``.
-        None lets every window use its own statistics, and gives a composition the identity at every site.
+    style : the style or composition.
+    moments : maps the name of each measured site to its ``Moments`` or, for a composition, to its
+        ``MemberMoments``. With None every window uses its own statistics; a composition then has the identity
+        at every site.
 
     Raises
     ------
@@ -218,7 +228,7 @@ def freeze(style: Subject, moments: Mapping[str, Any] | None) -> LocalNet:
 
 
 def frozen(style: Style, affines: Mapping[str, Affine]) -> LocalNet:
-    """The plain local network of a style whose maps are known at every site."""
+    """The plain local network of a style, given the map of every site."""
     if not isinstance(style, CascadeStyle):
         return family(style.name).frozen(style, affines)
     passes = {
@@ -228,14 +238,14 @@ def frozen(style: Style, affines: Mapping[str, Affine]) -> LocalNet:
 
 
 def neutral_net(style: Subject) -> LocalNet:
-    """A network of the style's size and speed before anything is measured, with a harmless map at every
-    site."""
+    """A network of the style's size and speed with a harmless map at every site, for use before anything is
+    measured."""
     return freeze(style, None if isinstance(style, Composition) else neutral_moments(style))
 
 
 def best_precision(model: str, device: str) -> Precision:
-    """What ``--precision auto`` takes: the fastest that keeps the float32 picture (bfloat16 only where it
-    is fast)."""
+    """The precision of ``--precision auto``: the fastest that keeps the float32 output on this device.
+    bfloat16 is taken only where the device computes it fast."""
     kind = str(device).split(":")[0]
     best = family(model).precisions.get(kind, "float32")
     fast = (
@@ -247,7 +257,7 @@ def best_precision(model: str, device: str) -> Precision:
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether this processor has bfloat16 dot products; elsewhere bfloat16 is emulated and slower than
-    float32."""
+    """Whether this processor has bfloat16 dot products. Other processors emulate bfloat16, which is slower
+    than float32."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))

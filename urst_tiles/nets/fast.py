@@ -1,6 +1,7 @@
-"""Fast neural style: one feed-forward network per style, instance or batch norms behind every convolution.
+"""Fast neural style: a feed-forward network per style, with instance or batch norms behind the convolutions.
 
-The style is in the weights: what other families take from a style image, this one reads from a checkpoint.
+The style is in the weights. A style of this family is therefore a checkpoint, where other families take a
+style image.
 
 References
 ----------
@@ -8,8 +9,8 @@ References
    ECCV 2016: the network, with batch norms.
 2. D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing Ingredient for Fast
    Stylization", 2016.
-3. Checkpoint layouts: github.com/pytorch/examples, ``fast_neural_style`` (pictures in 0..255), and
-   github.com/eriklindernoren/Fast-Neural-Style-Transfer (pictures normalised as ImageNet's).
+3. Checkpoint layouts: github.com/pytorch/examples, ``fast_neural_style`` (pixels in 0..255), and
+   github.com/eriklindernoren/Fast-Neural-Style-Transfer (pixels normalised as for ImageNet).
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.seeding import painted, scale_last, some_picture
 from urst_tiles.weights import check_keys, load
 
-#: The probe finds a reach of 55 pixels (tests/nets/test_probe.py).
+#: The probe measures a reach of 55 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "fast", 56, 4, 8
 EPS, DDOF = 1e-5, 0
 RESIDUALS = [f"res{k}" for k in range(1, 6)]
-#: Layer -> (inputs, outputs, kernel, stride), in order; every one but the last has a norm behind it. Networks
-#: whose inner layers are all narrower by one factor are read too.
+#: Layer -> (inputs, outputs, kernel, stride), in order; a norm stands behind every layer but the last.
+#: Networks whose inner layers are all narrower by the same factor can be read too.
 LAYERS: dict[str, tuple[int, int, int, int]] = {
     "conv1": (3, 32, 9, 1),
     "conv2": (32, 64, 3, 2),
@@ -56,9 +57,10 @@ LAYERS: dict[str, tuple[int, int, int, int]] = {
     "deconv3": (32, 3, 9, 1),
 }
 NORMED = list(LAYERS)[:-1]
-#: Of what arrives at each norm.
+#: Halo of each norm's input, in pixels.
 HALOS = dict(zip(NORMED, (4, 8, 8, *range(12, 52, 4), 52, 52), strict=True))
-#: Pixels go in as (x - shift) / scale and come out as y scale + shift, by layout.
+#: (shift, scale) of each layout: a pixel x in 0..1 enters the network as (x - shift) / scale, and the output
+#: y becomes y scale + shift.
 RANGES = {
     "pytorch": ([0.0, 0.0, 0.0], [1 / 255, 1 / 255, 1 / 255]),
     "linder-noren": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -66,18 +68,19 @@ RANGES = {
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
-    """Convolution ``name`` with reflection padding."""
+    """Convolution ``name`` of ``x`` (n, C, h, w), with reflection padding."""
     _, _, side, stride = LAYERS[name]
     x = F.pad(x, (side // 2,) * 4, mode="reflect")
     return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x), stride=stride)
 
 
-#: What stands behind a convolution: (its name, (n, C, h, w)) -> same.
+#: A function of (a convolution's name, its output (n, C, h, w)) that applies the norm behind it.
 Norm = Callable[[str, Tensor], Tensor]
 
 
 def paint(x: Tensor, state: State, layout: str, norm: Norm, dtype: torch.dtype | None = None) -> Tensor:
-    """(n, 3, h, w) in 0..1 -> same, unclamped: the network, computed in ``dtype`` (None: that of ``x``)."""
+    """Run the network: (n, 3, h, w) in 0..1 -> same shape, not clamped; computed in ``dtype`` (None: the type
+    of ``x``)."""
     shift, scale = (torch.tensor(v, dtype=torch.float64).to(x)[:, None, None] for v in RANGES[layout])
     z = ((x - shift) / scale).to(dtype or x.dtype)
     for name in ("conv1", "conv2", "conv3"):  # 32, h, w; 64, h/2, w/2; 128, h/4, w/4
@@ -91,15 +94,15 @@ def paint(x: Tensor, state: State, layout: str, norm: Norm, dtype: torch.dtype |
 
 
 class FastStyle:
-    """A feed-forward network with its style.
+    """A feed-forward network, which contains its style.
 
     Parameters
     ----------
-    weights : "conv1.weight", "conv1.bias", "conv1.gamma", "conv1.beta", ..., and, with batch norms,
-        "conv1.mean" and "conv1.variance", which make the layer no site.
-    layout : which of ``RANGES`` pictures are in.
-    alpha : strength; the picture is mixed with the image.
-    name : the family's, where it is another one of the same network.
+    weights : "conv1.weight", "conv1.bias", "conv1.gamma", "conv1.beta", ...; with batch norms also
+        "conv1.mean" and "conv1.variance", and the norm is then no site.
+    layout : key of ``RANGES``, the range of the network's pixels.
+    alpha : strength; the output is mixed with the input.
+    name : the family's name, for another family with the same network.
     """
 
     halo, stride, minimum = HALO, STRIDE, MINIMUM
@@ -117,11 +120,9 @@ class FastStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of family, weights, layout and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         sites = {site.name: site for site in self.sites}
 
         def norm(name: str, y: Tensor) -> Tensor:
@@ -131,21 +132,22 @@ class FastStyle:
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """gamma (x - mean) / deviation + beta [2]."""
+        """The instance norm [2] of features with these ``moments``: gamma (x - mean) / deviation + beta."""
         return self._normal(site.name, moments.mean, moments.std(site.eps, site.ddof))
 
     @property
     def range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(shift, scale), (3,) each: pixels go in as (x - shift) / scale and come out as y scale + shift."""
+        """(shift, scale) of the layout, float64 (3,) each, see ``RANGES``."""
         shift, scale = RANGES[self.layout]
         return np.array(shift), np.array(scale)
 
     def norms(self, affines: Mapping[str, Affine]) -> dict[str, Affine]:
-        """The constant map behind every layer but the last: a site's, or a batch norm's."""
+        """The constant map behind every layer but the last: that of a site in ``affines``, or that of a batch
+        norm."""
         return {name: affines[name] if name in affines else self.batch_norm(name) for name in NORMED}
 
     def batch_norm(self, name: str) -> Affine:
-        """The constant map of a batch norm: its statistics are those of its training."""
+        """The constant map of a batch norm, from the statistics of its training."""
         mean, variance = (self.weights[f"{name}.{part}"].double().numpy() for part in ("mean", "variance"))
         return self._normal(name, mean, np.sqrt(variance + EPS))
 
@@ -154,14 +156,13 @@ class FastStyle:
         return Affine(gamma / std, beta - gamma / std * mean)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights; family, layout and alpha."""
         return dict(self.weights), {"alpha": self.alpha, "layout": self.layout, "model": self.name}
 
 
 def strides() -> dict[str, int]:
     """Pixels per cell behind each layer that has a norm."""
-    found = dict.fromkeys(NORMED, 4)
-    return found | {"conv1": 1, "conv2": 2, "deconv1": 2, "deconv2": 1}
+    pixels_per_cell = dict.fromkeys(NORMED, 4)
+    return pixels_per_cell | {"conv1": 1, "conv2": 2, "deconv1": 2, "deconv2": 1}
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> FastStyle:
@@ -171,7 +172,13 @@ def restore(state: State, settings: Mapping[str, Any]) -> FastStyle:
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:
-    """The style of one checkpoint; ``styles`` holds its tensors."""
+    """The style of a checkpoint.
+
+    Raises
+    ------
+    BadInput : ``styles`` is not the tensors of a single checkpoint.
+    BadWeights : the checkpoint has an unknown layout.
+    """
     weights, layout = read(one_checkpoint(NAME, states, styles), "the checkpoint")
     return FastStyle(weights, layout, alpha)
 
@@ -180,21 +187,26 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 
 def load_style(path: Path) -> State:
-    """The tensors of a checkpoint, as they are; BadWeights unless they are of a known layout."""
+    """The tensors of a checkpoint, unchanged; BadWeights unless they have a known layout."""
     state = load(path)
     read(state, path)
     return state
 
 
 def read(state: State, path: Path | str) -> tuple[State, str]:
-    """A checkpoint of either layout as our weights, and which layout it is; BadWeights for any other."""
+    """The weights of a checkpoint by the names of this module, float32, and the checkpoint's layout.
+
+    Raises
+    ------
+    BadWeights : the keys or shapes are of neither layout.
+    """
     layout = "linder-noren" if any(key.startswith("model.") for key in state) else "pytorch"
     batch = any(key.endswith("num_batches_tracked") for key in state)
     first = state.get(f"{names_in(layout)['conv1'][0]}.bias")
     wanted = keys(layout, 1.0 if first is None else first.numel() / LAYERS["conv1"][1], batch)
-    kept = {key: t for key, t in state.items() if key in wanted or not _deprecated(key)}
-    check_keys(kept, {key: shape for key, (_, shape) in wanted.items()}, path)
-    return {ours: kept[key].float() for key, (ours, _) in wanted.items()}, layout
+    present = {key: t for key, t in state.items() if key in wanted or not _deprecated(key)}
+    check_keys(present, {key: shape for key, (_, shape) in wanted.items()}, path)
+    return {ours: present[key].float() for key, (ours, _) in wanted.items()}, layout
 
 
 def checkpoint(weights: State, layout: str) -> State:
@@ -207,21 +219,21 @@ def checkpoint(weights: State, layout: str) -> State:
 
 
 def keys(layout: str, width: float, batch: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Key of a checkpoint -> (our key, shape)."""
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    """Key in a checkpoint -> (key in this module's weights, shape)."""
+    entries: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, (inputs, outputs, side) in wide(width).items():
         layer, norm = names_in(layout)[name]
-        found[f"{layer}.weight"] = f"{name}.weight", (outputs, inputs, side, side)
-        found[f"{layer}.bias"] = f"{name}.bias", (outputs,)
+        entries[f"{layer}.weight"] = f"{name}.weight", (outputs, inputs, side, side)
+        entries[f"{layer}.bias"] = f"{name}.bias", (outputs,)
         if name in NORMED:
             parts = {"weight": "gamma", "bias": "beta"}
             parts |= {"running_mean": "mean", "running_var": "variance"} if batch else {}
-            found |= {f"{norm}.{key}": (f"{name}.{part}", (outputs,)) for key, part in parts.items()}
-    return found
+            entries |= {f"{norm}.{key}": (f"{name}.{part}", (outputs,)) for key, part in parts.items()}
+    return entries
 
 
 def names_in(layout: str) -> dict[str, tuple[str, str]]:
-    """Our layer -> (its convolution, its norm) in ``layout``."""
+    """Layer of this module -> (its convolution, its norm) in ``layout``."""
     return linder_noren_names() if layout == "linder-noren" else pytorch_names()
 
 
@@ -235,28 +247,30 @@ def wide(width: float) -> dict[str, tuple[int, int, int]]:
 
 
 def _deprecated(key: str) -> bool:
-    """Counters, and the running statistics that instance norms kept before PyTorch 0.4 and never used."""
+    """Whether the key is a counter, or one of the running statistics that instance norms had before PyTorch
+    0.4 and never used."""
     return bool(re.search(r"\.(running_(mean|var)|num_batches_tracked)$", key))
 
 
 def pytorch_names() -> dict[str, tuple[str, str]]:
-    """Our layer -> (its convolution, its norm) in pytorch/examples."""
+    """Layer of this module -> (its convolution, its norm) in the layout of pytorch/examples."""
     norms = {"conv1": "in1", "conv2": "in2", "conv3": "in3", "deconv1": "in4", "deconv2": "in5"}
     norms |= {f"{res}.conv{k}": f"{res}.in{k}" for res in RESIDUALS for k in (1, 2)}
     return {name: (f"{name}.conv2d", norms.get(name, "")) for name in LAYERS}
 
 
 def linder_noren_names() -> dict[str, tuple[str, str]]:
-    """Our layer -> (its convolution, its norm) in the layout of Linder-Noren."""
-    places = {"conv1": "0", "conv2": "1", "conv3": "2", "deconv1": "8", "deconv2": "9", "deconv3": "10"}
-    places |= {
+    """Layer of this module -> (its convolution, its norm) in the layout of Linder-Noren."""
+    blocks = {"conv1": "0", "conv2": "1", "conv3": "2", "deconv1": "8", "deconv2": "9", "deconv3": "10"}
+    blocks |= {
         f"{res}.conv{k}": f"{2 + i}.block.{k - 1}" for i, res in enumerate(RESIDUALS, 1) for k in (1, 2)
     }
-    return {name: (f"model.{at}.block.1", f"model.{at}.norm") for name, at in places.items()}
+    return {name: (f"model.{block}.block.1", f"model.{block}.norm") for name, block in blocks.items()}
 
 
 def initial(seed: int = 0, width: float = 1.0) -> State:
-    """Our weights, random, to start training from: within 1 / sqrt(inputs of a sum); norms do nothing."""
+    """Random weights to start a training from: uniform within 1 / sqrt(inputs x kernel area), and norms that
+    change nothing."""
     random = torch.Generator().manual_seed(seed)
     state: State = {}
     for name, (inputs, outputs, side) in wide(width).items():
@@ -269,8 +283,8 @@ def initial(seed: int = 0, width: float = 1.0) -> State:
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """One checkpoint in pytorch/examples' layout under "", random, scaled for an output of mean 0.5 and
-    deviation 0.25 on some picture."""
+    """A random checkpoint in the layout of pytorch/examples, under the key "", scaled for an output of mean
+    0.5 and deviation 0.25 on `some_picture`."""
     random = np.random.default_rng(seed)
     names, state = pytorch_names(), {}
     for name, (inputs, outputs, side) in wide(width).items():
@@ -289,5 +303,6 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """Nothing lies in the weights folder: the checkpoint is the style."""
+    """Raise BadWeights, since this family takes no files from the weights folder: the checkpoint is the
+    style."""
     raise BadWeights(f"{path}: --model fast takes no weights; give the checkpoint to --style")

@@ -1,6 +1,6 @@
-"""Identity: a network that returns its input. No sites, no weights, no reach.
+"""Identity: a network that returns its input, without sites, weights or halo.
 
-For what surrounds a network: reading, cutting, encoding and assembling are measured and tested with it.
+With it, the code around a network is measured and tested: reading, cutting, encoding and assembling.
 """
 
 from __future__ import annotations
@@ -38,24 +38,22 @@ class IdentityStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest; always the same."""
+        """Hex digest, always the same."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """``x`` itself."""
         return x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """Never asked for: there are no sites."""
+        """Raise KeyError, since the style has no sites."""
         raise KeyError(site.name)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Nothing."""
         return {}, {"alpha": 1.0}
 
 
 class IdentityNet(LocalNet):
-    """Returns its input."""
+    """The network that returns its input."""
 
     family, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
     passthrough = True
@@ -80,12 +78,12 @@ class IdentityNet(LocalNet):
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> IdentityStyle:
-    """The one identity style, whatever is given."""
+    """The identity style, whatever the arguments."""
     return IdentityStyle()
 
 
 def restore(state: State, settings: Mapping[str, Any]) -> IdentityStyle:
-    """The one identity style."""
+    """The identity style, whatever the arguments."""
     return IdentityStyle()
 
 
@@ -95,9 +93,9 @@ def frozen(style: IdentityStyle, affines: Mapping[str, Affine]) -> IdentityNet:
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """Nothing to check: there are no weights."""
+    """Accept anything, since there are no weights."""
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """No weights."""
+    """An empty dict, since there are no weights."""
     return {}

@@ -1,14 +1,15 @@
-"""LinearWCT: the matrix between the image's and the style's features is predicted, not decomposed.
+"""LinearWCT: the matrix that maps image features to style features is predicted instead of decomposed.
 
 Behind a VGG-19 encoder the features are centred and compressed to 32 channels. Two small networks turn the
-second moments of image and style into a 32 x 32 matrix each; their product is the transformation.
+second moments of image and style into a 32 x 32 matrix each. The product of the two matrices is the
+transformation.
 
 References
 ----------
 1. X. Li, S. Liu, J. Kautz, M.-H. Yang, "Learning Linear Transformations for Fast Image and Video Style
    Transfer", CVPR 2019.
-2. Layout: github.com/sunshineatnoon/LinearStyleTransfer: ``vgg_r31.pth``, ``dec_r31.pth``, ``r31.pth``, and
-   the same for r41 (BSD-2-Clause).
+2. File layout: github.com/sunshineatnoon/LinearStyleTransfer: ``vgg_r31.pth``, ``dec_r31.pth``, ``r31.pth``,
+   and the same for r41 (BSD-2-Clause).
 """
 
 from __future__ import annotations
@@ -37,26 +38,26 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
-#: What the probe finds (tests/nets/test_probe.py): reaches of 22 and 62 pixels.
+#: The probe measures reaches of 22 and 62 pixels (tests/nets/test_probe.py).
 HALO = {"r31": 24, "r41": 64}
-#: Of what arrives at the two measured sites.
+#: Halos of the inputs of the two measured sites, in pixels.
 HALOS = {"r31": (12, 24), "r41": (32, 56)}
 STRIDE = {"r31": 4, "r41": 8}
 MINIMUM = {"r31": 8, "r41": 16}
 #: Channels of the compressed features.
 INNER = 32
-#: Outputs of the encoder's 3x3 convolutions; a pooling stands before those in ``POOLED`` (counted from 0).
+#: Outputs of the encoder's 3x3 convolutions. A pooling precedes those in ``POOLED``, counted from 0.
 WIDTHS = {"r31": (64, 64, 128, 128, 256), "r41": (64, 64, 128, 128, 256, 256, 256, 256, 512)}
 POOLED = (2, 4, 8)
 
 
 def files(layer: str) -> dict[str, str]:
-    """Part of the network -> its file."""
+    """Part of the network -> the name of its file."""
     return {"encoder": f"vgg_{layer}.pth", "decoder": f"dec_{layer}.pth", "matrix": f"{layer}.pth"}
 
 
 def conv(x: Tensor, state: State, name: str, mode: str = "reflect") -> Tensor:
-    """Convolution ``name`` that keeps the size; ``mode`` of padding."""
+    """Convolution ``name`` of ``x`` (n, C, h, w), padded by ``mode`` so that the size stays."""
     weight, bias = state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)
     pad = weight.shape[2] // 2
     if pad:
@@ -75,7 +76,8 @@ def encode(x: Tensor, state: State, layer: str) -> Tensor:
 
 
 def decode(x: Tensor, state: State, layer: str) -> Tensor:
-    """The encoder mirrored: nearest enlargement, no ReLU behind the last layer."""
+    """The mirrored encoder, with nearest enlargement, and without ReLU behind the last layer: (n, C, h', w')
+    -> (n, 3, h, w)."""
     count = len(WIDTHS[layer])
     for k in reversed(range(count)):
         x = conv(x, state, f"decoder.conv{2 * count + 1 - k}")
@@ -96,28 +98,28 @@ def compressed(x: Tensor, state: State, net: str) -> Tensor:
 
 
 def predicted(second: Tensor, state: State, net: str) -> Tensor:
-    """A small network's matrices (..., 32, 32) from the second moments (..., 32, 32) of what it compressed,
-    float64."""
+    """The matrices (..., 32, 32), float64, that the small network ``net`` predicts from the second moments
+    (..., 32, 32) of its compressed features."""
     weight, bias = (state[f"matrix.{net}.fc.{part}"].to(second) for part in ("weight", "bias"))
     return F.linear(second.flatten(-2), weight, bias).unflatten(-1, (INNER, INNER))
 
 
 def describe(f: Tensor, state: State, net: str) -> tuple[Tensor, Tensor]:
-    """Features (n, C, h, w) -> their means (n, C) and the matrices (n, 32, 32) that ``net`` ("snet" of a
-    style, "cnet" of an image) predicts of them, float64."""
+    """The means (n, C) of features (n, C, h, w), and the matrices (n, 32, 32) that ``net`` predicts from
+    them, both float64. ``net`` is "snet" for a style and "cnet" for an image."""
     mean = f.double().mean((2, 3))
     small = compressed(f - mean.to(f)[:, :, None, None], state, net).flatten(2).double()
     return mean, predicted(small @ small.mT / small.shape[2], state, net)
 
 
 class LinearStyle:
-    """LinearWCT with a style in it.
+    """The weights of LinearWCT with a style.
 
     Parameters
     ----------
     layer : "r31" or "r41".
-    weights : keys ``encoder.*``, ``decoder.*``, ``matrix.*`` of the original's three files.
-    features : "mean" (C,) and "matrix" (32, 32), float64, of the style.
+    weights : keys ``encoder.*``, ``decoder.*`` and ``matrix.*`` of the original's three files.
+    features : "mean" (C,) and "matrix" (32, 32) of the style, float64.
     alpha : strength; the transformed features are mixed with the image's.
     """
 
@@ -134,23 +136,21 @@ class LinearStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, the style's features and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         centre, matrix, mean = self.sites
         f = encode(x, self.weights, self.layer)
         g = at(centre, f)
-        # What the matrix is predicted from, and what it is applied to, pass the site side by side.
+        # The features that the matrix is predicted from, and those it is applied to, pass the site together.
         both = torch.cat([compressed(g, self.weights, "cnet"), conv(g, self.weights, "matrix.compress")], 1)
         z = at(mean, conv(at(matrix, both)[:, INNER:], self.weights, "matrix.unzip"))
         z = z if self.alpha == 1.0 else self.alpha * z + (1.0 - self.alpha) * f
         return decode(z, self.weights, self.layer)
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """Centring, then the transformation T = T_style T_content [1, equation 6] on the second half, then
-        the style's mean."""
+        """At "centre" the subtraction of the mean; at "matrix" the transformation T = T_style T_content [1,
+        equation 6] of the second half of the channels; at "mean" the addition of the style's mean."""
         if site.name == "mean":
             return Affine(np.ones(site.channels), self.features["mean"].double().numpy())
         if site.name == "centre":
@@ -163,7 +163,6 @@ class LinearStyle:
         return Affine(scale, np.zeros(2 * INNER))
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, features, alpha and layer."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
             "alpha": self.alpha,
             "layer": self.layer,
@@ -171,11 +170,12 @@ class LinearStyle:
 
 
 def build(layer: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> LinearStyle:
-    """A style from the states of the three files; several images are mixed by mean and matrix.
+    """A style from the states of the three files; several images are mixed by their means and matrices.
 
     Raises
     ------
-    BadWeights : the files are of networks of different widths.
+    BadWeights : the networks in the files have different widths.
+    BadInput : the styles are no images, or too small.
     """
     check_widths(layer, states)
     weights = {
@@ -211,23 +211,24 @@ def shapes(layer: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...
     matrix = {"compress": (INNER, last, 1), "unzip": (last, INNER, 1)}
     for net in ("snet", "cnet"):
         matrix |= {f"{net}.convs.{2 * k}": (steps[k + 1], steps[k], 3) for k in range(3)}
-    found: dict[str, dict[str, tuple[int, ...]]] = {}
+    by_file: dict[str, dict[str, tuple[int, ...]]] = {}
     for part, layers in (("encoder", encoder), ("decoder", decoder), ("matrix", matrix)):
         keys: dict[str, tuple[int, ...]] = {}
         for name, (outputs, inputs, side) in layers.items():
             keys |= {f"{name}.weight": (outputs, inputs, side, side), f"{name}.bias": (outputs,)}
-        found[files(layer)[part]] = keys
+        by_file[files(layer)[part]] = keys
     for net in ("snet", "cnet"):
         square = INNER * INNER
-        found[files(layer)["matrix"]] |= {f"{net}.fc.weight": (square, square), f"{net}.fc.bias": (square,)}
-    return found
+        by_file[files(layer)["matrix"]] |= {f"{net}.fc.weight": (square, square), f"{net}.fc.bias": (square,)}
+    return by_file
 
 
 def channels(layer: str, state: State, file: str) -> int:
-    """Of the encoder's last layer, as one of the three files tells it; as published where it does not."""
+    """The number of channels of the encoder's last layer, according to one of the three files; the published
+    number where the file does not show it."""
     count = len(WIDTHS[layer])
-    places = {"encoder": (f"conv{count + 1}", 0), "decoder": (f"conv{count + 2}", 1), "matrix": ("unzip", 0)}
-    for part, (name, axis) in places.items():
+    layers = {"encoder": (f"conv{count + 1}", 0), "decoder": (f"conv{count + 2}", 1), "matrix": ("unzip", 0)}
+    for part, (name, axis) in layers.items():
         weight = state.get(f"{name}.weight")
         if files(layer)[part] == file and weight is not None and weight.ndim == 4:
             return weight.shape[axis]
@@ -235,26 +236,26 @@ def channels(layer: str, state: State, file: str) -> int:
 
 
 def check(layer: str, state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes; networks whose layers are all narrower by one factor are read
-    too."""
+    """Raise BadWeights for wrong keys or shapes. Networks whose layers are all narrower by the same factor
+    are accepted too."""
     width = channels(layer, state, file) / WIDTHS[layer][-1]
     check_keys(state, shapes(layer, width)[file], path)
 
 
 def check_widths(layer: str, states: Mapping[str, State]) -> None:
-    """BadWeights unless the files that are there are of one width."""
+    """Raise BadWeights unless the networks of all given files have the same width."""
     names = files(layer).values()
-    found = {file: channels(layer, states[file], file) for file in names if file in states}
-    if len(set(found.values())) > 1:
+    counts = {file: channels(layer, states[file], file) for file in names if file in states}
+    if len(set(counts.values())) > 1:
         raise BadWeights(
             f"the files of linear-{layer} do not belong together; their features have"
-            f" {', '.join(f'{n} channels in {file}' for file, n in found.items())}"
+            f" {', '.join(f'{n} channels in {file}' for file, n in counts.items())}"
         )
 
 
 def seeded(layer: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """States of the three files with random weights, scaled for an output of mean 0.5 and deviation 0.25 on
-    some picture."""
+    `some_picture`."""
     random = np.random.default_rng(seed)
     states = {file: random_state(random, keys) for file, keys in shapes(layer, width).items()}
     image = some_picture(seed)

@@ -1,9 +1,10 @@
-"""lite: our own arbitrary-style network, 0.42 million weights and 26.5 kMAC per pixel.
+"""lite: this package's own network for arbitrary styles.
 
-The picture first takes over the style's colours by a linear map in closed form. Then a plain residual network
-on cells of 4 x 4 pixels paints strokes onto it: in each of its five blocks the features take over mean and
-deviation of the style image's, which went through the same layers. There is no style encoder and nothing is
-predicted, so that a style is 652 numbers, and a frozen network is twelve convolutions, all of them dense.
+It has 0.42 million weights and needs 26.5 thousand multiply-adds (kMAC) per pixel. The image is first given
+the colours of the style by a linear map in closed form. Then a residual network on cells of 4 x 4 pixels
+paints strokes onto it: in each of its five blocks the features are given the mean and deviation of the style
+image's features, which went through the same layers. There is no style encoder, and nothing is predicted. A
+style is therefore 652 numbers, and a frozen network is twelve convolutions, all of them dense.
 
 References
 ----------
@@ -45,35 +46,36 @@ from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
-#: The probe finds a reach of 48 pixels (tests/nets/test_probe.py).
+#: The probe measures a reach of 48 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "lite", 48, 4, 8
-#: Variances below this (a deviation of 0.03 in features of order 1) are not amplified further.
+#: Variances below EPS (a deviation of 0.03 in features of order 1) are not amplified further.
 EPS, DDOF = 1e-3, 1
-#: The same for colours: a deviation of 0.01, 2.5 levels.
+#: The same for the variances of colours: a deviation of 0.01, which is 2.5 levels of 255.
 COLOUR_EPS = 1e-4
 BLOCKS, CHANNELS = 5, 64
 COLOUR = "colour"
 FILE = "lite.safetensors"
 
-#: (name of a site, features) -> features with other statistics.
+#: A function of (the name of a site, features) that gives the features with other statistics.
 Steer = Callable[[str, Tensor], Tensor]
 
 
 def blocks() -> list[str]:
-    """Names of the residual blocks, each of which has a site."""
+    """The names of the residual blocks, each of which has a site."""
     return [f"block{k}" for k in range(1, BLOCKS + 1)]
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
-    """3x3 convolution ``name`` with reflection padding, in the type of ``x``."""
+    """3x3 convolution ``name`` of ``x`` (n, C, h, w) with reflection padding, in the type of ``x``."""
     x = F.pad(x, (1, 1, 1, 1), mode="reflect")
     return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x))
 
 
 def strokes(cells: Tensor, state: State, steer: Steer) -> Tensor:
-    """(n, 48, h/4, w/4) -> same: what is to be added to the picture, both as cells of 4 x 4 pixels.
+    """The strokes to be added to the image, from the image, both as cells of 4 x 4 pixels: (n, 48, h/4, w/4)
+    -> same shape.
 
-    ``steer`` is asked once in each block.
+    ``steer`` is called once in each block, with the features at its site.
     """
     z = conv(cells, state, "enter")  # 64, h/4, w/4
     for name in blocks():
@@ -83,19 +85,19 @@ def strokes(cells: Tensor, state: State, steer: Steer) -> Tensor:
 
 
 def to_cells(x: Tensor) -> Tensor:
-    """(n, 3, h, w) in 0..1 -> (n, 48, h/4, w/4) around 0."""
+    """Pixels as cells: (n, 3, h, w) in 0..1 -> (n, 48, h/4, w/4) around 0."""
     return F.pixel_unshuffle(x - 0.5, STRIDE)
 
 
 class LiteStyle:
-    """lite with a style in it.
+    """The weights of lite with a style.
 
     Parameters
     ----------
-    weights : as ``shapes`` names them.
-    features : "colour.mean" (3,), "colour.covariance" (3, 3), and "block1.mean", "block1.std", ... (64,),
-        float64: the style's statistics.
-    alpha : strength; every site's map is blended with the identity, and the strokes are scaled.
+    weights : the tensors that ``shapes`` names.
+    features : the style's statistics, float64: "colour.mean" (3,), "colour.covariance" (3, 3), and
+        "block1.mean", "block1.std", ..., (64,) each.
+    alpha : strength; the map of every site is blended with the identity, and the strokes are scaled.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -114,18 +116,17 @@ class LiteStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, style features and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         sites = {site.name: site for site in self.sites}
         y = at(sites[COLOUR], x)
         painted = strokes(to_cells(y), self.weights, lambda name, h: at(sites[name], h))
         return y + self.alpha * F.pixel_shuffle(painted, STRIDE)
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """The style's statistics instead of ``moments``: of colours [2], of features [1, equation 8]."""
+        """The map that replaces ``moments`` by the style's statistics: of colours [2], or of features [1,
+        equation 8]."""
         mean = self._feature(f"{site.name}.mean")
         if site.full:
             scale = monge_kantorovich(
@@ -139,25 +140,28 @@ class LiteStyle:
         return self.features[name].double().cpu().numpy()
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, features and alpha."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
             "alpha": self.alpha
         }
 
 
 def monge_kantorovich(source: Float, target: Float, eps: float) -> Float:
-    """float64 (3, 3): the symmetric map that gives colours of covariance ``source`` the covariance ``target``
-    and moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [2, equation 10], ``eps`` added to both
-    variances."""
-    one = eps * np.eye(len(source))
-    values, vectors = np.linalg.eigh(source + one)
+    """The symmetric map, float64 (3, 3), that gives colours of covariance ``source`` the covariance
+    ``target`` and moves them least.
+
+    It is S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [2, equation 10], where S and T are source and target with ``eps``
+    added to the variances.
+    """
+    ridge = eps * np.eye(len(source))
+    values, vectors = np.linalg.eigh(source + ridge)
     root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
-    values, vectors = np.linalg.eigh(root @ (target + one) @ root)
+    values, vectors = np.linalg.eigh(root @ (target + ridge) @ root)
     return inverse @ (vectors * np.sqrt(values)) @ vectors.T @ inverse
 
 
 def style_features(image: Tensor, weights: State) -> State:
-    """float64: the statistics of one style image (1, 3, h, w) at every site, its sides cropped to cells."""
+    """The statistics of a style image (1, 3, h, w) at every site, float64; its sides are first cropped to
+    whole cells."""
     h, w = (side // STRIDE * STRIDE for side in image.shape[2:])
     image = image[:, :, :h, :w]
     colours = Moments.of(image[0].flatten(1).numpy(), full=True)
@@ -173,8 +177,8 @@ def style_features(image: Tensor, weights: State) -> State:
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> LiteStyle:
-    """A style from the state of ``FILE``; several images, or named styles' features, are mixed by their
-    statistics."""
+    """A style from the state of ``FILE``. Several styles, images or the features of named styles, are mixed
+    by their statistics."""
     weights = {key: t.float() for key, t in states[FILE].items()}
     mixed: State = {}
     with torch.inference_mode():
@@ -187,18 +191,18 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 
 def feature_shapes(channels: int = CHANNELS) -> dict[str, tuple[int, ...]]:
-    """Name and shape of a style's statistics."""
+    """Name and shape of each of a style's statistics."""
     shapes: dict[str, tuple[int, ...]] = {f"{COLOUR}.mean": (3,), f"{COLOUR}.covariance": (3, 3)}
     return shapes | {f"{name}.{part}": (channels,) for name in blocks() for part in ("mean", "std")}
 
 
 def pack(features: State) -> Tensor:
-    """float32 (652,): a style's statistics in the order of ``feature_shapes``."""
+    """A style's statistics as a vector, float32 (652,), in the order of ``feature_shapes``."""
     return torch.cat([features[name].float().flatten() for name in feature_shapes()])
 
 
 def unpack(vector: Tensor) -> State:
-    """The inverse of ``pack``, float64."""
+    """The statistics in a vector made by ``pack``, float64."""
     parts = vector.double().split([prod(shape) for shape in feature_shapes().values()])
     return {
         name: part.reshape(shape) for (name, shape), part in zip(feature_shapes().items(), parts, strict=True)
@@ -206,7 +210,7 @@ def unpack(vector: Tensor) -> State:
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes."""
+    """Raise BadWeights for wrong keys or shapes."""
     check_keys(state, shapes(), path)
 
 
@@ -218,7 +222,7 @@ def restore(state: State, settings: Mapping[str, Any]) -> LiteStyle:
 
 
 def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of ``FILE``, ``width`` times as wide as what is shipped."""
+    """Name and shape of every tensor of ``FILE``, ``width`` times as wide as the network of the package."""
     c, cell = max(2, round(CHANNELS * width)), 3 * STRIDE**2
     layers = {"enter": (c, cell), "leave": (cell, c)}
     layers |= {f"{name}.{part}": (c, c) for name in blocks() for part in "ab"}
@@ -229,8 +233,8 @@ def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
 
 
 def initial(seed: int = 0, width: float = 1.0) -> State:
-    """Random weights to start training from: He's scaling, branches that start small, and one output for all
-    pixels of a cell, so that no grid is there at first."""
+    """Random weights to start a training from: He's scaling, small outputs of all branches, and at first the
+    same colour for all pixels of a cell, so that no grid is visible."""
     random = np.random.default_rng(seed)
     gains = {"enter": 1.0, "leave": 0.02, "a": 2.0, "b": 0.1}
     state: State = {}
@@ -247,8 +251,8 @@ def initial(seed: int = 0, width: float = 1.0) -> State:
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """The state of ``FILE`` with random weights that keep the signal alive: strokes of deviation 0.25 on some
-    picture, blocks that add as much as they get."""
+    """The state of ``FILE`` with random weights that keep the signal alive: strokes of deviation 0.25 on
+    `some_picture`, and He's scaling in all blocks."""
     state = random_state(np.random.default_rng(seed), shapes(width))
     image = some_picture(seed)
     added = painted(build({FILE: state}, [(image, 1.0)]), image) - as_tensor(image)

@@ -1,9 +1,10 @@
-"""MicroAST: arbitrary style transfer with 472 thousand weights and 27.8 kMAC per pixel.
+"""MicroAST: arbitrary style transfer with 472 thousand weights.
 
-A content encoder and a style encoder of the same form, a modulator that turns style features into one
-weight and one bias per channel, and a decoder whose two residual blocks are steered by both: the content
-features take over the style's mean and standard deviation (AdaIN), and every convolution y = conv(x)
-becomes y = w conv(x) + b x.
+It needs 27.8 thousand multiply-adds (kMAC) per pixel. The network consists of a content encoder and a style
+encoder of the same form, a modulator that turns style features into a weight and a bias per channel, and a
+decoder. Both kinds of style features steer the decoder's two residual blocks: the content features are given
+the style's mean and standard deviation (AdaIN), and every convolution y = conv(x) becomes y = w conv(x) + b
+x.
 
 References
 ----------
@@ -39,24 +40,26 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.seeding import painted, random_tensor, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
-#: The probe finds a reach of 51 pixels (tests/nets/test_probe.py).
+#: The probe measures a reach of 51 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "microast", 52, 4, 8
 EPS, DDOF = 1e-5, 1
-#: file of the original repository -> what its keys are called here
+#: File of the original repository -> the prefix of its keys in this module.
 FILES = {
     "content_encoder_iter_160000.pth.tar": "content",
     "style_encoder_iter_160000.pth.tar": "style",
     "modulator_iter_160000.pth.tar": "modulator",
     "decoder_iter_160000.pth.tar": "decoder",
 }
-#: Sites that only bring the style in, in the order of the decoder.
+#: Sites that depend on the style alone, in the order of the decoder.
 MODULATIONS = ("weight2", "bias2", "weight1", "bias1")
 
+#: A function of features (n, C, h, w) that multiplies each channel with a number.
 Modulate = Callable[[Tensor], Tensor]
 
 
 def conv(x: Tensor, state: State, name: str, stride: int = 1, groups: int = 1) -> Tensor:
-    """Convolution ``name`` with reflection padding; odd kernels keep the size (divided by ``stride``)."""
+    """Convolution ``name`` of ``x`` (n, C, h, w) with reflection padding. Odd kernels keep the size, divided
+    by ``stride``."""
     weight, bias = state[f"{name}.conv_layer.weight"], state[f"{name}.conv_layer.bias"]
     pad = weight.shape[2] // 2
     if pad:
@@ -65,23 +68,24 @@ def conv(x: Tensor, state: State, name: str, stride: int = 1, groups: int = 1) -
 
 
 def groups_of(state: State, name: str, channels: int) -> int:
-    """How many groups convolution ``name`` has over an input of ``channels``."""
+    """The number of groups of convolution ``name`` for an input of ``channels``."""
     return channels // state[f"{name}.conv_layer.weight"].shape[1]
 
 
 def residual(x: Tensor, state: State, name: str) -> Tensor:
-    """x + conv(relu(conv(x)))."""
+    """The residual block x + conv(relu(conv(x)))."""
     return x + conv(F.relu(conv(x, state, f"{name}.conv1")), state, f"{name}.conv2")
 
 
 def modulated(x: Tensor, state: State, name: str, weigh: Modulate, add: Modulate) -> Tensor:
-    """The residual block with y = w conv(x) + b x at both convolutions [1, section 3.2]."""
+    """The residual block with y = w conv(x) + b x at both convolutions [1, section 3.2]; ``weigh`` multiplies
+    by w, ``add`` by b."""
     h = F.relu(weigh(conv(x, state, f"{name}.conv1")) + add(x))
     return x + weigh(conv(h, state, f"{name}.conv2")) + add(h)
 
 
 def encode(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
-    """(n, 3, h, w) -> outputs 1 and 2, each (n, 64, h/4, w/4)."""
+    """The encoder's outputs 1 and 2, (n, 64, h/4, w/4) each, for images (n, 3, h, w)."""
     x = F.relu(conv(x, state, f"{name}.enc1.0"))  # 16, h, w
     x = F.relu(
         conv(x, state, f"{name}.enc1.2", 2, groups_of(state, f"{name}.enc1.2", x.shape[1]))
@@ -96,7 +100,7 @@ def encode(x: Tensor, state: State, name: str) -> tuple[Tensor, Tensor]:
 
 
 def decode(x: Tensor, state: State) -> Tensor:
-    """(n, 64, h/4, w/4) -> (n, 3, h, w), what follows the two modulated blocks."""
+    """The layers behind the two modulated blocks: (n, 64, h/4, w/4) -> (n, 3, h, w)."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # 64, h/2, w/2
     x = F.relu(
         conv(x, state, "decoder.dec3.1", 1, groups_of(state, "decoder.dec3.1", x.shape[1]))
@@ -111,17 +115,17 @@ def decode(x: Tensor, state: State) -> Tensor:
 
 
 class MicroASTStyle:
-    """MicroAST with a style in it.
+    """The weights of MicroAST with a style.
 
     Parameters
     ----------
     weights : keys ``content.*`` and ``decoder.*`` of the original files.
-    features : "mean1", "std1", "weight1", "bias1", "mean2", ...: float64 (64,), the style at encoder
-        outputs 1 and 2.
-    alpha : strength; the picture is mixed with the image. The original mixes features at both sites
-        instead, whose deviations
-        differ by a factor of 5 to 10: its pictures leave 0..1 almost everywhere for any alpha between 0.05
-        and 0.95 (mean 4.8 at 0.5, measured), so that only its alpha 1 is kept.
+    features : "mean1", "std1", "weight1", "bias1", "mean2", ..., float64 (64,) each: the style at the
+        encoder's outputs 1 and 2.
+    alpha : strength; the output is mixed with the input. The original mixes features at both sites instead.
+        As their deviations differ by a factor of 5 to 10, its output leaves 0..1 almost everywhere for any
+        alpha between 0.05 and 0.95 (measured: a mean of 4.8 at alpha 0.5), so only alpha 1 follows the
+        original.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -138,11 +142,9 @@ class MicroASTStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, style features and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         content, decoder, *modulations = self.sites
         weigh2, add2, weigh1, add1 = (partial(at, site) for site in modulations)
         z = encode(x, self.weights, "content")[1]  # 64, h/4, w/4
@@ -152,7 +154,8 @@ class MicroASTStyle:
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """AdaIN [2, equation 8]: the deviation of the style over that of ``moments``; or a modulation."""
+        """AdaIN [2, equation 8], which gives features of these ``moments`` the mean and deviation of the
+        style; or, where the site is not measured, the multiplication of a modulation."""
         if not site.measured:
             return Affine(self.features[site.name].double().cpu().numpy(), np.zeros(site.channels))
         which = "2" if site.name == "content" else "1"
@@ -161,14 +164,13 @@ class MicroASTStyle:
         return Affine(scale, mean - scale * moments.mean)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, features and alpha."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
             "alpha": self.alpha
         }
 
 
 def style_features(image: Tensor, weights: State) -> State:
-    """float64 (64,) each: what one style image (1, 3, h, w) gives the decoder."""
+    """The values that a style image (1, 3, h, w) gives the decoder, float64 (64,) each."""
     features = {}
     for which, x in zip("12", encode(image, weights, "style"), strict=True):
         moments = Moments.of(x[0].flatten(1).numpy())
@@ -190,12 +192,12 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
         for image, share in mixture(styles, MINIMUM):
             for name, values in style_features(image, weights).items():
                 mixed[name] = mixed.get(name, torch.zeros(())) + share * values
-    kept = {key: t for key, t in weights.items() if key.startswith(("content.", "decoder."))}
-    return MicroASTStyle(kept, mixed, alpha)
+    needed = {key: t for key, t in weights.items() if key.startswith(("content.", "decoder."))}
+    return MicroASTStyle(needed, mixed, alpha)
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes in one of the four ``FILES``."""
+    """Raise BadWeights for wrong keys or shapes in one of the four ``FILES``."""
     check_keys(state, shapes()[file], path)
 
 
@@ -207,8 +209,7 @@ def restore(state: State, settings: Mapping[str, Any]) -> MicroASTStyle:
 
 
 def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of the four ``FILES``, ``width`` times as wide as the published
-    network."""
+    """Name and shape of every tensor of the four ``FILES``, ``width`` times as wide as published."""
     a, b, c = (max(2, round(n * width)) for n in (16, 32, 64))
     res = {f"{part}.conv{i}": (c, c, 3, 3) for part in ("enc1.10", "enc2.0") for i in (1, 2)}
     encoder = {"enc1.0": (a, 3, 9, 9), "enc1.2": (b, 1, 3, 3), "enc1.4": (b, b, 1, 1), "enc1.6": (c, 1, 3, 3)}
@@ -222,7 +223,7 @@ def shapes(width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def _with_bias(layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Convolution shapes -> shapes of their weights and biases by key."""
+    """The shapes of the weights and biases, by key, of convolutions given by the shape of their weights."""
     keys: dict[str, tuple[int, ...]] = {}
     for name, shape in layers.items():
         keys[f"{name}.conv_layer.weight"] = shape
@@ -231,10 +232,10 @@ def _with_bias(layers: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ..
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """States of the four files with random weights that keep the signal alive: He's scaling and some bias.
+    """States of the four files with random weights that keep the signal alive: He's scaling, and biases.
 
-    Products of random filter modulations scatter over orders of magnitude, so that the last convolution is
-    scaled for an output of mean 0.5 and deviation 0.25 on some picture.
+    Products of random filter modulations scatter over orders of magnitude, so the last convolution is scaled
+    for an output of mean 0.5 and deviation 0.25 on `some_picture`.
     """
     random = np.random.default_rng(seed)
     states: dict[str, State] = {}

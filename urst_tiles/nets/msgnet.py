@@ -1,14 +1,14 @@
-"""MSG-Net: one feed-forward network for many styles, steered by the Gram matrix of the style image.
+"""MSG-Net: a feed-forward network for many styles, steered by the Gram matrix of the style image.
 
-A Siamese encoder sees image and style. The CoMatch layer multiplies the image's features with a learned
-matrix and the style's Gram matrix; six bottlenecks and two enlarging ones paint them. Instance norms without
-weights of their own stand before every convolution of a bottleneck.
+A Siamese encoder sees both image and style. The CoMatch layer multiplies the image's features with a learned
+matrix and the style's Gram matrix. Six bottlenecks and two enlarging bottlenecks turn the result into an
+image. Instance norms without weights stand before every convolution of a bottleneck.
 
 References
 ----------
 1. H. Zhang and K. Dana, "Multi-style Generative Network for Real-time Transfer", ECCV Workshops 2018.
-2. Layout: github.com/zhanghang1989/PyTorch-Multi-Style-Transfer, ``21styles.model`` (MIT); pictures are BGR
-   in 0..255.
+2. File layout: github.com/zhanghang1989/PyTorch-Multi-Style-Transfer, ``21styles.model`` (MIT); pixels are
+   BGR in 0..255.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.seeding import painted, random_state, scale_last, some_picture
 from urst_tiles.weights import check_keys
 
-#: The probe finds a reach of 38 pixels (tests/nets/test_probe.py).
+#: The probe measures a reach of 38 pixels (tests/nets/test_probe.py).
 NAME, HALO, STRIDE, MINIMUM = "msgnet", 40, 4, 8
 EPS, DDOF = 1e-5, 0
 FILE = "21styles.model"
-#: Where the style comes in.
+#: The site where the style comes in.
 COMATCH = "model.1"
-#: Bottlenecks by their place in the original's ``model``, with (inputs, inner channels, scale): scale 2
-#: shrinks, -2 enlarges. Outputs are four times the inner channels; 128 is the published width.
+#: Bottlenecks by their key in the original's ``model``, with (inputs, inner channels, scale) at the published
+#: width. Scale 2 halves the size, -2 doubles it. Outputs are four times the inner channels.
 BLOCKS = {
     "0.3": (64, 32, 2),
     "0.4": (128, 128, 2),
@@ -52,16 +52,17 @@ BLOCKS = {
     "8": (512, 32, -2),
     "9": (128, 16, -2),
 }
+#: (channels, kernel) of the first and of the last convolution.
 FIRST, LAST = (64, 7), (64, 7)
-#: Cells of a pixel where each block's first norm stands, and where the other two do.
+#: Pixels per cell at each of a block's three norms; 4 in the other blocks.
 STRIDES = {"0.3": (1, 1, 2), "0.4": (2, 2, 4), "8": (4, 4, 2), "9": (2, 2, 1)}
 
-#: (name of a norm, features) -> normalised features.
+#: A function of (the name of a norm, features) that gives the normalised features.
 Norm = Callable[[str, Tensor], Tensor]
 
 
 def conv(x: Tensor, state: State, name: str, stride: int = 1) -> Tensor:
-    """Convolution ``name`` with reflection padding."""
+    """Convolution ``name`` of ``x`` (n, C, h, w) with reflection padding."""
     weight, bias = state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)
     pad = weight.shape[2] // 2
     if pad:
@@ -69,9 +70,10 @@ def conv(x: Tensor, state: State, name: str, stride: int = 1) -> Tensor:
     return F.conv2d(x, weight, bias, stride=stride)
 
 
-def bottleneck(x: Tensor, state: State, place: str, norm: Norm) -> Tensor:
-    """Norm, ReLU, 1x1; norm, ReLU, 3x3 that shrinks or enlarges; norm, ReLU, 1x1; plus the way around."""
-    name, scale = f"model.{place}", BLOCKS[place][2]
+def bottleneck(x: Tensor, state: State, block: str, norm: Norm) -> Tensor:
+    """Bottleneck ``block`` of ``BLOCKS``: norm, ReLU and 1x1 convolution; norm, ReLU and 3x3 convolution,
+    which changes the size; norm, ReLU and 1x1 convolution; and the sum with the shortcut."""
+    name, scale = f"model.{block}", BLOCKS[block][2]
     inner = f"{name}.conv_block"
     h = conv(F.relu(norm(f"{inner}.0", x)), state, f"{inner}.2")
     h = F.relu(norm(f"{inner}.3", h))
@@ -86,7 +88,7 @@ def bottleneck(x: Tensor, state: State, place: str, norm: Norm) -> Tensor:
 
 
 def encode(x: Tensor, state: State, norm: Norm) -> Tensor:
-    """(n, 3, h, w) RGB in 0..1 -> (n, 512, h/4, w/4): what image and style go through."""
+    """(n, 3, h, w) RGB in 0..1 -> (n, 512, h/4, w/4); image and style both pass it."""
     x = conv(255 * x.flip(1), state, "model.0.0.conv2d")  # 64, h, w
     x = F.relu(norm("model.0.1", x))
     return bottleneck(bottleneck(x, state, "0.3", norm), state, "0.4", norm)
@@ -94,36 +96,36 @@ def encode(x: Tensor, state: State, norm: Norm) -> Tensor:
 
 def decode(x: Tensor, state: State, norm: Norm) -> Tensor:
     """(n, 512, h/4, w/4) -> (n, 3, h, w) RGB in 0..1."""
-    for place in list(BLOCKS)[2:]:
-        x = bottleneck(x, state, place, norm)
+    for block in list(BLOCKS)[2:]:
+        x = bottleneck(x, state, block, norm)
     x = conv(F.relu(norm("model.10", x)), state, "model.12.conv2d")
     return x.flip(1) / 255
 
 
 def norms() -> dict[str, tuple[int, int]]:
-    """Name of every instance norm in order -> (channels at the published width, pixels per cell)."""
-    found = {"model.0.1": (FIRST[0], 1)}
-    for place, (inputs, inner, _) in BLOCKS.items():
-        strides = STRIDES.get(place, (4, 4, 4))
+    """The name of every instance norm, in order -> (channels at the published width, pixels per cell)."""
+    sizes = {"model.0.1": (FIRST[0], 1)}
+    for block, (inputs, inner, _) in BLOCKS.items():
+        strides = STRIDES.get(block, (4, 4, 4))
         for at, channels, stride in zip((0, 3, 6), (inputs, inner, inner), strides, strict=True):
-            found[f"model.{place}.conv_block.{at}"] = channels, stride
-    return found | {"model.10": (LAST[0], 1)}
+            sizes[f"model.{block}.conv_block.{at}"] = channels, stride
+    return sizes | {"model.10": (LAST[0], 1)}
 
 
 def halo_at(name: str) -> int:
-    """How far what arrives at a norm sees, px: each block behind the encoder looks one cell of 4 farther, the
-    two that enlarge as far as the first of them."""
+    """The halo of a norm's input, in pixels. Behind the encoder each block looks one cell of 4 pixels
+    farther; the two enlarging blocks look as far as the first of them."""
     return min(36, max(8, 4 * (int(name.split(".")[1]) + 1)))
 
 
 class MSGNetStyle:
-    """MSG-Net with a style in it.
+    """The weights of MSG-Net with a style.
 
     Parameters
     ----------
     weights : keys ``model.*`` of the original's file.
     gram : float64 (C, C), the style's Gram matrix F F^T / (C h w) behind the encoder [1, section 3.2].
-    alpha : strength; the picture is mixed with the image.
+    alpha : strength; the output is mixed with the input.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -142,11 +144,9 @@ class MSGNetStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, Gram matrix and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         sites = {site.name: site for site in self.sites}
 
         def norm(name: str, h: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ class MSGNetStyle:
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """(x - mean) / deviation; at CoMatch [1, equation 5] (W G)^T x."""
+        """The instance norm (x - mean) / deviation; at CoMatch the map (W G)^T x [1, equation 5]."""
         if site.name == COMATCH:
             steer = self.weights["model.1.weight"][0].double() @ self.gram.double()
             return Affine(steer.T.numpy(), np.zeros(site.channels))
@@ -165,21 +165,20 @@ class MSGNetStyle:
         return Affine(scale, -scale * moments.mean)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, Gram matrix and alpha."""
         return {**self.weights, "feature.gram": self.gram}, {"alpha": self.alpha}
 
 
 def channels_of(weights: State) -> dict[str, int]:
-    """Channels at every norm: those of what comes before it."""
-    found = {"model.0.1": len(weights["model.0.0.conv2d.bias"])}
-    stream = found["model.0.1"]
-    for place in BLOCKS:
-        inner = f"model.{place}.conv_block"
-        found[f"{inner}.0"] = stream
-        found[f"{inner}.3"] = len(weights[f"{inner}.2.bias"])
-        found[f"{inner}.6"] = len(weights[f"{inner}.5.conv2d.bias"])
+    """The number of channels at every norm, which is that of the convolution before it."""
+    widths = {"model.0.1": len(weights["model.0.0.conv2d.bias"])}
+    stream = widths["model.0.1"]
+    for block in BLOCKS:
+        inner = f"model.{block}.conv_block"
+        widths[f"{inner}.0"] = stream
+        widths[f"{inner}.3"] = len(weights[f"{inner}.2.bias"])
+        widths[f"{inner}.6"] = len(weights[f"{inner}.5.conv2d.bias"])
         stream = len(weights[f"{inner}.8.bias"])
-    return found | {"model.10": stream}
+    return widths | {"model.10": stream}
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MSGNetStyle:
@@ -199,13 +198,14 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 
 def needed(state: State) -> State:
-    """Without the second names of shared modules, and what old instance norms kept and never used."""
+    """The state without the second names of shared modules, and without the statistics that old instance
+    norms held and never used."""
     return {k: t for k, t in state.items() if k.startswith("model.") and ".running_" not in k}
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes; networks whose layers are all narrower by one factor are read
-    too."""
+    """Raise BadWeights for wrong keys or shapes. Networks whose layers are all narrower by the same factor
+    are accepted too."""
     middle = state.get("model.1.weight")
     published = 4 * BLOCKS["0.4"][1]
     width = 1.0 if middle is None else isqrt(middle.numel()) / published
@@ -227,13 +227,13 @@ def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
     first, last = wide(FIRST[0]), 4 * wide(LAST[0] // 4)
     layers = {"0.0.conv2d": (first, 3, FIRST[1]), "12.conv2d": (3, last, LAST[1])}
     stream = first
-    for place, (_, inner, scale) in BLOCKS.items():
-        narrow, block = wide(inner), f"{place}.conv_block"
-        layers |= {f"{block}.2": (narrow, stream, 1), f"{block}.5.conv2d": (narrow, narrow, 3)}
-        layers[f"{block}.8"] = (4 * narrow, narrow, 1)
+    for block, (_, inner, scale) in BLOCKS.items():
+        narrow, inside = wide(inner), f"{block}.conv_block"
+        layers |= {f"{inside}.2": (narrow, stream, 1), f"{inside}.5.conv2d": (narrow, narrow, 3)}
+        layers[f"{inside}.8"] = (4 * narrow, narrow, 1)
         if scale != 1:
             aside = "residual_layer" + (".conv2d" if scale < 0 else "")
-            layers[f"{place}.{aside}"] = (4 * narrow, stream, 1)
+            layers[f"{block}.{aside}"] = (4 * narrow, stream, 1)
         stream = 4 * narrow
     middle = 4 * wide(BLOCKS["0.4"][1])
     keys: dict[str, tuple[int, ...]] = {"model.1.weight": (1, middle, middle)}
@@ -244,8 +244,8 @@ def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """The state of ``FILE`` with random weights, scaled for an output of mean 0.5 and deviation 0.25 on some
-    picture."""
+    """The state of ``FILE`` with random weights, scaled for an output of mean 0.5 and deviation 0.25 on
+    `some_picture`."""
     state = random_state(np.random.default_rng(seed), shapes(width))
     image = some_picture(seed)
     style = build({FILE: state}, [(image, 1.0)])

@@ -1,14 +1,17 @@
-"""Multimodal transfer: three feed-forward networks in a row, each at twice the resolution of the one before.
+"""Multimodal transfer: three feed-forward networks in sequence, each at twice the resolution of the one
+before.
 
-The style subnet paints coarse strokes, from colours and luminance apart; the enhance subnet, with more
-layers, strengthens them; the refine subnet adds fine texture to its input. The style is in the weights.
+The style subnet paints coarse strokes, from colours and luminance separately. The enhance subnet, which has
+more layers, strengthens them. The refine subnet adds fine texture to its input. The style is in the weights.
 
-The original is given a small image, 256 pixels, and enlarges: 256, 512, 1024. Here the output is as large as
-the input, which is therefore reduced first: by the mean of 4 x 4 pixels, so that the three subnets work at a
-quarter, a half and all of the resolution. What is finer than 4 pixels in the input does not reach the output.
+The original takes a small image of 256 pixels and enlarges it: 256, 512, 1024. Here the output is as large as
+the input, so the input is first reduced to the means of 4 x 4 pixels, and the three subnets work at a
+quarter, a half and all of the resolution. Details of the input that are finer than 4 pixels do not reach the
+output.
 
-The checkpoint is one file with the states of the three, ``style_subnet.rgb_conv1.conv2d.weight`` and so on.
-What [2] publishes are three pickled modules, from whose ``state_dict`` such a file is made.
+The checkpoint is one file with the states of the three subnets, with keys such as
+``style_subnet.rgb_conv1.conv2d.weight``. The authors of [2] publish three pickled modules; the file is made
+from their ``state_dict``.
 
 References
 ----------
@@ -61,22 +64,22 @@ from urst_tiles.nets.seeding import as_tensor, random_tensor, scale_last, some_p
 from urst_tiles.weights import check_keys, load
 
 NAME = "multimodal"
-#: The probe finds a reach of 524 pixels (tests/nets/test_probe.py).
+#: The probe measures a reach of 524 pixels (tests/nets/test_probe.py).
 HALO, STRIDE, MINIMUM = 528, 16, 32
-#: Of what arrives at the last site of each subnet.
+#: Halo in pixels of the input of the last site of each subnet.
 HALOS = {"style_subnet": 240, "enhance_subnet": 480, "refine_subnet": HALO}
 DDOF = 0
-#: The style subnet's own norms have another eps than those in residual blocks.
+#: In the style subnet, norms outside of residual blocks have another eps than all other norms.
 EPS, EPS_OF_STYLE = 1e-5, 1e-9
 
 
 class MultimodalStyle:
-    """The three subnets with their style.
+    """The three subnets, which contain their style.
 
     Parameters
     ----------
-    weights : as ``read`` gives them.
-    alpha : strength; the picture is mixed with the image.
+    weights : the tensors that ``read`` gives.
+    alpha : strength; the output is mixed with the input.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -93,16 +96,14 @@ class MultimodalStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         y = paint(x, self.run(at))
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
     def run(self, at: At) -> Run:
-        """The layers, with the norms that ``at`` says."""
+        """The function that runs a single layer; ``at`` answers the layer's norm."""
         sites = {site.name: site for site in self.sites}
 
         def run(subnet: str, name: str, x: Tensor) -> Tensor:
@@ -114,25 +115,24 @@ class MultimodalStyle:
         return run
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """gamma (x - mean) / deviation + beta."""
+        """The instance norm gamma (x - mean) / deviation + beta."""
         gamma, beta = (self.weights[f"{site.name}.{part}"].double().numpy() for part in ("weight", "bias"))
         scale = gamma / moments.std(site.eps, site.ddof)
         return Affine(scale, beta - scale * moments.mean)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights and alpha."""
         return dict(self.weights), {"alpha": self.alpha}
 
 
 def _site(subnet: str, layer: Layer, channels: int) -> Site:
     """The site behind a layer that has a norm."""
-    own = subnet == "style_subnet" and "res" not in layer.norm
+    outside_blocks = subnet == "style_subnet" and "res" not in layer.norm
     name, cell = f"{subnet}.{layer.norm}", SCALES[subnet] * layer.cell
-    return Site(name, channels, cell, EPS_OF_STYLE if own else EPS, DDOF, halo=HALOS[subnet])
+    return Site(name, channels, cell, EPS_OF_STYLE if outside_blocks else EPS, DDOF, halo=HALOS[subnet])
 
 
 def conv(x: Tensor, state: State, subnet: str, name: str) -> Tensor:
-    """Convolution ``name`` with reflection padding, the image enlarged before where the layer says so."""
+    """Convolution ``name`` of ``x`` (n, C, h, w) with reflection padding; layers that enlarge do so first."""
     layer, key = LAYERS[subnet][name], key_of(subnet, name)
     if layer.step < 0:
         x = F.interpolate(x, scale_factor=-layer.step, mode="nearest")
@@ -149,7 +149,13 @@ def restore(state: State, settings: Mapping[str, Any]) -> MultimodalStyle:
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> MultimodalStyle:
-    """The style of one checkpoint; ``styles`` holds its tensors."""
+    """The style of a checkpoint.
+
+    Raises
+    ------
+    BadInput : ``styles`` is not the tensors of a single checkpoint.
+    BadWeights : the checkpoint has an unknown layout.
+    """
     return MultimodalStyle(read(one_checkpoint(NAME, states, styles), "the checkpoint"), alpha)
 
 
@@ -157,32 +163,34 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 
 def load_style(path: Path) -> State:
-    """The tensors of a checkpoint, as they are; BadWeights unless they are of a known layout."""
+    """The tensors of a checkpoint, unchanged; BadWeights unless they have a known layout."""
     state = load(path)
     read(state, path)
     return state
 
 
 def read(state: State, path: Path | str) -> State:
-    """A checkpoint of either layout as our weights, norms with ``weight`` and ``bias`` of (C,).
+    """The weights of a checkpoint of either layout, float32; norms have ``weight`` and ``bias`` of (C,).
 
-    BadWeights for any other.
+    Raises
+    ------
+    BadWeights : the keys or shapes are of neither layout.
     """
-    found: State = {}
+    weights: State = {}
     for key, t in state.items():
         plain = re.sub(r"(in\d)\.(scale|shift)$", _plain_name, key)
         ours = key if plain in state else plain
         if re.search(r"in\d\.\w+$", ours) and t.ndim == 4 and t.shape == (1, t.numel(), 1, 1):
             t = t.flatten()
-        found[ours] = t
+        weights[ours] = t
     first = state.get("enhance_subnet.conv1.conv2d.bias")
     width = 1.0 if first is None else first.numel() / LAYERS["enhance_subnet"]["conv1"].outputs
-    check_keys(found, shapes(width), path)
-    return {key: t.float() for key, t in found.items()}
+    check_keys(weights, shapes(width), path)
+    return {key: t.float() for key, t in weights.items()}
 
 
 def _plain_name(match: re.Match[str]) -> str:
-    """``in1.weight`` for ``in1.scale``, ``in1.bias`` for ``in1.shift``."""
+    """The name ``in1.weight`` for ``in1.scale``, and ``in1.bias`` for ``in1.shift``."""
     return f"{match[1]}.{'weight' if match[2] == 'scale' else 'bias'}"
 
 
@@ -204,8 +212,8 @@ def shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """One checkpoint under "", random, each subnet's last layer scaled on some picture: two for colours of
-    mean 0.5 and deviation 0.25, the refine subnet's for 0.1 more."""
+    """A random checkpoint under the key "". The last layers are scaled on `some_picture`: two subnets give
+    colours of mean 0.5 and deviation 0.25, and the refine subnet adds a deviation of 0.1."""
     random = np.random.default_rng(seed)
     state: State = {}
     for key, shape in shapes(width).items():
@@ -221,7 +229,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
 
 
 def _scale(state: State, image: Any) -> None:
-    """Scale the last layer of each subnet, in place."""
+    """Scale the last layer of each subnet in place, for the image (h, w, 3)."""
     z = F.avg_pool2d(as_tensor(image), SCALES["style_subnet"])
     mean, std = of_channels(MEAN, z), of_channels(STD, z)
     z = (z - mean) / std
@@ -238,5 +246,6 @@ def _scale(state: State, image: Any) -> None:
 
 
 def check(state: State, file: str, path: Path) -> None:
-    """Nothing lies in the weights folder: the checkpoint is the style."""
+    """Raise BadWeights, since this family takes no files from the weights folder: the checkpoint is the
+    style."""
     raise BadWeights(f"{path}: --model multimodal takes no weights; give the checkpoint to --style")

@@ -1,4 +1,5 @@
-"""Named styles: statistics of public-domain paintings that ship with lite, so that a word is a style."""
+"""Named styles: the statistics of public-domain paintings, which come with lite, so that a name stands for a
+style."""
 
 from __future__ import annotations
 
@@ -18,14 +19,15 @@ from urst_tiles.nets import lite
 from urst_tiles.nets.base import State, digest
 from urst_tiles.weights.table import TRAINED
 
-#: One tensor, ``styles`` float32 (n, 652); names and titles are its metadata.
+#: The file of the named styles: a tensor ``styles``, float32 (n, 652); names and titles are in the metadata.
 FILE = TRAINED / "styles.safetensors"
-#: Short side of the paintings when they were measured, px.
+#: Short side in pixels of the paintings when they were measured.
 SIZE = 512
 
 
 def encode(styles: Mapping[str, tuple[str, State]], fingerprint: str) -> bytes:
-    """A file of named styles from name -> (title, features), measured with the weights of ``fingerprint``."""
+    """The bytes of a file of named styles. ``styles`` maps each name to (title, features); ``fingerprint`` is
+    that of the weights with which the features were measured."""
     rows = torch.stack([lite.pack(features) for _, features in styles.values()])
     meta = {"titles": {name: title for name, (title, _) in styles.items()}, "weights": fingerprint}
     return save({"styles": rows.contiguous()}, {"urst_tiles": json.dumps(meta)})
@@ -33,30 +35,31 @@ def encode(styles: Mapping[str, tuple[str, State]], fingerprint: str) -> bytes:
 
 @cache
 def _table(path: Path) -> tuple[dict[str, str], str, Tensor]:
-    """Titles by name, the fingerprint of the weights they were measured with, and the rows."""
+    """Titles by name, the fingerprint of the weights with which the styles were measured, and their rows of
+    statistics."""
     with safe_open(path, "pt") as file:
         meta = json.loads(file.metadata()["urst_tiles"])
         return meta["titles"], meta["weights"], file.get_tensor("styles")
 
 
 def titles() -> dict[str, str]:
-    """Name -> painting and painter."""
+    """Name of each style -> its painting and painter."""
     return dict(_table(FILE)[0])
 
 
 def measured_with() -> str:
-    """Fingerprint of the weights that the statistics belong to."""
+    """The fingerprint of the weights that the statistics belong to."""
     return _table(FILE)[1]
 
 
 def features(name: str) -> State:
-    """The statistics of the style called ``name``; ValueError for another word."""
+    """The statistics of the style called ``name``; raises ValueError for an unknown name."""
     names, _, rows = _table(FILE)
     return lite.unpack(rows[list(names).index(name)])
 
 
 def check_weights(state: State) -> None:
-    """BadWeights unless these are the weights that the named styles were measured with."""
+    """Raise BadWeights unless these are the weights with which the named styles were measured."""
     if digest(state, {}) != measured_with():
         raise BadWeights(
             "named styles belong to the weights of lite that ship with the package; with other weights,"
@@ -65,7 +68,8 @@ def check_weights(state: State) -> None:
 
 
 def near(word: str) -> list[str]:
-    """Names that resemble ``word``, or contain it."""
+    """Up to three names that resemble ``word``; if there are none, up to three with a part that ``word``
+    contains."""
     names = list(titles())
     alike = get_close_matches(word, names, n=3, cutoff=0.5)
     return alike or [name for name in names if any(part in word for part in name.split("-"))][:3]

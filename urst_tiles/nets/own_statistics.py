@@ -1,4 +1,4 @@
-"""A style with the statistics of whatever it is given: right for a whole picture, wrong for a window."""
+"""A style that takes the statistics of its own input: right for a whole image, wrong for a window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from urst_tiles.nets.base import NOTHING, At, Precision, Site, Style, Stylised
 
 
 def live(style: Style) -> At:
-    """An ``at`` that takes the statistics of what it is given (one image), as the un-tiled original does."""
+    """A function for ``Style.forward`` that maps each site with the statistics of the site's own input, which
+    must be a single image, as the un-tiled original does."""
 
     def at(site: Site, x: Tensor) -> Tensor:
         if not site.measured:
@@ -25,9 +26,9 @@ def live(style: Style) -> At:
 
 
 class OwnStatistics(Stylised):
-    """Every window its own statistics, always float32.
+    """A network in which every window has its own statistics, always float32.
 
-    This is the mistake that thumbnail statistics correct, kept to show the difference.
+    Thumbnail statistics correct this mistake; the network exists to show the difference.
     """
 
     splittable = False
@@ -36,9 +37,9 @@ class OwnStatistics(Stylised):
         super().__init__(style, None, precision)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """One window after the other."""
-        return torch.cat([self.style.forward(one, live(self.style)) for one in x.split(1)])
+        """Run windows ``x`` one after the other."""
+        return torch.cat([self.style.forward(window, live(self.style)) for window in x.split(1)])
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """The plain form's, and the float64 features of a site."""
+        """The bytes of the plain form, and a fifth more for the float64 features of a site."""
         return 1.2 * self.style.plain_bytes

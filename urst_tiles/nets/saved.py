@@ -1,4 +1,4 @@
-"""Frozen networks read from the files that ``LocalNet.save`` writes."""
+"""Reading frozen networks from the files that ``LocalNet.save`` writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from urst_tiles.storage.stores import fetched
 
 
 def load_frozen(path: Path) -> LocalNet:
-    """The network that ``LocalNet.save`` wrote; MissingFile or BadWeights."""
+    """The network that ``LocalNet.save`` wrote to ``path``.
+
+    Raises
+    ------
+    MissingFile : the file does not exist.
+    BadWeights : the file holds no frozen network.
+    """
     try:
         path = fetched(path)
         with safe_open(path, "pt") as file:
@@ -36,7 +42,7 @@ def load_frozen(path: Path) -> LocalNet:
 
 
 def restored(tensors: State, values: Mapping[str, Any]) -> LocalNet:
-    """The inverse of ``LocalNet.saved``."""
+    """The network from the tensors and values that ``LocalNet.saved`` gave."""
     kind = values.get("kind")
     if kind == "luminance":
         return Luminance(restored(tensors, values["net"]))
@@ -49,7 +55,7 @@ def restored(tensors: State, values: Mapping[str, Any]) -> LocalNet:
 
 
 def restored_style(tensors: State, values: Mapping[str, Any]) -> Style:
-    """The style of a state and its family and settings."""
+    """The style from its tensors, and its family and settings."""
     settings = values["settings"]
     if values["family"] == cascade.NAME:
         return CascadeStyle(restored_style(tensors, settings["inner"]), settings["factor"])

@@ -1,7 +1,8 @@
-"""WCT: five levels of whitening and coloring, from relu5_1 down to relu1_1.
+"""WCT: five levels of whitening and colouring, from relu5_1 down to relu1_1.
 
-At each level an encoder (VGG-19, or one of a sixteenth of its weights), a site where the features take over
-the style's mean and covariance, and a decoder that paints them. The next level starts from that picture.
+Each level has an encoder (VGG-19, or a network with a sixteenth of its weights), a site where the features
+are given the style's mean and covariance, and a decoder that turns them into an image. The next level starts
+from that image.
 
 References
 ----------
@@ -40,26 +41,27 @@ from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
-#: The probe finds a reach of 246 pixels for all levels together (tests/nets/test_probe.py).
+#: The probe measures a reach of 246 pixels for all levels together (tests/nets/test_probe.py).
 HALO, STRIDE, MINIMUM = 256, 16, 32
-#: Of what arrives at each level's site.
+#: Halo in pixels of the input of each level's site.
 HALOS = {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}
-#: Share of the mean variance that is added to all before whitening. It bounds what whitening amplifies. The
-#: original leaves out directions below 1e-5 instead, and amplifies rounding a hundredfold just above that;
-#: URST adds 1, about all of the mean variance.
+#: EPS is the share of the mean variance that is added to every variance before whitening, so that whitening
+#: cannot amplify without bound. The original instead leaves out directions of variance below 1e-5, and
+#: amplifies rounding errors a hundredfold just above that; URST adds 1, about all of the mean variance.
 EPS, DDOF = 1e-2, 1
-#: The least that is added, in features whose mean is about 1: flat images stay calm.
+#: The least that is added to variances, for features whose mean is about 1: flat images are not amplified.
 FLOOR = 1e-4
-#: The levels in the order in which they paint: level k works on the features relu``k``_1.
+#: The levels in the order in which they run: level k works on the features relu``k``_1.
 LEVELS = (5, 4, 3, 2, 1)
-#: Convolutions of each stage of VGG-19 that an encoder to the next stage passes.
+#: Number of convolutions in each stage of VGG-19 below an encoder's last stage.
 DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
-#: Output channels of each stage's convolutions, by model. Levels whose layers are all narrower by one factor
-#: are read too: "wct" takes the networks of [2], and any trained on them, under its own file names.
+#: Output channels of each stage's convolutions, by model. Levels whose layers are all narrower by the same
+#: factor can be read too, so "wct" takes the networks of [2], and networks trained from them, under the file
+#: names of "wct".
 WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
-#: The smallest encoder of [2] is wider than the others' first layer.
+#: Channels of level 1, by model: in [2] its encoder is wider than the first layer of the other encoders.
 FIRST = {"wct": 64, "wct-16x": 24}
-#: (file of the encoder, of the decoder) of a level, by model.
+#: (file of the encoder, file of the decoder) of each level, by model.
 FILES = {
     "wct": {k: (f"vgg_normalised_conv{k}_1.pth", f"feature_invertor_conv{k}_1.pth") for k in LEVELS},
     "wct-16x": {k: (f"{k}SE.pth", f"{k}SD.pth") for k in LEVELS},
@@ -67,18 +69,19 @@ FILES = {
 
 
 def layers(level: int) -> list[str]:
-    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51"; the decoder's is the reverse."""
+    """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51". The decoder has them in reverse
+    order."""
     return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
-    """3x3 convolution ``name`` with reflection padding, then ReLU."""
+    """3x3 convolution ``name`` of ``x`` (n, C, h, w) with reflection padding, then ReLU."""
     x = F.pad(x, (1, 1, 1, 1), mode="reflect")
     return F.relu(F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)))
 
 
 def encode(x: Tensor, state: State, level: int) -> Tensor:
-    """(n, 3, h, w) -> relu``level``_1; half the size from stage to stage."""
+    """(n, 3, h, w) -> relu``level``_1; the size is halved from stage to stage."""
     side = f"encoder{level}"
     x = F.conv2d(x, state[f"{side}.conv0.weight"].to(x), state[f"{side}.conv0.bias"].to(x))
     for name in layers(level):
@@ -89,7 +92,7 @@ def encode(x: Tensor, state: State, level: int) -> Tensor:
 
 
 def decode(x: Tensor, state: State, level: int) -> Tensor:
-    """relu``level``_1 -> (n, 3, h, w); nearest enlargement, ReLU behind the last layer too."""
+    """relu``level``_1 -> (n, 3, h, w), with nearest enlargement, and ReLU behind the last layer too."""
     for name in reversed(layers(level)):
         x = conv(x, state, f"decoder{level}.conv{name}")
         if name[1] == "1" and name[0] != "1":
@@ -98,13 +101,13 @@ def decode(x: Tensor, state: State, level: int) -> Tensor:
 
 
 class WCTStyle:
-    """WCT with a style in it.
+    """The weights of WCT with a style.
 
     Parameters
     ----------
     name : "wct" or "wct-16x".
     weights : keys ``encoder5.conv0.weight``, ..., ``decoder1.conv11.bias``.
-    features : "mean5" (C,), "covariance5" (C, C), ..., float64: the style at each level.
+    features : the style at each level, float64: "mean5" (C,), "covariance5" (C, C), ...
     alpha : content-style trade-off at each level, alpha f_cs + (1 - alpha) f_c [1, equation 5].
     """
 
@@ -121,17 +124,16 @@ class WCTStyle:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of weights, the style's features and alpha."""
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
         for level, site in zip(LEVELS, self.sites, strict=True):
             x = decode(at(site, encode(x, self.weights, level)), self.weights, level)
         return x
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """Whitening by ``moments``, coloring by the style's [1, section 3.2], blended by alpha."""
+        """Whitening of features with these ``moments``, colouring by the style's [1, section 3.2], blended
+        with the identity by alpha."""
         level = site.name[4]
         mean, covariance = (self._feature(f"{part}{level}") for part in ("mean", "covariance"))
         return transfer(moments, mean, covariance).blend(self.alpha)
@@ -140,7 +142,6 @@ class WCTStyle:
         return self.features[name].double().cpu().numpy()
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Weights, features, alpha and which of the models it is."""
         return {**self.weights, **{f"feature.{k}": v for k, v in self.features.items()}}, {
             "alpha": self.alpha,
             "model": self.name,
@@ -148,7 +149,8 @@ class WCTStyle:
 
 
 def transfer(content: Moments, mean: Float, covariance: Float) -> Affine:
-    """Whitening by the content's statistics, coloring by the style's mean and covariance [1, section 3.2]."""
+    """The map that whitens by the content's statistics and colours by the style's mean and covariance [1,
+    section 3.2]."""
     spread = content.covariance(DDOF)
     ridge = FLOOR + EPS * np.trace(spread) / len(spread)
     scale = power(covariance, 0.5) @ power(spread + ridge * np.eye(len(spread)), -0.5)
@@ -156,13 +158,19 @@ def transfer(content: Moments, mean: Float, covariance: Float) -> Affine:
 
 
 def power(covariance: Float, exponent: float) -> Float:
-    """float64 (C, C): a covariance to a power."""
+    """A power of a covariance, float64 (C, C)."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.maximum(values, np.finfo(np.float64).tiny) ** exponent) @ vectors.T
 
 
 def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> WCTStyle:
-    """A style from the states of the ten ``FILES``; several images are mixed by means and covariances."""
+    """A style from the states of the ten ``FILES``; several images are mixed by their means and covariances.
+
+    Raises
+    ------
+    BadWeights : a level's encoder and decoder have different numbers of channels.
+    BadInput : the styles are no images, or too small.
+    """
     weights: State = {}
     for level, files in FILES[name].items():
         for side, file in zip(("encoder", "decoder"), files, strict=True):
@@ -172,20 +180,20 @@ def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: fl
     with torch.inference_mode():
         for image, share in mixture(styles, MINIMUM):
             for level in LEVELS:
-                found = Moments.of(encode(image, weights, level)[0].flatten(1).numpy(), full=True)
-                parts = {f"mean{level}": found.mean, f"covariance{level}": found.covariance(DDOF)}
+                moments = Moments.of(encode(image, weights, level)[0].flatten(1).numpy(), full=True)
+                parts = {f"mean{level}": moments.mean, f"covariance{level}": moments.covariance(DDOF)}
                 for key, values in parts.items():
                     mixed[key] = mixed.get(key, torch.zeros(())) + share * torch.from_numpy(values)
     return WCTStyle(name, weights, mixed, alpha)
 
 
 def needed(state: State) -> State:
-    """Without the heads that [2] trained its encoders through."""
+    """The state without the heads that were used in the training of the encoders of [2]."""
     return {key: t for key, t in state.items() if not key.rsplit(".", 1)[0].endswith("_aux")}
 
 
 def check_pair(weights: State, level: int, files: tuple[str, str]) -> None:
-    """BadWeights where a level's encoder and decoder are of different widths."""
+    """Raise BadWeights where a level's encoder and decoder have different numbers of channels."""
     gives = weights[f"encoder{level}.conv{level}1.weight"].shape[0]
     takes = weights[f"decoder{level}.conv{level}1.weight"].shape[1]
     if gives != takes:
@@ -193,12 +201,13 @@ def check_pair(weights: State, level: int, files: tuple[str, str]) -> None:
 
 
 def check(name: str, state: State, file: str, path: Path) -> None:
-    """BadWeights for wrong keys or shapes."""
+    """Raise BadWeights for wrong keys or shapes."""
     check_keys(needed(state), shapes(name, width_of(name, state, file))[file], path)
 
 
 def width_of(name: str, state: State, file: str) -> float:
-    """How wide the network of a file is, of the published width's 1; 1 where it is none."""
+    """The width of a file's network as a fraction of the published width; 1 where the file has no such
+    network."""
     level = next(k for k, files in FILES[name].items() if file in files)
     first = state.get("conv11.weight")
     if first is None or first.ndim != 4:
@@ -235,8 +244,8 @@ def shapes(name: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]
 
 
 def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """States of the ten files with random weights that keep the signal alive: He's scaling, the last layer of
-    each decoder scaled for an output of mean 0.5 and deviation 0.25 on some picture."""
+    """States of the ten files with random weights that keep the signal alive: He's scaling, and the last
+    layer of each decoder scaled for an output of mean 0.5 and deviation 0.25 on `some_picture`."""
     random = np.random.default_rng(seed)
     states = {file: random_state(random, keys) for file, keys in shapes(name, width).items()}
     for encoder, _ in FILES[name].values():

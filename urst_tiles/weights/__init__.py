@@ -1,7 +1,8 @@
-"""Weights: where each model's files come from, and that nothing loads before its hash is right.
+"""The weights of the models: where their files come from, and how they are checked and loaded.
 
-A folder holds one subfolder per model with the original file names. Tensors only: safetensors, or
-``torch.load`` with ``weights_only=True``, which runs no code of the file.
+The weights folder holds a subfolder per model with the original file names. Each file's hash is checked
+before it is loaded. Files hold tensors only: safetensors, or PyTorch files read by ``torch.load`` with
+``weights_only=True``, which runs no code of the file.
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 from urst_tiles.weights.table import TABLE, TRAINED, WeightFile, Weights
 
-#: Hashes of files whose published hash is unknown, recorded by ``add`` beside them.
+#: Name of the file, in a model's folder, in which ``add`` records the hashes of files that have no published
+#: hash.
 MANIFEST = "SHA256SUMS.json"
 
 
 def entry(model: str) -> Weights:
-    """The table's row; BadWeights for an unknown model."""
+    """The table's row of a model; BadWeights for an unknown model."""
     if model not in TABLE:
         raise BadWeights(f"there is no model {model!r}; --model must be one of {', '.join(TABLE)}")
     return TABLE[model]
 
 
 def cache_folder() -> Path:
-    """Where this platform keeps a user's caches, plus ``urst-tiles/weights``."""
+    """The folder for a user's caches on this platform, followed by ``urst-tiles/weights``."""
     if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     elif os.name == "nt":
@@ -47,23 +49,29 @@ def cache_folder() -> Path:
 
 
 def folder(given: Path | None = None) -> Path:
-    """The weights folder: ``given`` (--weights), else URST_TILES_WEIGHTS, else the user's cache."""
+    """The weights folder: ``given`` (--weights), or URST_TILES_WEIGHTS, or the user's cache, the first that
+    is set."""
     return Path(given or os.environ.get("URST_TILES_WEIGHTS") or cache_folder())
 
 
 def model_folder(model: str, given: Path | None = None) -> Path:
-    """Where the files of ``model`` lie."""
+    """The folder with the files of ``model``."""
     return folder(given) / (entry(model).subfolder or model)
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Hex SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recorded(where: Path) -> dict[str, str]:
-    """Hashes that ``add`` wrote beside the files of one model."""
+    """The hashes, by file name, that ``add`` recorded in the folder of a model.
+
+    Raises
+    ------
+    BadWeights : the record is damaged.
+    """
     manifest = where / MANIFEST
     if not manifest.exists():
         return {}
@@ -77,57 +85,70 @@ def recorded(where: Path) -> dict[str, str]:
 
 
 def find(model: str, given: Path | None = None) -> dict[str, Path]:
-    """File name -> path for every file of ``model``, each with the right hash.
+    """The path of every file of ``model``, by its name, after a check of its hash.
 
     Raises
     ------
-    MissingFile : a file is not there; says how to get it.
+    MissingFile : a file does not exist; the message says how to get it.
     BadWeights : a hash is wrong, or unknown because the file was never added.
     """
     where, row = model_folder(model, given), entry(model)
-    known = recorded(where)
-    found = {}
+    recorded_hashes = recorded(where)
+    paths = {}
     for file in row.files:
         path = where / file.name
         if row.shipped and not path.is_file():
-            found[file.name] = TRAINED / file.name
+            paths[file.name] = TRAINED / file.name
             continue
         if not path.is_file():
             inside = f"{where.name}/{file.name}"
             get = f"fetch {model}" if file.sha256 or file.url else f"add {model} {file.name}"
             how = f"run `urst-tiles weights {get}`, or give --weights a folder with {inside}"
             raise MissingFile(f"{path} is missing; {how}")
-        expected = file.sha256 or known.get(file.name)
+        expected = file.sha256 or recorded_hashes.get(file.name)
         if expected is None:
             raise BadWeights(
                 f"{path} has no known hash; run `urst-tiles weights add {model} FILE...` once to record it"
             )
         check_hash(path, expected)
-        found[file.name] = path
-    return found
+        paths[file.name] = path
+    return paths
 
 
 def describe(model: str, given: Path | None = None) -> str:
-    """One line: the model, whether its files are there, its licence and where they come from."""
+    """A line about a model: whether its files exist, its licence and their source."""
     row, where = entry(model), model_folder(model, given)
-    there = sum((where / file.name).is_file() for file in row.files)
-    state = f"{there} of {len(row.files)} files there" if row.files else "needs no files"
-    if row.shipped and not there:
+    count = sum((where / file.name).is_file() for file in row.files)
+    state = f"{count} of {len(row.files)} files there" if row.files else "needs no files"
+    if row.shipped and not count:
         state = "comes with the package"
     return f"{model:12} {state}; {row.licence}; {row.source}"
 
 
 def check_hash(path: Path, expected: str) -> None:
-    """BadWeights unless the file's sha256 is ``expected``."""
+    """Raise BadWeights unless the file's SHA-256 is ``expected``."""
     got = sha256_of(path)
     if got != expected:
         raise BadWeights(f"{path} has sha256 {got}, expected {expected}; fetch it again")
 
 
 def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> list[Path]:
-    """Copy files into the weights folder and record the hash of those whose published hash is unknown.
+    """Copy files into the weights folder, and record the hashes of files that have no published hash.
 
-    ``files`` maps the original name to where the file is now. A file with a known hash must have it.
+    Parameters
+    ----------
+    model : name of the model.
+    files : maps the original name of each file to its present path.
+    given : the weights folder, as in `folder`.
+
+    Returns
+    -------
+    The paths of the copies.
+
+    Raises
+    ------
+    MissingFile : a file does not exist.
+    BadWeights : the model has no file of that name, or a file's hash differs from the published hash.
     """
     row, where = entry(model), model_folder(model, given)
     names = {file.name: file for file in row.files}
@@ -139,20 +160,25 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
         if names[name].sha256:
             check_hash(path, str(names[name].sha256))
     where.mkdir(parents=True, exist_ok=True)
-    known, added = recorded(where), []
+    hashes, added = recorded(where), []
     for name, path in files.items():
         publish(where / name, path.read_bytes())
         if not names[name].sha256:
-            known[name] = sha256_of(where / name)
+            hashes[name] = sha256_of(where / name)
         added.append(where / name)
-    if known:
-        publish(where / MANIFEST, json.dumps(known, indent=1, sort_keys=True).encode())
+    if hashes:
+        publish(where / MANIFEST, json.dumps(hashes, indent=1, sort_keys=True).encode())
     return added
 
 
 def fetch(model: str, given: Path | None = None, progress: Progress = silent) -> list[Path]:
-    """Download what is missing; BadWeights where a file has no published hash, since nothing could be
-    checked."""
+    """Download the missing files of a model, and return the paths of all its files.
+
+    Raises
+    ------
+    BadWeights : a missing file has no published hash, so that nothing could be checked; or a hash is wrong.
+    MissingFile : a download failed.
+    """
     row, where = entry(model), model_folder(model, given)
     if row.shipped:
         return list(find(model, given).values())
@@ -177,7 +203,7 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
 
 
 def _download(file: WeightFile, target: Path) -> None:
-    """Fetch to a name of this process, check, rename."""
+    """Download a file under a temporary name, check its hash, and rename it."""
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, open(beside, "wb") as out:
@@ -193,10 +219,14 @@ def _download(file: WeightFile, target: Path) -> None:
 
 
 def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
-    """Tensors of a safetensors or PyTorch file, on the CPU; MissingFile without it, BadWeights for anything
-    else, executable pickles included.
+    """The tensors of a safetensors or PyTorch file by name, on the CPU.
 
-    ``inside`` names the entry of a PyTorch checkpoint that holds them.
+    ``inside`` names the entry of a PyTorch checkpoint that holds the tensors.
+
+    Raises
+    ------
+    MissingFile : the file does not exist.
+    BadWeights : the file holds anything but tensors, for example a pickle with code.
     """
     import pickle
     import warnings
@@ -214,7 +244,7 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore", UserWarning
-                )  # about old pickle protocols; what it cannot read raises
+                )  # a warning about old pickle protocols; files that torch cannot read raise an error
                 state = torch.load(path, map_location="cpu", weights_only=True)
         if inside is not None and isinstance(state, Mapping):
             state = state.get(inside)
@@ -228,7 +258,7 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
 
 
 def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | str) -> None:
-    """BadWeights unless ``state`` has exactly these keys with exactly these shapes."""
+    """Raise BadWeights unless ``state`` has exactly the keys and shapes of ``shapes``."""
     missing, extra = sorted(set(shapes) - set(state)), sorted(set(state) - set(shapes))
     if missing or extra:
         parts = [f"misses {_few(missing)}" if missing else "", f"has unknown {_few(extra)}" if extra else ""]
@@ -239,5 +269,5 @@ def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]
 
 
 def _few(names: list[str]) -> str:
-    """At most three names, then a count."""
+    """At most three names, and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Where the files of each model come from."""
+"""The table of models: the files of each model, and their sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ _ADAIN = "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file: its name, its sha256 (None where nobody published it), where it can be fetched."""
+    """A file of a model.
+
+    Attributes
+    ----------
+    name : the original file name.
+    sha256 : hex digest of the content; None where none has been published.
+    url : the address to download it from, or the page that links to it; empty for files of the user or of the
+        package.
+    """
 
     name: str
     sha256: str | None
@@ -30,21 +38,29 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class Weights:
-    """The files of one model."""
+    """The files of a model.
+
+    Attributes
+    ----------
+    model : name of the model.
+    files : its files.
+    licence : licence of the weights.
+    source : where the weights come from.
+    shipped : whether the package contains the files; files in the weights folder take precedence.
+    subfolder : subfolder of the weights folder; empty where it has the model's name.
+    inside : the entry of each file that holds the tensors; empty where the file itself does.
+    """
 
     model: str
     files: tuple[WeightFile, ...]
     licence: str
     source: str
-    #: Whether the package brings them; files of one's own in the weights folder come first.
     shipped: bool = False
-    #: Subfolder of the weights folder, where it is not called as the model.
     subfolder: str = ""
-    #: The entry of a file that holds its tensors; empty where they are the file.
     inside: str = ""
 
 
-#: What we trained ourselves, in the package.
+#: Folder of the package with the weights that were trained for it.
 TRAINED = Path(__file__).parents[1] / "trained"
 
 

@@ -1,1 +1,1 @@
-"""The frozen form of each family: the same network with its sites folded in, rewritten to be fast."""
+"""A faster frozen network for some families: the same network with its sites folded into the convolutions."""

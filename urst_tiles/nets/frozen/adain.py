@@ -1,13 +1,13 @@
-"""AdaIN with its statistics frozen, rewritten to do less work. Same network.
+"""The frozen network of AdaIN, rewritten to do less work.
 
-What is done to the plain network, all of it exact up to float rounding:
+It computes the same as the plain network, up to float rounding. The changes are:
 
-1. The 1x1 input layer and the affine site are linear, so they go into the convolutions behind them.
+1. The 1x1 input layer and the affine site are linear, so they are folded into the convolutions behind them.
 2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution, one
-   per pixel of a 2x2 cell: 4/9 of the work.
-3. Padding is no copy: see ``lines``.
-4. Both ends, where the image is large, run in strips of rows: less memory, and the working set stays in
-   cache.
+   for each pixel of a 2x2 cell: 4/9 of the work.
+3. Padding makes no copies, see `padding`.
+4. The first and last layers, where the image is large, run in strips of rows. This takes less memory, and the
+   data in use stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from urst_tiles.nets.frozen.padding import conv2d, empty, reflect, replicate, ri
 
 #: Quarter-resolution rows per strip.
 STRIP = 32
-#: Layers that stay float32. The first subtracts the mean colour, and what rounding leaves of that is
-#: amplified by the site where the image is flat: all in bfloat16 is 33 dB on black space, without this
-#: layer 43 dB. Those before and behind the site make it 46 dB there. Measured on trained networks of this
-#: form and a quarter of the width (tests/nets/test_precision.py).
+#: Layers that stay in float32. The first layer subtracts the mean colour, and where the image is flat the
+#: site amplifies its rounding error. On an image of black space, bfloat16 in all layers gives 33 dB PSNR,
+#: float32 in the first layer 43 dB, and float32 also in the layers before and behind the site 46 dB. Measured
+#: on trained networks of this form and a quarter of the width (tests/nets/test_precision.py).
 SENSITIVE = ("e2", "e29", "d1")
 
 
 class FrozenAdaIN(Stylised):
-    """The plain network that an AdaIN style becomes for a given affine map."""
+    """The frozen network of an AdaIN style."""
 
     def __init__(self, style: AdaINStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
@@ -49,16 +49,15 @@ class FrozenAdaIN(Stylised):
         return conv2d(x, weight, bias, padding=padding).relu_()
 
     def _ringed(self, x: Tensor, name: str) -> Tensor:
-        """Convolution of a tensor with a ring into one with a ring."""
+        """Convolution and ReLU of a tensor that has a ring around it; the result has a ring too."""
         return ring(self._conv(x, name, padding=1))
 
     def _doubled(self, x: Tensor, name: str) -> Tensor:
-        """Nearest enlargement, convolution, ReLU: (n, c, h, w) -> (n, c', 2h - 4, 2w - 4), two pixels short
-        on each side."""
+        """Nearest enlargement, convolution and ReLU: (n, c, h, w) -> (n, c', 2h - 4, 2w - 4), without the
+        outermost two pixels on each side."""
         return doubled(x, lambda part, pixel: self._conv(part, f"{name}_{pixel}"))
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The rewritten network."""
         z = self._encode_outer(x)  # 128, h/4 + 2, w/4 + 2
         for name in ("e16", "e19", "e22"):
             z = self._ringed(z, name)  # 256, h/4 + 2, w/4 + 2
@@ -73,7 +72,7 @@ class FrozenAdaIN(Stylised):
         return self._decode_outer(self._conv(z, "d14"))
 
     def _encode_outer(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) in 0..1 -> (n, 128, h/4 + 2, w/4 + 2), what enters conv3_1, ring included."""
+        """(n, 3, h, w) in 0..1 -> (n, 128, h/4 + 2, w/4 + 2): the input of conv3_1 with its ring."""
         _, _, h, w = x.shape
         full, half, quarter = (h, w), (h // 2, w // 2), (h // 4, w // 4)
         x = F.pad(x, (6, 6, 6, 6), mode="reflect").contiguous(memory_format=torch.channels_last)
@@ -104,15 +103,16 @@ class FrozenAdaIN(Stylised):
         return y
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Measured on windows of 1152 px; float32 on a card, where cuDNN takes room for itself."""
+        """Measured on windows of 1152 px; the value for float32 on a GPU, where cuDNN needs memory of its
+        own."""
         return 345.0 if precision == "float32" else 190.0
 
 
-# What follows runs once per style, in float64.
+# The following functions run once per style, in float64.
 
 
 def folded(style: AdaINStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
-    """Weight and bias of every convolution of the rewritten network."""
+    """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     layers: dict[str, Layer] = {}
     for key in state:

@@ -1,8 +1,11 @@
-"""A feed-forward network with its statistics frozen, rewritten to do less work. Same network.
+"""The frozen network of a feed-forward style, rewritten to do less work.
 
-1. Norms, as constant maps, and the range of the pictures go into the convolutions beside them.
+It computes the same as the plain network, up to float rounding. The changes are:
+
+1. The norms, as constant maps, and the conversions of the pixels' range are folded into the convolutions
+   beside them.
 2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution.
-3. Padding is no copy: see ``lines``.
+3. Padding makes no copies, see `padding`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from urst_tiles.nets.frozen.padding import conv2d, padded, replicate, ring
 
 
 class FrozenFast(Stylised):
-    """The plain network that a feed-forward style becomes for given affine maps."""
+    """The frozen network of a feed-forward style."""
 
     def __init__(self, style: FastStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
@@ -29,16 +32,16 @@ class FrozenFast(Stylised):
             self.put(name.replace(".", "_"), weight, bias, self.low)
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
-        """Convolution ``name``, its norm in it."""
+        """Convolution ``name``, its norm folded in."""
         weight, bias = self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias")
         return conv2d(x, weight, bias, stride, padding)
 
     def _pixel(self, name: str, x: Tensor, pixel: str) -> Tensor:
-        """One pixel of the cells that layer ``name`` makes."""
+        """The pixels ``pixel`` ("00", "01", "10" or "11") of the 2x2 cells that layer ``name`` makes, with
+        ReLU."""
         return self._conv(x, f"{name}_{pixel}").relu_()
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The rewritten network."""
         z = padded(x.to(self.low), 4)
         z = padded(self._conv(z, "conv1").relu_(), 1)  # 32, h, w
         z = padded(self._conv(z, "conv2", stride=2).relu_(), 1)  # 64, h/2, w/2
@@ -54,15 +57,16 @@ class FrozenFast(Stylised):
         return y if self.alpha == 1.0 else y.mul_(self.alpha).add_(x, alpha=1.0 - self.alpha)
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Measured on windows of 1136 px; float32 on a card, where cuDNN takes room for itself."""
+        """Measured on windows of 1136 px; the value for float32 on a GPU, where cuDNN needs memory of its
+        own."""
         return 470.0 if precision == "float32" else 250.0
 
 
-# What follows runs once per style, in float64.
+# The following functions run once per style, in float64.
 
 
 def folded(style: FastStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
-    """Weight and bias of every convolution of the rewritten network."""
+    """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     shift, scale = style.range
     last = Affine(scale, shift)

@@ -1,4 +1,4 @@
-"""Linear steps put into the convolutions beside them, once per style and in float64."""
+"""Folding linear steps into the convolutions beside them, once per style and in float64."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ from urst_tiles.nets.base import Affine
 from urst_tiles.nets.frozen.padding import empty
 
 Float = NDArray[np.float64]
+#: Weight (outputs, inputs per group, h, w) and bias (outputs,) of a convolution.
 Layer = tuple[Float, Float]
 
 
 def behind(weight: Float, bias: Float, scale: Float, shift: Float) -> Layer:
-    """conv(scale x + shift) as one convolution; ``scale`` (C,) or (C', C)."""
+    """The convolution of scale x + shift as one convolution of x; ``scale`` is (C,) or (C', C)."""
     matrix = np.diag(scale) if scale.ndim == 1 else scale
     return np.einsum("oikl,ij->ojkl", weight, matrix), bias + np.einsum("oikl,i->o", weight, shift)
 
 
 def before(weight: Float, bias: Float, affine: Affine) -> Layer:
-    """An affine map of what a convolution gives, as one convolution; diagonal maps only."""
+    """The affine map of a convolution's output as one convolution; the map must be diagonal."""
     return weight * affine.scale[:, None, None, None], bias * affine.scale + affine.shift
 
 
 def doubling(weight: Float) -> dict[str, Float]:
-    """Nearest enlargement and a 3x3 convolution as four 2x2 convolutions, "00", "01", "10" and "11", one per
-    pixel (row, column) of a 2x2 cell: taps -1, 0, 1 of the large image fall on two cells each."""
+    """Nearest enlargement and a 3x3 convolution as four 2x2 convolutions at low resolution.
+
+    They are named "00", "01", "10" and "11" by the pixel (row, column) of a 2x2 cell that each gives. The
+    taps -1, 0 and 1 of the large image fall on two cells each way.
+    """
     cells = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float64)
     pixels = ((p, q) for p in range(2) for q in range(2))
     return {f"{p}{q}": np.einsum("oikl,uk,vl->oiuv", weight, cells[p], cells[q]) for p, q in pixels}
 
 
 def doubled(x: Tensor, conv: Callable[[Tensor, str], Tensor]) -> Tensor:
-    """What ``doubling`` does: (n, c, h + 2, w + 2), edges replicated into the ring -> (n, c', 2h, 2w).
+    """Run the four convolutions of `doubling`: (n, c, h + 2, w + 2), the outermost lines copies of the edge
+    -> (n, c', 2h, 2w).
 
-    ``conv`` is given a part of ``x`` and the pixel's name.
+    ``conv`` is called with a part of ``x`` and the name of a pixel, and gives the convolution of that part.
     """
     h, w = x.shape[2] - 2, x.shape[3] - 2
     y = None

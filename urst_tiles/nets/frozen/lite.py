@@ -1,13 +1,13 @@
-"""lite with its statistics frozen: twelve dense convolutions and one linear map of colours.
+"""The frozen network of lite: twelve dense convolutions and one linear map of colours.
 
-The same network, exact up to float rounding:
+It computes the same as the plain network, up to float rounding:
 
-1. Each block's site follows a convolution, so that its scale and shift go into weights and bias.
-2. A cell's 48 values are ordered by row, column, colour. Pixels to cells and back are then copies of twelve
-   neighbouring numbers.
-3. Padding is no copy: every layer writes its output with a ring around it, in which four lines are then
+1. The site of each block follows a convolution, so its scale and shift are folded into weights and bias.
+2. The 48 values of a cell are ordered by row, column, colour. Turning pixels into cells and back then copies
+   twelve neighbouring numbers at a time.
+3. Padding makes no copies: every layer writes its output with a ring around it, four lines that are then
    overwritten.
-4. Colours and the final sum stay in float32, whatever the strokes are computed in.
+4. Colours and the final sum stay in float32, in whatever type the strokes are computed.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from urst_tiles.nets.frozen.folding import Layer, before
 from urst_tiles.nets.frozen.padding import conv2d, ring, strips
 from urst_tiles.nets.lite import LiteStyle
 
-#: Pixels along a cell's side.
+#: Pixels along the side of a cell.
 SIDE = 4
 
-#: Rows of cells that change their type at once.
+#: Rows of cells that are converted to another type at once.
 STRIP = 16
 
 
 class FrozenLite(Stylised):
-    """The plain network that a lite style becomes for given affine maps."""
+    """The frozen network of a lite style."""
 
     def __init__(self, style: LiteStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
@@ -46,11 +46,10 @@ class FrozenLite(Stylised):
         self.register_buffer("colour_shift", torch.from_numpy(colour.shift).float())
 
     def _conv(self, x: Tensor, name: str, padding: int = 1) -> Tensor:
-        """Convolution ``name``; ``x`` has a ring around it, and so has the result unless ``padding`` is 0."""
+        """Convolution ``name``. ``x`` has a ring around it, and so has the result unless ``padding`` is 0."""
         return conv2d(x, self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias"), padding=padding)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The rewritten network."""
         pixels = x.permute(0, 2, 3, 1)
         y = F.linear(pixels, self.get_buffer("colour_scale"), self.get_buffer("colour_shift"))
         z = ring(self._conv(self._cells(y), "enter"))  # 64, h/4 + 2, w/4 + 2
@@ -61,7 +60,8 @@ class FrozenLite(Stylised):
         return y.permute(0, 3, 1, 2)
 
     def _cells(self, y: Tensor) -> Tensor:
-        """(n, h, w, 3) -> (n, 48, h/4 + 2, w/4 + 2) around 0, reflected into the ring."""
+        """Pixels as cells: (n, h, w, 3) -> (n, 48, h/4 + 2, w/4 + 2) around 0, its ring filled by
+        reflection."""
         n, h, w, _ = y.shape
         rows, columns = h // SIDE, w // SIDE
         cells = y.new_empty((n, rows + 2, columns + 2, 3 * SIDE * SIDE), dtype=self.low)
@@ -72,7 +72,7 @@ class FrozenLite(Stylised):
         return ring(cells.permute(0, 3, 1, 2))
 
     def _add(self, y: Tensor, strokes: Tensor) -> None:
-        """Strokes (n, 48, h/4, w/4) onto ``y`` (n, h, w, 3), in float32."""
+        """Add strokes (n, 48, h/4, w/4) to ``y`` (n, h, w, 3) in place, in float32."""
         n, h, w, _ = y.shape
         cells = strokes.permute(0, 2, 3, 1).unflatten(3, (SIDE, 3 * SIDE)).transpose(2, 3)
         pixels = y.view(n, h // SIDE, SIDE, w // SIDE, 3 * SIDE)
@@ -80,21 +80,23 @@ class FrozenLite(Stylised):
             pixels[:, a:b].add_(cells[:, a:b])
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Measured on windows of 1120 px; small ones take more per pixel, but little in all."""
+        """Measured on windows of 1120 px; small windows take more per pixel, but little in all."""
         return 125.0 if precision == "float32" else 72.0
 
 
 def strip_rows(y: Tensor) -> int:
-    """Rows of cells of ``y`` (n, h, w, 3) to work on at once: few on a CPU, where torch first copies all that
-    it is given in another type, and one such copy among smaller arrays leaves holes that fit nothing."""
+    """How many rows of cells of ``y`` (n, h, w, 3) to work on at once. On a CPU they are few: there torch
+    first copies a whole argument of another type, and a large copy among smaller arrays leaves holes in
+    memory that fit nothing else."""
     return STRIP if y.device.type == "cpu" else y.shape[1] // SIDE
 
 
-# What follows runs once per style, in float64.
+# The following functions run once per style, in float64.
 
 
 def folded(style: LiteStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
-    """Weight and bias of every convolution, sites and alpha folded in, cells ordered row, column, colour."""
+    """Weight and bias of every convolution, sites and alpha folded in, the values of a cell ordered by row,
+    column, colour."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     order = np.arange(3 * SIDE * SIDE).reshape(3, -1).T.ravel()
     layers: dict[str, Layer] = {"enter": (state["enter.weight"][:, order], state["enter.bias"])}

@@ -1,23 +1,22 @@
-"""MicroAST with its statistics frozen, rewritten into dense convolutions that hardware likes.
+"""The frozen network of MicroAST, rewritten into dense convolutions that suit the hardware.
 
-The same network, four times as fast in float32 on a CPU.
+It computes the same as the plain network, up to float rounding, four times as fast in float32 on a CPU. The
+changes are:
 
-What is done to the plain network, all of it exact up to float rounding:
-
-1. The two affine sites and the filter modulation y = w conv(x) + b x are linear, so they go into the
-   convolutions' weights: b x is a centre tap; the sites' scales become one scale of the whole residual
-   stream, their shifts go into biases.
-2. Convolutions of many tiny groups, which leave vector units idle, become convolutions of few groups with
-   16 inputs each.
-3. Bilinear enlargement and the 3x3 convolution after it become one 3x3 convolution at low resolution that
-   yields the four pixels of each 2x2 cell as four times the channels. Cells on the image's edge get kernels
-   of their own, in which reflection is folded.
-4. The last two layers stay in these cells: 1x1 on 16 channels is a block-diagonal 1x1 on 64, 9x9 to 3
-   channels is 5x5 to 12, which fills a vector of 16 lanes where 3 would not.
-5. Padding is no copy: every layer writes its output with a ring around it, in which a few lines are then
+1. The two affine sites and the filter modulation y = w conv(x) + b x are linear, so they are folded into the
+   weights of the convolutions. b x becomes a centre tap; the scales of the sites become one scale of the
+   whole residual stream, and their shifts are added to biases.
+2. Convolutions of many tiny groups, which leave vector units idle, become convolutions of few groups with 16
+   inputs each.
+3. Bilinear enlargement and the 3x3 convolution after it become one 3x3 convolution at low resolution, which
+   gives the four pixels of each 2x2 cell as four times the channels. Cells on the image's edge have kernels
+   of their own, with the reflection folded in.
+4. The last two layers stay in these cells: a 1x1 convolution on 16 channels is a block-diagonal 1x1 on 64,
+   and the 9x9 convolution to 3 channels is a 5x5 to 12, which fills a vector of 16 lanes better than 3 would.
+5. Padding makes no copies: every layer writes its output with a ring around it, a few lines that are then
    overwritten.
-6. Both ends, where the image is large, run in strips of rows: less memory, and the working set stays in
-   cache.
+6. The first and last layers, where the image is large, run in strips of rows. This takes less memory, and the
+   data in use stay in the processor's cache.
 """
 
 from __future__ import annotations
@@ -47,15 +46,15 @@ Float = NDArray[np.float64]
 Layer = tuple[Float, Float]
 Layers = dict[str, Layer]
 
-#: Rows of quarter-resolution cells per strip: large enough that overlapping rows cost little, small enough
-#: for the cache.
+#: Quarter-resolution rows per strip: large enough that overlapping rows cost little, small enough for the
+#: cache.
 STRIP = 32
-#: Inputs per group that fill a vector register.
+#: The number of inputs per group that fills a vector register.
 LANES = 16
 
 
 class FrozenMicroAST(Stylised):
-    """The plain network that a MicroAST style becomes for given affine maps."""
+    """The frozen network of a MicroAST style."""
 
     def __init__(self, style: MicroASTStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
@@ -65,13 +64,12 @@ class FrozenMicroAST(Stylised):
             self.put(name, weight, bias, dtype, torch.float32 if name == "last" else dtype)
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
-        """Convolution ``name``; the last one without its bias, which is added in float32."""
+        """Convolution ``name``. The last one leaves out its bias, which is added later, in float32."""
         weight = self.get_buffer(f"{name}_weight")
         bias = None if name == "last" else self.get_buffer(f"{name}_bias")
         return conv2d(x, weight, bias, stride, padding)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The rewritten network."""
         z = self._encode(x)  # 64, h/4 + 2, w/4 + 2
         for block in ("res1", "res2", "res3"):
             z = self._residual(z, block)  # 64, h/4 + 2, w/4 + 2
@@ -80,12 +78,12 @@ class FrozenMicroAST(Stylised):
         return y if self.alpha == 1.0 else y.mul_(self.alpha).add_(x, alpha=1.0 - self.alpha)
 
     def _residual(self, z: Tensor, block: str) -> Tensor:
-        """z + b(relu(a(z))), rings included, in place."""
+        """The residual block z + b(relu(a(z))) in place; input and output have rings."""
         h = ring(self._conv(z, f"{block}a", padding=1).relu_())
         return ring(z.add_(self._conv(h, f"{block}b", padding=1)))
 
     def _encode(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) in 0..1 -> the residual stream (n, 64, h/4 + 2, w/4 + 2), ring included."""
+        """(n, 3, h, w) in 0..1 -> the residual stream with its ring, (n, 64, h/4 + 2, w/4 + 2)."""
         n, _, h, w = x.shape
         x = F.pad(x, (7, 4, 7, 4), mode="reflect")
         x = x.contiguous(memory_format=torch.channels_last)
@@ -121,11 +119,11 @@ class FrozenMicroAST(Stylised):
         return y.permute(0, 3, 1, 2)
 
     def _enlarge(self, x: Tensor, name: str, first: int, rows: int, columns: int) -> Tensor:
-        """Twice the size, 3x3 convolved and rectified, as cells; the result's first row is row ``first`` of
-        ``rows``.
+        """Bilinear enlargement to twice the size, 3x3 convolution and ReLU, as cells; the first row of the
+        result is row ``first`` of the image's ``rows``.
 
-        ``x`` has one more cell on each side than the result, and the result two more than the image on the
-        left and right.
+        ``x`` has one more cell on each side than the result, and the result has two more than the image on
+        the left and right.
         """
         y = self._conv(x, f"{name}_mm")
         outside = (y.shape[3] - columns) // 2
@@ -141,7 +139,8 @@ class FrozenMicroAST(Stylised):
 
     @staticmethod
     def _unfold_cells(x: Tensor) -> Tensor:
-        """(n, 4 c, h, w) -> (n, c, 2h - 2, 2w - 2): cells to pixels, the outermost line dropped."""
+        """Cells as pixels, without the outermost line on each side: (n, 4 c, h, w) -> (n, c, 2h - 2, 2w -
+        2)."""
         n, c, h, w = x.shape
         y = empty(x, c // 4, 2 * h - 2, 2 * w - 2)
         for p in range(2):
@@ -151,44 +150,45 @@ class FrozenMicroAST(Stylised):
         return y
 
     def _write(self, y: Tensor, cells: Tensor) -> None:
-        """Cells (n, 4 x 3, h/2, w/2) into ``y`` (n, h, w, 3); the last bias is added in float32."""
+        """Write cells (n, 4 x 3, h/2, w/2) into ``y`` (n, h, w, 3), adding the last bias in float32."""
         n, h, w, _ = y.shape
         pixels = cells.permute(0, 2, 3, 1).reshape(n, h // 2, w // 2, 2, 6).transpose(2, 3)
         torch.add(pixels, self.get_buffer("last_bias")[:6], out=y.view(n, h // 2, 2, w // 2, 6))
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Measured on windows of 1128 px; small ones take more per pixel, but little in all."""
+        """Measured on windows of 1128 px; small windows take more per pixel, but little in all."""
         return 120.0
 
 
-#: Layers that may compute in 16 bit: everything behind the last site, 50 dB together. What lies before it
-#: is amplified by the sites, up to tens of times where the image is flat there: one residual block alone
-#: costs down to 28 dB, the encoder 19 dB.
+#: Layers that may compute in 16 bit: all layers behind the last site, together 50 dB PSNR. The sites amplify
+#: the rounding errors of the layers before them, up to tens of times where the image is flat: 16 bit in a
+#: single residual block there leaves as little as 28 dB, in the encoder 19 dB.
 ROBUST = ("res4", "up", "mix", "last")
 
 
 def edges(first: int, count: int, size: int) -> list[tuple[int, str]]:
-    """Where the first ("a") and last ("z") of ``size`` lines lie among ``count`` lines from ``first`` on,
-    if there."""
-    places = [(-first, "a"), (size - 1 - first, "z")]
-    return [(i, name) for i, name in places if 0 <= i < count]
+    """The index of the image's first line, named "a", and of its last, "z", among ``count`` lines that begin
+    with line ``first``; the image has ``size`` lines. A line that is not among them is left out."""
+    lines = [(-first, "a"), (size - 1 - first, "z")]
+    return [(i, name) for i, name in lines if 0 <= i < count]
 
 
 def only(i: int | None) -> slice:
-    """Line i, or all."""
+    """The slice of line ``i``; all lines where ``i`` is None."""
     return slice(None) if i is None else slice(i, i + 1)
 
 
 def around(i: int | None) -> slice:
-    """The three lines of a ring-larger tensor around line i, or all."""
+    """The slice of the three lines around line ``i`` in a tensor that has one more line on each side; all
+    lines where ``i`` is None."""
     return slice(None) if i is None else slice(i, i + 3)
 
 
-# What follows runs once per style, in float64.
+# The following functions run once per style, in float64.
 
 
 def folded(style: MicroASTStyle, affines: Mapping[str, Affine]) -> Layers:
-    """Weight and bias of every convolution of the rewritten network."""
+    """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
 
     def get(name: str) -> Layer:
@@ -208,35 +208,35 @@ def folded(style: MicroASTStyle, affines: Mapping[str, Affine]) -> Layers:
 
 
 def _trunk(style: MicroASTStyle, affines: Mapping[str, Affine], get: Callable[[str], Layer]) -> Layers:
-    """enc5 and the four residual blocks, each z + b(relu(a(z))).
+    """The layers enc5 and the four residual blocks, each z + b(relu(a(z))).
 
-    With x the original stream and s, t the sites' scales and shifts: z = s1 s2 x before the first site. What
-    comes out of it, s1 x + t1, is kept as z = s2 (s1 x + t1), so that the site only adds s2 t1, which goes
-    into the bias before; the second site likewise only adds t2. ReLU keeps positive factors, and scales are
-    positive.
+    Let x be the original stream, and s and t the scale and shift of a site. Before the first site the
+    rewritten stream is z = s1 s2 x. Behind it, where the original stream is s1 x + t1, it is z = s2 (s1 x +
+    t1). So the first site only adds s2 t1, which is folded into the bias before it, and the second site
+    likewise only adds t2. ReLU commutes with positive factors, and the scales are positive.
     """
     s1, t1 = affines["content"].scale, affines["content"].shift
     s2, t2 = affines["decoder"].scale, affines["decoder"].shift
     d = s1 * s2
     weight, bias = get("content.enc1.8")
     layers: Layers = {"enc5": (weight * d[:, None, None, None], bias * d)}
-    one, none = np.ones_like(d), np.zeros_like(d)
+    ones, zeros = np.ones_like(d), np.zeros_like(d)
     f = {k: t.double().cpu().numpy() for k, t in style.features.items()}
     blocks = (
-        ("res1", "content.enc1.10", d, none, one, none),
-        ("res2", "content.enc2.0", d, t1 * s2, one, none),
+        ("res1", "content.enc1.10", d, zeros, ones, zeros),
+        ("res2", "content.enc2.0", d, t1 * s2, ones, zeros),
         ("res3", "decoder.dec1", s2, t2, f["weight2"], f["bias2"]),
-        ("res4", "decoder.dec2", one, none, f["weight1"], f["bias1"]),
+        ("res4", "decoder.dec2", ones, zeros, f["weight1"], f["bias1"]),
     )
     for name, source, unit, shift, w, b in blocks:
-        layers[f"{name}a"] = _scaled(*_modulated(*get(f"{source}.conv1"), w, b), 1.0 / unit, one)
-        weight, bias = _scaled(*_modulated(*get(f"{source}.conv2"), w, b), one, unit)
+        layers[f"{name}a"] = _scaled(*_modulated(*get(f"{source}.conv1"), w, b), 1.0 / unit, ones)
+        weight, bias = _scaled(*_modulated(*get(f"{source}.conv2"), w, b), ones, unit)
         layers[f"{name}b"] = weight, bias + shift
     return layers
 
 
 def _modulated(weight: Float, bias: Float, w: Float, b: Float) -> Layer:
-    """w conv(x) + b x as one convolution."""
+    """The modulation w conv(x) + b x as one convolution."""
     weight = weight * w[:, None, None, None]
     centre = weight.shape[2] // 2
     weight[:, :, centre, centre] += np.diag(b)
@@ -244,12 +244,12 @@ def _modulated(weight: Float, bias: Float, w: Float, b: Float) -> Layer:
 
 
 def _scaled(weight: Float, bias: Float, inputs: Float, outputs: Float) -> Layer:
-    """outputs * conv(inputs * x) as one convolution."""
+    """The convolution ``outputs`` * conv(``inputs`` * x), factors per channel, as one convolution."""
     return weight * outputs[:, None, None, None] * inputs[None, :, None, None], bias * outputs
 
 
 def _dense(weight: Float, bias: Float, groups: int) -> Layer:
-    """A grouped convolution as one of fewer, larger ``groups``."""
+    """A grouped convolution as a convolution of fewer, larger ``groups``."""
     outputs, per_group = weight.shape[:2]
     inputs = _inputs(weight)
     dense = np.zeros((outputs, inputs // groups, *weight.shape[2:]))
@@ -261,32 +261,32 @@ def _dense(weight: Float, bias: Float, groups: int) -> Layer:
 
 
 def _inputs(weight: Float) -> int:
-    """Input channels of the depthwise-by-groups convolutions: one group per input going down, per output
-    going up."""
+    """The number of input channels of a MicroAST convolution by groups. The encoder's have one input per
+    group and two outputs; the decoder's one output per group."""
     outputs, per_group = weight.shape[:2]
     return outputs // 2 if per_group == 1 else outputs * per_group
 
 
 def _few_groups(weight: Float, bias: Float) -> int:
-    """Into how many groups of about ``LANES`` inputs the convolution is put."""
+    """The number of groups, of about ``LANES`` inputs each, that the convolution is rewritten to."""
     return max(1, _inputs(weight) // LANES)
 
 
-#: Pixels -1, 0, 1, 2 of a cell, bilinearly enlarged x2 (half-pixel centres), from the cells before, here
-#: and after.
+#: Bilinear enlargement by two with half-pixel centres: the weights of the pixels before, at and after a cell
+#: in the enlarged pixels -1, 0, 1 and 2 of that cell.
 BILINEAR = {-1: (0.75, 0.25, 0.0), 0: (0.25, 0.75, 0.0), 1: (0.0, 0.75, 0.25), 2: (0.0, 0.25, 0.75)}
 
 
 def _taps(where: str) -> Float:
-    """(2 pixels of the cell, 3 taps of the kernel, 3 cells) at the first line "a", amid "m" or at the last
-    line "z"."""
+    """Weights (2 pixels of the cell, 3 taps of the kernel, 3 cells) at the first line ("a"), in the middle
+    ("m") or at the last line ("z") of the image."""
     reflected = {"a": {-1: 1}, "m": {}, "z": {2: 0}}[where]
     return np.array([[BILINEAR[reflected.get(p + k, p + k)] for k in (-1, 0, 1)] for p in (0, 1)])
 
 
 def _enlarging(name: str, weight: Float, bias: Float) -> Layers:
-    """Bilinear x2 then 3x3 as 3x3 into cells, amid the image ("mm") and at its edges; outputs by group,
-    then pixel."""
+    """Bilinear enlargement by two and a 3x3 convolution, as 3x3 convolutions that give cells: for the middle
+    of the image ("mm") and for its edges. Outputs are ordered by group, then pixel."""
     groups = _few_groups(weight, bias)
     dense, _ = _dense(weight, bias, groups)
     layers: Layers = {}
@@ -301,7 +301,8 @@ def _enlarging(name: str, weight: Float, bias: Float) -> Layers:
 
 
 def _mixing(weight: Float, bias: Float, groups: int) -> Layer:
-    """1x1 on each of a cell's four pixels; inputs ordered by group, then pixel, outputs by pixel."""
+    """A 1x1 convolution on each of a cell's four pixels; inputs are ordered by group, then pixel, outputs by
+    pixel."""
     n = len(bias)
     mixing = np.zeros((4, n, groups, 4, n // groups, 1, 1))
     for p in range(4):
@@ -310,7 +311,8 @@ def _mixing(weight: Float, bias: Float, groups: int) -> Layer:
 
 
 def _last(weight: Float, bias: Float) -> Layer:
-    """9x9 as 5x5 on cells: tap k of pixel p is pixel (p + k) of the cells, k in -4..4."""
+    """The 9x9 convolution as a 5x5 convolution on cells: tap k in -4..4 of pixel p is pixel p + k, counted
+    from the cell's first."""
     outputs, inputs = weight.shape[:2]
     last = np.zeros((2, 2, outputs, 2, 2, inputs, 5, 5))
     for p in range(2):

@@ -1,7 +1,8 @@
-"""Multimodal transfer with its statistics frozen, rewritten to do less work. Same network.
+"""The frozen network of multimodal transfer, rewritten to do less work.
 
-Norms, as constant maps, go into the convolutions before them, and nearest enlargement with the 3x3
-convolution after it becomes four 2x2 convolutions at low resolution.
+It computes the same as the plain network, up to float rounding. The norms, as constant maps, are folded into
+the convolutions before them, and nearest enlargement with the 3x3 convolution after it becomes four 2x2
+convolutions at low resolution.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from urst_tiles.nets.multimodal_layers import LAYERS, key_of, paint
 
 
 class FrozenMultimodal(Stylised):
-    """The plain network that the three subnets become for given affine maps."""
+    """The frozen network of a multimodal style: its three subnets."""
 
     def __init__(
         self, style: MultimodalStyle, affines: Mapping[str, Affine], precision: Precision = "float32"
@@ -34,12 +35,12 @@ class FrozenMultimodal(Stylised):
             self.put(name, weight, bias, self.low)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The rewritten network; images between subnets are float32."""
+        """Run the three subnets; the images between them are float32."""
         y = paint(x, self._run)
         return y if self.alpha == 1.0 else y.mul_(self.alpha).add_(x, alpha=1.0 - self.alpha)
 
     def _run(self, subnet: str, name: str, x: Tensor) -> Tensor:
-        """A layer, its norm in it."""
+        """Layer ``name`` of a subnet, its norm folded in."""
         layer, key = LAYERS[subnet][name], f"{subnet}_{name}".replace(".", "_")
         x = x.to(self.low)
         if layer.step < 0:
@@ -51,24 +52,26 @@ class FrozenMultimodal(Stylised):
         return y.float() if layer.outputs == 3 else y
 
     def _pixel(self, key: str, x: Tensor, pixel: str) -> Tensor:
-        """One pixel of the cells that an enlarging layer makes."""
+        """The pixels ``pixel`` ("00", "01", "10" or "11") of the 2x2 cells that an enlarging layer makes,
+        with ReLU."""
         return self._conv(x, f"{key}_{pixel}").relu_()
 
     def _conv(self, x: Tensor, key: str, stride: int = 1) -> Tensor:
         return conv2d(x, self.get_buffer(f"{key}_weight"), self.get_buffer(f"{key}_bias"), stride)
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Measured on windows of 1536 and 2080 px, float32 on a card; a CPU computes float16 in it, too."""
+        """Measured on windows of 1536 and 2080 px, float32 on a GPU. A CPU computes float16 in float32, so
+        float16 counts as much."""
         return 290.0 if precision == "bfloat16" else 545.0
 
 
-# What follows runs once per style, in float64.
+# The following functions run once per style, in float64.
 
 
 def folded(style: MultimodalStyle, affines: Mapping[str, Affine]) -> dict[str, Weights]:
-    """Weight and bias of every convolution of the rewritten network."""
+    """Weight and bias of every convolution of the rewritten network, by its name."""
     layers: dict[str, Weights] = {}
-    for subnet, name, layer in ((s, n, layer) for s, found in LAYERS.items() for n, layer in found.items()):
+    for subnet, name, layer in ((s, n, layer) for s, named in LAYERS.items() for n, layer in named.items()):
         weight, bias = (
             style.weights[f"{key_of(subnet, name)}.{part}"].double().cpu().numpy()
             for part in ("weight", "bias")

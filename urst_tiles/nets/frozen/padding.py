@@ -1,9 +1,9 @@
 """Padding without copies: tensors carry more lines than the image has, and a few of them are overwritten.
 
-A convolution writes a slightly larger result than it would have to; the lines beyond the image's edge,
-garbage by then, are set to what padding would have put there. Tensors are (n, c, h, w) in channels_last
-memory. ``first`` is (row, column) of a tensor's first line, ``size`` (height, width) of the image at that
-resolution.
+A convolution writes a slightly larger result than the image needs. The lines beyond the image's edge hold no
+meaningful values by then, and are set to the values that padding would give them. Tensors are (n, c, h, w) in
+channels_last memory. ``first`` is the (row, column) in the image of a tensor's first line, ``size`` the
+(height, width) of the image at that resolution.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: Two numbers, for rows and for columns.
 Pair = tuple[int, int]
 
 
 def strips(rows: int, most: int) -> list[Pair]:
-    """Row ranges of at most ``most`` that cover ``rows``."""
+    """Ranges (start, end) of at most ``most`` rows that together cover ``rows`` rows."""
     return [(a, min(a + most, rows)) for a in range(0, rows, most)]
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
-    """Convolution in as many groups as the shapes say.
+    """Convolution; the number of groups follows from the shapes.
 
-    float16 on a CPU sums in float32, as tensor cores do: PyTorch's own sums in float16 there, in an order
-    that depends on the window's size.
+    float16 on a CPU is summed in float32, as tensor cores do. PyTorch itself would sum in float16 there, in
+    an order that depends on the window's size.
     """
     groups = x.shape[1] // weight.shape[1]
     if x.dtype == torch.float16 and x.device.type == "cpu":
@@ -34,13 +35,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padd
 
 
 def empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    """(n, channels, height, width), channels_last, uninitialised."""
+    """A tensor (n, channels, height, width), channels_last, not initialised."""
     shape = (like.shape[0], height, width, channels)
     return like.new_empty(shape, dtype=dtype or like.dtype).permute(0, 3, 1, 2)
 
 
 def padded(x: Tensor, lines: int) -> Tensor:
-    """Reflected by ``lines`` on every side, channels_last."""
+    """``x`` padded by reflection with ``lines`` lines on every side, channels_last."""
     return F.pad(x, (lines,) * 4, mode="reflect").contiguous(memory_format=torch.channels_last)
 
 
@@ -50,17 +51,18 @@ def ring(x: Tensor) -> Tensor:
 
 
 def reflect(x: Tensor, first: Pair, size: Pair) -> Tensor:
-    """Overwrite the line beyond each edge by the one that reflection padding puts there."""
+    """Overwrite the line beyond each of the image's edges with the value that reflection padding gives it."""
     return _overwrite(x, first, size, 1)
 
 
 def replicate(x: Tensor, first: Pair, size: Pair) -> Tensor:
-    """Overwrite the line beyond each edge by the edge."""
+    """Overwrite the line beyond each of the image's edges with the line at the edge."""
     return _overwrite(x, first, size, 0)
 
 
 def _overwrite(x: Tensor, first: Pair, size: Pair, inside: int) -> Tensor:
-    """Overwrite the lines -1 and ``size``, where present, by those ``inside`` lines from the edge."""
+    """Overwrite lines -1 and ``size`` of the image, where present, with the lines that are ``inside`` lines
+    from the edge."""
     for axis, offset, length in ((2, first[0], size[0]), (3, first[1], size[1])):
         for beyond, source in ((-1, inside), (length, length - 1 - inside)):
             if 0 <= beyond - offset < x.shape[axis] and 0 <= source - offset < x.shape[axis]:
@@ -69,7 +71,8 @@ def _overwrite(x: Tensor, first: Pair, size: Pair, inside: int) -> Tensor:
 
 
 def reflect_cells(x: Tensor, first: Pair, size: Pair, reach: int) -> Tensor:
-    """Overwrite ``reach`` pixels beyond each edge by reflection; ``x`` is 2x2 cells (n, 2 2 c, h, w)."""
+    """Overwrite ``reach`` pixels beyond each of the image's edges by reflection; ``x`` holds 2x2 cells, (n, 2
+    2 c, h, w)."""
     n, c, h, w = x.shape
     pixels = x.permute(0, 2, 3, 1).reshape(n, h, w, 2, 2, c // 4)  # a view: the memory is channels_last
     for axis in (1, 2):

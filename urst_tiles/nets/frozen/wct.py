@@ -1,20 +1,21 @@
-"""WCT with its statistics frozen, rewritten to do less work. Same network.
+"""The frozen network of WCT, rewritten to do less work.
 
-What is done to the plain network, all of it exact up to float rounding:
+It computes the same as the plain network, up to float rounding. The changes are:
 
-1. Each encoder's 1x1 input layer, and each site, are linear, so they go into the convolution behind them.
+1. Each encoder's 1x1 input layer, and each site, is linear, so it is folded into the convolution behind it.
 2. Nearest enlargement and the 3x3 convolution after it become one transposed 4x4 convolution: 4/9 of the
    work.
-3. The last convolution of each level makes the three colours of 2x2 pixels at once, 12 channels by one 4x4
-   convolution: a vector of 16 lanes would otherwise work for 3.
-4. ReLU comes after the maximum of 2x2, on a quarter of the values.
-5. Padding is no copy: see ``lines``.
-6. Each level works on no more of the window than what the levels after it still need of it, and its decoder
-   on no more than what its own picture needs. Five levels together reach 246 pixels, the last one 2.
-7. All runs in strips of rows, the layers at both ends of a level, where the image is large, together: less
-   memory, and the working set stays in cache. What is kept between strips lies in two buffers in turn.
+3. The last convolution of each level makes the three colours of 2x2 pixels at once, as 12 channels of one 4x4
+   convolution; for 3 channels most of a vector's 16 lanes would be idle.
+4. ReLU comes after the maximum of 2x2 pixels, so it runs on a quarter of the values.
+5. Padding makes no copies, see `padding`.
+6. Each level works on no more of the window than the levels after it need, and its decoder on no more than
+   the level's own image needs. Five levels together reach 246 pixels, the last level 2.
+7. All layers run in strips of rows. The layers at both ends of a level, where the image is large, go through
+   a strip together. This takes less memory, and the data in use stay in the processor's cache. The tensors
+   that are kept between strips lie in two buffers in turn.
 
-What 16 bit is good for here, and what not: ``low``.
+`low` says which layers may compute in 16 bit.
 """
 
 from __future__ import annotations
@@ -50,36 +51,35 @@ from urst_tiles.nets.wct import LEVELS, WCTStyle, layers
 Float = NDArray[np.float64]
 Chain = Sequence[Layer]
 
-#: How far a level's picture depends on the one before, pixels beyond an aligned cell of ``2 ** (level - 1)``
-#: (the probe's, tests/nets/test_wct.py).
+#: How many pixels beyond an aligned cell of ``2 ** (level - 1)`` pixels a level's image depends on the image
+#: of the level before, as measured by the probe (tests/nets/test_wct.py).
 REACH = {5: 150, 4: 62, 3: 22, 2: 8, 1: 2}
-#: Side of the cells that pictures are made of.
+#: Side in pixels of the cells in which a level makes its image.
 CELL = 2
-#: Values per strip, of its largest tensor. Strips that are lower repeat more rows; of larger ones the tensors
-#: leave the cache, and above 32 MiB the allocator (glibc's) returns them to the system each time: a fifth
-#: slower.
+#: Values in the largest tensor of a strip. Lower strips repeat more rows. The tensors of larger strips leave
+#: the cache, and above 32 MiB the allocator of glibc returns them to the system each time: a fifth slower.
 STRIP = 2**22
 #: Layers at each end of a level that go through a strip together. Levels 2 and 1 do so as a whole.
 ENDS = 4
-#: Subtracted from the colours until they are float32: 16 bit is finest around 0.
+#: Subtracted from the colours until they are float32: 16-bit floats are finest around 0.
 MIDDLE = 0.5
 
 
-#: What may compute in bfloat16: little, behind the last whitenings. Together 49 dB and 0.6 levels at worst;
-#: the layers that may be float16 would be 35 dB (design/wct.md).
+#: Layers that may compute in bfloat16: a few, behind the last whitenings. Together they give 49 dB PSNR and
+#: at worst a mean error of 0.6 levels; the layers that may be float16 would give 35 dB (design/wct.md).
 ROBUST = ("e2_12", "d2_12", "d2_11", "d1_11")
 
 
 def low(name: str, precision: Precision) -> bool:
-    """Whether a layer computes in 16 bit. The deepest whitening amplifies its encoder's rounding most, every
-    other one that of the layer where the mean colour is subtracted."""
+    """Whether a layer computes in 16 bit. The deepest whitening amplifies the rounding of its whole encoder
+    most; every other whitening amplifies most the rounding of the layer that subtracts the mean colour."""
     if precision == "bfloat16":
         return name in ROBUST
     return not name.startswith("e5") and not (name[0] == "e" and name.endswith("_11"))
 
 
 class FrozenWCT(Stylised):
-    """The plain network that a WCT style becomes for given affine maps."""
+    """The frozen network of a WCT style."""
 
     selective = True
 
@@ -92,7 +92,7 @@ class FrozenWCT(Stylised):
     def forward(
         self, x: Tensor, boxes: Sequence[Box] | None = None, keep: Sequence[Box] | None = None
     ) -> Tensor:
-        """The rewritten network; outside of ``keep`` the result is 0."""
+        """Run all levels on windows ``x``; outside of ``keep`` the result is 0."""
         whole = Box(0, 0, x.shape[2], x.shape[3])
         wanted = reduce(Box.union, keep).align(CELL).clip(whole) if keep else whole
         needed = regions(wanted, whole)
@@ -106,7 +106,7 @@ class FrozenWCT(Stylised):
         return F.pad(x, (here.x0, whole.x1 - here.x1, here.y0, whole.y1 - here.y1))
 
     def _level(self, x: Tensor, level: int, goal: Box, scratch: Scratch) -> Tensor:
-        """(n, 3, h, w) -> the part ``goal`` of the level's picture, float32."""
+        """The part ``goal`` of the level's image, float32, from the image before it, (n, 3, h, w)."""
         chain, pieces, size = chain_of(level), pieces_of(level), (x.shape[2], x.shape[3])
         box = needs(chain, goal).clip(Box(0, 0, *size).grow(beyond(pieces[0])))
         z = framed(x, chain, (0, 0), size, box)
@@ -130,7 +130,8 @@ class FrozenWCT(Stylised):
     def _strips(
         self, z: Tensor, box: Box, piece: Chain, size: Pair, wanted: Box
     ) -> Iterator[tuple[Box, Tensor]]:
-        """Part by part of ``wanted``, what comes out of a piece of a chain; ``box`` is where ``z`` lies."""
+        """The parts of ``wanted`` one after the other, each with the output of a piece of a chain there;
+        ``box`` is the position of ``z`` in the image."""
         cell = CELL if piece[-1].kind == "last" else 1
         for a, b in strips(wanted.y1 - wanted.y0, self._rows(z, piece)):
             part = Box(wanted.y0 + a, wanted.x0, wanted.y0 + b, wanted.x1)
@@ -142,7 +143,7 @@ class FrozenWCT(Stylised):
             yield part, y[:, :, top : top + h // cell, left : left + w // cell]
 
     def _rows(self, z: Tensor, piece: Chain) -> int:
-        """Rows of a strip of what comes out of a piece."""
+        """The number of output rows of a strip through a piece."""
         large = piece[-2] if piece[-1].kind == "last" else piece[0]
         before, after = 64, resized(piece, (64, 64))[0]
         width = z.shape[3] * max(before, after) // before
@@ -150,15 +151,16 @@ class FrozenWCT(Stylised):
         return rows * after // max(before, after)
 
     def _channels(self, layer: Layer) -> int:
-        """Of what comes out of a layer."""
+        """The number of channels of a layer's output."""
         return len(self.get_buffer(f"{layer.name}_bias"))
 
     def _dtype(self, layer: Layer) -> torch.dtype:
-        """Of what comes out of a layer."""
+        """The type of a layer's output."""
         return self.get_buffer(f"{layer.name}_bias").dtype
 
     def _through(self, x: Tensor, piece: Chain, box: Box, size: Pair) -> tuple[Tensor, Pair]:
-        """A strip ``box`` through a piece of a chain: what comes out, and its first line."""
+        """Run a strip, the part ``box``, through a piece of a chain; returns the output and its first
+        line."""
         first = box.y0, box.x0
         for i, layer in enumerate(piece):
             x = self._layer(x, layer)
@@ -168,7 +170,7 @@ class FrozenWCT(Stylised):
         return x, first
 
     def _layer(self, x: Tensor, layer: Layer) -> Tensor:
-        """One layer, with ReLU unless it is the last."""
+        """One layer, with ReLU unless it is of the kind "last"."""
         weight, bias = self.get_buffer(f"{layer.name}_weight"), self.get_buffer(f"{layer.name}_bias")
         x = x.to(weight.dtype)
         if layer.kind == "up":
@@ -179,21 +181,21 @@ class FrozenWCT(Stylised):
         return (pooled(x) if layer.kind == "pool" else x).relu_()
 
     def _write(self, y: Tensor, cells: Tensor) -> None:
-        """Cells (n, 2 2 3, h/2, w/2) into ``y`` (n, h, w, 3), with ReLU."""
+        """Write cells (n, 2 2 3, h/2, w/2) into ``y`` (n, h, w, 3), with ReLU."""
         n, h, w, _ = y.shape
         pixels = cells.permute(0, 2, 3, 1).unflatten(3, (2, 6)).transpose(2, 3)
         torch.add(pixels, self.get_buffer("middle"), out=y.view(n, h // 2, 2, w // 2, 6))
         y.relu_()
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """Measured on windows of 1536 px with the small networks (large windows take a third less); the full
-        ones are four times as wide."""
+        """Measured on windows of 1536 px with the small networks; large windows take a third less. The full
+        networks are four times as wide."""
         return 160.0 * self.get_buffer("e2_11_bias").shape[0] / 16
 
 
 def regions(keep: Box, whole: Box) -> dict[int, Box]:
-    """What each level must work on so that ``keep`` of the last one's picture is right: on the level's own
-    cells, inside the window."""
+    """The part of the window that each level must work on, so that ``keep`` of the last level's image is
+    right. Parts are made of the level's own cells and lie inside ``whole``."""
     needed: dict[int, Box] = {}
     box = keep
     for level in reversed(LEVELS):
@@ -204,7 +206,7 @@ def regions(keep: Box, whole: Box) -> dict[int, Box]:
 
 
 def chain_of(level: int) -> list[Layer]:
-    """A level's encoder and decoder, layer by layer: "e5_11", ..., "e5_51", "d5_51", ..., "d5_11"."""
+    """The layers of a level's encoder and decoder in order: "e5_11", ..., "e5_51", "d5_51", ..., "d5_11"."""
     names = layers(level)
     chain = []
     for name, following in zip(names, [*names[1:], None], strict=True):
@@ -217,7 +219,8 @@ def chain_of(level: int) -> list[Layer]:
 
 
 def pieces_of(level: int) -> list[Chain]:
-    """A level's chain in pieces: both ends, where the image is large, and layer by layer between them."""
+    """The chain of a level in pieces: several layers at both ends, where the image is large, and single
+    layers between them."""
     chain = chain_of(level)
     if level <= 2:
         return [chain]
@@ -225,37 +228,38 @@ def pieces_of(level: int) -> list[Chain]:
 
 
 def enlarged(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Nearest enlargement and a 3x3 convolution, made one by ``enlarging``: (n, c, h, w) ->
-    (n, c', 2h - 2, 2w - 2), a pixel short on each side. See ``lines.conv2d`` for float16."""
+    """Run a convolution made by ``enlarging``: (n, c, h, w) -> (n, c', 2h - 2, 2w - 2), without the outermost
+    pixel on each side. `padding.conv2d` explains the treatment of float16."""
     if x.dtype == torch.float16 and x.device.type == "cpu":
         return enlarged(x.float(), weight.float(), bias.float()).half()
     return F.conv_transpose2d(x, weight, bias, stride=2, padding=2)
 
 
-# What follows runs once per style, in float64.
+# The following functions run once per style, in float64.
 
 
 def folded(style: WCTStyle, affines: Mapping[str, Affine]) -> dict[str, Weights]:
-    """Weight and bias of every convolution of the rewritten network."""
+    """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
-    found: dict[str, Weights] = {}
+    convs: dict[str, Weights] = {}
     for level in LEVELS:
-        found |= _encoder(state, level)
-        found |= _decoder(state, level, affines[f"relu{level}_1"])
-    return found
+        convs |= _encoder(state, level)
+        convs |= _decoder(state, level, affines[f"relu{level}_1"])
+    return convs
 
 
 def _encoder(state: Mapping[str, Float], level: int) -> dict[str, Weights]:
-    """An encoder's layers, its 1x1 input layer folded into the first."""
+    """The convolutions of an encoder; its 1x1 input layer is folded into the first."""
     side = f"encoder{level}.conv"
-    found = {name: (state[f"{side}{name}.weight"], state[f"{side}{name}.bias"]) for name in layers(level)}
-    found["11"] = behind(*found["11"], state[f"{side}0.weight"][:, :, 0, 0], state[f"{side}0.bias"])
-    return {f"e{level}_{name}": layer for name, layer in found.items()}
+    convs = {name: (state[f"{side}{name}.weight"], state[f"{side}{name}.bias"]) for name in layers(level)}
+    convs["11"] = behind(*convs["11"], state[f"{side}0.weight"][:, :, 0, 0], state[f"{side}0.bias"])
+    return {f"e{level}_{name}": layer for name, layer in convs.items()}
 
 
 def _decoder(state: Mapping[str, Float], level: int, site: Affine) -> dict[str, Weights]:
-    """A decoder's layers, the site folded into the first, enlargement into those behind one."""
-    found: dict[str, Weights] = {}
+    """The convolutions of a decoder; the site is folded into the first, and each enlargement into the
+    convolution behind it."""
+    convs: dict[str, Weights] = {}
     for k, layer in enumerate(chain_of(level)[len(layers(level)) :]):
         source = layer.name.replace("_", ".conv").replace("d", "decoder")
         weight, bias = state[f"{source}.weight"], state[f"{source}.bias"]
@@ -265,13 +269,13 @@ def _decoder(state: Mapping[str, Float], level: int, site: Affine) -> dict[str, 
             weight = enlarging(weight)
         if layer.kind == "last":
             weight, bias = in_cells(weight), np.tile(bias - MIDDLE, 4)
-        found[layer.name] = weight, bias
-    return found
+        convs[layer.name] = weight, bias
+    return convs
 
 
 def enlarging(weight: Float) -> Float:
     """Nearest enlargement and a 3x3 convolution as one transposed 4x4 convolution of stride 2, (inputs,
-    outputs, 4, 4): pixel p of a cell takes its two cells from taps 3 - p and 1 - p."""
+    outputs, 4, 4). Pixel p of a cell takes the taps 3 - p and 1 - p for its two cells."""
     joined = np.zeros((weight.shape[1], weight.shape[0], 4, 4))
     for pixel, part in doubling(weight).items():
         p, q = int(pixel[0]), int(pixel[1])
@@ -280,7 +284,8 @@ def enlarging(weight: Float) -> Float:
 
 
 def in_cells(weight: Float) -> Float:
-    """A 3x3 convolution as one of 4x4 and stride 2 to the four pixels of a cell, by row, column, colour."""
+    """A 3x3 convolution as a 4x4 convolution of stride 2 that gives the four pixels of a cell, ordered by
+    row, column, colour."""
     cells = np.zeros((2, 2, *weight.shape[:2], 4, 4))
     for p in range(2):
         for q in range(2):

@@ -1,17 +1,18 @@
-"""Any image-to-image module as a style: its norms frozen, its halo and stride measured.
+"""Any PyTorch module that maps an image to an image, as a style: its norms are frozen, and its halo and
+stride are measured.
 
-CycleGAN's, CUT's and pix2pix's generators are the case to serve. The module must be local but for its sites:
-instance norms, batch norms without running statistics, group norms, and AdaIN-like modules that the caller
-names.
+The intended modules are generators such as those of CycleGAN, CUT and pix2pix. Every layer of the module must
+be local, except its sites: instance norms, batch norms without running statistics, group norms, and
+AdaIN-like modules that the caller names.
 
-A module has no name that another process could find, so it comes in one of two ways: as
-"package.module:function", which is imported and called wherever the network is needed, or from
-`from_module`, which lends it a name in this process.
+Other processes must be able to find the module too. It is therefore given in one of two ways: as
+"package.module:function", which is imported and called wherever the network is needed, or through
+`from_module`, which gives it a name that is valid in this process only.
 
 References
 ----------
-1. J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks",
-   ICCV 2017: a residual generator with instance norms, pixels in -1..1.
+1. J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV
+   2017: a residual generator with instance norms and pixels in -1..1.
 2. P. Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017: a U-Net.
 """
 
@@ -38,9 +39,9 @@ from urst_tiles.nets.module.style import ModuleStyle, Range, prepared
 #: The modules that `from_module` gave a name in this process.
 _HERE: dict[str, ModuleStyle] = {}
 
-#: What is known of the module that is made again, so that it is not measured again.
+#: The saved footprint of a module that is being restored, so that it is not measured again.
 _KNOWN: ContextVar[Footprint | None] = ContextVar("known", default=None)
-#: Whether `from_module` runs inside a function that will be found by its own name.
+#: Whether `from_module` runs inside a function that `find` called by name: no name must be made up then.
 _CALLED: ContextVar[bool] = ContextVar("called", default=False)
 
 
@@ -52,23 +53,26 @@ def from_module(
     name: str | None = None,
     alpha: float = 1.0,
 ) -> ModuleStyle:
-    """A module as a style: `stylize` takes it in the place of a style image.
+    """A module as a style. `stylize` takes it as its ``style`` argument, where a style image would otherwise
+    be given.
 
     Parameters
     ----------
-    net : (n, 3, h, w) -> (n, 3, h, w), made of local layers and norms; it is copied, not changed.
-    range : what its input and output pixels span; (-1, 1) for CycleGAN, CUT and pix2pix.
-    sites : class of an AdaIN-like module -> function of (module, ``Moments`` of its features) that gives the
-        ``Affine`` it becomes.
-    name : "package.module:function" where other processes find it, if that gives the same module; any other
-        word is for the eye.
+    net : a module that maps (n, 3, h, w) to (n, 3, h, w), made of local layers and norms. It is copied and
+        not changed.
+    range : (low, high) of the module's input and output pixels; (-1, 1) for CycleGAN, CUT and pix2pix.
+    sites : maps each class of AdaIN-like modules to a function of (module, ``Moments`` of its input features)
+        that returns the ``Affine`` which replaces the module.
+    name : "package.module:function" by which other processes find the same module; any other word only makes
+        the style's name easier to read.
     alpha : strength, 0..1.
 
     Raises
     ------
-    BadInput : naming the layer that cannot be local, or what else cannot be; all is measured here.
+    BadInput : the module cannot run in tiles, and the message names the layer that is not local; or an
+        argument is wrong. The module is measured here, so the error comes from this call.
     """
-    copied = shallow if _CALLED.get() else copy.deepcopy  # what was made for us need not lie here twice
+    copied = shallow if _CALLED.get() else copy.deepcopy  # a module made for this call needs no second copy
     style = ModuleStyle(prepared(net, copied), range, sites or {}, name, alpha, _KNOWN.get())
     if not _CALLED.get():
         _HERE[style.name] = style
@@ -76,24 +80,27 @@ def from_module(
 
 
 def is_module(model: str) -> bool:
-    """Whether ``model`` names a user's module and no family of ours."""
+    """Whether ``model`` names a user's module ("package.module:function") and not a family of this
+    package."""
     return ":" in model
 
 
 def only_here(model: str) -> bool:
-    """Whether ``model`` is a name that `from_module` made up: no other process can find what it means."""
+    """Whether ``model`` is a name that `from_module` made up, so that no other process can find its
+    module."""
     where, _, function = model.partition(":")
     return where == "module" and not function.isidentifier()
 
 
 def find(model: str) -> ModuleStyle:
-    """The module called ``model``: of this process, or imported and made by its function.
+    """The style of the module called ``model``: from this process, or imported and made by its function.
 
     This runs the user's own code.
 
     Raises
     ------
-    BadInput : one sentence for whatever went wrong there.
+    BadInput : the name cannot be found, the user's code raised, or it did not give a module; the message is
+        one sentence.
     """
     if model in _HERE:
         return _HERE[model].at(_HERE[model].alpha)
@@ -112,7 +119,7 @@ def find(model: str) -> ModuleStyle:
 
 
 def _imported(model: str, where: str) -> Any:
-    """The Python module ``where``, from the current folder too, as with ``python -m``."""
+    """Import the Python module ``where``; as with ``python -m``, the current folder is searched too."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -122,17 +129,18 @@ def _imported(model: str, where: str) -> Any:
 
 
 def _called(model: str, module: Any, function: str) -> Any:
-    """What the function gives, or the module that stands there ready."""
+    """What the function of that name returns; if the name is a module or style and not a function, that
+    object itself."""
     if not hasattr(module, function):
         raise BadInput(f"--model {model}: {module.__name__} has no {function!r}")
-    found = getattr(module, function)
-    if isinstance(found, ModuleStyle | nn.Module):
-        return found
-    if not callable(found):
-        raise BadInput(f"--model {model} must name a function, got a {type(found).__name__}")
+    named = getattr(module, function)
+    if isinstance(named, ModuleStyle | nn.Module):
+        return named
+    if not callable(named):
+        raise BadInput(f"--model {model} must name a function, got a {type(named).__name__}")
     try:
         with _setting(_CALLED, True):
-            return found()
+            return named()
     except UrstError:
         raise
     except Exception as error:
@@ -140,15 +148,20 @@ def _called(model: str, module: Any, function: str) -> Any:
 
 
 def _text(error: Exception) -> str:
-    """An error of the user's code in one line."""
+    """An error of the user's code as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-# What a family is made of
+# The functions of a `Family`, as the other modules of this package have them
 
 
 def build(model: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> ModuleStyle:
-    """The module at ``alpha`` times its own strength; it takes neither weights nor style images."""
+    """The style of the module, its strength multiplied by ``alpha``.
+
+    Raises
+    ------
+    BadInput : weights or style images are given, which a module does not take; or as `find`.
+    """
     if states or styles:
         raise BadInput(f"--model {model} has its style in its weights; leave out --style")
     style = find(model)
@@ -156,21 +169,22 @@ def build(model: str, states: Mapping[str, State], styles: StyleImages, alpha: f
 
 
 def seeded(model: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """No weights beside those that the function gives."""
+    """An empty dict, since the function that makes the module gives the weights too."""
     return {}
 
 
 def check(model: str, state: State, file: str, path: Path) -> None:
-    """Nothing lies in the weights folder: the function knows its weights."""
+    """Raise BadWeights, since a module takes no files from the weights folder."""
     raise BadWeights(f"{path}: --model {model} takes no weights; its function loads them")
 
 
 def restore(model: str, state: State, settings: Mapping[str, Any]) -> ModuleStyle:
-    """The inverse of ``ModuleStyle.state``: the code is found by name, the weights are those kept.
+    """The inverse of ``ModuleStyle.state``: the code is found by name, the weights are the saved ones.
 
     Raises
     ------
-    BadInput, BadWeights : the module is not to be found here, or is another now.
+    BadInput : the module cannot be found in this process.
+    BadWeights : the module has changed, so that the saved weights do not fit it.
     """
     with _setting(_KNOWN, Footprint.of(settings["footprint"])):
         style = find(model)
@@ -179,7 +193,7 @@ def restore(model: str, state: State, settings: Mapping[str, Any]) -> ModuleStyl
 
 @contextmanager
 def _setting(variable: ContextVar[Any], value: Any) -> Iterator[None]:
-    """A context variable has ``value`` here."""
+    """Give a context variable ``value`` within the ``with`` block."""
     token = variable.set(value)
     try:
         yield

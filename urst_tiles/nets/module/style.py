@@ -1,6 +1,7 @@
-"""A user's module as a style, and what it freezes to: the same with constant maps in the stead of norms.
+"""A user's module as a style, and its frozen network: the same module with constant maps instead of norms.
 
-Dropout is off, as everything is in eval mode: pix2pix's noise, dropout while testing, is not made.
+The module runs in eval mode, so dropout is off. The noise of pix2pix, which is dropout at test time, is
+therefore not made.
 """
 
 from __future__ import annotations
@@ -31,24 +32,25 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.module.probe import Footprint, Probe
 from urst_tiles.nets.module.sites import SiteLayer, Sites, answering, shallow, with_maps, with_site_layers
 
-#: Before the weights' own names in a saved style.
+#: Prefix of the weights' names in a saved style.
 PREFIX = "net."
 
+#: (low, high) of the values that a module's pixels take.
 Range = tuple[float, float]
 
 
 class ModuleStyle:
-    """A user's module whose statistics of the image are still open.
+    """A user's module, to be frozen once the statistics of the image are known.
 
     Parameters
     ----------
-    net : the module, prepared; not changed.
-    range : what its pixels span, in and out, where ours span 0..1.
-    sites : AdaIN-like classes of the user, with what they become.
-    name : "package.module:function" that ``family`` finds it by; else a word for a name of its own, that
-        holds in this process.
-    alpha : strength; the picture is mixed with the image.
-    footprint : as measured before; None to measure it.
+    net : the module, as `prepared` gives it; it is not changed.
+    range : (low, high) of the pixels that the module takes and gives; the style's own pixels span 0..1.
+    sites : AdaIN-like classes of the user, with the function that gives the map of each.
+    name : "package.module:function" by which the module is found; any other word becomes part of a name that
+        is valid in this process only.
+    alpha : strength; the output is mixed with the input.
+    footprint : as measured before; None to measure it now.
 
     Attributes
     ----------
@@ -77,28 +79,27 @@ class ModuleStyle:
             raise BadWeights(f"{name or self.label} has no longer the sites {[s.name for s in self.sites]}")
         self._devices: dict[torch.device, nn.Module] = {}
         self._moving = threading.Lock()
-        own = f"module:{name or self.label}-{self.fingerprint[:12]}"
-        self.name = self.model = name if name and ":" in name else own
+        made_up = f"module:{name or self.label}-{self.fingerprint[:12]}"
+        self.name = self.model = name if name and ":" in name else made_up
 
     @property
     def fingerprint(self) -> str:
         """Hex digest of weights, layers, the code of the user's own forwards, range and alpha."""
         state, settings = self.state()
-        del settings["footprint"]  # follows from the rest
+        del settings["footprint"]  # it follows from the other values
         return digest(state, settings | {"layers": layers_of(self.net)})
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        """(n, 3, h, w) float32 in 0..1 -> same, unclamped."""
-        known = {site.name: site for site in self.sites}
+        sites = {site.name: site for site in self.sites}
 
-        def ask(site_layer: SiteLayer, features: Tensor) -> Tensor:
-            return at(known[site_layer.name], features)
+        def answer(site_layer: SiteLayer, features: Tensor) -> Tensor:
+            return at(sites[site_layer.name], features)
 
-        with answering(ask):
+        with answering(answer):
             return self.mixed(self._on(x.device), x)
 
     def mixed(self, net: nn.Module, x: Tensor) -> Tensor:
-        """The picture that ``net`` makes of ``x``, mixed with ``x``."""
+        """The output of ``net`` for ``x`` (n, 3, h, w), mixed with ``x`` by alpha."""
         y = self._through(net, x)
         return y if self.alpha == 1.0 else self.alpha * y + (1.0 - self.alpha) * x
 
@@ -106,7 +107,8 @@ class ModuleStyle:
         return self._through(self.placed, x)
 
     def _through(self, net: nn.Module, x: Tensor) -> Tensor:
-        """A module's own code may take views that only contiguous tensors have."""
+        """The output of ``net`` for ``x``, both in 0..1. The module's code may take views that only
+        contiguous tensors have, so it is given a contiguous tensor."""
         low, high = self.range
         y = net((x * (high - low) + low).contiguous())
         if not isinstance(y, Tensor):
@@ -114,7 +116,7 @@ class ModuleStyle:
         return (y.float() - low) / (high - low)
 
     def _on(self, device: torch.device) -> nn.Module:
-        """The module on ``device``, copied there once."""
+        """The module on ``device``, copied there at the first call."""
         if device.type == "cpu":
             return self.placed
         with self._moving:
@@ -123,34 +125,39 @@ class ModuleStyle:
             return self._devices[device]
 
     def affine(self, site: Site, moments: Moments) -> Affine:
-        """The norm with these statistics, its weights in it."""
         return self._site_layers[site.name].affine(moments)
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """The module's own tensors, and what was measured; the code is found by name."""
+        """The module's own tensors, and its measured footprint with range and alpha; the code is found by
+        name."""
         tensors = {PREFIX + key: t for key, t in self.net.state_dict().items() if isinstance(t, Tensor)}
         settings = {"alpha": self.alpha, "range": list(self.range), "footprint": self.footprint.to_json()}
         return tensors, settings
 
     def with_state(self, state: State, settings: Mapping[str, Any]) -> ModuleStyle:
-        """The same module with what ``state`` gave; BadWeights where that belongs to another module."""
+        """The same module with the tensors and settings that `state` gave.
+
+        Raises
+        ------
+        BadWeights : the tensors belong to another module.
+        """
         net = shallow(self.net)
-        own = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
+        tensors = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
         try:
-            net.load_state_dict(own, assign=True)
+            net.load_state_dict(tensors, assign=True)
         except RuntimeError as error:
             raise BadWeights(f"{self.name} is another module now: {' '.join(str(error).split())}") from error
         low, high = settings["range"]
-        known = Footprint.of(settings["footprint"])
-        return ModuleStyle(net, (low, high), self.classes, self.name, settings["alpha"], known)
+        footprint = Footprint.of(settings["footprint"])
+        return ModuleStyle(net, (low, high), self.classes, self.name, settings["alpha"], footprint)
 
     def at(self, alpha: float, name: str | None = None) -> ModuleStyle:
-        """The same module at another strength, under another name."""
+        """The same module with strength ``alpha`` and, if given, another name."""
         return ModuleStyle(self.net, self.range, self.classes, name or self.name, alpha, self.footprint)
 
 
 class FrozenModule(Stylised):
-    """The user's module with constant maps in the stead of its norms, always float32."""
+    """The user's module with constant maps instead of its norms; it always computes in float32."""
 
     style: ModuleStyle
 
@@ -159,16 +166,19 @@ class FrozenModule(Stylised):
         self.net = with_maps(style.placed, affines)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        """The plain network."""
         return self.style.mixed(self.net, x)
 
     def bytes_per_pixel(self, precision: Precision) -> float:
-        """As measured on the plain form."""
         return self.style.plain_bytes
 
 
 def checked_range(given: Range) -> Range:
-    """``given`` as (low, high); BadInput unless it is one."""
+    """``given`` as a pair of floats (low, high).
+
+    Raises
+    ------
+    BadInput : it is not a pair of numbers with low < high.
+    """
     try:
         low, high = (float(value) for value in given)
     except (TypeError, ValueError) as error:
@@ -179,8 +189,14 @@ def checked_range(given: Range) -> Range:
 
 
 def prepared(net: Any, copied: Callable[[nn.Module], nn.Module] = copy.deepcopy) -> nn.Module:
-    """A copy in eval mode, float32, on the CPU; BadInput for what is no module, or cannot be copied."""
-    while isinstance(net, nn.DataParallel) or hasattr(net, "_orig_mod"):  # the latter: torch.compile's
+    """A copy of ``net`` in eval mode, float32, on the CPU; wrappers of torch.compile and DataParallel are
+    removed.
+
+    Raises
+    ------
+    BadInput : ``net`` is no module, is a scripted module, or cannot be copied.
+    """
+    while isinstance(net, nn.DataParallel) or hasattr(net, "_orig_mod"):  # torch.compile sets _orig_mod
         net = net.module if isinstance(net, nn.DataParallel) else net._orig_mod
     if not isinstance(net, nn.Module):
         raise BadInput(f"a torch.nn.Module is needed, got a {type(net).__name__}")
@@ -193,8 +209,8 @@ def prepared(net: Any, copied: Callable[[nn.Module], nn.Module] = copy.deepcopy)
 
 
 def layers_of(net: nn.Module) -> str:
-    """The module tree and the byte code of the forwards that are not PyTorch's: what makes the picture beside
-    the weights."""
+    """The module tree as text, with the byte code of all forwards that are not PyTorch's: what determines the
+    output besides the weights."""
     kinds = {type(module) for module in net.modules() if not type(module).__module__.startswith("torch.")}
     code = sorted(f"{kind.__qualname__} {_code(inspect.unwrap(kind.forward))}" for kind in kinds)
     return re.sub(r" at 0x[0-9a-f]+", "", f"{net} {code}")

@@ -1,4 +1,5 @@
-"""What goes on in a user's module while it runs: who is at work, sizes, how far NaN spreads, bytes alive."""
+"""Observing a user's module while it runs: the active modules, feature sizes, the spread of NaN, memory in
+use."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from urst_tiles.nets.module.sites import SiteLayer
 
-#: Layers that see as far as their kernel; any other that spreads NaN over the whole picture is global.
+#: Layers that see as far as their kernel. Any other layer that spreads NaN over the whole image is global.
 KERNELS = (
     nn.Conv2d,
     nn.ConvTranspose2d,
@@ -24,14 +25,14 @@ KERNELS = (
 
 
 class Watch:
-    """While entered, follows every module of a network.
+    """A context manager that follows every module of a network while it runs.
 
     Attributes
     ----------
-    sizes : (height, width) of every (n, c, h, w) that a module gave, in order.
-    inside : the modules at work, the innermost last; after an error, where it happened.
-    culprit : the module in which NaN came from less than half of the features' height and width to all of one
-        of them at once, and is no ``KERNELS``.
+    sizes : (height, width) of every (n, c, h, w) that a module returned, in order.
+    inside : the modules that are running, the innermost last; after an error, those in which it happened.
+    culprit : label of the module that spread NaN at once from less than half of the features' height and
+        width to all of them, and is none of ``KERNELS``; empty if there was no such module.
     """
 
     def __init__(self, net: nn.Module, *, nan: bool = False):
@@ -55,7 +56,7 @@ class Watch:
             hook.remove()
 
     def label(self, module: nn.Module) -> str:
-        """What a sentence calls a module: its class and its dotted name."""
+        """The class and dotted name of a module, for messages."""
         if isinstance(module, SiteLayer):
             return module.label
         name = self._names.get(module)
@@ -74,22 +75,23 @@ class Watch:
         self._last = module
 
     def _meet(self, module: nn.Module, values: Iterable[Any]) -> None:
-        """What the code of ``module`` gave: the first time that NaN is everywhere, was it by a leap?"""
+        """Look for NaN in tensors that the code of ``module`` made; the first time that NaN is everywhere,
+        name the module if NaN covered less than half before."""
         if not self.nan or self._jumped:
             return
-        most = max((spread(t) for t in values if isinstance(t, Tensor)), default=0.0)
-        if most == 1.0:
+        widest = max((spread(t) for t in values if isinstance(t, Tensor)), default=0.0)
+        if widest == 1.0:
             self._jumped = True
             if self._most < 0.5 and not isinstance(module, KERNELS):
                 self.culprit = self.label(module)
                 if self._last is not None and self._last in set(module.modules()):
                     self.culprit += f" (behind {self.label(self._last)})"
-        self._most = max(self._most, most)
+        self._most = max(self._most, widest)
 
 
 def spread(values: Tensor) -> float:
-    """The part of the rows, or of the columns if more, of (n, c, h, w) that NaN is in; of all values
-    where they have another shape."""
+    """The fraction of the rows, or of the columns if that is larger, of (n, c, h, w) that contain NaN; for
+    tensors of another number of dimensions the fraction of all values."""
     if not values.is_floating_point() or not values.numel():
         return 0.0
     touched = values.isnan()
@@ -100,11 +102,12 @@ def spread(values: Tensor) -> float:
 
 
 class Alive(TorchDispatchMode):
-    """While entered, counts the bytes of all tensors that operations make, until they are dropped.
+    """A context manager that counts the bytes of all tensors that operations make, until the tensors are
+    freed.
 
     Attributes
     ----------
-    peak : most bytes alive at once; what a library allocates inside an operation is not seen.
+    peak : the most bytes in use at once. Memory that a library allocates inside an operation is not counted.
     """
 
     def __init__(self) -> None:
@@ -113,7 +116,6 @@ class Alive(TorchDispatchMode):
         self._held: dict[int, list[int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One operation."""
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor) and tensor.numel():
@@ -121,25 +123,27 @@ class Alive(TorchDispatchMode):
         return out
 
     def _add(self, tensor: Tensor) -> None:
-        """Views share memory: it counts once, until the last of them is gone."""
+        """Count the memory of a tensor. Views share memory, which counts once, until the last view is
+        freed."""
         storage = tensor.untyped_storage()
-        at = storage.data_ptr()
-        held = self._held.setdefault(at, [0, storage.nbytes()])
-        if not held[0]:
-            self._now += held[1]
+        address = storage.data_ptr()
+        holders = self._held.setdefault(address, [0, storage.nbytes()])
+        if not holders[0]:
+            self._now += holders[1]
             self.peak = max(self.peak, self._now)
-        held[0] += 1
-        weakref.finalize(tensor, self._drop, at)
+        holders[0] += 1
+        weakref.finalize(tensor, self._drop, address)
 
-    def _drop(self, at: int) -> None:
-        held = self._held[at]
-        held[0] -= 1
-        if not held[0]:
-            self._now -= self._held.pop(at)[1]
+    def _drop(self, address: int) -> None:
+        holders = self._held[address]
+        holders[0] -= 1
+        if not holders[0]:
+            self._now -= self._held.pop(address)[1]
 
 
 def trial(side: int) -> Tensor:
-    """(1, 3, side, side) float32 in 0..1 with detail of all sizes, never the same twice."""
+    """A trial image, float32 (1, 3, side, side) in 0..1, with detail of all sizes; it depends on ``side``
+    alone."""
     random = torch.Generator().manual_seed(side)
     layers = []
     for n in (1, 4, 16, 64):
