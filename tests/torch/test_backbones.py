@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.losses import backbones, torchvision_files, vgg
 from urst_tiles.nets import adain
@@ -42,7 +44,8 @@ def test_vgg_is_the_formula(tmp_path):
         y = sum(np.tensordot(weight[:, :, i, j], h[:, i : i + rows, j : j + columns], 1) for i, j in taps)
         return np.maximum(y + bias[:, None, None], 0)
 
-    first = conv(255 * x[0].numpy() - np.array(backbones.IMAGENET)[:, None, None], "1_1")
+    blue_green_red = 255 * x[0].numpy()[::-1] - np.array([103.939, 116.779, 123.68])[:, None, None]
+    first = conv(blue_green_red, "1_1")
     second = conv(first, "1_2")
     second = second.reshape(64, 6, 2, 8, 2).max(axis=(2, 4))
     assert np.allclose(found["relu1_1"][0], first / 20.6, atol=1e-5)
@@ -58,6 +61,19 @@ def test_vgg_files_of_another_size_or_place_are_refused(tmp_path):
         backbones.vgg19_raw(tmp_path / "five.raw")
     with pytest.raises(MissingFile, match=r"nosuch\.raw"):
         backbones.vgg19_raw(tmp_path / "nosuch.raw")
+
+
+def test_the_raw_file_is_the_rgb_network_with_red_and_blue_exchanged(weights_dir):
+    """The same VGG-19 lies beside it in RGB order, exact to conv3_4."""
+    net = backbones.vgg19_raw(weights_dir / "vgg19_relu3_1.raw")
+    other = weights.load(weights_dir / "vgg19_conv4_1.safetensors")
+    for name, _, _ in backbones.convolutions("3_1"):
+        for part in ("weight", "bias"):
+            assert torch.equal(net.weights[f"conv{name}.{part}"], other[f"conv{name}.{part}"])
+    x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([123.68, 116.779, 103.939])[:, None, None]
+    first = F.conv2d(255 * x - mean, other["conv1_1.weight"], other["conv1_1.bias"], padding=1).relu()
+    assert torch.allclose(net(x, ["relu1_1"])["relu1_1"] * 20.6, first, rtol=1e-4, atol=1e-3)
 
 
 def test_only_what_is_asked_for_is_computed():
@@ -78,9 +94,9 @@ def test_the_distilled_network_resembles_vgg(shared):
     """Real files: the stand-in's relu3_1 follows VGG-19's own over channels and images."""
     from urst_tiles.source.picture import read_picture
 
-    weights = shared / "weights"
-    net = backbones.teachers(weights / "vgg19_relu3_1.raw", weights / "collaborative_wct" / "5SE.pth")
-    stand_in = backbones.distilled_vgg19(weights / "collaborative_wct" / "5SE.pth")
+    folder = shared / "weights"
+    net = backbones.teachers(folder / "vgg19_relu3_1.raw", folder / "collaborative_wct" / "5SE.pth")
+    stand_in = backbones.distilled_vgg19(folder / "collaborative_wct" / "5SE.pth")
     paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:12]
     pictures = [torch.from_numpy(read_picture(path, 128)[:128, :128]).permute(2, 0, 1) for path in paths]
     with torch.inference_mode():

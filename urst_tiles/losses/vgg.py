@@ -40,8 +40,8 @@ DEEP = ("relu4_1", "relu5_1")
 STAGES = {1: (2, 64), 2: (2, 128), 3: (4, 256), 4: (4, 512), 5: (4, 512)}
 #: Mean and deviation of the colours of ImageNet, in 0..1: what torchvision's networks take off.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: The original's colour means, in levels of 0..255, which it leaves undivided.
-IMAGENET = (123.68, 116.78, 103.94)
+#: The original's means of red, green and blue, in levels of 0..255; it does not divide by deviations.
+IMAGENET = (123.68, 116.779, 103.939)
 #: Mean activation of the original's layers on photographs, by which they are divided, so that each weighs
 #: alike.
 ACTIVATION = {"relu1_1": 20.6, "relu2_1": 113.0, "relu3_1": 113.0}
@@ -223,7 +223,14 @@ def vgg19_raw(path: Path, last: str = "", **placed: Any) -> VGG19:
     """The original from little-endian float32 in one file: weights OIHW, then bias, layer by layer up to
     ``last``; "" for as deep as the file goes.
 
-    ``placed`` goes to ``Tensor.to``: device, dtype.
+    The file's first layer takes the channels blue, green, red, in levels of 0..255 minus (103.939, 116.779,
+    123.68), as the network was published for Caffe. Its input planes are reversed here, so that the network
+    returned takes RGB pictures in 0..1 like every other feature net. ``placed`` goes to ``Tensor.to``:
+    device, dtype.
+
+    Raises
+    ------
+    MissingFile : there is no such file. BadWeights : it holds another number of values.
     """
     values = torch.from_numpy(np.fromfile(there(path), "<f4"))
     last = last or _depth(len(values)) or "5_4"
@@ -236,6 +243,7 @@ def vgg19_raw(path: Path, last: str = "", **placed: Any) -> VGG19:
         for part, want in (("weight", shape), ("bias", shape[:1])):
             count = int(np.prod(want))
             state[f"conv{name}.{part}"], values = values[:count].reshape(want), values[count:]
+    state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
     mean = [level / 255 for level in IMAGENET]
     return VGG19(placed_state(state, **placed), mean, (1 / 255,) * 3, activation=ACTIVATION)
 
