@@ -9,7 +9,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from torch import Tensor
 from urst_tiles.errors import BadInput
 from urst_tiles.losses import FeatureNet
 from urst_tiles.losses.vgg import (
+    ACTIVATION,
     LAYERS,
     State,
     convolutions,
     deepest,
+    original_colours,
     placed_state,
     there,
+    trained,
     vgg19_raw,
 )
 from urst_tiles.weights import check_keys, load
@@ -114,10 +117,18 @@ def both(files: Sequence[Path], seed: int, **placed: Any) -> Together:
 
 
 def teachers(vgg: Path, distilled: Path, **placed: Any) -> Together:
-    """VGG-19 itself for relu1_1, 2_1 and 3_1, its stand-in for relu4_1 and 5_1."""
+    """VGG-19 itself for relu1_1, 2_1 and 3_1, its stand-in for relu4_1 and 5_1.
+
+    ``vgg`` is the original, raw float32 to relu3_1 or as safetensors, whose layers are divided by their mean
+    activations on photographs (`ACTIVATION`); or torchvision's checkpoint, which takes pictures of a
+    deviation near 1 and is not divided.
+    """
+    first = vgg19_raw(vgg, "3_1", **placed) if vgg.suffix == ".raw" else trained(vgg, 19, **placed)
+    if (first.mean, first.std) == original_colours():
+        first = replace(first, activation=ACTIVATION)
     return Together(
         [
-            (vgg19_raw(vgg, "3_1", **placed), frozenset(LAYERS[:3])),
+            (first, frozenset(LAYERS[:3])),
             (distilled_vgg19(distilled, **placed), frozenset(LAYERS[3:])),
         ]
     )
