@@ -117,7 +117,8 @@ def paint(
         mean, std = (t[:, :, None, None] for t in used[name])
         return (h - mean) / std
 
-    f = msgnet.encode(x, state, norm)
+    # crops come channels last, and the gradient of a narrow network's convolutions then crashes in oneDNN
+    f = msgnet.encode(x.contiguous(), state, norm)
     steer = state[f"{msgnet.COMATCH}.weight"][0] @ gram
     return msgnet.decode((steer.mT @ f.flatten(2)).view_as(f), state, norm), used
 
