@@ -91,6 +91,16 @@ def test_only_what_is_asked_for_is_computed():
     ]  # fmt: skip
 
 
+def test_without_heads_the_distilled_networks_own_features_come_out():
+    """Of every layer, in a quarter of the channels; a head of them is what comes out otherwise."""
+    state = random_distilled()
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    own = backbones.DistilledVGG19(state, heads=False)(x, ["relu1_2", "relu2_1", "relu4_1"])
+    assert {k: f.shape[1] for k, f in own.items()} == {"relu1_2": 16, "relu2_1": 32, "relu4_1": 128}
+    head = F.conv2d(own["relu4_1"], state["conv41_aux.weight"], state["conv41_aux.bias"]).relu()
+    assert torch.equal(head, backbones.DistilledVGG19(state)(x, ["relu4_1"])["relu4_1"])
+
+
 def test_the_distilled_network_resembles_vgg(shared):
     """Real files: the stand-in's relu3_1 follows VGG-19's own over channels and images."""
     from urst_tiles.source.picture import read_picture

@@ -39,12 +39,15 @@ class DistilledVGG19:
     """The encoder of [1], reflection padding, with 1x1 heads that stand in for VGG-19's own features.
 
     ``weights`` has the keys of the original ``5SE.pth``: "conv0", "conv11", ..., "conv51", "conv11_aux", ...
+    Without ``heads`` the encoder's own features come out, in a quarter of the channels, of every layer.
     """
 
     weights: State
+    heads: bool = True
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``, first of a stage each, scaled to a mean activation near 1."""
+        """The features of ``layers``, with heads the first of a stage each, scaled to a mean activation near
+        1."""
         found: dict[str, Tensor] = {}
         x = F.conv2d(x, *self._layer("conv0"))
         for name, _, _ in convolutions(deepest(layers)):
@@ -53,7 +56,8 @@ class DistilledVGG19:
             key = f"conv{name.replace('_', '')}"
             x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), *self._layer(key)))
             if f"relu{name}" in layers:
-                found[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(f"{key}_aux")))
+                head = f"{key}_aux"
+                found[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(head))) if self.heads else x
         return found
 
     def _layer(self, key: str) -> tuple[Tensor, Tensor]:
