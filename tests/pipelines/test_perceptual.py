@@ -46,7 +46,7 @@ def pictures() -> torch.Tensor:
 
 
 def test_the_fixture_is_the_programs_own(module: ModuleType) -> None:
-    assert sys.modules["training.look"] is module
+    assert sys.modules["training.perceptual"] is module
 
 
 @pytest.mark.parametrize("smoothing", losses.SMOOTHINGS)
