@@ -21,6 +21,8 @@ from harness import ROOT, SHARED, table
 from nets_here import WEIGHTS
 
 from urst_tiles import losses, nets
+from urst_tiles.losses import backbones
+from urst_tiles.losses.vgg import placed_state
 from urst_tiles.nets import live
 from urst_tiles.source.picture import read_picture, write_png
 
@@ -29,19 +31,19 @@ SIZE = 512
 MODELS = ("lite", "microast")
 
 
-def untrained(seed: int = 0) -> losses.VGG19:
+def untrained(seed: int = 0) -> backbones.VGG:
     """VGG-19 to relu5_1 with He's random weights, channels_last."""
     random = np.random.default_rng(seed)
     state = {}
-    for name, i, o in losses.convolutions("5_1"):
+    for name, i, o in backbones.convolutions("5_1"):
         values = random.normal(0, (2 / (9 * i)) ** 0.5, (o, i, 3, 3)).astype(np.float32)
         state[f"conv{name}.weight"], state[f"conv{name}.bias"] = torch.from_numpy(values), torch.zeros(o)
-    return losses.VGG19(losses.place(state))
+    return backbones.VGG(placed_state(state))
 
 
-def teachers() -> losses.Together:
+def teachers() -> backbones.Together:
     """The networks that lite was trained with."""
-    return losses.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
+    return backbones.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
 
 
 def tensor(path: Path) -> torch.Tensor:
@@ -63,12 +65,12 @@ def judge(
     net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool
 ) -> Callable[[torch.Tensor], list[float]]:
     """From a picture to its losses; ``scale`` divides each layer by the style's mean activation."""
-    there, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
+    there, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, backbones.LAYERS)
     units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}
     targets = {k: losses.mean_std(f / units[k]) for k, f in wanted.items()}
 
     def losses_of(picture: torch.Tensor) -> list[float]:
-        found = {k: f / units[k] for k, f in net(picture, losses.LAYERS).items()}
+        found = {k: f / units[k] for k, f in net(picture, backbones.LAYERS).items()}
         layers = losses.style_loss({k: losses.mean_std(f) for k, f in found.items()}, targets)[0]
         here = there / units["relu4_1"]
         plain = losses.content_loss(found["relu4_1"], here)
@@ -105,7 +107,7 @@ def main() -> None:
     rows = []
     for model, values in found.items():
         rows.append([model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
-    head = ["picture", *losses.LAYERS, "style", "content", "content, normalised"]
+    head = ["picture", *backbones.LAYERS, "style", "content", "content, normalised"]
     table(f"Losses, mean over {len(pairs)} pairs, judge: {arguments.judge}", head, rows)
 
 
