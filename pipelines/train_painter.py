@@ -309,8 +309,7 @@ class Painter:
         """Pictures a step; measured once where the settings leave it open, and then remembered."""
         settings, kept = self.settings, self.training.memory["batch"]
         if not int(kept) or settings.batch:
-            on_card = torch.device(settings.device).type == "cuda"
-            kept.fill_(settings.batch or (self.fitting() if on_card else CPU_BATCH))
+            kept.fill_(settings.batch or (self.fitting() if on_card(settings) else CPU_BATCH))
         return int(kept)
 
     def fitting(self) -> int:
@@ -458,6 +457,11 @@ def start(settings: Settings, names: Sequence[str]) -> Training:
     return Training(leaves, [adam], settings.seed, state, settings.average, memory)
 
 
+def on_card(settings: Settings) -> bool:
+    """Whether the training runs on a CUDA card."""
+    return torch.device(settings.device).type == "cuda"
+
+
 def check(settings: Settings) -> None:
     """BadInput for sizes that cannot be halved so often, or crops larger than the photographs."""
     if settings.levels < 1:
@@ -482,6 +486,8 @@ def begin(settings: Settings) -> Painter:
     training = start(settings, list(files))
     teacher = teacher_of(settings)
     photographs = Pictures(files_of(settings.content, patterns_of(settings.held_out)), settings.content_size)
+    if on_card(settings):
+        photographs.decode()
     return Painter(settings, teacher, gather(files, settings, teacher), photographs, training)
 
 

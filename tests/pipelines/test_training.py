@@ -207,6 +207,14 @@ def test_pictures_beyond_the_memory_are_decoded_anew_and_the_same(
     assert len(all_kept.kept) == 3 and list(one_kept.kept) == [0]
 
 
+def test_pictures_may_be_decoded_at_once(kit: SimpleNamespace, photographs: Path) -> None:
+    files = kit.pictures.files_of(photographs)
+    lazy, eager = kit.pictures.Pictures(files, 40), kit.pictures.Pictures(files, 40)
+    eager.decode()
+    assert sorted(eager.kept) == list(range(len(files))) and not lazy.kept
+    assert all(np.array_equal(eager.kept[k], lazy[k]) for k in range(len(files)))
+
+
 def test_random_windows_lie_on_the_stride_and_reach_every_edge(kit: SimpleNamespace) -> None:
     large = torch.arange(24 * 24.0).view(1, 1, 24, 24).expand(2, 3, -1, -1)
     random, places = np.random.default_rng(0), set()
