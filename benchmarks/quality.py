@@ -22,6 +22,8 @@ from harness import ROOT, SHARED, table
 from nets_here import WEIGHTS
 
 from urst_tiles import losses, nets
+from urst_tiles.losses import backbones
+from urst_tiles.losses.vgg import placed_state
 from urst_tiles.nets import live
 from urst_tiles.source.picture import read_picture, write_png
 
@@ -30,19 +32,19 @@ SIZE = 512
 MODELS = ("lite", "microast")
 
 
-def untrained(seed: int = 0) -> losses.VGG19:
+def untrained(seed: int = 0) -> backbones.VGG:
     """VGG-19 up to relu5_1 with random weights after He et al., in the memory format channels_last."""
     random = np.random.default_rng(seed)
     state = {}
-    for name, i, o in losses.convolutions("5_1"):
+    for name, i, o in backbones.convolutions("5_1"):
         values = random.normal(0, (2 / (9 * i)) ** 0.5, (o, i, 3, 3)).astype(np.float32)
         state[f"conv{name}.weight"], state[f"conv{name}.bias"] = torch.from_numpy(values), torch.zeros(o)
-    return losses.VGG19(losses.place(state))
+    return backbones.VGG(placed_state(state))
 
 
-def teachers() -> losses.Together:
+def teachers() -> backbones.Together:
     """The networks whose losses lite was trained with."""
-    return losses.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
+    return backbones.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
 
 
 def tensor(path: Path) -> torch.Tensor:
@@ -67,12 +69,12 @@ def judge(
 
     ``scale`` divides each layer by the mean activation of the style.
     """
-    of_content, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, losses.LAYERS)
+    of_content, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, backbones.LAYERS)
     units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}
     targets = {k: losses.mean_std(f / units[k]) for k, f in wanted.items()}
 
     def losses_of(picture: torch.Tensor) -> list[float]:
-        features = {k: f / units[k] for k, f in net(picture, losses.LAYERS).items()}
+        features = {k: f / units[k] for k, f in net(picture, backbones.LAYERS).items()}
         layers = losses.style_loss({k: losses.mean_std(f) for k, f in features.items()}, targets)[0]
         target = of_content / units["relu4_1"]
         plain = losses.content_loss(features["relu4_1"], target)
@@ -109,7 +111,7 @@ def main() -> None:
     rows = []
     for model, values in by_model.items():
         rows.append([model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
-    head = ["picture", *losses.LAYERS, "style", "content", "content, normalised"]
+    head = ["picture", *backbones.LAYERS, "style", "content", "content, normalised"]
     table(f"Losses, mean over {len(pairs)} pairs, judge: {arguments.judge}", head, rows)
 
 

@@ -3,13 +3,13 @@
     python pipelines/train_adain.py --settings pipelines/train_adain.toml --content PHOTOS --style PAINTINGS \
         --encoder vgg19-dcbb9e9d.pth --out runs/adain
 
-``--encoder`` takes AdaIN's own ``vgg_normalised.pth``, torchvision's VGG-19, VGG-19 as raw float32, or the
-quarter as wide ``4SE.pth`` of Collaborative Distillation; the decoder gets its width. A VGG-19 that is not
-normalised trains badly as it is (see ``urst_tiles/backbones/vgg.py``): it is rescaled over the photographs
-first. ``--out`` takes the checkpoint, the losses (``losses.csv``), a sheet of sample pictures
-(``samples.png``), and both files of the family, ``decoder.pth`` and the ``vgg_normalised.pth`` that it
-belongs to: ``urst-tiles weights add adain runs/adain/*.pth`` makes them ``--model adain``. The same command
-again goes on where the last one stopped.
+``--encoder`` takes AdaIN's own ``vgg_normalised.pth``, torchvision's VGG-19, the original VGG-19 as
+safetensors or raw float32, or the quarter as wide ``4SE.pth`` of Collaborative Distillation; the decoder gets
+its width. A VGG-19 that is not normalised trains badly as it is (see ``urst_tiles/losses/vgg.py``): it is
+rescaled over the photographs first. ``--out`` takes the checkpoint, the losses (``losses.csv``), a sheet of
+sample pictures (``samples.png``), and both files of the family, ``decoder.pth`` and the
+``vgg_normalised.pth`` that it belongs to: ``urst-tiles weights add adain runs/adain/*.pth`` makes them
+``--model adain``. The same command again goes on where the last one stopped.
 
 What is minimised: the content loss ||f(g(t)) - t||^2 at relu4_1, t the encoder's features with the style's
 mean and deviation, and the style loss at relu1_1 to relu4_1 [1, equations 11 to 13]; with ``stroke_weight``
@@ -49,7 +49,7 @@ from training.states import as_file, split, tensors_of, uniform
 from urst_tiles import losses, nets, weights
 from urst_tiles.errors import BadInput
 from urst_tiles.losses import backbones, vgg
-from urst_tiles.losses.backbones import VGG19
+from urst_tiles.losses.backbones import VGG
 from urst_tiles.nets import adain, wct
 from urst_tiles.nets.base import DTYPES, Precision
 
@@ -137,7 +137,7 @@ class AdaIN:
     """Adam on the decoder."""
 
     settings: Settings
-    encoder: VGG19
+    encoder: VGG
     look: Look
     photographs: Crops
     paintings: Crops

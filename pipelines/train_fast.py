@@ -83,7 +83,7 @@ class Settings:
     #: What the running average of the weights, which is written, keeps each step; 0: the weights themselves.
     average: float = 0.0
     clip: float = 0.0
-    #: [1] looks through VGG-16; VGG-19 has layers of the same names.
+    #: [1] looks through VGG-16, the backbone "vgg16"; VGG-19 has layers of the same names.
     backbone: str = "vgg19"
     backbone_files: tuple[Path, ...] = ()
     style_by: By = "gram"

@@ -16,8 +16,9 @@ What is minimised, per picture [1]: the content loss on relu2_2, the distances o
 2_2, 3_3 and 4_3, and total variation; with ``stroke_weight`` also the stroke perceptual loss [2, section
 3.4], for which a photograph's thumbnail and a patch of the photograph are both stylised with the statistics
 that the instance norms took of the thumbnail. Gradients flow through these and through the style's Gram
-matrix; the stylised thumbnail that the patch is compared with takes none. The loss network of [1] is VGG-16;
-VGG-19, which has layers of these names, stands in for it here.
+matrix; the stylised thumbnail that the patch is compared with takes none. The loss network of [1] is VGG-16
+(``--backbone vgg16 --backbone-files vgg16.safetensors``, or torchvision's ``vgg16-397923af.pth``); VGG-19,
+which has layers of these names, stands in for it by default.
 
 References
 ----------
@@ -116,7 +117,8 @@ def paint(
         mean, std = (t[:, :, None, None] for t in used[name])
         return (h - mean) / std
 
-    f = msgnet.encode(x, state, norm)
+    # crops come channels last, and the gradient of a narrow network's convolutions then crashes in oneDNN
+    f = msgnet.encode(x.contiguous(), state, norm)
     steer = state[f"{msgnet.COMATCH}.weight"][0] @ gram
     return msgnet.decode((steer.mT @ f.flatten(2)).view_as(f), state, norm), used
 

@@ -49,7 +49,7 @@ from training.states import as_file, tensors_of, uniform
 from urst_tiles import losses, nets, weights
 from urst_tiles.errors import BadInput
 from urst_tiles.losses import vgg
-from urst_tiles.losses.backbones import VGG19
+from urst_tiles.losses.backbones import VGG
 from urst_tiles.moments import Moments
 from urst_tiles.nets import wct
 from urst_tiles.nets.base import DTYPES, Affine, Precision
@@ -154,7 +154,7 @@ class WCT:
     """Adam on one level's decoder."""
 
     settings: Settings
-    encoder: VGG19
+    encoder: VGG
     look: Look
     photographs: Crops
     paintings: Crops | None

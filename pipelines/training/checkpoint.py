@@ -35,7 +35,8 @@ def trainable(start: Mapping[str, Tensor], device: str) -> State:
 
 
 class Training:
-    """Weights, their running average, optimizers, the random state of all that is drawn, the step.
+    """Weights, their running average, optimizers, the random state of all that is drawn, the step, and what
+    else the recipe remembers.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ class Training:
     seed : of ``random``, which the order of the data and all else that is drawn must come from.
     average : where the running average starts, in the shapes it shall have; none: there is none.
     keep : what the average keeps of itself each step; less in the first ones.
+    memory : tensors by name that the recipe changes as it trains, and that a later call must find as they
+        were left; "seconds" is the time that steps have taken in all calls, where the loop goes by the clock.
     """
 
     def __init__(
@@ -53,12 +56,19 @@ class Training:
         seed: int,
         average: Mapping[str, Tensor] | None = None,
         keep: float = 0.999,
+        memory: Mapping[str, Tensor] | None = None,
     ):
         self.leaves, self.optimizers, self.keep = leaves, optimizers, keep
+        self.memory = dict(memory or {})
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.average = {k: t.detach().clone().to(leaves[k].device) for k, t in (average or {}).items()}
         self.random = np.random.default_rng([seed, 2])
         self.step = 0
+
+    @property
+    def seconds(self) -> float:
+        """The time that steps have taken in all calls; 0 where nobody looks at the clock."""
+        return float(self.memory.get("seconds", 0.0))
 
     def advance(self, total: Tensor, share: float = 1.0, clip: float = 0.0) -> None:
         """One step down the gradient of ``total``, at a share of the base rates; the gradient of all leaves
@@ -98,6 +108,7 @@ class Training:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "random": self.random.bit_generator.state,
             "step": self.step,
+            "memory": self.memory,
         }
         publish(path, torch_bytes(content))
 
@@ -105,7 +116,8 @@ class Training:
         """Take up a checkpoint; BadWeights, in one sentence, for what is none or is another training's."""
         content = plain(path)
         try:
-            for name, own in (("leaves", self.leaves), ("average", self.average)):
+            content.setdefault("memory", {})  # checkpoints of before there was one
+            for name, own in self.tensors().items():
                 weights.check_keys(content[name], {k: tuple(t.shape) for k, t in own.items()}, path)
             for optimizer, kept in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(kept)
@@ -118,10 +130,13 @@ class Training:
                 f"{path} is no checkpoint of this training ({first_line(error)}); {REMEDY}"
             ) from None
         with torch.no_grad():
-            for k, t in self.leaves.items():
-                t.copy_(content["leaves"][k])
-            for k, t in self.average.items():
-                t.copy_(content["average"][k])
+            for name, own in self.tensors().items():
+                for k, t in own.items():
+                    t.copy_(content[name][k])
+
+    def tensors(self) -> dict[str, State]:
+        """All that is taken up tensor by tensor."""
+        return {"leaves": self.leaves, "average": self.average, "memory": self.memory}
 
 
 #: What torch raises for files that are cut, changed or something else.

@@ -30,6 +30,8 @@ class Program(Generic[C]):
     begin: Callable[[C], loop.Recipe]
     #: Names of the losses' parts, in the order of the columns of ``losses.csv``.
     parts: tuple[str, ...]
+    #: The settings' limits by the clock.
+    times: Callable[[C], loop.Times] = lambda settings: loop.ENDLESS
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ class Program(Generic[C]):
         """Train, or go on, yielding each step's losses."""
         check_device(settings.device)
         make_folder(settings.out)
-        yield from loop.run(self.begin(settings), settings)
+        yield from loop.run(self.begin(settings), settings, self.times(settings))
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the command line; returns the exit status."""
@@ -67,7 +69,10 @@ class Program(Generic[C]):
         make_folder(settings.out)
         write_settings(settings.out / "settings.txt", settings)
         if not record(settings.out / "losses.csv", self.train(settings), self.columns):
-            self.say(f"{settings.out} has its {settings.steps} steps already; more --steps go on")
+            minutes = self.times(settings).minutes
+            had = f"{settings.steps} steps" + (f" or {minutes:g} minutes" if minutes else "")
+            more = "more --steps go on" if not minutes else "more --steps or --minutes go on"
+            self.say(f"{settings.out} has its {had} already; {more}")
 
     def say(self, sentence: str) -> None:
         """One line on stderr."""

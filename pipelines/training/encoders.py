@@ -1,7 +1,7 @@
 """Fixed VGG-19 encoders: of any layout and width, normalised, and losses through them.
 
 torchvision's VGG-19 trains a decoder badly as it is: its channels' mean activations differ a hundredfold (see
-``urst_tiles/backbones/vgg.py``). It is rescaled over the photographs first, and said so.
+``urst_tiles/losses/vgg.py``). It is rescaled over the photographs first, and said so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.states import split, tensors_of
 from urst_tiles import losses, weights
 from urst_tiles.errors import BadWeights, MissingFile
 from urst_tiles.losses import backbones, vgg
-from urst_tiles.losses.backbones import VGG19
+from urst_tiles.losses.backbones import VGG
 from urst_tiles.nets import wct
 
 
@@ -47,7 +47,7 @@ class Encodes(Protocol):
         """Of their choice."""
 
 
-def read_encoder(path: Path) -> tuple[VGG19, bool]:
+def read_encoder(path: Path) -> tuple[VGG, bool]:
     """VGG-19 of any layout and width, padding by reflection, and whether it still has to be rescaled.
 
     Raises
@@ -59,8 +59,8 @@ def read_encoder(path: Path) -> tuple[VGG19, bool]:
     if path.suffix == ".raw":
         return replace(vgg.vgg19_raw(path), padding="reflect", activation={}), True
     state = tensors_of(path)
-    if any(key.startswith("features.") for key in state):
-        return replace(vgg.vgg19_torchvision(path), padding="reflect"), True
+    if "conv1_1.weight" in state or any(key.startswith("features.") for key in state):
+        return replace(vgg.trained(path, 19), padding="reflect"), True
     kept = wct.needed(state)
     places = zip(vgg.SEQUENTIAL, backbones.convolutions(), strict=True)
     names = {"0": "0"} | {str(at): name for at, (name, _, _) in places}
@@ -68,10 +68,10 @@ def read_encoder(path: Path) -> tuple[VGG19, bool]:
     if unknown := [key for key in kept if key.rsplit(".", 1)[0] not in names]:
         raise BadWeights(f"{path} is no encoder of a known layout: it has {unknown[0]}")
     renamed = {f"conv{names[k]}.{part}": kept[f"{k}.{part}"].float() for k, part in map(split, kept)}
-    return VGG19(vgg.placed_state(renamed), (0.0,) * 3, (1.0,) * 3, "reflect"), False
+    return VGG(vgg.placed_state(renamed), (0.0,) * 3, (1.0,) * 3, "reflect"), False
 
 
-def cut(net: VGG19, last: str, path: Path) -> VGG19:
+def cut(net: VGG, last: str, path: Path) -> VGG:
     """Without the layers behind ``last``; BadWeights where the network does not go so far."""
     names = [name for name, _, _ in backbones.convolutions(last)]
     keys = [f"conv{name}.{part}" for name in names for part in ("weight", "bias")]
@@ -81,7 +81,7 @@ def cut(net: VGG19, last: str, path: Path) -> VGG19:
     return replace(net, weights={key: net.weights[key] for key in keys})
 
 
-def normalised(settings: Encodes, pictures: Pictures, last: str = "4_1") -> VGG19:
+def normalised(settings: Encodes, pictures: Pictures, last: str = "4_1") -> VGG:
     """The encoder up to ``last``, float32; rescaled where it must be, and then kept in ``--out``."""
     net, loud = read_encoder(settings.encoder)
     net = cut(net, last, settings.encoder)
@@ -98,7 +98,7 @@ def normalised(settings: Encodes, pictures: Pictures, last: str = "4_1") -> VGG1
 
     facts = [weights.sha256_of(settings.encoder), last, count, settings.seed, settings.size, *pictures.paths]
     state = once(settings.out, "encoder", map(str, facts), quiet)
-    return VGG19(vgg.placed_state(state), (0.0,) * 3, (1.0,) * 3, "reflect")
+    return VGG(vgg.placed_state(state), (0.0,) * 3, (1.0,) * 3, "reflect")
 
 
 def own_look(settings: Looks, net: losses.FeatureNet, style: tuple[str, ...], content: str) -> Look:

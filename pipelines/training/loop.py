@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +21,37 @@ from urst_tiles.storage.publish import make_folder, publish
 Row = dict[str, float]
 CHECKPOINT = "checkpoint.pt"
 SAMPLES = "samples.png"
+
+
+@dataclass(frozen=True)
+class Times:
+    """Limits by the clock, beside those by steps; 0: none.
+
+    Attributes
+    ----------
+    minutes : that the steps of all calls together may take.
+    save_minutes : from one checkpoint to the next.
+    """
+
+    minutes: float = 0.0
+    save_minutes: float = 0.0
+
+    @property
+    def matter(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self.minutes or self.save_minutes)
+
+    def over(self, seconds: float) -> bool:
+        """Whether the training has had its time."""
+        return bool(self.minutes) and seconds >= 60 * self.minutes
+
+    def due(self, seconds: float) -> bool:
+        """Whether a checkpoint is due so long after the last one."""
+        return bool(self.save_minutes) and seconds >= 60 * self.save_minutes
+
+
+#: No limit.
+ENDLESS = Times()
 
 
 class Recipe(Protocol):
@@ -42,34 +75,43 @@ class Recipe(Protocol):
         """A sheet (h, w, 3) that shows how far it is."""
 
 
-def run(recipe: Recipe, settings: Common) -> Iterator[Row]:
+def run(recipe: Recipe, settings: Common, times: Times = ENDLESS) -> Iterator[Row]:
     """Train, from the checkpoint in ``out`` if there is one, yielding each step's losses.
 
     The weights are written before the checkpoint, so that a training which stands at its end has both.
     """
     make_folder(settings.out)
     training, started = recipe.training, time.perf_counter()
+    if times.matter:
+        training.memory.setdefault("seconds", torch.zeros((), dtype=torch.float64))
     if (settings.out / CHECKPOINT).exists():
         training.load(settings.out / CHECKPOINT)
-    while training.step < settings.steps:
+    before = saved = training.seconds
+    while training.step < settings.steps and not times.over(training.seconds):
         total, parts = recipe.objective()
         training.advance(total, recipe.share_of_rate(training.step), settings.clip)
         found = {name: part.item() for name, part in parts.items()}
-        seconds = round(time.perf_counter() - started, 1)
-        yield {"step": training.step, "seconds": seconds, "total": total.item(), **found}
-        keep(recipe, settings)
+        seconds = time.perf_counter() - started
+        if times.matter:
+            training.memory["seconds"].fill_(before + seconds)
+        yield {"step": training.step, "seconds": round(seconds, 1), "total": total.item(), **found}
+        last = training.step == settings.steps or times.over(training.seconds)
+        if keep(recipe, settings, last, times.due(training.seconds - saved)):
+            saved = training.seconds
 
 
-def keep(recipe: Recipe, settings: Common) -> None:
-    """Write what is due after this step."""
+def keep(recipe: Recipe, settings: Common, last: bool, due: bool) -> bool:
+    """Write what is due after this step, which may be the last, or by the clock; returns whether there was a
+    checkpoint."""
     step = recipe.training.step
-    last = step == settings.steps
     if last or step % settings.sample_every == 0:
         write_png(settings.out / SAMPLES, recipe.samples())
-    if last or step % settings.save_every == 0:
+    saves = last or due or step % settings.save_every == 0
+    if saves:
         for name, content in recipe.export().items():
             publish(settings.out / name, content)
         recipe.training.save(settings.out / CHECKPOINT)
+    return saves
 
 
 def warm_and_cool(step: int, steps: int, warmup: int, cooldown: int) -> float:

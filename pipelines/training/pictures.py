@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -66,6 +67,12 @@ class Pictures:
             self.room -= image.nbytes
             self.kept[index] = image
         return image
+
+    def decode(self) -> None:
+        """Decode all images at once, in threads, as far as there is room for them: what decodes them as they
+        are asked for keeps a card waiting."""
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(self.__getitem__, range(len(self))))
 
     def some(self, count: int, side: int, random: np.random.Generator) -> Tensor:
         """(count, 3, side, side), random crops at the pictures' own scale; for a sheet of samples."""

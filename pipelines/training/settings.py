@@ -19,7 +19,8 @@ from urst_tiles.errors import BadInput, MissingFile
 
 S = TypeVar("S")
 Read = Callable[[Any], Any]
-#: Whole numbers that must be 1 at least, where a program has them; the others may be 0.
+#: Whole numbers that must be 1 at least, where a program has them, unless the metadata of its field say
+#: otherwise by "least"; the others may be 0.
 COUNTS = {"steps", "batch", "size", "save_every", "sample_every"}
 
 
@@ -97,21 +98,21 @@ def checked(settings: type[S], values: Mapping[str, Any]) -> S:
     known = {name: reader(kind) for name, kind in get_type_hints(settings).items()}
     if unknown := sorted(set(values) - set(known)):
         raise BadInput(f"there is no setting {unknown[0]!r}; known are {', '.join(known)}")
-    typed = {name: read(name, value, known[name]) for name, value in values.items()}
+    least = {field.name: field.metadata.get("least", int(field.name in COUNTS)) for field in fields(settings)}  # type: ignore[arg-type]
+    typed = {name: read(name, value, known[name], least[name]) for name, value in values.items()}
     for field in fields(settings):  # type: ignore[arg-type]
         if field.name not in typed and field.default is MISSING:
             raise BadInput(f"--{field.name.replace('_', '-')} is not given")
     return settings(**typed)
 
 
-def read(name: str, value: Any, how: Read) -> Any:
-    """``value`` through ``how``; BadInput names the setting."""
+def read(name: str, value: Any, how: Read, least: int) -> Any:
+    """``value`` through ``how``, a whole number ``least`` at least; BadInput names the setting."""
     flag = "--" + name.replace("_", "-")
     try:
         found = how(value)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{flag} must be {error}, got {value!r}") from None
-    least = 1 if name in COUNTS else 0
     if isinstance(found, int) and found < least:
         raise BadInput(f"{flag} must be at least {least}, got {found}")
     return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
 
+from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.losses import backbones, torchvision_files, vgg
 from urst_tiles.nets import adain
@@ -42,7 +45,8 @@ def test_vgg_is_the_formula(tmp_path):
         y = sum(np.tensordot(weight[:, :, i, j], h[:, i : i + rows, j : j + columns], 1) for i, j in taps)
         return np.maximum(y + bias[:, None, None], 0)
 
-    first = conv(255 * x[0].numpy() - np.array(backbones.IMAGENET)[:, None, None], "1_1")
+    blue_green_red = 255 * x[0].numpy()[::-1] - np.array([103.939, 116.779, 123.68])[:, None, None]
+    first = conv(blue_green_red, "1_1")
     second = conv(first, "1_2")
     second = second.reshape(64, 6, 2, 8, 2).max(axis=(2, 4))
     assert np.allclose(found["relu1_1"][0], first / 20.6, atol=1e-5)
@@ -60,6 +64,19 @@ def test_vgg_files_of_another_size_or_place_are_refused(tmp_path):
         backbones.vgg19_raw(tmp_path / "nosuch.raw")
 
 
+def test_the_raw_file_is_the_rgb_network_with_red_and_blue_exchanged(weights_dir):
+    """The same VGG-19 lies beside it in RGB order, exact to conv3_4."""
+    net = backbones.vgg19_raw(weights_dir / "vgg19_relu3_1.raw")
+    other = weights.load(weights_dir / "vgg19_conv4_1.safetensors")
+    for name, _, _ in backbones.convolutions("3_1"):
+        for part in ("weight", "bias"):
+            assert torch.equal(net.weights[f"conv{name}.{part}"], other[f"conv{name}.{part}"])
+    x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([123.68, 116.779, 103.939])[:, None, None]
+    first = F.conv2d(255 * x - mean, other["conv1_1.weight"], other["conv1_1.bias"], padding=1).relu()
+    assert torch.allclose(net(x, ["relu1_1"])["relu1_1"] * 20.6, first, rtol=1e-4, atol=1e-3)
+
+
 def test_only_what_is_asked_for_is_computed():
     """Deep layers are not touched for shallow features: their weights may be missing."""
     state = random_distilled()
@@ -74,13 +91,23 @@ def test_only_what_is_asked_for_is_computed():
     ]  # fmt: skip
 
 
+def test_without_heads_the_distilled_networks_own_features_come_out():
+    """Of every layer, in a quarter of the channels; a head of them is what comes out otherwise."""
+    state = random_distilled()
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    own = backbones.DistilledVGG19(state, heads=False)(x, ["relu1_2", "relu2_1", "relu4_1"])
+    assert {k: f.shape[1] for k, f in own.items()} == {"relu1_2": 16, "relu2_1": 32, "relu4_1": 128}
+    head = F.conv2d(own["relu4_1"], state["conv41_aux.weight"], state["conv41_aux.bias"]).relu()
+    assert torch.equal(head, backbones.DistilledVGG19(state)(x, ["relu4_1"])["relu4_1"])
+
+
 def test_the_distilled_network_resembles_vgg(shared):
     """Real files: the stand-in's relu3_1 follows VGG-19's own over channels and images."""
     from urst_tiles.source.picture import read_picture
 
-    weights = shared / "weights"
-    net = backbones.teachers(weights / "vgg19_relu3_1.raw", weights / "collaborative_wct" / "5SE.pth")
-    stand_in = backbones.distilled_vgg19(weights / "collaborative_wct" / "5SE.pth")
+    folder = shared / "weights"
+    net = backbones.teachers(folder / "vgg19_relu3_1.raw", folder / "collaborative_wct" / "5SE.pth")
+    stand_in = backbones.distilled_vgg19(folder / "collaborative_wct" / "5SE.pth")
     paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:12]
     pictures = [torch.from_numpy(read_picture(path, 128)[:128, :128]).permute(2, 0, 1) for path in paths]
     with torch.inference_mode():
@@ -96,7 +123,7 @@ def narrow(seed=0, **fields):
     for key, t in state.items():
         if key.endswith("bias"):
             t += 0.1 * torch.randn(t.shape, generator=random)
-    return vgg.VGG19(state, **fields)
+    return vgg.VGG(state, **fields)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "reflect"])
@@ -152,18 +179,125 @@ def test_the_normalised_file_round_trips(tmp_path):
     assert torch.equal(cut(x, ["relu4_1"])["relu4_1"], net(x, ["relu4_1"])["relu4_1"])
 
 
-def test_vgg_is_torchvisions(tmp_path):
+def places_of_torchvision(depth):
+    """Place in ``features`` -> layer, of the convolutions of torchvision's configurations D and E."""
+    counts = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}[depth]
+    at, found = 0, {}
+    for stage, count in enumerate(counts, 1):
+        for k in range(1, count + 1):
+            found[at] = f"{stage}_{k}"
+            at += 2
+        at += 1
+    return found
+
+
+@pytest.mark.parametrize("depth", [16, 19])
+def test_vgg_is_torchvisions(tmp_path, depth):
     models = torchvision_files.models()
     torch.manual_seed(0)
-    theirs = models.vgg19().eval()
-    torch.save(theirs.state_dict(), tmp_path / "vgg19.pth")
-    net = backbones.backbone("vgg19", [tmp_path / "vgg19.pth"])
+    theirs = getattr(models, f"vgg{depth}")().eval()
+    torch.save(theirs.state_dict(), tmp_path / "vgg.pth")
+    net = backbones.backbone(f"vgg{depth}", [tmp_path / "vgg.pth"])
     x = torch.rand(1, 3, 32, 48)
     mean, std = (torch.tensor(v)[:, None, None] for v in (vgg.MEAN, vgg.STD))
+    places = places_of_torchvision(depth)
+    last = max(places)
     with torch.no_grad():
-        for layer, place in (("relu1_1", 1), ("relu4_1", 20), ("relu5_4", 35)):
-            wanted = theirs.features[: place + 1]((x - mean) / std)
+        for place in (0, 10, 19, last):
+            layer = f"relu{places[place]}"
+            wanted = theirs.features[: place + 2]((x - mean) / std)
             assert torch.allclose(net(x, [layer])[layer], wanted, rtol=1e-4, atol=1e-5)
+
+
+def original_file(path, depth, last, seed=0):
+    """Random weights under the names of the original, in float16, in a safetensors file."""
+    random, state = torch.Generator().manual_seed(seed), {}
+    for name, i, o in vgg.convolutions(last, depth=depth):
+        state[f"conv{name}.weight"] = (
+            torch.randn(o, i, 3, 3, generator=random) * (2 / (9 * i)) ** 0.5
+        ).half()
+        state[f"conv{name}.bias"] = torch.randn(o, generator=random).half()
+    save_file(state, path)
+    return state
+
+
+@pytest.mark.parametrize(("depth", "last"), [(16, "5_3"), (16, "3_3"), (19, "4_1"), (19, "4_4")])
+def test_the_original_is_read_as_deep_as_the_file_goes(tmp_path, depth, last):
+    state = original_file(tmp_path / "vgg.safetensors", depth, last)
+    net = backbones.backbone(f"vgg{depth}", [tmp_path / "vgg.safetensors"])
+    x = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    h = 255 * x - torch.tensor([123.68, 116.779, 103.939])[:, None, None]
+    for name, _, _ in vgg.convolutions(last, depth=depth):
+        if name in ("2_1", "3_1", "4_1", "5_1"):
+            h = F.max_pool2d(h, 2)
+        h = F.conv2d(h, state[f"conv{name}.weight"].float(), state[f"conv{name}.bias"].float(), padding=1)
+        h = h.relu()
+    found = net(x, [f"relu{last}"])[f"relu{last}"]
+    assert found.dtype == torch.float32 and torch.allclose(found, h, rtol=1e-3, atol=1e-4 * float(h.max()))
+
+
+def test_a_lower_type_still_takes_pictures_in_float32(tmp_path):
+    """Colours are prepared before they are rounded: bfloat16 has 3 digits."""
+    original_file(tmp_path / "vgg.safetensors", 16, "1_2")
+    files = [tmp_path / "vgg.safetensors"]
+    exact, low = (backbones.backbone("vgg16", files, dtype=t) for t in (torch.float32, torch.bfloat16))
+    x = torch.full((1, 3, 16, 16), 0.4851)
+    prepared = low.prepared(x)
+    assert prepared.dtype == torch.bfloat16
+    assert torch.allclose(prepared.float(), exact.prepared(x), rtol=2**-8)
+
+
+@pytest.mark.parametrize(
+    ("depth", "change", "said"),
+    [
+        (16, lambda state: state.pop("conv2_1.bias"), r"misses conv2_1\.bias"),
+        (16, lambda state: state.pop("conv2_1.weight"), r"misses conv2_1\.weight"),
+        (19, lambda state: state.update({"conv9_1.bias": torch.zeros(1)}), r"unknown conv9_1\.bias"),
+        (
+            16,
+            lambda state: state.update({"conv1_2.bias": torch.zeros(63)}),
+            r"conv1_2\.bias has shape \(63,\)",
+        ),
+        (16, lambda state: state.clear(), "misses conv1_1"),
+    ],
+)
+def test_other_keys_and_shapes_are_refused(tmp_path, depth, change, said):
+    state = original_file(tmp_path / "vgg.safetensors", depth, "3_3")
+    change(state)
+    save_file(state, tmp_path / "vgg.safetensors")
+    with pytest.raises(BadWeights, match=rf"vgg\.safetensors.*{said}"):
+        backbones.backbone(f"vgg{depth}", [tmp_path / "vgg.safetensors"])
+
+
+def test_vgg_of_the_other_depth_is_refused(tmp_path):
+    for depth, other in ((16, 19), (19, 16)):
+        original_file(tmp_path / "vgg.safetensors", depth, "5_3")
+        with pytest.raises(BadWeights, match="conv3_4"):
+            backbones.backbone(f"vgg{other}", [tmp_path / "vgg.safetensors"])
+    with pytest.raises(MissingFile, match=r"nosuch\.safetensors"):
+        backbones.backbone("vgg16", [tmp_path / "nosuch.safetensors"])
+
+
+def test_the_real_vgg16_is_complete_and_knows_what_it_sees(weights_dir, shared):
+    """conv1_1 to conv5_3; features of RGB are stronger than those of BGR."""
+    from urst_tiles.source.picture import read_picture
+
+    net = backbones.backbone("vgg16", [weights_dir / "vgg16.safetensors"])
+    assert set(net.weights) == set(vgg.random_state(0, depth=16))
+    paths = sorted((shared / "data" / "train" / "content").glob("kodak*"))[:8]
+    x = torch.stack([torch.from_numpy(read_picture(p, 128)[:128, :128]).permute(2, 0, 1) for p in paths])
+    with torch.inference_mode():
+        right, wrong = (net(y, ["relu5_3"])["relu5_3"].mean() for y in (x, x.flip(1)))
+    assert right > 0.1 and right > wrong
+
+
+def test_teachers_take_the_original_as_safetensors(weights_dir):
+    stand_in = weights_dir / "collaborative_wct" / "5SE.pth"
+    files = (weights_dir / "vgg19_relu3_1.raw", weights_dir / "vgg19_conv4_1.safetensors")
+    raw, other = (backbones.teachers(file, stand_in) for file in files)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    one, two = (net(x, backbones.LAYERS) for net in (raw, other))
+    assert all(torch.equal(one[k], two[k]) for k in backbones.LAYERS)
 
 
 def test_a_layer_that_the_file_does_not_reach(tmp_path):
@@ -196,8 +330,8 @@ def test_every_backbone_has_five_style_layers_and_knows_its_deep_ones(name):
 
 
 def test_bad_names_and_files_are_one_sentence(tmp_path):
-    with pytest.raises(BadInput, match="'vgg16'; known are vgg19, "):
-        backbones.backbone("vgg16")
+    with pytest.raises(BadInput, match="'vgg11'; known are vgg19, "):
+        backbones.backbone("vgg11")
     with pytest.raises(BadInput, match="takes one file"):
         backbones.backbone("vgg19", [tmp_path / "a", tmp_path / "b"])
     with pytest.raises(BadInput, match="two files"):

@@ -37,7 +37,7 @@ def program(pipeline: Callable[[str], ModuleType]) -> ModuleType:
 def narrow(padding: str = "zeros") -> losses.FeatureNet:
     """VGG-19 a sixteenth as wide, float64."""
     weights = {k: t.double() for k, t in vgg.random_state(0, 1 / 16).items()}
-    return vgg.VGG19(weights, padding=padding)
+    return vgg.VGG(weights, padding=padding)
 
 
 def random_picture(height: int, width: int, seed: int) -> Tensor:

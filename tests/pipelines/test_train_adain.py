@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from urst_tiles import nets, weights
 from urst_tiles.errors import BadWeights
@@ -259,6 +260,17 @@ def test_a_raw_encoder_loses_its_divisors_before_it_is_measured(trainer: ModuleT
     np.concatenate(parts).astype("<f4").tofile(tmp_path / "vgg.raw")
     net, is_loud = encoders.read_encoder(tmp_path / "vgg.raw")
     assert is_loud and net.padding == "reflect" and not net.activation
+
+
+def test_the_original_is_an_encoder(trainer: ModuleType, tmp_path: Path) -> None:
+    """Under the names "conv1_1" ..., to be rescaled as torchvision's is."""
+    from training import encoders
+
+    state = {k: t for k, t in vgg.random_state(0).items() if k < "conv4_2"}
+    save_file(state, tmp_path / "vgg19_conv4_1.safetensors")
+    net, is_loud = encoders.read_encoder(tmp_path / "vgg19_conv4_1.safetensors")
+    assert is_loud and net.padding == "reflect" and net.mean == pytest.approx((0.485, 0.458, 0.408), abs=1e-3)
+    assert set(net.weights) == set(state)
 
 
 def test_networks_of_wct_are_read(trainer: ModuleType, arguments: list[str], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -67,6 +67,21 @@ def test_every_kind_of_setting_from_flags(kit: SimpleNamespace) -> None:
         files=(Path("c.pth"), Path("d.pth")), sizes=(4,), save_every=1,
     )  # fmt: skip
     assert parse(kit, *flags.split()) == wanted
+
+
+def test_a_field_may_say_its_least_number(kit: SimpleNamespace) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Free:
+        batch: int = field(default=0, metadata={"least": 0})
+        size: int = 8
+
+    # annotations are words here, and classes of a function are not looked up
+    Free.__annotations__ = {"batch": int, "size": int}
+    assert kit.settings.parse(Free, ["--batch", "0"], "Free.").batch == 0
+    with pytest.raises(BadInput, match="--size must be at least 1"):
+        kit.settings.parse(Free, ["--size", "0"], "Free.")
+    with pytest.raises(BadInput, match="--batch must be at least 0"):
+        kit.settings.parse(Free, ["--batch", "-1"], "Free.")
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(kit: SimpleNamespace, tmp_path: Path) -> None:
@@ -190,6 +205,14 @@ def test_pictures_beyond_the_memory_are_decoded_anew_and_the_same(
         assert min(all_kept[index].shape[:2]) == 20
         assert np.array_equal(all_kept[index], one_kept[index])
     assert len(all_kept.kept) == 3 and list(one_kept.kept) == [0]
+
+
+def test_pictures_may_be_decoded_at_once(kit: SimpleNamespace, photographs: Path) -> None:
+    files = kit.pictures.files_of(photographs)
+    lazy, eager = kit.pictures.Pictures(files, 40), kit.pictures.Pictures(files, 40)
+    eager.decode()
+    assert sorted(eager.kept) == list(range(len(files))) and not lazy.kept
+    assert all(np.array_equal(eager.kept[k], lazy[k]) for k in range(len(files)))
 
 
 def test_random_windows_lie_on_the_stride_and_reach_every_edge(kit: SimpleNamespace) -> None:
@@ -358,6 +381,65 @@ def test_damaged_checkpoints_are_one_sentence(kit: SimpleNamespace, settings: Se
         path.write_bytes(content)
         with pytest.raises(BadWeights, match=r"^[^\n]*checkpoint\.pt[^\n]*another --out$"):
             rows(kit, settings)
+
+
+def test_the_clock_ends_a_training_and_a_later_call_with_more_minutes_goes_on(
+    kit: SimpleNamespace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 20 seconds here; what comes before the first step counts as well."""
+    now = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(kit.loop.time, "perf_counter", lambda: next(now))
+    many = replace(settings, steps=100, save_every=100, sample_every=100)
+
+    def steps_of(minutes: float) -> list[float]:
+        found = kit.loop.run(Toy(kit, many), many, kit.loop.Times(minutes))
+        return [row["step"] for row in found]
+
+    assert steps_of(1) == [1, 2, 3] and steps_of(1) == []
+    assert steps_of(2) == [4, 5, 6]
+    assert {path.name for path in many.out.iterdir()} == {"checkpoint.pt", "samples.png", "toy.pth"}
+
+
+def test_checkpoints_by_the_clock(
+    kit: SimpleNamespace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every two minutes of steps of 50 seconds: behind the third, the sixth and the last one."""
+    now = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(kit.loop.time, "perf_counter", lambda: next(now))
+    many = replace(settings, steps=7, save_every=100, sample_every=100)
+    toy, saved = Toy(kit, many), []
+    monkeypatch.setattr(toy.training, "save", lambda path: saved.append(toy.training.step))
+    list(kit.loop.run(toy, many, kit.loop.Times(save_minutes=2)))
+    assert saved == [3, 6, 7]
+
+
+def test_what_a_recipe_remembers_is_resumed(kit: SimpleNamespace, settings: Settings, tmp_path: Path) -> None:
+    class Counting(Toy):
+        def __init__(self, kit: SimpleNamespace, settings: Settings):
+            super().__init__(kit, settings)
+            self.training.memory["drawn"] = torch.zeros(2)
+
+        def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
+            self.training.memory["drawn"] += 1
+            return super().objective()
+
+    for until in (3, 6):
+        toy = Counting(kit, settings)
+        for row in kit.loop.run(toy, settings):
+            if row["step"] == until:
+                break
+    assert toy.training.memory["drawn"].tolist() == [6, 6]
+    with pytest.raises(BadWeights, match="unknown drawn"):
+        rows(kit, settings)
+
+
+def test_checkpoints_without_a_memory_are_still_taken_up(kit: SimpleNamespace, settings: Settings) -> None:
+    rows(kit, settings, 3)
+    path = settings.out / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    del content["memory"]
+    torch.save(content, path)
+    assert [row["step"] for row in rows(kit, settings)] == [3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("key", ["leaves", "average", "optimizers", "random", "step"])

@@ -25,7 +25,7 @@ from urst_tiles.losses.distilled import (
 from urst_tiles.losses.vgg import (
     IMAGENET,
     LAYERS,
-    VGG19,
+    VGG,
     convolutions,
     mean_activations,
     rescaled,
@@ -37,7 +37,7 @@ __all__ = [
     "BACKBONES",
     "IMAGENET",
     "LAYERS",
-    "VGG19",
+    "VGG",
     "Backbone",
     "DistilledVGG19",
     "Together",
@@ -82,16 +82,28 @@ class Backbone:
 
 
 _VGG = (vgg.LAYERS, vgg.CONTENT, vgg.DEEP)
+_VGG16 = (vgg.LAYERS16, vgg.CONTENT16, vgg.DEEP16)
 _RESNET = (residual.STYLE, residual.CONTENT, residual.DEEP)
 _INCEPTION = (inception.STYLE, inception.CONTENT, inception.DEEP)
 
 BACKBONES: dict[str, Backbone] = {
     row.name: row
     for row in (
-        Backbone("vgg19", *_VGG, vgg.vgg19, "torchvision's vgg19-dcbb9e9d.pth, or raw float32 (.raw)"),
+        Backbone(
+            "vgg19",
+            *_VGG,
+            vgg.vgg19,
+            "torchvision's vgg19-dcbb9e9d.pth, or the original as safetensors or raw float32 (.raw)",
+        ),
+        Backbone(
+            "vgg16",
+            *_VGG16,
+            vgg.vgg16,
+            "torchvision's vgg16-397923af.pth, or the original as safetensors",
+        ),
         Backbone("vgg19-normalised", *_VGG, vgg.vgg19_normalised, "AdaIN's vgg_normalised.pth"),
         Backbone("distilled", *_VGG, _distilled.distilled, "Collaborative Distillation's 5SE.pth"),
-        Backbone("teachers", *_VGG, _distilled.both, "raw VGG-19 to relu3_1, then 5SE.pth"),
+        Backbone("teachers", *_VGG, _distilled.both, "VGG-19 to relu3_1 at least, then 5SE.pth"),
         Backbone("resnet50", *_RESNET, residual.resnet50, "torchvision's resnet50-*.pth"),
         Backbone(
             "wide-resnet50-2",

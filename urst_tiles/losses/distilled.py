@@ -9,7 +9,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from torch import Tensor
 from urst_tiles.errors import BadInput
 from urst_tiles.losses import FeatureNet
 from urst_tiles.losses.vgg import (
+    ACTIVATION,
     LAYERS,
     State,
     convolutions,
     deepest,
+    original_colours,
     placed_state,
     there,
+    trained,
     vgg19_raw,
 )
 from urst_tiles.weights import check_keys, load
@@ -36,13 +39,15 @@ class DistilledVGG19:
     """The encoder of [1], with reflection padding and 1x1 heads that stand in for VGG-19's own features.
 
     ``weights`` has the keys of the original ``5SE.pth``: "conv0", "conv11", ..., "conv51", "conv11_aux", ...
+    Without ``heads`` the encoder's own features come out, in a quarter of the channels, of every layer.
     """
 
     weights: State
+    heads: bool = True
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``, which must each be the first of a stage, scaled to a mean activation
-        near 1."""
+        """The features of ``layers``. With heads, each layer must be the first of a stage, and features are
+        scaled to a mean activation near 1."""
         features: dict[str, Tensor] = {}
         x = F.conv2d(x, *self._layer("conv0"))
         for name, _, _ in convolutions(deepest(layers)):
@@ -51,7 +56,8 @@ class DistilledVGG19:
             key = f"conv{name.replace('_', '')}"
             x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), *self._layer(key)))
             if f"relu{name}" in layers:
-                features[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(f"{key}_aux")))
+                head = f"{key}_aux"
+                features[f"relu{name}"] = F.relu(F.conv2d(x, *self._layer(head))) if self.heads else x
         return features
 
     def _layer(self, key: str) -> tuple[Tensor, Tensor]:
@@ -121,10 +127,18 @@ def both(files: Sequence[Path], seed: int, **placed: Any) -> Together:
 
 
 def teachers(vgg: Path, distilled: Path, **placed: Any) -> Together:
-    """VGG-19 for relu1_1, relu2_1 and relu3_1, and its stand-in for relu4_1 and relu5_1."""
+    """VGG-19 for relu1_1, relu2_1 and relu3_1, and its stand-in for relu4_1 and relu5_1.
+
+    ``vgg`` is the original, raw float32 to relu3_1 or as safetensors, whose layers are divided by their mean
+    activations on photographs (`ACTIVATION`); or torchvision's checkpoint, which takes pictures of a
+    deviation near 1 and is not divided.
+    """
+    first = vgg19_raw(vgg, "3_1", **placed) if vgg.suffix == ".raw" else trained(vgg, 19, **placed)
+    if (first.mean, first.std) == original_colours():
+        first = replace(first, activation=ACTIVATION)
     return Together(
         [
-            (vgg19_raw(vgg, "3_1", **placed), frozenset(LAYERS[:3])),
+            (first, frozenset(LAYERS[:3])),
             (distilled_vgg19(distilled, **placed), frozenset(LAYERS[3:])),
         ]
     )

@@ -1,15 +1,18 @@
-"""VGG-19 as a feature net: the original, torchvision's, and the normalised variant that AdaIN was trained on.
+"""VGG-16 and VGG-19 as feature nets: the originals, torchvision's, and the normalised VGG-19 of AdaIN.
 
-Layers are named "relu1_1" to "relu5_4". The mean activations of the trained network's channels differ much:
-on photographs from 2.3 to 430 in its first five layers, in levels of 0..255. Whatever weighs all features
-alike, AdaIN's decoder or a style loss over layers, then sees the loud ones only. The normalised variant [2]
-divides every channel by its mean activation over photographs, and undoes it in the next layer's weights:
-since ReLU is homogeneous the network computes the same, each channel scaled.
+Layers are named "relu1_1" to "relu5_3" (VGG-16) or "relu5_4" (VGG-19). The originals are the networks of [1],
+which Gatys, Johnson and URST look through; torchvision trained its networks of the same form anew.
+
+The mean activations of the trained network's channels differ much: on photographs from 2.3 to 430 in the
+first five layers of VGG-19, in levels of 0..255. Whatever weighs all features alike, AdaIN's decoder or a
+style loss over layers, then sees the loud ones only. The normalised variant [2] divides every channel by its
+mean activation over photographs, and undoes it in the next layer's weights: since ReLU is homogeneous the
+network computes the same, each channel scaled.
 
 References
 ----------
 1. K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR
-   2015: table 1, column E.
+   2015: table 1, columns D and E.
 2. L. Gatys, A. Ecker, M. Bethge, "Texture Synthesis Using Convolutional Neural Networks", NIPS 2015, section
    2: the rescaled network.
 """
@@ -30,31 +33,38 @@ from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.weights import check_keys, load
 
 State = dict[str, Tensor]
+#: Layers with weights, the three of the classifier included.
+Depth = Literal[16, 19]
 
 #: The layers of a style loss: the first of each of VGG-19's five stages.
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 CONTENT = "relu4_1"
+#: Of VGG-16: the last of each stage, four of which are those of Johnson et al. 2016, and their content layer.
+LAYERS16, CONTENT16 = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"), "relu3_3"
 #: What the authors of SWAG scale down in a ResNet are the two deepest of five stages; here likewise.
-DEEP = ("relu4_1", "relu5_1")
-#: Convolutions of each stage [1], and its channels.
-STAGES = {1: (2, 64), 2: (2, 128), 3: (4, 256), 4: (4, 512), 5: (4, 512)}
+DEEP, DEEP16 = ("relu4_1", "relu5_1"), ("relu4_3", "relu5_3")
+#: Channels of each stage [1], and its convolutions.
+CHANNELS = (64, 128, 256, 512, 512)
+COUNTS: dict[Depth, tuple[int, ...]] = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 #: Mean and deviation of the colours of ImageNet, in 0..1: what torchvision's networks take off.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: The original's colour means, in levels of 0..255, which it leaves undivided.
-IMAGENET = (123.68, 116.78, 103.94)
+#: The original's means of red, green and blue, in levels of 0..255; it does not divide by deviations.
+IMAGENET = (123.68, 116.779, 103.939)
 #: Mean activation of the original's layers on photographs, by which they are divided, so that each weighs
 #: alike.
 ACTIVATION = {"relu1_1": 20.6, "relu2_1": 113.0, "relu3_1": 113.0}
-#: Places of the convolutions in torchvision's ``features``, and in the normalised network's Sequential, whose
-#: first layer is 1x1 and which pads by reflection layers.
+#: Places of the convolutions in torchvision's ``features`` (19 and 16), where a ReLU follows each of them and
+#: a pooling layer each stage; and in the normalised VGG-19's Sequential, whose first layer is 1x1 and which
+#: pads by reflection layers.
 TORCHVISION = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
+TORCHVISION16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 SEQUENTIAL = (2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51)
 
 
-def convolutions(last: str = "5_4", width: float = 1.0) -> Iterator[tuple[str, int, int]]:
-    """("1_1", inputs, outputs) of every convolution of VGG-19 up to ``last`` ("3_1", say)."""
+def convolutions(last: str = "5_4", width: float = 1.0, depth: Depth = 19) -> Iterator[tuple[str, int, int]]:
+    """("1_1", inputs, outputs) of every convolution of VGG-19, or of VGG-16, up to ``last`` ("3_1", say)."""
     inputs = 3
-    for stage, (count, channels) in STAGES.items():
+    for stage, (count, channels) in enumerate(zip(COUNTS[depth], CHANNELS, strict=True), 1):
         outputs = max(2, round(channels * width))
         for k in range(1, count + 1):
             yield f"{stage}_{k}", inputs, outputs
@@ -64,8 +74,8 @@ def convolutions(last: str = "5_4", width: float = 1.0) -> Iterator[tuple[str, i
 
 
 @dataclass
-class VGG19:
-    """VGG-19 up to some layer.
+class VGG:
+    """VGG-19 or VGG-16 up to some layer; nothing in it learns.
 
     Parameters
     ----------
@@ -74,6 +84,7 @@ class VGG19:
     mean, std : colours go in as (x - mean) / std.
     padding : "zeros" as in [1], or "reflect" as in the networks of AdaIN and WCT.
     activation : layers are divided by these.
+    depth : 19 or 16.
     """
 
     weights: State
@@ -81,15 +92,16 @@ class VGG19:
     std: Sequence[float] = STD
     padding: Literal["zeros", "reflect"] = "zeros"
     activation: Mapping[str, float] = field(default_factory=dict)
+    depth: Depth = 19
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``; BadInput for one that is not there."""
+        """The features of ``layers``, in the type of the weights; BadInput for a layer that is not there."""
         for layer in layers:
             if f"conv{layer.removeprefix('relu')}.weight" not in self.weights:
-                raise BadInput(f"this VGG-19 has no layer {layer!r}")
+                raise BadInput(f"this VGG-{self.depth} has no layer {layer!r}")
         found: dict[str, Tensor] = {}
         x = self.prepared(x)
-        for name, _, _ in convolutions(deepest(layers)):
+        for name, _, _ in convolutions(deepest(layers), depth=self.depth):
             if name.endswith("_1") and name != "1_1":
                 x = F.max_pool2d(x, 2)
             weight, bias = self.layer(name)
@@ -102,9 +114,9 @@ class VGG19:
         return found
 
     def prepared(self, x: Tensor) -> Tensor:
-        """Colours as the first convolution expects them."""
+        """Colours as the first convolution expects them, prepared in the type that they come in."""
         mean, std = (x.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        x = (x - mean) / std
+        x = ((x - mean) / std).to(self.weights["conv1_1.weight"].dtype)
         return F.conv2d(x, *self.layer("0")) if "conv0.weight" in self.weights else x
 
     def layer(self, name: str) -> tuple[Tensor, Tensor]:
@@ -121,7 +133,7 @@ def deepest(layers: Sequence[str]) -> str:
 
 
 @torch.no_grad()
-def mean_activations(net: VGG19, images: Sequence[Tensor], last: str = "5_4") -> dict[str, Tensor]:
+def mean_activations(net: VGG, images: Sequence[Tensor], last: str = "5_4") -> dict[str, Tensor]:
     """ "1_1" -> (C,) float64, the mean over pictures and places behind every ReLU up to ``last``.
 
     ``images`` are (n, 3, h, w) in 0..1 of any sizes; each picture weighs the same.
@@ -138,7 +150,7 @@ def mean_activations(net: VGG19, images: Sequence[Tensor], last: str = "5_4") ->
     return {name: total / count for name, total in sums.items()}
 
 
-def rescaled(net: VGG19, means: Mapping[str, Tensor]) -> VGG19:
+def rescaled(net: VGG, means: Mapping[str, Tensor]) -> VGG:
     """``net`` with every channel divided by its mean activation, weights changed alone [2].
 
     Channels that never fire stay as they are. The preparation of colours becomes the layer conv0, so that the
@@ -155,8 +167,8 @@ def rescaled(net: VGG19, means: Mapping[str, Tensor]) -> VGG19:
     return replace(net, weights=weights, mean=(0.0,) * 3, std=(1.0,) * 3, activation={})
 
 
-def colour_layer(net: VGG19) -> State:
-    """conv0 that does what `VGG19.prepared` does."""
+def colour_layer(net: VGG) -> State:
+    """conv0 that does what `VGG.prepared` does."""
     like = net.layer("1_1")[0]
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (net.mean, net.std))
     weight, bias = torch.diag(1 / std), -mean / std
@@ -166,7 +178,7 @@ def colour_layer(net: VGG19) -> State:
     return {"conv0.weight": weight[:, :, None, None].to(like), "conv0.bias": bias.to(like)}
 
 
-def to_sequential(net: VGG19) -> State:
+def to_sequential(net: VGG) -> State:
     """A rescaled network's tensors in the layout of ``vgg_normalised.pth``, as far as it goes."""
     places = {name: at for (name, _, _), at in zip(convolutions(), SEQUENTIAL, strict=True)}
     kept = {f"0.{part}": net.weights[f"conv0.{part}"] for part in ("weight", "bias")}
@@ -180,50 +192,94 @@ def to_sequential(net: VGG19) -> State:
 # Files
 
 
-def vgg19(files: Sequence[Path], seed: int, **placed: Any) -> VGG19:
-    """torchvision's checkpoint, or raw float32 of the original; random weights without a file."""
+def vgg19(files: Sequence[Path], seed: int, **placed: Any) -> VGG:
+    """The original (safetensors, or raw float32) or torchvision's checkpoint; without a file, random weights
+    from ``seed``."""
     if not files:
-        return VGG19(placed_state(random_state(seed), **placed))
+        return VGG(placed_state(random_state(seed), **placed))
     (path,) = files
-    return vgg19_raw(path, **placed) if path.suffix == ".raw" else vgg19_torchvision(path, **placed)
+    return vgg19_raw(path, **placed) if path.suffix == ".raw" else trained(path, 19, **placed)
 
 
-def vgg19_torchvision(path: Path, **placed: Any) -> VGG19:
-    """From ``vgg19-dcbb9e9d.pth`` or any state of ``torchvision.models.vgg19``, classifier or not."""
-    state = {k: t for k, t in load(there(path)).items() if k.startswith("features.")}
-    keys = {f"features.{at}": name for at, (name, _, _) in zip(TORCHVISION, convolutions(), strict=True)}
-    return VGG19(placed_state(_renamed(state, keys, path), **placed))
+def vgg16(files: Sequence[Path], seed: int, **placed: Any) -> VGG:
+    """The original (safetensors) or torchvision's checkpoint; without a file, random weights of ``seed``."""
+    if not files:
+        return VGG(placed_state(random_state(seed, depth=16), **placed), depth=16)
+    (path,) = files
+    return trained(path, 16, **placed)
 
 
-def vgg19_normalised(files: Sequence[Path], seed: int, **placed: Any) -> VGG19:
+def trained(path: Path, depth: Depth, **placed: Any) -> VGG:
+    """VGG-16 or VGG-19 from a safetensors or PyTorch file, as deep as the file goes, in float32 unless
+    ``placed``, which goes to ``Tensor.to``, says otherwise.
+
+    Two layouts are known. The original has "conv1_1.weight" and "conv1_1.bias" to "conv5_3" or "conv5_4" and
+    takes RGB in 0..255 minus (123.68, 116.779, 103.939). torchvision's ``vgg16-397923af.pth`` and
+    ``vgg19-dcbb9e9d.pth`` have "features.0.weight" and so on, with or without the classifier, which is left
+    out, and take RGB in 0..1 normalised by the mean and deviation of ImageNet. Both pad with zeros.
+
+    Raises
+    ------
+    MissingFile : there is no such file. BadWeights : it has other keys or shapes than VGG of that depth.
+    """
+    state = load(there(path))
+    names = [name for name, _, _ in convolutions(depth=depth)]
+    if any(key.startswith("features.") for key in state):
+        state = {key: t for key, t in state.items() if key.startswith("features.")}
+        places = TORCHVISION16 if depth == 16 else TORCHVISION
+        keys = {f"features.{at}": name for at, name in zip(places, names, strict=True)}
+        mean, std = MEAN, STD
+    else:
+        keys = {f"conv{name}": name for name in names}
+        mean, std = original_colours()
+    renamed = {key: t.float() for key, t in _renamed(state, keys, path, depth).items()}
+    return VGG(placed_state(renamed, **placed), mean, std, depth=depth)
+
+
+def original_colours() -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation by which pictures in 0..1 become what the original takes."""
+    red, green, blue = IMAGENET
+    return (red / 255, green / 255, blue / 255), (1 / 255, 1 / 255, 1 / 255)
+
+
+def vgg19_normalised(files: Sequence[Path], seed: int, **placed: Any) -> VGG:
     """From AdaIN's ``vgg_normalised.pth``; without a file a random network, rescaled on random pictures."""
     if not files:
-        like = VGG19(random_state(seed), padding="reflect")
+        like = VGG(random_state(seed), padding="reflect")
         picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
         net = rescaled(like, mean_activations(like, [picture]))
         return replace(net, weights=placed_state(net.weights, **placed))
     (path,) = files
     keys = {"0": "0"} | {str(at): name for at, (name, _, _) in zip(SEQUENTIAL, convolutions(), strict=True)}
     weights = _renamed(load(there(path)), keys, path)
-    return VGG19(placed_state(weights, **placed), (0.0,) * 3, (1.0,) * 3, "reflect")
+    return VGG(placed_state(weights, **placed), (0.0,) * 3, (1.0,) * 3, "reflect")
 
 
-def _renamed(state: State, keys: Mapping[str, str], path: Path) -> State:
-    """``state`` under our names, as deep as it goes; BadWeights for wrong keys or shapes."""
-    shapes = {"0": (3, 3, 1, 1)} | {name: (o, i, 3, 3) for name, i, o in convolutions()}
+def _renamed(state: State, keys: Mapping[str, str], path: Path, depth: Depth = 19) -> State:
+    """``state`` under our names, up to the deepest layer that it has; BadWeights for wrong keys or shapes."""
+    shapes = {"0": (3, 3, 1, 1)} | {name: (o, i, 3, 3) for name, i, o in convolutions(depth=depth)}
+    places = list(keys)
+    count = max((k for k, place in enumerate(places, 1) if f"{place}.weight" in state), default=1)
     known: dict[str, tuple[int, ...]] = {}
-    for place, name in keys.items():
-        if f"{place}.weight" in state or not known:
-            known |= {f"{place}.weight": shapes[name], f"{place}.bias": shapes[name][:1]}
+    for place in places[:count]:
+        shape = shapes[keys[place]]
+        known |= {f"{place}.weight": shape, f"{place}.bias": shape[:1]}
     check_keys(state, known, path)
     return {f"conv{keys[key.rsplit('.', 1)[0]]}.{key.rsplit('.', 1)[1]}": state[key] for key in known}
 
 
-def vgg19_raw(path: Path, last: str = "", **placed: Any) -> VGG19:
+def vgg19_raw(path: Path, last: str = "", **placed: Any) -> VGG:
     """The original from little-endian float32 in one file: weights OIHW, then bias, layer by layer up to
     ``last``; "" for as deep as the file goes.
 
-    ``placed`` goes to ``Tensor.to``: device, dtype.
+    The file's first layer takes the channels blue, green, red, in levels of 0..255 minus (103.939, 116.779,
+    123.68), as the network was published for Caffe. Its input planes are reversed here, so that the network
+    returned takes RGB pictures in 0..1 like every other feature net. ``placed`` goes to ``Tensor.to``:
+    device, dtype.
+
+    Raises
+    ------
+    MissingFile : there is no such file. BadWeights : it holds another number of values.
     """
     values = torch.from_numpy(np.fromfile(there(path), "<f4"))
     last = last or _depth(len(values)) or "5_4"
@@ -236,8 +292,8 @@ def vgg19_raw(path: Path, last: str = "", **placed: Any) -> VGG19:
         for part, want in (("weight", shape), ("bias", shape[:1])):
             count = int(np.prod(want))
             state[f"conv{name}.{part}"], values = values[:count].reshape(want), values[count:]
-    mean = [level / 255 for level in IMAGENET]
-    return VGG19(placed_state(state, **placed), mean, (1 / 255,) * 3, activation=ACTIVATION)
+    state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
+    return VGG(placed_state(state, **placed), *original_colours(), activation=ACTIVATION)
 
 
 def _depth(count: int) -> str:
@@ -250,10 +306,10 @@ def _depth(count: int) -> str:
     return ""
 
 
-def random_state(seed: int, width: float = 1.0) -> State:
+def random_state(seed: int, width: float = 1.0, depth: Depth = 19) -> State:
     """Weights as torchvision starts training: normal of variance 2 / (9 outputs), no bias."""
     random, state = torch.Generator().manual_seed(seed), {}
-    for name, i, o in convolutions(width=width):
+    for name, i, o in convolutions(width=width, depth=depth):
         state[f"conv{name}.weight"] = torch.randn(o, i, 3, 3, generator=random) * (2 / (9 * o)) ** 0.5
         state[f"conv{name}.bias"] = torch.zeros(o)
     return state

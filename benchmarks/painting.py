@@ -1,0 +1,108 @@
+"""How far a picture is from a painting, at full scale and reduced by 2, 4 and 8: painted at every zoom level?
+
+    python benchmarks/painting.py PICTURE PAINTING --teacher vgg16.safetensors
+
+The distance of a layer is that of two Gram matrices relative to the painting's, |G - G0| / |G0| (Frobenius).
+G is the mean over nine crops of 512 px on a lattice from edge to edge, G0 that of the painting at 512 px on
+its short side. The table has the layers relu1_2, relu2_2, relu3_3 and relu4_3 of VGG-16 and their mean: 0 for
+the painting itself, about 0.8 for a photograph, above 1 for a picture of far too much contrast. Reduced
+pictures are means of 2 x 2 pixels; where a side is shorter than 512 px, crops are as long as the side.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import table
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles import losses
+from urst_tiles.errors import MissingFile
+from urst_tiles.losses import backbones
+from urst_tiles.losses.vgg import LAYERS16
+from urst_tiles.source.colour import libvips
+from urst_tiles.source.picture import read_picture
+
+LAYERS = LAYERS16[:4]
+SIDE, ROWS = 512, 3
+REDUCTIONS = (1, 2, 4, 8)
+
+
+def whole(path: Path) -> NDArray[np.uint8]:
+    """uint8 (h, w, 3): the picture as large as it is."""
+    if not path.is_file():
+        raise MissingFile(f"there is no picture {path}")
+    image = libvips().Image.new_from_file(str(path)).autorot().colourspace("srgb")
+    return np.asarray(image[0:3].numpy(), np.uint8)
+
+
+def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of 2 x 2 pixels; an odd last line is left out."""
+    h, w = (side // 2 * 2 for side in image.shape[:2])
+    blocks = image[:h, :w].reshape(h // 2, 2, w // 2, 2, 3).astype(np.uint16)
+    return ((blocks.sum((1, 3)) + 2) // 4).astype(np.uint8)
+
+
+def crops(image: NDArray[np.uint8]) -> Iterator[Tensor]:
+    """Squares of 512 px, (1, 3, 512, 512) in 0..1 each, in `ROWS` rows and columns from edge to edge."""
+    h, w = (min(SIDE, n) for n in image.shape[:2])
+    for top in lattice(image.shape[0] - h):
+        for left in lattice(image.shape[1] - w):
+            part = np.ascontiguousarray(image[top : top + h, left : left + w])
+            yield torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255
+
+
+def lattice(last: int) -> list[int]:
+    """`ROWS` evenly spaced numbers from 0 to ``last``, each of them once."""
+    return np.unique(np.linspace(0, last, ROWS).round().astype(int)).tolist()
+
+
+def grams(net: losses.FeatureNet, pictures: Iterator[Tensor]) -> dict[str, Tensor]:
+    """The mean Gram matrix of each layer over some pictures."""
+    found: dict[str, list[Tensor]] = {k: [] for k in LAYERS}
+    for x in pictures:
+        for k, f in net(x, LAYERS).items():
+            found[k].append(losses.gram(f)[0])
+    return {k: torch.stack(each).mean(0) for k, each in found.items()}
+
+
+@torch.inference_mode()
+def distances(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tensor) -> list[list[float]]:
+    """The layers' distances and their mean, for each of `REDUCTIONS`."""
+    wanted, rows = grams(net, iter([painting])), []
+    for reduction in REDUCTIONS:
+        picture = picture if reduction == 1 else halved(picture)
+        found = grams(net, crops(picture))
+        layers = [((found[k] - wanted[k]).norm() / wanted[k].norm()).item() for k in LAYERS]
+        rows.append([*layers, float(np.mean(layers))])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("painting", type=Path)
+    parser.add_argument("--teacher", type=Path, required=True, help="vgg16.safetensors or torchvision's file")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    arguments = parser.parse_args()
+    dtype = getattr(torch, arguments.precision)
+    net = backbones.backbone("vgg16", [arguments.teacher], dtype=dtype)
+    painting = torch.from_numpy(read_picture(arguments.painting, SIDE).copy()).permute(2, 0, 1)[None]
+    found = distances(net, whole(arguments.picture), painting)
+    rows = [
+        [f"1/{reduction}" if reduction > 1 else "1:1", *(f"{value:.3f}" for value in values)]
+        for reduction, values in zip(REDUCTIONS, found, strict=True)
+    ]
+    title = f"Style distance of {arguments.picture.name} from {arguments.painting.name}"
+    table(title, ["scale", *LAYERS, "mean"], rows)
+
+
+if __name__ == "__main__":
+    main()

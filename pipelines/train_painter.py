@@ -1,0 +1,502 @@
+"""Train the painter: one network for many named styles that paints a picture level by level, coarse to fine.
+
+    python pipelines/train_painter.py --settings pipelines/train_painter.toml --content PHOTOS \
+        --style PAINTINGS --distilled 5SE.pth --minutes 60 --out runs/first
+    python pipelines/train_painter.py --settings pipelines/train_painter.toml --content PHOTOS \
+        --style PAINTINGS --teacher vgg16.safetensors --init runs/first/painter.safetensors --minutes 120 \
+        --out runs/painter
+
+With ``--device cuda`` the same runs on a card, with as many pictures a step as it has memory for, up to
+``--batch-most``. Any setting may stand in the TOML file or on the command line, which wins. ``--styles`` is a
+CSV file with the columns name and file: the styles, and the image of each in the folder ``--style``.
+``--teacher`` also takes torchvision's ``vgg16-397923af.pth``; ``--init`` also takes a checkpoint.
+
+``--out`` takes a checkpoint every two minutes, the losses (``losses.csv``), a sheet of sample pictures
+(``samples.png``) and the running average of the weights (``painter.safetensors``, float16). The same command
+again goes on where the last one stopped, and gives the same losses as if it had not, except that with
+``--minutes`` the learning rate falls by the clock. The minutes are those of all calls together.
+
+What is minimised, with the distilled features for a cheap start (they stall early) and VGG-16 after that:
+
+style
+    at every level, the distance of Gram matrices to the painting's, relative to the painting's, a square root
+    for each layer, clamped, so that no sample rules a step; the levels above the finest count half.
+colour
+    mean and covariance of the colours of the picture averaged over 2, 8 and 32 pixels.
+content
+    at the coarsest level alone, features with mean 0 and deviation 1 against those of the guide.
+consistency
+    each level, halved, is to equal the level above.
+half
+    the coarsest picture, halved, is to be a painting, too.
+range
+    values outside 0..1 at the finest level.
+
+Styles that are far from their painting are drawn more often. Flat crops are left out: their normalised
+features are noise.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from train_cin import square
+from training import loop, painter
+from training.checkpoint import State, Training, trainable
+from training.command import Program
+from training.features import Lowered, weighted
+from training.painter import Form, halved
+from training.pictures import Pictures, crop, files_of, patterns_of, read, sheet, to_tensor
+
+from urst_tiles import losses
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.losses import backbones, vgg
+from urst_tiles.nets.base import DTYPES, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What can be set; lengths in pixels."""
+
+    content: Path
+    #: The folder of the paintings.
+    style: Path
+    #: Which of its files are styles, and their names.
+    styles: Path = Path(__file__).with_name("styles.csv")
+    #: VGG-16, or Collaborative Distillation's 5SE.pth: one of the two.
+    teacher: str = ""
+    distilled: str = ""
+    out: Path
+    #: Weights to start from: ``painter.safetensors``, or a checkpoint; empty for random ones.
+    init: str = ""
+    #: A file of patterns of names of photographs, one a line, that are not trained on.
+    held_out: str = ""
+    #: Of all calls together; 0: no limit.
+    minutes: float = 0.0
+    steps: int = 1_000_000
+    #: 0: as many as fit on a card, 4 on a CPU.
+    batch: int = field(default=0, metadata={"least": 0})
+    batch_most: int = 32
+    #: Side of the crops, at the finest level.
+    size: int = 256
+    #: A step paints so many levels at most, any number of them alike often.
+    levels: int = 3
+    #: Short sides of the photographs and of the paintings.
+    content_size: int = 512
+    style_size: int = 512
+    channels: int = 64
+    blocks: int = 5
+    half: int = 24
+    #: Of Adam, and by how much the styles' own parameters learn faster.
+    rate: float = 1.5e-3
+    rate_styles: float = 3.0
+    warmup: int = 50
+    #: The share of the training over which the rate falls to a twentieth.
+    cooldown: float = 0.3
+    average: float = 0.998
+    clip: float = 5.0
+    style_weight: float = 1.0
+    content_weight: float = 0.3
+    consistency_weight: float = 3.0
+    colour_weight: float = 0.5
+    half_weight: float = 0.3
+    range_weight: float = 5.0
+    #: Sides from which on the halved picture is compared.
+    half_least: int = 192
+    precision: Precision = "bfloat16"
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+    save_minutes: float = 2.0
+    save_every: int = 1_000_000
+    sample_every: int = 500
+
+
+#: Sides of the squares that colours are averaged over before their moments are compared.
+BLURS = (2, 8, 32)
+#: Levels above the finest count so much in the losses of style and colour.
+COARSER = 0.5
+#: The largest distance of one layer that still gives a gradient.
+CLAMP = 4.0
+#: Deviation, in levels of 255, below which a crop is flat, and how many are drawn in a row before giving up.
+FLAT, TRIES = 12.0, 1000
+#: By how much the memory of a style's distance follows each new one, and how unevenly styles are drawn.
+FOLLOW, UNEVEN = 0.1, (0.5, 3.0)
+#: What the rate falls to, as a share of itself.
+LOWEST = 0.05
+#: Pictures a step on a CPU, and the share of a card's free memory that is used.
+CPU_BATCH, USED = 4, 0.8
+PARTS = ("style", "content", "consistency", "colour", "half", "range")
+
+
+# The teacher and the paintings
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A loss network that takes float32 pictures, with the layers of the style and the one of the content."""
+
+    net: losses.FeatureNet
+    style: tuple[str, ...]
+    content: str
+
+    def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """The features of ``layers``."""
+        return self.net(x.contiguous(memory_format=torch.channels_last), layers)
+
+
+def teacher_of(settings: Settings) -> Teacher:
+    """The loss network; BadInput where none or two are given, MissingFile, BadWeights."""
+    if bool(settings.teacher) == bool(settings.distilled):
+        raise BadInput("give either --teacher, a file of VGG-16, or --distilled, the file 5SE.pth")
+    dtype = DTYPES[settings.precision]
+    placed = {"device": settings.device, "dtype": dtype}
+    if settings.teacher:
+        net = vgg.vgg16([Path(settings.teacher)], settings.seed, **placed)
+        return Teacher(net, vgg.LAYERS16[:4], vgg.CONTENT16)
+    own = replace(backbones.distilled_vgg19(Path(settings.distilled), **placed), heads=False)
+    return Teacher(Lowered(own, dtype), vgg.LAYERS, vgg.CONTENT)
+
+
+def grams(features: Tensor) -> Tensor:
+    """(n, C, h, w) -> (n, C, C) float32: means of products over places, multiplied in the features' type."""
+    n, c, h, w = features.shape
+    rows = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
+    return torch.bmm(rows.mT, rows).float() / (h * w)
+
+
+def blurred_moments(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Mean (n, 3) and covariance (n, 3, 3) of colours, of the picture averaged over each of `BLURS`."""
+    found = []
+    for side in BLURS:
+        rows = F.avg_pool2d(x, side).flatten(2)
+        mean = rows.mean(2, keepdim=True)
+        found.append((mean[:, :, 0], (rows - mean) @ (rows - mean).mT / rows.shape[2]))
+    return found
+
+
+@dataclass(frozen=True)
+class Paintings:
+    """What pictures in each of S styles are to meet.
+
+    Attributes
+    ----------
+    files : by name, in the order of the rows.
+    mean, covariance : (S, 3) and (S, 3, 3), of the colours.
+    gram : (S, C, C) by layer.
+    power : (S,) by layer, the mean square of the Gram matrix.
+    blurred : means and covariances as `blurred_moments` gives them.
+    """
+
+    files: Mapping[str, Path]
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    gram: State
+    power: State
+    blurred: list[tuple[Tensor, Tensor]]
+
+
+def named(settings: Settings) -> dict[str, Path]:
+    """Name -> painting, in the order of the CSV file; BadInput, MissingFile."""
+    if not settings.styles.is_file():
+        raise MissingFile(f"there is no file {settings.styles} of styles")
+    with open(settings.styles, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"name", "file"} <= set(rows[0]):
+        raise BadInput(f"{settings.styles} must have the columns name and file, and a line for each style")
+    found = {row["name"]: settings.style / row["file"] for row in rows}
+    if len(found) < len(rows):
+        raise BadInput(f"{settings.styles} names two styles alike")
+    for path in found.values():
+        if not path.is_file():
+            raise MissingFile(f"there is no painting {path}, which {settings.styles} names")
+    return found
+
+
+@torch.no_grad()
+def gather(files: Mapping[str, Path], settings: Settings, teacher: Teacher) -> Paintings:
+    """The statistics of the paintings, their sides cropped to multiples of the largest blur."""
+    colours, matrices, blurred = [], [], []
+    for path in files.values():
+        x = to_tensor([read(path, settings.style_size)], settings.device)
+        h, w = (side // BLURS[-1] * BLURS[-1] for side in x.shape[2:])
+        x = x[:, :, :h, :w]
+        colours.append(painter.moments(x))
+        matrices.append({k: grams(f) for k, f in teacher(x, teacher.style).items()})
+        blurred.append(blurred_moments(x))
+    mean, covariance = (np.concatenate(part) for part in zip(*colours, strict=True))
+    gram = {k: torch.cat([one[k] for one in matrices]) for k in teacher.style}
+    power = {k: g.square().mean((1, 2)) for k, g in gram.items()}
+    levels = [
+        (torch.cat([m for m, _ in level]), torch.cat([c for _, c in level]))
+        for level in zip(*blurred, strict=True)
+    ]
+    return Paintings(files, mean, covariance, gram, power, levels)
+
+
+# The losses
+
+
+def distance(features: Mapping[str, Tensor], paintings: Paintings, index: Tensor) -> Tensor:
+    """(n,): the sum over layers of the distances of Gram matrices, relative to the paintings' own."""
+    found = torch.zeros((), device=index.device)
+    for k, wanted in paintings.gram.items():
+        square = (grams(features[k]) - wanted[index]).square().mean((1, 2)) / paintings.power[k][index]
+        found = found + (square + 1e-4).sqrt().clamp(max=CLAMP)
+    return found
+
+
+def colour_distance(x: Tensor, paintings: Paintings, index: Tensor) -> Tensor:
+    """(): distances of blurred colours, relative to the painting's deviation, clamped."""
+    found = x.new_zeros(())
+    for (mean, covariance), (means, covariances) in zip(blurred_moments(x), paintings.blurred, strict=True):
+        total = torch.diagonal(covariances[index], dim1=1, dim2=2).sum(1)
+        shift = (mean - means[index]).square().sum(1) / total
+        spread = ((covariance - covariances[index]).square().sum((1, 2)) + 1e-9).sqrt() / total
+        found = found + (0.5 * shift.clamp(max=1) + spread.clamp(max=2)).mean()
+    return found
+
+
+def normal(f: Tensor) -> Tensor:
+    """float32, each channel of each picture with mean 0 and deviation 1, weak ones not amplified."""
+    f = f.float()
+    return (f - f.mean((2, 3), keepdim=True)) / (f.var((2, 3), keepdim=True) + 1e-2).sqrt()
+
+
+def outside(x: Tensor) -> Tensor:
+    """(): how far values lie outside 0..1, on average."""
+    return (F.relu(x - 1) + F.relu(-x)).mean()
+
+
+# The recipe
+
+
+def drawn(pictures: Pictures, size: int, count: int, random: np.random.Generator, device: str) -> Tensor:
+    """(count, 3, size, size), random crops at the pictures' own scale, mirrored and turned, none of them
+    flat; BadInput where there are only flat ones."""
+    found: list[NDArray[np.uint8]] = []
+    for _ in range(TRIES * count):
+        part = crop(pictures[int(random.integers(len(pictures)))], size, random)
+        part = np.rot90(part, int(random.integers(4)))
+        if part[::4, ::4].std() >= FLAT:
+            found.append(part)
+        if len(found) == count:
+            return to_tensor(found, device)
+    raise BadInput(f"{TRIES} crops in a row were flat: take other photographs as --content")
+
+
+@dataclass
+class Painter:
+    """All weights follow Adam, the styles' own parameters faster."""
+
+    settings: Settings
+    teacher: Teacher
+    paintings: Paintings
+    photographs: Pictures
+    training: Training
+
+    @property
+    def batch(self) -> int:
+        """Pictures a step; measured once where the settings leave it open, and then remembered."""
+        settings, kept = self.settings, self.training.memory["batch"]
+        if not int(kept) or settings.batch:
+            kept.fill_(settings.batch or (self.fitting() if on_card(settings) else CPU_BATCH))
+        return int(kept)
+
+    def fitting(self) -> int:
+        """As many pictures as a step has memory for on the card, measured with one and with two of them."""
+        free = torch.cuda.mem_get_info(self.settings.device)[0]
+        room = int(USED * (free + torch.cuda.memory_reserved(self.settings.device)))
+        return largest(self.peak_bytes, room, self.settings.batch_most)
+
+    def peak_bytes(self, count: int) -> int:
+        """Of the card's memory, in a step of so many pictures; nothing is learned."""
+        settings = self.settings
+        torch.cuda.reset_peak_memory_stats(settings.device)
+        nothing = torch.zeros(count, 2, dtype=torch.int64, device=settings.device)
+        x = torch.rand(count, 3, settings.size, settings.size, device=settings.device)
+        self.compared(x, nothing[:, 0], settings.levels, nothing)[0].backward()
+        for leaf in self.training.leaves.values():
+            leaf.grad = None
+        return int(torch.cuda.max_memory_allocated(settings.device))
+
+    def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a new batch, and its parts, unweighted."""
+        settings, random, count = self.settings, self.training.random, self.batch
+        levels = int(random.integers(1, settings.levels + 1))
+        index = self.draw_styles(count)
+        x = drawn(self.photographs, settings.size, count, random, settings.device)
+        cell = painter.STRIDE << (settings.levels - 1)
+        origins = torch.from_numpy(cell * random.integers(2**20, size=(count, 2)))
+        on = index.to(settings.device), origins.to(settings.device)
+        total, parts, distances = self.compared(x, on[0], levels, on[1])
+        self.remember(index, distances)
+        return total, parts
+
+    def draw_styles(self, count: int) -> Tensor:
+        """int64 (count,); those that are far from their painting more often."""
+        hard = self.training.memory["hard"].numpy()
+        share = np.clip(hard / hard.mean(), *UNEVEN)
+        return torch.from_numpy(self.training.random.choice(len(hard), count, p=share / share.sum()))
+
+    def remember(self, index: Tensor, distances: Tensor) -> None:
+        """Each style's distance goes after those that were just measured."""
+        hard = self.training.memory["hard"]
+        for style, found in zip(index.tolist(), distances.tolist(), strict=True):
+            hard[style] += FOLLOW * (found - hard[style])
+
+    def compared(
+        self, x: Tensor, index: Tensor, levels: int, origins: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss of photographs ``x`` (n, 3, size, size) in the styles ``index`` (n,), painted on so many
+        levels; its parts; and the mean distance (n,) of a layer at the finest level."""
+        settings, teacher, paintings = self.settings, self.teacher, self.paintings
+        rows = index.cpu().numpy()
+        guide = painter.recoloured(x, paintings.mean[rows], paintings.covariance[rows])
+        dtype, leaves = DTYPES[settings.precision], self.training.leaves
+        pictures = painter.paint(leaves, x, guide, index, levels, origins, settings.seed, dtype)
+        parts = {name: x.new_zeros(()) for name in PARTS}
+        layers = tuple(dict.fromkeys((*teacher.style, teacher.content)))
+        for k, y in enumerate(pictures):
+            weight = 1.0 if y is pictures[-1] else COARSER
+            features = teacher(y, layers)
+            far = distance(features, paintings, index)
+            parts["style"] = parts["style"] + weight * far.mean()
+            parts["colour"] = parts["colour"] + weight * colour_distance(y, paintings, index)
+            if k:
+                above = pictures[k - 1].detach()
+                parts["consistency"] = parts["consistency"] + (halved(y) - above).abs().mean()
+            else:
+                parts |= self.coarsest(y, features[teacher.content], halved(guide, levels - 1), index)
+        parts["range"] = outside(pictures[-1])
+        weight_of = {name: getattr(settings, f"{name}_weight") for name in PARTS}
+        return weighted(parts, weight_of), parts, far.detach() / len(teacher.style)
+
+    def coarsest(self, y: Tensor, content: Tensor, guide: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """What is asked of the coarsest level alone: the content of its guide, and that ``y`` is a painting
+        when halved, too."""
+        teacher = self.teacher
+        with torch.no_grad():
+            wanted = normal(teacher(guide, (teacher.content,))[teacher.content])
+        found = {"content": (normal(content) - wanted).square().mean()}
+        if self.settings.half_weight and y.shape[2] >= self.settings.half_least:
+            found["half"] = distance(teacher(halved(y), teacher.style), self.paintings, index).mean()
+        return found
+
+    def share_of_rate(self, step: int) -> float:
+        """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
+        settings = self.settings
+        left = 1 - step / settings.steps
+        if settings.minutes:
+            left = min(left, max(0.0, 1 - self.training.seconds / (60 * settings.minutes)))
+        falling = min(1.0, left / settings.cooldown) if settings.cooldown else 1.0
+        return min(1.0, (step + 1) / max(1, settings.warmup)) * (LOWEST + (1 - LOWEST) * falling)
+
+    def export(self) -> dict[str, bytes]:
+        """The running average."""
+        return {painter.FILE: painter.to_bytes(self.training.average, list(self.paintings.files))}
+
+    @torch.inference_mode()
+    def samples(self, count: int = 4, most: int = 6) -> NDArray[np.uint8]:
+        """``count`` photographs, each in up to ``most`` styles on all levels; first row and column are what
+        went in."""
+        settings, files = self.settings, list(self.paintings.files.values())
+        side = settings.size
+        chosen = np.unique(np.linspace(0, len(files) - 1, most).round().astype(int))
+        x = self.photographs.some(count, side, np.random.default_rng(settings.seed)).to(settings.device)
+        index = torch.from_numpy(chosen).to(settings.device)
+        origins = torch.zeros(len(chosen), 2, dtype=torch.int64, device=settings.device)
+        rows = [[torch.ones(3, side, side), *(square(files[k], side) for k in chosen)]]
+        for one in x:
+            same = one.expand(len(chosen), -1, -1, -1)
+            guide = painter.recoloured(same, self.paintings.mean[chosen], self.paintings.covariance[chosen])
+            dtype, state = DTYPES[settings.precision], self.training.average
+            painted = painter.paint(state, same, guide, index, settings.levels, origins, settings.seed, dtype)
+            rows.append([one.cpu(), *painted[-1].cpu()])
+        return sheet(rows)
+
+
+def largest(peak_bytes: Callable[[int], int], room: int, most: int) -> int:
+    """The most pictures, up to ``most``, whose peak stays within ``room`` bytes, if it grows evenly; 1 at
+    least. ``peak_bytes`` is asked twice for one, since what is first used comes on top."""
+    peak_bytes(1)
+    one, two = peak_bytes(1), peak_bytes(2)
+    each = max(1, two - one)
+    return max(1, min(most, 1 + (room - one) // each))
+
+
+def start(settings: Settings, names: Sequence[str]) -> Training:
+    """The training at its first step."""
+    if settings.init:
+        state, old = painter.from_file(Path(settings.init))
+        state = painter.rows_for(state, old, names)
+    else:
+        form = Form(settings.channels, settings.blocks, settings.half)
+        state = painter.initial(len(names), form, settings.seed)
+    leaves = trainable(state, settings.device)
+    shared, rows = ([t for k, t in leaves.items() if (k in painter.PER_STYLE) == it] for it in (False, True))
+    groups = [
+        {"params": shared, "lr": settings.rate},
+        {"params": rows, "lr": settings.rate * settings.rate_styles},
+    ]
+    memory = {
+        "seconds": torch.zeros((), dtype=torch.float64),
+        "batch": torch.zeros((), dtype=torch.int64),
+        "hard": torch.ones(len(names), dtype=torch.float64),
+    }
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    return Training(leaves, [adam], settings.seed, state, settings.average, memory)
+
+
+def on_card(settings: Settings) -> bool:
+    """Whether the training runs on a CUDA card."""
+    return torch.device(settings.device).type == "cuda"
+
+
+def check(settings: Settings) -> None:
+    """BadInput for sizes that cannot be halved so often, or crops larger than the photographs."""
+    if settings.levels < 1:
+        raise BadInput(f"--levels must be at least 1, got {settings.levels}")
+    cell = BLURS[-1] << (settings.levels - 1)
+    if settings.size % cell:
+        raise BadInput(
+            f"--size must be a multiple of {cell} for {settings.levels} levels, got {settings.size}"
+        )
+    if settings.half_least < 2 * BLURS[-1]:
+        raise BadInput(f"--half-least must be at least {2 * BLURS[-1]}, got {settings.half_least}")
+    if settings.content_size < settings.size:
+        raise BadInput(
+            f"--content-size must be at least --size, {settings.size}, got {settings.content_size}"
+        )
+
+
+def begin(settings: Settings) -> Painter:
+    """The recipe at its first step."""
+    check(settings)
+    files = named(settings)
+    training = start(settings, list(files))
+    teacher = teacher_of(settings)
+    photographs = Pictures(files_of(settings.content, patterns_of(settings.held_out)), settings.content_size)
+    if on_card(settings):
+        photographs.decode()
+    return Painter(settings, teacher, gather(files, settings, teacher), photographs, training)
+
+
+def times(settings: Settings) -> loop.Times:
+    """The limits by the clock."""
+    return loop.Times(settings.minutes, settings.save_minutes)
+
+
+PROGRAM = Program("train_painter", "Train the painter.", Settings, begin, PARTS, times)
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.main())

@@ -1,0 +1,299 @@
+"""The painter in training: one small network that paints each level of a picture over the one above.
+
+A picture is painted from coarse to fine. The content is halved some times; at the coarsest level the network
+paints over the content in the colours of the painting, at each finer one over the enlarged picture of the
+level above, to which half of the detail was added that the content has here and had not before. It is the
+same network at every level, but for two sets of affine parameters in each style: for the coarsest level, and
+for all finer ones. About 32 000 multiplications per pixel and level.
+
+The network moves to ``urst_tiles/nets/painter.py`` when it becomes a family of the package.
+
+References
+----------
+1. V. Dumoulin, J. Shlens, M. Kudlur, "A Learned Representation For Artistic Style", ICLR 2017: a style is a
+   row of affine parameters.
+2. F. Pitie and A. Kokaram, "The Linear Monge-Kantorovitch Linear Colour Mapping for Example-Based Colour
+   Transfer", CVMP 2007: the colours of the coarsest level's guide.
+3. C. Wellons, "Hash Prospector", github.com/skeeto/hash-prospector: the integer hash of the noise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+
+from training.checkpoint import State
+from training.features import lowered
+from training.states import uniform
+from urst_tiles import weights
+from urst_tiles.errors import BadWeights
+from urst_tiles.nets import lite
+
+FILE = "painter.safetensors"
+#: Pixels of a cell's side: nothing works at full resolution but the last convolution.
+STRIDE = 4
+#: Parameters with a row for each style and, in it, one for the coarsest level and one for finer ones.
+PER_STYLE = ("gamma", "beta", "hg", "hb")
+#: Below what variance features are not amplified further, and the divisor's difference to the count.
+EPS, DDOF = 1e-3, 1
+
+
+@dataclass(frozen=True)
+class Form:
+    """How large the network is: channels of the trunk, its residual blocks, channels at half resolution."""
+
+    channels: int = 64
+    blocks: int = 5
+    half: int = 24
+
+
+def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor."""
+    c, half = form.channels, form.half
+    convolutions = {"enter": (c, 7 * STRIDE**2), "mid": (half, c + 24), "full": (3, half)}
+    convolutions |= {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, (outputs, inputs) in convolutions.items():
+        found |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
+    rows = (styles, 2, 2 * form.blocks + 1, c)
+    return found | {"gamma": rows, "beta": rows, "hg": (styles, 2, half), "hb": (styles, 2, half)}
+
+
+def initial(styles: int, form: Form, seed: int) -> State:
+    """Random weights that hardly change the guide at first."""
+    wanted = shapes(styles, form)
+    state = uniform({k: shape for k, shape in wanted.items() if k not in PER_STYLE}, seed)
+    random = torch.Generator().manual_seed(seed)
+    state["full.weight"] = 0.01 * torch.randn(wanted["full.weight"], generator=random)
+    state["full.bias"] = torch.zeros(wanted["full.bias"])
+    ones = {k: torch.ones(wanted[k]) for k in ("gamma", "hg")}
+    return state | ones | {k: torch.zeros(wanted[k]) for k in ("beta", "hb")}
+
+
+# Noise
+
+#: What the sum of 32 bits is cut to.
+MASK = 0xFFFFFFFF
+
+
+def mixed(x: Tensor) -> Tensor:
+    """A permutation of the numbers of 32 bits that leaves no pattern [3], on int64 from 0 to 2^32 - 1.
+
+    No product reaches 2^63, since both factors are below 2^31: all devices compute the same.
+    """
+    x = x ^ (x >> 16)
+    x = (x * 0x21F0AAAD) & MASK
+    x = x ^ (x >> 15)
+    x = (x * 0x735A2D97) & MASK
+    return x ^ (x >> 15)
+
+
+def noise(origins: Tensor, size: tuple[int, int], level: int, seed: int) -> Tensor:
+    """(n, 1, h, w) float32 in -0.5 to 0.5, a hash of the absolute position, the level and the seed.
+
+    A window of a picture has the same noise as that part of the whole, bit for bit, on every device.
+
+    Parameters
+    ----------
+    origins : int64 (n, 2), where each window begins in its level, (y, x).
+    size : (h, w) of the windows.
+    level : how often the picture was halved; 0 for full resolution.
+    """
+    device = origins.device
+    key = mixed(mixed(torch.tensor(seed & MASK, device=device)) ^ level)
+    y, x = (
+        (origins[:, axis, None] + torch.arange(n, device=device)) & MASK
+        for axis, n in zip((0, 1), size, strict=True)
+    )
+    rows, columns = mixed(y ^ key), mixed((x + 0x9E3779B9) & MASK)
+    bits = mixed(rows[:, None, :, None] ^ columns[:, None, None, :])
+    return (bits >> 8).float() / 2**24 - 0.5
+
+
+# The network
+
+
+def conv(x: Tensor, state: State, name: str) -> Tensor:
+    """3x3 with reflection padding, in the type of ``x``."""
+    weight, bias = lowered(state[f"{name}.weight"], x.dtype), state[f"{name}.bias"].to(x.dtype)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), weight, bias)
+
+
+def affine(h: Tensor, gamma: Tensor, beta: Tensor, norm: bool) -> Tensor:
+    """Each channel times ``gamma`` (n, C) plus ``beta``, behind an instance norm with ``norm``."""
+    gamma, beta = gamma[:, :, None, None], beta[:, :, None, None]
+    if norm:
+        variance, mean = torch.var_mean(h.float(), (2, 3), correction=DDOF, keepdim=True)
+        gamma = gamma / (variance + EPS).sqrt()
+        beta = beta - mean * gamma
+    return torch.addcmul(beta.to(h.dtype), h, gamma.to(h.dtype))
+
+
+def doubled(h: Tensor) -> Tensor:
+    """Twice as high and wide, each cell four times: leaves no grid, as pixel shuffle does."""
+    return F.interpolate(h, scale_factor=2, mode="nearest")
+
+
+def paint_level(
+    state: State, content: Tensor, guide: Tensor, grain: Tensor, rows: Sequence[Tensor], dtype: torch.dtype
+) -> Tensor:
+    """The picture (n, 3, h, w) of one level, h and w multiples of `STRIDE`.
+
+    Parameters
+    ----------
+    content, guide : (n, 3, h, w) in 0..1.
+    grain : (n, 1, h, w) of noise.
+    rows : the parameters of `PER_STYLE` of each picture's style and this kind of level.
+    """
+    gamma, beta, half_gamma, half_beta = rows
+    pair = torch.cat([content, guide], 1) - 0.5
+    cells = lowered(F.pixel_unshuffle(torch.cat([pair, grain], 1), STRIDE), dtype)  # 112, h/4, w/4
+    z = F.relu(affine(conv(cells, state, "enter"), gamma[:, 0], beta[:, 0], True))
+    for k in range((gamma.shape[1] - 1) // 2):
+        h = F.relu(affine(conv(z, state, f"a.{k}"), gamma[:, 1 + 2 * k], beta[:, 1 + 2 * k], True))
+        z = z + affine(conv(h, state, f"b.{k}"), gamma[:, 2 + 2 * k], beta[:, 2 + 2 * k], False)
+    again = lowered(F.pixel_unshuffle(pair, 2), dtype)  # 24, h/2, w/2
+    h = conv(torch.cat([doubled(z), again], 1).contiguous(memory_format=torch.channels_last), state, "mid")
+    h = F.relu(affine(h, half_gamma, half_beta, True))
+    return guide + conv(doubled(h), state, "full").float()
+
+
+def enlarged(x: Tensor) -> Tensor:
+    """Twice as high and wide, bilinear."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def halved(x: Tensor, times: int = 1) -> Tensor:
+    """Means of 2 x 2 pixels, ``times`` over."""
+    return F.avg_pool2d(x, 2**times) if times else x
+
+
+def paint(
+    state: State,
+    content: Tensor,
+    recoloured: Tensor,
+    index: Tensor,
+    levels: int,
+    origins: Tensor,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """The pictures of all levels, from coarse to fine.
+
+    Parameters
+    ----------
+    content : (n, 3, h, w) in 0..1, h and w multiples of 4 times 2^(levels - 1).
+    recoloured : the same in the colours of the painting: the guide of the coarsest level.
+    index : int64 (n,), the style of each picture.
+    origins : int64 (n, 2), where each picture begins in its whole, multiples of 2^(levels - 1).
+    """
+    found: list[Tensor] = []
+    for level in reversed(range(levels)):
+        here, colours = halved(content, level), halved(recoloured, level)
+        rows = [state[k][index, int(bool(found))] for k in PER_STYLE]
+        guide = colours
+        if found:
+            guide = enlarged(found[-1]) + 0.5 * (colours - enlarged(halved(colours)))
+        grain = noise(origins >> level, (here.shape[2], here.shape[3]), level, seed)
+        found.append(paint_level(state, here, guide, grain, rows, dtype))
+    return found
+
+
+# Colours
+
+
+def moments(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (n, 3) and covariance (n, 3, 3) of the colours of each picture."""
+    rows = x.flatten(2).double()
+    mean = rows.mean(2, keepdim=True)
+    covariance = (rows - mean) @ (rows - mean).mT / (rows.shape[2] - 1)
+    return mean[:, :, 0].cpu().numpy(), covariance.cpu().numpy()
+
+
+def recoloured(x: Tensor, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> Tensor:
+    """Each picture with colours of that mean (n, 3) and covariance (n, 3, 3), by the linear map that moves
+    colours least [2]."""
+    maps = []
+    for found, spread, wanted, want_spread in zip(*moments(x), mean, covariance, strict=True):
+        scale = lite.monge_kantorovich(spread, want_spread, lite.COLOUR_EPS)
+        maps.append((scale, (wanted - scale @ found)[:, None]))
+    scales, shifts = (torch.from_numpy(np.stack(part)).to(x) for part in zip(*maps, strict=True))
+    return (scales @ x.flatten(2) + shifts).view_as(x)
+
+
+# Files
+
+
+def to_bytes(state: Mapping[str, Tensor], names: Sequence[str]) -> bytes:
+    """A safetensors file in float16, with the names of the styles, as bytes of a JSON list, in "styles"."""
+    tensors = {k: t.detach().cpu().to(torch.float16).contiguous() for k, t in state.items()}
+    letters = torch.from_numpy(np.frombuffer(json.dumps(list(names)).encode(), np.uint8).copy())
+    return save(tensors | {"styles": letters})
+
+
+def from_file(path: Path) -> tuple[State, list[str]]:
+    """float32 tensors, and the names of the styles where the file has them.
+
+    Takes what `to_bytes` makes, a PyTorch file of the tensors, and a checkpoint with them under "average".
+    Where the affine parameters do not tell levels apart, both kinds of level get the same.
+
+    Raises
+    ------
+    MissingFile : there is no such file. BadWeights : it is no painter.
+    """
+    try:
+        state = weights.load(path)
+    except BadWeights:
+        state = weights.load(path, "average")
+    names = names_of(state.pop("styles", None), path)
+    state = {k: t.float() for k, t in state.items()}
+    for k in PER_STYLE:
+        if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):
+            state[k] = torch.stack([state[k]] * 2, 1)
+    weights.check_keys(state, shapes(len(state.get("gamma", ())), form_of(state)), path)
+    if names and len(names) != len(state["gamma"]):
+        raise BadWeights(f"{path} names {len(names)} styles and has {len(state['gamma'])}")
+    return state, names
+
+
+def names_of(letters: Tensor | None, path: Path) -> list[str]:
+    """The names in a file's "styles"; BadWeights where it holds something else."""
+    if letters is None:
+        return []
+    try:
+        names = json.loads(letters.numpy().tobytes())
+    except ValueError:
+        names = None
+    if not isinstance(names, list):
+        raise BadWeights(f"{path}: its styles are no list of names")
+    return [str(name) for name in names]
+
+
+def form_of(state: State) -> Form:
+    """How large the network of these tensors is, as far as they tell."""
+    blocks = sum(k.startswith("a.") and k.endswith(".weight") for k in state)
+    channels, half = (len(state[k]) if k in state else 0 for k in ("enter.bias", "mid.bias"))
+    return Form(channels, blocks, half)
+
+
+def rows_for(state: State, old: Sequence[str], names: Sequence[str]) -> State:
+    """``state`` with a row for each of ``names``: the row of that name, or of that place where the file names
+    none and has as many; else the mean of all rows, from which a new style learns fastest."""
+    count = len(state["gamma"])
+    known = dict(zip(old, range(count), strict=False)) if old else {}
+    if not old and count == len(names):
+        known = dict(zip(names, range(count), strict=True))
+    found = dict(state)
+    for k in PER_STYLE:
+        mean = state[k].mean(0)
+        found[k] = torch.stack([state[k][known[name]] if name in known else mean for name in names])
+    return found
