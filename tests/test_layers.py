@@ -25,12 +25,11 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "geometry": set(),
         "progress": set(),
         "storage": {"upath"},
-        "options": set(),
-        "plan": set(),
         "moments": {"numpy"},
         "field": {"numpy"},
         "machine": {"numpy", "dask", "distributed"},
     },
+    "records": {"options": set(), "plan": set()},
     "job": {"job": set()},
     "tiff": {"tiff": {"numpy", "tifffile", "imagecodecs"}},
     "images": {
@@ -52,15 +51,16 @@ FLOORS: dict[str, dict[str, set[str]]] = {
 #: Each floor stands on these.
 BELOW: dict[str, tuple[str, ...]] = {
     "ground": (),
-    "job": ("ground",),
+    "records": ("ground",),
+    "job": ("ground", "records"),
     "tiff": ("ground",),
     "images": ("ground", "tiff"),
     "networks": ("ground",),
     "workers": ("ground",),
-    "engine": ("ground", "images", "networks", "workers"),
-    "choices": ("ground", "job", "images", "networks", "engine"),
-    "api": ("ground", "job", "images", "networks", "workers", "engine", "choices"),
-    "roof": ("ground", "job", "images", "networks", "workers", "engine", "api"),
+    "engine": ("ground", "records", "images", "networks", "workers"),
+    "choices": ("ground", "records", "job", "images", "networks", "engine"),
+    "api": ("ground", "records", "job", "images", "networks", "workers", "engine", "choices"),
+    "roof": ("ground", "records", "job", "images", "networks", "workers", "engine", "api"),
 }
 
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -142,6 +142,16 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         resting |= settled
     circle = sorted(str(module.relative_to(PACKAGE)) for module in set(edges) - resting)
     assert not circle
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    """A name that is read in a traceback or searched for leads to one class."""
+    modules: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in ast.parse(module.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                modules.setdefault(node.name, []).append(str(module.relative_to(PACKAGE)))
+    assert not {name: where for name, where in modules.items() if len(where) > 1}
 
 
 def test_the_package_never_imports_its_garden() -> None:

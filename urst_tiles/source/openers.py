@@ -266,7 +266,7 @@ def _masked(reader: Reader, mask: Path | None) -> Reader:
     return reader if mask is None else MaskedReader(reader, mask)
 
 
-class Watch:
+class FileWatch:
     """Notices that the files of an opener are changed while they are in use.
 
     A new size, time or inode of a file is a reason to look; whether the content differs decides.
@@ -307,9 +307,9 @@ def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, Watch]:
+def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, FileWatch]:
     """The reader of an opener and the watch over its files; a process remembers the last 16 of them."""
-    watch = Watch(opener)  # made first, so that a change during the opening is noticed
+    watch = FileWatch(opener)  # made first, so that a change during the opening is noticed
     return opener.open(), watch
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.adain import AdaINStyle
 from urst_tiles.nets.base import Affine, Precision, Stylised
-from urst_tiles.nets.frozen.folding import Layer, behind, doubled, doubling
+from urst_tiles.nets.frozen.folding import FoldedLayer, behind, doubled, doubling
 from urst_tiles.nets.frozen.padding import conv2d, empty, reflect, replicate, ring, strips
 
 #: Quarter-resolution rows per strip.
@@ -111,10 +111,10 @@ class FrozenAdaIN(Stylised):
 # The following functions run once per style, in float64.
 
 
-def folded(style: AdaINStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
+def folded(style: AdaINStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
-    layers: dict[str, Layer] = {}
+    layers: dict[str, FoldedLayer] = {}
     for key in state:
         side, i, part = key.split(".")
         if part == "weight":

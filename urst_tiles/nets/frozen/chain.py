@@ -20,7 +20,7 @@ from urst_tiles.nets.frozen.padding import Pair, empty, reflect, replicate
 
 
 @dataclass(frozen=True)
-class Layer:
+class ChainLayer:
     """A convolution and the steps that belong to it.
 
     Attributes
@@ -57,32 +57,32 @@ class Layer:
         return (size[0] // 2, size[1] // 2) if self.kind == "pool" else size
 
 
-def needs(chain: Sequence[Layer], box: Box) -> Box:
+def needs(chain: Sequence[ChainLayer], box: Box) -> Box:
     """The part of the input of ``chain`` that the part ``box`` of its output depends on."""
     for layer in reversed(chain):
         box = layer.needs(box)
     return box
 
 
-def resized(chain: Sequence[Layer], size: Pair) -> Pair:
+def resized(chain: Sequence[ChainLayer], size: Pair) -> Pair:
     """The image's size behind ``chain``, from its size before it."""
     for layer in chain:
         size = layer.resized(size)
     return size
 
 
-def beyond(chain: Sequence[Layer]) -> int:
+def beyond(chain: Sequence[ChainLayer]) -> int:
     """The number of lines beyond the image's edge that the input of ``chain`` must have."""
     return -needs(chain, Box(0, 0, 0, 0)).y0
 
 
-def edged(x: Tensor, chain: Sequence[Layer], first: Pair, size: Pair) -> Tensor:
+def edged(x: Tensor, chain: Sequence[ChainLayer], first: Pair, size: Pair) -> Tensor:
     """Overwrite the first line beyond each of the image's edges with the values that the first layer of
     ``chain`` pads with."""
     return (replicate if chain[0].kind == "up" else reflect)(x, first, size)
 
 
-def framed(x: Tensor, chain: Sequence[Layer], first: Pair, size: Pair, box: Box) -> Tensor:
+def framed(x: Tensor, chain: Sequence[ChainLayer], first: Pair, size: Pair, box: Box) -> Tensor:
     """A copy of the part ``box`` of ``x``, with the lines beyond the image's edges set."""
     here = Box(*first, first[0] + x.shape[2], first[1] + x.shape[3])
     part = box.clip(here).clip(Box(0, 0, *size))

@@ -18,7 +18,7 @@ from torch import Tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.fast import FastStyle
-from urst_tiles.nets.frozen.folding import Layer, before, behind, doubled, doubling
+from urst_tiles.nets.frozen.folding import FoldedLayer, before, behind, doubled, doubling
 from urst_tiles.nets.frozen.padding import conv2d, padded, replicate, ring
 
 
@@ -65,12 +65,12 @@ class FrozenFast(Stylised):
 # The following functions run once per style, in float64.
 
 
-def folded(style: FastStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
+def folded(style: FastStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     shift, scale = style.range
     last = Affine(scale, shift)
-    layers: dict[str, Layer] = {}
+    layers: dict[str, FoldedLayer] = {}
     for name, norm in (style.norms(affines) | {"deconv3": last}).items():
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         if name == "conv1":

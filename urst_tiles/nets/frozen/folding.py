@@ -13,16 +13,16 @@ from urst_tiles.nets.frozen.padding import empty
 
 Float = NDArray[np.float64]
 #: Weight (outputs, inputs per group, h, w) and bias (outputs,) of a convolution.
-Layer = tuple[Float, Float]
+FoldedLayer = tuple[Float, Float]
 
 
-def behind(weight: Float, bias: Float, scale: Float, shift: Float) -> Layer:
+def behind(weight: Float, bias: Float, scale: Float, shift: Float) -> FoldedLayer:
     """The convolution of scale x + shift as one convolution of x; ``scale`` is (C,) or (C', C)."""
     matrix = np.diag(scale) if scale.ndim == 1 else scale
     return np.einsum("oikl,ij->ojkl", weight, matrix), bias + np.einsum("oikl,i->o", weight, shift)
 
 
-def before(weight: Float, bias: Float, affine: Affine) -> Layer:
+def before(weight: Float, bias: Float, affine: Affine) -> FoldedLayer:
     """The affine map of a convolution's output as one convolution; the map must be diagonal."""
     return weight * affine.scale[:, None, None, None], bias * affine.scale + affine.shift
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
-from urst_tiles.nets.frozen.folding import Layer, before
+from urst_tiles.nets.frozen.folding import FoldedLayer, before
 from urst_tiles.nets.frozen.padding import conv2d, ring, strips
 from urst_tiles.nets.lite import LiteStyle
 
@@ -94,12 +94,12 @@ def strip_rows(y: Tensor) -> int:
 # The following functions run once per style, in float64.
 
 
-def folded(style: LiteStyle, affines: Mapping[str, Affine]) -> dict[str, Layer]:
+def folded(style: LiteStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution, sites and alpha folded in, the values of a cell ordered by row,
     column, colour."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     order = np.arange(3 * SIDE * SIDE).reshape(3, -1).T.ravel()
-    layers: dict[str, Layer] = {"enter": (state["enter.weight"][:, order], state["enter.bias"])}
+    layers: dict[str, FoldedLayer] = {"enter": (state["enter.weight"][:, order], state["enter.bias"])}
     for site in style.sites[1:]:
         affine, name = affines[site.name], site.name
         layers[f"{name}_a"] = before(state[f"{name}.a.weight"], state[f"{name}.a.bias"], affine)

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
+from urst_tiles.nets.frozen.folding import FoldedLayer
 from urst_tiles.nets.frozen.padding import (
     conv2d,
     empty,
@@ -43,8 +44,7 @@ from urst_tiles.nets.frozen.padding import (
 from urst_tiles.nets.microast import MicroASTStyle
 
 Float = NDArray[np.float64]
-Layer = tuple[Float, Float]
-Layers = dict[str, Layer]
+Layers = dict[str, FoldedLayer]
 
 #: Quarter-resolution rows per strip: large enough that overlapping rows cost little, small enough for the
 #: cache.
@@ -191,7 +191,7 @@ def folded(style: MicroASTStyle, affines: Mapping[str, Affine]) -> Layers:
     """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
 
-    def get(name: str) -> Layer:
+    def get(name: str) -> FoldedLayer:
         return state[f"{name}.conv_layer.weight"], state[f"{name}.conv_layer.bias"]
 
     layers: Layers = {}
@@ -207,7 +207,7 @@ def folded(style: MicroASTStyle, affines: Mapping[str, Affine]) -> Layers:
     return layers
 
 
-def _trunk(style: MicroASTStyle, affines: Mapping[str, Affine], get: Callable[[str], Layer]) -> Layers:
+def _trunk(style: MicroASTStyle, affines: Mapping[str, Affine], get: Callable[[str], FoldedLayer]) -> Layers:
     """The layers enc5 and the four residual blocks, each z + b(relu(a(z))).
 
     Let x be the original stream, and s and t the scale and shift of a site. Before the first site the
@@ -235,7 +235,7 @@ def _trunk(style: MicroASTStyle, affines: Mapping[str, Affine], get: Callable[[s
     return layers
 
 
-def _modulated(weight: Float, bias: Float, w: Float, b: Float) -> Layer:
+def _modulated(weight: Float, bias: Float, w: Float, b: Float) -> FoldedLayer:
     """The modulation w conv(x) + b x as one convolution."""
     weight = weight * w[:, None, None, None]
     centre = weight.shape[2] // 2
@@ -243,12 +243,12 @@ def _modulated(weight: Float, bias: Float, w: Float, b: Float) -> Layer:
     return weight, bias * w
 
 
-def _scaled(weight: Float, bias: Float, inputs: Float, outputs: Float) -> Layer:
+def _scaled(weight: Float, bias: Float, inputs: Float, outputs: Float) -> FoldedLayer:
     """The convolution ``outputs`` * conv(``inputs`` * x), factors per channel, as one convolution."""
     return weight * outputs[:, None, None, None] * inputs[None, :, None, None], bias * outputs
 
 
-def _dense(weight: Float, bias: Float, groups: int) -> Layer:
+def _dense(weight: Float, bias: Float, groups: int) -> FoldedLayer:
     """A grouped convolution as a convolution of fewer, larger ``groups``."""
     outputs, per_group = weight.shape[:2]
     inputs = _inputs(weight)
@@ -300,7 +300,7 @@ def _enlarging(name: str, weight: Float, bias: Float) -> Layers:
     return layers
 
 
-def _mixing(weight: Float, bias: Float, groups: int) -> Layer:
+def _mixing(weight: Float, bias: Float, groups: int) -> FoldedLayer:
     """A 1x1 convolution on each of a cell's four pixels; inputs are ordered by group, then pixel, outputs by
     pixel."""
     n = len(bias)
@@ -310,7 +310,7 @@ def _mixing(weight: Float, bias: Float, groups: int) -> Layer:
     return mixing.reshape(4 * n, 4 * n, 1, 1), np.tile(bias, 4)
 
 
-def _last(weight: Float, bias: Float) -> Layer:
+def _last(weight: Float, bias: Float) -> FoldedLayer:
     """The 9x9 convolution as a 5x5 convolution on cells: tap k in -4..4 of pixel p is pixel p + k, counted
     from the cell's first."""
     outputs, inputs = weight.shape[:2]

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
-from urst_tiles.nets.frozen.folding import Layer as Weights
-from urst_tiles.nets.frozen.folding import before, doubled, doubling
+from urst_tiles.nets.frozen.folding import FoldedLayer, before, doubled, doubling
 from urst_tiles.nets.frozen.padding import conv2d, padded
 from urst_tiles.nets.multimodal import MultimodalStyle
 from urst_tiles.nets.multimodal_layers import LAYERS, key_of, paint
@@ -68,9 +67,9 @@ class FrozenMultimodal(Stylised):
 # The following functions run once per style, in float64.
 
 
-def folded(style: MultimodalStyle, affines: Mapping[str, Affine]) -> dict[str, Weights]:
+def folded(style: MultimodalStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution of the rewritten network, by its name."""
-    layers: dict[str, Weights] = {}
+    layers: dict[str, FoldedLayer] = {}
     for subnet, name, layer in ((s, n, layer) for s, named in LAYERS.items() for n, layer in named.items()):
         weight, bias = (
             style.weights[f"{key_of(subnet, name)}.{part}"].double().cpu().numpy()

@@ -33,7 +33,7 @@ from torch import Tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.frozen.chain import (
-    Layer,
+    ChainLayer,
     Scratch,
     beyond,
     bordered,
@@ -43,13 +43,12 @@ from urst_tiles.nets.frozen.chain import (
     pooled,
     resized,
 )
-from urst_tiles.nets.frozen.folding import Layer as Weights
-from urst_tiles.nets.frozen.folding import behind, doubling
+from urst_tiles.nets.frozen.folding import FoldedLayer, behind, doubling
 from urst_tiles.nets.frozen.padding import Pair, conv2d, strips
 from urst_tiles.nets.wct import LEVELS, WCTStyle, layers
 
 Float = NDArray[np.float64]
-Chain = Sequence[Layer]
+Chain = Sequence[ChainLayer]
 
 #: How many pixels beyond an aligned cell of ``2 ** (level - 1)`` pixels a level's image depends on the image
 #: of the level before, as measured by the probe (tests/nets/test_wct.py).
@@ -150,11 +149,11 @@ class FrozenWCT(Stylised):
         rows = max(32, STRIP // (self._channels(large) * width) // 8 * 8)
         return rows * after // max(before, after)
 
-    def _channels(self, layer: Layer) -> int:
+    def _channels(self, layer: ChainLayer) -> int:
         """The number of channels of a layer's output."""
         return len(self.get_buffer(f"{layer.name}_bias"))
 
-    def _dtype(self, layer: Layer) -> torch.dtype:
+    def _dtype(self, layer: ChainLayer) -> torch.dtype:
         """The type of a layer's output."""
         return self.get_buffer(f"{layer.name}_bias").dtype
 
@@ -169,7 +168,7 @@ class FrozenWCT(Stylised):
                 x = edged(x, piece[i + 1 :], first, size)
         return x, first
 
-    def _layer(self, x: Tensor, layer: Layer) -> Tensor:
+    def _layer(self, x: Tensor, layer: ChainLayer) -> Tensor:
         """One layer, with ReLU unless it is of the kind "last"."""
         weight, bias = self.get_buffer(f"{layer.name}_weight"), self.get_buffer(f"{layer.name}_bias")
         x = x.to(weight.dtype)
@@ -205,16 +204,16 @@ def regions(keep: Box, whole: Box) -> dict[int, Box]:
     return needed
 
 
-def chain_of(level: int) -> list[Layer]:
+def chain_of(level: int) -> list[ChainLayer]:
     """The layers of a level's encoder and decoder in order: "e5_11", ..., "e5_51", "d5_51", ..., "d5_11"."""
     names = layers(level)
     chain = []
     for name, following in zip(names, [*names[1:], None], strict=True):
         halved = following is not None and following[0] != name[0]
-        chain.append(Layer(f"e{level}_{name}", "pool" if halved else "conv"))
+        chain.append(ChainLayer(f"e{level}_{name}", "pool" if halved else "conv"))
     for name, before in zip(reversed(names), [None, *reversed(names[1:])], strict=True):
         doubled = before is not None and before[0] != name[0]
-        chain.append(Layer(f"d{level}_{name}", "last" if name == "11" else "up" if doubled else "conv"))
+        chain.append(ChainLayer(f"d{level}_{name}", "last" if name == "11" else "up" if doubled else "conv"))
     return chain
 
 
@@ -238,17 +237,17 @@ def enlarged(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 # The following functions run once per style, in float64.
 
 
-def folded(style: WCTStyle, affines: Mapping[str, Affine]) -> dict[str, Weights]:
+def folded(style: WCTStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
-    convs: dict[str, Weights] = {}
+    convs: dict[str, FoldedLayer] = {}
     for level in LEVELS:
         convs |= _encoder(state, level)
         convs |= _decoder(state, level, affines[f"relu{level}_1"])
     return convs
 
 
-def _encoder(state: Mapping[str, Float], level: int) -> dict[str, Weights]:
+def _encoder(state: Mapping[str, Float], level: int) -> dict[str, FoldedLayer]:
     """The convolutions of an encoder; its 1x1 input layer is folded into the first."""
     side = f"encoder{level}.conv"
     convs = {name: (state[f"{side}{name}.weight"], state[f"{side}{name}.bias"]) for name in layers(level)}
@@ -256,10 +255,10 @@ def _encoder(state: Mapping[str, Float], level: int) -> dict[str, Weights]:
     return {f"e{level}_{name}": layer for name, layer in convs.items()}
 
 
-def _decoder(state: Mapping[str, Float], level: int, site: Affine) -> dict[str, Weights]:
+def _decoder(state: Mapping[str, Float], level: int, site: Affine) -> dict[str, FoldedLayer]:
     """The convolutions of a decoder; the site is folded into the first, and each enlargement into the
     convolution behind it."""
-    convs: dict[str, Weights] = {}
+    convs: dict[str, FoldedLayer] = {}
     for k, layer in enumerate(chain_of(level)[len(layers(level)) :]):
         source = layer.name.replace("_", ".conv").replace("d", "decoder")
         weight, bias = state[f"{source}.weight"], state[f"{source}.bias"]

@@ -32,7 +32,7 @@ from torch import nn
 
 from urst_tiles.errors import BadInput, BadWeights, UrstError
 from urst_tiles.nets.base import State, StyleImages, checked_alpha
-from urst_tiles.nets.module.probe import Footprint
+from urst_tiles.nets.module.probe import ProbedFootprint
 from urst_tiles.nets.module.sites import Sites, shallow
 from urst_tiles.nets.module.style import ModuleStyle, Range, prepared
 
@@ -40,7 +40,7 @@ from urst_tiles.nets.module.style import ModuleStyle, Range, prepared
 _HERE: dict[str, ModuleStyle] = {}
 
 #: The saved footprint of a module that is being restored, so that it is not measured again.
-_KNOWN: ContextVar[Footprint | None] = ContextVar("known", default=None)
+_KNOWN: ContextVar[ProbedFootprint | None] = ContextVar("known", default=None)
 #: Whether `from_module` runs inside a function that `find` called by name: no name must be made up then.
 _CALLED: ContextVar[bool] = ContextVar("called", default=False)
 
@@ -186,7 +186,7 @@ def restore(model: str, state: State, settings: Mapping[str, Any]) -> ModuleStyl
     BadInput : the module cannot be found in this process.
     BadWeights : the module has changed, so that the saved weights do not fit it.
     """
-    with _setting(_KNOWN, Footprint.of(settings["footprint"])):
+    with _setting(_KNOWN, ProbedFootprint.of(settings["footprint"])):
         style = find(model)
     return style.with_state(state, settings)
 

@@ -41,7 +41,7 @@ INSIDE = 1.35
 
 
 @dataclass(frozen=True)
-class Footprint:
+class ProbedFootprint:
     """The measured properties of a module.
 
     Attributes
@@ -96,7 +96,7 @@ class Probe:
         self.halos: dict[str, int] = {}
         self.bytes = 0.0
 
-    def footprint(self) -> Footprint:
+    def footprint(self) -> ProbedFootprint:
         """All measurements of the module.
 
         Raises
@@ -107,7 +107,9 @@ class Probe:
         sites = [self._site(name, side) for name in self.affines]
         stride, halo = self.settled(stride)
         sites_with_halos = tuple(replace(site, halo=self.halos[site.name]) for site in sites)
-        return Footprint(halo, stride, self.minimum(stride), INSIDE * self.bytes + 24.0, sites_with_halos)
+        return ProbedFootprint(
+            halo, stride, self.minimum(stride), INSIDE * self.bytes + 24.0, sites_with_halos
+        )
 
     # Running the module
 

@@ -29,7 +29,7 @@ from urst_tiles.nets.base import (
     checked_alpha,
     digest,
 )
-from urst_tiles.nets.module.probe import Footprint, Probe
+from urst_tiles.nets.module.probe import Probe, ProbedFootprint
 from urst_tiles.nets.module.sites import SiteLayer, Sites, answering, shallow, with_maps, with_site_layers
 
 #: Prefix of the weights' names in a saved style.
@@ -64,7 +64,7 @@ class ModuleStyle:
         sites: Sites,
         name: str | None = None,
         alpha: float = 1.0,
-        footprint: Footprint | None = None,
+        footprint: ProbedFootprint | None = None,
     ):
         self.net, self.classes = net, sites
         self.range, self.alpha = checked_range(range), checked_alpha(alpha)
@@ -148,7 +148,7 @@ class ModuleStyle:
         except RuntimeError as error:
             raise BadWeights(f"{self.name} is another module now: {' '.join(str(error).split())}") from error
         low, high = settings["range"]
-        footprint = Footprint.of(settings["footprint"])
+        footprint = ProbedFootprint.of(settings["footprint"])
         return ModuleStyle(net, (low, high), self.classes, self.name, settings["alpha"], footprint)
 
     def at(self, alpha: float, name: str | None = None) -> ModuleStyle:
