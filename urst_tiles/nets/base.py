@@ -242,12 +242,12 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
 
 
 def neutral_moments(style: Style) -> dict[str, Moments]:
-    """Moments that make every measured site a harmless map."""
+    """Moments of mean 0 and variance 1 at every site, for maps that are harmless."""
     return {site.name: neutral(site) for site in style.sites}
 
 
 def neutral(site: Site) -> Moments:
-    """Mean 0 and variance 1."""
+    """Moments of mean 0 and variance 1 at one site."""
     one = np.eye(site.channels) if site.full else np.ones(site.channels)
     return Moments(2.0, np.zeros(site.channels), one)
 

@@ -53,10 +53,12 @@ from urst_tiles.nets.own_statistics import OwnStatistics
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a family gives the house.
+    """What the package needs to know of one family of networks.
 
     Attributes
     ----------
+    name : of the model, as ``--model`` takes it.
+    halo, stride, minimum : in pixels, as of ``Style``.
     build : (states by file name, style images, alpha) -> Style.
     restore : (tensors, settings) of ``Style.state`` -> Style.
     frozen : (style, maps by site) -> the plain network.

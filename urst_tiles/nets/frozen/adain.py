@@ -5,7 +5,7 @@ What is done to the plain network, all of it exact up to float rounding:
 1. The 1x1 input layer and the affine site are linear, so they go into the convolutions behind them.
 2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution, one
    per pixel of a 2x2 cell: 4/9 of the work.
-3. Padding is no copy: see ``lines``.
+3. Padding is no copy: see ``padding``.
 4. Both ends, where the image is large, run in strips of rows: less memory, and the working set stays in
    cache.
 """

@@ -2,7 +2,7 @@
 
 All layers are 3x3 convolutions without padding, three of the four kinds with a change of resolution. A tensor
 carries lines beyond the image's edge; after each layer the first of them is set to what padding would have
-put there, and no line further out reaches anything that is kept. See ``lines`` for ``first`` and ``size``.
+put there, and no line further out reaches anything that is kept. See ``padding`` for ``first`` and ``size``.
 """
 
 from __future__ import annotations

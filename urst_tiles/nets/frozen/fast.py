@@ -2,7 +2,7 @@
 
 1. Norms, as constant maps, and the range of the pictures go into the convolutions beside them.
 2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution.
-3. Padding is no copy: see ``lines``.
+3. Padding is no copy: see ``padding``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ What is done to the plain network, all of it exact up to float rounding:
 3. The last convolution of each level makes the three colours of 2x2 pixels at once, 12 channels by one 4x4
    convolution: a vector of 16 lanes would otherwise work for 3.
 4. ReLU comes after the maximum of 2x2, on a quarter of the values.
-5. Padding is no copy: see ``lines``.
+5. Padding is no copy: see ``padding``.
 6. Each level works on no more of the window than what the levels after it still need of it, and its decoder
    on no more than what its own picture needs. Five levels together reach 246 pixels, the last one 2.
 7. All runs in strips of rows, the layers at both ends of a level, where the image is large, together: less
@@ -226,7 +226,7 @@ def pieces_of(level: int) -> list[Chain]:
 
 def enlarged(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Nearest enlargement and a 3x3 convolution, made one by ``enlarging``: (n, c, h, w) ->
-    (n, c', 2h - 2, 2w - 2), a pixel short on each side. See ``lines.conv2d`` for float16."""
+    (n, c', 2h - 2, 2w - 2), a pixel short on each side. See ``padding.conv2d`` for float16."""
     if x.dtype == torch.float16 and x.device.type == "cpu":
         return enlarged(x.float(), weight.float(), bias.float()).half()
     return F.conv_transpose2d(x, weight, bias, stride=2, padding=2)

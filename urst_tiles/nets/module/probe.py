@@ -2,7 +2,7 @@
 
 1. Stride: how the sizes of all features grow with the picture's, their least common multiple.
 2. Halo: NaN in one aligned cell amid the picture; which cells of the output, and of the features at the
-   sites, does it reach? (See ``probe`` for why NaN.)
+   sites, does it reach? (See tests/probe.py for why NaN.)
 3. Both together: the picture cropped by one stride must give the same pixels, but for the halo.
 """
 
