@@ -36,9 +36,10 @@ class Recipe:
     weights : folder that has a subfolder for each model.
     styles : pairs of a style and a weight. A style is the path of a style image or checkpoint, or the name of
         a style of the model.
-    style_size : short side, in pixels, to which a style image is resized; the size of the strokes follows it.
+    style_size : short side, in pixels, to which a style image is resized.
     alpha : strength of the style: 0 leaves the content as it is, 1 applies the style in full.
-    stroke : factor by which the strokes are enlarged, a power of two.
+    stroke : factor, a power of two, by which the image is reduced for the first of the passes from coarse to
+        fine.
     preserve_color : ``none``, ``luminance`` or ``coral``.
     stamps : size in bytes and time of the last change in nanoseconds of the file of each style that is a
         path. They tell apart files that had the same name at different times.

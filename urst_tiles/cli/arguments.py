@@ -21,8 +21,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",
-        "style_size": "resize the style image to this many pixels on its short side; strokes grow with it",
-        "stroke": "make strokes this many times as large (1, 2, 4, 8, ...), by painting from coarse to fine",
+        "style_size": "resize the style image to this many pixels on its short side",
+        "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
+        " that large shapes are painted too; strokes grow less than by this factor",
         "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
         " changes the brightness alone, coral first gives the colours of the image to the style image",
         "mask": "an image that holds a region number in each pixel and covers the same area as INPUT, at any"
