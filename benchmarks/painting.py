@@ -64,11 +64,11 @@ def lattice(last: int) -> list[int]:
 
 def grams(net: losses.FeatureNet, pictures: Iterator[Tensor]) -> dict[str, Tensor]:
     """The mean Gram matrix of each layer over some pictures."""
-    found: dict[str, list[Tensor]] = {k: [] for k in LAYERS}
+    matrices: dict[str, list[Tensor]] = {k: [] for k in LAYERS}
     for x in pictures:
         for k, f in net(x, LAYERS).items():
-            found[k].append(losses.gram(f)[0])
-    return {k: torch.stack(each).mean(0) for k, each in found.items()}
+            matrices[k].append(losses.gram(f)[0])
+    return {k: torch.stack(each).mean(0) for k, each in matrices.items()}
 
 
 @torch.inference_mode()
@@ -77,8 +77,8 @@ def distances(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tens
     wanted, rows = grams(net, iter([painting])), []
     for reduction in REDUCTIONS:
         picture = picture if reduction == 1 else halved(picture)
-        found = grams(net, crops(picture))
-        layers = [((found[k] - wanted[k]).norm() / wanted[k].norm()).item() for k in LAYERS]
+        reached = grams(net, crops(picture))
+        layers = [((reached[k] - wanted[k]).norm() / wanted[k].norm()).item() for k in LAYERS]
         rows.append([*layers, float(np.mean(layers))])
     return rows
 
@@ -95,10 +95,10 @@ def main() -> None:
     dtype = getattr(torch, arguments.precision)
     net = backbones.backbone("vgg16", [arguments.teacher], dtype=dtype)
     painting = torch.from_numpy(read_picture(arguments.painting, SIDE).copy()).permute(2, 0, 1)[None]
-    found = distances(net, whole(arguments.picture), painting)
+    measured = distances(net, whole(arguments.picture), painting)
     rows = [
         [f"1/{reduction}" if reduction > 1 else "1:1", *(f"{value:.3f}" for value in values)]
-        for reduction, values in zip(REDUCTIONS, found, strict=True)
+        for reduction, values in zip(REDUCTIONS, measured, strict=True)
     ]
     title = f"Style distance of {arguments.picture.name} from {arguments.painting.name}"
     table(title, ["scale", *LAYERS, "mean"], rows)

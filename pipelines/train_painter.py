@@ -72,7 +72,7 @@ class Settings:
     style: Path
     #: Which of its files are styles, and their names.
     styles: Path = Path(__file__).with_name("styles.csv")
-    #: VGG-16, or Collaborative Distillation's 5SE.pth: one of the two.
+    #: Files of the loss network, VGG-16 or Collaborative Distillation's 5SE.pth: give either.
     teacher: str = ""
     distilled: str = ""
     out: Path
@@ -163,8 +163,8 @@ def teacher_of(settings: Settings) -> Teacher:
     if settings.teacher:
         net = vgg.vgg16([Path(settings.teacher)], settings.seed, **placed)
         return Teacher(net, vgg.LAYERS16[:4], vgg.CONTENT16)
-    own = replace(backbones.distilled_vgg19(Path(settings.distilled), **placed), heads=False)
-    return Teacher(Lowered(own, dtype), vgg.LAYERS, vgg.CONTENT)
+    distilled = replace(backbones.distilled_vgg19(Path(settings.distilled), **placed), heads=False)
+    return Teacher(Lowered(distilled, dtype), vgg.LAYERS, vgg.CONTENT)
 
 
 def grams(features: Tensor) -> Tensor:
@@ -176,12 +176,12 @@ def grams(features: Tensor) -> Tensor:
 
 def blurred_moments(x: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Mean (n, 3) and covariance (n, 3, 3) of colours, of the picture averaged over each of `BLURS`."""
-    found = []
+    moments = []
     for side in BLURS:
         rows = F.avg_pool2d(x, side).flatten(2)
         mean = rows.mean(2, keepdim=True)
-        found.append((mean[:, :, 0], (rows - mean) @ (rows - mean).mT / rows.shape[2]))
-    return found
+        moments.append((mean[:, :, 0], (rows - mean) @ (rows - mean).mT / rows.shape[2]))
+    return moments
 
 
 @dataclass(frozen=True)
@@ -213,13 +213,13 @@ def named(settings: Settings) -> dict[str, Path]:
         rows = list(csv.DictReader(file))
     if not rows or not {"name", "file"} <= set(rows[0]):
         raise BadInput(f"{settings.styles} must have the columns name and file, and a line for each style")
-    found = {row["name"]: settings.style / row["file"] for row in rows}
-    if len(found) < len(rows):
+    files = {row["name"]: settings.style / row["file"] for row in rows}
+    if len(files) < len(rows):
         raise BadInput(f"{settings.styles} names two styles alike")
-    for path in found.values():
+    for path in files.values():
         if not path.is_file():
             raise MissingFile(f"there is no painting {path}, which {settings.styles} names")
-    return found
+    return files
 
 
 @torch.no_grad()
@@ -234,7 +234,7 @@ def gather(files: Mapping[str, Path], settings: Settings, teacher: Teacher) -> P
         matrices.append({k: grams(f) for k, f in teacher(x, teacher.style).items()})
         blurred.append(blurred_moments(x))
     mean, covariance = (np.concatenate(part) for part in zip(*colours, strict=True))
-    gram = {k: torch.cat([one[k] for one in matrices]) for k in teacher.style}
+    gram = {k: torch.cat([by_layer[k] for by_layer in matrices]) for k in teacher.style}
     power = {k: g.square().mean((1, 2)) for k, g in gram.items()}
     levels = [
         (torch.cat([m for m, _ in level]), torch.cat([c for _, c in level]))
@@ -247,23 +247,23 @@ def gather(files: Mapping[str, Path], settings: Settings, teacher: Teacher) -> P
 
 
 def distance(features: Mapping[str, Tensor], paintings: Paintings, index: Tensor) -> Tensor:
-    """(n,): the sum over layers of the distances of Gram matrices, relative to the paintings' own."""
-    found = torch.zeros((), device=index.device)
+    """(n,): the sum over layers of the distances of Gram matrices, relative to the paintings'."""
+    total = torch.zeros((), device=index.device)
     for k, wanted in paintings.gram.items():
         square = (grams(features[k]) - wanted[index]).square().mean((1, 2)) / paintings.power[k][index]
-        found = found + (square + 1e-4).sqrt().clamp(max=CLAMP)
-    return found
+        total = total + (square + 1e-4).sqrt().clamp(max=CLAMP)
+    return total
 
 
 def colour_distance(x: Tensor, paintings: Paintings, index: Tensor) -> Tensor:
     """(): distances of blurred colours, relative to the painting's deviation, clamped."""
-    found = x.new_zeros(())
+    total = x.new_zeros(())
     for (mean, covariance), (means, covariances) in zip(blurred_moments(x), paintings.blurred, strict=True):
-        total = torch.diagonal(covariances[index], dim1=1, dim2=2).sum(1)
-        shift = (mean - means[index]).square().sum(1) / total
-        spread = ((covariance - covariances[index]).square().sum((1, 2)) + 1e-9).sqrt() / total
-        found = found + (0.5 * shift.clamp(max=1) + spread.clamp(max=2)).mean()
-    return found
+        variance = torch.diagonal(covariances[index], dim1=1, dim2=2).sum(1)
+        shift = (mean - means[index]).square().sum(1) / variance
+        spread = ((covariance - covariances[index]).square().sum((1, 2)) + 1e-9).sqrt() / variance
+        total = total + (0.5 * shift.clamp(max=1) + spread.clamp(max=2)).mean()
+    return total
 
 
 def normal(f: Tensor) -> Tensor:
@@ -281,16 +281,16 @@ def outside(x: Tensor) -> Tensor:
 
 
 def drawn(pictures: Pictures, size: int, count: int, random: np.random.Generator, device: str) -> Tensor:
-    """(count, 3, size, size), random crops at the pictures' own scale, mirrored and turned, none of them
+    """(count, 3, size, size), random crops at the scale of the pictures, mirrored and turned, none of them
     flat; BadInput where there are only flat ones."""
-    found: list[NDArray[np.uint8]] = []
+    parts: list[NDArray[np.uint8]] = []
     for _ in range(TRIES * count):
         part = crop(pictures[int(random.integers(len(pictures)))], size, random)
         part = np.rot90(part, int(random.integers(4)))
         if part[::4, ::4].std() >= FLAT:
-            found.append(part)
-        if len(found) == count:
-            return to_tensor(found, device)
+            parts.append(part)
+        if len(parts) == count:
+            return to_tensor(parts, device)
     raise BadInput(f"{TRIES} crops in a row were flat: take other photographs as --content")
 
 
@@ -307,10 +307,10 @@ class Painter:
     @property
     def batch(self) -> int:
         """Pictures a step; measured once where the settings leave it open, and then remembered."""
-        settings, kept = self.settings, self.training.memory["batch"]
-        if not int(kept) or settings.batch:
-            kept.fill_(settings.batch or (self.fitting() if on_card(settings) else CPU_BATCH))
-        return int(kept)
+        settings, remembered = self.settings, self.training.memory["batch"]
+        if not int(remembered) or settings.batch:
+            remembered.fill_(settings.batch or (self.fitting() if on_card(settings) else CPU_BATCH))
+        return int(remembered)
 
     def fitting(self) -> int:
         """As many pictures as a step has memory for on the card, measured with one and with two of them."""
@@ -351,8 +351,8 @@ class Painter:
     def remember(self, index: Tensor, distances: Tensor) -> None:
         """Each style's distance goes after those that were just measured."""
         hard = self.training.memory["hard"]
-        for style, found in zip(index.tolist(), distances.tolist(), strict=True):
-            hard[style] += FOLLOW * (found - hard[style])
+        for style, value in zip(index.tolist(), distances.tolist(), strict=True):
+            hard[style] += FOLLOW * (value - hard[style])
 
     def compared(
         self, x: Tensor, index: Tensor, levels: int, origins: Tensor
@@ -387,10 +387,10 @@ class Painter:
         teacher = self.teacher
         with torch.no_grad():
             wanted = normal(teacher(guide, (teacher.content,))[teacher.content])
-        found = {"content": (normal(content) - wanted).square().mean()}
+        parts = {"content": (normal(content) - wanted).square().mean()}
         if self.settings.half_weight and y.shape[2] >= self.settings.half_least:
-            found["half"] = distance(teacher(halved(y), teacher.style), self.paintings, index).mean()
-        return found
+            parts["half"] = distance(teacher(halved(y), teacher.style), self.paintings, index).mean()
+        return parts
 
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
@@ -416,22 +416,22 @@ class Painter:
         index = torch.from_numpy(chosen).to(settings.device)
         origins = torch.zeros(len(chosen), 2, dtype=torch.int64, device=settings.device)
         rows = [[torch.ones(3, side, side), *(square(files[k], side) for k in chosen)]]
-        for one in x:
-            same = one.expand(len(chosen), -1, -1, -1)
+        for photograph in x:
+            same = photograph.expand(len(chosen), -1, -1, -1)
             guide = painter.recoloured(same, self.paintings.mean[chosen], self.paintings.covariance[chosen])
             dtype, state = DTYPES[settings.precision], self.training.average
             painted = painter.paint(state, same, guide, index, settings.levels, origins, settings.seed, dtype)
-            rows.append([one.cpu(), *painted[-1].cpu()])
+            rows.append([photograph.cpu(), *painted[-1].cpu()])
         return sheet(rows)
 
 
 def largest(peak_bytes: Callable[[int], int], room: int, most: int) -> int:
     """The most pictures, up to ``most``, whose peak stays within ``room`` bytes, if it grows evenly; 1 at
-    least. ``peak_bytes`` is asked twice for one, since what is first used comes on top."""
+    least. ``peak_bytes`` is asked twice for a single picture, since the first use of a card takes more."""
     peak_bytes(1)
-    one, two = peak_bytes(1), peak_bytes(2)
-    each = max(1, two - one)
-    return max(1, min(most, 1 + (room - one) // each))
+    first = peak_bytes(1)
+    each = max(1, peak_bytes(2) - first)
+    return max(1, min(most, 1 + (room - first) // each))
 
 
 def start(settings: Settings, names: Sequence[str]) -> Training:

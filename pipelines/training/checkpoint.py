@@ -116,9 +116,9 @@ class Training:
         """Take up a checkpoint; BadWeights, in one sentence, for what is none or is another training's."""
         content = plain(path)
         try:
-            content.setdefault("memory", {})  # checkpoints of before there was one
-            for name, own in self.tensors().items():
-                weights.check_keys(content[name], {k: tuple(t.shape) for k, t in own.items()}, path)
+            content.setdefault("memory", {})  # what earlier checkpoints do not have
+            for name, tensors in self.tensors().items():
+                weights.check_keys(content[name], {k: tuple(t.shape) for k, t in tensors.items()}, path)
             for optimizer, kept in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(kept)
             self.random.bit_generator.state = content["random"]
@@ -130,8 +130,8 @@ class Training:
                 f"{path} is no checkpoint of this training ({first_line(error)}); {REMEDY}"
             ) from None
         with torch.no_grad():
-            for name, own in self.tensors().items():
-                for k, t in own.items():
+            for name, tensors in self.tensors().items():
+                for k, t in tensors.items():
                     t.copy_(content[name][k])
 
     def tensors(self) -> dict[str, State]:

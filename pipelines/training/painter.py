@@ -61,11 +61,11 @@ def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
     c, half = form.channels, form.half
     convolutions = {"enter": (c, 7 * STRIDE**2), "mid": (half, c + 24), "full": (3, half)}
     convolutions |= {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
-    found: dict[str, tuple[int, ...]] = {}
+    wanted: dict[str, tuple[int, ...]] = {}
     for name, (outputs, inputs) in convolutions.items():
-        found |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
+        wanted |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
     rows = (styles, 2, 2 * form.blocks + 1, c)
-    return found | {"gamma": rows, "beta": rows, "hg": (styles, 2, half), "hb": (styles, 2, half)}
+    return wanted | {"gamma": rows, "beta": rows, "hg": (styles, 2, half), "hb": (styles, 2, half)}
 
 
 def initial(styles: int, form: Form, seed: int) -> State:
@@ -196,16 +196,16 @@ def paint(
     index : int64 (n,), the style of each picture.
     origins : int64 (n, 2), where each picture begins in its whole, multiples of 2^(levels - 1).
     """
-    found: list[Tensor] = []
+    pictures: list[Tensor] = []
     for level in reversed(range(levels)):
         here, colours = halved(content, level), halved(recoloured, level)
-        rows = [state[k][index, int(bool(found))] for k in PER_STYLE]
+        rows = [state[k][index, int(bool(pictures))] for k in PER_STYLE]
         guide = colours
-        if found:
-            guide = enlarged(found[-1]) + 0.5 * (colours - enlarged(halved(colours)))
+        if pictures:
+            guide = enlarged(pictures[-1]) + 0.5 * (colours - enlarged(halved(colours)))
         grain = noise(origins >> level, (here.shape[2], here.shape[3]), level, seed)
-        found.append(paint_level(state, here, guide, grain, rows, dtype))
-    return found
+        pictures.append(paint_level(state, here, guide, grain, rows, dtype))
+    return pictures
 
 
 # Colours
@@ -223,9 +223,9 @@ def recoloured(x: Tensor, mean: NDArray[np.float64], covariance: NDArray[np.floa
     """Each picture with colours of that mean (n, 3) and covariance (n, 3, 3), by the linear map that moves
     colours least [2]."""
     maps = []
-    for found, spread, wanted, want_spread in zip(*moments(x), mean, covariance, strict=True):
+    for centre, spread, want_centre, want_spread in zip(*moments(x), mean, covariance, strict=True):
         scale = lite.monge_kantorovich(spread, want_spread, lite.COLOUR_EPS)
-        maps.append((scale, (wanted - scale @ found)[:, None]))
+        maps.append((scale, (want_centre - scale @ centre)[:, None]))
     scales, shifts = (torch.from_numpy(np.stack(part)).to(x) for part in zip(*maps, strict=True))
     return (scales @ x.flatten(2) + shifts).view_as(x)
 
@@ -287,13 +287,13 @@ def form_of(state: State) -> Form:
 
 def rows_for(state: State, old: Sequence[str], names: Sequence[str]) -> State:
     """``state`` with a row for each of ``names``: the row of that name, or of that place where the file names
-    none and has as many; else the mean of all rows, from which a new style learns fastest."""
+    none and has as many rows; else the mean of all rows, as a start."""
     count = len(state["gamma"])
     known = dict(zip(old, range(count), strict=False)) if old else {}
     if not old and count == len(names):
         known = dict(zip(names, range(count), strict=True))
-    found = dict(state)
+    chosen = dict(state)
     for k in PER_STYLE:
         mean = state[k].mean(0)
-        found[k] = torch.stack([state[k][known[name]] if name in known else mean for name in names])
-    return found
+        chosen[k] = torch.stack([state[k][known[name]] if name in known else mean for name in names])
+    return chosen

@@ -39,7 +39,7 @@ class DistilledVGG19:
     """The encoder of [1], with reflection padding and 1x1 heads that stand in for VGG-19's own features.
 
     ``weights`` has the keys of the original ``5SE.pth``: "conv0", "conv11", ..., "conv51", "conv11_aux", ...
-    Without ``heads`` the encoder's own features come out, in a quarter of the channels, of every layer.
+    Without ``heads`` the features of the encoder itself come out, of any layer, in a quarter of the channels.
     """
 
     weights: State
