@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,7 +98,9 @@ def test_narrow_networks_train_on_larger_crops(
 ) -> None:
     """In a process of its own, since what went wrong here killed it."""
     more = ["--width", str(width), "--size", "64", "--style-sizes", "64", "--steps", "1"]
-    done = subprocess.run([sys.executable, trainer.__file__, *arguments, *more], capture_output=True)
+    program = str(trainer.__file__)
+    environment = os.environ | {"PYTHONPATH": str(Path(program).parent)}
+    done = subprocess.run([sys.executable, program, *arguments, *more], capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr.decode()
 
 
