@@ -1,19 +1,20 @@
-"""Measure how peaked the activations are that a loss would look at, with and without SWAG's smoothing.
+"""Measure how peaked the activations are from which a loss is computed, with and without SWAG's smoothing.
 
     python pipelines/activation_statistics.py --out FOLDER --backbones resnet50 resnet50-plain
 
-SWAG [1, section 3] explains by two numbers why losses through residual networks stylise badly: from stage to
+SWAG [1, section 3] explains by two numbers why losses through residual networks stylise badly. From stage to
 stage the largest activation grows, and the normalised entropy of the activations,
 
     H(F) = -sum p log p / log(C h w),   p = softmax(F) over all C h w activations of a layer,
 
-falls from 1 (all alike) to 0 (one counts). Gram matrices likewise. Here they are measured at the style layers
-of each backbone, on a folder of images or on a made-up landscape, with random weights from several seeds or
-with the files of one's own. Written: ``statistics.csv`` (all of it) and ``statistics.png`` (the plot).
+falls from 1 (all activations are alike) to 0 (a single activation counts). The same holds for Gram matrices.
+This program measures both at the style layers of each backbone, on a folder of images or on a made-up
+landscape, with random weights from several seeds or with weights from files. It writes ``statistics.csv``
+with all numbers and ``statistics.png`` with a plot.
 
-The softmax in p sees the scale of F; the columns ``share_entropy`` take p = F / sum F, which does not. Gram
-matrices are F F^T / (h w), means over places; the losses divide by C too, a scale at which most have an
-entropy of 1. design/swag.md says why, and what came out.
+The softmax in p depends on the scale of F; the columns ``share_entropy`` use p = F / sum F, which does not.
+Gram matrices here are F F^T / (h w), means over the pixels of the layer. The losses also divide by C, a scale
+at which most Gram matrices have an entropy of 1. design/swag.md gives the reasons and the results.
 
 References
 ----------
@@ -48,12 +49,12 @@ from urst_tiles.losses.residual import Walk
 from urst_tiles.source.picture import read_picture
 from urst_tiles.storage.publish import make_folder, publish
 
-#: The paper's four nets, the one they are compared with, and its other two.
+#: The four networks of the paper, the network they are compared with, and two others of the paper.
 DEFAULT = (
     *("vgg19", "resnet50", "resnet50-plain", "pseudo-resvgg", "pseudo-vgg"),
     *("wide-resnet50-2", "inception-v3"),
 )
-#: The smallest picture that every backbone takes.
+#: Side in pixels of the smallest picture that every backbone takes.
 SMALLEST = 75
 Values = dict[str, float]
 
@@ -62,7 +63,10 @@ Values = dict[str, float]
 
 
 def entropy(x: Tensor) -> Tensor:
-    """(n, ...) -> (n,) float64 in 0..1: of the softmax over all values, divided by the log of their count."""
+    """The normalised entropy of each of n tensors, (n, ...) -> (n,), float64 in 0..1.
+
+    It is the entropy of the softmax over all values, divided by the logarithm of their number.
+    """
     below = x.flatten(1) - x.flatten(1).amax(1, keepdim=True)
     weights = below.exp()
     total = weights.sum(1, dtype=torch.float64)
@@ -71,7 +75,10 @@ def entropy(x: Tensor) -> Tensor:
 
 
 def share_entropy(x: Tensor) -> Tensor:
-    """The same of the values over their sum, none of them negative; nan where all are 0."""
+    """The same as `entropy`, but of the values divided by their sum; NaN if all values are 0.
+
+    No value may be negative.
+    """
     values = x.flatten(1)
     total = values.sum(1, dtype=torch.float64)
     mean = torch.special.xlogy(values, values).sum(1, dtype=torch.float64) / total
@@ -79,34 +86,45 @@ def share_entropy(x: Tensor) -> Tensor:
 
 
 def measure(f: Tensor) -> Values:
-    """The statistics of one layer (1, C, h, w), none negative, and of its Gram matrix."""
-    found: Values = {}
+    """The statistics of a layer, (1, C, h, w), without negative values, and of the Gram matrix of the
+    layer."""
+    statistics: Values = {}
     for prefix, x in (("", f), ("gram_", losses.gram(f) * f.shape[1])):
-        found[f"{prefix}maximum"] = x.max().item()
-        found[f"{prefix}entropy"] = entropy(x).item()
-        found[f"{prefix}share_entropy"] = share_entropy(x).item()
-    return found
+        statistics[f"{prefix}maximum"] = x.max().item()
+        statistics[f"{prefix}entropy"] = entropy(x).item()
+        statistics[f"{prefix}share_entropy"] = share_entropy(x).item()
+    return statistics
 
 
 @torch.inference_mode()
 def measure_net(
     net: losses.FeatureNet, row: Backbone, pictures: Sequence[Tensor], smoothings: Sequence[losses.Smoothing]
 ) -> dict[tuple[str, losses.Smoothing], Values]:
-    """(layer, smoothing) -> the mean over ``pictures`` of each statistic; "scale" is of deep layers only."""
-    found: dict[tuple[str, losses.Smoothing], list[Values]] = defaultdict(list)
+    """The mean over ``pictures`` of each statistic, by (layer, smoothing).
+
+    The smoothing "scale" applies to deep layers only.
+    """
+    by_case: dict[tuple[str, losses.Smoothing], list[Values]] = defaultdict(list)
     for picture in pictures:
         for layer, f in net(picture, row.style).items():
             for how in smoothings:
                 applied = "none" if how == "scale" and layer not in row.deep else how
-                found[layer, how].append(measure(losses.smoothed(f, applied)))
+                by_case[layer, how].append(measure(losses.smoothed(f, applied)))
     return {
-        key: {k: float(np.mean([v[k] for v in values])) for k in values[0]} for key, values in found.items()
+        key: {k: float(np.mean([v[k] for v in values])) for k in values[0]} for key, values in by_case.items()
     }
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table: the mean over seeds, and the deviation among them (0 for one)."""
+    """A line of the table.
+
+    Attributes
+    ----------
+    stage : number of the layer among the style layers of the backbone, from 1 on.
+    mean, spread : mean and standard deviation over seeds of each statistic; the spread is 0 for a single
+        seed.
+    """
 
     backbone: str
     weights: str
@@ -117,7 +135,7 @@ class Line:
     spread: Values
 
     def columns(self) -> dict[str, Any]:
-        """As in the CSV file."""
+        """The line by column of the CSV file."""
         head = ("backbone", "weights", "stage", "layer", "smoothing")
         numbers: dict[str, Any] = {k: getattr(self, k) for k in head}
         for k in self.mean:
@@ -126,7 +144,10 @@ class Line:
 
 
 def lines_of(name: str, options: argparse.Namespace, pictures: Sequence[Tensor]) -> Iterator[Line]:
-    """One backbone at all its style layers: with its files' weights, or with each seed's."""
+    """Yield the lines of one backbone, for all style layers.
+
+    The weights are those of the files in the options, or else random, once for each seed.
+    """
     row, files = BACKBONES[name], options.weights.get(name, [])
     runs = []
     for seed in range(1 if files else options.seeds):
@@ -146,16 +167,25 @@ def lines_of(name: str, options: argparse.Namespace, pictures: Sequence[Tensor])
 
 
 def made_up(count: int, side: int) -> Iterator[Tensor]:
-    """(1, 3, side, side) in 0..1: squares of a landscape, a kilometre or more apart."""
+    """Yield ``count`` squares of a made-up landscape, float32, (1, 3, side, side), in 0..1.
+
+    They lie a kilometre or more apart.
+    """
     scene = Landscape(471)
-    drawn = 4 * math.ceil(side / 4)  # it is drawn in fours
+    drawn = 4 * math.ceil(side / 4)  # the landscape is drawn in multiples of 4 px
     for k in range(count):
         square = scene.draw(1024 * (k % 4), 4096 * (k // 4), drawn, drawn)[:side, :side]
         yield torch.from_numpy(np.ascontiguousarray(square, np.float32)).permute(2, 0, 1)[None]
 
 
 def from_folder(folder: Path, count: int, side: int) -> Iterator[Tensor]:
-    """(1, 3, side, side) in 0..1: the middle squares of the first images by name."""
+    """Yield the middle squares of the first ``count`` images by name, float32, (1, 3, side, side), in 0..1.
+
+    Raises
+    ------
+    MissingFile : the folder does not exist.
+    BadInput : the folder holds no image.
+    """
     if not folder.is_dir():
         raise MissingFile(f"there is no folder {folder} of images")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -168,11 +198,11 @@ def from_folder(folder: Path, count: int, side: int) -> Iterator[Tensor]:
         yield torch.from_numpy(square).permute(2, 0, 1)[None]
 
 
-# What is written
+# The table and the plot
 
 
 def table(lines: Sequence[Line]) -> bytes:
-    """CSV."""
+    """The content of the CSV file."""
     rows = [line.columns() for line in lines]
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, list(rows[0]))
@@ -182,7 +212,7 @@ def table(lines: Sequence[Line]) -> bytes:
 
 
 def by_curve(lines: Sequence[Line]) -> dict[tuple[str, losses.Smoothing], list[Line]]:
-    """The stages of each backbone and smoothing, shallow to deep."""
+    """The lines by backbone and smoothing, each list from the first stage to the last."""
     curves: dict[tuple[str, losses.Smoothing], list[Line]] = defaultdict(list)
     for line in sorted(lines, key=lambda line: line.stage):
         curves[line.backbone, line.smoothing].append(line)
@@ -190,7 +220,7 @@ def by_curve(lines: Sequence[Line]) -> dict[tuple[str, losses.Smoothing], list[L
 
 
 def printed(lines: Sequence[Line]) -> str:
-    """Largest activation and entropy by stage; the rest is in the file."""
+    """The text to print: the largest activation and the entropy by stage; the file has all other numbers."""
     rows = [
         f"{'backbone':<17}{'smoothing':<10}{'maximum, five stages':^46}{'entropy, five stages':^31}".rstrip()
     ]
@@ -202,7 +232,7 @@ def printed(lines: Sequence[Line]) -> str:
 
 
 def figure_class() -> Any:
-    """``matplotlib.figure.Figure``; BadInput where it is not installed."""
+    """The class ``matplotlib.figure.Figure``; raises BadInput if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -219,7 +249,10 @@ PANELS = {
 
 
 def plot(lines: Sequence[Line]) -> bytes:
-    """PNG, four panels over the stages: as is, with the spread among seeds; entropies smoothed, dashed."""
+    """The content of the PNG file: four panels of curves over the stages.
+
+    Curves without smoothing show the spread among seeds. Entropies with smoothing are dashed.
+    """
     figure = figure_class()(figsize=(9.6, 6.4), layout="constrained")
     axes = figure.subplots(2, 2).flat
     names = list(dict.fromkeys(line.backbone for line in lines))
@@ -236,7 +269,8 @@ def plot(lines: Sequence[Line]) -> bytes:
 
 
 def draw(axis: Any, curve: Sequence[Line], key: str, colour: str, how: losses.Smoothing) -> None:
-    """One curve of one panel; the spread stays where the axis has numbers."""
+    """Draw one curve of one panel; the band of the spread is cut where a logarithmic axis could not show
+    it."""
     stages = [line.stage for line in curve]
     mean, spread = (np.array([getattr(line, part)[key] for line in curve]) for part in ("mean", "spread"))
     if how != "none":
@@ -253,7 +287,7 @@ def draw(axis: Any, curve: Sequence[Line], key: str, colour: str, how: losses.Sm
 
 
 def weights_of(given: Sequence[str]) -> dict[str, list[Path]]:
-    """Files by backbone, of NAME=FILE; BadInput for anything else."""
+    """The files of weights by backbone, from words NAME=FILE; raises BadInput for any other word."""
     files: dict[str, list[Path]] = defaultdict(list)
     for word in given:
         name, equals, file = word.partition("=")
@@ -264,7 +298,7 @@ def weights_of(given: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, checked."""
+    """The options of the command line; raises BadInput if a number is too small."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=DEFAULT)
@@ -290,9 +324,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure, write and print."""
+    """Measure the statistics, write the files and print the main numbers."""
     check_device(options.device)
-    figure_class()  # say now, not in minutes, that it is missing
+    figure_class()  # raises at once if matplotlib is missing, and not after minutes
     make_folder(options.out)
     source = from_folder(options.images, options.count, options.size) if options.images else None
     squares = source or made_up(options.count, options.size)

@@ -15,13 +15,14 @@ WHITE = [255, 255, 255]
 
 
 def whole(path: Path, side: int) -> pyvips.Image:
-    """The image shrunk into a square, from the file's overviews where it has them."""
+    """The middle of the image, shrunk to a square of ``side`` pixels, from the overviews of the file if it
+    has any."""
     small = pyvips.Image.thumbnail(str(path), side, height=side, crop="centre")
     return eight_bit_rgb(small)
 
 
 def detail(path: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
-    """A square of full-resolution pixels around ``middle`` (y, x), fractions of the image."""
+    """A square of ``side`` pixels at full resolution around ``middle``, (y, x) in fractions of the image."""
     image = pyvips.Image.new_from_file(str(path))
     width, height = min(side, image.width), min(side, image.height)
     left = round(min(max(middle[1] * image.width - width / 2, 0), image.width - width))
@@ -30,13 +31,13 @@ def detail(path: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
 
 
 def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
-    """uint8 RGB; what is transparent becomes white."""
+    """The image as uint8 RGB; transparent pixels become white."""
     image = image.colourspace("srgb")
     return image.flatten(background=WHITE) if image.hasalpha() else image
 
 
 def before_after(before: Path, after: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
-    """Two rows of two squares on white."""
+    """Both images as two rows of two squares on white: the wholes above, the details below."""
     rows = [
         whole(before, side),
         whole(after, side),
@@ -47,7 +48,7 @@ def before_after(before: Path, after: Path, side: int, middle: tuple[float, floa
 
 
 def main() -> None:
-    """Parse, join, say what was made."""
+    """Run the command line: join the pictures, write the file and print a line about it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

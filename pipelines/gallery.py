@@ -1,10 +1,11 @@
-"""Pictures of several methods side by side: each row an image, each column a method, the image itself first.
+"""Show pictures of several methods side by side: a row for each image, a column for each method.
 
     python pipelines/gallery.py gallery.jpg --input scene.tif --input night.tif \\
         --style hokusai.jpg --method lite --method "lite --stroke 4" --method microast --method wct-16x
 
-A method is a name of --model and any flags of ``urst-tiles stylize``. With --detail Y,X a square of full
-resolution around that place (fractions of the image) is shown below each whole.
+The first column shows the image itself. A method is a name for --model, followed by any flags of ``urst-tiles
+stylize``. With --detail Y,X, in fractions of the image, a square of full resolution around that point is
+shown below each whole picture.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from before_after import GAP, WHITE, detail, whole
 
 
 def stylised(image: Path, method: str, style: str, output: Path) -> Path:
-    """The image by one method, made by the command line as anybody would."""
+    """Stylise the image with one method, by running the command line, and return the path of the result."""
     model, *flags = method.split()
     command = ["urst-tiles", "stylize", str(image), str(output), "--style", style, "--model", model, *flags]
     print(" ".join(command), flush=True)
@@ -28,13 +29,13 @@ def stylised(image: Path, method: str, style: str, output: Path) -> Path:
 
 
 def rows_of(files: list[Path], side: int, middle: tuple[float, float] | None) -> list[pyvips.Image]:
-    """The wholes, and below them the details if any are asked for."""
+    """The whole pictures, and then their details around ``middle``, if it is given."""
     wholes = [whole(file, side) for file in files]
     return wholes if middle is None else [*wholes, *(detail(file, side, middle) for file in files)]
 
 
 def main() -> None:
-    """Parse, stylise, join."""
+    """Run the command line: stylise the images, join the pictures and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--input", type=Path, action="append", required=True)

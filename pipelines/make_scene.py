@@ -2,8 +2,8 @@
 
     python pipelines/make_scene.py scene.tif --size 8192x8192
 
-Every pixel is a pure function of (seed, row, column), one metre wide, drawn block by block: memory does not
-grow with the image, and a smaller scene is the top left corner of a larger one.
+Every pixel is one metre wide, and a pure function of (seed, row, column). The scene is drawn tile by tile, so
+memory does not grow with the image, and a smaller scene is the top left corner of a larger scene.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ CORNER = (600_000.0, 5_300_000.0)  # easting and northing of the top left corner
 
 
 def tiles(scene: Landscape, height: int, width: int, dtype: str) -> Iterator[NDArray[np.generic]]:
-    """uint8 or uint16, (TILE, TILE, 3) each, row by row; at the edges they go on beyond the image."""
+    """Yield the tiles of the image, uint8 or uint16, (TILE, TILE, 3), row by row.
+
+    Tiles at the bottom and right continue the scene beyond the edge of the image.
+    """
     corners = ((y, x) for y in range(0, height, TILE) for x in range(0, width, TILE))
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
@@ -41,12 +44,15 @@ def tiles(scene: Landscape, height: int, width: int, dtype: str) -> Iterator[NDA
 
 
 def as_dtype(colours: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
-    """0..1 to the full range of ``dtype``."""
+    """Convert colours in 0..1 to the full range of ``dtype``."""
     return np.rint(colours * np.iinfo(dtype).max).astype(dtype)
 
 
 def geotiff_tags() -> list[tuple[int, int, int, tuple[float, ...]]]:
-    """GeoTIFF 1.1: pixel scale, tie point, and the keys of a projected CRS whose raster cells are areas."""
+    """The tags of GeoTIFF 1.1: pixel scale, tie point, and the keys of a projected CRS with cells as areas.
+
+    Each is (code, TIFF data type, count, values).
+    """
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, EPSG)
     return [
         (33550, 12, 3, (1.0, 1.0, 0.0)),
@@ -58,7 +64,10 @@ def geotiff_tags() -> list[tuple[int, int, int, tuple[float, ...]]]:
 def write_scene(
     path: Path, height: int, width: int, *, seed: int = 1, dtype: str = "uint8", compression: str = "deflate"
 ) -> None:
-    """A tiled (Big)TIFF without overviews, written beside ``path`` and then renamed."""
+    """Write the scene as a tiled TIFF or BigTIFF without overviews.
+
+    It is written beside ``path`` and then renamed.
+    """
     beside = path.with_name(f".{path.name}.partial")
     with tifffile.TiffWriter(beside, bigtiff=height * width * 3 * np.dtype(dtype).itemsize > 3 << 30) as out:
         out.write(
@@ -89,7 +98,7 @@ def parse_size(args: argparse.Namespace) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Parse, draw, say what was made."""
+    """Run the command line: draw the scene, write the file and print a line about it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path)
     size = parser.add_mutually_exclusive_group()

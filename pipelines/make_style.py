@@ -1,4 +1,4 @@
-"""Make a style image out of arithmetic: brush strokes, tesserae or engraved lines in a swirling flow.
+"""Make a style image by arithmetic: brush strokes, tesserae or engraved lines in a swirling flow.
 
     python pipelines/make_style.py style.png --name swirls
 
@@ -46,7 +46,15 @@ MORTAR, PAPER, INK, VERMILION = np.array(
 
 
 class Flow:
-    """Eddies in a sky over a field; ``stream``, ``angle`` and ``tone`` are float32, (side, side)."""
+    """Eddies in a sky over a field.
+
+    Attributes
+    ----------
+    stream : float32, (side, side), the stream function; the flow follows lines of equal value.
+    steep : float32, (side, side), the magnitude of the gradient of ``stream``.
+    angle : float32, (side, side), the direction of the flow in radians.
+    tone : float32, (side, side), the brightness, about 0..1.
+    """
 
     def __init__(self, side: int, seed: int) -> None:
         at, unit = np.arange(side), side / 1024
@@ -70,12 +78,12 @@ class Flow:
         self.angle = np.arctan2(-dx, dy).astype(np.float32)  # along lines of equal stream
 
     def angle_at(self, y: float, x: float) -> float:
-        """At the nearest pixel inside."""
+        """The angle at the pixel that is nearest to (y, x)."""
         row, column = (min(max(int(at), 0), len(self.angle) - 1) for at in (y, x))
         return float(self.angle[row, column])
 
     def bend(self, y: float, x: float, step: float) -> float:
-        """Radians per pixel by which the flow turns around (y, x)."""
+        """The radians by which the flow turns in each pixel of its way around (y, x)."""
         angle = self.angle_at(y, x)
         dy, dx = step * np.sin(angle), step * np.cos(angle)
         turn = self.angle_at(y + dy, x + dx) - self.angle_at(y - dy, x - dx)
@@ -83,7 +91,7 @@ class Flow:
 
 
 def pick(palette: Palette, tone: Float) -> Float:
-    """(..., 3): colours along the palette, for ``tone`` 0..1."""
+    """The colours, float32, (..., 3), at the positions ``tone`` along the palette, 0..1."""
     stops = np.linspace(0, 1, len(palette))
     channels = [np.interp(tone, stops, channel) for channel in zip(*palette, strict=True)]
     return np.stack(channels, -1).astype(np.float32)
@@ -94,7 +102,7 @@ def pick(palette: Palette, tone: Float) -> Float:
 
 @dataclass(frozen=True)
 class Stroke:
-    """One pull of a flat brush; lengths in pixels."""
+    """A stroke of a flat brush; lengths are in pixels, angles in radians."""
 
     y: float
     x: float
@@ -103,10 +111,10 @@ class Stroke:
     length: float
     width: float
     colour: Float
-    bristles: Float  # how much paint each holds, 0..1
+    bristles: Float  # how much paint each of them holds, 0..1
 
     def paint(self, canvas: Float) -> None:
-        """Over what is there; where the brush ran dry it shows through."""
+        """Paint the stroke over ``canvas``, which shows through where the brush has run dry."""
         reach = self.length / 2 + self.width
         y0, x0 = max(0, int(self.y - reach)), max(0, int(self.x - reach))
         patch = canvas[y0 : int(self.y + reach), x0 : int(self.x + reach)]
@@ -114,21 +122,21 @@ class Stroke:
         dx = np.arange(x0, x0 + patch.shape[1], dtype=np.float32) - np.float32(self.x)
         along = np.cos(self.angle) * dx + np.sin(self.angle) * dy
         across = np.cos(self.angle) * dy - np.sin(self.angle) * dx - self.bend * along**2 / 2
-        place = across / self.width
-        bristle = np.interp(place, np.linspace(-0.6, 0.6, len(self.bristles)), self.bristles)
+        side = across / self.width
+        bristle = np.interp(side, np.linspace(-0.6, 0.6, len(self.bristles)), self.bristles)
         body = ramp(np.abs(across), self.width / 2, self.width / 2 - 1.6)
         body *= ramp(np.abs(along) + self.length * 0.22 * bristle, self.length / 2 + 1, self.length / 2 - 2)
         body *= np.where(bristle < 0.12, 0.35, 0.94)
-        lit = 0.16 * (bristle - 0.5) - 0.16 * ramp(place, 0.25, 0.5) + 0.14 * ramp(place, -0.25, -0.5)
+        lit = 0.16 * (bristle - 0.5) - 0.16 * ramp(side, 0.25, 0.5) + 0.14 * ramp(side, -0.25, -0.5)
         patch += (self.colour * (1 + lit)[..., None] - patch) * body[..., None]
 
 
-#: How many strokes, and how long and wide in a picture of 1024 pixels.
+#: For each layer the number of strokes, and their length and width in a picture of 1024 pixels.
 LAYERS = [(900, 150, 34), (1800, 110, 22), (3200, 80, 14), (3600, 58, 10), (2600, 40, 6)]
 
 
 def swirls(side: int, seed: int) -> Float:
-    """Thick strokes in five layers, the later the finer; now and then one of a stray colour."""
+    """A picture of thick strokes in five layers, each finer than the last; a few have a stray colour."""
     flow, unit = Flow(side, seed), side / 1024
     canvas = pick(NIGHT, np.clip(flow.tone, 0, 1))
     for layer, (count, length, width) in enumerate(LAYERS):
@@ -153,7 +161,8 @@ def swirls(side: int, seed: int) -> Float:
 
 
 def mosaic(side: int, seed: int) -> Float:
-    """Tesserae of coloured glass in dark mortar, each of one colour, its upper edge lit."""
+    """A picture of tesserae of coloured glass in dark mortar, each of one colour and lit at the upper
+    edge."""
     flow, size = Flow(side, seed), 17 * side / 1024
     nearest, edge, (dy, dx) = _cells(side, size, seed)
     tone = flow.tone[nearest] + 0.18 * (chance(seed + 50, *nearest) - 0.5)
@@ -165,7 +174,11 @@ def mosaic(side: int, seed: int) -> Float:
 
 
 def _cells(side: int, size: float, seed: int) -> tuple[tuple[Int, Int], Float, tuple[Float, Float]]:
-    """Voronoi cells: pixel (y, x) of the centre, distance to the border, offset from the centre."""
+    """The Voronoi cells of jittered centres about ``size`` pixels apart.
+
+    Returns for each pixel the pixel (y, x) of the centre of the cell, the distance to the border of the cell,
+    and the offset (y, x) from the centre.
+    """
     y, x = np.meshgrid(np.arange(side, dtype=np.float32), np.arange(side, dtype=np.float32), indexing="ij")
     first = np.full((side, side), np.inf, np.float32)
     second, best = first.copy(), [np.zeros((side, side), np.float32) for _ in range(2)]
@@ -187,7 +200,7 @@ def _cells(side: int, size: float, seed: int) -> tuple[tuple[Int, Int], Float, t
 
 
 def ink(side: int, seed: int) -> Float:
-    """A woodcut in two inks: lines along the flow swell where it is dark, one hue for what glows."""
+    """A woodcut in two inks: lines along the flow that swell in the dark, and red paper where it glows."""
     flow, at, unit = Flow(side, seed), np.arange(side), side / 1024
     wobble = 0.5 * noise(at, at, 60 * unit, seed + 30) + 0.25 * noise(at, at, 9 * unit, seed + 31)
     fine = 2.0 ** np.floor(np.log2(np.maximum(flow.steep * side, 0.05)))  # lines keep their distance
@@ -205,13 +218,13 @@ STYLES: dict[str, Callable[[int, int], Float]] = {"swirls": swirls, "mosaic": mo
 
 
 def write_style(path: Path, name: str = "swirls", *, side: int = 1024, seed: int = 1) -> None:
-    """A square 8-bit RGB picture; the file's ending says the format."""
+    """Write a square 8-bit RGB picture of ``side`` pixels, in the format of the file's suffix."""
     pixels = np.rint(np.clip(STYLES[name](side, seed), 0, 1) * 255).astype(np.uint8)
     pyvips.Image.new_from_array(pixels, interpretation="srgb").write_to_file(str(path))
 
 
 def main() -> None:
-    """Parse, paint, say what was made."""
+    """Run the command line: paint the picture, write the file and print a line about it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--name", choices=STYLES, default="swirls")

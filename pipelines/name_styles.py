@@ -2,9 +2,9 @@
 
     python pipelines/name_styles.py --paintings FOLDER --manifest MANIFEST.csv
 
-``styles.csv`` beside this script says which file is called what. The manifest (columns ``file`` and
-``licence``) must call each of them public domain. Written: ``urst_tiles/trained/styles.safetensors``. Run it
-whenever the weights of lite have changed.
+``styles.csv`` beside this script gives the name and title of each file. The manifest, with the columns
+``file`` and ``licence``, must call each file public domain. The result is written to
+``urst_tiles/trained/styles.safetensors``. Run the script whenever the weights of lite have changed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LIST = Path(__file__).with_name("styles.csv")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by column."""
+    """The rows of a CSV file, each a dict by column."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def check_public_domain(names: list[str], manifest: Path) -> None:
-    """BadInput unless the manifest calls every file public domain."""
+    """Raise BadInput unless the manifest calls every file public domain."""
     licences = {Path(row["file"]).name: row["licence"] for row in rows_of(manifest)}
     for name in names:
         if not licences.get(name, "").startswith("Public domain"):
@@ -41,7 +41,12 @@ def check_public_domain(names: list[str], manifest: Path) -> None:
 
 
 def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
-    """The content of the file of named styles."""
+    """The content of the file of named styles, measured from the paintings.
+
+    Raises
+    ------
+    BadInput : the manifest does not call a painting public domain.
+    """
     rows = rows_of(LIST)
     check_public_domain([row["file"] for row in rows], manifest)
     state = weights.load(weights_file)

@@ -5,14 +5,14 @@
     python pipelines/optimize.py --content SCENE.tif --style PAINTING.jpg --out runs/large --tile 1024 \
         --optimizer adam --steps 300 --backbone vgg19 --backbone-weights vgg19-dcbb9e9d.pth
 
-``--out`` takes ``picture.tif`` (a pyramidal TIFF), ``preview.png``, ``losses.csv`` and the state; the same
-command again goes on where the last one stopped, and what follows is the same to the bit. Any setting may
-stand in a TOML file (``--settings``) or on the command line, which wins.
+The folder ``--out`` receives ``picture.tif`` (a pyramidal TIFF), ``preview.png``, ``losses.csv`` and the
+state. The same command, given again, continues where the last call stopped, and gives the same result to the
+bit. Any setting may stand in a TOML file (``--settings``) or on the command line, which takes precedence.
 
-With ``--tile`` the gradient is that of the whole image, made in two passes over its tiles
-(`optimization/tiles.py`), three with ``--smoothing map``; memory does not grow with the image.
+With ``--tile`` the gradient is still that of the whole image. It is computed in two passes over the tiles
+(`optimization/tiles.py`), or three with ``--smoothing map``, and memory does not grow with the image.
 
-What is minimised, and how its weights relate to Gatys' and SWAG's: `optimization/objective.py`.
+`optimization/objective.py` says what is minimised, and how the weights relate to those of Gatys and of SWAG.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ COLUMNS = (*FIRST, "content", "style", "variation")
 
 
 def optimize_whole(settings: Settings, scene: Scene) -> Iterator[Row]:
-    """Descend with the whole image in memory, and write the picture; yields each evaluation's losses."""
+    """Optimise with the whole image in memory, and write the picture; yields the losses of each
+    evaluation."""
     need = memory.needs(scene.net, scene.terms, scene.reach.minimum, scene.like)
     images = 2 * settings.history + 8 if settings.optimizer == "lbfgs" else 8
     area, size = scene.image.area, scene.like.element_size()
@@ -79,7 +80,7 @@ def optimize_whole(settings: Settings, scene: Scene) -> Iterator[Row]:
 
 
 def begin_whole(settings: Settings, scene: Scene) -> whole.Descent:
-    """At the first step, or where the checkpoint is."""
+    """The descent at the first step, or at that of the checkpoint."""
     loss = Whole.of(scene.net, scene.terms, scene.grams, scene.content(scene.image))
     x = scene.tensor(scene.start(scene.image))
     descent: whole.Descent
@@ -93,7 +94,7 @@ def begin_whole(settings: Settings, scene: Scene) -> whole.Descent:
 
 
 def row_of(step: int, started: float, terms: Terms, parts: Parts) -> Row:
-    """A line of ``losses.csv``."""
+    """A line of ``losses.csv``; ``started`` is a reading of ``time.perf_counter``."""
     seconds = round(time.perf_counter() - started, 1)
     return {
         "step": step,
@@ -107,7 +108,7 @@ def row_of(step: int, started: float, terms: Terms, parts: Parts) -> Row:
 
 
 def optimize_tiles(settings: Settings, scene: Scene) -> Iterator[Row]:
-    """Descend tile by tile, the image on disk, and write the picture; yields each step's losses."""
+    """Optimise tile by tile with the image on disk, and write the picture; yields the losses of each step."""
     if settings.tile % scene.reach.stride:
         raise BadInput(f"--tile must be a multiple of {scene.reach.stride} px, got {settings.tile}")
     files = Files(settings.out / "state", scene.source.shape, settings.precision)
@@ -133,12 +134,12 @@ def optimize_tiles(settings: Settings, scene: Scene) -> Iterator[Row]:
 
 
 def reading(files: Files, step: int) -> pictures.Boxes:
-    """Boxes of the image that ``step`` begins with."""
+    """A function that reads boxes of the image as it is at the beginning of ``step``."""
     return lambda box: files.read(files.image(step), box)
 
 
 def announce(settings: Settings, scene: Scene, files: Files) -> None:
-    """Say what memory and disk are taken, and refuse what does not fit."""
+    """Print how much memory and disk the run takes, and raise an error if that does not fit."""
     window = scene.reach.window(Box(0, 0, settings.tile, settings.tile), Box(0, 0, 1 << 30, 1 << 30), 2)
     side = window.y1 + window.y1 - settings.tile
     area = min(side, scene.source.shape[0]) * min(side, scene.source.shape[1])
@@ -162,7 +163,10 @@ def announce(settings: Settings, scene: Scene, files: Files) -> None:
 def descend(
     settings: Settings, scene: Scene, tiled: Tiled, files: Files, last: Entry | None
 ) -> Iterator[Row]:
-    """Step by step, from the last finished tile; the last finished step's row comes once more."""
+    """Make step after step from the last finished tile on, and yield the row of each.
+
+    If the last call ended with a whole step, the row of that step is yielded once more.
+    """
     adam = Adam(settings.rate, settings.steps, settings.cooldown)
     started, cores = time.perf_counter(), tiled.cores
     step, done = (last.step, last.tile + 1) if last else (0, 0)
@@ -171,12 +175,12 @@ def descend(
         step, done = step + 1, 0
     while step < settings.steps:
         pixels = tensors(scene, files, files.image(step))
-        found = tiled.measure(pixels)
-        whole.check_finite(scene.terms, found.parts, step)
-        row = row_of(step + 1, started, scene.terms, found.parts)
+        measured = tiled.measure(pixels)
+        whole.check_finite(scene.terms, measured.parts, step)
+        row = row_of(step + 1, started, scene.terms, measured.parts)
         for number in range(done, len(cores)):
             core = cores[number]
-            slope = tiled.slope(pixels, found, core)
+            slope = tiled.slope(pixels, measured, core)
             mean, square = (tensors(scene, files, k)(core)[0] for k in ("mean", "square"))
             x = adam(pixels(core)[0], mean, square, slope, step)
             new = (t.cpu().numpy() for t in (x, mean, square))
@@ -186,7 +190,7 @@ def descend(
 
 
 def tensors(scene: Scene, files: Files, name: str) -> Pixels:
-    """Boxes of a file as tensors."""
+    """A function that reads boxes of the file ``name`` as tensors."""
     return lambda box: scene.tensor(files.read(name, box))
 
 
@@ -194,14 +198,14 @@ def tensors(scene: Scene, files: Files, name: str) -> Pixels:
 
 
 def finish(settings: Settings, scene: Scene, read: pictures.Boxes, step: int) -> None:
-    """Write the picture."""
+    """Write ``picture.tif`` from the image after ``step`` steps."""
     print(f"writing {settings.out / 'picture.tif'}", flush=True)
     name = hashlib.sha256(repr((scene.facts, step)).encode()).hexdigest()
     pictures.write_pyramid(settings.out / "picture.tif", read, scene.source, settings.out / "parts", name)
 
 
 def optimize(settings: Settings) -> Iterator[Row]:
-    """Optimise, or go on, yielding each evaluation's losses."""
+    """Optimise from the first step or from the saved state; yields the losses of each evaluation."""
     make_folder(settings.out)
     scene = begin(settings)
     yield from (optimize_tiles if settings.tile else optimize_whole)(settings, scene)

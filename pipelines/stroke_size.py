@@ -2,10 +2,11 @@
 
     python pipelines/stroke_size.py stylised.tif other.tif ...
 
-The size is the mean autocorrelation length of the luminance gradient: how far one must go, in any direction,
-until the strength of the edges there has nothing to do with that here. Prints a table of CSV: file, mean of
-the length over windows, its standard error; for pictures of one scene also the ratio to the first one's,
-window by window (a geometric mean), and its standard error. A picture enlarged twice has a ratio of 2.
+The size is the mean autocorrelation length of the luminance gradient: the distance, averaged over directions,
+at which the strength of edges is no longer correlated. The program prints a table as CSV: the file, the mean
+of the length over windows, and the standard error of the mean. For pictures of the same scene it also prints
+the ratio to the first picture, window by window (a geometric mean), and the standard error of the ratio. A
+picture enlarged twice has a ratio of 2.
 """
 
 from __future__ import annotations
@@ -25,21 +26,28 @@ Float = NDArray[np.float64]
 
 #: Weights of R, G, B in the luminance, ITU-R BT.709.
 LUMA = (0.2126, 0.7152, 0.0722)
-#: Where the correlation has fallen to this, the length ends.
+#: The length is the distance at which the correlation has fallen to this value.
 FALLEN = np.exp(-1.0)
-#: Windows whose edges vary less, in 0..1, have no strokes.
+#: Windows in which the gradient has a smaller deviation, for pictures in 0..1, have no strokes.
 FLAT = 1e-3
 
 
 def gradient(picture: Float) -> Float:
-    """(h, w, 3) in 0..1 -> (h - 2, w - 2), the magnitude of the luminance's central differences."""
+    """The magnitude of the luminance gradient by central differences, (h - 2, w - 2), float64.
+
+    ``picture`` is (h, w, 3), in 0..1.
+    """
     y = picture @ np.array(LUMA)
     return np.hypot(y[2:, 1:-1] - y[:-2, 1:-1], y[1:-1, 2:] - y[1:-1, :-2]) / 2
 
 
 def autocorrelation(field: Float) -> Float:
-    """(h, w) -> (h, w) for shifts of 0.. rows and 0.. columns in both senses of the diagonal: the mean
-    product of two places that far apart, over the variance."""
+    """The autocorrelation of a field (h, w), by shift: (h, w), for shifts of 0 to h - 1 rows and 0 to w - 1
+    columns.
+
+    It is the mean product of two values that far apart, divided by the variance. It is averaged over shifts
+    to the right and to the left.
+    """
     h, w = field.shape
     centred = field - field.mean()
     spectrum = np.fft.rfft2(centred, (2 * h, 2 * w))
@@ -50,16 +58,19 @@ def autocorrelation(field: Float) -> Float:
 
 
 def length(picture: Float) -> float:
-    """Pixels until the autocorrelation of the gradient, averaged over directions, is 1/e; NaN where the
-    picture is flat, or correlated over more than half its size."""
+    """The pixels after which the autocorrelation of the gradient, averaged over directions, has fallen to
+    1/e.
+
+    NaN if the picture is flat, or correlated over more than half of the shorter side.
+    """
     edges = gradient(picture)
     if edges.std() < FLAT:
         return float("nan")
-    found = autocorrelation(edges)
-    reach = min(found.shape) // 2
-    distance = np.hypot(*np.indices(found.shape)).round().astype(int)
+    correlation = autocorrelation(edges)
+    reach = min(correlation.shape) // 2
+    distance = np.hypot(*np.indices(correlation.shape)).round().astype(int)
     near = distance <= reach
-    ring = np.bincount(distance[near], found[near]) / np.bincount(distance[near])
+    ring = np.bincount(distance[near], correlation[near]) / np.bincount(distance[near])
     below = np.flatnonzero(ring < FALLEN)
     if not len(below):
         return float("nan")
@@ -68,41 +79,47 @@ def length(picture: Float) -> float:
 
 
 def windows(source: ut.Source, side: int, most: int) -> Iterator[ut.Box]:
-    """At most ``most`` squares of ``side`` on a regular lattice."""
+    """Yield at most ``most`` squares of ``side`` pixels on a regular lattice over the image."""
     h, w = source.shape
     side = min(side, h, w)
-    places = [(y, x) for y in range(0, h - side + 1, side) for x in range(0, w - side + 1, side)]
-    for k in np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int):
-        y, x = places[k]
+    corners = [(y, x) for y in range(0, h - side + 1, side) for x in range(0, w - side + 1, side)]
+    for k in np.linspace(0, len(corners) - 1, min(most, len(corners))).round().astype(int):
+        y, x = corners[k]
         yield ut.Box(y, x, y + side, x + side)
 
 
 def sizes(path: Path, side: int, most: int) -> Float:
-    """The length in each window, NaN where it has none."""
-    with TemporaryDirectory() as folder:  # for files that cannot be read in windows
+    """The length in each window of an image file, float64; NaN where `length` is NaN.
+
+    Raises
+    ------
+    BadInput : no window has a length.
+    """
+    with TemporaryDirectory() as folder:  # for unpacking files that cannot be read in windows
         source = ut.open_source(path).prepare(Path(folder))
         top = np.iinfo(source.dtype).max
         pictures = (source.read(box)[..., :3] / top for box in windows(source, side, most))
-        found = np.array([length(picture) for picture in pictures])
-    if not np.isfinite(found).any():
+        lengths = np.array([length(picture) for picture in pictures])
+    if not np.isfinite(lengths).any():
         raise ut.BadInput(f"{path} has no window of {side} px with edges to measure")
-    return found
+    return lengths
 
 
 def mean_and_error(values: Float) -> tuple[float, float]:
-    """Of the numbers among them; the standard error is NaN for one alone."""
-    found = values[np.isfinite(values)]
-    error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else np.nan
-    return float(found.mean()) if len(found) else np.nan, float(error)
+    """The mean of the finite values and the standard error of the mean; the error of a single value is
+    NaN."""
+    finite = values[np.isfinite(values)]
+    error = finite.std(ddof=1) / len(finite) ** 0.5 if len(finite) > 1 else np.nan
+    return float(finite.mean()) if len(finite) else np.nan, float(error)
 
 
-def row(name: str, found: Float, first: Float) -> str:
-    """A line of the table."""
-    numbers = [*mean_and_error(found), np.nan, np.nan]
-    if found.shape == first.shape:
-        ratio, spread = mean_and_error(np.log(found / first))
+def row(name: str, lengths: Float, first: Float) -> str:
+    """A line of the table; ``first`` are the lengths of the first picture."""
+    numbers = [*mean_and_error(lengths), np.nan, np.nan]
+    if lengths.shape == first.shape:
+        ratio, spread = mean_and_error(np.log(lengths / first))
         numbers[2:] = np.exp(ratio), np.exp(ratio) * spread
-    return f"{name},{','.join(f'{value:.3f}' for value in numbers)},{np.isfinite(found).sum()}"
+    return f"{name},{','.join(f'{value:.3f}' for value in numbers)},{np.isfinite(lengths).sum()}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,9 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first: Float | None = None
     try:
         for path in args.pictures:
-            found = sizes(path, args.side, args.windows)
-            first = found if first is None else first
-            print(row(path.name, found, first), flush=True)
+            lengths = sizes(path, args.side, args.windows)
+            first = lengths if first is None else first
+            print(row(path.name, lengths, first), flush=True)
     except ut.UrstError as error:
         print(f"stroke_size: {error}", file=sys.stderr)
         return error.exit_status
