@@ -86,8 +86,7 @@ def share_entropy(x: Tensor) -> Tensor:
 
 
 def measure(f: Tensor) -> Values:
-    """The statistics of a layer, (1, C, h, w), without negative values, and of the Gram matrix of the
-    layer."""
+    """The statistics of a layer, (1, C, h, w), without negative values, and of its Gram matrix."""
     statistics: Values = {}
     for prefix, x in (("", f), ("gram_", losses.gram(f) * f.shape[1])):
         statistics[f"{prefix}maximum"] = x.max().item()
@@ -269,8 +268,7 @@ def plot(lines: Sequence[Line]) -> bytes:
 
 
 def draw(axis: Any, curve: Sequence[Line], key: str, colour: str, how: losses.Smoothing) -> None:
-    """Draw one curve of one panel; the band of the spread is cut where a logarithmic axis could not show
-    it."""
+    """Draw a curve of a panel; the band of the spread is cut to the values that the axis can show."""
     stages = [line.stage for line in curve]
     mean, spread = (np.array([getattr(line, part)[key] for line in curve]) for part in ("mean", "spread"))
     if how != "none":

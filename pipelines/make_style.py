@@ -161,8 +161,7 @@ def swirls(side: int, seed: int) -> Float:
 
 
 def mosaic(side: int, seed: int) -> Float:
-    """A picture of tesserae of coloured glass in dark mortar, each of one colour and lit at the upper
-    edge."""
+    """A picture of glass tesserae in dark mortar, each of one colour and lit at the upper edge."""
     flow, size = Flow(side, seed), 17 * side / 1024
     nearest, edge, (dy, dx) = _cells(side, size, seed)
     tone = flow.tone[nearest] + 0.18 * (chance(seed + 50, *nearest) - 0.5)

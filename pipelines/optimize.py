@@ -49,8 +49,7 @@ COLUMNS = (*FIRST, "content", "style", "variation")
 
 
 def optimize_whole(settings: Settings, scene: Scene) -> Iterator[Row]:
-    """Optimise with the whole image in memory, and write the picture; yields the losses of each
-    evaluation."""
+    """Optimise with the whole image in memory, and write the picture; yields each evaluation's losses."""
     need = memory.needs(scene.net, scene.terms, scene.reach.minimum, scene.like)
     images = 2 * settings.history + 8 if settings.optimizer == "lbfgs" else 8
     area, size = scene.image.area, scene.like.element_size()

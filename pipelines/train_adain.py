@@ -3,19 +3,21 @@
     python pipelines/train_adain.py --settings pipelines/train_adain.toml --content PHOTOS --style PAINTINGS \
         --encoder vgg19-dcbb9e9d.pth --out runs/adain
 
-``--encoder`` takes AdaIN's own ``vgg_normalised.pth``, torchvision's VGG-19, the original VGG-19 as
-safetensors or raw float32, or the quarter as wide ``4SE.pth`` of Collaborative Distillation; the decoder gets
-its width. A VGG-19 that is not normalised trains badly as it is (see ``urst_tiles/losses/vgg.py``): it is
-rescaled over the photographs first. ``--out`` takes the checkpoint, the losses (``losses.csv``), a sheet of
-sample pictures (``samples.png``), and both files of the family, ``decoder.pth`` and the
-``vgg_normalised.pth`` that it belongs to: ``urst-tiles weights add adain runs/adain/*.pth`` makes them
-``--model adain``. The same command again goes on where the last one stopped.
+``--encoder`` takes the ``vgg_normalised.pth`` of AdaIN, torchvision's VGG-19, the original VGG-19 as
+safetensors or raw float32, or the ``4SE.pth`` of Collaborative Distillation [3], which is a quarter as wide;
+the decoder gets the width of the encoder. A VGG-19 that is not normalised trains badly (see
+``urst_tiles/losses/vgg.py``), so it is first rescaled over the photographs. The folder ``--out`` receives the
+checkpoint, the losses (``losses.csv``), a sheet of sample pictures (``samples.png``), and both files of the
+family: ``decoder.pth``, and the ``vgg_normalised.pth`` that belongs to it. ``urst-tiles weights add adain
+runs/adain/*.pth`` makes these the weights of ``--model adain``. The same command, given again, continues
+where the last call stopped.
 
-What is minimised: the content loss ||f(g(t)) - t||^2 at relu4_1, t the encoder's features with the style's
-mean and deviation, and the style loss at relu1_1 to relu4_1 [1, equations 11 to 13]; with ``stroke_weight``
-also the stroke perceptual loss [2, section 3.4], content and style then those of the thumbnail. Through
-another backbone, where t is not at home, the content loss is towards the photograph. The statistics of t,
-the patch's too, are the fixed encoder's: no gradient flows through them.
+The program minimises the content loss ||f(g(t)) - t||^2 at relu4_1, where t are the features of the encoder
+with the mean and deviation of the style, and the style loss at relu1_1 to relu4_1 [1, equations 11 to 13].
+With ``stroke_weight`` it also minimises the stroke perceptual loss [2, section 3.4]; content and style are
+then those of the thumbnail. With another backbone, to which t means nothing, the content loss compares with
+the photograph. The statistics of t, and those of the patch, come from the fixed encoder: no gradient flows
+through them.
 
 References
 ----------
@@ -54,42 +56,46 @@ from urst_tiles.nets import adain, wct
 from urst_tiles.nets.base import DTYPES, Precision
 
 PARTS = ("content", "style", "stroke", "variation")
-#: Where the features are met, and the layers of the style loss [1, section 5].
+#: Layer whose features get the statistics of the style, and the layers of the style loss [1, section 5].
 SITE, STYLE = "relu4_1", vgg.LAYERS[:4]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set, lengths in pixels. Defaults are those of the program that [2] trained with, which are
-    pytorch-AdaIN's; strokes there had the weight 1."""
+    """The settings; lengths are in pixels.
+
+    The defaults are those of pytorch-AdaIN, the program that [2] trained with, where strokes had the weight
+    1.
+    """
 
     content: Path
     style: Path
     encoder: Path
     out: Path
-    #: A decoder to start from, ``decoder.pth`` or the ``4SD.pth`` of [3]; empty for a random one.
+    #: A decoder to start from, ``decoder.pth`` or the ``4SD.pth`` of [3]; empty for random weights.
     init: str = ""
-    #: A file of patterns of file names, one a line, that are not trained on.
+    #: A file of patterns, one on each line; files whose names match a pattern are not trained on.
     held_out: str = ""
     steps: int = 160_000
     batch: int = 8
-    #: Of crops, of photographs and paintings whose short side is twice as long.
+    #: Side of the crops; they come from photographs and paintings whose short side is twice as long.
     size: int = 256
-    #: Adam's, over 1 + ``decay`` times the step.
+    #: Learning rate of Adam, divided by 1 + ``decay`` times the step.
     rate: float = 1e-4
     decay: float = 5e-5
     #: Steps at the end over which the rate falls to 0.
     cooldown: int = 0
-    #: Steps at the beginning over which it rises: Adam's first ones spoil a trained decoder.
+    #: Steps at the beginning over which the rate rises, since the first steps of Adam spoil a trained
+    #: decoder.
     warmup: int = 0
-    #: What the running average of the weights, which is written, keeps in a step; 0: it is the weights.
+    #: Share of the running average, which is written, that stays in each step; 0: it equals the weights.
     average: float = 0.0
     clip: float = 0.0
     content_weight: float = 1.0
     style_weight: float = 10.0
     stroke_weight: float = 0.0
     variation_weight: float = 0.0
-    #: The loss network; empty: the encoder.
+    #: The network of the losses; empty for the encoder.
     backbone: str = ""
     backbone_files: tuple[Path, ...] = ()
     style_by: By = "moments"
@@ -112,20 +118,21 @@ class Settings:
 
 
 def spread(f: Tensor) -> losses.MeanStd:
-    """Mean and deviation (n, C) of features, as the family has them: unbiased."""
+    """The mean and the unbiased standard deviation of features, (n, C) each, as the network takes them."""
     variance, mean = torch.var_mean(f.float(), (2, 3), correction=adain.DDOF)
     return mean, (variance + adain.EPS).sqrt()
 
 
 def meet(f: Tensor, style: losses.MeanStd, content: losses.MeanStd) -> Tensor:
-    """Features whose statistics are ``content`` with those of the style, float32 [1, equation 8]."""
+    """Features with the statistics ``content``, changed to have those of the style, float32 [1, equation
+    8]."""
     (want, wide), (mean, std) = style, content
     scale = wide / std
     return f.float() * scale[:, :, None, None] + (want - scale * mean)[:, :, None, None]
 
 
 def paint(t: Tensor, decoder: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """The family's own decoder, computing in ``dtype``: (n, C, h, w) -> (n, 3, 8h, 8w) float32."""
+    """Run the decoder of the network in ``dtype``: (n, C, h, w) -> (n, 3, 8h, 8w), float32."""
     return adain.decode(lowered(t, dtype), {f"decoder.{k}": w for k, w in decoder.items()}).float()
 
 
@@ -134,7 +141,7 @@ def paint(t: Tensor, decoder: Mapping[str, Tensor], dtype: torch.dtype) -> Tenso
 
 @dataclass
 class AdaIN:
-    """Adam on the decoder."""
+    """The recipe, in which Adam trains the decoder."""
 
     settings: Settings
     encoder: VGG
@@ -145,23 +152,22 @@ class AdaIN:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the computation."""
+        """The number type of the computation."""
         return DTYPES[self.settings.precision]
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """relu4_1."""
+        """The features of pictures at relu4_1."""
         return Lowered(self.encoder, self.dtype)(x, (SITE,))[SITE]
 
     def contents(self) -> tuple[Tensor, Tensor | None]:
-        """A batch of photographs, and, where strokes are compared, the same at ``stroke_factor`` its size."""
+        """A batch of photographs; and for strokes the same at ``stroke_factor`` times the size, else None."""
         random = self.training.random
         if self.settings.stroke_weight:
             return self.photographs.draw_large(random, self.settings.stroke_factor)
         return self.photographs.draw(random, (1.0,)), None
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, and its parts, unweighted."""
         x, large = self.contents()
         y = self.paintings.draw(self.training.random, (1.0,))
         f = self.encode(x)
@@ -177,25 +183,24 @@ class AdaIN:
         return weighted(parts, {name: getattr(self.settings, f"{name}_weight") for name in PARTS}), parts
 
     def compared(self, x: Tensor, y: Tensor, t: Tensor, out: Tensor) -> dict[str, Tensor]:
-        """The losses of a stylised batch."""
-        found = self.look.features(out)
+        """The losses of ``out``, the photographs ``x`` in the styles of ``y`` as decoded from ``t``."""
+        features = self.look.features(out)
         if not self.settings.backbone and self.look.content_layer == SITE:
             wanted: Mapping[str, Tensor] = {SITE: losses.smoothed(t, self.settings.smoothing)}
         else:
             wanted = self.look.content(x)
         return {
-            "content": self.look.content_loss(found, wanted).mean(),
-            "style": self.look.style_loss(found, self.look.target(y)).sum(1).mean(),
+            "content": self.look.content_loss(features, wanted).mean(),
+            "style": self.look.style_loss(features, self.look.target(y)).sum(1).mean(),
             "variation": losses.total_variation(out).mean(),
         }
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rate."""
         cooling = loop.warm_and_cool(step, self.settings.steps, self.settings.warmup, self.settings.cooldown)
         return cooling * loop.inverse_decay(step, self.settings.decay)
 
     def export(self) -> dict[str, bytes]:
-        """The decoder, and the encoder that it belongs to."""
+        """The files of the decoder, and of the encoder that belongs to it."""
         return {
             adain.DECODER: torch_bytes(as_file(self.training.average)),
             adain.ENCODER: torch_bytes(as_file(backbones.to_sequential(self.encoder))),
@@ -203,15 +208,16 @@ class AdaIN:
 
     @torch.inference_mode()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """``count`` photographs, each in ``count`` styles; first row and column are what went in."""
+        """A sheet of ``count`` photographs (first column), each in the styles of ``count`` paintings (first
+        row)."""
         random, side = np.random.default_rng(self.settings.seed), 2 * self.settings.size
         x, y = (crops.pictures.some(count, side, random) for crops in (self.photographs, self.paintings))
         style = spread(self.encode(y.to(self.settings.device)))
         rows = [[torch.ones(3, side, side), *y]]
-        for one in x:
-            f = self.encode(one[None].to(self.settings.device)).expand(count, -1, -1, -1)
+        for photograph in x:
+            f = self.encode(photograph[None].to(self.settings.device)).expand(count, -1, -1, -1)
             painted = paint(meet(f, style, spread(f)), self.training.average, self.dtype)
-            rows.append([one, *painted.cpu()])
+            rows.append([photograph, *painted.cpu()])
         return sheet(rows)
 
 
@@ -219,7 +225,12 @@ class AdaIN:
 
 
 def first_decoder(settings: Settings, width: float) -> State:
-    """From ``init``, else random; BadWeights where it is not ``width`` times as wide as published."""
+    """The weights of the decoder in ``init``, or else random weights.
+
+    Raises
+    ------
+    BadWeights : the decoder is not ``width`` times as wide as the published decoder.
+    """
     shapes = adain.shapes(width)[adain.DECODER]
     if not settings.init:
         return uniform(shapes, settings.seed)
@@ -229,10 +240,10 @@ def first_decoder(settings: Settings, width: float) -> State:
 
 
 def from_wct(state: State) -> State:
-    """A decoder of WCT's level 4 in AdaIN's layout; any other state as it is.
+    """A decoder of level 4 of WCT under the names of AdaIN; any other state is returned as it is.
 
-    The two are the same network but for the ReLU behind WCT's last layer: what it cut off, colours below 0,
-    AdaIN's clips at the end.
+    Both are the same network, but in WCT a ReLU follows the last layer. It cuts off colours below 0, which
+    AdaIN clips at the end.
     """
     if "conv41.weight" not in state:
         return state
@@ -241,13 +252,13 @@ def from_wct(state: State) -> State:
 
 
 def check_size(settings: Settings) -> None:
-    """BadInput for crops that do not fit the network's cells."""
+    """Raise BadInput if the crops do not consist of whole cells of the network."""
     if settings.size % adain.STRIDE or settings.size < adain.MINIMUM:
         raise BadInput(f"--size must be a multiple of {adain.STRIDE} from {adain.MINIMUM} on")
 
 
 def begin(settings: Settings) -> AdaIN:
-    """The recipe at its first step."""
+    """The recipe at the first step."""
     check_size(settings)
     held_out, short_side = patterns_of(settings.held_out), max(2, settings.stroke_factor) * settings.size
     contents, styles = (

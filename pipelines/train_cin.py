@@ -1,17 +1,18 @@
-"""Train cin: one feed-forward network for several styles, that differ in their norms alone.
+"""Train cin: a feed-forward network for several styles, which differ only in the norms of the network.
 
     python pipelines/train_cin.py --settings pipelines/train_cin.toml --content PHOTOS --style PAINTINGS \
         --backbone teachers --backbone-files vgg19_relu3_1.raw,5SE.pth --out runs/cin
 
-Any setting may stand in the TOML file or on the command line, which wins. ``--out`` takes the checkpoint, the
-losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the network (``cin.safetensors``),
-for ``urst-tiles weights add cin cin.safetensors`` and ``urst-tiles stylize --model cin --style NAME``. The
-same command again goes on where the last one stopped, and gives the same losses as if it had not.
+Any setting may stand in the TOML file or on the command line, which takes precedence. The folder ``--out``
+receives the checkpoint, the losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the
+network (``cin.safetensors``), for ``urst-tiles weights add cin cin.safetensors`` and ``urst-tiles stylize
+--model cin --style NAME``. The same command, given again, continues where the last call stopped, and gives
+the same losses as if it had not stopped.
 
-What is minimised is what `train_fast` minimises, each picture of a batch in another style [1]: convolutions
-are shared, a style is a row of every norm's gammas and betas. ``--only-new`` with ``--init`` adds styles to a
-trained network [1, section 3.2]: only their rows are learned, in a few hundred steps; the styles that are
-there stay as they are, to the bit.
+The program minimises what `train_fast` minimises, with another style for each picture of a batch [1]. All
+styles share the convolutions; a style is a row of the gammas and betas of every norm. ``--only-new`` with
+``--init`` adds styles to a trained network [1, section 3.2]: only the rows of the new styles are learned, in
+a few hundred steps, and the earlier styles stay as they are, to the bit.
 
 References
 ----------
@@ -49,42 +50,44 @@ from urst_tiles.nets.base import DTYPES, Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set; lengths in pixels. The defaults are those of [1] where it gives them, else those of
-    `train_fast`."""
+    """The settings; lengths are in pixels.
+
+    The defaults are those of [1], or those of `train_fast` for settings that [1] does not give.
+    """
 
     content: Path
     #: A folder of paintings.
     style: Path
-    #: Which of them, and what they are called: "NAME=FILE", or "FILE" without its suffix, which is the name
-    #: then; none: all of them.
+    #: The paintings to learn, each as "NAME=FILE", with the name of the style, or as "FILE", which is then
+    #: also the name; FILE has no suffix. If it is empty, all paintings are learned.
     styles: tuple[str, ...] = ()
     out: Path
     #: A ``cin.safetensors`` to start from; empty for random weights.
     init: str = ""
-    #: Learn the styles that ``init`` does not have, and nothing else.
+    #: Whether only the styles that ``init`` does not have are learned.
     only_new: bool = False
-    #: A file of patterns of names of photographs, one a line, that are not trained on.
+    #: A file of patterns, one on each line; photographs whose names match a pattern are not trained on.
     held_out: str = ""
     steps: int = 40_000
     batch: int = 16
     size: int = 256
     #: Short side of the paintings.
     style_size: int = 256
-    #: Of the network, in shares of the published one.
+    #: Width of the network as a fraction of the published width.
     width: float = 1.0
-    #: The range that pictures are in, inside the network and its file.
+    #: The range of the values of pictures inside the network, and the layout of the file.
     layout: Layout = "linder-noren"
-    #: Of Adam, on all but what follows Muon.
+    #: Learning rate of Adam, for all weights that Muon does not train.
     rate: float = 1e-3
-    #: Of Muon on the weights of the inner convolutions; 0: they follow Adam.
+    #: Learning rate of Muon for the weights of the inner convolutions; 0: Adam trains them.
     rate_inner: float = 0.0
     warmup: int = 0
     #: Steps at the end over which the rates fall to 0.
     cooldown: int = 0
-    #: What the running average of the weights, which is written, keeps each step; 0: the weights themselves.
+    #: Share of the running average, which is written, that stays in each step; 0: it equals the weights.
     average: float = 0.0
     clip: float = 0.0
-    #: [1] looks through VGG-16, the backbone "vgg16"; VGG-19 has layers of the same names.
+    #: The network of the losses. [1] uses VGG-16, "vgg16" here; VGG-19 has layers of the same names.
     backbone: str = "vgg19"
     backbone_files: tuple[Path, ...] = ()
     style_by: By = "gram"
@@ -112,41 +115,59 @@ class Settings:
 
 
 def named(settings: Settings) -> dict[str, Path]:
-    """Name -> painting, in order; BadInput for one that is not there, or twice."""
+    """The paths of the paintings by name of the style, in the order of the settings.
+
+    Raises
+    ------
+    BadInput : a painting does not exist, or two styles have the same name.
+    """
     files = files_of(settings.style)
     words = [word.partition("=") for word in settings.styles] or [(path.stem, "", "") for path in files]
-    found: dict[str, Path] = {}
+    paintings: dict[str, Path] = {}
     for name, _, stem in words:
-        if name in found:
+        if name in paintings:
             raise BadInput(f"two styles are called {name!r}: give --styles as NAME=FILE")
         of_stem = [path for path in files if path.stem == (stem or name)]
         if not of_stem:
             raise BadInput(f"the folder {settings.style} holds no painting {stem or name!r}")
-        found[name] = of_stem[0]
-    return found
+        paintings[name] = of_stem[0]
+    return paintings
 
 
 def split(state: State) -> tuple[State, State]:
-    """The convolutions, and the norms, which have a row for each style."""
+    """The tensors of the convolutions, and those of the norms, which have a row for each style."""
     rows = {k: t for k, t in state.items() if k.endswith((".gamma", ".beta"))}
     return {k: t for k, t in state.items() if k not in rows}, rows
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What stays as it is: convolutions, and the norms of the styles called ``names``; nothing at first."""
+    """The part of a trained network that does not learn; empty if the whole network learns.
+
+    Attributes
+    ----------
+    names : names of the styles in this part.
+    shared : tensors of the convolutions.
+    rows : tensors of the norms, with a row for each of ``names``.
+    """
 
     names: tuple[str, ...] = ()
     shared: State = field(default_factory=dict)
     rows: State = field(default_factory=dict)
 
 
-#: What stays, what learns, and the styles that learn, in the order of their rows.
+#: The part that does not learn, the tensors that do, and the names of the styles that do, in order of the
+#: rows.
 Network = tuple[Trained, State, tuple[str, ...]]
 
 
 def network(settings: Settings, names: Sequence[str]) -> Network:
-    """A random one for the paintings called ``names``, or that of ``init``, at its first step."""
+    """The network at the first step: random weights for the styles ``names``, or the network of ``init``.
+
+    Raises
+    ------
+    BadInput : ``only_new`` is given without ``init``, or see `taken_up`.
+    """
     if settings.init:
         return taken_up(settings, names)
     if settings.only_new:
@@ -156,11 +177,12 @@ def network(settings: Settings, names: Sequence[str]) -> Network:
 
 
 def taken_up(settings: Settings, names: Sequence[str]) -> Network:
-    """The network of ``init``; a new style starts as the mean of those that are there.
+    """The network of ``init``; a new style starts as the mean of the styles in it.
 
     Raises
     ------
-    BadInput : it is in another layout, or its styles do not fit the paintings. BadWeights : it is none.
+    BadInput : the network is in another layout, or its styles do not fit the paintings.
+    BadWeights : the file is not a network of this kind.
     """
     state = tensors_of(Path(settings.init))
     cin.check(state, cin.FILE, Path(settings.init))
@@ -184,30 +206,30 @@ def taken_up(settings: Settings, names: Sequence[str]) -> Network:
 
 @dataclass
 class Cin:
-    """All weights follow Adam, or those of the inner convolutions, as matrices, Muon."""
+    """The recipe: Adam trains all weights, or Muon those of the inner convolutions, as matrices."""
 
     settings: Settings
     judge: Judge
     trained: Trained
-    #: The styles that learn, by the order of their rows.
+    #: The paths of the paintings of the styles that learn, by name, in the order of the rows.
     paintings: dict[str, Path]
     photographs: Crops
     training: Training
 
     def state(self, index: Tensor) -> State:
-        """The weights in training, in the network's shapes, with the rows of ``index``."""
+        """The weights in training, in the shapes of the network, with the rows ``index`` of the norms."""
         leaves = {k: t.view_as(self.training.average[k]) for k, t in self.training.leaves.items()}
         shared, rows = split(leaves)
         return self.trained.shared | shared | {k: t[index] for k, t in rows.items()}
 
     def paint(self, index: Tensor, x: Tensor, given: Statistics | None = None) -> tuple[Tensor, Statistics]:
-        """Each picture in the style of its row."""
+        """Paint each picture of ``x`` in the style of the row that ``index`` gives; otherwise like
+        `train_fast.paint`."""
         settings = self.settings
         return paint(x, self.state(index), settings.layout, DTYPES[settings.precision], given)
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, and its parts, unweighted; styles differ within a batch as far as there
-        are enough."""
+        # The styles of a batch all differ if there are enough of them.
         settings, random, count = self.settings, self.training.random, len(self.paintings)
         drawn = random.choice(count, settings.batch, replace=settings.batch > count)
         index = torch.from_numpy(drawn).to(settings.device)
@@ -215,32 +237,31 @@ class Cin:
         return total, parts
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rates."""
         return loop.warm_and_cool(step, self.settings.steps, self.settings.warmup, self.settings.cooldown)
 
     def export(self) -> dict[str, bytes]:
-        """The running average, behind the styles that were there before."""
-        kept, learned = self.trained, {k: t.cpu() for k, t in self.training.average.items()}
-        rows = {k: torch.cat([t, learned[k]]) for k, t in kept.rows.items()}
-        whole = {k: t.cpu() for k, t in kept.shared.items()} | learned | rows
-        names = (*kept.names, *self.paintings)
+        """The file of the running average of the weights, in which styles that do not learn come first."""
+        trained, learned = self.trained, {k: t.cpu() for k, t in self.training.average.items()}
+        rows = {k: torch.cat([t, learned[k]]) for k, t in trained.rows.items()}
+        whole = {k: t.cpu() for k, t in trained.shared.items()} | learned | rows
+        names = (*trained.names, *self.paintings)
         return {cin.FILE: save(cin.checkpoint(whole, self.settings.layout, names))}
 
     @torch.inference_mode()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """``count`` photographs, each in all styles that are learned, below the paintings."""
+        """A sheet of ``count`` photographs (first column), each in all styles that learn (first row)."""
         settings, side = self.settings, 2 * self.settings.size
         x = self.photographs.pictures.some(count, side, np.random.default_rng(settings.seed))
         state = self.trained.shared | self.training.average
         rows = [[torch.ones(3, side, side), *(square(path, side) for path in self.paintings.values())]]
-        for one in x.to(settings.device):
-            same = one.expand(len(self.paintings), -1, -1, -1)
-            rows.append([one, *paint(same, state, settings.layout, torch.float32)[0]])
+        for photograph in x.to(settings.device):
+            same = photograph.expand(len(self.paintings), -1, -1, -1)
+            rows.append([photograph, *paint(same, state, settings.layout, torch.float32)[0]])
         return sheet([[picture.cpu() for picture in row] for row in rows])
 
 
 def square(path: Path, side: int) -> Tensor:
-    """The middle of a painting, (3, side, side)."""
+    """The middle of a painting, float32, (3, side, side), in 0..1."""
     y = to_tensor([read(path, side)], "cpu")[0]
     top, left = ((n - side) // 2 for n in y.shape[1:])
     return y[:, top : top + side, left : left + side]
@@ -252,29 +273,29 @@ def is_inner(key: str) -> bool:
 
 
 def flat(key: str, t: Tensor) -> Tensor:
-    """Inner weights as matrices, which is what Muon takes."""
+    """The weight of an inner convolution as a matrix, as Muon takes it; any other tensor as it is."""
     return t.flatten(1) if is_inner(key) else t
 
 
 def optimizers(settings: Settings, leaves: State) -> list[torch.optim.Optimizer]:
-    """Adam, and Muon where it has a rate."""
+    """Adam, and Muon too if it has a learning rate."""
     muons = {k for k in leaves if is_inner(k)} if settings.rate_inner else set()
     inner, rest = ([t for k, t in leaves.items() if (k in muons) == it] for it in (True, False))
-    found: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=settings.rate)]
+    both: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=settings.rate)]
     if inner:
-        found.append(torch.optim.Muon(inner, lr=settings.rate_inner, weight_decay=0.0))
-    return found
+        both.append(torch.optim.Muon(inner, lr=settings.rate_inner, weight_decay=0.0))
+    return both
 
 
 def begin(settings: Settings) -> Cin:
-    """The recipe at its first step."""
-    known = named(settings)
-    trained, state, names = network(settings, list(known))
+    """The recipe at the first step."""
+    by_name = named(settings)
+    trained, state, names = network(settings, list(by_name))
     leaves = trainable(
         {k: flat(k, t) if settings.rate_inner else t for k, t in state.items()}, settings.device
     )
     training = Training(leaves, optimizers(settings, leaves), settings.seed, state, settings.average)
-    paintings = {name: known[name] for name in names}
+    paintings = {name: by_name[name] for name in names}
     judged = judge(settings, fast.STRIDE, list(paintings.values()), settings.style_size)
     on = replace(trained, shared={k: t.to(settings.device) for k, t in trained.shared.items()})
     return Cin(settings, judged, on, paintings, photographs(settings), training)

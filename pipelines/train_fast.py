@@ -1,17 +1,19 @@
-"""Train fast: one feed-forward network for one style.
+"""Train fast: a feed-forward network for a single style.
 
     python pipelines/train_fast.py --settings pipelines/train_fast.toml --content PHOTOS --style STYLE.jpg \
         --backbone vgg19 --backbone-files vgg19-dcbb9e9d.pth --out runs/mosaic
 
-Any setting may stand in the TOML file or on the command line, which wins. ``--out`` takes the checkpoint, the
-losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the network (``fast.pth``, laid out
-as in pytorch/examples), for ``urst-tiles stylize --model fast --style fast.pth``. The same command again goes
-on where the last one stopped, and gives the same losses as if it had not.
+Any setting may stand in the TOML file or on the command line, which takes precedence. The folder ``--out``
+receives the checkpoint, the losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the
+network (``fast.pth``, with the layout of pytorch/examples), for ``urst-tiles stylize --model fast --style
+fast.pth``. The same command, given again, continues where the last call stopped, and gives the same losses as
+if it had not stopped.
 
-What is minimised [1]: the distance of features to the photograph's on one layer, of Gram matrices to the
-painting's on four, and total variation; with ``stroke_weight`` also URST's stroke perceptual loss [3], whose
-patch is painted with the statistics of its thumbnail, which carry gradient. Norms are instance norms [2], or
-batch norms as in [1], whose running statistics go into the file.
+The program minimises [1] the distance of the features of one layer to those of the photograph, the distance
+of the Gram matrices of four layers to those of the painting, and the total variation. With ``stroke_weight``
+it also minimises URST's stroke perceptual loss [3]: a patch is painted with the statistics of the thumbnail,
+through which gradients flow. Norms are instance norms [2], or batch norms as in [1]; the running statistics
+of the latter go into the file.
 
 References
 ----------
@@ -55,35 +57,35 @@ Layout = Literal["pytorch", "linder-noren"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set; lengths in pixels. The defaults are those of [1], as pytorch/examples has them."""
+    """The settings; lengths are in pixels. The defaults are those of [1], as in pytorch/examples."""
 
     content: Path
-    #: The painting, one file.
+    #: The file of the painting.
     style: Path
     out: Path
     #: A checkpoint to start from; empty for random weights.
     init: str = ""
-    #: A file of patterns of names of photographs, one a line, that are not trained on.
+    #: A file of patterns, one on each line; photographs whose names match a pattern are not trained on.
     held_out: str = ""
     steps: int = 40_000
     batch: int = 4
     size: int = 256
     #: Short side of the painting.
     style_size: int = 256
-    #: Of the network, in shares of the published one.
+    #: Width of the network as a fraction of the published width.
     width: float = 1.0
     norm: Literal["instance", "batch"] = "instance"
-    #: The range that pictures are in, inside the network and its file.
+    #: The range of the values of pictures inside the network, and the layout of the file.
     layout: Layout = "pytorch"
-    #: Of Adam.
+    #: Learning rate of Adam.
     rate: float = 1e-3
     warmup: int = 0
     #: Steps at the end over which the rate falls to 0.
     cooldown: int = 0
-    #: What the running average of the weights, which is written, keeps each step; 0: the weights themselves.
+    #: Share of the running average, which is written, that stays in each step; 0: it equals the weights.
     average: float = 0.0
     clip: float = 0.0
-    #: [1] looks through VGG-16, the backbone "vgg16"; VGG-19 has layers of the same names.
+    #: The network of the losses. [1] uses VGG-16, "vgg16" here; VGG-19 has layers of the same names.
     backbone: str = "vgg19"
     backbone_files: tuple[Path, ...] = ()
     style_by: By = "gram"
@@ -93,11 +95,11 @@ class Settings:
     stroke_factor: int = 2
     smoothing: losses.Smoothing = "none"
     style_weight: float = 1e10
-    #: 0: style losses are summed as they are. Else each layer's, as a share of what an empty picture has
-    #: there, to this power: 0.5 lets no layer drown another.
+    #: If 0, the style losses of the layers are summed. Else each is first divided by the loss of an empty
+    #: picture and raised to this power; with 0.5 no layer drowns another.
     style_power: float = 0.0
     content_weight: float = 1e5
-    #: Whether content is compared with each channel's mean and deviation taken out.
+    #: Whether the mean and deviation of each channel are taken out before content is compared.
     content_normalised: bool = False
     stroke_weight: float = 0.0
     variation_weight: float = 0.0
@@ -120,8 +122,11 @@ def paint(
     given: Statistics | None = None,
     batch_norm: bool = False,
 ) -> tuple[Tensor, Statistics]:
-    """The stylised picture of ``x``, and the statistics it was painted with: ``given``, of a thumbnail say,
-    or its own. Gammas and betas are (C,), or (n, C) to give each picture another style."""
+    """The stylised pictures of ``x``, and the statistics with which they are painted.
+
+    The statistics are ``given``, for example those of a thumbnail, or else those of ``x``. Gammas and betas
+    in ``state`` are (C,), or (n, C) to paint each picture in another style.
+    """
     used: Statistics = {}
 
     def norm(name: str, y: Tensor) -> Tensor:
@@ -135,7 +140,7 @@ def paint(
 
 
 def measured(y: Tensor, batch_norm: bool) -> losses.MeanStd:
-    """Mean and deviation of each picture, or of all together, (1, C), as batch norms have them."""
+    """The mean and deviation of each picture, (n, C), or for a batch norm those of all together, (1, C)."""
     means, stds = losses.mean_std(y, fast.EPS)
     if not batch_norm:
         return means, stds
@@ -148,7 +153,7 @@ def measured(y: Tensor, batch_norm: bool) -> losses.MeanStd:
 
 @dataclass
 class Fast:
-    """Every weight follows Adam; the running statistics of batch norms follow the batches."""
+    """The recipe: Adam trains all weights; the running statistics of batch norms follow the batches."""
 
     settings: Settings
     judge: Judge
@@ -156,13 +161,12 @@ class Fast:
     training: Training
 
     def paint(self, x: Tensor, given: Statistics | None = None) -> tuple[Tensor, Statistics]:
-        """With the weights as they are."""
+        """Paint pictures with the present weights; otherwise like the function `paint`."""
         settings = self.settings
         dtype, batch = DTYPES[settings.precision], settings.norm == "batch"
         return paint(x, self.training.leaves, settings.layout, dtype, given, batch)
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, and its parts, unweighted."""
         settings, random = self.settings, self.training.random
         index = torch.zeros(settings.batch, dtype=torch.int64, device=settings.device)
         total, parts, used = self.judge.objective(self.photographs, random, index, self.paint)
@@ -171,30 +175,29 @@ class Fast:
         return total, parts
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rate."""
         return loop.warm_and_cool(step, self.settings.steps, self.settings.warmup, self.settings.cooldown)
 
     def export(self) -> dict[str, bytes]:
-        """The running average."""
+        """The file of the running average of the weights."""
         state = {k: t.cpu() for k, t in self.training.average.items()}
         return {FILE: torch_bytes(fast.checkpoint(state, self.settings.layout))}
 
     @torch.inference_mode()
     def samples(self, count: int = 6) -> NDArray[np.uint8]:
-        """``count`` photographs, and below each what it becomes by the file as it is now."""
+        """A sheet of ``count`` photographs, each above the picture that the running average makes of it."""
         settings = self.settings
         x = self.photographs.pictures.some(count, 2 * settings.size, np.random.default_rng(settings.seed))
         style = fast.FastStyle({k: t.cpu() for k, t in self.training.average.items()}, settings.layout)
-        return sheet([list(x), [style.forward(one[None], live(style))[0] for one in x]])
+        return sheet([list(x), [style.forward(picture[None], live(style))[0] for picture in x]])
 
 
-#: What running statistics take of each batch, PyTorch's own.
+#: The weight of each batch in running statistics, which is the default of PyTorch.
 MOMENTUM = 0.1
 
 
 @torch.no_grad()
 def follow(leaves: State, used: Statistics, pixels: int) -> None:
-    """Running means and variances of batch norms, unbiased, go after those of a batch of ``pixels``."""
+    """Update the running means and unbiased variances of batch norms with those of a batch of ``pixels``."""
     for name, (mean, std) in used.items():
         count = pixels / fast.strides()[name] ** 2
         variance = (std.square() - fast.EPS) * count / (count - 1)
@@ -203,7 +206,12 @@ def follow(leaves: State, used: Statistics, pixels: int) -> None:
 
 
 def first_weights(settings: Settings) -> State:
-    """Those of ``init``, or random ones; BadInput where ``init`` is another kind of network."""
+    """The weights of ``init``, or random weights.
+
+    Raises
+    ------
+    BadInput : ``init`` has another layout or other norms than the settings.
+    """
     batch = settings.norm == "batch"
     if not settings.init:
         state = fast.initial(settings.seed, settings.width)
@@ -213,13 +221,13 @@ def first_weights(settings: Settings) -> State:
         }
     state, layout = fast.read(tensors_of(Path(settings.init)), settings.init)
     if layout != settings.layout or ("conv1.mean" in state) != batch:
-        found = f"{layout} with {'batch' if 'conv1.mean' in state else 'instance'} norms"
-        raise BadInput(f"--init {settings.init} is {found}: say so by --layout and --norm")
+        kind = f"{layout} with {'batch' if 'conv1.mean' in state else 'instance'} norms"
+        raise BadInput(f"--init {settings.init} is {kind}: say so by --layout and --norm")
     return state
 
 
 def start(settings: Settings) -> Training:
-    """The training at its first step."""
+    """The training at the first step."""
     state = first_weights(settings)
     leaves = trainable(state, settings.device)
     followed = {k for k in leaves if k.endswith((".mean", ".variance"))}
@@ -231,7 +239,7 @@ def start(settings: Settings) -> Training:
 
 
 def begin(settings: Settings) -> Fast:
-    """The recipe at its first step."""
+    """The recipe at the first step."""
     judged = judge(settings, fast.STRIDE, [settings.style], settings.style_size)
     return Fast(settings, judged, photographs(settings), start(settings))
 

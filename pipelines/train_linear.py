@@ -4,24 +4,27 @@
     python pipelines/train_linear.py --part matrix --init A --content PHOTOS --style PAINTINGS --out B
     python pipelines/train_linear.py --part strokes --init B --content PHOTOS --style PAINTINGS --out C
 
-``--out`` takes the checkpoint, the losses (``losses.csv``), a sheet of pictures (``samples.png``) and the
-family's files so far (``vgg_r31.pth``, ``dec_r31.pth``, ``r31.pth``): a later part begins with those of an
-earlier one, or with the published ones. After the second, ``urst-tiles weights add linear-r31 B/*r31.pth``
-makes them the weights of ``--model linear-r31``. The same command again goes on where the last one stopped.
+The folder ``--out`` receives the checkpoint, the losses (``losses.csv``), a sheet of pictures
+(``samples.png``) and the files of the family that exist so far (``vgg_r31.pth``, ``dec_r31.pth``,
+``r31.pth``). A later part begins with the files of an earlier part, or with the published files. After the
+second part, ``urst-tiles weights add linear-r31 B/*r31.pth`` makes them the weights of ``--model
+linear-r31``. The same command, given again, continues where the last call stopped.
 
-The encoder is VGG-19 normalised to a mean activation of 1 on each channel [3]: a file of the family's or of
-AdaIN's, or torchvision's or the original's, which is rescaled over crops of the photographs.
+The encoder is VGG-19, normalised to a mean activation of 1 on each channel [3]. It is a file of this family
+or of AdaIN; or a file of torchvision or of the original VGG-19, which is rescaled over crops of the
+photographs.
 
-What is minimised, per picture:
+Each part minimises, for each picture:
 
-- decoder: the squared distance of a picture and its reconstruction, and of their features [2, section 3.1].
-- matrix: content and style of the stylised picture [1], encoder and decoder fixed; and, where
-  ``stroke_weight`` is not 0, the stroke perceptual loss [4, section 3.4].
-- strokes: the same, but the decoder learns and all else is fixed, as in the program of [4].
+- decoder: the squared distance between a picture and its reconstruction, and between their features [2,
+  section 3.1].
+- matrix: content and style losses of the stylised picture [1], with encoder and decoder fixed; and, unless
+  ``stroke_weight`` is 0, the stroke perceptual loss [4, section 3.4].
+- strokes: the same losses, but the decoder learns and all else is fixed, as in the program of [4].
 
-For the strokes a photograph's thumbnail and a patch of the photograph are both stylised with the thumbnail's
-mean and matrix, through which gradients flow; the stylised thumbnail that the patch is compared with takes
-none.
+For the strokes, the thumbnail of a photograph and a patch of the photograph are both stylised with the mean
+and the matrix of the thumbnail, through which gradients flow. No gradient flows through the stylised
+thumbnail with which the patch is compared.
 
 References
 ----------
@@ -63,40 +66,41 @@ from urst_tiles.nets.base import Precision
 
 Layer = Literal["r31", "r41"]
 Part = Literal["decoder", "matrix", "strokes"]
-#: What learns in each part.
+#: The network that learns in each part of the training.
 LEARNS = {"decoder": "decoder", "matrix": "matrix", "strokes": "decoder"}
-#: Convolution of VGG-19 that the encoder ends with.
+#: The last convolution of VGG-19 in the encoder.
 LAST = {"r31": "3_1", "r41": "4_1"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set; lengths in pixels. Left out, it is as in [1] and [4]."""
+    """The settings; lengths are in pixels. The defaults are those of [1] and [4]."""
 
     content: Path
     style: Path
     out: Path
     part: Part
     layer: Layer = "r31"
-    #: VGG-19, where ``init`` has none: .raw, torchvision's, AdaIN's normalised, or of the family.
+    #: A file of VGG-19, if ``init`` has no encoder: raw float32, torchvision's, AdaIN's, or of this family.
     encoder: Path = Path()
-    #: A folder with the family's files to begin with, as many as there are.
+    #: A folder with those files of the family with which the training begins.
     init: str = ""
-    #: A file of patterns of file names, one a line, that are not trained on.
+    #: A file of patterns, one on each line; files whose names match a pattern are not trained on.
     held_out: str = ""
     steps: int = 100_000
     batch: int = 8
     size: int = 256
-    #: Of Adam; divided by 1 + ``decay`` times the step. The programs of [1] and [4] have a decay of 1e-5.
+    #: Learning rate of Adam, divided by 1 + ``decay`` times the step; ``decay`` is 1e-5 in the programs of
+    #: [1] and [4].
     rate: float = 1e-4
     decay: float = 5e-5
     clip: float = 0.0
     content_weight: float = 1.0
     style_weight: float = 0.02
-    #: 1 in [4]; 0, with the part "matrix", is the training of [1].
+    #: It is 1 in [4]. With 0, the part "matrix" is the training of [1].
     stroke_weight: float = 1.0
     variation_weight: float = 0.0
-    #: Of the reconstruction and of its features, in the part "decoder" [2].
+    #: Weights of the losses of pixels and of features, in the part "decoder" [2].
     pixel_weight: float = 1.0
     feature_weight: float = 1.0
     backbone: str = "vgg19-normalised"
@@ -109,7 +113,7 @@ class Settings:
     smoothing: losses.Smoothing = "none"
     #: Photographs over which an encoder is rescaled.
     activation_pictures: int = 256
-    #: Of the backbone; what learns is float32.
+    #: Precision of the backbone; the weights that learn are float32.
     precision: Precision = "float32"
     device: str = "cpu"
     threads: int = 0
@@ -118,24 +122,34 @@ class Settings:
     sample_every: int = 2000
 
 
-# What a training begins with
+# The weights with which a training begins
 
 
 def load_parts(settings: Settings) -> dict[str, State]:
-    """The family's files that are in ``--init``, by part; MissingFile where that is no folder."""
-    found: dict[str, State] = {}
+    """The weights in the folder ``--init``, by part, as far as it has them.
+
+    Raises
+    ------
+    MissingFile : the folder does not exist.
+    """
+    parts: dict[str, State] = {}
     if settings.init and not Path(settings.init).is_dir():
         raise MissingFile(f"there is no folder {settings.init} to begin with")
     for part, file in linear.files(settings.layer).items():
         path = Path(settings.init) / file
         if settings.init and path.is_file():
-            found[part] = weights.load(path)
-            linear.check(settings.layer, found[part], file, path)
-    return found
+            parts[part] = weights.load(path)
+            linear.check(settings.layer, parts[part], file, path)
+    return parts
 
 
 def read_encoder(settings: Settings, photographs: Crops) -> State:
-    """The family's encoder from its own file, or from VGG-19 in any layout; conv1 prepares the colours."""
+    """The encoder, from a file of the family, or from VGG-19 in any layout; conv1 prepares the colours.
+
+    Raises
+    ------
+    BadInput : the settings name no encoder.
+    """
     if settings.encoder == Path():
         raise BadInput("give --encoder a file of VGG-19, or --init a folder with the family's files")
     if settings.encoder.suffix != ".raw" and "conv1.weight" in (state := tensors_of(settings.encoder)):
@@ -143,18 +157,19 @@ def read_encoder(settings: Settings, photographs: Crops) -> State:
         linear.check(settings.layer, state, file, settings.encoder)
         return state
     last = LAST[settings.layer]
-    found = as_file(normalised(settings, photographs.pictures, last).weights)
+    encoder = as_file(normalised(settings, photographs.pictures, last).weights)
     names = ["0", *(name for name, _, _ in vgg.convolutions(last))]
     pairs = [(k, name, part) for k, name in enumerate(names, 1) for part in ("weight", "bias")]
-    return {f"conv{k}.{part}": found[f"conv{name}.{part}"] for k, name, part in pairs}
+    return {f"conv{k}.{part}": encoder[f"conv{name}.{part}"] for k, name, part in pairs}
 
 
 def fresh(part: str, shapes: Mapping[str, tuple[int, ...]], seed: int) -> State:
-    """Random weights of a part.
+    """Random weights for a part.
 
-    The matrix networks start as PyTorch's layers do, uniform up to 1 over the root of a layer's inputs: their
-    first matrices nearly vanish, and the pictures are flat. They multiply each other and the features: with a
-    variance of 2 over the inputs, which the decoder has, the first losses have 13 digits.
+    The matrix networks start as the layers of PyTorch do, uniform up to 1 over the root of the number of
+    inputs of a layer, so that their first matrices nearly vanish and the pictures are flat. The decoder
+    starts with a variance of 2 over the number of inputs. This would be too much for the matrix networks,
+    which multiply each other and the features: the first losses would have 13 digits.
     """
     random, state = torch.Generator().manual_seed(seed), {}
     for key, shape in shapes.items():
@@ -168,18 +183,21 @@ def fresh(part: str, shapes: Mapping[str, tuple[int, ...]], seed: int) -> State:
 
 
 def dimmed(decoder: State) -> State:
-    """Fresh weights so that the first pictures are nearly grey: contrasts of several times those of a picture
-    take hundreds of steps to go. The last layer alone has three outputs."""
+    """The decoder with a weaker last layer, so that the first pictures are nearly grey.
+
+    Otherwise their contrasts are several times those of a picture, which takes hundreds of steps to unlearn.
+    """
+    # Only the last layer has three outputs.
     weak = {k: 0.1 * t if k.endswith(".weight") else t + 0.5 for k, t in decoder.items() if len(t) == 3}
     return decoder | weak
 
 
 def gather(settings: Settings, photographs: Crops) -> dict[str, State]:
-    """The family's tensors by part, what this part is the first to train drawn at random.
+    """The weights by part; those that the present part is the first to train are random.
 
     Raises
     ------
-    MissingFile : what an earlier part trains is not there.
+    MissingFile : the weights that an earlier part trains are missing.
     """
     parts, names = load_parts(settings), linear.files(settings.layer)
     if "encoder" not in parts:
@@ -199,15 +217,17 @@ def gather(settings: Settings, photographs: Crops) -> dict[str, State]:
 
 # The network in training: as `linear.LinearStyle`, with statistics that gradients flow through.
 
-#: Mean (n, C) and predicted matrix (n, 32, 32), as `linear.describe` gives them.
+#: Mean (n, C) and predicted matrix (n, 32, 32) of pictures, as `linear.describe` returns them.
 Described = tuple[Tensor, Tensor]
 
 
 def paint(
     x: Tensor, state: State, layer: Layer, style: Described, content: Described | None = None
 ) -> tuple[Tensor, Described]:
-    """The stylised pictures of ``x``, and what of them they were painted with: ``content``, of a thumbnail
-    say, or their own."""
+    """The stylised pictures of ``x``, and the mean and matrix with which they are painted.
+
+    These are ``content``, for example those of a thumbnail, or else those of ``x``.
+    """
     with torch.no_grad():
         f = linear.encode(x, state, layer)
     used = content or linear.describe(f, state, "cnet")
@@ -218,15 +238,18 @@ def paint(
 
 
 def describe(y: Tensor, state: State, layer: Layer) -> Described:
-    """Mean and matrix of style pictures."""
+    """The mean and the predicted matrix of style pictures."""
     with torch.no_grad():
         f = linear.encode(y, state, layer)
     return linear.describe(f, state, "snet")
 
 
 def style_sums(look: Look, features: Features, wanted: Features) -> Tensor:
-    """(n, layers): squared distances of means and Gram matrices (or, by moments, of means and deviations),
-    summed over the channels as [1] has it, not averaged."""
+    """The style losses, (n, layers): the squared distances of means and of Gram matrices.
+
+    If the look compares moments, they are the distances of means and of deviations. They are summed over the
+    channels as in [1], not averaged.
+    """
     layers = look.style_loss(features, look.style(wanted))
     channels = layers.new_tensor([features[k].shape[1] for k in look.style_layers])
     if look.by == "moments":
@@ -243,32 +266,36 @@ def style_sums(look: Look, features: Features, wanted: Features) -> Tensor:
 
 @dataclass
 class Network:
-    """All weights, keys as in the family: "encoder.*", "decoder.*" and, once there, "matrix.*"."""
+    """All weights, with the keys "encoder.*", "decoder.*" and, if these exist yet, "matrix.*".
+
+    Attributes
+    ----------
+    fixed, leaves : the weights that do not learn, and those that learn.
+    """
 
     layer: Layer
     fixed: State
-    #: What learns.
     leaves: State
 
     @property
     def state(self) -> State:
-        """Both together."""
+        """All weights together."""
         return {**self.fixed, **self.leaves}
 
     def files(self) -> dict[str, bytes]:
-        """The family's files, as many as there are."""
-        found = {}
+        """The content of the files of the family that exist yet, by name."""
+        contents = {}
         for part, file in linear.files(self.layer).items():
-            own = {k: t for k, t in self.state.items() if k.startswith(f"{part}.")}
-            if own:
-                tensors = {k.removeprefix(f"{part}."): t.detach().cpu() for k, t in own.items()}
-                found[file] = torch_bytes(tensors)
-        return found
+            of_part = {k: t for k, t in self.state.items() if k.startswith(f"{part}.")}
+            if of_part:
+                tensors = {k.removeprefix(f"{part}."): t.detach().cpu() for k, t in of_part.items()}
+                contents[file] = torch_bytes(tensors)
+        return contents
 
 
 @dataclass
 class Decoder:
-    """The decoder learns to give back what the encoder saw."""
+    """The recipe in which the decoder learns to reconstruct pictures from their features."""
 
     settings: Settings
     network: Network
@@ -277,28 +304,26 @@ class Decoder:
     paintings: Crops
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, photographs and paintings in turn, and its parts."""
+        """The loss of a new batch, of photographs and paintings in turn, and its unweighted parts."""
         settings, state = self.settings, self.network.state
         x = (self.photographs, self.paintings)[self.training.step % 2].draw(self.training.random)
         with torch.no_grad():
             wanted = linear.encode(x, state, settings.layer)
         y = linear.decode(wanted, state, settings.layer)
-        found = linear.encode(y, state, settings.layer)
-        pixel, feature = losses.content_loss(y, x).mean(), losses.content_loss(found, wanted).mean()
+        features = linear.encode(y, state, settings.layer)
+        pixel, feature = losses.content_loss(y, x).mean(), losses.content_loss(features, wanted).mean()
         total = settings.pixel_weight * pixel + settings.feature_weight * feature
         return total, {"pixel": pixel, "feature": feature}
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rate."""
         return loop.inverse_decay(step, self.settings.decay)
 
     def export(self) -> dict[str, bytes]:
-        """The family's files so far."""
         return self.network.files()
 
     @torch.no_grad()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """Photographs and paintings, each above its reconstruction."""
+        """A sheet of ``count`` photographs and ``count`` paintings, each above its reconstruction."""
         random, state, layer = (
             np.random.default_rng(self.settings.seed),
             self.network.state,
@@ -313,7 +338,7 @@ class Decoder:
 
 @dataclass
 class Transfer:
-    """The matrix networks, or the decoder, learn to stylise."""
+    """The recipe in which the matrix networks, or the decoder, learn to stylise."""
 
     settings: Settings
     network: Network
@@ -323,7 +348,6 @@ class Transfer:
     look: Look
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, and its parts, unweighted."""
         settings, layer, random = self.settings, self.network.layer, self.training.random
         x, large = self.contents(random)
         y, state = self.paintings.draw(random), self.network.state
@@ -337,13 +361,14 @@ class Transfer:
         return weighted(parts, {name: getattr(settings, f"{name}_weight") for name in parts}), parts
 
     def contents(self, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """A batch of photographs, and, where strokes are compared, the same at full size."""
+        """A batch of photographs; and for strokes the same at ``stroke_factor`` times the size, else None."""
         if self.settings.stroke_weight:
             return self.photographs.draw_large(random, self.settings.stroke_factor)
         return self.photographs.draw(random), None
 
     def compared(self, x: Tensor, y: Tensor, out: Tensor) -> dict[str, Tensor]:
-        """Style, content and variation of a stylised batch."""
+        """The style, content and variation losses of ``out``, the photographs ``x`` in the styles of
+        ``y``."""
         features = self.look.features(out)
         with torch.no_grad():
             wanted = self.look.features(y)
@@ -354,16 +379,15 @@ class Transfer:
         }
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rate."""
         return loop.inverse_decay(step, self.settings.decay)
 
     def export(self) -> dict[str, bytes]:
-        """The family's three files."""
         return self.network.files()
 
     @torch.no_grad()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """``count`` photographs, each in ``count`` styles; first row and column are what went in."""
+        """A sheet of ``count`` photographs (first column), each in the styles of ``count`` paintings (first
+        row)."""
         random, state, layer = (
             np.random.default_rng(self.settings.seed),
             self.network.state,
@@ -372,25 +396,25 @@ class Transfer:
         x, y = (some(crops, count, random) for crops in (self.photographs, self.paintings))
         style = describe(y, state, layer)
         rows = [[torch.ones_like(y[0]), *y]]
-        for one in x:
-            rows.append([one, *paint(one.expand(count, -1, -1, -1), state, layer, style)[0]])
+        for photograph in x:
+            rows.append([photograph, *paint(photograph.expand(count, -1, -1, -1), state, layer, style)[0]])
         return sheet(rows)
 
 
 def some(crops: Crops, count: int, random: np.random.Generator) -> Tensor:
-    """Pictures for a sheet, twice as large as those that are learnt from."""
+    """``count`` pictures for a sheet of samples, twice as large as those of the training."""
     return crops.pictures.some(count, 2 * crops.size, random).to(crops.device)
 
 
 def check_sizes(settings: Settings) -> None:
-    """BadInput for a size that the decoder would not give back."""
+    """Raise BadInput for a size at which the decoder would return pictures of another size."""
     stride, least = linear.STRIDE[settings.layer], linear.MINIMUM[settings.layer]
     if settings.size % stride or settings.size < least:
         raise BadInput(f"--size must be a multiple of {stride}, at least {least}, got {settings.size}")
 
 
 def crops_of(settings: Settings) -> Iterator[Crops]:
-    """Of photographs, then of paintings."""
+    """Yield the crops of the photographs, then those of the paintings."""
     held_out, short_side = patterns_of(settings.held_out), max(2, settings.stroke_factor) * settings.size
     for folder in (settings.content, settings.style):
         pictures = Pictures(files_of(folder, held_out), short_side)
@@ -398,7 +422,7 @@ def crops_of(settings: Settings) -> Iterator[Crops]:
 
 
 def begin(settings: Settings) -> Decoder | Transfer:
-    """The recipe of a part at its first step."""
+    """The recipe of the part that the settings name, at the first step."""
     check_sizes(settings)
     photographs, paintings = crops_of(settings)
     parts = gather(settings, photographs)

@@ -1,16 +1,17 @@
-"""Train lite, the arbitrary-style network that the package ships.
+"""Train lite, the network for any style whose weights come with the package.
 
     python pipelines/train_lite.py --settings pipelines/train_lite.toml --content PHOTOS --style PAINTINGS \
         --vgg vgg19_relu3_1.raw --distilled 5SE.pth --out runs/lite
 
-Any setting may stand in the TOML file or on the command line, which wins. ``--out`` takes the checkpoint, the
-losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the weights (``lite.safetensors``,
-the running average). The same command again goes on where the last one stopped, and gives the same losses as
-if it had not.
+Any setting may stand in the TOML file or on the command line, which takes precedence. The folder ``--out``
+receives the checkpoint, the losses (``losses.csv``), a sheet of sample pictures (``samples.png``) and the
+weights (``lite.safetensors``, the running average). The same command, given again, continues where the last
+call stopped, and gives the same losses as if it had not stopped.
 
-What is minimised, per picture: the style loss of Huang and Belongie 2017 (each layer to ``style_power``), the
-content loss on normalised relu4_1, URST's stroke perceptual loss, total variation, and a penalty on the grid
-that networks on cells of pixels like to draw. The targets of a fixed set of style crops are computed once.
+The program minimises for each picture the style loss of Huang and Belongie 2017 (that of each layer raised to
+``style_power``), the content loss on normalised relu4_1, URST's stroke perceptual loss, the total variation,
+and a penalty on the grid that networks on cells of pixels tend to draw. The targets of a fixed set of style
+crops are computed once.
 """
 
 from __future__ import annotations
@@ -50,23 +51,23 @@ from urst_tiles.nets.base import DTYPES, Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set; lengths in pixels."""
+    """The settings; lengths are in pixels."""
 
     content: Path
     style: Path
     vgg: Path
     distilled: Path
     out: Path
-    #: Weights to start from; empty for random ones.
+    #: A file of weights to start from; empty for random weights.
     init: str = ""
-    #: A file of patterns of file names, one a line, that are not trained on.
+    #: A file of patterns, one on each line; files whose names match a pattern are not trained on.
     held_out: str = ""
     steps: int = 100_000
     batch: int = 8
     size: int = 256
     style_crop: int = 256
     crops_per_style: int = 8
-    #: Of Muon on the blocks' weights, and of Adam on all else.
+    #: Learning rates of Muon, for the weights of the blocks, and of Adam, for all other weights.
     rate: float = 5e-3
     rate_rest: float = 2e-3
     warmup: int = 100
@@ -93,13 +94,19 @@ class Settings:
 
 @dataclass
 class Styles:
-    """Crops of style images, uint8 (n, h, w, 3), and their statistics in the loss networks, by layer."""
+    """Crops of style images.
+
+    Attributes
+    ----------
+    crops : the crops, uint8, (n, h, w, 3).
+    targets : their statistics in the loss networks, by layer.
+    """
 
     crops: NDArray[np.uint8]
     targets: Statistics
 
     def draw(self, settings: Settings, random: np.random.Generator) -> tuple[Tensor, Statistics]:
-        """A batch of crops and their targets."""
+        """A random batch of crops, and their targets."""
         index = random.integers(len(self.crops), size=settings.batch)
         chosen = torch.from_numpy(index)
         targets = {k: (mean[chosen], std[chosen]) for k, (mean, std) in self.targets.items()}
@@ -107,8 +114,10 @@ class Styles:
 
 
 def gather_styles(paths: Sequence[Path], settings: Settings, net: Lowered) -> Styles:
-    """``crops_per_style`` crops of each painting, at sizes of its short side from 1.2 to 2.8 crops; kept in
-    ``--out`` for the next call."""
+    """``crops_per_style`` crops of each painting, resized so that the short side is 1.2 to 2.8 crops long.
+
+    They are saved in ``--out`` for the next call.
+    """
     facts = [settings.seed, settings.style_crop, settings.crops_per_style, str(net.dtype), *map(str, paths)]
     tensors = once(settings.out, "styles", facts, lambda: style_tensors(paths, settings, net))
     targets = {k: (tensors[f"{k}.mean"], tensors[f"{k}.std"]) for k in backbones.LAYERS}
@@ -118,20 +127,20 @@ def gather_styles(paths: Sequence[Path], settings: Settings, net: Lowered) -> St
 
 @torch.no_grad()
 def style_tensors(paths: Sequence[Path], settings: Settings, net: Lowered) -> State:
-    """Crops and their statistics, to be kept."""
+    """The crops, and their statistics, as tensors by name."""
     random = np.random.default_rng([settings.seed, 1])
-    crops, found = [], []
+    crops, batches = [], []
     for path in paths:
         for _ in range(settings.crops_per_style):
             short = int(settings.style_crop * random.uniform(1.2, 2.8))
             crops.append(np.ascontiguousarray(crop(read(path, short), settings.style_crop, random)))
     for start in range(0, len(crops), 8):
         batch = to_tensor(crops[start : start + 8], settings.device)
-        found.append(statistics(net, batch, backbones.LAYERS))
+        batches.append(statistics(net, batch, backbones.LAYERS))
     tensors = {"crops": torch.from_numpy(np.stack(crops))}
     for k in backbones.LAYERS:
         for i, part in enumerate(("mean", "std")):
-            tensors[f"{k}.{part}"] = torch.cat([f[k][i] for f in found]).cpu()
+            tensors[f"{k}.{part}"] = torch.cat([f[k][i] for f in batches]).cpu()
     return tensors
 
 
@@ -139,38 +148,43 @@ def style_tensors(paths: Sequence[Path], settings: Settings, net: Lowered) -> St
 
 
 def colour_map(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale (n, 3, 3) and shift (n, 3, 1) that give ``x`` the colours of ``y``: the first site, before which
-    nothing learns."""
+    """Scale (n, 3, 3) and shift (n, 3, 1) that give ``x`` the colours of ``y``.
+
+    This is the first site of the network. No weights come before it, so it takes no gradient.
+    """
     maps = []
-    for one, other in zip(*(t.flatten(2).cpu().double().numpy() for t in (x, y)), strict=True):
-        scale = lite.monge_kantorovich(np.cov(one), np.cov(other), lite.COLOUR_EPS)
-        maps.append((scale, other.mean(1, keepdims=True) - scale @ one.mean(1, keepdims=True)))
+    for picture, style in zip(*(t.flatten(2).cpu().double().numpy() for t in (x, y)), strict=True):
+        scale = lite.monge_kantorovich(np.cov(picture), np.cov(style), lite.COLOUR_EPS)
+        maps.append((scale, style.mean(1, keepdims=True) - scale @ picture.mean(1, keepdims=True)))
     scales, shifts = (torch.from_numpy(np.stack(part)).to(x) for part in zip(*maps, strict=True))
     return scales, shifts
 
 
 def recoloured(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``x`` through a colour map."""
+    """The pictures ``x`` after the colour map of `colour_map`."""
     return (scale @ x.flatten(2) + shift).view_as(x)
 
 
 def describe(y: Tensor, state: State, dtype: torch.dtype) -> Statistics:
-    """The statistics of a batch of style images at every block's site."""
-    found: Statistics = {}
+    """The statistics of a batch of style images at the site of every block."""
+    by_site: Statistics = {}
 
     def look(name: str, h: Tensor) -> Tensor:
-        found[name] = losses.mean_std(h, lite.EPS)
+        by_site[name] = losses.mean_std(h, lite.EPS)
         return h
 
     lite.strokes(lowered(lite.to_cells(y), dtype), state, look)
-    return found
+    return by_site
 
 
 def paint(
     x: Tensor, state: State, style: Statistics, dtype: torch.dtype, content: Statistics | None = None
 ) -> tuple[Tensor, Statistics]:
-    """The stylised picture of ``x``, whose colours are the style's already, and the statistics it was painted
-    with: ``content``, of a thumbnail say, or its own."""
+    """The stylised pictures of ``x``, and the statistics with which they are painted.
+
+    ``x`` already has the colours of the style. The statistics are ``content``, for example those of a
+    thumbnail, or else those of ``x``.
+    """
     used: Statistics = {}
 
     def steer(name: str, h: Tensor) -> Tensor:
@@ -188,7 +202,7 @@ def paint(
 
 @dataclass
 class Lite:
-    """The blocks' convolutions, as matrices, follow Muon; enter, leave and biases follow Adam."""
+    """The recipe: Muon trains the convolutions of the blocks, as matrices; Adam trains all other weights."""
 
     settings: Settings
     net: Lowered
@@ -198,18 +212,17 @@ class Lite:
 
     @property
     def state(self) -> State:
-        """The weights in the network's shapes."""
+        """The weights in training, in the shapes of the network."""
         shapes = lite.shapes()
         return {k: t.view(shapes[k]) for k, t in self.training.leaves.items()}
 
     def contents(self) -> tuple[Tensor, Tensor | None]:
-        """A batch of photographs, and, where strokes are compared, the same at twice the size."""
+        """A batch of photographs; and for strokes the same at twice the size, else None."""
         if self.settings.stroke_weight:
             return self.photographs.draw_large(self.training.random)
         return self.photographs.draw(self.training.random), None
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, and its parts, unweighted."""
         x, large = self.contents()
         y, targets = self.styles.draw(self.settings, self.training.random)
         state, dtype = self.state, self.net.dtype
@@ -231,28 +244,30 @@ class Lite:
     def compared(
         self, x: Tensor, mapped: Tensor, out: Tensor, targets: Statistics
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The style loss (n, layers) of a stylised batch, and its other losses."""
+        """The style losses, (n, layers), of a stylised batch ``out``, and the other losses by name.
+
+        ``mapped`` are the photographs ``x`` with the colours of the styles.
+        """
         features = self.net(out, backbones.LAYERS)
         with torch.no_grad():
             wanted = losses.normalised(self.net(x, ["relu4_1"])["relu4_1"])
-        found = {k: losses.mean_std(f) for k, f in features.items()}
-        return losses.style_loss(found, targets), {
+        moments = {k: losses.mean_std(f) for k, f in features.items()}
+        return losses.style_loss(moments, targets), {
             "content": losses.content_loss(losses.normalised(features["relu4_1"]), wanted).mean(),
             "variation": losses.total_variation(out).mean(),
             "lattice": losses.lattice(mapped, out, lite.STRIDE).mean(),
         }
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rates."""
         return loop.warm_and_cool(step, self.settings.steps, self.settings.warmup, self.settings.cooldown)
 
     def export(self) -> dict[str, bytes]:
-        """The running average."""
+        """The file of the running average of the weights."""
         return {lite.FILE: save(self.training.average)}
 
     @torch.inference_mode()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """``count`` photographs, each in ``count`` styles; first row and column are what went in."""
+        """A sheet of ``count`` photographs (first column), each in ``count`` styles (first row)."""
         random, side = np.random.default_rng(self.settings.seed), 2 * self.settings.size
         x = self.photographs.pictures.some(count, side, random)
         crops = self.styles.crops
@@ -260,25 +275,25 @@ class Lite:
         state = {k: t.cpu() for k, t in self.training.average.items()}
         style = describe(y, state, torch.float32)
         rows = [[torch.ones(3, side, side), *F.interpolate(y, (side, side), mode="bilinear")]]
-        for one in x:
-            same = one.expand(count, -1, -1, -1)
+        for photograph in x:
+            same = photograph.expand(count, -1, -1, -1)
             painted, _ = paint(recoloured(same, *colour_map(same, y)), state, style, torch.float32)
-            rows.append([one, *painted])
+            rows.append([photograph, *painted])
         return sheet(rows)
 
 
 def is_inner(key: str) -> bool:
-    """Whether a tensor is the weight of a block's convolution."""
+    """Whether a tensor is the weight of a convolution of a block."""
     return key.startswith("block") and key.endswith(".weight")
 
 
 def flat(key: str, t: Tensor) -> Tensor:
-    """Inner weights as matrices, which is what Muon takes."""
+    """The weight of a convolution of a block as a matrix, as Muon takes it; any other tensor as it is."""
     return t.flatten(1) if is_inner(key) else t
 
 
 def start(settings: Settings) -> Training:
-    """The training at its first step."""
+    """The training at the first step."""
     state = weights.load(Path(settings.init)) if settings.init else lite.initial(settings.seed)
     weights.check_keys(state, lite.shapes(), settings.init or "the start")
     leaves = trainable({k: flat(k, t) for k, t in state.items()}, settings.device)
@@ -292,7 +307,7 @@ def start(settings: Settings) -> Training:
 
 
 def begin(settings: Settings) -> Lite:
-    """The recipe at its first step."""
+    """The recipe at the first step."""
     dtype, held_out = DTYPES[settings.precision], patterns_of(settings.held_out)
     teachers = backbones.teachers(settings.vgg, settings.distilled, device=settings.device, dtype=dtype)
     net = Lowered(teachers, dtype)

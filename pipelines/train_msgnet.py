@@ -1,24 +1,25 @@
-"""Train MSG-Net: one network for many styles, steered by the Gram matrix of a style image.
+"""Train MSG-Net: a network for many styles, which the Gram matrix of a style image steers.
 
     python pipelines/train_msgnet.py --settings pipelines/train_msgnet.toml --content PHOTOS \
         --style PAINTINGS --backbone vgg19 --backbone-files vgg19-dcbb9e9d.pth --out runs/msgnet
 
-Any setting may stand in the TOML file or on the command line, which wins. ``--out`` takes the checkpoint, the
-losses (``losses.csv``), a sheet of pictures (``samples.png``) and the network (``21styles.model``, however
-many styles it has seen), in the layout of the authors' program; ``urst-tiles weights add msgnet
-runs/msgnet/21styles.model`` makes it the weights of ``--model msgnet``. The same command again goes on where
-the last one stopped, and gives the same losses as if it had not.
+Any setting may stand in the TOML file or on the command line, which takes precedence. The folder ``--out``
+receives the checkpoint, the losses (``losses.csv``), a sheet of pictures (``samples.png``) and the network,
+in the layout of the authors' program (``21styles.model``, however many styles it has seen). ``urst-tiles
+weights add msgnet runs/msgnet/21styles.model`` makes it the weights of ``--model msgnet``. The same command,
+given again, continues where the last call stopped, and gives the same losses as if it had not stopped.
 
-Every step takes the next painting for the whole batch, and after each round of them the next of
-``style_sizes``, from which the network learns that a larger style image means larger strokes [1].
+Every step takes the next painting for the whole batch. After each round of all paintings they are shown at
+the next of ``style_sizes``, from which the network learns that a larger style image means larger strokes [1].
 
-What is minimised, per picture [1]: the content loss on relu2_2, the distances of Gram matrices on relu1_2,
-2_2, 3_3 and 4_3, and total variation; with ``stroke_weight`` also the stroke perceptual loss [2, section
-3.4], for which a photograph's thumbnail and a patch of the photograph are both stylised with the statistics
-that the instance norms took of the thumbnail. Gradients flow through these and through the style's Gram
-matrix; the stylised thumbnail that the patch is compared with takes none. The loss network of [1] is VGG-16
-(``--backbone vgg16 --backbone-files vgg16.safetensors``, or torchvision's ``vgg16-397923af.pth``); VGG-19,
-which has layers of these names, stands in for it by default.
+The program minimises for each picture [1] the content loss on relu2_2, the distances of Gram matrices on
+relu1_2, 2_2, 3_3 and 4_3, and the total variation. With ``stroke_weight`` it also minimises the stroke
+perceptual loss [2, section 3.4]: the thumbnail of a photograph and a patch of the photograph are both
+stylised with the statistics that the instance norms took of the thumbnail. Gradients flow through these
+statistics and through the Gram matrix of the style, but not through the stylised thumbnail with which the
+patch is compared. The loss network of [1] is VGG-16 (``--backbone vgg16 --backbone-files vgg16.safetensors``,
+or torchvision's ``vgg16-397923af.pth``). By default VGG-19, which has layers of the same names, takes its
+part.
 
 References
 ----------
@@ -54,35 +55,35 @@ from urst_tiles.nets.base import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set; lengths in pixels. Left out, it is as in [1] and its program."""
+    """The settings; lengths are in pixels. The defaults are those of [1] and of the authors' program."""
 
     content: Path
     #: A folder of the paintings to learn.
     style: Path
     out: Path
-    #: How many of the paintings, in the order of their names; 0 for all.
+    #: The number of paintings to learn, in the order of their names; 0 for all.
     styles: int = 0
     #: A ``21styles.model`` to start from; empty for random weights.
     init: str = ""
-    #: A file of patterns of file names, one a line, that are not trained on.
+    #: A file of patterns, one on each line; files whose names match a pattern are not trained on.
     held_out: str = ""
-    #: Of the network, in shares of the published one; not with ``init``.
+    #: Width of the network as a fraction of the published width; ``init`` takes precedence over it.
     width: float = 1.0
-    #: Two epochs of MS-COCO.
+    #: The default is about two epochs of MS-COCO.
     steps: int = 40_000
     batch: int = 4
     size: int = 256
-    #: Short sides that paintings are shown at, in turn.
+    #: Short sides at which paintings are shown, in turn.
     style_sizes: tuple[int, ...] = (256, 512, 768)
-    #: Of Adam, constant.
+    #: Learning rate of Adam, which is constant.
     rate: float = 1e-3
     clip: float = 0.0
     content_weight: float = 1.0
-    #: 5 is for features of pictures in 0..255, as [1] has them. The content loss goes with the square of the
-    #: features' scale and this one with the fourth power: torchvision's VGG-19, or a backbone of mean
-    #: activation 1, takes about 1e5.
+    #: The value 5 is for features of pictures in 0..255, as in [1]. The content loss grows with the square of
+    #: the scale of the features, and the style loss with the fourth power: torchvision's VGG-19, or a
+    #: backbone with a mean activation of 1, needs about 1e5.
     style_weight: float = 5.0
-    #: The number of [1], which says nothing of its unit; the program has none.
+    #: The value of [1], which does not say in what unit; the authors' program has no such term.
     variation_weight: float = 1e-6
     stroke_weight: float = 0.0
     backbone: str = "vgg19"
@@ -93,7 +94,7 @@ class Settings:
     stroke_layers: tuple[str, ...] = ("relu4_1",)
     stroke_factor: int = 2
     smoothing: losses.Smoothing = "none"
-    #: Of the backbone; the network is float32.
+    #: Precision of the backbone; the network is float32.
     precision: Precision = "float32"
     device: str = "cpu"
     threads: int = 0
@@ -108,8 +109,10 @@ class Settings:
 def paint(
     x: Tensor, state: State, gram: Tensor, content: Statistics | None = None
 ) -> tuple[Tensor, Statistics]:
-    """The pictures of ``x`` in the style of one Gram matrix (C, C), and the statistics of every instance
-    norm: ``content``, of a thumbnail say, or their own."""
+    """The pictures ``x`` in the style of a Gram matrix (C, C), and the statistics of every instance norm.
+
+    The statistics are ``content``, for example those of a thumbnail, or else those of ``x``.
+    """
     used: Statistics = {}
 
     def norm(name: str, h: Tensor) -> Tensor:
@@ -124,7 +127,7 @@ def paint(
 
 
 def describe(y: Tensor, state: State) -> Tensor:
-    """(C, C), the Gram matrix of a style picture (1, 3, h, w) behind the encoder."""
+    """The Gram matrix, (C, C), of the features that the encoder makes of a style picture, (1, 3, h, w)."""
     return losses.gram(msgnet.encode(y, state, lambda name, h: F.instance_norm(h, eps=msgnet.EPS)))[0]
 
 
@@ -133,25 +136,32 @@ def describe(y: Tensor, state: State) -> Tensor:
 
 @dataclass
 class Paintings:
-    """The styles, at each of the sizes they are learned at, with what a stylised picture is to meet."""
+    """The paintings at each of their sizes, with the targets of the style loss.
+
+    Attributes
+    ----------
+    sizes : the paintings at each size.
+    device, look : the device of the tensors, and the loss.
+    targets : the targets of the paintings seen so far, by number of the size and of the painting; each takes
+        1.4 MiB with Gram matrices of VGG-19.
+    """
 
     sizes: list[Pictures]
     device: str
     look: Look
-    #: Of the pictures seen so far, by size and painting: 1.4 MiB each with VGG-19's Gram matrices.
     targets: dict[tuple[int, int], looks.Style] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes[0])
 
     def show(self, size: int, index: int) -> Tensor:
-        """(1, 3, h, w) of whole cells of the encoder."""
+        """Painting ``index`` at size number ``size``, (1, 3, h, w), cropped to whole cells of the encoder."""
         y = to_tensor([self.sizes[size][index]], self.device)
         h, w = (side // msgnet.STRIDE * msgnet.STRIDE for side in y.shape[2:])
         return y[:, :, :h, :w].contiguous()
 
     def turn(self, step: int) -> tuple[Tensor, looks.Style]:
-        """The painting of one step, and its target."""
+        """The painting whose turn it is in ``step``, and its target."""
         size, index = step // len(self) % len(self.sizes), step % len(self)
         y = self.show(size, index)
         if (size, index) not in self.targets:
@@ -161,7 +171,7 @@ class Paintings:
 
 @dataclass
 class MSGNet:
-    """All weights learn, by Adam at one rate."""
+    """The recipe, in which Adam trains all weights at the same rate."""
 
     settings: Settings
     look: Look
@@ -170,7 +180,7 @@ class MSGNet:
     training: Training
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch in the style whose turn it is, and its parts, unweighted."""
+        """The loss of a new batch in the style whose turn it is, and the unweighted parts of the loss."""
         settings, state, random = self.settings, self.training.leaves, self.training.random
         x, large = drawn(self.photographs, random, settings.stroke_factor if settings.stroke_weight else 0)
         y, target = self.paintings.turn(self.training.step)
@@ -189,11 +199,10 @@ class MSGNet:
         return weighted(parts, {name: getattr(settings, f"{name}_weight") for name in parts}), parts
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rate."""
         return 1.0
 
     def export(self) -> dict[str, bytes]:
-        """The family's file, with the second names that the authors' program has for shared modules."""
+        """The file of the family; shared modules also have their second names of the authors' program."""
         state = {k: t.detach().cpu() for k, t in self.training.leaves.items()}
         encoder = {f"model1.{k[8:]}": t for k, t in state.items() if k.startswith("model.0.")}
         twice = encoder | {"ins.weight": state[f"{msgnet.COMATCH}.weight"]}
@@ -201,8 +210,10 @@ class MSGNet:
 
     @torch.no_grad()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """``count`` photographs, each in up to ``count`` styles at the middle one of their sizes; first row
-        and column are what went in."""
+        """A sheet of ``count`` photographs (first column), each in up to ``count`` styles (first row).
+
+        The paintings are shown at the middle of their sizes.
+        """
         random, side = np.random.default_rng(self.settings.seed), 2 * self.settings.size
         x = self.photographs.pictures.some(count, side, random).to(self.settings.device)
         middle = len(self.paintings.sizes) // 2
@@ -215,14 +226,19 @@ class MSGNet:
 
 
 def square(y: Tensor, side: int) -> Tensor:
-    """The middle of a picture (1, 3, h, w), as large as said."""
+    """The middle square of a picture (1, 3, h, w), resized to ``side`` pixels."""
     short = min(y.shape[2:])
     top, left = ((n - short) // 2 for n in y.shape[2:])
     return F.interpolate(y[:, :, top : top + short, left : left + short], (side, side), mode="bilinear")
 
 
 def start(settings: Settings) -> Training:
-    """The training at its first step."""
+    """The training at the first step.
+
+    Raises
+    ------
+    MissingFile : the file ``init`` does not exist.
+    """
     path = Path(settings.init)
     if settings.init and not path.is_file():
         raise MissingFile(f"there are no weights {path} to start from")
@@ -233,7 +249,7 @@ def start(settings: Settings) -> Training:
 
 
 def check_sizes(settings: Settings) -> None:
-    """BadInput for pictures that the network does not give back as large as they are, or cannot take."""
+    """Raise BadInput for sizes that the network cannot take, or whose results would have another size."""
     if settings.size % msgnet.STRIDE or settings.size < 2 * msgnet.MINIMUM:
         least = 2 * msgnet.MINIMUM
         raise BadInput(f"--size must be a multiple of {msgnet.STRIDE}, at least {least}, got {settings.size}")
@@ -244,7 +260,7 @@ def check_sizes(settings: Settings) -> None:
 
 
 def begin(settings: Settings) -> MSGNet:
-    """The recipe at its first step."""
+    """The recipe at the first step."""
     check_sizes(settings)
     look, held_out = looks.look(settings), patterns_of(settings.held_out)
     files = files_of(settings.style, held_out)

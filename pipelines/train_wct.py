@@ -1,21 +1,21 @@
-"""Train a decoder of WCT on a fixed encoder: one of the levels 5 to 1, plain or for larger strokes.
+"""Train a decoder of WCT on a fixed encoder, for one of the levels 5 to 1, plain or for larger strokes.
 
     python pipelines/train_wct.py --settings pipelines/train_wct.toml --level 4 --content PHOTOS \
         --encoder vgg19-dcbb9e9d.pth --out runs/wct
 
-``--encoder`` is as in ``train_adain.py``: any VGG-19 that goes to relu{level}_1, the published
-``vgg_normalised_conv4_1.pth`` or the small ``4SE.pth`` [2] for level 4. ``--out`` takes the checkpoint, the
-losses (``losses.csv``), a sheet of sample pictures (``samples.png``), and both files of the level,
-``feature_invertor_conv4_1.pth`` and ``vgg_normalised_conv4_1.pth``; those of five levels make ``--model wct``
-(``urst-tiles weights add wct FILES``), each of them as wide as it likes. The same command again goes on
-where the last one stopped.
+``--encoder`` takes the files that ``train_adain.py`` takes: any VGG-19 that goes up to relu{level}_1, for
+level 4 also the published ``vgg_normalised_conv4_1.pth`` or the small ``4SE.pth`` [2]. The folder ``--out``
+receives the checkpoint, the losses (``losses.csv``), a sheet of sample pictures (``samples.png``), and both
+files of the level, ``feature_invertor_conv4_1.pth`` and ``vgg_normalised_conv4_1.pth``. The files of five
+levels, which may differ in width, make the weights of ``--model wct`` (``urst-tiles weights add wct FILES``).
+The same command, given again, continues where the last call stopped.
 
-What is minimised: ||y - x||^2 + lambda ||f(y) - f(x)||^2, of pixels and of features at relu{level}_1, y the
-decoded features of the photograph x [1, equation 1]; here means, not sums, so that neither depends on the
-size. No style is seen. With ``stroke_weight`` also the stroke perceptual loss [3, section 3.4], and with
-``style_weight`` a style loss: the features of a thumbnail and of a patch at full size are whitened with the
-thumbnail's statistics, coloured with a painting's, and decoded. These statistics are the fixed encoder's: no
-gradient flows through them.
+The program minimises ||y - x||^2 + lambda ||f(y) - f(x)||^2, of pixels and of features at relu{level}_1,
+where y are the decoded features of the photograph x [1, equation 1]. Here both are means, not sums, so that
+they do not depend on the size. This needs no styles. With ``stroke_weight`` it also minimises the stroke
+perceptual loss [3, section 3.4], and with ``style_weight`` a style loss. For these the features of a
+thumbnail and of a patch at full size are whitened with the statistics of the thumbnail, coloured with those
+of a painting, and decoded. The statistics come from the fixed encoder: no gradient flows through them.
 
 References
 ----------
@@ -60,32 +60,35 @@ PARTS = ("pixel", "feature", "style", "stroke", "variation")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be set, lengths in pixels. Weights 1 and 1 and MS-COCO's photographs are those of [1]; it
-    gives no rate, batch or number of steps: they are ours, after AdaIN's."""
+    """The settings; lengths are in pixels.
+
+    The weights of pixels and features are those of [1], which trains on MS-COCO. [1] gives no rate, batch or
+    number of steps; the defaults here follow those of AdaIN.
+    """
 
     content: Path
     encoder: Path
     out: Path
-    #: 1 to 5: of the encoder's last layer, relu{level}_1.
+    #: The level, 1 to 5; the last layer of the encoder is relu{level}_1.
     level: int = 5
-    #: Paintings, where strokes or styles are trained.
+    #: A folder of paintings, if strokes or styles are trained.
     style: str = ""
-    #: A decoder to start from, ``feature_invertor_conv{level}_1.pth`` or ``{level}SD.pth``; empty for a
-    #: random one.
+    #: A decoder to start from, ``feature_invertor_conv{level}_1.pth`` or ``{level}SD.pth``; empty for random
+    #: weights.
     init: str = ""
-    #: A file of patterns of file names, one a line, that are not trained on.
+    #: A file of patterns, one on each line; files whose names match a pattern are not trained on.
     held_out: str = ""
     steps: int = 100_000
     batch: int = 8
-    #: Of crops, of photographs and paintings whose short side is twice as long.
+    #: Side of the crops; they come from photographs and paintings whose short side is twice as long.
     size: int = 256
-    #: Adam's, over 1 + ``decay`` times the step.
+    #: Learning rate of Adam, divided by 1 + ``decay`` times the step.
     rate: float = 1e-4
     decay: float = 5e-5
     #: Steps at the beginning and at the end over which the rate rises from and falls to 0.
     warmup: int = 0
     cooldown: int = 0
-    #: What the running average of the weights, which is written, keeps in a step; 0: it is the weights.
+    #: Share of the running average, which is written, that stays in each step; 0: it equals the weights.
     average: float = 0.0
     clip: float = 0.0
     pixel_weight: float = 1.0
@@ -93,7 +96,7 @@ class Settings:
     style_weight: float = 0.0
     stroke_weight: float = 0.0
     variation_weight: float = 0.0
-    #: The network of the feature, style and stroke losses; empty: the encoder.
+    #: The network of the feature, style and stroke losses; empty for the encoder.
     backbone: str = ""
     backbone_files: tuple[Path, ...] = ()
     style_by: By = "moments"
@@ -113,12 +116,12 @@ class Settings:
 
     @property
     def site(self) -> str:
-        """The encoder's last layer."""
+        """The name of the last layer of the encoder."""
         return f"relu{self.level}_1"
 
     @property
     def stylises(self) -> bool:
-        """Whether paintings are needed."""
+        """Whether the losses need paintings."""
         return self.stroke_weight > 0 or self.style_weight > 0
 
 
@@ -126,22 +129,24 @@ class Settings:
 
 
 def transfers(content: Tensor, style: Tensor) -> list[Affine]:
-    """The family's own map for each picture: whitening by ``content``, coloring by ``style``, both features
-    (n, C, h, w)."""
-    found = []
-    for one, other in zip(content, style, strict=True):
-        f, s = (Moments.of(t.float().flatten(1).cpu().numpy(), full=True) for t in (one, other))
-        found.append(wct.transfer(f, s.mean, s.covariance(wct.DDOF)))
-    return found
+    """The map of WCT for each picture: whitening with ``content``, and colouring with ``style``.
+
+    Both are features, (n, C, h, w).
+    """
+    maps = []
+    for of_content, of_style in zip(content, style, strict=True):
+        f, s = (Moments.of(t.float().flatten(1).cpu().numpy(), full=True) for t in (of_content, of_style))
+        maps.append(wct.transfer(f, s.mean, s.covariance(wct.DDOF)))
+    return maps
 
 
 def mapped(f: Tensor, maps: Sequence[Affine]) -> Tensor:
-    """Features, each picture's through its map, float32."""
-    return torch.cat([affine(one[None].float()) for affine, one in zip(maps, f, strict=True)])
+    """The features ``f`` of each picture after its map, float32."""
+    return torch.cat([affine(features[None].float()) for affine, features in zip(maps, f, strict=True)])
 
 
 def paint(f: Tensor, decoder: Mapping[str, Tensor], level: int, dtype: torch.dtype) -> Tensor:
-    """The family's own decoder, computing in ``dtype``: features -> (n, 3, h, w) float32."""
+    """Run the decoder of the network in ``dtype``: features -> (n, 3, h, w), float32."""
     state = {f"decoder{level}.{k}": t for k, t in decoder.items()}
     return wct.decode(lowered(f, dtype), state, level).float()
 
@@ -151,7 +156,7 @@ def paint(f: Tensor, decoder: Mapping[str, Tensor], level: int, dtype: torch.dty
 
 @dataclass
 class WCT:
-    """Adam on one level's decoder."""
+    """The recipe, in which Adam trains the decoder of a level."""
 
     settings: Settings
     encoder: VGG
@@ -162,20 +167,19 @@ class WCT:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the computation."""
+        """The number type of the computation."""
         return DTYPES[self.settings.precision]
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """relu{level}_1."""
+        """The features of pictures at relu{level}_1."""
         return Lowered(self.encoder, self.dtype)(x, (self.settings.site,))[self.settings.site]
 
     def decode(self, f: Tensor) -> Tensor:
-        """The decoder in training."""
+        """Run the decoder in training on features."""
         return paint(f, self.training.leaves, self.settings.level, self.dtype)
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a new batch, and its parts, unweighted."""
         random, large = self.training.random, None
         if self.settings.stroke_weight:
             x, large = self.photographs.draw_large(random, self.settings.stroke_factor)
@@ -194,15 +198,17 @@ class WCT:
         return weighted(parts, {name: getattr(self.settings, f"{name}_weight") for name in PARTS}), parts
 
     def stylised(self, f: Tensor, large: Tensor | None, y: Tensor) -> dict[str, Tensor]:
-        """The losses of a batch in the style of ``y``; ``f`` is the thumbnail's features, ``large`` the
-        whole."""
+        """The style and stroke losses of a batch in the styles of ``y``.
+
+        ``f`` are the features of the thumbnails, and ``large`` the photographs at full size.
+        """
         parts = {}
         maps = transfers(f, self.encode(y))
         with torch.set_grad_enabled(self.settings.style_weight > 0):
             thumbnail = self.decode(mapped(f, maps))
         if self.settings.style_weight:
-            found = self.look.smooth(thumbnail, self.look.style_layers)
-            parts["style"] = self.look.style_loss(found, self.look.target(y)).sum(1).mean()
+            features = self.look.smooth(thumbnail, self.look.style_layers)
+            parts["style"] = self.look.style_loss(features, self.look.target(y)).sum(1).mean()
         if large is not None:
             patch, at = random_window(large, self.settings.size, wct.STRIDE, self.training.random)
             patch = self.decode(mapped(self.encode(patch), maps))
@@ -210,12 +216,11 @@ class WCT:
         return parts
 
     def share_of_rate(self, step: int) -> float:
-        """Of the rate."""
         s = self.settings
         return loop.warm_and_cool(step, s.steps, s.warmup, s.cooldown) * loop.inverse_decay(step, s.decay)
 
     def export(self) -> dict[str, bytes]:
-        """The decoder, and the encoder that it belongs to."""
+        """The files of the decoder, and of the encoder that belongs to it."""
         encoder, decoder = wct.FILES[MODEL][self.settings.level]
         return {
             decoder: torch_bytes(as_file(self.training.average)),
@@ -224,8 +229,10 @@ class WCT:
 
     @torch.inference_mode()
     def samples(self, count: int = 4) -> NDArray[np.uint8]:
-        """``count`` photographs, and below them what the decoder makes of their features; with paintings,
-        these and the photographs in their styles."""
+        """A sheet of ``count`` photographs, and below them the pictures decoded from their features.
+
+        With paintings, these and the photographs in their styles follow.
+        """
         random, side = np.random.default_rng(self.settings.seed), 2 * self.settings.size
         x = self.photographs.pictures.some(count, side, random).to(self.settings.device)
         f = self.encode(x)
@@ -236,7 +243,7 @@ class WCT:
         return sheet([list(row) for row in rows])
 
     def sample(self, f: Tensor) -> Tensor:
-        """By the running average."""
+        """Run the decoder with the running average of the weights on features."""
         return paint(f, self.training.average, self.settings.level, self.dtype)
 
 
@@ -244,13 +251,19 @@ class WCT:
 
 
 def named(state: Mapping[str, Tensor]) -> State:
-    """An encoder's tensors under the family's names."""
+    """The tensors of an encoder under the names of WCT."""
     return {k.replace("_", ""): t for k, t in state.items()}
 
 
 def first_decoder(settings: Settings, width: float) -> State:
-    """From ``init``, else random around grey: behind the last layer is a ReLU, and a colour that starts below
-    0 everywhere would never learn; BadWeights where it is not ``width`` times as wide as published."""
+    """The weights of the decoder in ``init``, or else random weights whose pictures are near grey.
+
+    A ReLU follows the last layer, so a colour that starts below 0 everywhere would never learn.
+
+    Raises
+    ------
+    BadWeights : the decoder is not ``width`` times as wide as the published decoder.
+    """
     shapes = wct.shapes(MODEL, width)[wct.FILES[MODEL][settings.level][1]]
     if not settings.init:
         return uniform(shapes, settings.seed) | {"conv11.bias": torch.full((3,), 0.5)}
@@ -260,7 +273,7 @@ def first_decoder(settings: Settings, width: float) -> State:
 
 
 def checked(settings: Settings) -> None:
-    """BadInput for what does not go together."""
+    """Raise BadInput if the settings do not go together."""
     if settings.level not in wct.LEVELS:
         raise BadInput(f"--level must be 1 to 5, got {settings.level}")
     if settings.size % wct.STRIDE or settings.size < wct.MINIMUM:
@@ -270,7 +283,7 @@ def checked(settings: Settings) -> None:
 
 
 def begin(settings: Settings) -> WCT:
-    """The recipe at its first step."""
+    """The recipe at the first step."""
     checked(settings)
     held_out, short_side = patterns_of(settings.held_out), max(2, settings.stroke_factor) * settings.size
 
@@ -288,8 +301,8 @@ def begin(settings: Settings) -> WCT:
     leaves = trainable(start, settings.device)
     optimizer = torch.optim.Adam(leaves.values(), lr=settings.rate)
     training = Training(leaves, [optimizer], settings.seed, start, settings.average)
-    own = vgg.LAYERS[: settings.level]
-    sight = look(settings) if settings.backbone else own_look(settings, net, own, settings.site)
+    layers = vgg.LAYERS[: settings.level]
+    sight = look(settings) if settings.backbone else own_look(settings, net, layers, settings.site)
     paintings = crops(Path(settings.style)) if settings.stylises else None
     return WCT(settings, net, sight, photographs, paintings, training)
 
