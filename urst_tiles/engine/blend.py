@@ -1,5 +1,4 @@
-"""Blending of windows: overlap-add with a raised cosine, for plans whose halo is smaller than the network
-needs.
+"""Blending of windows by overlap-add with a raised cosine, for plans whose halo is too small for cropping.
 
 Around each line between two cores, the window of one core fades out while that of the other fades in. The
 weights are the ramp of the Hann window (Harris 1978, section V.C); they depend on geometry alone, and sum to

@@ -39,8 +39,10 @@ class _Reached(Exception):
 
 
 def halo_of(style: Subject, site: Site | None) -> int:
-    """How far the features at ``site`` look, in pixels, rounded up to the stride; the halo of the whole
-    network if ``site`` is None."""
+    """The pixels around a stride cell on which the features at ``site`` depend, rounded up to the stride.
+
+    If ``site`` is None, or does not know this, it is the halo of the whole network.
+    """
     return style.halo if site is None or site.halo is None else round_up(site.halo, style.stride)
 
 
