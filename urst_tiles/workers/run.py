@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from urst_tiles.machine import trim
 from urst_tiles.progress import Progress, silent
 from urst_tiles.workers import local, queues
 from urst_tiles.workers.local import OpenCluster
+from urst_tiles.workers.scratch import private_scratch
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,9 @@ SETTINGS = {
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1h",
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    # The web servers of dask-cuda's workers cannot be left out; they show nothing.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 
 _stop = threading.Event()
@@ -256,9 +261,11 @@ def cluster(
     cluster whose scheduler listens at ``scheduler``, or ``jobs`` of a job queue.
 
     Worker processes are spawned and import ``__main__`` again, so a script that asks for them needs the usual
-    ``if __name__ == "__main__"`` guard. Everything started here is stopped at the end. It listens on
-    127.0.0.1 alone; with a job queue it listens where the nodes reach it, and speaks TLS with a certificate
-    made for this run.
+    ``if __name__ == "__main__"`` guard. Everything started here is stopped at the end.
+
+    Threads of this process open no port. Worker processes listen on 127.0.0.1, and with a job queue where the
+    nodes reach them; in both cases only who has the key that is made for this run is answered, since whoever
+    reaches a dask worker can run code on it. Who may reach ``scheduler`` is the caller's business.
 
     Parameters
     ----------
@@ -268,13 +275,14 @@ def cluster(
 
     Raises
     ------
-    BadInput : nothing answers at ``scheduler``, or this machine cannot submit jobs to the queue.
+    BadInput : nothing answers at ``scheduler``, this machine cannot submit jobs to the queue, or worker
+        processes cannot be given a key.
     UrstError : the worker processes do not start.
     """
     import dask
     import distributed  # noqa: F401 (its defaults must be there before ours, or they go with them)
 
-    with dask.config.set(SETTINGS), _stopping():
+    with dask.config.set(deepcopy(SETTINGS)), private_scratch(), _stopping():  # dask appends to lists
         if jobs is not None:
             opened = queues.submitted(jobs, in_flight, progress)
         elif scheduler is not None:
