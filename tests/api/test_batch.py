@@ -183,14 +183,14 @@ def test_failures_are_listed_and_tried_again(run, folder: Path) -> None:
 def test_a_bug_in_one_job_is_not_the_others(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from urst_tiles.api import batch
 
-    whole = batch.stylize
+    whole = batch.stylize_on
 
     def breaks(input: Path, output: Path, *more, **options):
         if output.name == "one-b.tif":
             raise ZeroDivisionError("no")
         return whole(input, output, *more, **options)
 
-    monkeypatch.setattr(batch, "stylize", breaks)
+    monkeypatch.setattr(batch, "stylize_on", breaks)
     done = run("run", table(folder, ALL))
     assert done.returncode == 1 and "in b: ZeroDivisionError: no" in done.stderr
     assert len(list((folder / "out").glob("*.tif"))) == 3

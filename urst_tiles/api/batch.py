@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urst_tiles import weights
-from urst_tiles.api.stylize import stylize
+from urst_tiles.api.stylize import Opening, stylize_on
 from urst_tiles.api.table import BatchJob
 from urst_tiles.errors import BadInput, JobDiffers, UrstError
 from urst_tiles.job.folder import Job
@@ -34,6 +34,7 @@ from urst_tiles.source import open_source
 from urst_tiles.source.identity import file_fingerprint
 from urst_tiles.source.mask import open_mask
 from urst_tiles.storage.publish import make_folder, publish
+from urst_tiles.workers.run import SharedCluster
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -66,6 +67,8 @@ def run_batch(
 ) -> Iterator[BatchOutcome]:
     """Run jobs one after the other, and yield how each of them ended.
 
+    Jobs that want the same workers share one dask cluster.
+
     Parameters
     ----------
     entries : the jobs, as `read_table` returns them.
@@ -76,19 +79,20 @@ def run_batch(
     progress : as for `stylize`, with the progress of the job that is running.
     """
     mine = (shard or Shard()).of(len(entries))
-    for number, index in enumerate(mine, 1):
-        starting(number, len(mine), entries[index])
-        yield _outcome(entries[index], overwrite, progress)
+    with SharedCluster() as shared:
+        for number, index in enumerate(mine, 1):
+            starting(number, len(mine), entries[index])
+            yield _outcome(entries[index], overwrite, shared, progress)
 
 
-def _outcome(entry: BatchJob, overwrite: bool, progress: Progress) -> BatchOutcome:
+def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> BatchOutcome:
     started = time.perf_counter()
 
     def ended(status: Status, megapixels: float = 0.0, error: str = "") -> BatchOutcome:
         return BatchOutcome(entry, status, time.perf_counter() - started, megapixels, error)
 
     try:
-        made = _run(entry, overwrite, progress)
+        made = _run(entry, overwrite, opening, progress)
         return ended("skipped") if made is None else ended("done", made)
     except UrstError as error:
         return ended("failed", error=str(error))
@@ -96,7 +100,7 @@ def _outcome(entry: BatchJob, overwrite: bool, progress: Progress) -> BatchOutco
         return ended("failed", error=f"{type(error).__name__}: {error}")
 
 
-def _run(entry: BatchJob, overwrite: bool, progress: Progress) -> float | None:
+def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
     record, request = Record.beside(entry.output), request_of(entry)
     begun = record.request == request
@@ -113,9 +117,10 @@ def _run(entry: BatchJob, overwrite: bool, progress: Progress) -> float | None:
         record = Record(record.path, request, replaces=old).publish()
     # An output without a job folder is what an interrupted call with --overwrite was about to replace.
     anew = overwrite or (there and Job.beside(entry.output).identity is None)
+    options = replace(entry.options, overwrite=anew)
     try:
-        report = stylize(
-            entry.input, entry.output, entry.style, replace(entry.options, overwrite=anew), progress=progress
+        report = stylize_on(
+            entry.input, entry.output, entry.style, options, opening=opening, progress=progress
         )
     except UrstError as error:
         if error.exit_status == 2 and not there and not going_on:

@@ -35,6 +35,8 @@ def private_scratch() -> Iterator[None]:
             yield
         finally:
             sys.path[:] = [folder for folder in sys.path if folder in before or NAME not in folder]
+            for folder in [folder for folder in sys.path_importer_cache if NAME in folder]:
+                del sys.path_importer_cache[folder]
 
 
 def private_folder(base: Path) -> Path:
