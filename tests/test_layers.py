@@ -22,6 +22,7 @@ DASK = {"dask", "distributed", "dask_cuda", "dask_jobqueue"}
 FLOORS: dict[str, dict[str, set[str]]] = {
     "ground": {
         "errors": set(),
+        "cgroups": set(),
         "geometry": set(),
         "progress": set(),
         "storage": {"upath"},

@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from urst_tiles import cgroups
+
 #: Arrays of at least this size lie in pages of their own; for smaller ones mapping costs more than it saves.
 MAPPED_BYTES = 4 << 20
 
@@ -91,18 +93,21 @@ def _glibc(name: str, *arguments: int) -> None:
 
 
 def cpu_count() -> int:
-    """The number of cores that this process may use, by its affinity and the CPU quota of its container."""
+    """The number of cores that this process may use, by its affinity and the CPU quotas of its control groups
+    (of a container, a SLURM job or a unit of systemd)."""
     import dask.system  # not at the top, where it would make `import urst_tiles` slow
 
-    return dask.system.cpu_count()
+    cores, limit = dask.system.cpu_count(), cgroups.cpu_limit()
+    return cores if limit is None else min(cores, limit)
 
 
 def available_memory() -> int:
-    """The bytes of memory that this process may take: all of the machine, or the limit of its container if
-    that is lower."""
+    """The bytes of memory that this process may take: all of the machine, or the least limit of its control
+    groups (of a container, a SLURM job or a unit of systemd) if that is lower."""
     import distributed.system  # not at the top, where it would make `import urst_tiles` slow
 
-    return distributed.system.memory_limit()
+    machine, limit = distributed.system.memory_limit(), cgroups.memory_limit()
+    return machine if limit is None else min(machine, limit)
 
 
 @cache

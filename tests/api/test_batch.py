@@ -131,6 +131,19 @@ def test_pairs_overrides_and_exceptions(folder: Path) -> None:
         ("{stem}-", "", ("two jobs write", "one.tif in a", "two.tif in a", "{stem}")),
         ("{stem}-{style}", "{stem}-{size}", ("names {size}", "{folder}")),
         ("{stem}-{style}", "{stem", ("no pattern",)),
+        ("{stem}-{style}", "{stem:>999999999}-{style}", ("says how to write {stem}", "as they are")),
+        ("{stem}-{style}", "{stem}-{style:{stem}}", ("says how to write {style}",)),
+        ("{stem}-{style}", "{stem!r}-{style}", ("says how to write {stem}",)),
+        ("{stem}-{style}", "{stem.__class__}", ("names {stem.__class__}",)),
+        ("{stem}-{style}", "{stem[0]}-{style}", ("names {stem[0]}",)),
+        ("{stem}-{style}", "{}-{style}", ("names {}",)),
+        (
+            '"b.png"',
+            '{name = "../b", mix = [["b.png", 1]]}',
+            ("another folder", "'../b'", "rename the style"),
+        ),
+        ('"b.png"', '{name = "..", mix = [["b.png", 1]]}', ("another folder", "'..'")),
+        ('"b.png"', '{name = "x\\u0000", mix = [["b.png", 1]]}', ("another folder",)),
         ("out/{stem}-{style}", "in/one", ("two jobs write",)),
         ("b.png", "nosuch.png", ("no style image nosuch.png",)),
         ('"b.png"', "{mix = []}", ("has a name",)),
@@ -146,6 +159,20 @@ def test_pairs_overrides_and_exceptions(folder: Path) -> None:
 def test_a_wrong_table_is_one_sentence_before_anything_runs(run, folder: Path, old, new, words) -> None:
     assert old in ALL
     refused(run, table(folder, ALL.replace(old, new, 1)), *words)
+
+
+@pytest.mark.parametrize("pattern", ["out/{stem}/{style}.tif", "out/{style}-{stem}.tif"])
+def test_a_stem_that_is_the_folder_above(run, folder: Path, pattern: str) -> None:
+    (folder / "in" / "one.tif").rename(folder / "in" / "...tif")
+    text = ALL.replace("in/*.tif", "in/...tif").replace("out/{stem}-{style}.tif", pattern)
+    refused(run, table(folder, text), "would lead to another folder, as {stem} is '..'; rename the file")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "in", "jobs.toml"]
+
+
+def test_an_absolute_path_of_a_style_is_named_by_its_stem(folder: Path) -> None:
+    text = ALL.replace('"b.png"', f'"{folder}/b.png", "./a.png"').replace('"a.png", ', "")
+    names = [entry.output.name for entry in read_table(table(folder, text))]
+    assert sorted(names) == ["one-a.tif", "one-b.tif", "two-a.tif", "two-b.tif"]
 
 
 def test_no_table_and_no_output(run, folder: Path) -> None:
@@ -183,14 +210,14 @@ def test_failures_are_listed_and_tried_again(run, folder: Path) -> None:
 def test_a_bug_in_one_job_is_not_the_others(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from urst_tiles.api import batch
 
-    whole = batch.stylize
+    whole = batch.stylize_on
 
     def breaks(input: Path, output: Path, *more, **options):
         if output.name == "one-b.tif":
             raise ZeroDivisionError("no")
         return whole(input, output, *more, **options)
 
-    monkeypatch.setattr(batch, "stylize", breaks)
+    monkeypatch.setattr(batch, "stylize_on", breaks)
     done = run("run", table(folder, ALL))
     assert done.returncode == 1 and "in b: ZeroDivisionError: no" in done.stderr
     assert len(list((folder / "out").glob("*.tif"))) == 3

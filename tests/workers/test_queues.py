@@ -373,8 +373,9 @@ def test_who_has_not_the_key_is_refused(queue_here: Queue, tmp_path: Path) -> No
         keys = list(tmp_path.glob("jobs.tmp/.urst-tiles-*/*"))
         assert len(keys) == 3 and {path.stat().st_mode & 0o777 for path in keys} == {0o600}
         assert keys[0].parent.stat().st_mode & 0o777 == 0o700
-        listening = open_to_others([psutil.Process(), *queue_here.processes()])
-        assert len(listening) == 2
+        processes = [psutil.Process(), *queue_here.processes()]
+        listening = open_to_others(processes)
+        assert len(listening) == 2 and open_here(processes) == []  # nor are there web pages on 127.0.0.1
         for address in listening:
             assert_speaks_tls(*address)
         refused(f"tcp://{listening[0][0]}:{listening[0][1]}", None)
@@ -394,6 +395,14 @@ def open_to_others(processes: list[psutil.Process]) -> list[tuple[str, int]]:
                     ("127.0.0.1" if one.laddr.ip in ("0.0.0.0", "::") else one.laddr.ip, one.laddr.port)
                 )
     return sorted(found)
+
+
+def open_here(processes: list[psutil.Process]) -> list[int]:
+    """The ports on 127.0.0.1 that these processes listen on."""
+    sockets = [one for process in processes for one in process.net_connections("inet")]
+    return [
+        one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN and one.laddr.ip == "127.0.0.1"
+    ]
 
 
 def assert_speaks_tls(host: str, port: int) -> None:

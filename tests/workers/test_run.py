@@ -469,3 +469,70 @@ def test_no_card_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(BadInput, match="CUDA_VISIBLE_DEVICES"), cluster(workers=2, device="cuda"):
         pass
+
+
+# One cluster after the other
+
+
+def test_jobs_that_want_the_same_share_a_cluster() -> None:
+    with run.SharedCluster() as shared:
+        opened = []
+        for in_flight in (2, 1, 2, 3, 2):
+            with shared(in_flight=in_flight) as on:
+                opened.append(on.run.cluster.client)  # type: ignore[attr-defined]
+                assert on.run_all(square, [3], total=1, progress=quiet) == [9]
+        assert opened[0] is opened[1] is opened[2] is not opened[3] is opened[4]
+        assert opened[2].status == "closed"
+        with pytest.raises(DiskFull), shared(in_flight=2) as on:
+            on.run_all(full, [1], total=1, progress=quiet)
+        assert opened[4].status == "closed", "no task of a job that failed runs beside the next job"
+        with shared(in_flight=2) as on:
+            assert on.run_all(square, [4], total=1, progress=quiet) == [16]
+            last = on.run.cluster.client  # type: ignore[attr-defined]
+    assert last.status == "closed"
+
+
+def test_a_shared_cluster_is_exact_in_flight_for_each_job() -> None:
+    with run.SharedCluster() as shared:
+        for in_flight in (3, 1):
+            Seen.most = 0
+            with shared(in_flight=in_flight) as on:
+                on.run_all(busy, range(30), total=30, progress=quiet)
+            assert Seen.most == in_flight
+
+
+def test_a_shared_cluster_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "RENEW", 2)
+    with run.SharedCluster() as shared:
+        opened = []
+        for _ in range(4):
+            with shared(in_flight=1) as on:
+                opened.append(on.run.cluster.client)  # type: ignore[attr-defined]
+        assert opened[0] is opened[1] is not opened[2] is opened[3]
+
+
+def test_a_closed_cluster_leaves_nothing() -> None:
+    """dask remembers methods of every scheduler and worker, and with them the whole of it."""
+    from distributed import Client, Scheduler, Worker
+
+    def there() -> tuple[int, ...]:
+        gc.collect()
+        objects = gc.get_objects()
+        kinds = [sum(issubclass(type(one), kind) for one in objects) for kind in (Scheduler, Worker, Client)]
+        process = psutil.Process()
+        return (
+            *kinds,
+            process.num_fds(),
+            threading.active_count(),
+            len(sys.path),
+            len(sys.path_importer_cache),
+        )
+
+    seen = []
+    for _ in range(20):
+        with cluster(in_flight=2) as on:
+            on.run_all(square, [3], total=1, progress=quiet)
+        del on
+        seen.append(there())
+    for first, last in zip(seen[3], seen[-1], strict=True):
+        assert last <= first + 1, (seen[3], seen[-1])

@@ -22,18 +22,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urst_tiles import weights
-from urst_tiles.api.stylize import stylize
+from urst_tiles.api.stylize import Opening, stylize_on
 from urst_tiles.api.table import BatchJob
 from urst_tiles.errors import BadInput, JobDiffers, UrstError
 from urst_tiles.job.folder import Job
 from urst_tiles.job.request import chosen
 from urst_tiles.job.shard import Shard
+from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import recipe_of
 from urst_tiles.source import open_source
-from urst_tiles.source.identity import file_fingerprint
+from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
 from urst_tiles.storage.publish import make_folder, publish
+from urst_tiles.workers.run import SharedCluster
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -66,6 +68,8 @@ def run_batch(
 ) -> Iterator[BatchOutcome]:
     """Run jobs one after the other, and yield how each of them ended.
 
+    Jobs that want the same workers share one dask cluster.
+
     Parameters
     ----------
     entries : the jobs, as `read_table` returns them.
@@ -76,19 +80,20 @@ def run_batch(
     progress : as for `stylize`, with the progress of the job that is running.
     """
     mine = (shard or Shard()).of(len(entries))
-    for number, index in enumerate(mine, 1):
-        starting(number, len(mine), entries[index])
-        yield _outcome(entries[index], overwrite, progress)
+    with SharedCluster() as shared:
+        for number, index in enumerate(mine, 1):
+            starting(number, len(mine), entries[index])
+            yield _outcome(entries[index], overwrite, shared, progress)
 
 
-def _outcome(entry: BatchJob, overwrite: bool, progress: Progress) -> BatchOutcome:
+def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> BatchOutcome:
     started = time.perf_counter()
 
     def ended(status: Status, megapixels: float = 0.0, error: str = "") -> BatchOutcome:
         return BatchOutcome(entry, status, time.perf_counter() - started, megapixels, error)
 
     try:
-        made = _run(entry, overwrite, progress)
+        made = _run(entry, overwrite, opening, progress)
         return ended("skipped") if made is None else ended("done", made)
     except UrstError as error:
         return ended("failed", error=str(error))
@@ -96,11 +101,14 @@ def _outcome(entry: BatchJob, overwrite: bool, progress: Progress) -> BatchOutco
         return ended("failed", error=f"{type(error).__name__}: {error}")
 
 
-def _run(entry: BatchJob, overwrite: bool, progress: Progress) -> float | None:
+def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
     record, request = Record.beside(entry.output), request_of(entry)
-    begun = record.request == request
+    content = content_of(files_of(entry), record.content)
+    begun = record.request == request and record.was_made_from(content)
     if begun and record.is_finished(entry.output):
+        if record.content != content:
+            replace(record, content=content).publish()  # the same bytes at another time: read once
         return None
     there, going_on = entry.output.exists(), begun and record.output is None
     if there and not going_on and not overwrite:
@@ -110,12 +118,13 @@ def _run(entry: BatchJob, overwrite: bool, progress: Progress) -> float | None:
     if overwrite or not going_on:
         make_folder(entry.output.parent)
         old = file_fingerprint(entry.output) if there else None
-        record = Record(record.path, request, replaces=old).publish()
+        record = Record(record.path, request, content, replaces=old).publish()
     # An output without a job folder is what an interrupted call with --overwrite was about to replace.
     anew = overwrite or (there and Job.beside(entry.output).identity is None)
+    options = replace(entry.options, overwrite=anew)
     try:
-        report = stylize(
-            entry.input, entry.output, entry.style, replace(entry.options, overwrite=anew), progress=progress
+        report = stylize_on(
+            entry.input, entry.output, entry.style, options, opening=opening, progress=progress
         )
     except UrstError as error:
         if error.exit_status == 2 and not there and not going_on:
@@ -134,6 +143,7 @@ class Record:
     ----------
     path : the JSON file.
     request : what was asked for, as `request_of` returns it; None if there is no record yet.
+    content : every byte of the files that were read, as `files_of` names them; None in older records.
     replaces : fingerprint of an older file at the path of the output, which the job replaces.
     output : fingerprint of the finished output; None before the job has ended.
     made : how the output was made, for people who read the record: the identity of the plan, and the seconds
@@ -142,6 +152,7 @@ class Record:
 
     path: Path
     request: dict[str, Any] | None = None
+    content: Content | None = None
     replaces: str | None = None
     output: str | None = None
     made: dict[str, Any] | None = None
@@ -152,7 +163,10 @@ class Record:
         path = output.with_name(f"{output.name}.json")
         try:
             values = json.loads(path.read_text())
-            return cls(path, values["request"], values["replaces"], values["output"], values["made"])
+            content = Content.from_json(values.get("content"))
+            return cls(
+                path, values["request"], content, *(values[key] for key in ("replaces", "output", "made"))
+            )
         except FileNotFoundError:
             return cls(path)
         except (ValueError, KeyError, TypeError) as error:
@@ -163,12 +177,17 @@ class Record:
         values = {
             "urst-tiles": version("urst-tiles"),
             "request": self.request,
+            "content": self.content and self.content.to_json(),
             "replaces": self.replaces,
             "output": self.output,
             "made": self.made,
         }
         publish(self.path, json.dumps(values, indent=1).encode())
         return self
+
+    def was_made_from(self, content: Content) -> bool:
+        """Whether the files that are read have the bytes that they had when the record was made."""
+        return self.content is None or self.content.digest == content.digest
 
     def is_finished(self, output: Path) -> bool:
         """Whether the file ``output`` is the result of the request.
@@ -182,6 +201,24 @@ class Record:
         return now == self.output if self.output else now != self.replaces
 
 
+def files_of(entry: BatchJob) -> list[Path]:
+    """The files that a job reads and that may be edited: its input, style images, mask and weights."""
+    options = entry.options
+    source = open_source(
+        entry.input, bands=options.bands, stretch=options.stretch, overviews=options.overviews
+    )
+    styles = [style for style, _ in recipe_of(entry.style, options).styles if isinstance(style, Path)]
+    mask = [options.mask] if options.mask else []
+    return [*source.files, *styles, *mask, *_weights(options)]
+
+
+def _weights(options: Options) -> list[Path]:
+    """The files of the weights of a network that has a folder of them."""
+    folder = weights.model_folder(options.model, options.weights) if options.model in weights.TABLE else None
+    files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    return [file for file in files if file.is_file()]
+
+
 def request_of(entry: BatchJob) -> dict[str, Any]:
     """What a job asks for, in a form that JSON can hold; equal requests give the same picture.
 
@@ -193,14 +230,12 @@ def request_of(entry: BatchJob) -> dict[str, Any]:
     )
     recipe = recipe_of(entry.style, options)
     styles = [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles]
-    folder = weights.model_folder(options.model, options.weights) if options.model in weights.TABLE else None
-    files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
     return {
         "source": source.fingerprint,
         "styles": styles,
         "regions": list(recipe.regions),
         "mask": open_mask(options.mask, source.shape).fingerprint if options.mask else None,
-        "weights": {file.name: _content(file) for file in files if file.is_file()},
+        "weights": {file.name: _content(file) for file in _weights(options)},
         "options": {name: value for name, value in chosen(options).items() if name not in APART},
     }
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ from urst_tiles.storage.publish import make_folder
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
+
+#: Opens a dask cluster: `cluster`, or anything else that takes its arguments.
+Opening = Callable[..., AbstractContextManager[Cluster]]
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,26 @@ def stylize(
     UrstError : one of its subclasses, see `urst_tiles.errors`. If the job had begun, the same call continues
         it.
     """
-    options = Options.of(options, changes)
+    return stylize_on(input, output, style, Options.of(options, changes), progress=progress)
+
+
+def stylize_on(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    style: StyleArgument,
+    options: Options,
+    *,
+    opening: Opening = cluster,
+    progress: Progress = silent,
+) -> Report:
+    """As `stylize`, on the dask cluster that ``opening`` opens; it takes the arguments of `cluster`."""
     output = check_output(Path(output).absolute(), Path(input))
     source, recipe, _, job, plan = open_job(input, output, style, options)
     refuse_existing(output, job, plan, options)
+    opened = partial(cluster_of, plan, options, job.folder, progress, opening)
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
-        return _run(job, plan, source, recipe, output, options, progress)
+        return _run(job, plan, source, recipe, output, options, opened, progress)
 
 
 def plan_job(
@@ -132,13 +149,20 @@ def open_job(
 
 
 def _run(
-    job: Job, plan: Plan, source: Source, recipe: Recipe, output: Path, options: Options, progress: Progress
+    job: Job,
+    plan: Plan,
+    source: Source,
+    recipe: Recipe,
+    output: Path,
+    options: Options,
+    opened: Callable[[], AbstractContextManager[Cluster]],
+    progress: Progress,
 ) -> Report:
     """Run the job, in a job folder that this process has locked."""
     clock = Clock()
     source = prepare(job, source, options, progress)
     clock.lap("prepare")
-    with cluster_of(plan, options, job.folder, progress) as on:
+    with opened() as on:
         set_up(job, plan, source, recipe, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress)
@@ -263,7 +287,7 @@ class Clock:
 
 
 def cluster_of(
-    plan: Plan, options: Options, folder: Path, progress: Progress = silent
+    plan: Plan, options: Options, folder: Path, progress: Progress = silent, opening: Opening = cluster
 ) -> AbstractContextManager[Cluster]:
     """The dask cluster that the options ask for, whose workers can all read and write the job folder."""
     jobs = options.cluster and queues.QueueRequest(
@@ -273,7 +297,7 @@ def cluster_of(
         memory_bytes=plan.process_bytes,
         folder=folder,
     )
-    return cluster(
+    return opening(
         workers=plan.workers,
         in_flight=plan.in_flight,
         device=plan.device,

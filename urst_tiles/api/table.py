@@ -148,16 +148,26 @@ def filled(pattern: str, words: Mapping[str, str], what: str) -> str:
 
     Raises
     ------
-    BadInput : if the pattern has other names in braces; the message calls the pattern ``what``.
+    BadInput : if the pattern has anything but these names in braces, or a name would change the folder, as a
+        stem ``..`` does; the message calls the pattern ``what``.
     """
+    known = ", ".join(f"{{{one}}}" for one in NAMES)
     try:
-        names = [name for _, name, _, _ in Formatter().parse(pattern) if name is not None]
+        parsed = list(Formatter().parse(pattern))
     except ValueError as error:
         raise BadInput(f"{what} {pattern!r} is no pattern ({error})") from None
-    for name in names:
+    for _, name, form, conversion in parsed:
+        if name is None:
+            continue
         if name not in words:
-            known = ", ".join(f"{{{one}}}" for one in NAMES)
             raise BadInput(f"{what} {pattern!r} names {{{name}}}; there are {known}")
+        if form or conversion:
+            raise BadInput(f"{what} {pattern!r} says how to write {{{name}}}; there are {known} as they are")
+        if words[name] in (".", "..") or any(sign in words[name] for sign in "/\0"):
+            raise BadInput(
+                f"{what} {pattern!r} would lead to another folder, as {{{name}}} is {words[name]!r}; rename"
+                f" {'the style' if name == 'style' else 'the file'}, or leave {{{name}}} out"
+            )
     return pattern.format(**words)
 
 
@@ -189,7 +199,8 @@ def _style(value: Any, folder: Path) -> tuple[str, StyleArgument]:
     """The name of a style and the style itself, from a text, or from a table with ``mix`` or ``regions``."""
     if isinstance(value, str):
         style = _style_file(value, folder)
-        return (value if style == value else Path(value).stem), style
+        is_path = style != value or os.sep in value
+        return (Path(value).stem if is_path else value), style
     if not isinstance(value, dict):
         raise BadInput(f"a style is a text or a table, got {value!r}")
     _check_keys(value, STYLE, "a style")

@@ -16,6 +16,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.threads import on_device
 from urst_tiles.nets import Composition, Style
 from urst_tiles.plan import Plan
+from urst_tiles.storage.stores import state_of
 
 
 class Builds(Hashable, Protocol):
@@ -38,7 +39,8 @@ _loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, dtype: str) -> Kernel:
+def _load(path: Path, state: Hashable, device: str, precision: nets.Precision, dtype: str) -> Kernel:
+    """The network at ``path``; ``state`` only tells the networks apart that the file held."""
     release()  # the memory that measuring freed
     return Kernel(nets.load_frozen(path), device=device, precision=precision, out_dtype=np.dtype(dtype))
 
@@ -46,7 +48,7 @@ def _load(path: Path, fingerprint: str, device: str, precision: nets.Precision, 
 def kernel_of(path: Path, plan: Plan) -> Kernel:
     """The frozen network of a job at ``path``, on the device and at the precision of the plan.
 
-    It is loaded once in each process.
+    It is loaded once in each process, and again if the job was begun anew.
     """
     with _loading:
-        return _load(path, plan.fingerprint, plan.device, plan.precision, plan.dtype)
+        return _load(path, state_of(path), plan.device, plan.precision, plan.dtype)

@@ -3,17 +3,27 @@
 A fingerprint depends on the size of a file, on samples of its content, and for a TIFF on its directories with
 their tables of byte counts. It does not depend on the time of the last change: a copy of a file is the same
 source, and an edit within the same second, which may leave the time as it is, is seen from the content.
+
+Samples miss an edit between them. Therefore a job also keeps a `Content`: the digest of every byte, with the
+size, times and inode that the files had then. While these are the same, so is the content; if any differs,
+every byte is read again, and the digest decides.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from urst_tiles.errors import DamagedFile
+from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.tiff.bytes import FileBytes
 
 if TYPE_CHECKING:
@@ -22,6 +32,89 @@ if TYPE_CHECKING:
 #: How many samples of the content of a file are read, and the bytes of each.
 SAMPLES = 64
 SAMPLE_BYTES = 1 << 16
+
+#: Bytes that are hashed at once; several such pieces are read at the same time.
+PIECE_BYTES = 1 << 20
+
+#: How often a file is hashed that changes meanwhile.
+TRIES = 3
+
+#: Size in bytes, times of the last change of the content and of the inode in nanoseconds, inode.
+Stamp = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The whole content of some files at a time.
+
+    Attributes
+    ----------
+    digest : hex digest of every byte.
+    stamps : size, times and inode of each file, before and after it was read; None for an absent file.
+    """
+
+    digest: str
+    stamps: tuple[Stamp | None, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes in a form that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Content | None:
+        """The content that `to_json` wrote, perhaps as text; None for anything else."""
+        try:
+            values = json.loads(values) if isinstance(values, bytes | str) else values
+            stamps = (None if stamp is None else tuple(map(int, stamp)) for stamp in values["stamps"])
+            return cls(str(values["digest"]), tuple(stamps))  # type: ignore[arg-type]
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def stamps_of(files: Sequence[Path]) -> tuple[Stamp | None, ...]:
+    """Size, times and inode of each file; None for a file that does not exist."""
+    stats = [os.stat(path) if path.exists() else None for path in files]
+    return tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)
+
+
+def content_of(files: Sequence[Path], known: Content | None = None) -> Content:
+    """The content of ``files``: ``known``, if their stamps are those in it; else every byte is read.
+
+    Raises
+    ------
+    DamagedFile : a file cannot be read, or another program keeps changing it.
+    """
+    for _ in range(TRIES):
+        stamps = stamps_of(files)
+        if known is not None and known.stamps == stamps:
+            return known
+        known = Content(_digest(files, stamps), stamps)
+    if known is not None and known.stamps == stamps_of(files):
+        return known
+    raise DamagedFile(f"{files[0]} is being changed by another program; wait until it is finished")
+
+
+def _digest(files: Sequence[Path], stamps: Sequence[Stamp | None]) -> str:
+    """SHA-256, in hex, of the digests of all files."""
+    digest = hashlib.sha256()
+    for path, stamp in zip(files, stamps, strict=True):
+        digest.update(b"absent" if stamp is None else _file_digest(path, stamp))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, stamp: Stamp) -> bytes:
+    """SHA-256 of the size of a file and the digests of its pieces; read once as long as the stamp is the
+    same."""
+    file = FileBytes(path)
+    digest = hashlib.sha256(f"{file.size} ".encode())
+
+    def piece(start: int) -> bytes:
+        return hashlib.sha256(file(start, PIECE_BYTES)).digest()
+
+    for part in in_order(decoders(), piece, range(0, file.size, PIECE_BYTES), decoder_count()):
+        digest.update(part)
+    return digest.digest()
 
 
 def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:

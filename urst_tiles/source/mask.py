@@ -15,7 +15,7 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.colour import libvips
 from urst_tiles.source.headers import check_file
-from urst_tiles.source.identity import file_fingerprint
+from urst_tiles.source.identity import content_of
 from urst_tiles.source.vips import FORMATS, loader_of, open_image
 from urst_tiles.storage.publish import check_room, publishing
 
@@ -32,7 +32,7 @@ class Mask:
     path : the absolute path of the file.
     shape : (height, width) in pixels. The mask covers the same extent as the image, at any resolution.
     dtype : name of the dtype of the region numbers, "uint8" or "uint16".
-    fingerprint : hex digest of the content, as `file_fingerprint` makes it.
+    fingerprint : hex digest of every byte of the file.
     """
 
     path: Path
@@ -71,7 +71,7 @@ def open_mask(path: Path, image: tuple[int, int]) -> Mask:
             f"the mask {path} is {w} x {h} and the image {width} x {height}: it must cover the same extent,"
             " at any resolution but in the same proportion"
         )
-    return Mask(path, (h, w), dtype, file_fingerprint(path))
+    return Mask(path, (h, w), dtype, content_of((path,)).digest)
 
 
 def spool_mask(mask: Mask, target: Path, progress: Progress = silent) -> Path:

@@ -7,7 +7,6 @@ reader from it, which all threads share.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,13 @@ from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source.headers import check_file
-from urst_tiles.source.identity import file_fingerprint, tiff_fingerprint
+from urst_tiles.source.identity import (
+    Content,
+    content_of,
+    file_fingerprint,
+    stamps_of,
+    tiff_fingerprint,
+)
 from urst_tiles.source.spool import Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
@@ -66,6 +71,10 @@ class Opener(Protocol):
     def files(self) -> tuple[Path, ...]:
         """The files that the pixels come from, and that other programs may change while they are read."""
 
+    @property
+    def content(self) -> Content | None:
+        """The whole content of these files when the job began; None if nobody has read it yet."""
+
     def check(self) -> None:
         """Raise DamagedFile if the content of these files has changed since the source was opened."""
 
@@ -87,6 +96,7 @@ class TiffOpener:
     sidecars : paths of all files that belong to the image.
     mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
     fingerprint : the fingerprint of the file and its sidecars when the source was opened.
+    content : the whole content of these files when the job began; None outside of jobs.
     """
 
     path: Path
@@ -94,6 +104,7 @@ class TiffOpener:
     sidecars: tuple[Path, ...]
     mask: Path | None
     fingerprint: str
+    content: Content | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -101,7 +112,8 @@ class TiffOpener:
 
     def check(self) -> None:
         check_file(self.path)
-        _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
+        if not _is_whole(self):
+            _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
 
     def open(self) -> Reader:
         reader = TiffReader(self.path, self.bands)
@@ -126,6 +138,7 @@ class VipsOpener:
     sidecars : paths of all files that belong to the image.
     mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
     fingerprint : the fingerprint of the file and its sidecars when the source was opened.
+    content : the whole content of these files when the job began; None outside of jobs.
     """
 
     path: Path
@@ -135,6 +148,7 @@ class VipsOpener:
     sidecars: tuple[Path, ...]
     mask: Path | None
     fingerprint: str
+    content: Content | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -142,7 +156,8 @@ class VipsOpener:
 
     def check(self) -> None:
         check_file(self.path)
-        _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+        if not _is_whole(self):
+            _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
 
     def open(self) -> Reader:
         self.check()
@@ -170,6 +185,7 @@ class SpoolOpener:
     folder: Path
     what: Shape
     files: ClassVar[tuple[Path, ...]] = ()
+    content: ClassVar[None] = None
 
     def check(self) -> None:
         """Check nothing: only the job itself writes to its spool, and every chunk has a checksum."""
@@ -193,6 +209,7 @@ class ArrayOpener:
 
     array: Any
     files: ClassVar[tuple[Path, ...]] = ()
+    content: ClassVar[None] = None
 
     def check(self) -> None:
         """Check nothing: the caller answers for the content of the array."""
@@ -267,26 +284,35 @@ def _masked(reader: Reader, mask: Path | None) -> Reader:
 
 
 class FileWatch:
-    """Notices that the files of an opener are changed while they are in use.
+    """Notices that the files of an opener are changed while they are in use, or were since the job began.
 
     A new size, time or inode of a file is a reason to look; whether the content differs decides.
     """
 
     def __init__(self, opener: Opener) -> None:
-        self._opener, self._seen = opener, _stamps(opener.files)
+        self._opener = opener
+        self._seen = opener.content.stamps if opener.content else stamps_of(opener.files)
 
     def __call__(self) -> None:
         """Raise DamagedFile if the content of the files has changed."""
-        now = _stamps(self._opener.files)
+        now = stamps_of(self._opener.files)
         if now != self._seen:
             self._opener.check()
             self._seen = now
 
 
-def _stamps(files: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
-    """Size, time of the last change and inode of each file; None for a file that no longer exists."""
-    stats = [os.stat(path) if path.exists() else None for path in files]
-    return [stat and (stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats]
+def _is_whole(opener: TiffOpener | VipsOpener) -> bool:
+    """Whether the opener knows the whole content of its files, and they still have it.
+
+    Raises
+    ------
+    DamagedFile : they have another.
+    """
+    if opener.content is None:
+        return False
+    now = content_of(opener.files, opener.content)
+    _check_same(opener.path, opener.content.digest, now.digest)
+    return True
 
 
 def _check_same(path: Path, expected: str, present: str) -> None:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile, JobDiffers
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoders, in_order, mapped
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import thumbnail as thumbs
-from urst_tiles.source.openers import Opener, Reader, SpoolOpener, check_unchanged, reader_of
+from urst_tiles.source.identity import Content, content_of
+from urst_tiles.source.openers import (
+    Opener,
+    Reader,
+    SpoolOpener,
+    TiffOpener,
+    VipsOpener,
+    check_unchanged,
+    reader_of,
+)
 from urst_tiles.source.orient import oriented, shown, stored_box
 from urst_tiles.source.spool import Shape, spool
 from urst_tiles.source.stretch import Ranges, Stretch, parse_stretch, resolve
@@ -130,6 +140,11 @@ class Source:
         self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file and its sidecars; empty for an array."""
+        return self._facts.opener.files
+
     def __repr__(self) -> str:
         (h, w), kind = self.shape, "RGBA" if self.channels == 4 else "RGB"
         return f"<Source {self.path.name}: {w} x {h} {kind} {self.dtype}>"
@@ -182,13 +197,44 @@ class Source:
         DoesNotFit : the disk does not have enough room for the spool.
         DiskFull : the disk is full.
         DamagedFile : the file cannot be decoded, or was changed.
+        JobDiffers : the file is not the one from which ``folder`` was begun.
         BadInput : ``thumbnail`` is less than 1, ``folder`` is None although the file must be spooled, or this
             user may not write into ``folder``.
         """
         if thumbnail < 1:
             raise BadInput(f"--thumbnail must be at least 1 px, got {thumbnail}")
-        if folder is not None:
-            make_folder(folder)
+        if folder is None:
+            return self._prepare(None, thumbnail, progress)
+        make_folder(folder)
+        return self._pinned(folder)._prepare(folder, thumbnail, progress)
+
+    def _pinned(self, folder: Path) -> Source:
+        """This source, whose opener knows the whole content that its files had when ``folder`` was begun.
+
+        What is made from an image that was edited in between would be neither the old image nor the new one.
+
+        Raises
+        ------
+        JobDiffers : the files have another content now.
+        """
+        opener = self._facts.opener
+        if not isinstance(opener, TiffOpener | VipsOpener):
+            return self
+        path = folder / f"content-{self._key()}.json"
+        before = Content.from_json(path.read_bytes()) if path.exists() else None
+        now = content_of(opener.files, before)
+        if before is not None and before.digest != now.digest:
+            raise JobDiffers(
+                f"{self.path} was edited since this job began; put it back as it was, or start anew with"
+                " --overwrite"
+            )
+        if before != now:
+            publish(path, json.dumps(now.to_json()).encode())
+        facts = replace(self._facts, opener=replace(opener, content=now))
+        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews)
+
+    def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
+        """As ``prepare``, of a source whose content is known."""
         opener = self._random_opener(folder, progress)
         reader = reader_of(opener)
         averages = self._averages(reader, folder, thumbnail, progress)

@@ -112,6 +112,19 @@ def size_of(path: Path) -> int:
         return int(store.info(_key(path))["size"])
 
 
+def state_of(path: Path) -> Any:
+    """A value that is another once a file or object has been replaced or written; None if it does not
+    exist."""
+    try:
+        if is_remote(path):
+            with asking(path) as store:
+                return store.ukey(_key(path))
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino
+    except FileNotFoundError:
+        return None
+
+
 def read_at(path: Path, start: int, size: int) -> bytes:
     """The ``size`` bytes of a file or object from byte ``start`` on; fewer if it ends before.
 

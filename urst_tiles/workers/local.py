@@ -1,7 +1,10 @@
 """Opening a dask cluster: threads of this process, processes on this machine (each with its own card, where
 there are cards), or a cluster that runs elsewhere. (`queues` starts workers through a job queue.)
 
-Everything that is started here listens on 127.0.0.1 alone.
+Whoever reaches a dask scheduler, worker or nanny can run code as its owner, and 127.0.0.1 is reached by every
+user of the machine. Therefore a cluster in this process opens no port at all, and processes on this machine
+talk to each other alone: over TLS, on 127.0.0.1, with a key that is made for the run and never written to a
+file that others may read. A scheduler that runs elsewhere is its owner's affair.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -90,6 +94,7 @@ def local(workers: int, in_flight: int, device: str) -> Iterator[OpenCluster]:
 
     Raises
     ------
+    BadInput : cryptography, which processes need, is not installed.
     UrstError : the processes do not start.
     """
     from distributed import Client
@@ -102,9 +107,11 @@ def _started(workers: int, in_flight: int, device: str) -> Any:
     from distributed.deploy.spec import close_clusters
 
     try:
-        if workers > 1 and device == "cuda":
+        if workers == 1:
+            return _in_process(in_flight)
+        if device == "cuda":
             return _on_cards(cards(), workers, in_flight)
-        return _local_cluster(workers, in_flight)
+        return pinned([{}] * workers, in_flight)
     except RuntimeError as error:
         raise UrstError(
             f"the {workers} worker process(es) could not be started ({error}): one of them ended, for lack of"
@@ -115,17 +122,19 @@ def _started(workers: int, in_flight: int, device: str) -> Any:
         raise
 
 
-def _local_cluster(workers: int, in_flight: int) -> Any:
-    from distributed import LocalCluster
+def _in_process(in_flight: int) -> Any:
+    """A dask cluster of ``in_flight`` threads of this process, without any port."""
+    from distributed import SpecCluster
+    from distributed.security import Security
 
-    return LocalCluster(
-        n_workers=workers,
-        processes=workers > 1,
-        threads_per_worker=in_flight,
-        memory_limit=0,
-        host=None if workers == 1 else HERE,
-        dashboard_address=f"{HERE}:0",
-        worker_dashboard_address=f"{HERE}:0",
+    from urst_tiles.workers.quiet import QuietScheduler, QuietWorker
+
+    shared = {"protocol": "inproc://", "security": Security(require_encryption=False)}
+    worker = shared | {"nthreads": in_flight, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    return SpecCluster(
+        scheduler={"cls": QuietScheduler, "options": shared | {"port": 0, "dashboard": False}},
+        workers={0: {"cls": QuietWorker, "options": worker}},
+        security=shared["security"],
         silence_logs=logging.CRITICAL,
     )
 
@@ -151,6 +160,7 @@ def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
             threads_per_worker=in_flight,
             memory_limit=None,
             device_memory_limit=None,  # nothing is spilled: no result stays on a worker
+            security=_key(),
             host=HERE,
             dashboard_address=f"{HERE}:0",
             worker_dashboard_address=f"{HERE}:0",
@@ -172,26 +182,35 @@ def _dask_cuda() -> Any:
 
 def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
     """A dask cluster of one process with each of these environments."""
-    from distributed import Nanny, Scheduler, SpecCluster
-    from distributed.security import Security
+    from distributed import Nanny, SpecCluster
 
-    security = Security()
-    shared = {
-        "host": HERE,
-        "protocol": "tls://" if security.require_encryption else "tcp://",
-        "security": security,
-        "dashboard_address": f"{HERE}:0",
-    }
+    from urst_tiles.workers.quiet import QuietScheduler, QuietWorker
+
+    shared = {"host": HERE, "protocol": "tls://", "security": _key()}
     worker = shared | {"nthreads": in_flight, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    worker |= {"worker_class": QuietWorker}
     return SpecCluster(
-        scheduler={"cls": Scheduler, "options": shared | {"port": 0}},
+        scheduler={"cls": QuietScheduler, "options": shared | {"port": 0, "dashboard": False}},
         workers={
             number: {"cls": Nanny, "options": worker | {"env": dict(environment)}}
             for number, environment in enumerate(environments)
         },
-        security=security,
+        security=shared["security"],
         silence_logs=logging.CRITICAL,
     )
+
+
+def _key() -> Any:
+    """A dask `Security` for this run: a certificate and a key that are held in memory and handed to worker
+    processes through a pipe. Who has not the key is refused."""
+    from distributed.security import Security
+
+    if find_spec("cryptography") is None:
+        raise BadInput(
+            "worker processes talk over TLS, which needs cryptography, which is not installed: pip install"
+            " cryptography, or leave --workers out"
+        )
+    return Security.temporary()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from typing import Any
 
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.progress import Progress
-from urst_tiles.workers.local import CLOSE_SECONDS, HERE, OpenCluster, Waiting, closing
+from urst_tiles.workers.local import CLOSE_SECONDS, OpenCluster, Waiting, closing
 from urst_tiles.workers.queue_commands import COMMANDS, reason
 
 log = logging.getLogger(__name__)
@@ -176,11 +176,12 @@ def _cluster(request: QueueRequest, in_flight: int, security: Any) -> Any:
     def configured(key: str) -> Any:
         return _configured(request.queue, key)
 
+    from urst_tiles.workers.quiet import QuietScheduler
+
     folder = _log_folder(request)
-    # Workers serve web pages too, which know no TLS. The queue limits memory; dask's own limit would stop at
-    # 80 % of it.
+    # The queue limits memory; dask's own limit would stop at 80 % of it.
     last = ["--nthreads", str(in_flight), "--memory-limit", "0", "--no-dashboard"]
-    last += ["--dashboard-address", f"{HERE}:0"]
+    last += ["--worker-class", "urst_tiles.workers.quiet.QuietWorker"]
     return getattr(_dask_jobqueue(), COMMANDS[request.queue].cluster)(
         n_workers=0,
         processes=1,
@@ -188,7 +189,8 @@ def _cluster(request: QueueRequest, in_flight: int, security: Any) -> Any:
         cores=configured("cores") or request.cores,
         memory=configured("memory") or f"{request.memory_bytes}B",
         security=security,
-        scheduler_options=(configured("scheduler-options") or {}) | {"dashboard_address": f"{HERE}:0"},
+        scheduler_cls=QuietScheduler,
+        scheduler_options=(configured("scheduler-options") or {}) | {"dashboard": False},
         worker_extra_args=[*(configured("worker-extra-args") or []), *last],
         job_script_prologue=[*PROLOGUE, *(configured("job-script-prologue") or [])],
         log_directory=folder and str(folder),

@@ -13,7 +13,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from urst_tiles.machine import trim
 from urst_tiles.progress import Progress, silent
 from urst_tiles.workers import local, queues
 from urst_tiles.workers.local import OpenCluster
+from urst_tiles.workers.scratch import private_scratch
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ LOOK_SECONDS = 1.0
 #: Seconds to wait for a receipt before checking that its worker is still alive.
 FETCH_SECONDS = 2.0
 
+#: How many jobs a shared cluster runs before it is opened anew: a dask scheduler never forgets what it calls
+#: spans and task groups, some 20 KiB for each job.
+RENEW = 100
+
 #: Settings of dask. By default dask remembers 10,000 events (some 25 KiB for each finished block), an hour of
 #: its own load and what every thread did, so that memory grows with the number of blocks. Its nannies make
 #: glibc return every freed array to the system and fetch each new one page by page: blocks in worker
@@ -49,6 +55,9 @@ SETTINGS = {
     "distributed.worker.memory.terminate": False,
     "distributed.admin.tick.limit": "1h",
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    # The web servers of dask-cuda's workers cannot be left out; they show nothing.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 
 _stop = threading.Event()
@@ -256,9 +265,11 @@ def cluster(
     cluster whose scheduler listens at ``scheduler``, or ``jobs`` of a job queue.
 
     Worker processes are spawned and import ``__main__`` again, so a script that asks for them needs the usual
-    ``if __name__ == "__main__"`` guard. Everything started here is stopped at the end. It listens on
-    127.0.0.1 alone; with a job queue it listens where the nodes reach it, and speaks TLS with a certificate
-    made for this run.
+    ``if __name__ == "__main__"`` guard. Everything started here is stopped at the end.
+
+    Threads of this process open no port. Worker processes listen on 127.0.0.1, and with a job queue where the
+    nodes reach them; in both cases only who has the key that is made for this run is answered, since whoever
+    reaches a dask worker can run code on it. Who may reach ``scheduler`` is the caller's business.
 
     Parameters
     ----------
@@ -268,13 +279,28 @@ def cluster(
 
     Raises
     ------
-    BadInput : nothing answers at ``scheduler``, or this machine cannot submit jobs to the queue.
+    BadInput : nothing answers at ``scheduler``, this machine cannot submit jobs to the queue, or worker
+        processes cannot be given a key.
     UrstError : the worker processes do not start.
     """
+    with _opened(workers, in_flight, device, scheduler, jobs, progress) as started:
+        yield Cluster(DaskRunner(started, in_flight))
+
+
+@contextmanager
+def _opened(
+    workers: int,
+    in_flight: int,
+    device: str,
+    scheduler: str | None,
+    jobs: queues.QueueRequest | None,
+    progress: Progress,
+) -> Iterator[OpenCluster]:
+    """The dask cluster that `cluster` describes, with the settings of this package."""
     import dask
     import distributed  # noqa: F401 (its defaults must be there before ours, or they go with them)
 
-    with dask.config.set(SETTINGS), _stopping():
+    with dask.config.set(deepcopy(SETTINGS)), private_scratch(), _stopping():  # dask appends to lists
         if jobs is not None:
             opened = queues.submitted(jobs, in_flight, progress)
         elif scheduler is not None:
@@ -285,7 +311,7 @@ def cluster(
             # By default a client sends every 10 ms; when a block ends, the next one must not wait for that.
             started.client.scheduler_comm.interval = 0.001
             try:
-                yield Cluster(DaskRunner(started, in_flight))
+                yield started
             finally:
                 _stop.set()
 
@@ -293,8 +319,75 @@ def cluster(
 @contextmanager
 def _stopping() -> Iterator[None]:
     """Withdraw the request to stop once the cluster is closed: by then every task of this process has
-    ended."""
+    ended. What dask would remember of it for ever is forgotten."""
     try:
         yield
     finally:
         _stop.clear()
+        _forget()
+
+
+def _forget() -> None:
+    """Empty a cache of dask whose keys are methods of every scheduler and worker that this process had, and
+    keep them alive, about 20,000 objects each."""
+    import distributed.core
+
+    if remembered := getattr(distributed.core, "_expects_comm", None):
+        getattr(remembered, "cache_clear", lambda: None)()
+
+
+class SharedCluster:
+    """A dask cluster that stays open for the next job that wants the same; as a context manager it closes it.
+
+    To open a cluster takes a tenth of a second in this process, and several seconds where processes start.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._started: OpenCluster | None = None
+        self._wants: tuple[Any, ...] = ()
+        self._threads = self._jobs = 0
+
+    def __enter__(self) -> SharedCluster:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the cluster that is open, if any."""
+        self._started = None
+        self._open.close()
+
+    @contextmanager
+    def __call__(
+        self,
+        *,
+        workers: int = 1,
+        in_flight: int = 2,
+        device: str = "cpu",
+        scheduler: str | None = None,
+        jobs: queues.QueueRequest | None = None,
+        progress: Progress = silent,
+    ) -> Iterator[Cluster]:
+        """As `cluster`, but what is open already is used, unless it has other workers, or fewer threads.
+
+        After an error the cluster is closed, so that no task of a failed job runs beside the next job. Jobs
+        of a queue are never shared: they take the memory and the folder of one job.
+        """
+        wants = (workers, device, scheduler)
+        fits = wants == self._wants and in_flight <= self._threads and self._jobs < RENEW
+        if jobs or self._started is None or not fits:
+            self.close()
+            self._started = self._open.enter_context(
+                _opened(workers, in_flight, device, scheduler, jobs, progress)
+            )
+            self._wants, self._threads, self._jobs = wants, in_flight, 0
+        self._jobs += 1
+        try:
+            yield Cluster(DaskRunner(self._started, in_flight))
+        except BaseException:
+            self.close()
+            raise
+        if jobs:
+            self.close()
