@@ -24,6 +24,7 @@ from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory, read_chain, read_header
+from urst_tiles.tiff.streams import SIZES, Size, check_size
 
 _GHOST = re.compile(rb"GDAL_STRUCTURAL_METADATA_SIZE=(\d{6}) bytes\n")
 
@@ -315,9 +316,22 @@ class _Decoder:
         if not offset:
             return None
         data = self.file(offset, count)
+        self._check_size(data)
         tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.page.jpegheader}
         pixels, _, shape = self.page.decode(data, index, **tables)
         return None if pixels is None else pixels[0, : shape[1], : shape[2]]
+
+    def _check_size(self, data: bytes) -> None:
+        """Raise ValueError where a tile says that it is larger than it may be."""
+        import tifffile
+
+        code, samples = int(self.page.compression), int(self.page.samplesperpixel)
+        if code in SIZES:
+            strip = min(self.image.height, int(self.page.rowsperstrip)), self.image.width
+            shape = self.image.tile if self.image.tiled else strip
+            check_size(code, data, Size(*shape, samples), self.page.jpegtables)
+        elif code in tifffile.TIFF.IMAGE_COMPRESSIONS:
+            raise ValueError(f"tiles of compression {code} cannot be checked before they are decoded")
 
     def problem(self, index: int) -> str | None:
         """A sentence where a tile cannot be decoded, else None."""

@@ -15,6 +15,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from urst_tiles.errors import BadInput
+from urst_tiles.tiff.budget import MOST_ENTRIES, MOST_TEXT_BYTES
 
 Validity = Literal["none", "alpha", "mask", "nodata"]
 
@@ -146,17 +147,19 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
 
     Raises
     ------
-    BadInput : the XML declares a document type or entities, which GDAL never does.
+    BadInput : the XML declares a document type or entities, which GDAL never does, or it is too long.
     """
     if not xml:
         return None
+    if len(xml) > MOST_TEXT_BYTES:
+        raise BadInput(_too_long(name))
     items = [item for item in _items(xml, name) if _stays_true(item.attributes)]
     if not items:
         return None
     lines = [
         "  <Item"
         + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items())
-        + f">{escape(i.text)}</Item>\n"
+        + f">{escape(''.join(i.texts))}</Item>\n"
         for i in items
     ]
     return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
@@ -165,8 +168,15 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
 @dataclass
 class _Item:
     attributes: dict[str, str]
-    text: str = ""
+    texts: list[str]  # expat hands a text over in pieces, at each entity and line
     plain: bool = True
+
+
+def _too_long(name: str) -> str:
+    return (
+        f"{name}: its GDAL metadata is too long to be read (limits {MOST_TEXT_BYTES >> 20} MB and "
+        f"{MOST_ENTRIES} items); remove TIFF tag 42112 (tiffset -u 42112 FILE)"
+    )
 
 
 def _stays_true(attributes: dict[str, str]) -> bool:
@@ -189,7 +199,9 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
     def start(tag: str, attributes: dict[str, str]) -> None:
         stack.append(tag)
         if stack == ["GDALMetadata", "Item"]:
-            items.append(_Item(attributes))
+            items.append(_Item(attributes, []))
+            if len(items) > MOST_ENTRIES:
+                raise BadInput(_too_long(name))
         elif len(stack) > 2 and items:
             items[-1].plain = False
 
@@ -198,7 +210,7 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
 
     def text(data: str) -> None:
         if stack == ["GDALMetadata", "Item"]:
-            items[-1].text += data
+            items[-1].texts.append(data)
 
     def refuse(*_: object) -> None:
         raise BadInput(
@@ -207,6 +219,7 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
         )
 
     parser = expat.ParserCreate()
+    parser.buffer_text = True
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.StartElementHandler, parser.EndElementHandler = start, end

@@ -23,6 +23,7 @@ from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
+from urst_tiles.tiff.streams import Size, check_size
 
 #: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -190,6 +191,10 @@ class Segments:
             ) from error
 
     def _decode(self, data: bytes, index: int) -> NDArray[Any]:
+        if self.compression not in UNSHAPED:
+            check_size(
+                self.compression, data, Size(*self.layout.segment, self.layout.samples), self._jpegtables
+            )
         if self.compression == JPEG:
             _check_jpeg_end(data)
             decoded, _, _ = self._decode_page(data, index, jpegtables=self._jpegtables)
