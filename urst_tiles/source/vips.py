@@ -99,6 +99,20 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
 
 
+def bilevel(tiff: bytes) -> NDArray[np.uint8]:
+    """Decode a TIFF in memory whose samples have one bit; uint8, (h, w), 0 or 255.
+
+    Raises
+    ------
+    ValueError : the TIFF is damaged.
+    """
+    vips = libvips()
+    try:
+        return np.asarray(vips.Image.tiffload_buffer(tiff, fail_on="warning").numpy())
+    except vips.Error:
+        raise ValueError("its fax codes are damaged") from None
+
+
 class Decoded:
     """The way in which the pixels of a pyvips image become samples; it follows from the header.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,6 +37,9 @@ TABLES = {273, 279, 324, 325}
 
 #: Data types that these tags may have: SHORT, LONG and LONG8.
 WHOLE_TYPES = (3, 4, 16)
+
+#: GDAL's structural metadata ends within so many bytes.
+GHOST_BYTES = 512
 
 #: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
 MOST_DIRECTORIES = 1024
@@ -229,6 +231,16 @@ class Directory:
         """NewSubfileType: 1 is an image of reduced size, 4 a mask, 5 the mask of a reduced image."""
         return self.number(254)
 
+    @property
+    def announces_mask(self) -> bool:
+        """Whether GDAL's structural metadata, behind the header of the file, says that it has a mask."""
+        return b"MASK_INTERLEAVED_WITH_IMAGERY=YES" in self._file(0, GHOST_BYTES)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether NewSubfileType (tag 254) or the meaning of its samples (tag 262) says that it is a mask."""
+        return bool(self.subfile & 4) or self.number(262) == 4
+
 
 def is_tiff(start: bytes) -> bool:
     """Whether a file that begins with these bytes (at least 4) is a TIFF or BigTIFF."""
@@ -314,18 +326,25 @@ def _bodies(file: FileBytes, header: Header, most_entries: int) -> Iterator[_Bod
 
 
 def read_directories(file: FileBytes) -> list[Directory]:
-    """The first ``MOST_DIRECTORIES`` directories of the chain, then the SubIFDs (tag 330) of the first one.
+    """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks; then the
+    SubIFDs (tag 330) of the first one.
 
     Raises
     ------
     DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
     """
-    directories = list(islice(read_chain(file), MOST_DIRECTORIES))
+    header = read_header(file)
+    directories: list[Directory] = []
+    for body in _bodies(file, header, MOST_ENTRIES):
+        if len(directories) < MOST_DIRECTORIES:
+            directories.append(_directory(file, header, body, True))
+        elif _may_be_mask(header, body) and (mask := _directory(file, header, body, True)).is_mask:
+            directories.append(mask)
     if not directories:
         raise DamagedFile(
             f"{file.path}: this TIFF holds no image directory; it was not finished or is damaged"
         )
-    header, seen = read_header(file), {directory.offset for directory in directories}
+    seen = {directory.offset for directory in directories}
     for child in directories[0].whole_numbers(330)[:64].tolist():
         if child > 0 and child not in seen:
             seen.add(child)
@@ -360,11 +379,22 @@ def _read_body(file: FileBytes, header: Header, offset: int, most_entries: int) 
     return _Body(offset, entries, following)
 
 
+def _table(header: Header, entries: bytes) -> NDArray[Any]:
+    """The entries of a directory as an array of records: code, type, count, value."""
+    wide = "u8" if header.big else "u4"
+    fields = np.dtype([("code", "u2"), ("type", "u2"), ("count", wide), ("value", wide)])
+    return np.frombuffer(entries, fields.newbyteorder(header.order))
+
+
+def _may_be_mask(header: Header, body: _Body) -> bool:
+    """Whether a directory has the tag that says it is a mask (254), with any value but that of an image."""
+    table = _table(header, body.entries)
+    return bool((table["value"][table["code"] == 254] & ~np.array(3, table.dtype["value"])).any())
+
+
 def _claimed(header: Header, entries: bytes, most: int) -> int:
     """Bytes that the values of these entries take in the file; a longer value than ``most`` is none."""
-    counts = "u8" if header.big else "u4"
-    fields = np.dtype([("code", "u2"), ("type", "u2"), ("count", counts), ("value", counts)])
-    table = np.frombuffer(entries, fields.newbyteorder(header.order))
+    table = _table(header, entries)
     sizes = _TYPE_BYTES[np.minimum(table["type"], len(_TYPE_BYTES) - 1)]
     values = table["count"].astype(np.float64) * sizes  # floats cannot wrap around
     return int(values[(values > header.inline_bytes) & (values <= most)].sum())
