@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile, MissingFile
+from urst_tiles.errors import BadInput, DamagedFile, MissingFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.tiff.bytes import FileBytes
@@ -155,7 +155,7 @@ def validate(path: Path, *, deep: bool = True) -> ValidationReport:
         for image in images:
             _check_tiles(image, file, findings)
         deep = deep and len(findings.problems) == before
-    except DamagedFile as error:
+    except (DamagedFile, BadInput) as error:
         findings.add(str(error))
         deep = False
     if deep:
@@ -176,7 +176,7 @@ def _opened(path: Path) -> FileBytes:
 
 def _image(page: int, directory: Directory) -> _Image:
     samples = directory.number(277, 1)
-    planes = samples if directory.number(284, 1) == 2 else 1
+    planes = max(1, samples) if directory.number(284, 1) == 2 else 1
     tiled = 324 in directory.entries
     height, width = directory.shape
     tile = directory.number(323), directory.number(322)

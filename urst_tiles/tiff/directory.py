@@ -144,7 +144,7 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None:
             return b""
-        if entry.value_bytes > MOST_VALUE_BYTES and code not in TABLES:
+        if MOST_VALUE_BYTES < entry.value_bytes < self._file.size and code not in TABLES:
             raise BadInput(
                 f"{self.path}: the value of TIFF tag {code} has {entry.value_bytes} bytes (limit "
                 f"{MOST_VALUE_BYTES}); remove the tag (tiffset -u {code} FILE)"
