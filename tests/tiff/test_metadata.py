@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -13,13 +14,18 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urst_tiles.errors import BadInput
+from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.pyramid.levels import info_fields, resolution_fields
 from urst_tiles.source import open_source
 from urst_tiles.tiff.metadata import (
+    LEAST_RESOLUTION,
+    MOST_RESOLUTION,
+    Info,
     Tag,
     aperio_resolution,
     clean_gdal_metadata,
     is_rgb_profile,
+    sane_resolution,
     tag_resolution,
     with_world_file,
     world_file_tags,
@@ -126,3 +132,52 @@ def test_resolution_turns_with_the_picture(tmp_path: Path) -> None:
         tifffile.imwrite(path, pixels, tile=(64, 64), metadata=None, resolution=(100, 50), resolutionunit=3,
                          extratags=[(274, 3, 1, orientation, True)])  # fmt: skip
         assert open_source(path).info.pixels_per_cm == pytest.approx(expected)
+
+
+ODD: dict[str, tuple[tuple[int, int, int | None, object, bool], str | tuple[object, ...]]] = {
+    "floats instead of doubles": ((33550, 11, 3, (1.5, 2.5, 0.0), True), (12, (1.5, 2.5, 0.0))),
+    "fractions instead of doubles": ((33550, 5, 3, (3, 2, 5, 2, 0, 1), True), (12, (1.5, 2.5, 0.0))),
+    "fractions of nothing": ((33550, 5, 3, (3, 0, 5, 2, 0, 0), True), (12, (0.0, 2.5, 0.0))),
+    "whole numbers instead of doubles": ((34736, 4, 2, (7, 9), True), (12, (7.0, 9.0))),
+    "doubles instead of keys": ((34735, 12, 4, (1.0, 1.0, 0.0, 0.0), True), (3, (1, 1, 0, 0))),
+    "bytes instead of text": ((34737, 1, 4, b"abc|", True), (2, "abc|")),
+    "keys with a half": ((34735, 12, 4, (1.5, 1.0, 0.0, 0.0), True), "tiffset -u 34735"),
+    "keys that are no numbers": ((34735, 12, 4, (float("nan"),) * 4, True), "tiffset -u 34735"),
+    "keys of 32 bits": ((34735, 4, 4, (1 << 20, 1, 0, 0), True), "tiffset -u 34735"),
+    "text instead of numbers": ((33922, 2, 6, "absurd", True), "tiffset -u 33922"),
+    "numbers instead of text": ((34737, 12, 2, (1.0, 2.0), True), "tiffset -u 34737"),
+    "places of SubIFDs that are no places": ((330, 12, 1, 3.5, True), "tag 330 must hold whole numbers"),
+    "SubIFDs that are fractions": ((330, 5, 2, (1, 2, 3, 4), True), "tag 330 must hold whole numbers"),
+    "SubIFDs that are text": ((330, 2, 8, "absurd!", True), "tag 330 must hold whole numbers"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_types_are_mended_or_named_when_the_file_is_opened(name: str, tmp_path: Path) -> None:
+    tag, expected = ODD[name]
+    path = tmp_path / "a.tif"
+    options = {"tile": (64, 64), "photometric": "rgb", "metadata": None, "extratags": [(65000, *tag[1:])]}
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), **options)
+    entry = struct.pack("<HH", 65000, tag[1])
+    path.write_bytes(path.read_bytes().replace(entry, struct.pack("<HH", *tag[:2]), 1))
+    if isinstance(expected, str):
+        with pytest.raises((BadInput, DamagedFile), match=expected) as caught:
+            open_source(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    else:
+        (found,) = open_source(path).info.geo
+        assert (found.dtype, found.value) == expected
+        info_fields(open_source(path).info)
+
+
+@pytest.mark.parametrize("microns", ["9" * 350, "1e300", "1e-300", "1e-12", "0." + "0" * 340 + "1", "1e999"])
+def test_an_absurd_resolution_is_none(microns: str) -> None:
+    assert aperio_resolution(f"Aperio x|MPP = {microns}|") is None
+    assert tag_resolution(float(microns), 100.0, 3) is None
+
+
+@pytest.mark.parametrize("per_cm", [LEAST_RESOLUTION, 1.0, 25.4, MOST_RESOLUTION])
+def test_a_resolution_that_is_taken_over_can_be_written_at_every_level(per_cm: float) -> None:
+    for level in range(32):
+        x, y, _ = resolution_fields(Info(pixels_per_cm=sane_resolution(per_cm, per_cm)), level)
+        assert all(part > 0 for field in (x, y) for part in struct.unpack("<II", field.data))

@@ -31,6 +31,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.planning import encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
+from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
@@ -144,6 +145,7 @@ def open_job(
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
     plan = make_plan(source, recipe, built, options, pinned=None if options.overwrite else job.identity)
+    check_header(plan.grid, encoding_of(plan, source), source.info, name=str(source.path))
     plan.validate(memory=options.memory or available_memory(), disk=job.room())
     return source, recipe, built, job, plan
 

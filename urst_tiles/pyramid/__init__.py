@@ -10,7 +10,7 @@ budget     formulas for the memory and the disk space that writing takes
 validate   checks a pyramidal TIFF and describes every problem in a sentence
 """
 
-from urst_tiles.pyramid.assemble import assemble
+from urst_tiles.pyramid.assemble import assemble, check_header
 from urst_tiles.pyramid.budget import output_bytes, part_bytes, write_bytes
 from urst_tiles.pyramid.encode import Compression, Encoding
 from urst_tiles.pyramid.validate import ValidationReport, validate
@@ -20,6 +20,7 @@ __all__ = [
     "Encoding",
     "ValidationReport",
     "assemble",
+    "check_header",
     "output_bytes",
     "part_bytes",
     "validate",

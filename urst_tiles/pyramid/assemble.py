@@ -11,6 +11,7 @@ of the same format.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.geometry import ceil_div
+from urst_tiles.geometry import Grid, ceil_div, overview_count
 from urst_tiles.machine import in_order
 from urst_tiles.progress import Progress, silent
+from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.levels import (
     Level,
     TileSizes,
@@ -176,11 +178,8 @@ def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[DirectoryField
     levels: list[Level] = []
     for stage in stages:
         for local, (height, width, sizes) in enumerate(_level_sizes(stage)):
-            number = len(levels)
-            fields = [*resolution_fields(info, number), *(extra if number == 0 else ())]
-            level = level_of(stage.encoding, height, width, sizes, overview=number > 0, extra=fields)
             places.append((stage, local))
-            levels.append(level)
+            levels.append(_level(stage.encoding, (height, width), sizes, info, extra, len(levels)))
     words = ghost(stages[0].encoding.masked)
     head = header(16 + len(words)) + words
     position = len(head) + sum(level.directory_bytes for level in levels)
@@ -193,6 +192,41 @@ def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[DirectoryField
         for place, level, start in zip(places, levels, reversed(starts), strict=True)
     ]
     return _Layout(head, sources, position)
+
+
+def _level(
+    encoding: Encoding,
+    shape: tuple[int, int],
+    sizes: TileSizes,
+    info: Info,
+    extra: Sequence[DirectoryField],
+    number: int,
+) -> Level:
+    """Level ``number`` of the file, with the fields that belong there; ``extra`` are those of level 0."""
+    fields = [*resolution_fields(info, number), *(extra if number == 0 else ())]
+    return level_of(encoding, *shape, sizes, overview=number > 0, extra=fields)
+
+
+def check_header(grid: Grid, encoding: Encoding, info: Info, *, name: str = "the image") -> None:
+    """Build all directories of the output but for offsets, to learn before any work whether that is possible.
+
+    ``name`` is the file that the metadata comes from, for messages.
+
+    Raises
+    ------
+    BadInput : something in the metadata cannot be written.
+    """
+    try:
+        extra = _extra_fields(info, None, SOFTWARE)
+        for number in range(overview_count(grid.height, grid.width, grid.tile) + 1):
+            shape = ceil_div(grid.height, 1 << number), ceil_div(grid.width, 1 << number)
+            level = _level(encoding, shape, TileSizes.empty(1, encoding.masked), info, extra, number)
+            b"".join(level.directories(16, 0, last=True))
+    except (ValueError, TypeError, ArithmeticError, struct.error) as error:
+        raise BadInput(
+            f"{name}: its metadata cannot be written into the output ({error}); remove it, for example with "
+            "gdal_translate or tiffset"
+        ) from error
 
 
 def _level_sizes(stage: Parts) -> list[tuple[int, int, TileSizes]]:

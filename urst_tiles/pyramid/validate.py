@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile, MissingFile
+from urst_tiles.errors import BadInput, DamagedFile, MissingFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory, read_chain, read_header
+from urst_tiles.tiff.streams import SIZES, Size, check_size
 
 _GHOST = re.compile(rb"GDAL_STRUCTURAL_METADATA_SIZE=(\d{6}) bytes\n")
 
@@ -154,7 +155,7 @@ def validate(path: Path, *, deep: bool = True) -> ValidationReport:
         for image in images:
             _check_tiles(image, file, findings)
         deep = deep and len(findings.problems) == before
-    except DamagedFile as error:
+    except (DamagedFile, BadInput) as error:
         findings.add(str(error))
         deep = False
     if deep:
@@ -175,7 +176,7 @@ def _opened(path: Path) -> FileBytes:
 
 def _image(page: int, directory: Directory) -> _Image:
     samples = directory.number(277, 1)
-    planes = samples if directory.number(284, 1) == 2 else 1
+    planes = max(1, samples) if directory.number(284, 1) == 2 else 1
     tiled = 324 in directory.entries
     height, width = directory.shape
     tile = directory.number(323), directory.number(322)
@@ -315,9 +316,22 @@ class _Decoder:
         if not offset:
             return None
         data = self.file(offset, count)
+        self._check_size(data)
         tables = {"jpegtables": self.page.jpegtables, "jpegheader": self.page.jpegheader}
         pixels, _, shape = self.page.decode(data, index, **tables)
         return None if pixels is None else pixels[0, : shape[1], : shape[2]]
+
+    def _check_size(self, data: bytes) -> None:
+        """Raise ValueError where a tile says that it is larger than it may be."""
+        import tifffile
+
+        code, samples = int(self.page.compression), int(self.page.samplesperpixel)
+        if code in SIZES:
+            strip = min(self.image.height, int(self.page.rowsperstrip)), self.image.width
+            shape = self.image.tile if self.image.tiled else strip
+            check_size(code, data, Size(*shape, samples), self.page.jpegtables)
+        elif code in tifffile.TIFF.IMAGE_COMPRESSIONS:
+            raise ValueError(f"tiles of compression {code} cannot be checked before they are decoded")
 
     def problem(self, index: int) -> str | None:
         """A sentence where a tile cannot be decoded, else None."""

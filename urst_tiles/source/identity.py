@@ -142,7 +142,8 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
     for directory in file.directories:
         for code in sorted(directory.entries):
             digest.update(f"{code} {directory.entries[code].dtype} ".encode())
-            digest.update(directory.raw(code))
+            for piece in directory.pieces(code):
+                digest.update(piece)
     offsets, counts = file.directories[0].segment_tables
     for i in _spread(min(offsets.size, counts.size)):
         digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.metadata import (
@@ -16,7 +18,9 @@ from urst_tiles.tiff.metadata import (
     Validity,
     aperio_resolution,
     clean_gdal_metadata,
+    geo_tag,
     is_rgb_profile,
+    sane_resolution,
     tag_resolution,
     with_world_file,
 )
@@ -34,7 +38,7 @@ def tiff_info(main: Directory, validity: Validity, world: str | None, orientatio
 
     Raises
     ------
-    BadInput : the GDAL metadata is not safe to read.
+    BadInput : the GDAL metadata is not safe to read, or the georeferencing makes no sense.
     """
     geo = with_world_file(tuple(_tag(main, code) for code in GEO_TAGS if code in main.entries), world)
     resolution = aperio_resolution(main.text(270)) or tag_resolution(
@@ -56,15 +60,12 @@ def vips_info(image: Any, validity: Validity, world: str | None, orientation: in
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
     profile = bytes(profile) if profile is not None else None
     # libvips reports one pixel per mm if the file does not state a resolution.
-    has_resolution = (
-        math.isfinite(image.xres * image.yres)
-        and (image.xres, image.yres) != (1.0, 1.0)
-        and image.xres > 0 < image.yres
-    )
+    stated = (image.xres, image.yres) != (1.0, 1.0)
+    resolution = sane_resolution(image.yres * 10, image.xres * 10) if stated else None
     return Info(
         geo=with_world_file((), world),
         icc=profile if profile and is_rgb_profile(profile) and image.interpretation != "cmyk" else None,
-        pixels_per_cm=_turned((image.yres * 10, image.xres * 10) if has_resolution else None, orientation),
+        pixels_per_cm=_turned(resolution, orientation),
         validity=validity,
     )
 
@@ -111,21 +112,29 @@ def _world_names(path: Path) -> Iterator[Path]:
 
 
 def _tag(main: Directory, code: int) -> Tag:
-    """A tag of the directory; text ends before its padding of zero bytes."""
-    entry = main.entries[code]
-    if entry.dtype in (2, 7):
-        value: Any = main.raw(code).rstrip(b"\0").decode("ascii", "replace")
-        return Tag(code, 2, len(value) + 1, value)
-    numbers = main.array(code)
-    return Tag(code, entry.dtype, entry.count, tuple(numbers.tolist()))
+    """A GeoTIFF tag of the directory. Raises BadInput where its value makes no sense."""
+    numbers = _numbers(main, code)
+    return geo_tag(code, numbers, main.raw(code), str(main.path))
+
+
+def _numbers(main: Directory, code: int) -> NDArray[Any] | None:
+    """The numbers of a tag, (count,); None for text and bytes.
+
+    Fractions are divided, and are 0 where the divisor is 0.
+    """
+    values = main.array(code)
+    if values.dtype.kind == "S":
+        return None
+    if values.ndim == 2:
+        top, bottom = values.astype(np.float64).T
+        return np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
+    return values
 
 
 def _rational(main: Directory, code: int) -> float:
     """The value of a tag that holds a fraction or a number; 0.0 if it holds neither."""
-    values = main.array(code)
-    if values.ndim == 2 and values.size >= 2:
-        return float(values[0, 0]) / float(values[0, 1]) if values[0, 1] else 0.0
-    return float(values.flat[0]) if values.size and values.dtype.kind in "uif" else 0.0
+    numbers = _numbers(main, code)
+    return float(numbers[0]) if numbers is not None and numbers.size else 0.0
 
 
 def _turned(resolution: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:

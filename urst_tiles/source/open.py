@@ -14,7 +14,7 @@ from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import Sidecars, find_sidecars, tiff_info, vips_info
-from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, open_mask
+from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
 from urst_tiles.source.source import Facts, Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
@@ -106,21 +106,22 @@ def _tiff_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
 def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -> Facts:
     """The facts of any other image, which libvips decodes."""
     loader = loader_of(path)
-    main = find_pages(TiffFile(path).directories).main if loader == "tiffload" else None
-    if loader == "pngload":
-        headers.check_png(path)
-    if main is not None:
-        _check_compression(main)
+    pages = find_pages(TiffFile(path).directories) if loader == "tiffload" else None
+    main = None if pages is None else pages.main
+    masked = pages is not None and pages.mask is not None
+    _check_header(path, loader, main)
     image = open_image(path, loader, sequential=True)
     nodata = main.text(42113) if main is not None else None
     decoded = Decoded(path, image, bands, nodata)
     shape = (image.height, image.width)
+    if masked and inner_mask(path).shape != shape:
+        raise BadInput(f"{path}: its mask is not that of its first page, which is read; extract that page")
     sample_bytes = decoded.dtype.itemsize
     whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
     random = LOADERS[loader] or (main is not None and 322 in main.entries)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1
-    in_file: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid else "none"
+    in_file: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid or masked else "none"
     validity = _validity(in_file, sidecars)
     fingerprint = file_fingerprint(path, sidecars.all)
     info = vips_info(image, validity, sidecars.world, orientation)
@@ -134,14 +135,22 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
         bands=bands,
         colours=decoded.colours,
         file_dtype=decoded.dtype.name,
-        has_valid=decoded.has_valid or sidecars.mask is not None,
+        has_valid=decoded.has_valid or masked or sidecars.mask is not None,
         overviews=(),
         reader_bytes=cells,
         spooling_bytes=whole + VIPS_BYTES + VIPS_ROWS * shape[1] * image.bands * sample_bytes,
-        opener=VipsOpener(path, loader, bands, nodata, sidecars.all, sidecars.mask, fingerprint),
+        opener=VipsOpener(path, loader, bands, nodata, sidecars.all, sidecars.mask, fingerprint, masked),
         random_access=random,
         stretched=decoded.dtype != np.uint8,
     )
+
+
+def _check_header(path: Path, loader: str, main: Directory | None) -> None:
+    """Raise BadInput or DamagedFile for a file that libvips should not be asked to open."""
+    if loader == "pngload":
+        headers.check_png(path)
+    if main is not None:
+        _check_compression(main)
 
 
 def _check_compression(main: Directory) -> None:

@@ -26,11 +26,11 @@ from urst_tiles.source.identity import (
     tiff_fingerprint,
 )
 from urst_tiles.source.spool import Shape, SpoolReader
-from urst_tiles.source.tiff import TiffReader, mask_of
+from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
 from urst_tiles.source.vips import VipsReader, stream
-from urst_tiles.tiff.pages import TiffFile
-from urst_tiles.tiff.segments import Segments, Undecodable
+from urst_tiles.tiff.pages import TiffFile, find_pages
+from urst_tiles.tiff.segments import Segments
 
 
 class Reader(Protocol):
@@ -138,6 +138,7 @@ class VipsOpener:
     sidecars : paths of all files that belong to the image.
     mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
     fingerprint : the fingerprint of the file and its sidecars when the source was opened.
+    masked : whether a page of the file, a TIFF, is the mask of its image.
     content : the whole content of these files when the job began; None outside of jobs.
     """
 
@@ -148,6 +149,7 @@ class VipsOpener:
     sidecars: tuple[Path, ...]
     mask: Path | None
     fingerprint: str
+    masked: bool = False
     content: Content | None = None
 
     @property
@@ -161,13 +163,23 @@ class VipsOpener:
 
     def open(self) -> Reader:
         self.check()
-        return _masked(VipsReader(self.path, self.loader, self.bands, self.nodata), self.mask)
+        reader: Reader = VipsReader(self.path, self.loader, self.bands, self.nodata)
+        for mask in self._masks():
+            reader = MaskedReader(reader, mask)
+        return reader
+
+    def _masks(self) -> list[Segments]:
+        """The masks inside and beside the file."""
+        masks = [inner_mask(self.path)] if self.masked else []
+        return masks if self.mask is None else [*masks, open_mask(self.mask)]
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         self.check()
-        mask = None if self.mask is None else open_mask(self.mask)
+        masks = self._masks()
         for box, samples in stream(self.path, self.loader, self.bands, self.nodata, rows):
-            yield box, samples if mask is None else _with_mask(samples, mask, box)
+            for mask in masks:
+                samples = _with_mask(samples, mask, box)
+            yield box, samples
         self.check()
 
 
@@ -239,13 +251,13 @@ class ArrayReader:
 
 
 class MaskedReader:
-    """Reads the samples of another reader, and marks pixels as invalid where a ``.msk`` sidecar says so.
+    """Reads the samples of another reader, and marks pixels as invalid where a mask says so.
 
-    It has no overviews, since the sidecar holds no masks for them.
+    It has no overviews, since there are no masks for them.
     """
 
-    def __init__(self, reader: Reader, mask: Path) -> None:
-        self._reader, self._mask = reader, open_mask(mask)
+    def __init__(self, reader: Reader, mask: Segments) -> None:
+        self._reader, self._mask = reader, mask
         self.shape, self.dtype, self.colours, self.has_valid = (
             reader.shape,
             reader.dtype,
@@ -262,12 +274,16 @@ class MaskedReader:
 def open_mask(path: Path) -> Segments:
     """The first page of the ``.msk`` file ``path``. Raises DamagedFile if it cannot be decoded."""
     file = TiffFile(path)
-    (page,) = file.segments(file.directories[:1])
-    if isinstance(page, Undecodable):
-        raise DamagedFile(
-            f"{path} is no mask that can be read ({page}); remove it, or make it anew with GDAL"
-        )
-    return page
+    return mask_page(file, file.directories[0])
+
+
+def inner_mask(path: Path) -> Segments:
+    """The page of the TIFF ``path`` that is the mask of its image. Raises DamagedFile."""
+    file = TiffFile(path)
+    mask = find_pages(file.directories).mask
+    if mask is None:
+        raise DamagedFile(f"{path}: its mask is gone; the file was changed while in use")
+    return mask_page(file, mask)
 
 
 def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
@@ -280,7 +296,7 @@ def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
 
 def _masked(reader: Reader, mask: Path | None) -> Reader:
     """The reader, with the mask if there is a mask."""
-    return reader if mask is None else MaskedReader(reader, mask)
+    return reader if mask is None else MaskedReader(reader, open_mask(mask))
 
 
 class FileWatch:

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.colour import in_rgb, libvips
+from urst_tiles.source.headers import check_file
 from urst_tiles.storage.publish import publish
+from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.directory import check_chain, is_tiff
 
 #: A style image with more pixels than this is refused, since it is decoded as a whole.
 MAX_PIXELS = 1 << 30
@@ -38,6 +41,9 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"there is no style image {path}")
+    start = check_file(path)
+    if is_tiff(start):
+        check_chain(FileBytes(path))
     try:
         header = pyvips.Image.new_from_file(str(path)).autorot()
         if header.width * header.height > MAX_PIXELS:

@@ -17,6 +17,7 @@ from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.colour import cmyk_to_rgb
 from urst_tiles.source.valid import Samples
+from urst_tiles.source.vips import bilevel
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.metadata import Validity
 from urst_tiles.tiff.pages import Pages, TiffFile, find_pages
@@ -71,9 +72,8 @@ class TiffReader:
         file = TiffFile(path)
         pages = find_pages(file.directories)
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        segments = file.segments([pages.main, *([pages.mask] if pages.mask else [])])
-        self._main = _decodable(segments[0])
-        self._mask = _decodable(segments[1]) if pages.mask else None
+        self._main = _decodable(*file.segments([pages.main]))
+        self._mask = None if pages.mask is None else mask_page(file, pages.mask)
         self._choose(pages.main, bands)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
         self.nodata = valid.nodata_value(pages.main.text(42113), stored)
@@ -118,11 +118,11 @@ class TiffReader:
 
     def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
         """The overviews, with their masks, that are stored like the main page; others are ignored."""
-        wanted = [directory for pair in pages.overviews for directory in pair if directory is not None]
-        made = dict(zip(map(id, wanted), self.file.segments(wanted), strict=True)) if wanted else {}
+        covers = iter(self.file.segments([mask for _, mask in pages.overviews if mask is not None], bilevel))
+        made = self.file.segments([directory for directory, _ in pages.overviews])
         usable = []
-        for directory, mask in pages.overviews:
-            page, cover = made[id(directory)], made.get(id(mask))
+        for page, (_, mask) in zip(made, pages.overviews, strict=True):
+            cover = None if mask is None else next(covers)
             if isinstance(page, Undecodable) or isinstance(cover, Undecodable):
                 continue
             alike = page.dtype == self._main.dtype and page.bits == self._main.bits
@@ -234,6 +234,22 @@ def _decodable(page: Segments | Undecodable) -> Segments:
     """The page; raises the error if the page cannot be decoded."""
     if isinstance(page, Undecodable):
         raise page
+    return page
+
+
+def mask_page(file: TiffFile, directory: Directory) -> Segments:
+    """A page of a TIFF, to be read as a mask.
+
+    Raises
+    ------
+    DamagedFile : the page cannot be decoded.
+    """
+    (page,) = file.segments([directory], bilevel)
+    if isinstance(page, Undecodable):
+        raise DamagedFile(
+            f"{file.path}: its mask cannot be read ({page}), and without it invalid pixels would count as "
+            "valid; rewrite the mask with GDAL, or remove it"
+        )
     return page
 
 

@@ -24,6 +24,8 @@ from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.valid import Samples
+from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.directory import check_chain
 
 #: The NumPy dtype of each format of libvips; complex samples are not supported.
 FORMATS = {
@@ -59,6 +61,7 @@ def loader_of(path: Path) -> str:
     Raises
     ------
     BadInput : libvips does not recognise the file, or its loader is not in ``LOADERS``.
+    DamagedFile : the directories of a TIFF are damaged, or made to take all time or memory.
     """
     vips = libvips()
     loader_class = vips.vips_lib.vips_foreign_find_load(str(path).encode())
@@ -70,6 +73,8 @@ def loader_of(path: Path) -> str:
         raise BadInput(
             f"{path} is no image that can be read here; TIFF, JPEG, PNG and WebP can, among others"
         )
+    if name == "tiffload":
+        check_chain(FileBytes(path))  # libtiff goes through all directories, whatever they take
     return name
 
 
@@ -92,6 +97,20 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
         return getattr(vips.Image, loader)(str(path), access=access, fail_on="warning")
     except vips.Error:
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
+
+
+def bilevel(tiff: bytes) -> NDArray[np.uint8]:
+    """Decode a TIFF in memory whose samples have one bit; uint8, (h, w), 0 or 255.
+
+    Raises
+    ------
+    ValueError : the TIFF is damaged.
+    """
+    vips = libvips()
+    try:
+        return np.asarray(vips.Image.tiffload_buffer(tiff, fail_on="warning").numpy())
+    except vips.Error:
+        raise ValueError("its fax codes are damaged") from None
 
 
 class Decoded:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 from urst_tiles.errors import DamagedFile
+from urst_tiles.tiff.budget import Budget
 
 
 class FileBytes:
@@ -18,6 +20,7 @@ class FileBytes:
     ----------
     path : the file.
     size : length of the file in bytes at the time it was opened.
+    budget : what reading the directories of the file may still take.
 
     Raises
     ------
@@ -29,6 +32,7 @@ class FileBytes:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
         self.size = os.fstat(self._descriptor).st_size
+        self.budget = Budget(path, self.size)
 
     def __call__(self, offset: int, count: int) -> bytes:
         """Read ``count`` bytes from byte ``offset`` on; the result is shorter only where the file ends.
@@ -48,6 +52,11 @@ class FileBytes:
             parts.append(part)
             left -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def pieces(self, offset: int, count: int, each: int = 1 << 20) -> Iterator[bytes]:
+        """Read ``count`` bytes from byte ``offset`` on, in pieces of at most ``each`` bytes."""
+        for start in range(offset, offset + count, each):
+            yield self(start, min(each, offset + count - start))
 
     def exactly(self, offset: int, count: int, what: str) -> bytes:
         """Read ``count`` bytes from byte ``offset`` on; ``what`` names them in the error message.

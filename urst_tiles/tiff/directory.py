@@ -13,14 +13,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.tiff.budget import MOST_VALUE_BYTES
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.types import RATIONALS, TYPES
 
@@ -32,8 +32,14 @@ SINGLE = {254, 256, 257, 262, 266, 274, 277, 278, 284, 317, 322, 323}
 #: compression, the offsets and sizes of strips and tiles, the palette, and the meaning of further bands.
 WHOLE = SINGLE | {258, 259, 273, 279, 320, 324, 325, 338, 339}
 
+#: The tables of offsets and sizes of strips and tiles.
+TABLES = {273, 279, 324, 325}
+
 #: Data types that these tags may have: SHORT, LONG and LONG8.
 WHOLE_TYPES = (3, 4, 16)
+
+#: GDAL's structural metadata ends within so many bytes.
+GHOST_BYTES = 512
 
 #: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
 MOST_DIRECTORIES = 1024
@@ -43,6 +49,11 @@ LONGEST_CHAIN = 65536
 
 #: A classic TIFF cannot count more entries in one directory.
 MOST_ENTRIES = 65535
+
+#: Bytes of a number of each TIFF data type; 0 for types that are not known.
+_TYPE_BYTES = np.array(
+    [np.dtype(TYPES[i]).itemsize * (2 if i in RATIONALS else 1) if i in TYPES else 0 for i in range(20)]
+)
 
 #: Byte order, as struct and NumPy write it.
 Order = Literal["<", ">"]
@@ -83,7 +94,7 @@ class Header(NamedTuple):
         return 8 if self.big else 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of a directory.
 
@@ -128,11 +139,22 @@ class Directory:
         Raises
         ------
         DamagedFile : the value lies beyond the end of the file.
+        BadInput : the value is too long to be taken into memory.
         """
         entry = self.entries.get(code)
         if entry is None:
             return b""
+        if MOST_VALUE_BYTES < entry.value_bytes < self._file.size and code not in TABLES:
+            raise BadInput(
+                f"{self.path}: the value of TIFF tag {code} has {entry.value_bytes} bytes (limit "
+                f"{MOST_VALUE_BYTES}); remove the tag (tiffset -u {code} FILE)"
+            )
         return self._file.exactly(entry.offset, entry.value_bytes, f"the value of TIFF tag {code}")
+
+    def pieces(self, code: int) -> Iterator[bytes]:
+        """The bytes of a tag's value in pieces, whatever its length; the directory has the tag."""
+        entry = self.entries[code]
+        return self._file.pieces(entry.offset, entry.value_bytes)
 
     def array(self, code: int) -> NDArray[Any]:
         """The numbers of a tag in native byte order; empty where the directory lacks the tag.
@@ -172,11 +194,21 @@ class Directory:
         ------
         DamagedFile : a table lies beyond the end of the file or does not hold whole numbers.
         """
-        offsets = 324 if 324 in self.entries else 273
-        counts = 325 if 325 in self.entries else 279
-        return self._whole_numbers(offsets), self._whole_numbers(counts)
+        offsets, counts = self.table_codes
+        return self.whole_numbers(offsets), self.whole_numbers(counts)
 
-    def _whole_numbers(self, code: int) -> NDArray[np.uint64]:
+    @property
+    def table_codes(self) -> tuple[int, int]:
+        """The codes of the tags that hold the offsets and sizes of tiles, or of strips."""
+        return 324 if 324 in self.entries else 273, 325 if 325 in self.entries else 279
+
+    def whole_numbers(self, code: int) -> NDArray[np.uint64]:
+        """The whole numbers of a tag, uint64, (count,); empty where the directory lacks the tag.
+
+        Raises
+        ------
+        DamagedFile : the value lies beyond the end of the file or does not hold whole numbers.
+        """
         values = self.array(code)
         if values.size and (values.ndim != 1 or values.dtype.kind not in "ui"):
             raise DamagedFile(f"{self.path}: TIFF tag {code} must hold whole numbers; it is damaged")
@@ -198,6 +230,16 @@ class Directory:
     def subfile(self) -> int:
         """NewSubfileType: 1 is an image of reduced size, 4 a mask, 5 the mask of a reduced image."""
         return self.number(254)
+
+    @property
+    def announces_mask(self) -> bool:
+        """Whether GDAL's structural metadata, behind the header of the file, says that it has a mask."""
+        return b"MASK_INTERLEAVED_WITH_IMAGERY=YES" in self._file(0, GHOST_BYTES)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether NewSubfileType (tag 254) or the meaning of its samples (tag 262) says that it is a mask."""
+        return bool(self.subfile & 4) or self.number(262) == 4
 
 
 def is_tiff(start: bytes) -> bool:
@@ -243,6 +285,34 @@ def read_chain(
         does not hold whole numbers.
     """
     header = read_header(file)
+    for body in _bodies(file, header, most_entries):
+        yield _directory(file, header, body, checked)
+
+
+def check_chain(file: FileBytes) -> None:
+    """Read all directories of a TIFF, however many, and see that they stay within the budget of the file.
+
+    libtiff, which has no such limit, can then be asked to open the file.
+
+    Raises
+    ------
+    DamagedFile : the file is not a TIFF; the chain of directories is a loop or leaves the file; or it is made
+        to take all time or memory.
+    """
+    for _ in _bodies(file, read_header(file), MOST_ENTRIES):
+        pass
+
+
+class _Body(NamedTuple):
+    """The bytes of the entries of a directory at byte ``offset``, and the offset of the next directory."""
+
+    offset: int
+    entries: bytes
+    following: int
+
+
+def _bodies(file: FileBytes, header: Header, most_entries: int) -> Iterator[_Body]:
+    """The directories of the chain."""
     offset, seen = header.first, set[int]()
     while offset:
         if offset in seen or len(seen) >= LONGEST_CHAIN:
@@ -250,34 +320,41 @@ def read_chain(
                 f"{file.path}: its TIFF directories form an endless chain at byte {offset}; it is damaged"
             )
         seen.add(offset)
-        directory, offset = _read_directory(file, header, offset, checked, most_entries)
-        yield directory
+        body = _read_body(file, header, offset, most_entries)
+        yield body
+        offset = body.following
 
 
 def read_directories(file: FileBytes) -> list[Directory]:
-    """The first ``MOST_DIRECTORIES`` directories of the chain, then the SubIFDs (tag 330) of the first one.
+    """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks; then the
+    SubIFDs (tag 330) of the first one.
 
     Raises
     ------
     DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
     """
-    directories = list(islice(read_chain(file), MOST_DIRECTORIES))
+    header = read_header(file)
+    directories: list[Directory] = []
+    for body in _bodies(file, header, MOST_ENTRIES):
+        if len(directories) < MOST_DIRECTORIES:
+            directories.append(_directory(file, header, body, True))
+        elif _may_be_mask(header, body) and (mask := _directory(file, header, body, True)).is_mask:
+            directories.append(mask)
     if not directories:
         raise DamagedFile(
             f"{file.path}: this TIFF holds no image directory; it was not finished or is damaged"
         )
-    header, seen = read_header(file), {directory.offset for directory in directories}
-    for child in directories[0].array(330)[:64].astype(np.int64).tolist():
+    seen = {directory.offset for directory in directories}
+    for child in directories[0].whole_numbers(330)[:64].tolist():
         if child > 0 and child not in seen:
             seen.add(child)
-            directories.append(_read_directory(file, header, child, True, MOST_ENTRIES)[0])
+            body = _read_body(file, header, child, MOST_ENTRIES)
+            directories.append(_directory(file, header, body, True))
     return directories
 
 
-def _read_directory(
-    file: FileBytes, header: Header, offset: int, checked: bool, most_entries: int
-) -> tuple[Directory, int]:
-    """The directory at byte ``offset``, and the offset of the next directory (0 after the last)."""
+def _read_body(file: FileBytes, header: Header, offset: int, most_entries: int) -> _Body:
+    """The directory at byte ``offset``, once it is counted in the budget of the file."""
     width = 8 if header.big else 2
     if offset + width > file.size:
         raise DamagedFile(
@@ -296,16 +373,45 @@ def _read_directory(
             f"{file.path}: the TIFF directory at byte {offset} claims {count} entries, which reach beyond "
             "the end of the file; it is cut off or damaged"
         )
+    entries, rest = body[: count * each], body[count * each :]
+    file.budget.spend(size=len(body) + _claimed(header, entries, file.size))
+    following = struct.unpack(header.link, rest)[0] if len(rest) == header.inline_bytes else 0
+    return _Body(offset, entries, following)
+
+
+def _table(header: Header, entries: bytes) -> NDArray[Any]:
+    """The entries of a directory as an array of records: code, type, count, value."""
+    wide = "u8" if header.big else "u4"
+    fields = np.dtype([("code", "u2"), ("type", "u2"), ("count", wide), ("value", wide)])
+    return np.frombuffer(entries, fields.newbyteorder(header.order))
+
+
+def _may_be_mask(header: Header, body: _Body) -> bool:
+    """Whether a directory has the tag that says it is a mask (254), with any value but that of an image."""
+    table = _table(header, body.entries)
+    return bool((table["value"][table["code"] == 254] & ~np.array(3, table.dtype["value"])).any())
+
+
+def _claimed(header: Header, entries: bytes, most: int) -> int:
+    """Bytes that the values of these entries take in the file; a longer value than ``most`` is none."""
+    table = _table(header, entries)
+    sizes = _TYPE_BYTES[np.minimum(table["type"], len(_TYPE_BYTES) - 1)]
+    values = table["count"].astype(np.float64) * sizes  # floats cannot wrap around
+    return int(values[(values > header.inline_bytes) & (values <= most)].sum())
+
+
+def _directory(file: FileBytes, header: Header, body: _Body, checked: bool) -> Directory:
+    """The directory whose entries these are."""
+    each = struct.calcsize(header.entry) + header.inline_bytes
+    file.budget.spend(entries=len(body.entries) // each)
     entries: dict[int, Entry] = {}
-    for i in range(count):
-        code, entry = _read_entry(header, body, i * each, offset + width)
+    for start in range(0, len(body.entries), each):
+        code, entry = _read_entry(header, body.entries, start, body.offset + (8 if header.big else 2))
         if checked:
             _check_entry(file, code, entry)
         if entry.dtype in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
             entries.setdefault(code, entry)
-    rest = body[count * each :]
-    following = struct.unpack(header.link, rest)[0] if len(rest) == header.inline_bytes else 0
-    return Directory(file, header.order, offset, entries), following
+    return Directory(file, header.order, body.offset, entries)
 
 
 def _read_entry(header: Header, body: bytes, start: int, body_offset: int) -> tuple[int, Entry]:

@@ -20,6 +20,10 @@ from urst_tiles.tiff.directory import Directory
 #: A tile or strip that takes more than this when decoded is refused before it is read.
 MOST_BYTES = 1 << 30
 
+#: A tile or strip whose stored bytes are more than this many times its decoded bytes, and ``EXTRA_BYTES``
+#: more, holds something else: no compression makes pixels so much longer.
+LONGER, EXTRA_BYTES = 4, 16 << 20
+
 #: Up to so many bytes may follow the samples of an uncompressed segment: some writers fill up a word.
 PADDING_BYTES = 3
 
@@ -133,6 +137,7 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
         counts=counts,
     )
     _check_inside(layout, size)
+    _check_lengths(layout)
     _check_apart(layout, directory)
     if plain:
         _check_sizes(layout)
@@ -155,16 +160,24 @@ def _tables(
 
     ``plain_bytes`` is the size of the whole picture where its samples are stored uncompressed, else 0.
     """
+    listed = [directory.entries[code].count for code in directory.table_codes if code in directory.entries]
+    if max(listed, default=0) > max(need, 1):  # found out before the tables are read
+        listed += [0] * (2 - len(listed))
+        raise DamagedFile(_wrong_tables(directory, need, *listed))
     offsets, counts = directory.segment_tables
     if not counts.size and plain_bytes and offsets.size == 1:
         # TIFF 6.0 requires the sizes, but old writers of a single strip left them out.
         counts = np.array([min(plain_bytes, max(1, size - int(offsets[0])))], np.uint64)
     if not offsets.size == counts.size == need:
-        raise DamagedFile(
-            f"{directory.path}: the image needs {need} tiles or strips, but its tables list {offsets.size} "
-            f"places and {counts.size} sizes; the file is damaged"
-        )
+        raise DamagedFile(_wrong_tables(directory, need, offsets.size, counts.size))
     return offsets, counts
+
+
+def _wrong_tables(directory: Directory, need: int, offsets: int, counts: int) -> str:
+    return (
+        f"{directory.path}: the image needs {need} tiles or strips, but its tables list {offsets} places and "
+        f"{counts} sizes; the file is damaged"
+    )
 
 
 def _check_inside(layout: Layout, size: int) -> None:
@@ -177,6 +190,18 @@ def _check_inside(layout: Layout, size: int) -> None:
         raise DamagedFile(
             f"{layout.path}: {layout.name(i)} should lie at bytes {offsets[i]} to "
             f"{int(offsets[i]) + int(counts[i])}, but the file has {size}; it is cut off or damaged"
+        )
+
+
+def _check_lengths(layout: Layout) -> None:
+    """Raises DamagedFile where a segment has far more bytes than its pixels can need."""
+    most = LONGER * layout.segment_bytes + EXTRA_BYTES
+    wrong = np.flatnonzero(layout.counts > most)
+    if wrong.size:
+        i = int(wrong[0])
+        raise DamagedFile(
+            f"{layout.path}: {layout.name(i)} has {layout.counts[i]} bytes, and its pixels take "
+            f"{layout.segment_bytes} when they are decoded; the file is damaged"
         )
 
 

@@ -10,17 +10,25 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
+from numpy.typing import NDArray
+
 from urst_tiles.errors import BadInput
+from urst_tiles.tiff.budget import MOST_ENTRIES, MOST_TEXT_BYTES
+from urst_tiles.tiff.types import ASCII, DOUBLE, SHORT
 
 Validity = Literal["none", "alpha", "mask", "nodata"]
 
 #: GeoTIFF 1.1 (OGC 19-008r4) tags that are copied as they are: ModelPixelScale, ModelTiepoint,
 #: ModelTransformation, GeoKeyDirectory, GeoDoubleParams, GeoAsciiParams.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+
+#: Those of these tags that hold whole numbers of 16 bits, and text; all others hold floats.
+GEO_KEYS, GEO_TEXT = 34735, 34737
 
 #: Those of these tags that say where pixels lie on the ground; a world file says the same.
 PLACE_TAGS = (33550, 33922, 34264)
@@ -42,6 +50,35 @@ class Tag:
     dtype: int
     count: int
     value: str | bytes | tuple[int, ...] | tuple[float, ...]
+
+
+def geo_tag(code: int, numbers: NDArray[Any] | None, text: bytes, name: str) -> Tag:
+    """A GeoTIFF tag in the data type that the standard asks for, whatever type the file has for it.
+
+    Parameters
+    ----------
+    code : one of ``GEO_TAGS``.
+    numbers : the numbers of the tag, (count,), fractions already divided; None if it holds text or bytes.
+    text : the bytes of its value.
+    name : the file, for messages.
+
+    Raises
+    ------
+    BadInput : the value cannot be expressed in that type.
+    """
+    if code == GEO_TEXT:
+        if numbers is None or numbers.dtype == np.uint8:
+            value = text.rstrip(b"\0").decode("ascii", "replace")
+            return Tag(code, ASCII, len(value) + 1, value)
+    elif numbers is not None and code == GEO_KEYS:
+        if ((numbers >= 0) & (numbers < 1 << 16)).all() and (numbers == np.floor(numbers)).all():
+            return Tag(code, SHORT, numbers.size, tuple(map(int, numbers.tolist())))
+    elif numbers is not None:
+        return Tag(code, DOUBLE, numbers.size, tuple(map(float, numbers.tolist())))
+    raise BadInput(
+        f"{name}: its georeferencing (TIFF tag {code}) has values of a type that makes no sense; remove it "
+        f"(tiffset -u {code} FILE), or write it anew with gdal_edit"
+    )
 
 
 @dataclass(frozen=True)
@@ -73,21 +110,30 @@ class Info:
         )
 
 
+#: The resolutions that TIFF can hold, as a fraction of two numbers of 32 bits, in pixels per cm.
+LEAST_RESOLUTION, MOST_RESOLUTION = 1e-9, 4e9
+
+
+def sane_resolution(y: float, x: float) -> tuple[float, float] | None:
+    """A resolution in pixels per cm, (y, x); None where no TIFF could hold it."""
+    sane = all(LEAST_RESOLUTION <= value <= MOST_RESOLUTION for value in (y, x))
+    return (y, x) if sane else None
+
+
 def tag_resolution(y: float, x: float, unit: int) -> tuple[float, float] | None:
     """Pixels per cm (y, x) from the values of TIFF's tags 283, 282 and 296.
 
-    The unit is 2 for inches and 3 for centimetres; with any other unit the result is None.
+    The unit is 2 for inches and 3 for centimetres; with any other unit, and for a resolution that no TIFF
+    could hold, the result is None.
     """
     per_cm = {2: 1 / 2.54, 3: 1.0}.get(unit)
-    if per_cm is None or not (math.isfinite(y) and math.isfinite(x) and y > 0 and x > 0):
-        return None
-    return y * per_cm, x * per_cm
+    return None if per_cm is None else sane_resolution(y * per_cm, x * per_cm)
 
 
 def aperio_resolution(description: str | None) -> tuple[float, float] | None:
     """Pixels per cm (y, x) from the microns per pixel ("MPP = 0.4990") in an Aperio image description.
 
-    None where the description is not Aperio's or names no such number.
+    None where the description is not Aperio's or names no such number, or an absurd one.
     """
     if not description or not description.startswith("Aperio"):
         return None
@@ -96,7 +142,8 @@ def aperio_resolution(description: str | None) -> tuple[float, float] | None:
         microns = float(match.group(1)) if match else 0.0
     except ValueError:
         return None
-    return (1e4 / microns, 1e4 / microns) if microns > 0 else None
+    per_cm = 1e4 / microns if microns > 1e-300 else 0.0
+    return sane_resolution(per_cm, per_cm)
 
 
 def world_file_tags(text: str) -> tuple[Tag, ...]:
@@ -109,7 +156,7 @@ def world_file_tags(text: str) -> tuple[Tag, ...]:
         a, d, b, e, c, f = (float(word.replace(",", ".")) for word in text.split()[:6])
     except ValueError:
         return ()
-    if not all(map(math.isfinite, (a, d, b, e, c, f))) or a * e == b * d:
+    if not all(map(math.isfinite, (a, d, b, e, c, f, a * e, b * d))) or a * e == b * d:
         return ()
     x, y = c - a / 2 - b / 2, f - d / 2 - e / 2
     if b == 0 and d == 0 and a > 0 and e < 0:
@@ -146,17 +193,19 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
 
     Raises
     ------
-    BadInput : the XML declares a document type or entities, which GDAL never does.
+    BadInput : the XML declares a document type or entities, which GDAL never does, or it is too long.
     """
     if not xml:
         return None
+    if len(xml) > MOST_TEXT_BYTES:
+        raise BadInput(_too_long(name))
     items = [item for item in _items(xml, name) if _stays_true(item.attributes)]
     if not items:
         return None
     lines = [
         "  <Item"
         + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items())
-        + f">{escape(i.text)}</Item>\n"
+        + f">{escape(''.join(i.texts))}</Item>\n"
         for i in items
     ]
     return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
@@ -165,8 +214,15 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
 @dataclass
 class _Item:
     attributes: dict[str, str]
-    text: str = ""
+    texts: list[str]  # expat hands a text over in pieces, at each entity and line
     plain: bool = True
+
+
+def _too_long(name: str) -> str:
+    return (
+        f"{name}: its GDAL metadata is too long to be read (limits {MOST_TEXT_BYTES >> 20} MB and "
+        f"{MOST_ENTRIES} items); remove TIFF tag 42112 (tiffset -u 42112 FILE)"
+    )
 
 
 def _stays_true(attributes: dict[str, str]) -> bool:
@@ -189,7 +245,9 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
     def start(tag: str, attributes: dict[str, str]) -> None:
         stack.append(tag)
         if stack == ["GDALMetadata", "Item"]:
-            items.append(_Item(attributes))
+            items.append(_Item(attributes, []))
+            if len(items) > MOST_ENTRIES:
+                raise BadInput(_too_long(name))
         elif len(stack) > 2 and items:
             items[-1].plain = False
 
@@ -198,7 +256,7 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
 
     def text(data: str) -> None:
         if stack == ["GDALMetadata", "Item"]:
-            items[-1].text += data
+            items[-1].texts.append(data)
 
     def refuse(*_: object) -> None:
         raise BadInput(
@@ -207,6 +265,7 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
         )
 
     parser = expat.ParserCreate()
+    parser.buffer_text = True
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.StartElementHandler, parser.EndElementHandler = start, end

@@ -7,7 +7,7 @@ an overview, 4 the mask of the main image, and 5 the mask of an overview (see "I
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import tifffile
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory, read_directories
-from urst_tiles.tiff.segments import Segments, Undecodable, short
+from urst_tiles.tiff.segments import DecodeTiff, Segments, Undecodable, short
 
 
 class TiffFile:
@@ -37,8 +37,15 @@ class TiffFile:
         self.path, self.bytes = path, FileBytes(path)
         self.directories = read_directories(self.bytes)
 
-    def segments(self, directories: Sequence[Directory]) -> list[Segments | Undecodable]:
+    def segments(
+        self, directories: Sequence[Directory], fax: DecodeTiff | None = None
+    ) -> list[Segments | Undecodable]:
         """The tiles or strips of these directories, each ready to be read, or why they cannot be decoded.
+
+        Parameters
+        ----------
+        directories : directories of this file.
+        fax : decodes the fax compressions (CCITT), which many masks have; None if these pages are no masks.
 
         Raises
         ------
@@ -47,7 +54,7 @@ class TiffFile:
         """
         try:
             with tifffile.TiffFile(self.path) as tiff:
-                return [self._segments(tiff, directory) for directory in directories]
+                return [self._segments(tiff, directory, fax) for directory in directories]
         except (DamagedFile, BadInput, MemoryError):
             raise
         except Exception as error:
@@ -55,10 +62,12 @@ class TiffFile:
                 f"{self.path}: its TIFF directory makes no sense ({short(error)}); the file is damaged"
             ) from error
 
-    def _segments(self, tiff: tifffile.TiffFile, directory: Directory) -> Segments | Undecodable:
+    def _segments(
+        self, tiff: tifffile.TiffFile, directory: Directory, fax: DecodeTiff | None
+    ) -> Segments | Undecodable:
         tiff.filehandle.seek(directory.offset)
         try:
-            return Segments(self.bytes, directory, tifffile.TiffPage(tiff, index=0))
+            return Segments(self.bytes, directory, tifffile.TiffPage(tiff, index=0), fax)
         except Undecodable as error:
             return error
 
@@ -86,16 +95,36 @@ def find_pages(directories: Sequence[Directory]) -> Pages:
 
     Raises
     ------
-    DamagedFile : no page has any pixel.
+    DamagedFile : no page has any pixel, or the file has a mask that belongs to no page, or it says that it
+        has a mask and has none.
     """
-    images = [d for d in directories if not d.subfile & 4 and min(d.shape) > 0]
+    masks = [d for d in directories if d.subfile & 4 or (d.is_mask and d is not directories[0])]
+    images = [d for d in directories if d not in masks and min(d.shape) > 0]
     if not images:
         raise DamagedFile(f"{directories[0].path}: no page of this TIFF has any pixel; the file is damaged")
     main = next((d for d in images if not d.subfile & 1), images[0])
-    masks = {d.shape: d for d in reversed(directories) if d.subfile & 4}
+    mask_of = {d.shape: d for d in reversed(masks)}
     smaller = {d.shape: d for d in reversed(images) if d is not main and _is_overview(main, d)}
     shapes = sorted(smaller, reverse=True)
-    return Pages(main, masks.get(main.shape), tuple((smaller[s], masks.get(s)) for s in shapes))
+    if main.shape not in mask_of:
+        _check_no_mask(main, masks, {d.shape for d in images if d is not main and d.shape not in smaller})
+    return Pages(main, mask_of.get(main.shape), tuple((smaller[s], mask_of.get(s)) for s in shapes))
+
+
+def _check_no_mask(main: Directory, masks: Sequence[Directory], others: Set[tuple[int, int]]) -> None:
+    """Raise DamagedFile unless every mask belongs to another picture, whose shape is among ``others``."""
+    for mask in masks:
+        if mask.shape not in others:
+            raise DamagedFile(
+                f"{main.path}: it has a mask of {mask.shape[1]} x {mask.shape[0]} pixels and none that fits "
+                f"its image of {main.shape[1]} x {main.shape[0]}; the mask is damaged, get a new copy of the "
+                "file"
+            )
+    if main.announces_mask and not masks:
+        raise DamagedFile(
+            f"{main.path}: its header says that it has a mask, and its directories lead to none; the file is "
+            "damaged, get a new copy of it"
+        )
 
 
 def _is_overview(main: Directory, page: Directory) -> bool:

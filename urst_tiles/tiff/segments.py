@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import imagecodecs
@@ -19,10 +19,14 @@ import tifffile
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
+from urst_tiles.tiff.streams import Size, check_size
+from urst_tiles.tiff.types import LONG, SHORT
+from urst_tiles.tiff.writing import DirectoryField, field, header
+from urst_tiles.tiff.writing import directory as write_directory
 
 #: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -39,6 +43,12 @@ COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002,
 #: Those of these compressions whose streams do not contain the shape of the picture: the length of the
 #: unpacked bytes must be checked.
 UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
+
+#: The compressions of fax machines (TIFF 6.0, sections 10 and 11; CCITT RLE, T.4 and T.6).
+FAX = {2, 3, 4}
+
+#: Decodes a bilevel TIFF in memory to (h, w), 0 where its samples are 0; raises an error if it is damaged.
+DecodeTiff = Callable[[bytes], NDArray[Any]]
 
 #: Photometric interpretations that are understood: white is zero, black is zero, RGB, palette, mask and CMYK;
 #: YCbCr only in the compressions of ``WITH_CHROMA``.
@@ -62,6 +72,7 @@ class Segments:
     file : the open file.
     directory : the page's directory.
     page : the same page as tifffile parsed it; it is changed: only its decoder works afterwards.
+    fax : decodes fax compressions; with None these are undecodable.
 
     Raises
     ------
@@ -70,9 +81,11 @@ class Segments:
     BadInput : segments are too large to be decoded at once.
     """
 
-    def __init__(self, file: FileBytes, directory: Directory, page: tifffile.TiffPage) -> None:
+    def __init__(
+        self, file: FileBytes, directory: Directory, page: tifffile.TiffPage, fax: DecodeTiff | None = None
+    ) -> None:
         self.photometric, self.compression = int(page.photometric), int(page.compression)
-        self.dtype = _dtype(directory, page)
+        self.dtype = _dtype(directory, page, COMPRESSIONS if fax is None else COMPRESSIONS | FAX)
         self.bits = int(page.bitspersample)
         # Uncompressed samples of whole bytes in the usual bit order need no decoder.
         self._plain = self.compression == 1 and self.bits % 8 == 0 and int(page.fillorder) == 1
@@ -82,7 +95,10 @@ class Segments:
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
         self._jpegtables = page.jpegtables
-        self._unpack = None if self.compression == 1 else tifffile.TIFF.DECOMPRESSORS[self.compression]
+        self._fax, self._fax_tags = fax, _fax_tags(directory)
+        self._unpack = None
+        if self.compression not in {1, *FAX}:
+            self._unpack = tifffile.TIFF.DECOMPRESSORS[self.compression]
         self._reversed = self.compression in UNSHAPED and int(page.fillorder) == 2
         if self.compression in UNSHAPED:  # tifffile gets bytes that are already unpacked
             page.compression, page.fillorder = 1, 1
@@ -190,6 +206,12 @@ class Segments:
             ) from error
 
     def _decode(self, data: bytes, index: int) -> NDArray[Any]:
+        if self.compression in FAX:
+            return self._unfaxed(data, index)
+        if self.compression not in UNSHAPED:
+            check_size(
+                self.compression, data, Size(*self.layout.segment, self.layout.samples), self._jpegtables
+            )
         if self.compression == JPEG:
             _check_jpeg_end(data)
             decoded, _, _ = self._decode_page(data, index, jpegtables=self._jpegtables)
@@ -203,6 +225,16 @@ class Segments:
         if self.compression not in UNSHAPED and decoded.dtype != self.dtype:
             raise ValueError(f"its samples are {decoded.dtype} instead of {self.dtype}")
         return decoded[0]
+
+    def _unfaxed(self, data: bytes, index: int) -> NDArray[Any]:
+        """The samples of a segment in a fax compression, (h, w, 1)."""
+        (height, width), rows = self.layout.segment, int(self.layout.rows(index))
+        rows = height if self.layout.is_tiled else rows
+        assert self._fax is not None
+        picture = self._fax(_bilevel_tiff(data, self.compression, rows, width, self._fax_tags))
+        if picture.shape != (rows, width):
+            raise ValueError(f"it decodes to {picture.shape[1]} x {picture.shape[0]} pixels")
+        return (picture != 0)[..., None].astype(self.dtype)
 
     def _unpacked(self, data: bytes, index: int) -> bytes | bytearray:
         """The unpacked bytes of those rows of a segment that lie inside the image."""
@@ -234,7 +266,33 @@ def _check_jpeg_end(data: bytes) -> None:
         raise ValueError("its JPEG stream ends early")
 
 
-def _dtype(directory: Directory, page: tifffile.TiffPage) -> np.dtype[Any]:
+def _fax_tags(directory: Directory) -> list[DirectoryField]:
+    """The tags that fax decoders need: FillOrder, T4Options and T6Options."""
+    codes = {266: SHORT, 292: LONG, 293: LONG}
+    return [
+        field(code, kind, directory.number(code)) for code, kind in codes.items() if code in directory.entries
+    ]
+
+
+def _bilevel_tiff(data: bytes, compression: int, rows: int, width: int, tags: list[DirectoryField]) -> bytes:
+    """A TIFF whose only strip has these bytes, and samples of one bit, of which 0 is black."""
+    numbers = {
+        256: width,
+        257: rows,
+        258: 1,
+        259: compression,
+        262: 1,
+        273: 16,
+        277: 1,
+        278: rows,
+        279: len(data),
+    }
+    fields = [*(field(code, LONG, value) for code, value in numbers.items()), *tags]
+    place = 16 + round_up(len(data), 8)
+    return b"".join([header(place), data.ljust(place - 16, b"\0"), *write_directory(fields, place, 0)])
+
+
+def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]) -> np.dtype[Any]:
     """The dtype of the decoded samples. Raises Undecodable or DamagedFile."""
     photometric, compression = int(page.photometric), int(page.compression)
     if 262 not in directory.entries:
@@ -245,8 +303,10 @@ def _dtype(directory: Directory, page: tifffile.TiffPage) -> np.dtype[Any]:
         raise DamagedFile(
             f"{directory.path}: it has JPEG tables, and compression {compression}; it is damaged"
         )
-    if compression not in COMPRESSIONS or (
-        compression != 1 and compression not in tifffile.TIFF.DECOMPRESSORS
+    if compression in FAX and (page.bitspersample != 1 or directory.number(277, 1) != 1):
+        raise Undecodable(f"compression {compression} of samples that are not of one bit")
+    if compression not in compressions or (
+        compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS
     ):
         raise Undecodable(f"compression {compression}")
     if photometric not in PHOTOMETRICS and not (photometric == 6 and compression in WITH_CHROMA):

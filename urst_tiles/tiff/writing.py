@@ -53,8 +53,9 @@ def text(code: int, value: str) -> DirectoryField:
 
 
 def rational(code: int, value: float) -> DirectoryField:
-    """A field that holds a positive number as the nearest fraction of two 32-bit integers."""
+    """A field that holds a positive number as the nearest fraction of two 32-bit integers, but for 0."""
     top = (1 << 32) - 1
+    value = min(max(value, 1 / top), float(top))
     fraction = Fraction(value).limit_denominator(min(top, max(1, int(top / max(value, 1.0)))))
     return DirectoryField(code, RATIONAL, 1, struct.pack("<II", fraction.numerator, fraction.denominator))
 
