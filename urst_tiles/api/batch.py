@@ -33,7 +33,7 @@ from urst_tiles.recipe import recipe_of
 from urst_tiles.source import open_source
 from urst_tiles.source.identity import file_fingerprint
 from urst_tiles.source.mask import open_mask
-from urst_tiles.storage.publish import make_folder, publish
+from urst_tiles.storage.publish import make_folder, publish, remove_dead_attempts
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -167,6 +167,7 @@ class Record:
             "output": self.output,
             "made": self.made,
         }
+        remove_dead_attempts(self.path.parent, self.path.name)
         publish(self.path, json.dumps(values, indent=1).encode())
         return self
 

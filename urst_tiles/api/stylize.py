@@ -33,7 +33,7 @@ from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
-from urst_tiles.storage.publish import make_folder
+from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
@@ -227,6 +227,7 @@ def run_blocks(
     """
     parts = parts_of(plan, source, job)
     make_folder(job.parts)
+    remove_dead_attempts(job.parts)
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.colour import in_rgb, libvips
-from urst_tiles.storage.publish import publish
+from urst_tiles.storage.publish import publish, remove_dead_attempts
 
 #: A style image with more pixels than this is refused, since it is decoded as a whole.
 MAX_PIXELS = 1 << 30
@@ -74,4 +74,6 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     DiskFull, BadInput, MissingFile, JobError : the file cannot be written, see `publish`.
     """
     pyvips = libvips()
-    publish(Path(path), pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))
+    path = Path(path)
+    remove_dead_attempts(path.parent, path.name)
+    publish(path, pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))
