@@ -52,7 +52,7 @@ def run_table(arguments: argparse.Namespace) -> int:
 
     entries = read_table(arguments.table)
     if arguments.summary:
-        check_output(arguments.summary.absolute(), arguments.table)
+        arguments.summary = check_output(arguments.summary.absolute(), arguments.table)
     reporter = _Reporter(arguments.json)
     outcomes: list[BatchOutcome] = []
     try:

@@ -4,6 +4,7 @@ folder."""
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urst_tiles.cli.arguments import add_command, add_json
@@ -43,6 +44,14 @@ def add(commands: Any) -> None:
         commands,
         "assemble",
         "write the output of a job whose blocks are all finished, and remove the job folder",
+    )
+    assemble.add_argument(
+        "--output", type=Path, metavar="OUTPUT", help="file to write (default: the one that was planned)"
+    )
+    assemble.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing OUTPUT, also if it came into being after the job was planned",
     )
     assemble.set_defaults(run=run_assemble)
     for command in (work, assemble):
@@ -85,10 +94,20 @@ def describe_work(done: Worked) -> str:
 
 
 def run_assemble(arguments: argparse.Namespace) -> None:
-    """Write the output of a job from its blocks, and print a line about it."""
+    """Write the output of a job from its blocks; print a line about where it will be, and one about it."""
     from urst_tiles.api.shards import assemble_job
 
-    report = assemble_job(arguments.job, progress=progress_for(arguments.json))
+    def starting(output: Path) -> None:
+        if not arguments.json:
+            say(f"{arguments.job}: all blocks are there, writing {output}")
+
+    report = assemble_job(
+        arguments.job,
+        arguments.output,
+        overwrite=arguments.overwrite,
+        starting=starting,
+        progress=progress_for(arguments.json),
+    )
     if arguments.json:
         event("done", **facts(report), blocks=report.blocks_run, kept=report.blocks_kept)
         return

@@ -63,6 +63,9 @@ def run_stylize(arguments: argparse.Namespace) -> None:
     if arguments.json:
         event("done", **facts(report), blocks=report.blocks_run, kept=report.blocks_kept)
         return
+    if not report.seconds:
+        say(describe(report))
+        return
     kept = f"; {report.blocks_kept} blocks were finished before" if report.blocks_kept else ""
     say(f"{describe(report)}, {report.plan.precision} on {report.plan.device}{kept}{split(report.splits)}")
 
@@ -80,6 +83,8 @@ def facts(report: Report) -> dict[str, Any]:
 def describe(report: Report) -> str:
     """One line for people about a finished output: its size, the time, and the megapixels per second."""
     grid, seconds = report.plan.grid, sum(report.seconds.values())
+    if not report.seconds:
+        return f"{report.output}: {grid.width} x {grid.height}, is finished; an earlier run had written it"
     rate = grid.image.area / 1e6 / seconds
     return f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
 
