@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.stylize import describe, facts, split
-from urst_tiles.cli.terminal import event, progress_for, say
+from urst_tiles.cli.terminal import event, one_line, progress_for, say
 from urst_tiles.job.shard import Shard
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_work(arguments: argparse.Namespace) -> None:
             seconds={"blocks": done.seconds},
         )
         return
-    say(f"{done.folder}: {describe_work(done)}{split(done.splits)}")
+    say(f"{one_line(done.folder)}: {describe_work(done)}{split(done.splits)}")
 
 
 def describe_work(done: Worked) -> str:
@@ -99,7 +99,7 @@ def run_assemble(arguments: argparse.Namespace) -> None:
 
     def starting(output: Path) -> None:
         if not arguments.json:
-            say(f"{arguments.job}: all blocks are there, writing {output}")
+            say(f"{one_line(arguments.job)}: all blocks are there, writing {one_line(output)}")
 
     report = assemble_job(
         arguments.job,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.storage.publish import publish, remove_dead_attempts
+from urst_tiles.storage.stores import utf8_name
 
 #: A style image with more pixels than this is refused, since it is decoded as a whole.
 MAX_PIXELS = 1 << 30
@@ -39,22 +40,29 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     if not path.is_file():
         raise MissingFile(f"there is no style image {path}")
     try:
-        header = pyvips.Image.new_from_file(str(path)).autorot()
-        if header.width * header.height > MAX_PIXELS:
-            raise BadInput(
-                f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
-            )
-        scale = short_side / min(header.width, header.height)
-        image = pyvips.Image.thumbnail(
-            str(path),
-            max(1, round(header.width * scale)),
-            height=max(1, round(header.height * scale)),
-            size="force",
-            fail_on="warning",
-        )
-        return np.asarray(_rgb(image).numpy(), np.float32) / 255.0
+        with utf8_name(path) as name:
+            return _resized(path, str(name), short_side)
     except pyvips.Error:
         raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
+
+
+def _resized(path: Path, name: str, short_side: int) -> NDArray[np.float32]:
+    """What `read_picture` returns; ``name`` is the file as libvips is to open it. Raises pyvips.Error."""
+    pyvips = libvips()
+    header = pyvips.Image.new_from_file(name).autorot()
+    if header.width * header.height > MAX_PIXELS:
+        raise BadInput(
+            f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
+        )
+    scale = short_side / min(header.width, header.height)
+    image = pyvips.Image.thumbnail(
+        name,
+        max(1, round(header.width * scale)),
+        height=max(1, round(header.height * scale)),
+        size="force",
+        fail_on="warning",
+    )
+    return np.asarray(_rgb(image).numpy(), np.float32) / 255.0
 
 
 def _rgb(image: Any) -> Any:
