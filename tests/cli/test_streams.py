@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
-from helpers import geotiff, picture, strips
+from helpers import geotiff, picture, strips, wait_for
 
 import urst_tiles as ut
 from urst_tiles.cli.terminal import one_line, printable
@@ -70,6 +72,29 @@ def test_a_reader_that_goes_away(files: Path, tmp_path: Path) -> None:
         done = subprocess.run([*command, "--style", files / "style.png", *SMALL], **streams)
         os.close(end)
         assert done.returncode == 0 and not done.stderr and ut.validate(output).valid
+
+
+@pytest.mark.parametrize("moment", ["workers start", "blocks are made"])
+def test_ctrl_c_with_worker_processes_is_one_sentence(files: Path, tmp_path: Path, moment: str) -> None:
+    """A terminal sends the signal to every process of the command."""
+    job = tmp_path / "out.tif.job"
+    command = ["stylize", files / "scene.tif", tmp_path / "out.tif", "--style", "hokusai-wave"]
+    more = ["--tile", 64, "--block", 256, "--thumbnail", 64, "--threads", 1, "--workers", 2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "urst_tiles", *map(str, command + more)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+    def come() -> bool:
+        if moment == "blocks are made":
+            return bool(list(job.glob("parts/0*")))
+        return len(psutil.Process(process.pid).children(recursive=True)) >= 2
+
+    wait_for(lambda: process.poll() is not None or come(), 120)
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=120)
+    sentence = b"urst-tiles: stopped; finished blocks are kept, the same command goes on\n"
+    assert (process.returncode, out, said) == (130, b"", sentence)
 
 
 def test_what_is_there_to_print_says_when_it_cannot(shell, files: Path) -> None:

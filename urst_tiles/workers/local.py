@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.progress import Progress
+from urst_tiles.workers.interrupt import loop_for_processes
 
 log = logging.getLogger(__name__)
 
@@ -94,17 +95,21 @@ def local(workers: int, in_flight: int, device: str) -> Iterator[OpenCluster]:
     """
     from distributed import Client
 
-    with closing(_started(workers, in_flight, device)) as cluster, closing(Client(cluster)) as client:
+    with (
+        loop_for_processes() if workers > 1 else nullcontext() as loop,
+        closing(_started(workers, in_flight, device, loop)) as cluster,
+        closing(Client(cluster)) as client,
+    ):
         yield OpenCluster(client)
 
 
-def _started(workers: int, in_flight: int, device: str) -> Any:
+def _started(workers: int, in_flight: int, device: str, loop: Any) -> Any:
     from distributed.deploy.spec import close_clusters
 
     try:
         if workers > 1 and device == "cuda":
-            return _on_cards(cards(), workers, in_flight)
-        return _local_cluster(workers, in_flight)
+            return _on_cards(cards(), workers, in_flight, loop)
+        return _local_cluster(workers, in_flight, loop)
     except RuntimeError as error:
         raise UrstError(
             f"the {workers} worker process(es) could not be started ({error}): one of them ended, for lack of"
@@ -115,10 +120,11 @@ def _started(workers: int, in_flight: int, device: str) -> Any:
         raise
 
 
-def _local_cluster(workers: int, in_flight: int) -> Any:
+def _local_cluster(workers: int, in_flight: int, loop: Any) -> Any:
     from distributed import LocalCluster
 
     return LocalCluster(
+        loop=loop,
         n_workers=workers,
         processes=workers > 1,
         threads_per_worker=in_flight,
@@ -139,13 +145,14 @@ def cards() -> list[str]:
     return [card.strip() for card in listed.split(",")][:count]  # CUDA stops at the first card it cannot find
 
 
-def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
+def _on_cards(cards: Sequence[str], workers: int, in_flight: int, loop: Any = None) -> Any:
     """Worker i on card i modulo the number of cards. dask-cuda, where it is installed, also pins workers to
     the cores near their card, but it cannot run two workers on one card."""
     if not cards:
         raise BadInput("there is no CUDA card that this process may see; look at CUDA_VISIBLE_DEVICES")
     if workers <= len(cards) and (by_dask_cuda := _dask_cuda()):
         return by_dask_cuda(
+            loop=loop,
             CUDA_VISIBLE_DEVICES=list(cards[:workers]),
             n_workers=workers,
             threads_per_worker=in_flight,
@@ -157,7 +164,7 @@ def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
             silence_logs=logging.CRITICAL,
         )
     return pinned(
-        [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)], in_flight
+        [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)], in_flight, loop
     )
 
 
@@ -170,7 +177,7 @@ def _dask_cuda() -> Any:
     return LocalCUDACluster
 
 
-def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
+def pinned(environments: Sequence[Mapping[str, str]], in_flight: int, loop: Any = None) -> Any:
     """A dask cluster of one process with each of these environments."""
     from distributed import Nanny, Scheduler, SpecCluster
     from distributed.security import Security
@@ -184,6 +191,7 @@ def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
     }
     worker = shared | {"nthreads": in_flight, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     return SpecCluster(
+        loop=loop,
         scheduler={"cls": Scheduler, "options": shared | {"port": 0}},
         workers={
             number: {"cls": Nanny, "options": worker | {"env": dict(environment)}}
