@@ -89,7 +89,7 @@ MOMENTS = {
     "after the first site": some("out.tif.job/moments/*[a-z].npz"),
     "first block": some("out.tif.job/parts/[0-9]*"),
     "fourth block": some("out.tif.job/parts/[0-9]*", 4),
-    "assembling": some(".out.tif.partial"),
+    "assembling": some(".out.tif.*.tmp"),
     "the end": some("out.tif"),
 }
 

@@ -136,12 +136,20 @@ def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "ble
     return seam, halo
 
 
+def tile_side(height: int, width: int) -> int:
+    """Side of the TIFF tiles of an output in pixels: 512, or 256 for an image of at most 256 x 256 pixels.
+
+    libvips refuses tiles that are far larger than the image.
+    """
+    return TILE if max(height, width) > TILE // 2 else TILE // 2
+
+
 def make_grid(source: Source, options: Options, needs: Footprint, halo: int, device: str) -> Grid:
     """The grid for a source, from the options and the needs of the network."""
     core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel, device)
     height, width = source.shape
     # libvips refuses tiles that are far larger than the image ("tile size out of range").
-    tile = min(TILE if max(height, width) > TILE // 2 else TILE // 2, options.block)
+    tile = min(tile_side(height, width), options.block)
     return Grid(height, width, halo, needs.stride, core, options.block, tile, needs.minimum)
 
 

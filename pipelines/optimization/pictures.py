@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.engine.block import rescale
 from urst_tiles.geometry import Box, Grid, ceil_div
-from urst_tiles.planning import make_encoding
+from urst_tiles.planning import make_encoding, tile_side
 from urst_tiles.pyramid import assemble
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source, array_source, open_source
@@ -81,7 +81,7 @@ def _averaged(strip: Values, n: int) -> Values:
 
 def write_pyramid(path: Path, read: Boxes, source: Source, folder: Path, fingerprint: str) -> None:
     """The image as a pyramidal TIFF with the metadata and validity of ``source``, block by block."""
-    grid = Grid(*source.shape, core=BLOCK, block=BLOCK)
+    grid = Grid(*source.shape, core=BLOCK, block=BLOCK, tile=tile_side(*source.shape))
     parts = Parts(folder, fingerprint, grid, make_encoding(source, "uint8", "deflate", 90, grid.tile))
     for index in parts.missing():
         box = grid.block_box(index)

@@ -275,6 +275,21 @@ def test_a_source_that_changes_while_it_is_unpacked(scene: Path, undisturbed: st
     assert sha(output) == undisturbed
 
 
+def test_a_source_that_is_deleted_while_it_is_unpacked(
+    scene: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence is about the file that is gone, and not about the disk."""
+    monkeypatch.setattr(spool, "BAND_BYTES", 1 << 17)
+    source, output = Path(shutil.copy(scene, tmp_path / "scene.tif")), tmp_path / "out.tif"
+    with pytest.raises(ut.MissingFile, match="there is no file .*scene.tif") as caught:
+        ut.stylize(source, output, STYLE, progress=at("spooling", 1, source.unlink), **SMALL)
+    assert "room" not in str(caught.value) and caught.value.exit_status == 2
+    assert not list(tmp_path.iterdir())
+    shutil.copy(scene, source)
+    ut.stylize(source, output, STYLE, **SMALL)
+    assert sha(output) == undisturbed
+
+
 def broken_reads(monkeypatch: pytest.MonkeyPatch, path: Path, fails: Callable[[int], bool]) -> list[int]:
     """From now on the n-th read of ``path`` fails where ``fails(n)``; returns the list of those that did."""
     real, reads, failed = os.pread, [0], []

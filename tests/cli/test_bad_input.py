@@ -256,3 +256,22 @@ def test_xml_with_entities_is_not_expanded(stylize, tmp_path: Path) -> None:
     path = geotiff(tmp_path / "x.tif", picture(100, 120), extratags=[(42112, 2, 0, xml, True)])
     done = stylize(path)
     assert done.returncode in (0, 2) and "Traceback" not in done.stderr
+
+
+def test_pipes_never_hang_a_command(run_apart, files: Path, tmp_path: Path) -> None:
+    """As input, style, mask or output; nobody ever writes into this one, or reads from it."""
+    pipe, scene = tmp_path / "pipe.tif", files / "scene.tif"
+    os.mkfifo(pipe)
+    style = ("--style", files / "style.png")
+    checkpoint = ("--model", "fast", "--style", pipe)
+    for arguments in (
+        ("info", pipe),
+        ("validate", pipe),
+        ("stylize", pipe, tmp_path / "out.tif", *style, *SMALL),
+        ("stylize", scene, tmp_path / "out.tif", "--style", pipe, *SMALL),
+        ("stylize", scene, tmp_path / "out.tif", *checkpoint),
+        ("stylize", scene, tmp_path / "out.tif", "--mask", pipe, "--style", f"1={style[1]}", *SMALL),
+        ("stylize", scene, pipe, *style, *SMALL, "--overwrite"),
+    ):
+        one_sentence(run_apart(*arguments), 2, pipe)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.tif"] and pipe.is_fifo()

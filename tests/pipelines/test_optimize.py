@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from urst_tiles import losses
 from urst_tiles.errors import DamagedFile, JobDiffers
 from urst_tiles.geometry import Box
 from urst_tiles.losses import backbones, vgg
+from urst_tiles.source import array_source
 from urst_tiles.source.picture import write_png
 
 Run = Callable[..., int]
@@ -432,6 +434,16 @@ def test_a_damaged_state_is_one_sentence(
     (state / "mean").write_bytes(b"")
     assert program.main(words) == DamagedFile.exit_status
     assert "mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("side", [40, 128])
+def test_a_small_picture_opens_in_libvips(program: ModuleType, tmp_path: Path, side: int) -> None:
+    """With tiles of 512 px it would be refused."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    pictures = program.pictures
+    read = pictures.planes(pictures.WindowReader(array_source(pixels)), "float32")
+    pictures.write_pyramid(tmp_path / "o.tif", read, array_source(pixels), tmp_path / "parts", "f00d")
+    np.testing.assert_array_equal(pyvips.Image.new_from_file(str(tmp_path / "o.tif")).numpy(), pixels)
 
 
 def test_a_picture_too_small_is_refused(

@@ -20,11 +20,12 @@ import rasterio
 import tifffile
 from rio_cogeo.cogeo import cog_validate
 
-from urst_tiles.errors import BadInput, DamagedFile, DiskFull, MissingFile
+from urst_tiles.errors import BadInput, DamagedFile, DiskFull, JobError, MissingFile
 from urst_tiles.geometry import Grid
 from urst_tiles.pyramid import Encoding, assemble, output_bytes, validate
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.reduce import levels_below
+from urst_tiles.storage.publish import attempt_name, is_attempt
 from urst_tiles.tiff.metadata import Info, Tag
 
 assemble_module = importlib.import_module("urst_tiles.pyramid.assemble")  # its name leads to the function
@@ -276,7 +277,8 @@ def test_a_killed_assembly_goes_on(job, tmp_path, monkeypatch):
     """Overviews that were finished are not made again, and what the kill left is overwritten."""
     whole = make(tmp_path, picture(), Encoding(tile=16), block=32).read_bytes()
     (tmp_path / "out.tif").unlink()
-    (tmp_path / ".out.tif.partial").write_bytes(b"left by a kill")
+    left = attempt_name(tmp_path / "out.tif")
+    left.write_bytes(b"left by a kill")
     job.upper.path(2).unlink()
     written = []
     real = Parts.write
@@ -286,7 +288,104 @@ def test_a_killed_assembly_goes_on(job, tmp_path, monkeypatch):
     assemble(job, INFO, tmp_path / "out.tif")
     assert written == [(1, 2)]
     assert (tmp_path / "out.tif").read_bytes() == whole
-    assert not (tmp_path / ".out.tif.partial").exists()
+    assert not left.exists()
+
+
+def job_of(folder, pixels):
+    """A job whose parts are all written, in a folder of its own."""
+    grid = Grid(*pixels.shape[:2], core=16, block=32, tile=16)
+    parts = Parts(folder, "f00d", grid, Encoding(tile=16))
+    for index in range(len(grid)):
+        parts.write(index, pixels[grid.block_box(index).slices])
+    return parts
+
+
+@pytest.mark.parametrize("moment", ["while it writes", "before it gets its name"])
+def test_two_jobs_with_one_output_never_mix(tmp_path, monkeypatch, moment):
+    """One job assembles to the end while another, with the same output, is in the middle."""
+    first, second = job_of(tmp_path / "a", picture()), job_of(tmp_path / "b", picture()[::-1].copy())
+    output = tmp_path / "out.tif"
+    wanted = {}
+    for name, job in (("first", first), ("second", second)):
+        assemble(job, INFO, tmp_path / name)
+        wanted[name] = (tmp_path / name).read_bytes()
+    real, met = os.fsync, []
+
+    def meanwhile(handle):
+        if not met:
+            met.append(True)
+            assemble(second, INFO, output)
+            assert output.read_bytes() == wanted["second"]
+        real(handle)
+
+    def half(stage, done, total):
+        if not met and done > total // 2:
+            met.append(True)
+            assemble(second, INFO, output)
+            assert output.read_bytes() == wanted["second"]
+
+    if moment == "before it gets its name":
+        monkeypatch.setattr(os, "fsync", meanwhile)
+        assemble(first, INFO, output)
+    else:
+        assemble(first, INFO, output, progress=half)
+    assert met and output.read_bytes() == wanted["first"]
+    assert set(os.listdir(tmp_path)) == {"a", "b", "first", "second", "out.tif"}
+
+
+def test_an_existing_file_is_never_replaced_unasked(job, tmp_path):
+    output, calls = tmp_path / "out.tif", []
+    assemble(job, INFO, output)
+    whole, before = output.read_bytes(), output.stat()
+    assemble(job, INFO, output, overwrite=False, progress=lambda *call: calls.append(call[0]))
+    assert os.path.samestat(output.stat(), before) and "assembling" not in calls
+    for other in (b"mine", whole[:-1] + bytes([whole[-1] ^ 1])):
+        output.write_bytes(other)
+        with pytest.raises(BadInput, match="out.tif exists.*--overwrite"):
+            assemble(job, INFO, output, overwrite=False)
+        assert output.read_bytes() == other
+    assert set(os.listdir(tmp_path)) == {"job", "out.tif"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("made", ["by somebody else", "by this job elsewhere"])
+def test_a_file_that_comes_into_being_while_it_is_made(job, tmp_path, monkeypatch, made, links):
+    output = tmp_path / "out.tif"
+    assemble(job, INFO, output)
+    whole = output.read_bytes() if made == "by this job elsewhere" else b"mine"
+    output.unlink()
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(PermissionError(1, "no links")))
+
+    def appears(stage, done, total):
+        if stage == "assembling" and done > total // 2 and not output.exists():
+            output.write_bytes(whole)
+
+    if made == "by this job elsewhere":
+        assemble(job, INFO, output, overwrite=False, progress=appears)
+    else:
+        with pytest.raises(BadInput, match="out.tif exists"):
+            assemble(job, INFO, output, overwrite=False, progress=appears)
+    assert output.read_bytes() == whole
+    assert set(os.listdir(tmp_path)) == {"job", "out.tif"}
+    output.unlink()
+    assemble(job, INFO, output, overwrite=False)
+    assert validate(output).valid and output.stat().st_nlink == 1
+
+
+def test_what_is_checked_is_what_gets_the_name(job, tmp_path):
+    """Another program exchanges the file under its temporary name after it was written."""
+
+    def exchanged(stage, done, total):
+        if done == total and stage == "assembling":
+            (attempt,) = (path for path in tmp_path.iterdir() if is_attempt(path.name, "out.tif"))
+            attempt.unlink()
+            attempt.write_bytes(b"something else")
+
+    with pytest.raises(JobError, match="removed or replaced"):
+        assemble(job, INFO, tmp_path / "out.tif", progress=exchanged)
+    assert not (tmp_path / "out.tif").exists()
+    assert [p.read_bytes() for p in tmp_path.iterdir() if p.is_file()] == [b"something else"]
 
 
 def test_a_full_disk_is_seen_before_and_while_writing(job, tmp_path, monkeypatch):
@@ -364,7 +463,8 @@ def test_kill_9_at_any_moment_of_assembling(tmp_path):
             run.kill()
         if whole.exists():
             break
-        assert set(os.listdir(tmp_path)) <= {"job", ".out.tif.partial"}
+        left = set(os.listdir(tmp_path)) - {"job"}
+        assert len(left) <= 1 and all(is_attempt(name, "out.tif") for name in left)
     assert kills > 3
     assert whole.read_bytes() == expected
     assert set(os.listdir(tmp_path)) == {"job", "out.tif"}

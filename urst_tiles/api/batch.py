@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urst_tiles import weights
+from urst_tiles.api.output import followed
 from urst_tiles.api.stylize import Opening, stylize_on
 from urst_tiles.api.table import BatchJob
 from urst_tiles.errors import BadInput, JobDiffers, UrstError
@@ -30,11 +31,12 @@ from urst_tiles.job.request import chosen
 from urst_tiles.job.shard import Shard
 from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
+from urst_tiles.pyramid.validate import validate
 from urst_tiles.recipe import recipe_of
 from urst_tiles.source import open_source
 from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
-from urst_tiles.storage.publish import make_folder, publish
+from urst_tiles.storage.publish import make_folder, publish, refuse_special, remove_dead_attempts
 from urst_tiles.workers.run import SharedCluster
 
 Status = Literal["done", "skipped", "failed"]
@@ -103,36 +105,57 @@ def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progr
 
 def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
-    record, request = Record.beside(entry.output), request_of(entry)
+    refuse_special(entry.output)
+    entry = replace(entry, output=followed(entry.output))
+    record, request, job = Record.beside(entry.output), request_of(entry), Job.beside(entry.output)
     content = content_of(files_of(entry), record.content)
     begun = record.request == request and record.was_made_from(content)
-    if begun and record.is_finished(entry.output):
+    going_on = begun and record.output is None
+    held = going_on and _is_in_work(job)
+    # As long as the job folder is there, an output may be somebody else's; assembling finds out.
+    if begun and not held and record.is_finished(entry.output):
+        if job.ended is not None:
+            job.bury()
         if record.content != content:
             replace(record, content=content).publish()  # the same bytes at another time: read once
         return None
-    there, going_on = entry.output.exists(), begun and record.output is None
-    if there and not going_on and not overwrite:
+    old = file_fingerprint(entry.output) if entry.output.exists() else None
+    replaced = old is not None and (overwrite or (going_on and old == record.replaces))
+    if old is not None and not replaced and not held:
         raise BadInput(
             f"{entry.output} exists and is not what this request made; give --overwrite to replace it"
         )
     if overwrite or not going_on:
         make_folder(entry.output.parent)
-        old = file_fingerprint(entry.output) if there else None
         record = Record(record.path, request, content, replaces=old).publish()
     # An output without a job folder is what an interrupted call with --overwrite was about to replace.
-    anew = overwrite or (there and Job.beside(entry.output).identity is None)
+    anew = overwrite or (replaced and not held)
     options = replace(entry.options, overwrite=anew)
     try:
         report = stylize_on(
-            entry.input, entry.output, entry.style, options, opening=opening, progress=progress
+            entry.input,
+            entry.output,
+            entry.style,
+            options,
+            replace=replaced,
+            opening=opening,
+            progress=progress,
         )
     except UrstError as error:
-        if error.exit_status == 2 and not there and not going_on:
+        if error.exit_status == 2 and old is None and not going_on:
             record.path.unlink(missing_ok=True)  # the job did not begin
         raise
     made = {"plan": dict(report.plan.identity), "seconds": dict(report.seconds)}
     replace(record, output=file_fingerprint(entry.output), made=made).publish()
     return report.plan.grid.image.area / 1e6
+
+
+def _is_in_work(job: Job) -> bool:
+    """Whether the job folder holds a job, be it a damaged one."""
+    try:
+        return job.identity is not None
+    except JobDiffers:
+        return True
 
 
 @dataclass(frozen=True)
@@ -182,6 +205,7 @@ class Record:
             "output": self.output,
             "made": self.made,
         }
+        remove_dead_attempts(self.path.parent, self.path.name)
         publish(self.path, json.dumps(values, indent=1).encode())
         return self
 
@@ -192,13 +216,15 @@ class Record:
     def is_finished(self, output: Path) -> bool:
         """Whether the file ``output`` is the result of the request.
 
-        If the job was killed before it completed the record, any new file is, since an output appears only
-        when it is complete.
+        If the job was killed before it completed the record, any new file is that is a valid pyramid, since
+        an output appears only when it is complete.
         """
         if not output.exists():
             return False
         now = file_fingerprint(output)
-        return now == self.output if self.output else now != self.replaces
+        if self.output:
+            return now == self.output
+        return now != self.replaces and validate(output, deep=False).valid
 
 
 def files_of(entry: BatchJob) -> list[Path]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from urst_tiles import weights
-from urst_tiles.api.output import check_output, refuse_existing
+from urst_tiles.api.output import check_output, is_finished, refuse_existing
 from urst_tiles.api.stylize import Clock, Report, assemble, cluster_of, open_job, parts_of, prepare, set_up
 from urst_tiles.engine.block import StylizeBlock
-from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError
+from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError, MissingFile
 from urst_tiles.job.folder import Job, differences
 from urst_tiles.job.request import Request
 from urst_tiles.job.shard import Shard
@@ -100,7 +101,8 @@ def save_job(
     options = _in_folder(Options.of(options, changes), folder)
     output = check_output(Path(output).absolute(), input)
     source, recipe, _, job, plan = open_job(input, output, style, options)
-    refuse_existing(output, job, plan, options)
+    if not options.overwrite:
+        refuse_existing(output, job, plan, parts_of(plan, source, job))
     clock = Clock()
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
@@ -168,33 +170,87 @@ def work_job(
         )
 
 
-def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
+def assemble_job(
+    folder: AnyPath,
+    output: AnyPath | None = None,
+    *,
+    overwrite: bool = False,
+    starting: Callable[[Path], None] = lambda output: None,
+    progress: Progress = silent,
+) -> Report:
     """Write the output of a saved job from its blocks, and remove the job folder.
+
+    Parameters
+    ----------
+    folder : the job folder.
+    output : the file to write (default: the one that was given to `save_job`).
+    overwrite : replace the output if it exists. An output that existed when the job was saved is no
+        exception.
+    starting : called with the path of the output before it is written.
+    progress : as for `stylize`.
 
     Raises
     ------
+    BadInput : if the output exists, unless ``overwrite`` is true or it has the same bytes already.
     JobError : if blocks are missing; the message names them.
     DamagedFile : if a block is damaged; it is removed, so that the next `work_job` computes it again.
     """
     job, clock = Job(path_of(folder)), Clock()
+    before = _finished_before(job, output)
+    if before is not None:
+        return before
     job.require()
     with job.locked():
         request = _load(job)
         job.keep = True
         source = same_source(request, job.source, progress)
-        output = check_output(request.output, request.input)
-        parts = parts_of(request.plan, source, job)
-        _require(job, parts)
-        try:
-            assemble(request.plan, source, job, output, progress)
-        except DamagedFile as error:
-            raise DamagedFile(
-                f"{error.__cause__ or error}; what is damaged was removed: `urst-tiles work {job.folder}`"
-                " makes it anew"
-            ) from error
+        target = check_output(_target(request, output), request.input)
+        _require(job, parts_of(request.plan, source, job))
+        starting(target)
+        with _explaining(job, target):
+            assemble(request.plan, source, job, target, progress, overwrite=overwrite)
         clock.lap("assemble")
         job.remove()
-    return Report(output, request.plan, clock.laps, 0, len(request.plan.grid), 0)
+    return Report(target, request.plan, clock.laps, 0, len(request.plan.grid), 0)
+
+
+def _target(request: Request, output: AnyPath | None) -> Path:
+    return request.output if output is None else Path(output).absolute()
+
+
+def _finished_before(job: Job, output: AnyPath | None) -> Report | None:
+    """What a call did that was killed while it removed the job folder; None if there was no such call."""
+    try:
+        request = Request.from_json(job.remains / job.request.name)
+    except (OSError, JobDiffers):
+        return None
+    plan, target = request.plan, _target(request, output)
+    if job.identity is not None or not is_finished(target, job, plan):
+        return None
+    job.bury()
+    return Report(target, plan, {}, 0, len(plan.grid), 0)
+
+
+@contextmanager
+def _explaining(job: Job, output: Path) -> Iterator[None]:
+    """Say in errors of assembling how to go on with a saved job."""
+    try:
+        yield
+    except DamagedFile as error:
+        raise DamagedFile(
+            f"{error.__cause__ or error}; what is damaged was removed: `urst-tiles work {job.folder}`"
+            " makes it anew"
+        ) from error
+    except MissingFile:
+        raise
+    except BadInput as error:
+        if not output.exists():
+            raise
+        raise BadInput(f"{error}; --output names another file") from error
+    except FileNotFoundError as error:
+        raise JobError(
+            f"{job.folder} was removed while {output} was written ({error}): another process has assembled it"
+        ) from error
 
 
 @dataclass(frozen=True)

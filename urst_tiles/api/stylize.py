@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles import nets
-from urst_tiles.api.output import check_output, refuse_existing
+from urst_tiles.api.output import check_output, is_finished, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail
@@ -35,7 +35,7 @@ from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
-from urst_tiles.storage.publish import make_folder
+from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
@@ -52,7 +52,8 @@ class Report:
     ----------
     output : path of the finished file.
     plan : the plan that was carried out.
-    seconds : wall time of each stage in seconds, by the name of the stage.
+    seconds : wall time of each stage in seconds, by the name of the stage; empty if an earlier call had
+        finished the output and was killed right after.
     blocks_run, blocks_kept : number of blocks that this call computed, and of those that earlier calls had
         finished.
     splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
@@ -72,6 +73,7 @@ def stylize(
     style: StyleArgument,
     options: Options | None = None,
     *,
+    replace: bool | None = None,
     progress: Progress = silent,
     **changes: Any,
 ) -> Report:
@@ -80,11 +82,15 @@ def stylize(
     Parameters
     ----------
     input : an image file in any format that libvips opens.
-    output : the cloud-optimised GeoTIFF to write; it appears only when it is complete and valid.
+    output : the cloud-optimised GeoTIFF to write; it appears only when it is complete and valid. A file that
+        exists, also one that came into being meanwhile, is replaced only with the option ``overwrite``. If it
+        is a symbolic link, the file that the link leads to is written.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
         number; or the result of `from_module`; or None for a model that needs no style.
     options, changes : the options of the job; ``changes`` are single options by name, as in ``alpha=0.5``.
+    replace : whether an existing output is replaced (default: as the option ``overwrite`` says, which also
+        starts unfinished work anew).
     progress : called with the name of a stage, and how much of it is done out of how much.
 
     Raises
@@ -92,7 +98,8 @@ def stylize(
     UrstError : one of its subclasses, see `urst_tiles.errors`. If the job had begun, the same call continues
         it.
     """
-    return stylize_on(input, output, style, Options.of(options, changes), progress=progress)
+    chosen = Options.of(options, changes)
+    return stylize_on(input, output, style, chosen, replace=replace, progress=progress)
 
 
 def stylize_on(
@@ -101,17 +108,23 @@ def stylize_on(
     style: StyleArgument,
     options: Options,
     *,
+    replace: bool | None = None,
     opening: Opening = cluster,
     progress: Progress = silent,
 ) -> Report:
     """As `stylize`, on the dask cluster that ``opening`` opens; it takes the arguments of `cluster`."""
+    replace = options.overwrite if replace is None else replace
     output = check_output(Path(output).absolute(), Path(input))
     source, recipe, _, job, plan = open_job(input, output, style, options)
-    refuse_existing(output, job, plan, options)
+    if not replace and is_finished(output, job, plan):
+        job.bury()
+        return Report(output, plan, {}, 0, len(plan.grid), 0)
+    if not replace:
+        refuse_existing(output, job, plan, parts_of(plan, source, job))
     opened = partial(cluster_of, plan, options, job.folder, progress, opening)
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
-        return _run(job, plan, source, recipe, output, options, opened, progress)
+        return _run(job, plan, source, recipe, output, options, replace, opened, progress)
 
 
 def plan_job(
@@ -144,9 +157,13 @@ def open_job(
     recipe = recipe_of(style, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
-    plan = make_plan(source, recipe, built, options, pinned=None if options.overwrite else job.identity)
+    before = None if options.overwrite else job.identity or job.ended
+    plan = make_plan(source, recipe, built, options, pinned=before)
     check_header(plan.grid, encoding_of(plan, source), source.info, name=str(source.path))
-    plan.validate(memory=options.memory or available_memory(), disk=job.room())
+    room = job.room()
+    if room is not None and before == dict(plan.identity) and output.is_file():
+        room += output.stat().st_size  # what is written already
+    plan.validate(memory=options.memory or available_memory(), disk=room)
     return source, recipe, built, job, plan
 
 
@@ -157,6 +174,7 @@ def _run(
     recipe: Recipe,
     output: Path,
     options: Options,
+    replace: bool,
     opened: Callable[[], AbstractContextManager[Cluster]],
     progress: Progress,
 ) -> Report:
@@ -169,7 +187,7 @@ def _run(
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress)
         clock.lap("blocks")
-    assemble(plan, source, job, output, progress)
+    assemble(plan, source, job, output, progress, overwrite=replace)
     clock.lap("assemble")
     job.remove()
     return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
@@ -253,6 +271,7 @@ def run_blocks(
     """
     parts = parts_of(plan, source, job)
     make_folder(job.parts)
+    remove_dead_attempts(job.parts)
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
@@ -264,10 +283,23 @@ def run_blocks(
 
 
 def assemble(
-    plan: Plan, source: Source, job: Job, output: str | os.PathLike[str], progress: Progress = silent
+    plan: Plan,
+    source: Source,
+    job: Job,
+    output: str | os.PathLike[str],
+    progress: Progress = silent,
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Write the output from all part files; it appears under its name only when it is complete and valid."""
-    assemble_parts(parts_of(plan, source, job), source.info, Path(output), progress=progress)
+    """Write the output from all part files; it appears under its name only when it is complete and valid.
+
+    Raises
+    ------
+    BadInput : if blocks are missing; or if the output exists, unless ``overwrite`` is true or it has the same
+        bytes already.
+    """
+    parts = parts_of(plan, source, job)
+    assemble_parts(parts, source.info, Path(output), overwrite=overwrite, progress=progress)
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:

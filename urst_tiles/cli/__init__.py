@@ -11,12 +11,13 @@ import argparse
 import logging
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import complain, event, say
+from urst_tiles.cli.terminal import close_streams, complain, event, lost, open_streams, say, write
 from urst_tiles.errors import UrstError
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
@@ -27,6 +28,15 @@ GROUPS = (stylize, shards, batch, info, styles, weights)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the arguments of this process); return the exit status."""
+    open_streams()
+    lost.clear()
+    try:
+        return _main(argv)
+    finally:
+        close_streams()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     # Torch threads that spin while they wait take the cores from the threads that encode tiles. Torch reads
     # this variable when it is loaded, which is later.
@@ -35,18 +45,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
     try:
-        return arguments.run(arguments) or 0
+        return _status(arguments, arguments.run(arguments) or 0)
     except UrstError as error:
         _say(arguments, error)
         return error.exit_status
     except KeyboardInterrupt:
         complain("stopped; finished blocks are kept, the same command goes on")
         return 130
-    except BrokenPipeError:
-        return 1
     except OSError as error:
         _say(arguments, UrstError(f"{error.filename or 'the system'} says: {error.strerror or error}"))
         return 1
+
+
+def _status(arguments: argparse.Namespace, status: int) -> int:
+    """The exit status of a command that ended well: 1 if it is there only to print, and could not.
+
+    A reader that took no more (a broken pipe) had enough.
+    """
+    prints = arguments.run in (info.run_info, styles.run_styles, weights.run_weights_list) or (
+        arguments.run is stylize.run_plan and not arguments.save
+    )
+    failed = [error for error in lost if not isinstance(error, BrokenPipeError)]
+    if prints and failed and status == 0:
+        complain(f"stdout cannot be written: {failed[0].strerror}")
+        return 1
+    return status
 
 
 def _terminate(signum: int, frame: Any) -> NoReturn:
@@ -59,9 +82,16 @@ def _say(arguments: argparse.Namespace, error: UrstError) -> None:
     complain(str(error))
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages, which repeat what was typed, cannot command the terminal."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        write(file or sys.stderr, message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``urst-tiles`` with all its commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="urst-tiles",
         description="Paint an image of any size in the style of another. A gigapixel image goes in, a"
         " pyramidal TIFF comes out; memory stays bounded, and there are no seams.",

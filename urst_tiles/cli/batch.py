@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.shards import SHARD
-from urst_tiles.cli.terminal import clock, complain, event, progress_for, say
+from urst_tiles.cli.terminal import clock, complain, event, one_line, progress_for, say
 from urst_tiles.job.shard import Shard
 from urst_tiles.progress import Progress
 
@@ -52,7 +52,7 @@ def run_table(arguments: argparse.Namespace) -> int:
 
     entries = read_table(arguments.table)
     if arguments.summary:
-        check_output(arguments.summary.absolute(), arguments.table)
+        arguments.summary = check_output(arguments.summary.absolute(), arguments.table)
     reporter = _Reporter(arguments.json)
     outcomes: list[BatchOutcome] = []
     try:
@@ -103,7 +103,7 @@ def _write_csv(path: Path, outcomes: list[BatchOutcome]) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(row, outcomes))
-    publish(path.absolute(), text.getvalue().encode())
+    publish(path.absolute(), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _report(outcomes: list[BatchOutcome], as_json: bool) -> int:
@@ -121,11 +121,11 @@ def _report(outcomes: list[BatchOutcome], as_json: bool) -> int:
 
 def summary(outcomes: list[BatchOutcome], count: dict[str, int]) -> str:
     """The summary as text: a line for each job, and a line with the number of jobs by how they ended."""
-    width = max((len(o.entry.input.name) for o in outcomes), default=0)
-    styles = max((len(o.entry.style_name) for o in outcomes), default=0)
+    width = max((len(one_line(o.entry.input.name)) for o in outcomes), default=0)
+    styles = max((len(one_line(o.entry.style_name)) for o in outcomes), default=0)
     lines = [
-        f"{o.status:8} {clock(o.seconds):>8} {o.megapixels:9.1f} Mpx  {o.entry.input.name:{width}}"
-        f"  {o.entry.style_name:{styles}}  {o.entry.output}"
+        f"{o.status:8} {clock(o.seconds):>8} {o.megapixels:9.1f} Mpx  {one_line(o.entry.input.name):{width}}"
+        f"  {one_line(o.entry.style_name):{styles}}  {one_line(o.entry.output)}"
         for o in outcomes
     ]
     total = f"{count['done']} done, {count['skipped']} were done before, {count['failed']} failed"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.cli.arguments import add_command, add_json
-from urst_tiles.cli.terminal import say
+from urst_tiles.cli.terminal import one_line, say
 
 
 def add(commands: Any) -> None:
@@ -49,7 +49,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say(json.dumps(facts))
     else:
-        say("\n".join(f"{name:18} {value}" for name, value in facts.items() if value is not None))
+        say("\n".join(f"{name:18} {one_line(value)}" for name, value in facts.items() if value is not None))
     return 0
 
 
@@ -61,5 +61,5 @@ def run_validate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         say(json.dumps({"file": str(arguments.file), "valid": report.valid, "problems": report.problems}))
     else:
-        say(str(report))
+        say(str(report).replace(str(report.path), one_line(report.path)))
     return 0 if report.valid else 1

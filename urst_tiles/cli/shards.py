@@ -4,11 +4,12 @@ folder."""
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urst_tiles.cli.arguments import add_command, add_json
 from urst_tiles.cli.stylize import describe, facts, split
-from urst_tiles.cli.terminal import event, progress_for, say
+from urst_tiles.cli.terminal import event, one_line, progress_for, say
 from urst_tiles.job.shard import Shard
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ def add(commands: Any) -> None:
         "assemble",
         "write the output of a job whose blocks are all finished, and remove the job folder",
     )
+    assemble.add_argument(
+        "--output", type=Path, metavar="OUTPUT", help="file to write (default: the one that was planned)"
+    )
+    assemble.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing OUTPUT, also if it came into being after the job was planned",
+    )
     assemble.set_defaults(run=run_assemble)
     for command in (work, assemble):
         command.add_argument("job", metavar="JOB", help="the job folder, possibly as s3://bucket/folder")
@@ -71,7 +80,7 @@ def run_work(arguments: argparse.Namespace) -> None:
             seconds={"blocks": done.seconds},
         )
         return
-    say(f"{done.folder}: {describe_work(done)}{split(done.splits)}")
+    say(f"{one_line(done.folder)}: {describe_work(done)}{split(done.splits)}")
 
 
 def describe_work(done: Worked) -> str:
@@ -85,10 +94,20 @@ def describe_work(done: Worked) -> str:
 
 
 def run_assemble(arguments: argparse.Namespace) -> None:
-    """Write the output of a job from its blocks, and print a line about it."""
+    """Write the output of a job from its blocks; print a line about where it will be, and one about it."""
     from urst_tiles.api.shards import assemble_job
 
-    report = assemble_job(arguments.job, progress=progress_for(arguments.json))
+    def starting(output: Path) -> None:
+        if not arguments.json:
+            say(f"{one_line(arguments.job)}: all blocks are there, writing {one_line(output)}")
+
+    report = assemble_job(
+        arguments.job,
+        arguments.output,
+        overwrite=arguments.overwrite,
+        starting=starting,
+        progress=progress_for(arguments.json),
+    )
     if arguments.json:
         event("done", **facts(report), blocks=report.blocks_run, kept=report.blocks_kept)
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.cli.arguments import add_command
-from urst_tiles.cli.terminal import say
+from urst_tiles.cli.terminal import one_line, say
 from urst_tiles.errors import BadInput
 
 
@@ -38,5 +38,5 @@ def run_styles(arguments: argparse.Namespace) -> int:
         raise BadInput(f"a contact sheet is a PNG file; name it {output.with_suffix('.png').name}")
     sheet = contact_sheet(arguments.input)
     write_png(output, sheet)
-    say(f"{output}: the picture as it is, then in the styles above, row by row")
+    say(f"{one_line(output)}: the picture as it is, then in the styles above, row by row")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urst_tiles.cli.arguments import add_command, add_options, add_styles, options_of, styles_of
-from urst_tiles.cli.terminal import event, progress_for, say
+from urst_tiles.cli.terminal import event, one_line, progress_for, say
 from urst_tiles.errors import BadInput
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ def run_stylize(arguments: argparse.Namespace) -> None:
     if arguments.json:
         event("done", **facts(report), blocks=report.blocks_run, kept=report.blocks_kept)
         return
+    if not report.seconds:
+        say(describe(report))
+        return
     kept = f"; {report.blocks_kept} blocks were finished before" if report.blocks_kept else ""
     say(f"{describe(report)}, {report.plan.precision} on {report.plan.device}{kept}{split(report.splits)}")
 
@@ -80,8 +83,10 @@ def facts(report: Report) -> dict[str, Any]:
 def describe(report: Report) -> str:
     """One line for people about a finished output: its size, the time, and the megapixels per second."""
     grid, seconds = report.plan.grid, sum(report.seconds.values())
+    if not report.seconds:
+        return f"{one_line(report.output)}: {grid.width} x {grid.height}, is finished (by an earlier run)"
     rate = grid.image.area / 1e6 / seconds
-    return f"{report.output}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
+    return f"{one_line(report.output)}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
 
 
 def split(count: int) -> str:
@@ -118,7 +123,10 @@ def save_plan(arguments: argparse.Namespace) -> None:
         event("saved", job=str(saved.folder), seconds=dict(saved.seconds), plan=plan_facts(saved.plan))
         return
     say(describe_plan(saved.plan))
-    say(f"{'saved':12} {saved.folder}; now `urst-tiles work` on any machines, then `urst-tiles assemble`")
+    say(
+        f"{'saved':12} {one_line(saved.folder)}; now `urst-tiles work` on any machines, then"
+        " `urst-tiles assemble`"
+    )
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
@@ -171,4 +179,4 @@ def run_preview(arguments: argparse.Namespace) -> None:
         )
     write_png(output, pixels)
     if not arguments.json:
-        say(f"{output}: {pixels.shape[1]} x {pixels.shape[0]}")
+        say(f"{one_line(output)}: {pixels.shape[1]} x {pixels.shape[0]}")

@@ -29,7 +29,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -92,13 +92,27 @@ class Job:
         """
         try:
             identity = json.loads(self._identity.read_bytes())
-            return None if identity == GONE else identity
+            return None if identity.get("job") == GONE["job"] else identity
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise JobDiffers(
                 f"{self.folder}/job.json cannot be read ({error}); start anew with --overwrite"
             ) from None
+
+    @property
+    def remains(self) -> Path:
+        """Where job.json and request.json lie while the folder is being removed."""
+        return self.folder if is_remote(self.folder) else self._gone
+
+    @property
+    def ended(self) -> dict[str, str] | None:
+        """The identity of the job that was finished here and not yet wholly removed, or None."""
+        try:
+            said = json.loads((self.remains / self._identity.name).read_bytes())
+            return said.get("identity") if is_remote(self.folder) else said
+        except (OSError, ValueError, AttributeError):
+            return None
 
     @property
     def is_unpacked(self) -> bool:
@@ -136,7 +150,7 @@ class Job:
         BadInput : the folder cannot be created or locked, or it holds files that belong to no job.
         """
         if not is_remote(self.folder):
-            shutil.rmtree(self._gone, ignore_errors=True)
+            self.bury()
         self._refuse_strangers()
         created = self._make_folder()
         with self._holding(fcntl.LOCK_EX, f"process {os.getpid()} on {socket.gethostname()}", created):
@@ -290,13 +304,21 @@ class Job:
         killed meanwhile never leaves half a job under the name of the folder.
         """
         if is_remote(self.folder):
-            publish(self._identity, json.dumps(GONE).encode())
-            for name in names_in(self.folder) - {self._identity.name}:
-                remove(self.folder / name)
-            remove(self.folder)
+            publish(self._identity, json.dumps({**GONE, "identity": self.identity}).encode())
         else:
             self.folder.rename(self._gone)
-            shutil.rmtree(self._gone, ignore_errors=True)
+        self.bury()
+
+    def bury(self) -> None:
+        """Remove what remains of a folder that `remove` began to remove.
+
+        Its job.json goes last: as long as it is there, the same command knows that it is finished.
+        """
+        last = (self.request.name, self._identity.name)
+        with nullcontext() if is_remote(self.folder) else suppress(OSError):
+            for name in (*(names_in(self.remains) - {*last}), *last):
+                remove(self.remains / name)
+            remove(self.remains)
 
     @property
     def _gone(self) -> Path:

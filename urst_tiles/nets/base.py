@@ -18,13 +18,13 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from urst_tiles.errors import BadInput, BadPlan
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
-from urst_tiles.storage.publish import publishing
+from urst_tiles.storage.publish import publish
 
 Float = NDArray[np.float64]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -177,8 +177,7 @@ class LocalNet(nn.Module):
         tensors, values = self.saved()
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
-        with publishing(path) as file:
-            save_file(tensors, str(file.name), metadata={"urst_tiles": json.dumps(values, sort_keys=True)})
+        publish(path, save(tensors, metadata={"urst_tiles": json.dumps(values, sort_keys=True)}))
 
 
 class Stylised(LocalNet):

@@ -16,7 +16,7 @@ from urst_tiles.nets.cascade import CascadeStyle
 from urst_tiles.nets.families import family, frozen
 from urst_tiles.nets.keep_colours import Luminance
 from urst_tiles.nets.own_statistics import OwnStatistics
-from urst_tiles.storage.stores import fetched
+from urst_tiles.storage.stores import fetched, utf8_name
 
 
 def load_frozen(path: Path) -> LocalNet:
@@ -29,7 +29,7 @@ def load_frozen(path: Path) -> LocalNet:
     """
     try:
         path = fetched(path)
-        with safe_open(path, "pt") as file:
+        with utf8_name(path) as name, safe_open(name, "pt") as file:
             meta = json.loads((file.metadata() or {}).get("urst_tiles", "null"))
             tensors: State = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:

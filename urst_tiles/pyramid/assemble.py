@@ -11,6 +11,7 @@ of the same format.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,9 @@ from urst_tiles.pyramid.levels import (
 from urst_tiles.pyramid.part import PartLevel, read_cells
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
-from urst_tiles.storage.publish import check_room, publishing, writing
+from urst_tiles.storage.publish import check_room, publishing, remove_dead_attempts, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
+from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.metadata import Info
 from urst_tiles.tiff.writing import DirectoryField, header, text
 
@@ -50,26 +52,32 @@ def assemble(
     info: Info,
     output: Path,
     *,
+    overwrite: bool = True,
     description: str | None = None,
     software: str = SOFTWARE,
     progress: Progress = silent,
 ) -> None:
     """Make the final file from all parts.
 
-    The file appears under its name only when it is complete and valid.
+    The file appears under its name only when it is complete and valid. Any number of processes may make the
+    same file at the same time. What killed ones left of it is removed.
 
     Parameters
     ----------
     parts : the parts of the image; all of them must be there.
     info : metadata for the file.
-    output : path of the file; an existing file is replaced.
+    output : path of the file, on a file system (not on an object store).
+    overwrite : whether an existing file is replaced. If not, the name is looked at again at the moment when
+        the file gets it. An existing file that is equal to the byte is left as it is: another process, or
+        this one before it was killed, made it.
     description : text for the tag ImageDescription, or None.
     software : text for the tag Software.
     progress : is called with "overviews" and "assembling".
 
     Raises
     ------
-    BadInput : blocks are missing; the message says how many, and which is the first.
+    BadInput : blocks are missing; the message says how many, and which is the first. Or the output exists,
+        holds something else, and ``overwrite`` is false.
     DamagedFile : a part fails its checksum; it is removed, so that the next run makes it anew.
     DiskFull : the disk is full; the parts stay where they are.
     """
@@ -78,15 +86,19 @@ def assemble(
     with _naming_damage(parts):
         stages = _make_stages(parts, progress)
         layout = _lay_out(stages, info, _extra_fields(info, description, software))
-    partial = output.with_name(f".{output.name}.partial")
     with writing(output.parent):
-        partial.unlink(missing_ok=True)
+        remove_dead_attempts(output.parent, output.name)
+        if not overwrite and os.path.lexists(output):
+            return _require_same(output, layout, parts)
         check_room(output.parent, layout.file_bytes)
-    with publishing(output, partial) as file:
-        with _naming_damage(parts):
-            _write(file, layout, progress)
-        file.flush()
-        _verify(partial, layout)
+    try:
+        with publishing(output, replace=overwrite) as file:
+            with _naming_damage(parts):
+                _write(file, layout, progress)
+            file.flush()
+            _verify(file, output, layout)
+    except FileExistsError:
+        _require_same(output, layout, parts)
 
 
 def _require(parts: Parts) -> None:
@@ -96,6 +108,33 @@ def _require(parts: Parts) -> None:
             f"{len(missing)} of {len(parts.grid)} blocks are missing in {parts.folder}, the first is block "
             f"{missing[0]}: run the same command again to make them"
         )
+
+
+def _require_same(output: Path, layout: _Layout, parts: Parts) -> None:
+    """Raise BadInput unless the existing file ``output`` is what would be written, byte by byte."""
+    with _naming_damage(parts):
+        if _holds(output, layout):
+            return
+    raise BadInput(
+        f"{output} exists, and this job did not make it: move it away and give the same command again, or"
+        " give --overwrite"
+    )
+
+
+def _holds(path: Path, layout: _Layout) -> bool:
+    """Whether a file has exactly the bytes that would be written."""
+    try:
+        file = FileBytes(path)
+    except OSError:
+        return False
+    if file.size != layout.file_bytes:
+        return False
+    position = 0
+    for piece in _content(layout):
+        if file(position, len(piece)) != piece:
+            return False
+        position += len(piece)
+    return True
 
 
 @contextmanager
@@ -264,16 +303,20 @@ def _paste(
 
 
 def _write(file: BinaryIO, layout: _Layout, progress: Progress) -> None:
-    file.write(layout.head)
-    file.writelines(layout.directories())
     done = 0
-    for source in reversed(layout.sources):
-        assert file.tell() == source.start
-        for cells in _cells(source):
-            file.write(cells)
-            done += len(cells)
+    for piece in _content(layout):
+        file.write(piece)
+        done += len(piece)
+        if done > layout.sources[-1].start:  # the tiles of the smallest level come first
             progress("assembling", done, layout.file_bytes)
-    progress("assembling", layout.file_bytes, layout.file_bytes)
+
+
+def _content(layout: _Layout) -> Iterator[bytes]:
+    """The bytes of the final file from its beginning to its end, in pieces."""
+    yield layout.head
+    yield from layout.directories()
+    for source in reversed(layout.sources):
+        yield from _cells(source)
 
 
 def _cells(source: _Source) -> Iterator[bytes]:
@@ -304,11 +347,14 @@ def _rows(stage: Parts, rows: Sequence[tuple[int, PartLevel, int]]) -> Iterator[
         yield from in_order(pool, read, rows, REQUESTS)
 
 
-def _verify(path: Path, layout: _Layout) -> None:
-    """Check the structure of the finished file; its tiles were already verified while they were copied."""
-    size = path.stat().st_size
+def _verify(file: BinaryIO, output: Path, layout: _Layout) -> None:
+    """Check the structure of the finished file; its tiles were already verified while they were copied.
+
+    It is read through the descriptor it was written with, and not by a name that could lead elsewhere.
+    """
+    size = os.fstat(file.fileno()).st_size
     if size != layout.file_bytes:
-        raise DamagedFile(f"{path} has {size} bytes, {layout.file_bytes} were written")
-    problems = validate(path, deep=False).problems
+        raise DamagedFile(f"{output} would have {size} bytes, {layout.file_bytes} were written")
+    problems = validate(output, deep=False, descriptor=file.fileno()).problems
     if problems:
         raise DamagedFile(f"the assembled file is not valid: {problems[0]}")

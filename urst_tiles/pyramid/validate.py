@@ -128,13 +128,14 @@ class _Findings:
             self.add(sentence)
 
 
-def validate(path: Path, *, deep: bool = True) -> ValidationReport:
+def validate(path: Path, *, deep: bool = True, descriptor: int | None = None) -> ValidationReport:
     """Check whether a file is a valid pyramidal TIFF in the cloud-optimised layout.
 
     Parameters
     ----------
     path : the file, written by this package or by any other program.
     deep : whether every tile is decoded, too. This is done only where the tables of all tiles are right.
+    descriptor : the file if it is open already; ``path`` is then only its name, and ``deep`` must be false.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def validate(path: Path, *, deep: bool = True) -> ValidationReport:
     path, findings = Path(path), _Findings()
     images: list[_Image] = []
     tiles = 0
-    file = _opened(path)
+    file = _opened(path, descriptor)
     try:
         chain = read_chain(file, checked=False, most_entries=_MOST_ENTRIES)
         images.extend(_image(page, directory) for page, directory in enumerate(chain))
@@ -167,9 +168,9 @@ def validate(path: Path, *, deep: bool = True) -> ValidationReport:
     return ValidationReport(path, shapes, tiles, tuple(findings.problems))
 
 
-def _opened(path: Path) -> FileBytes:
+def _opened(path: Path, descriptor: int | None) -> FileBytes:
     try:
-        return FileBytes(path)
+        return FileBytes(path, descriptor)
     except OSError as error:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from error
 

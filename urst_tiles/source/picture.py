@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.headers import check_file
-from urst_tiles.storage.publish import publish
+from urst_tiles.storage.publish import publish, remove_dead_attempts
+from urst_tiles.storage.stores import utf8_name
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import check_chain, is_tiff
 
@@ -45,22 +46,29 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     if is_tiff(start):
         check_chain(FileBytes(path))
     try:
-        header = pyvips.Image.new_from_file(str(path)).autorot()
-        if header.width * header.height > MAX_PIXELS:
-            raise BadInput(
-                f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
-            )
-        scale = short_side / min(header.width, header.height)
-        image = pyvips.Image.thumbnail(
-            str(path),
-            max(1, round(header.width * scale)),
-            height=max(1, round(header.height * scale)),
-            size="force",
-            fail_on="warning",
-        )
-        return np.asarray(_rgb(image).numpy(), np.float32) / 255.0
+        with utf8_name(path) as name:
+            return _resized(path, str(name), short_side)
     except pyvips.Error:
         raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
+
+
+def _resized(path: Path, name: str, short_side: int) -> NDArray[np.float32]:
+    """What `read_picture` returns; ``name`` is the file as libvips is to open it. Raises pyvips.Error."""
+    pyvips = libvips()
+    header = pyvips.Image.new_from_file(name).autorot()
+    if header.width * header.height > MAX_PIXELS:
+        raise BadInput(
+            f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
+        )
+    scale = short_side / min(header.width, header.height)
+    image = pyvips.Image.thumbnail(
+        name,
+        max(1, round(header.width * scale)),
+        height=max(1, round(header.height * scale)),
+        size="force",
+        fail_on="warning",
+    )
+    return np.asarray(_rgb(image).numpy(), np.float32) / 255.0
 
 
 def _rgb(image: Any) -> Any:
@@ -80,4 +88,6 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     DiskFull, BadInput, MissingFile, JobError : the file cannot be written, see `publish`.
     """
     pyvips = libvips()
-    publish(Path(path), pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))
+    path = Path(path)
+    remove_dead_attempts(path.parent, path.name)
+    publish(path, pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))

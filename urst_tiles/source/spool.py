@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit
+from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit, UrstError
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.progress import Progress, silent
@@ -138,7 +138,7 @@ def spool(
                 raise
         sync_folder(folder.parent)
     except OSError as error:
-        if isinstance(error, DamagedFile | DiskFull | DoesNotFit):
+        if isinstance(error, UrstError):  # about the input, which may be gone or damaged by now
             raise
         raise DiskFull(
             f"{folder} cannot be written: {error.strerror or error}; make room and try again"

@@ -8,6 +8,7 @@ belongs to the whole process, so messages do not quote it. Tests compare the oth
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
@@ -64,7 +65,7 @@ def loader_of(path: Path) -> str:
     DamagedFile : the directories of a TIFF are damaged, or made to take all time or memory.
     """
     vips = libvips()
-    loader_class = vips.vips_lib.vips_foreign_find_load(str(path).encode())
+    loader_class = vips.vips_lib.vips_foreign_find_load(os.fsencode(path))
     vips.vips_lib.vips_error_clear()
     name = "" if loader_class == vips.ffi.NULL else vips.ffi.string(loader_class).decode()
     name = name.removeprefix("VipsForeignLoad").removesuffix("File").lower() + "load"
@@ -94,7 +95,7 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
     vips = libvips()
     access = "sequential" if sequential else "random"
     try:
-        return getattr(vips.Image, loader)(str(path), access=access, fail_on="warning")
+        return getattr(vips.Image, loader)(os.fsencode(path), access=access, fail_on="warning")
     except vips.Error:
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
 

@@ -137,6 +137,22 @@ def read_at(path: Path, start: int, size: int) -> bytes:
         return os.pread(file.fileno(), size, start)
 
 
+@contextmanager
+def utf8_name(path: Path) -> Iterator[Path]:
+    """A name of an existing file for libraries that take UTF-8 only, valid while the ``with`` block runs.
+
+    It is ``path`` itself, unless ``path`` is not UTF-8, as Linux allows; then it is a name that the system
+    gives to a descriptor. Raises OSError if the file cannot be opened.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield Path(f"/proc/self/fd/{file.fileno()}")
+        return
+    yield path
+
+
 def put(local: str | os.PathLike[str], path: Path) -> None:
     """Upload the file ``local`` as the object ``path``, which appears only when it is complete.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +24,22 @@ class FileBytes:
     size : length of the file in bytes at the time it was opened.
     budget : what reading the directories of the file may still take.
 
+    Parameters
+    ----------
+    path : the file. A pipe or a device is refused, and never waited for.
+    descriptor : the file if it is open already; it stays open, and ``path`` is then only its name.
+
     Raises
     ------
-    OSError : the file does not exist or cannot be opened.
+    OSError : the file does not exist, cannot be opened, or is no regular file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._descriptor)
-        self.size = os.fstat(self._descriptor).st_size
+        opened = _opened(path) if descriptor is None else os.dup(descriptor)
+        self._descriptor = opened
+        weakref.finalize(self, os.close, opened)
+        self.size = os.fstat(opened).st_size
         self.budget = Budget(path, self.size)
 
     def __call__(self, offset: int, count: int) -> bytes:
@@ -69,3 +77,15 @@ class FileBytes:
         if len(data) < count:
             raise DamagedFile(f"{self.path}: {what} lies beyond the end of the file; it is cut off")
         return data
+
+
+def _opened(path: Path) -> int:
+    """The descriptor of a regular file, opened for reading. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    words = os.strerror(kind) if stat.S_ISDIR(mode) else "it is no regular file"
+    raise OSError(kind, words, str(path))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urst_tiles.errors import BadWeights, MissingFile
 from urst_tiles.progress import Progress, silent
 from urst_tiles.storage.publish import publish
+from urst_tiles.storage.stores import utf8_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -239,7 +240,8 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
         raise MissingFile(f"there is no file {path}")
     try:
         if path.suffix == ".safetensors":
-            state: Any = load_file(path)
+            with utf8_name(path) as name:
+                state: Any = load_file(name)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter(

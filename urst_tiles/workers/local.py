@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.progress import Progress
+from urst_tiles.workers.interrupt import loop_for_processes
 
 log = logging.getLogger(__name__)
 
@@ -99,19 +100,23 @@ def local(workers: int, in_flight: int, device: str) -> Iterator[OpenCluster]:
     """
     from distributed import Client
 
-    with closing(_started(workers, in_flight, device)) as cluster, closing(Client(cluster)) as client:
+    with (
+        loop_for_processes() if workers > 1 else nullcontext() as loop,
+        closing(_started(workers, in_flight, device, loop)) as cluster,
+        closing(Client(cluster)) as client,
+    ):
         yield OpenCluster(client)
 
 
-def _started(workers: int, in_flight: int, device: str) -> Any:
+def _started(workers: int, in_flight: int, device: str, loop: Any) -> Any:
     from distributed.deploy.spec import close_clusters
 
     try:
         if workers == 1:
             return _in_process(in_flight)
         if device == "cuda":
-            return _on_cards(cards(), workers, in_flight)
-        return pinned([{}] * workers, in_flight)
+            return _on_cards(cards(), workers, in_flight, loop)
+        return pinned([{}] * workers, in_flight, loop)
     except RuntimeError as error:
         raise UrstError(
             f"the {workers} worker process(es) could not be started ({error}): one of them ended, for lack of"
@@ -148,13 +153,14 @@ def cards() -> list[str]:
     return [card.strip() for card in listed.split(",")][:count]  # CUDA stops at the first card it cannot find
 
 
-def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
+def _on_cards(cards: Sequence[str], workers: int, in_flight: int, loop: Any = None) -> Any:
     """Worker i on card i modulo the number of cards. dask-cuda, where it is installed, also pins workers to
     the cores near their card, but it cannot run two workers on one card."""
     if not cards:
         raise BadInput("there is no CUDA card that this process may see; look at CUDA_VISIBLE_DEVICES")
     if workers <= len(cards) and (by_dask_cuda := _dask_cuda()):
         return by_dask_cuda(
+            loop=loop,
             CUDA_VISIBLE_DEVICES=list(cards[:workers]),
             n_workers=workers,
             threads_per_worker=in_flight,
@@ -167,7 +173,7 @@ def _on_cards(cards: Sequence[str], workers: int, in_flight: int) -> Any:
             silence_logs=logging.CRITICAL,
         )
     return pinned(
-        [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)], in_flight
+        [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)], in_flight, loop
     )
 
 
@@ -180,7 +186,7 @@ def _dask_cuda() -> Any:
     return LocalCUDACluster
 
 
-def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
+def pinned(environments: Sequence[Mapping[str, str]], in_flight: int, loop: Any = None) -> Any:
     """A dask cluster of one process with each of these environments."""
     from distributed import Nanny, SpecCluster
 
@@ -190,6 +196,7 @@ def pinned(environments: Sequence[Mapping[str, str]], in_flight: int) -> Any:
     worker = shared | {"nthreads": in_flight, "memory_limit": 0, "silence_logs": logging.CRITICAL}
     worker |= {"worker_class": QuietWorker}
     return SpecCluster(
+        loop=loop,
         scheduler={"cls": QuietScheduler, "options": shared | {"port": 0, "dashboard": False}},
         workers={
             number: {"cls": Nanny, "options": worker | {"env": dict(environment)}}
