@@ -211,6 +211,43 @@ def test_a_kill_while_a_job_is_removed(store: str, scene: Path, tmp_path: Path) 
     assert (tmp_path / "again.tif").read_bytes() == good and report.blocks_kept == 0 and left(store) == []
 
 
+@pytest.mark.parametrize("stage", ["overviews", "assembling"])
+def test_two_assemblies_of_one_job(store: str, scene: Path, tmp_path: Path, monkeypatch, stage: str) -> None:
+    """As on two machines, which no lock keeps apart: one ends while the other is in the middle."""
+    job, good = saved(store, scene, tmp_path)
+    output, met = tmp_path / "out.tif", list[str]()
+    monkeypatch.setattr(job_module.fcntl, "flock", lambda *arguments: None)
+
+    def other(now: str, done: int, total: int) -> None:
+        if now == stage and not met:
+            met.append(now)
+            ut.assemble_job(job)
+            assert output.read_bytes() == good
+
+    try:
+        ut.assemble_job(job, progress=other)
+    except ut.UrstError as error:
+        assert "another process" in str(error)
+    assert met and output.read_bytes() == good and left(store) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"good.tif", "out.tif"}
+
+
+def test_a_kill_while_a_finished_job_is_removed_is_known(
+    store: str, scene: Path, tmp_path: Path, run, monkeypatch
+) -> None:
+    job, good = saved(store, scene, tmp_path)
+
+    def stop(path: Path) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_module, "remove", stop)
+        with pytest.raises(RuntimeError, match="killed"):
+            ut.assemble_job(job)
+    report = ut.assemble_job(job)
+    assert report.blocks_run == 0 and report.output.read_bytes() == good and left(store) == []
+
+
 def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
     from urst_tiles.source import spool
 

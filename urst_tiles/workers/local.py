@@ -172,9 +172,8 @@ def _on_cards(cards: Sequence[str], workers: int, in_flight: int, loop: Any = No
             worker_dashboard_address=f"{HERE}:0",
             silence_logs=logging.CRITICAL,
         )
-    return pinned(
-        [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)], in_flight, loop
-    )
+    environments = [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)]
+    return pinned(environments, in_flight) if loop is None else pinned(environments, in_flight, loop)
 
 
 def _dask_cuda() -> Any:
