@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urst_tiles.engine.blend import cores_touching, fade, weights
+from urst_tiles.engine.blend import cores_touching, fade, ramp, weights
 from urst_tiles.errors import BadPlan
 from urst_tiles.geometry import Box, Grid
 
@@ -81,3 +81,9 @@ def test_a_core_narrower_than_its_two_ramps_is_refused() -> None:
     grid = Grid(64, 64, 36, 1, 16, 32, 16)
     with pytest.raises(BadPlan, match="--tile of at least half of --halo 36, got 16"):
         cores_touching(grid, grid.image)
+
+
+@pytest.mark.parametrize(("halo", "expected"), [(0, 0), (2, 1), (16, 4), (62, 16), (64, 16)])
+def test_a_window_fades_over_a_quarter_of_its_halo(halo: int, expected: int) -> None:
+    """Further out its pixels have less context, and are further from the exact result than the seam."""
+    assert ramp(Grid(300, 300, halo=halo, stride=2, core=128, block=256, tile=128)) == expected

@@ -416,3 +416,11 @@ def test_cmyk_photos(suffix: str, tmp_path: Path) -> None:
     expected = pyvips.Image.new_from_file(str(path)).icc_transform("srgb", embedded=True).numpy()
     assert source.channels == 3 and source.info.icc is None
     np.testing.assert_array_equal(source.read(Box(0, 0, 90, 70)), expected)
+
+
+def test_a_pixel_that_is_valid_in_its_smallest_part_stays_valid_in_the_thumbnail() -> None:
+    pixels = np.zeros((600, 600, 4), np.uint8)
+    pixels[333, 111] = (9, 99, 199, 255)
+    thumbnail = array_source(pixels).prepare(None, thumbnail=8).thumbnail
+    assert np.argwhere(thumbnail[..., 3]).tolist() == [[4, 1]]
+    np.testing.assert_array_equal(thumbnail[4, 1], (9, 99, 199, 1))
