@@ -34,6 +34,7 @@ from urst_tiles.source.spool import Shape, spool
 from urst_tiles.source.stretch import Ranges, Stretch, parse_stretch, resolve
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
+from urst_tiles.storage.stores import names_in, remove
 from urst_tiles.tiff.metadata import Info
 
 if TYPE_CHECKING:
@@ -206,7 +207,17 @@ class Source:
         if folder is None:
             return self._prepare(None, thumbnail, progress)
         make_folder(folder)
-        return self._pinned(folder)._prepare(folder, thumbnail, progress)
+        pinned = self._pinned(folder)
+        try:
+            return pinned._prepare(folder, thumbnail, progress)
+        except BaseException:
+            if names_in(folder) == {self._content_name}:
+                remove(folder / self._content_name)  # nothing was made from this content
+            raise
+
+    @property
+    def _content_name(self) -> str:
+        return f"content-{self._key()}.json"
 
     def _pinned(self, folder: Path) -> Source:
         """This source, whose opener knows the whole content that its files had when ``folder`` was begun.
@@ -220,7 +231,7 @@ class Source:
         opener = self._facts.opener
         if not isinstance(opener, TiffOpener | VipsOpener):
             return self
-        path = folder / f"content-{self._key()}.json"
+        path = folder / self._content_name
         before = Content.from_json(path.read_bytes()) if path.exists() else None
         now = content_of(opener.files, before)
         if before is not None and before.digest != now.digest:
