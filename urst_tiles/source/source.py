@@ -207,18 +207,17 @@ class Source:
         if folder is None:
             return self._prepare(None, thumbnail, progress)
         make_folder(folder)
+        pinned = self._pinned(folder)
         try:
-            return self._pinned(folder)._prepare(folder, thumbnail, progress)
+            return pinned._prepare(folder, thumbnail, progress)
         except BaseException:
-            content = self._content_path(folder)
-            if names_in(folder) == {content.name}:  # nothing was made from the file yet
-                remove(content)
+            if names_in(folder) == {self._content_name}:
+                remove(folder / self._content_name)  # nothing was made from this content
             raise
 
-    def _content_path(self, folder: Path) -> Path:
-        """The file in ``folder`` that holds the whole content that the image had when the folder was
-        begun."""
-        return folder / f"content-{self._key()}.json"
+    @property
+    def _content_name(self) -> str:
+        return f"content-{self._key()}.json"
 
     def _pinned(self, folder: Path) -> Source:
         """This source, whose opener knows the whole content that its files had when ``folder`` was begun.
@@ -232,7 +231,7 @@ class Source:
         opener = self._facts.opener
         if not isinstance(opener, TiffOpener | VipsOpener):
             return self
-        path = self._content_path(folder)
+        path = folder / self._content_name
         before = Content.from_json(path.read_bytes()) if path.exists() else None
         now = content_of(opener.files, before)
         if before is not None and before.digest != now.digest:
