@@ -42,7 +42,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "nets": TORCH,
         "losses": TORCH | {"torchvision"},
     },
-    "workers": {"workers": DASK | {"torch"}},
+    "workers": {"workers": DASK | {"psutil", "torch"}},
     "engine": {"engine": {"numpy", "torch"}},
     "choices": {"recipe": {"numpy", "torch"}, "planning": {"numpy"}},
     "api": {"api": {"numpy", "dask"}},

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children, resource_tracker
 from typing import Any
+
+#: Seconds to wait at the end for child processes that are just being launched.
+LAUNCH_SECONDS = 5.0
 
 
 @contextmanager
@@ -30,3 +34,27 @@ def loop_for_processes() -> Iterator[Any]:
         yield runner.loop
     finally:
         runner.stop()
+        _finish_launches()
+
+
+def _finish_launches() -> None:
+    """Wait until no child process is being launched.
+
+    A new process reads from a pipe what it shall run. If this process ended before it wrote that, the new one
+    would print a traceback.
+    """
+    end = time.monotonic() + LAUNCH_SECONDS
+    while _spawned() - {child.pid for child in active_children()} and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _spawned() -> set[int]:
+    """The process ids of children that multiprocessing spawned, also of those that it is still launching."""
+    import psutil
+
+    spawned = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any("multiprocessing.spawn" in word for word in child.cmdline()):
+                spawned.add(child.pid)
+    return spawned
