@@ -124,6 +124,7 @@ def _started(workers: int, in_flight: int, device: str, loop: Any) -> Any:
         ) from None
     except KeyboardInterrupt:
         atexit.unregister(close_clusters)  # it cannot close what is half started; its processes end with ours
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nobody waits for their start any more
         raise
 
 
