@@ -15,7 +15,7 @@ import pytest
 from helpers import geotiff, mask, picture, sha, strips
 
 import urst_tiles as ut
-from urst_tiles import planning
+from urst_tiles import planning, weights
 from urst_tiles.job.folder import Job
 from urst_tiles.job.request import Request
 
@@ -168,6 +168,68 @@ def test_a_network_of_this_process_alone_is_refused(files: Path, tmp_path: Path)
     with pytest.raises(ut.BadInput, match="package.module:function"):
         ut.save_job(tmp_path / "job", files / "scene.tif", tmp_path / "o.tif", ut.from_module(net))
     assert not list(tmp_path.iterdir())
+
+
+NET = """
+from pathlib import Path
+
+from torch import nn
+
+Path(__file__).with_name("imported").touch()
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), nn.InstanceNorm2d(3))
+"""
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A function of somebody in a module that Python would find; the file that is there once it was run."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "evilnet.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.chdir(tmp_path / "code")
+    yield tmp_path / "code" / "imported"
+    sys.modules.pop("evilnet", None)
+
+
+def forget(mark: Path) -> None:
+    """As in a new process."""
+    sys.modules.pop("evilnet", None)
+    mark.unlink(missing_ok=True)
+
+
+OWN = ("--model", "evilnet:net", "--tile", 128, "--block", 512)
+
+
+def test_a_job_folder_runs_no_code_that_the_call_does_not_name(run, evil: Path, files: Path, tmp_path: Path):
+    job, output = tmp_path / "job", tmp_path / "out.tif"
+    assert run("plan", "--save", job, files / "scene.tif", output, *OWN).returncode == 0
+    forget(evil)
+    one_sentence(run("work", job), 2, "--model evilnet:net")
+    one_sentence(run("work", job, "--model", "os:getcwd"), 2, "evilnet:net", "got --model os:getcwd")
+    assert not evil.exists() and not parts(job)
+    assert run("work", job, "--model", "evilnet:net", "--shard", "1/2").returncode == 0 and evil.exists()
+    done = run("work", job, "--model", "evilnet:net", "--workers", 2)
+    assert done.returncode == 0 and "all 6 are there" in done.stdout, done.stderr
+    assert run("assemble", job).returncode == 0 and ut.validate(output).valid
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_network_file_that_names_code_against_its_plan(
+    run, evil: Path, files: Path, tmp_path: Path, workers: int
+) -> None:
+    """The plan says identity, and everything fits to each other but the family in the file."""
+    job, other = tmp_path / "job", tmp_path / "other"
+    assert run("plan", "--save", other, files / "scene.tif", tmp_path / "o.tif", *OWN).returncode == 0
+    assert run("plan", "--save", job, *inputs(files, tmp_path), *IDENTITY).returncode == 0
+    (job / "net.safetensors").write_bytes((other / "net.safetensors").read_bytes())
+    request = Request.from_json(job / "request.json")
+    net = weights.sha256_of(job / "net.safetensors")
+    (job / "request.json").write_bytes(replace(request, net=net).to_json())
+    forget(evil)
+    one_sentence(run("work", job, "--workers", workers), 2, "net.safetensors names code, 'evilnet:net'")
+    assert not evil.exists() and not parts(job)
 
 
 def test_json_lines(run, files: Path, tmp_path: Path) -> None:
@@ -420,6 +482,15 @@ def test_slurm_plans_works_and_assembles_with_a_dead_task(slurm, run, files: Pat
     assert [one.returncode for one in said] == [0, 0, 0, 0], said
     assert "shard 1/2: 3 blocks made" in said[1].stdout and "shard 1/1: 3 blocks made" in said[2].stdout
     assert ut.validate(tmp_path / "out.tif").valid and not job.exists()
+
+
+def test_slurm_names_a_network_of_the_users_wherever_it_works(slurm, files: Path, tmp_path: Path) -> None:
+    for words in (("--model", "my.nets:paint"), ("--model=my.nets:paint",)):
+        assert slurm(tmp_path / "job", *inputs(files, tmp_path), *words, SHARDS="1").returncode == 0
+        calls = [line.split("\0")[:-1] for line in (tmp_path / "calls.program").read_text().splitlines()]
+        assert [call[0] for call in calls] == ["plan", "work", "work", "assemble"]
+        assert all(list(words) == call[-len(words) :] for call in calls[1:3])
+        (tmp_path / "calls.program").unlink()
 
 
 @pytest.mark.slow

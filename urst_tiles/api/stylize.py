@@ -230,7 +230,7 @@ def run_blocks(
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
-    task = StylizeBlock(plan, source, job.net, parts)
+    task = StylizeBlock(plan, source, job.net, parts, plan.identity.get("model"))
     receipts = on.run_all(
         task, missing, total=total, progress=lambda done, of: progress("stylising", done, of)
     )

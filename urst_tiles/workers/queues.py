@@ -190,10 +190,19 @@ def _cluster(request: QueueRequest, in_flight: int, security: Any) -> Any:
         security=security,
         scheduler_options=(configured("scheduler-options") or {}) | {"dashboard_address": f"{HERE}:0"},
         worker_extra_args=[*(configured("worker-extra-args") or []), *last],
-        job_script_prologue=[*PROLOGUE, *(configured("job-script-prologue") or [])],
+        job_script_prologue=[*PROLOGUE, *_module_path(), *(configured("job-script-prologue") or [])],
         log_directory=folder and str(folder),
         silence_logs=logging.CRITICAL,
     )
+
+
+def _module_path() -> list[str]:
+    """The line of a job's script by which a network of the user's is found there too: some queues start jobs
+    without the environment of the submitting process."""
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if not folders:
+        return []
+    return [f"export PYTHONPATH={shlex.quote(os.pathsep.join(map(os.path.abspath, folders)))}"]
 
 
 class _QueueJobs:

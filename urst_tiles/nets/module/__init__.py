@@ -8,6 +8,9 @@ A module has no name that another process could find, so it comes in one of two 
 "package.module:function", which is imported and called wherever the network is needed, or from
 `from_module`, which lends it a name in this process.
 
+The name always comes from the user: a saved network that names a function is loaded only by a call that names
+the same function (`urst_tiles.nets.saved`).
+
 References
 ----------
 1. J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks",
@@ -18,8 +21,6 @@ References
 from __future__ import annotations
 
 import copy
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -112,11 +113,12 @@ def find(model: str) -> ModuleStyle:
 
 
 def _imported(model: str, where: str) -> Any:
-    """The Python module ``where``, from the current folder too, as with ``python -m``."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    """The Python module ``where``, from the places on ``sys.path`` alone."""
     try:
         return import_module(where)
+    except ModuleNotFoundError as error:
+        hint = "; put its folder on PYTHONPATH" if error.name == where.partition(".")[0] else ""
+        raise BadInput(f"--model {model}: cannot import {where!r}: {_text(error)}{hint}") from error
     except Exception as error:
         raise BadInput(f"--model {model}: cannot import {where!r}: {_text(error)}") from error
 
