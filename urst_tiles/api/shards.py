@@ -108,6 +108,7 @@ def save_job(
         if not _is_ready(job):
             _make_ready(job, plan, source, recipe, options, progress)
         request = Request(input, output, _styles(recipe), options, plan, weights.sha256_of(job.net))
+        job.writes([job.request, *parts_of(plan, source, job).paths()])
         publish(job.request, request.to_json())
     clock.lap("prepare and measure")
     return Saved(folder, plan, clock.laps)
@@ -191,6 +192,7 @@ def assemble_job(folder: AnyPath, *, progress: Progress = silent) -> Report:
         output = check_output(request.output, request.input)
         parts = parts_of(request.plan, source, job)
         _require(job, parts)
+        job.writes(parts.paths())
         try:
             assemble(request.plan, source, job, output, progress)
         except DamagedFile as error:
@@ -251,7 +253,7 @@ def _make_ready(
     job: Job, plan: Plan, source: Source, recipe: Recipe, options: Options, progress: Progress
 ) -> None:
     source = prepare(job, source, options, progress)
-    with cluster_of(plan, options, job.folder, progress) as on:
+    with cluster_of(plan, options, job, progress) as on:
         set_up(job, plan, source, recipe, on, progress)
 
 

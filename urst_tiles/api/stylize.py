@@ -18,7 +18,7 @@ from urst_tiles import nets
 from urst_tiles.api.output import check_output, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
-from urst_tiles.engine.statistics import measure_exact, measure_thumbnail
+from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.job.folder import Job
 from urst_tiles.machine import available_memory
@@ -31,7 +31,7 @@ from urst_tiles.planning import encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.pyramid.parts import Parts
-from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
+from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
 from urst_tiles.storage.publish import make_folder
 from urst_tiles.storage.stores import path_of
@@ -138,7 +138,7 @@ def _run(
     clock = Clock()
     source = prepare(job, source, options, progress)
     clock.lap("prepare")
-    with cluster_of(plan, options, job.folder, progress) as on:
+    with cluster_of(plan, options, job, progress) as on:
         set_up(job, plan, source, recipe, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress)
@@ -154,6 +154,9 @@ def prepare(job: Job, source: Source, options: Options, progress: Progress = sil
 
     All of it lies in the job folder. A source needs a copy if its file has no random access.
     """
+    job.writes(source.saved_paths(job.source, thumbnail=options.thumbnail))
+    if options.mask:
+        job.writes([job.folder / MASK])
     try:
         source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     finally:
@@ -167,6 +170,7 @@ def set_up(
 ) -> None:
     """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
     recipe = take_colours(recipe, source, plan, job, on, progress)
+    job.writes([job.net])
     freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
 
 
@@ -188,6 +192,7 @@ def measure(
             whole=plan.measure_at_once,
         )
     job.keep = True
+    job.writes(saved_paths(build_style(recipe), source, job.moments, plan.device))
     return measure_exact(
         recipe,
         source,
@@ -208,6 +213,7 @@ def take_colours(
     if plan.statistics == "thumbnail":
         return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     job.keep = True
+    job.writes(saved_paths(ColourStatistics(), source, job.moments))
     found = measure_exact(ColourRecipe(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
 
@@ -226,6 +232,7 @@ def run_blocks(
     before.
     """
     parts = parts_of(plan, source, job)
+    job.writes(parts.paths())
     make_folder(job.parts)
     job.keep = True
     missing = parts.missing()
@@ -263,15 +270,17 @@ class Clock:
 
 
 def cluster_of(
-    plan: Plan, options: Options, folder: Path, progress: Progress = silent
+    plan: Plan, options: Options, job: Job, progress: Progress = silent
 ) -> AbstractContextManager[Cluster]:
     """The dask cluster that the options ask for, whose workers can all read and write the job folder."""
+    if options.cluster:
+        job.writes_folder(queues.own_folder(job.folder))
     jobs = options.cluster and queues.QueueRequest(
         options.cluster,
         count=min(options.workers, len(plan.grid)),
         cores=plan.threads,
         memory_bytes=plan.process_bytes,
-        folder=folder,
+        folder=job.folder,
     )
     return cluster(
         workers=plan.workers,

@@ -47,10 +47,11 @@ def publishing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
         with _putting(path) as file:
             yield file
         return
+    mode = "w+b" if temporary else "x+b"
     temporary = temporary or attempt_name(path)
     try:
         with writing(path.parent):
-            with temporary.open("w+b", buffering=1 << 20) as file:
+            with cast(BinaryIO, temporary.open(mode, buffering=1 << 20)) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -76,6 +77,40 @@ def publish(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` atomically and durably; the errors are those of `publishing`."""
     with publishing(path) as file:
         file.write(content)
+
+
+def create_file(path: Path, content: bytes) -> bool:
+    """Create a file with its content in one step, unless there is anything at ``path``.
+
+    Returns whether it was created. The errors are those of `publishing`.
+    """
+    temporary = attempt_name(path)
+    with writing(path.parent):
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            return _create_without_links(path, content)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_links(path: Path, content: bytes) -> bool:
+    """`create_file` on a file system without hard links, such as FAT: the content comes a moment later."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 def attempt_name(path: Path) -> Path:

@@ -160,10 +160,15 @@ def _log_folder(request: QueueRequest) -> Path | None:
     return Path(configured) if configured else _own_folder(request)
 
 
+def own_folder(job: Path) -> Path:
+    """The folder inside the folder of a job that holds the certificate and the logs of its workers."""
+    return job / "jobs.tmp"
+
+
 def _own_folder(request: QueueRequest) -> Path | None:
-    """A folder inside the job's folder, removed together with it. None if that is on an object store, or if
-    its name would need quotes in a job script."""
-    folder = request.folder / "jobs.tmp"
+    """`own_folder`, made if needed, and removed together with the job. None if it is on an object store, or
+    if its name would need quotes in a job script."""
+    folder = own_folder(request.folder)
     if any(sign in str(folder) for sign in ("://", "%")) or shlex.quote(str(folder)) != str(folder):
         return None
     folder.mkdir(parents=True, exist_ok=True)
