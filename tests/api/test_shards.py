@@ -348,6 +348,71 @@ def test_shares_are_a_partition() -> None:
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+def value_at(values: dict, name: str) -> tuple[dict, str]:
+    *folders, last = name.split(".")
+    for folder in folders:
+        values = values[folder]
+    return values, last
+
+
+EDITS = {
+    "plan.dtype": "uint16", "plan.compression": "lzw", "plan.quality": 5, "plan.grid.core": 256,
+    "plan.grid.halo": 8, "plan.grid.block": 1024, "plan.grid.tile": 256, "plan.grid.width": 1000,
+    "plan.grid.stride": 2, "plan.seam": "blend", "plan.precision": "float16", "plan.source_channels": 4,
+    "plan.batch": 2, "plan.identity.dtype": "uint16", "options.bands": [3, 2, 1], "output": "/tmp/other.tif",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_request_is_noticed_before_blocks_are_used(run, job: Path, name: str) -> None:
+    assert run("work", job).returncode == 0
+    before, path = parts(job), job / "request.json"
+    values = json.loads(path.read_text())
+    place, last = value_at(values, name)
+    place[last] = EDITS[name]
+    path.write_text(json.dumps(values))
+    for command in ("work", "assemble"):
+        one_sentence(run(command, job), 2, path, "edited", "--overwrite")
+    assert parts(job) == before and not (job.parent / "out.tif").exists()
+
+
+def test_an_edited_plan_contradicts_its_identity_whatever_the_checksum_says(job: Path) -> None:
+    path = job / "request.json"
+    request = Request.from_json(path)
+    for change in ({"dtype": "uint16"}, {"seam": "blend"}, {"grid": replace(request.plan.grid, core=256)}):
+        path.write_bytes(replace(request, plan=replace(request.plan, **change)).to_json())
+        with pytest.raises(ut.JobError, match="was edited: in its plan (dtype|seam|tile) was"):
+            ut.work_job(job)
+    path.write_text(" " + json.dumps(json.loads(request.to_json())))
+    assert ut.work_job(job).missing == 0, "spaces and their order are nothing"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"version": 2}', "\xff", "\0" * 9])
+def test_a_request_that_is_none_is_one_sentence(run, job: Path, content: str) -> None:
+    (job / "request.json").write_text(content, "latin-1")
+    one_sentence(run("work", job), 2, "request.json is no saved job", "--overwrite")
+    (job / "request.json").unlink()
+    os.mkfifo(job / "request.json")
+    one_sentence(run("work", job), 2, "request.json is", "FIFO")
+
+
+def test_all_files_of_a_job_follow_the_umask(run, files: Path, tmp_path: Path) -> None:
+    """A group shares it."""
+    scene, job, before = strips(tmp_path / "scene.tif"), tmp_path / "job", os.umask(0o007)
+    try:
+        more = ("--mask", mask(tmp_path / "mask.tif"), "--style", f"1={files / 'style.png'}")
+        for statistics in ("exact", "thumbnail"):
+            words = (*more, "--statistics", statistics, *LITE, "--overwrite")
+            assert run("plan", "--save", job, scene, tmp_path / "out.tif", *words).returncode == 0
+            assert run("work", job, "--shard", "1/2").returncode == 0
+            modes = {path.stat().st_mode & 0o777 for path in job.rglob("*") if path.is_file()}
+            assert modes == {0o660}, [path for path in job.rglob("*") if path.stat().st_mode & 0o77 != 0o60]
+            folders = [path for path in (job, *job.rglob("*")) if path.is_dir()]
+            assert {path.stat().st_mode & 0o777 for path in folders} == {0o770}
+    finally:
+        os.umask(before)
+
+
 def test_where_there_is_no_job(run, tmp_path: Path) -> None:
     for command in ("work", "assemble"):
         one_sentence(run(command, tmp_path / "none"), 2, "no job in", tmp_path / "none")

@@ -30,7 +30,7 @@ from urst_tiles.nets.module.style import ModuleStyle
 from urst_tiles.nets.saved import check_code
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import plan_here
+from urst_tiles.planning import contradictions, plan_here
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
@@ -261,6 +261,10 @@ def _load(job: Job) -> Request:
     """The saved request of a job that is ready for workers; JobError if the job is not ready."""
     try:
         request = Request.from_json(job.request)
+        if different := contradictions(request.plan):
+            raise JobDiffers(
+                f"{job.request} was edited: in its plan {different}; save the job anew, with --overwrite"
+            )
         if request.net == weights.sha256_of(job.net) and job.identity == dict(request.plan.identity):
             return request
         reason = "its network or its job.json is not what was saved"

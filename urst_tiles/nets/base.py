@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,12 @@ class LocalNet(nn.Module):
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
         with publishing(path) as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
             save_file(tensors, str(file.name), metadata={"urst_tiles": json.dumps(values, sort_keys=True)})
+            # safetensors has put a file of its own there, which its owner alone may read.
+            os.chmod(file.name, mode)
+            with open(file.name, "rb") as written:
+                os.fsync(written.fileno())
 
 
 class Stylised(LocalNet):
