@@ -295,7 +295,6 @@ def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
 
 def _identity(plan: Plan, source: Source, model: str, style: Subject, options: Options) -> dict[str, Any]:
     """The facts that decide the bytes of the output, by name; `varied` has the others."""
-    grid = plan.grid
     return {
         "source": source.fingerprint,
         "bands": options.bands or "default",
@@ -304,8 +303,19 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "model": model,
         "style": style.fingerprint,
         "alpha": options.alpha,
-        "statistics": plan.statistics,
         "thumbnail": options.thumbnail,
+        **_decided(plan),
+        "device": device_kind(plan.device),
+        "urst-tiles": version("urst-tiles"),
+        **{name: installed(name) for name in PINNED_LIBRARIES},
+    }
+
+
+def _decided(plan: Plan) -> dict[str, Any]:
+    """The facts of the identity that are fields of the plan."""
+    grid = plan.grid
+    return {
+        "statistics": plan.statistics,
         "measured": "at once" if plan.measure_at_once else "by site",
         "size": f"{grid.width} x {grid.height}",
         "tile": grid.core,
@@ -315,13 +325,17 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "precision": plan.precision,
         "threads": plan.threads,
         "batch": plan.batch,
-        "device": device_kind(plan.device),
         "dtype": plan.dtype,
         "compression": plan.compression,
         "quality": plan.quality if plan.compression in ("jpeg", "webp") else "lossless",
-        "urst-tiles": version("urst-tiles"),
-        **{name: installed(name) for name in PINNED_LIBRARIES},
     }
+
+
+def contradictions(plan: Plan) -> str:
+    """Where a plan that was read from a file says something else than its identity, as a phrase for a
+    message; empty where it does not."""
+    said = {name: str(value) for name, value in _decided(plan).items()}
+    return differences({name: plan.identity.get(name, "not set") for name in said}, said)
 
 
 @cache

@@ -86,7 +86,8 @@ class Recipe:
         if isinstance(style, str):
             return family.style_named(style) if family.style_named else nets.named_styles.features(style)
         if family.load_style:
-            return family.load_style(style)
+            with weights.as_bad_weights(style):
+                return family.load_style(style)
         image = read_picture(style, self.style_size)
         if self.colours is None:
             return image

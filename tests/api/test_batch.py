@@ -154,6 +154,7 @@ def test_pairs_overrides_and_exceptions(folder: Path) -> None:
         ('output = "out', 'outputs = "out', ("no key 'outputs'",)),
         ("inputs =", "inputs", ("no TOML",)),
         ('model = "identity"', 'model = "nosuch"', ("nosuch",)),
+        ('model = "identity"', 'model = "os:getcwd"', ("names code, 'os:getcwd'", "--model os:getcwd")),
     ],
 )
 def test_a_wrong_table_is_one_sentence_before_anything_runs(run, folder: Path, old, new, words) -> None:
@@ -173,6 +174,27 @@ def test_an_absolute_path_of_a_style_is_named_by_its_stem(folder: Path) -> None:
     text = ALL.replace('"b.png"', f'"{folder}/b.png", "./a.png"').replace('"a.png", ', "")
     names = [entry.output.name for entry in read_table(table(folder, text))]
     assert sorted(names) == ["one-a.tif", "one-b.tif", "two-a.tif", "two-b.tif"]
+
+
+def test_a_table_names_code_only_together_with_the_call(run, folder: Path, monkeypatch) -> None:
+    import sys
+
+    text = (
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sigmoid())\n"
+    )
+    (folder / "tablenet.py").write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    path = table(folder, '''
+        inputs = "in/one.tif"
+        output = "out/{stem}.tif"
+        options = {model = "tablenet:net", tile = 128, block = 512}
+    ''')  # fmt: skip
+    refused(run, path, "names code, 'tablenet:net'", "--model tablenet:net")
+    assert run("run", path, "--model", "os:getcwd").returncode == 2
+    assert "tablenet" not in sys.modules
+    done = run("run", path, "--model", "os:getcwd", "--model", "tablenet:net")
+    sys.modules.pop("tablenet", None)
+    assert done.returncode == 0 and ut.validate(folder / "out" / "one.tif").valid, done.stderr
 
 
 def test_no_table_and_no_output(run, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, tmp_path
     report = ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, progress=look, **options)
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "local.tif")
     assert report.blocks_run == 6
-    assert seen == {"job.json", "source", "moments", "net.safetensors", "parts"}
+    assert seen == {"job.json", "written.json", "source", "moments", "net.safetensors", "parts"}
     assert left(store) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["local.tif", "out.tif"]
 
@@ -107,7 +108,8 @@ def test_workers_on_machines_that_share_nothing_else(
     job, output = f"{s3}/deep/er/job", tmp_path / "out.tif"
     done = run("plan", scene, output, *styles, *FLAGS, "--save", job)
     assert done.returncode == 0 and f"saved        {job}" in done.stdout, done.stderr
-    assert names_in(path_of(job)) == {"job.json", "request.json", "source", "net.safetensors", "mask.npy"}
+    own = {"job.json", "written.json", "request.json", "source", "net.safetensors", "mask.npy"}
+    assert names_in(path_of(job)) == own
     victim = started("work", job)
     while len(names_in(path_of(job) / "parts")) < 2:
         assert victim.poll() is None
@@ -164,6 +166,45 @@ def test_another_job_is_refused_and_nothing_else_is_ever_removed(
     with pytest.raises(ut.UrstError, match="holds something else than a job .'job', say."):
         ut.save_job(store, scene, tmp_path / "out.tif", STYLE, overwrite=True, **SMALL)
     assert left(store) == before
+
+
+def test_objects_of_the_user_stay(store: str, scene: Path, tmp_path: Path) -> None:
+    """Those among the job's own, when it starts anew and when it ends; a prefix of theirs is not taken."""
+    job, good = saved(store, scene, tmp_path)
+    mine = ["source/notes.txt", "parts/mine.tif", "parts/.mine.0123456789ab.tmp", "thesis.tex"]
+    for name in mine:
+        (job / name).write_bytes(b"mine")
+    ut.save_job(job, scene, tmp_path / "out.tif", STYLE, overwrite=True, **SMALL)
+    assert ut.work_job(job).blocks_run == 6, "nothing of the old job was left"
+    ut.assemble_job(job)
+    assert (tmp_path / "out.tif").read_bytes() == good
+    assert sorted(name.split("/job/")[1] for name in left(store)) == sorted(mine)
+    with pytest.raises(ut.UrstError, match="holds something else than a job"):
+        ut.stylize(scene, tmp_path / "again.tif", STYLE, job_dir=job, overwrite=True, **SMALL)
+    assert len(left(store)) == len(mine)
+
+
+def test_the_lock_of_a_store_is_no_name_that_others_can_take(store: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "victim").write_text("mine")
+    folder = tmp_path / f"urst-tiles-{os.getuid()}"
+    job = Job(path_of(f"{store}/job"))
+    with job.locked():
+        (lock,) = folder.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+    lock.unlink()
+    lock.symlink_to(tmp_path / "victim")
+    with pytest.raises(ut.UrstError, match="is a symbolic link"), job.locked():
+        pass
+    lock.unlink()
+    folder.chmod(0o777)
+    with pytest.raises(ut.BadInput, match="is not a folder of yours alone"), job.locked():
+        pass
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ut.BadInput, match="is not a folder of yours alone"), job.locked():
+        pass
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_of_two_machines_one_signs(store: str) -> None:

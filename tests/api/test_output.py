@@ -15,6 +15,7 @@ from helpers import geotiff, picture, sha
 
 import urst_tiles as ut
 from urst_tiles.job import folder as job_module
+from urst_tiles.job import written
 from urst_tiles.storage import stores
 
 SMALL: dict[str, Any] = {"model": "identity", "tile": 128, "block": 256, "thumbnail": 64}
@@ -215,31 +216,50 @@ def test_a_link_is_followed(run, scene: Path, whole: bytes, tmp_path: Path) -> N
 # The last moment
 
 
-def killed_after(monkeypatch: pytest.MonkeyPatch, count: int, act: Callable[[], object]) -> None:
-    """``act`` ends as by a kill when the job folder is being removed: after so many steps of that."""
+def killed_after(monkeypatch: pytest.MonkeyPatch, count: int | str, act: Callable[[], object]) -> None:
+    """``act`` ends as by a kill when the job folder is being removed: after so many steps of that, or before
+    the file of this name is removed."""
     steps = []
 
     class Killed(BaseException):
         pass
 
-    def remove(path: Path) -> None:
-        if ".out.tif.job.gone" in str(path) and path.exists():
-            if len(steps) == count:
+    def step(path: Path) -> None:
+        if os.path.lexists(path):
+            if len(steps) == count or path.name == count:
                 raise Killed
             steps.append(path)
+
+    def remove_listed(path: Path, whole: bool) -> None:
+        step(path)
+        real(path, whole)
+
+    def remove(path: Path) -> None:
+        step(path)
         stores.remove(path)
 
+    real = written._remove
     with monkeypatch.context() as patch:
+        patch.setattr(written, "_remove", remove_listed)
         patch.setattr(job_module, "remove", remove)
         patch.setattr(job_module.Job, "_leave", lambda *arguments: None)
         with pytest.raises(Killed):
             act()
 
 
-@pytest.mark.parametrize("count", range(5))
-@pytest.mark.parametrize("command", ["stylize", "assemble"])
+STEPS = [*(("stylize", count) for count in (0, 1, 3, "written.json", "job.json"))]
+STEPS += [*(("assemble", count) for count in (0, 1, 3, 5, "request.json"))]
+
+
+@pytest.mark.parametrize(("command", "count"), STEPS)
 def test_a_kill_in_the_last_moment(
-    run, scene: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, count: int
+    run,
+    scene: Path,
+    whole: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    count: int | str,
 ) -> None:
     """The same command says that it is finished, cleans up, and ends with status 0."""
     job, output = tmp_path / "out.tif.job", tmp_path / "out.tif"
@@ -249,7 +269,7 @@ def test_a_kill_in_the_last_moment(
         assert run("work", job).returncode == 0
         arguments = (command, job)
     killed_after(monkeypatch, count, lambda: run(*arguments))
-    assert output.read_bytes() == whole and (tmp_path / ".out.tif.job.gone").exists()
+    assert output.read_bytes() == whole and json.loads((job / "job.json").read_bytes())["job"] == "gone"
     before = output.stat()
     done = run(*arguments)
     assert done.returncode == 0 and f"{output}: 400 x 300, is finished" in done.stdout, done.stderr

@@ -15,7 +15,7 @@ import pytest
 from helpers import geotiff, mask, picture, sha, strips
 
 import urst_tiles as ut
-from urst_tiles import planning
+from urst_tiles import planning, weights
 from urst_tiles.job.folder import Job
 from urst_tiles.job.request import Request
 
@@ -170,6 +170,68 @@ def test_a_network_of_this_process_alone_is_refused(files: Path, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+NET = """
+from pathlib import Path
+
+from torch import nn
+
+Path(__file__).with_name("imported").touch()
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), nn.InstanceNorm2d(3))
+"""
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A function of somebody in a module that Python would find; the file that is there once it was run."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "evilnet.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.chdir(tmp_path / "code")
+    yield tmp_path / "code" / "imported"
+    sys.modules.pop("evilnet", None)
+
+
+def forget(mark: Path) -> None:
+    """As in a new process."""
+    sys.modules.pop("evilnet", None)
+    mark.unlink(missing_ok=True)
+
+
+OWN = ("--model", "evilnet:net", "--tile", 128, "--block", 512)
+
+
+def test_a_job_folder_runs_no_code_that_the_call_does_not_name(run, evil: Path, files: Path, tmp_path: Path):
+    job, output = tmp_path / "job", tmp_path / "out.tif"
+    assert run("plan", "--save", job, files / "scene.tif", output, *OWN).returncode == 0
+    forget(evil)
+    one_sentence(run("work", job), 2, "--model evilnet:net")
+    one_sentence(run("work", job, "--model", "os:getcwd"), 2, "evilnet:net", "got --model os:getcwd")
+    assert not evil.exists() and not parts(job)
+    assert run("work", job, "--model", "evilnet:net", "--shard", "1/2").returncode == 0 and evil.exists()
+    done = run("work", job, "--model", "evilnet:net", "--workers", 2)
+    assert done.returncode == 0 and "all 6 are there" in done.stdout, done.stderr
+    assert run("assemble", job).returncode == 0 and ut.validate(output).valid
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_network_file_that_names_code_against_its_plan(
+    run, evil: Path, files: Path, tmp_path: Path, workers: int
+) -> None:
+    """The plan says identity, and everything fits to each other but the family in the file."""
+    job, other = tmp_path / "job", tmp_path / "other"
+    assert run("plan", "--save", other, files / "scene.tif", tmp_path / "o.tif", *OWN).returncode == 0
+    assert run("plan", "--save", job, *inputs(files, tmp_path), *IDENTITY).returncode == 0
+    (job / "net.safetensors").write_bytes((other / "net.safetensors").read_bytes())
+    request = Request.from_json(job / "request.json")
+    net = weights.sha256_of(job / "net.safetensors")
+    (job / "request.json").write_bytes(replace(request, net=net).to_json())
+    forget(evil)
+    one_sentence(run("work", job, "--workers", workers), 2, "net.safetensors names code, 'evilnet:net'")
+    assert not evil.exists() and not parts(job)
+
+
 def test_json_lines(run, files: Path, tmp_path: Path) -> None:
     def last(*arguments: object) -> dict:
         done = run(*arguments, "--json")
@@ -284,6 +346,71 @@ def test_shares_are_a_partition() -> None:
         shares = [list(ut.Shard(i, count).of(total)) for i in range(1, count + 1)]
         assert sorted(sum(shares, [])) == list(range(total))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def value_at(values: dict, name: str) -> tuple[dict, str]:
+    *folders, last = name.split(".")
+    for folder in folders:
+        values = values[folder]
+    return values, last
+
+
+EDITS = {
+    "plan.dtype": "uint16", "plan.compression": "lzw", "plan.quality": 5, "plan.grid.core": 256,
+    "plan.grid.halo": 8, "plan.grid.block": 1024, "plan.grid.tile": 256, "plan.grid.width": 1000,
+    "plan.grid.stride": 2, "plan.seam": "blend", "plan.precision": "float16", "plan.source_channels": 4,
+    "plan.batch": 2, "plan.identity.dtype": "uint16", "options.bands": [3, 2, 1], "output": "/tmp/other.tif",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_request_is_noticed_before_blocks_are_used(run, job: Path, name: str) -> None:
+    assert run("work", job).returncode == 0
+    before, path = parts(job), job / "request.json"
+    values = json.loads(path.read_text())
+    place, last = value_at(values, name)
+    place[last] = EDITS[name]
+    path.write_text(json.dumps(values))
+    for command in ("work", "assemble"):
+        one_sentence(run(command, job), 2, path, "edited", "--overwrite")
+    assert parts(job) == before and not (job.parent / "out.tif").exists()
+
+
+def test_an_edited_plan_contradicts_its_identity_whatever_the_checksum_says(job: Path) -> None:
+    path = job / "request.json"
+    request = Request.from_json(path)
+    for change in ({"dtype": "uint16"}, {"seam": "blend"}, {"grid": replace(request.plan.grid, core=256)}):
+        path.write_bytes(replace(request, plan=replace(request.plan, **change)).to_json())
+        with pytest.raises(ut.JobError, match="was edited: in its plan (dtype|seam|tile) was"):
+            ut.work_job(job)
+    path.write_text(" " + json.dumps(json.loads(request.to_json())))
+    assert ut.work_job(job).missing == 0, "spaces and their order are nothing"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, '{"version": 2}', "\xff", "\0" * 9])
+def test_a_request_that_is_none_is_one_sentence(run, job: Path, content: str) -> None:
+    (job / "request.json").write_text(content, "latin-1")
+    one_sentence(run("work", job), 2, "request.json is no saved job", "--overwrite")
+    (job / "request.json").unlink()
+    os.mkfifo(job / "request.json")
+    one_sentence(run("work", job), 2, "request.json is", "FIFO")
+
+
+def test_all_files_of_a_job_follow_the_umask(run, files: Path, tmp_path: Path) -> None:
+    """A group shares it."""
+    scene, job, before = strips(tmp_path / "scene.tif"), tmp_path / "job", os.umask(0o007)
+    try:
+        more = ("--mask", mask(tmp_path / "mask.tif"), "--style", f"1={files / 'style.png'}")
+        for statistics in ("exact", "thumbnail"):
+            words = (*more, "--statistics", statistics, *LITE, "--overwrite")
+            assert run("plan", "--save", job, scene, tmp_path / "out.tif", *words).returncode == 0
+            assert run("work", job, "--shard", "1/2").returncode == 0
+            modes = {path.stat().st_mode & 0o777 for path in job.rglob("*") if path.is_file()}
+            assert modes == {0o660}, [path for path in job.rglob("*") if path.stat().st_mode & 0o77 != 0o60]
+            folders = [path for path in (job, *job.rglob("*")) if path.is_dir()]
+            assert {path.stat().st_mode & 0o777 for path in folders} == {0o770}
+    finally:
+        os.umask(before)
 
 
 def test_where_there_is_no_job(run, tmp_path: Path) -> None:
@@ -420,6 +547,15 @@ def test_slurm_plans_works_and_assembles_with_a_dead_task(slurm, run, files: Pat
     assert [one.returncode for one in said] == [0, 0, 0, 0], said
     assert "shard 1/2: 3 blocks made" in said[1].stdout and "shard 1/1: 3 blocks made" in said[2].stdout
     assert ut.validate(tmp_path / "out.tif").valid and not job.exists()
+
+
+def test_slurm_names_a_network_of_the_users_wherever_it_works(slurm, files: Path, tmp_path: Path) -> None:
+    for words in (("--model", "my.nets:paint"), ("--model=my.nets:paint",)):
+        assert slurm(tmp_path / "job", *inputs(files, tmp_path), *words, SHARDS="1").returncode == 0
+        calls = [line.split("\0")[:-1] for line in (tmp_path / "calls.program").read_text().splitlines()]
+        assert [call[0] for call in calls] == ["plan", "work", "work", "assemble"]
+        assert all(list(words) == call[-len(words) :] for call in calls[1:3])
+        (tmp_path / "calls.program").unlink()
 
 
 @pytest.mark.slow

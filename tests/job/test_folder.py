@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from urst_tiles.errors import BadInput, DiskFull, JobBusy, JobDiffers
+from urst_tiles.errors import BadInput, DiskFull, JobBusy, JobDiffers, UrstError
+from urst_tiles.job import folder as job_module
 from urst_tiles.job.folder import Job, differences
+from urst_tiles.storage.publish import attempt_name
 
 HOLD = """
 import sys, time
@@ -38,6 +43,7 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
     job = Job(tmp_path / "job")
     with job.locked():
         job.claim({"tile": "1"})
+        job.writes([job.parts / "0.tif"])
         job.parts.mkdir()
         (job.parts / "0.tif").write_bytes(b"x")
         job.claim({"tile": "2"}, overwrite=True)
@@ -111,14 +117,178 @@ def test_what_file_systems_leave_is_no_stranger(tmp_path: Path) -> None:
 
 
 def test_a_removed_job_leaves_nothing_even_after_a_kill_in_between(tmp_path: Path) -> None:
-    job = Job(tmp_path / "job")
+    """Killed before each of its steps in turn, the removal is finished by the next job in the folder."""
+    real, steps = job_module.remove, 0
+    for last in range(5):
+        steps = 0
+
+        def step(path: Path, last: int = last) -> None:
+            nonlocal steps
+            steps += 1
+            if steps > last:
+                raise KeyboardInterrupt
+            real(path)
+
+        job = written(Job.beside(tmp_path / "out.tif"))
+        with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt), job.locked():
+            patch.setattr(job_module, "remove", step)
+            job.remove()
+        again = Job.beside(tmp_path / "out.tif")
+        assert again.identity is None, "it never looks like a whole job"
+        with again.locked():
+            again.claim({"a": "2"})
+            assert not again.parts.exists()
+            again.remove()
+        assert not list(tmp_path.iterdir()), last
+
+
+def written(job: Job) -> Job:
+    """The same job, claimed, with a part."""
     with job.locked():
         job.claim({"a": "1"})
+        job.writes([job.parts / "0.tif"])
+        job.parts.mkdir()
+        (job.parts / "0.tif").touch()
+    return job
+
+
+MINE = ["source/notes.txt", "parts/mine.tif", "moments/relu4.npz", "notes.tmp", ".mine.0123.tmp", "a.tex"]
+FOLDERS = ["source", "parts", "moments"]
+TAKEN = [*FOLDERS, "lock", "net.safetensors", "request.json", "job.json", "mask.npy", "written.json", "a.tmp"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"name": "job"}', "[1]"])
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_folder_of_the_user_is_not_taken(tmp_path: Path, name: str, content: str) -> None:
+    """Whatever its names; a job.json that is not ours changes nothing."""
+    if name in FOLDERS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text(content)
+    else:
+        (tmp_path / name).write_text(content)
+    before = every_file(tmp_path)
+    with pytest.raises(BadInput, match="holds something else than a job"), Job(tmp_path).locked() as job:
+        job.claim({"a": "1"}, overwrite=True)
+    assert every_file(tmp_path) == before
+
+
+@pytest.mark.parametrize("end", ["remove", "overwrite", "error"])
+def test_nothing_is_removed_that_the_job_did_not_write(tmp_path: Path, end: str) -> None:
+    job = written(Job(tmp_path / "job"))
+    for name in MINE:
+        (job.folder / name).parent.mkdir(exist_ok=True)
+        (job.folder / name).write_text("mine")
+    with suppress(BadInput), job.locked():
+        if end == "remove":
+            job.remove()
+        elif end == "overwrite":
+            job.claim({"a": "2"}, overwrite=True)
+        else:
+            raise BadInput("no")
+    left = every_file(job.folder)
+    assert {name: left[name] for name in MINE} == dict.fromkeys(MINE, b"mine")
+    if end == "remove":
+        assert set(left) == set(MINE), "and nothing of the job stays"
+
+
+def test_a_list_that_leads_outside_is_not_followed(tmp_path: Path) -> None:
+    """It may come from somebody else, as the whole folder may."""
+    (tmp_path / "mine").write_text("mine")
+    job = Job(tmp_path / "job")
+    with job.locked():
+        job.claim({"urst-tiles": "1"})
+    for names in (["../mine"], [str(tmp_path / "mine")], ["parts/../../mine"], [""], ["."], [3], "mine"):
+        (job.folder / "written.json").write_text(json.dumps({"made": True, "written": names}))
+        with job.locked():
+            job.claim({"urst-tiles": "1", "a": str(names)}, overwrite=True)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_folder_that_was_empty_stays(tmp_path: Path) -> None:
+    """Whoever made it may have had a reason: rights, quotas, a mount."""
+    with Job(tmp_path).locked() as job:
+        job.claim({"a": "1"})
+        job.remove()
+    assert tmp_path.is_dir() and not list(tmp_path.iterdir())
+
+
+def test_what_killed_processes_left_of_the_job_goes_too(tmp_path: Path) -> None:
+    job = written(Job(tmp_path / "job"))
+    job.source.mkdir()
+    with job.locked():
+        job.writes([job.source / "spool-1.zarr" / "colour" / "zarr.json"])
+    (job.source / ".spool-1.zarr.77.0a1b2c3d" / "colour").mkdir(parents=True)
+    attempt_name(job.parts / "0.tif").touch()
+    with job.locked():
         job.remove()
     assert not list(tmp_path.iterdir())
-    (tmp_path / ".job.gone").mkdir()
-    with job.locked():
-        assert [p.name for p in tmp_path.iterdir()] == ["job"]
+
+
+LINKS = [
+    "lock",
+    "job.json",
+    "written.json",
+    "request.json",
+    "parts",
+    "source",
+    "parts/0.tif",
+    "moments/x.npz",
+]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_symbolic_link_in_a_job_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """A link leads writing, truncating and removing elsewhere, and so it may to a FIFO, which would hang."""
+    job, victim = written(Job(tmp_path / "job")), tmp_path / "victim"
+    victim.mkdir() if name in ("parts", "source") else victim.write_text("process 1 on here, but mine")
+    link = job.folder / name
+    link.parent.mkdir(exist_ok=True)
+    shutil.rmtree(link) if link.is_dir() else link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    for hold in (job.locked, job.shared):
+        with pytest.raises((BadInput, JobDiffers), match="is a symbolic link"), hold():
+            pass
+    assert victim.is_dir() or victim.read_text() == "process 1 on here, but mine"
+
+
+@pytest.mark.parametrize("name", ["lock", "job.json", "written.json"])
+def test_a_fifo_in_a_job_folder_never_hangs(tmp_path: Path, name: str) -> None:
+    job = written(Job(tmp_path / "job"))
+    (job.folder / name).unlink()
+    os.mkfifo(job.folder / name)
+    with pytest.raises(UrstError, match=r"FIFO|something else"), job.locked():
+        job.claim({"a": "1"})
+
+
+@pytest.mark.parametrize("content", ["mine", "\0" * 100])
+def test_a_file_of_the_user_is_no_lock(tmp_path: Path, content: str) -> None:
+    job = written(Job(tmp_path / "job"))
+    (job.folder / "lock").write_text(content)
+    with pytest.raises(BadInput, match="lock is not the lock of a job"), job.locked():
+        pass
+    assert (job.folder / "lock").read_text() == content
+
+
+def test_a_lock_that_was_removed_meanwhile_holds_nobody_out(tmp_path: Path, monkeypatch) -> None:
+    """The file was opened, then its job ended and removed it: a lock on it would be a lock on nothing."""
+    job, real, opened = written(Job(tmp_path / "job")), job_module.open_regular, []
+
+    def late(path: Path, flags: int = os.O_RDONLY) -> int:
+        descriptor = real(path, flags)
+        if path.name == "lock" and flags == os.O_RDWR:
+            opened.append(path)
+            if len(opened) == 1:
+                path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(job_module, "open_regular", late)
+    with job.locked(), pytest.raises(JobBusy), Job(job.folder).locked():
+        pass
+    assert len(opened) == 3
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_what_is_finished_needs_no_more_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +313,8 @@ def test_a_folder_with_anything_else_in_it_is_refused_and_left_alone(tmp_path: P
 
 def test_a_damaged_record_is_one_sentence(tmp_path: Path) -> None:
     job = Job(tmp_path)
+    with job.locked():
+        job.claim({"a": "0"})
     (tmp_path / "job.json").write_text("{")
     with pytest.raises(JobDiffers, match="--overwrite"):
         _ = job.identity

@@ -640,10 +640,10 @@ def pooled():
 
 @pytest.fixture
 def paintings(tmp_path, monkeypatch):
-    """A module of the user in the current folder."""
+    """A module of the user in the current folder, which is on the path."""
     (tmp_path / "paintings.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     sys.modules.pop("paintings", None)
 
@@ -660,7 +660,7 @@ def test_a_function_of_the_user(name, paintings, measured, picture, as_tensor, m
 
     monkeypatch.setattr(style.Probe, "footprint", lambda self: pytest.fail("measured again"))
     with torch.inference_mode():
-        assert torch.equal(load_frozen(paintings / "net.safetensors")(x), net(x))
+        assert torch.equal(load_frozen(paintings / "net.safetensors", model)(x), net(x))
 
 
 def test_a_module_that_changed_is_told(paintings, measured, picture, as_tensor):
@@ -668,7 +668,45 @@ def test_a_module_that_changed_is_told(paintings, measured, picture, as_tensor):
     nets.freeze(style, measured(style, as_tensor(picture(32, 32)))).save(paintings / "net.safetensors")
     sys.modules["paintings"].plain = lambda: nn.Conv2d(3, 3, 1)
     with pytest.raises(BadWeights, match="paintings:plain"):
-        load_frozen(paintings / "net.safetensors")
+        load_frozen(paintings / "net.safetensors", "paintings:plain")
+
+
+@pytest.mark.parametrize("named", [None, "paintings:ranged", "lite"])
+def test_a_file_never_names_code_that_is_run(named, paintings, monkeypatch):
+    """Not even where the module could be imported; nor deep inside a file, where a cascade has its style."""
+    style = nets.build("paintings:plain", None, [])
+    some = {s.name: ut.Moments(2.0, np.zeros(s.channels), np.ones(s.channels)) for s in style.sites}
+    nets.freeze(style, some).save(paintings / "net.safetensors")
+    cascade = nets.CascadeStyle(style, 2)
+    each = {s.name: ut.Moments(2.0, np.zeros(s.channels), np.ones(s.channels)) for s in cascade.sites}
+    nets.Luminance(nets.freeze(cascade, each)).save(paintings / "deep.safetensors")
+    del sys.modules["paintings"]
+    for file in ("net.safetensors", "deep.safetensors"):
+        with pytest.raises(BadInput, match=f"{file} names code, 'paintings:plain'.*--model"):
+            load_frozen(paintings / file, named)
+    assert "paintings" not in sys.modules
+    assert load_frozen(paintings / "deep.safetensors", "paintings:plain").stride == 4
+
+
+def test_the_current_folder_is_no_place_for_modules(paintings, monkeypatch):
+    """Unless Python was told so: a module there may be anybody's."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(paintings))])
+    with pytest.raises(BadInput, match="cannot import 'paintings'.*PYTHONPATH"):
+        nets.build("paintings:plain", None, [])
+    assert "paintings" not in sys.modules and str(paintings) not in sys.path
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"family": 3}, {"family": "lite", "settings": 1}, [1], {"kind": "varying"}]
+)
+def test_a_damaged_description_is_one_sentence(values, tmp_path):
+    import json
+
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(1)}, tmp_path / "n", metadata={"urst_tiles": json.dumps(values)})
+    with pytest.raises((BadWeights, BadInput), match="is no frozen network|there is no model"):
+        load_frozen(tmp_path / "n")
 
 
 @pytest.mark.parametrize(

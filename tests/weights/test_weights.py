@@ -9,6 +9,7 @@ import shutil
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -168,3 +169,68 @@ def test_wrong_keys_never_become_a_network(copied, monkeypatch, picture):
     monkeypatch.setattr(weights, "check_hash", lambda path, expected: None)
     with pytest.raises(BadWeights, match="surplus"):
         nets.build("microast", copied, [(picture(32, 32).astype("float32") / 255, 1.0)])
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_damaged_files_raise_nothing_that_is_not_ours(tmp_path, old):
+    """Whatever torch, pickle and zip make of wrong bytes: an index, a codec, 2^60 bytes of memory."""
+    path, random = tmp_path / "a.pth", np.random.default_rng(0)
+    state = {f"layer{k}.weight": torch.arange(12.0).reshape(3, 4) for k in range(3)}
+    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=not old)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    refused = 0
+    for turn in range(400):
+        damaged = whole.copy()
+        at = random.integers(0, len(whole) if turn % 2 else min(len(whole), 1200), size=1 + turn % 4)
+        damaged[at] = random.integers(0, 256, size=len(at))
+        path.write_bytes(damaged[: random.integers(1, len(whole)) if turn % 10 == 0 else None].tobytes())
+        try:
+            weights.load(path, "state_dict")
+        except BadWeights as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {0: torch.ones(1)},
+        {"x": torch.ones(2, 2).to_sparse()},
+        {"x": torch.ones(2, dtype=torch.complex64)},
+        {"x": torch.empty(2, device="meta")},
+    ],
+)
+def test_tensors_that_hold_no_numbers_are_refused(state, tmp_path):
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(BadWeights, match="holds no plain tensors"):
+        weights.load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("model", ["fast", "multimodal"])
+def test_a_checkpoint_of_other_shapes_is_one_sentence(model, tmp_path):
+    from urst_tiles import nets
+    from urst_tiles.recipe import Recipe
+
+    good = nets.MODELS[model].seeded(0, 1 / 8)
+    for shape in ((), (0,), (1,), (2, 2), (1, 1, 1, 1, 1)):
+        for some in (1, 2):
+            items = enumerate(good[""].items())
+            state = {key: torch.zeros(shape) if k % some == 0 else t for k, (key, t) in items}
+            torch.save(state, tmp_path / "a.pth")
+            with pytest.raises(BadWeights):
+                Recipe(model=model, weights=tmp_path, styles=((tmp_path / "a.pth", 1.0),)).build()
+
+
+def test_a_user_without_a_home_has_no_cache_and_is_told(tmp_path, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nowhere)
+    for name in ("XDG_CACHE_HOME", "URST_TILES_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    assert weights.find("lite") and "comes with the package" in weights.describe("lite")
+    with pytest.raises(MissingFile, match="give --weights a folder"):
+        weights.find("microast")
+    with pytest.raises(MissingFile, match="no home folder; give --weights"):
+        weights.fetch("microast")

@@ -26,11 +26,12 @@ from urst_tiles.job.folder import Job, differences
 from urst_tiles.job.request import Request
 from urst_tiles.job.shard import Shard
 from urst_tiles.machine import available_memory
-from urst_tiles.nets.module import only_here
+from urst_tiles.nets.module import is_module, only_here
 from urst_tiles.nets.module.style import ModuleStyle
+from urst_tiles.nets.saved import check_code
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import plan_here
+from urst_tiles.planning import contradictions, plan_here
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
@@ -109,6 +110,7 @@ def save_job(
         if not _is_ready(job):
             _make_ready(job, plan, source, recipe, options, progress)
         request = Request(input, output, _styles(recipe), options, plan, weights.sha256_of(job.net))
+        job.writes([job.request, *parts_of(plan, source, job).paths()])
         publish(job.request, request.to_json())
     clock.lap("prepare and measure")
     return Saved(folder, plan, clock.laps)
@@ -121,6 +123,7 @@ def work_job(
     device: str | None = None,
     threads: int | None = None,
     workers: int | None = None,
+    model: str | None = None,
     progress: Progress = silent,
 ) -> Worked:
     """Compute the missing blocks of a saved job, or those of them that belong to a share.
@@ -134,16 +137,20 @@ def work_job(
     threads : threads of torch. On a CPU the rounding of sums depends on this number, so that only the planned
         number is allowed.
     workers : number of processes on this machine (default: as planned).
+    model : the network that was planned. It must be given, and be the same, if that is a function of yours
+        ("package.module:function"): a job folder alone never names code that is run.
     progress : as for `stylize`.
 
     Raises
     ------
     JobDiffers : if the input or this machine is not what was planned, so that the bytes might differ.
+    BadInput : if ``model`` is not what was planned, or is needed and not given.
     BlocksFailed : if some blocks failed repeatedly; the others are saved, and the next call tries again.
     """
     job, clock = Job(path_of(folder)), Clock()
     with job.shared():
         request = _load(job)
+        _check_model(job, request.plan, model)
         plan = plan_here(request.plan, device, threads, workers)
         plan.validate(memory=request.options.memory or available_memory())
         source = same_source(request, job.source, progress)
@@ -152,7 +159,7 @@ def work_job(
         missing = _turned([index for index in parts.missing() if index in mine])
         job.keep = True
         with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
-            task = SkipFinished(StylizeBlock(plan, source, job.net, parts))
+            task = SkipFinished(StylizeBlock(plan, source, job.net, parts, model))
             receipts = on.run_all(
                 task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
             )
@@ -205,7 +212,9 @@ def assemble_job(
         job.keep = True
         source = same_source(request, job.source, progress)
         target = check_output(_target(request, output), request.input)
-        _require(job, parts_of(request.plan, source, job))
+        parts = parts_of(request.plan, source, job)
+        _require(job, parts)
+        job.writes(parts.paths())
         starting(target)
         with _explaining(job, target):
             assemble(request.plan, source, job, target, progress, overwrite=overwrite)
@@ -221,7 +230,7 @@ def _target(request: Request, output: AnyPath | None) -> Path:
 def _finished_before(job: Job, output: AnyPath | None) -> Report | None:
     """What a call did that was killed while it removed the job folder; None if there was no such call."""
     try:
-        request = Request.from_json(job.remains / job.request.name)
+        request = Request.from_json(job.request)
     except (OSError, JobDiffers):
         return None
     plan, target = request.plan, _target(request, output)
@@ -301,7 +310,7 @@ def _make_ready(
     job: Job, plan: Plan, source: Source, recipe: Recipe, options: Options, progress: Progress
 ) -> None:
     source = prepare(job, source, options, progress)
-    with cluster_of(plan, options, job.folder, progress) as on:
+    with cluster_of(plan, options, job, progress) as on:
         set_up(job, plan, source, recipe, on, progress)
 
 
@@ -309,6 +318,10 @@ def _load(job: Job) -> Request:
     """The saved request of a job that is ready for workers; JobError if the job is not ready."""
     try:
         request = Request.from_json(job.request)
+        if different := contradictions(request.plan):
+            raise JobDiffers(
+                f"{job.request} was edited: in its plan {different}; save the job anew, with --overwrite"
+            )
         if request.net == weights.sha256_of(job.net) and job.identity == dict(request.plan.identity):
             return request
         reason = "its network or its job.json is not what was saved"
@@ -318,6 +331,19 @@ def _load(job: Job) -> Request:
         f"{job.folder} is not ready for workers ({reason}): `urst-tiles plan --save {job.folder}"
         " INPUT OUTPUT ...` makes it so, and keeps finished blocks"
     )
+
+
+def _check_model(job: Job, plan: Plan, model: str | None) -> None:
+    """Raise BadInput unless the user named the code that the job would run, and no other network."""
+    planned = plan.identity["model"]
+    if model is None and is_module(planned):
+        raise BadInput(
+            f"{job.folder} was planned with a function of the user, {planned}, which is run only if you name"
+            f" it too: give --model {planned} if you wrote it or trust it"
+        )
+    if model not in (None, planned):
+        raise BadInput(f"{job.folder} was planned with --model {planned}, got --model {model}")
+    check_code(job.net, model)
 
 
 def _require(job: Job, parts: Parts) -> None:

@@ -19,7 +19,7 @@ from urst_tiles import nets
 from urst_tiles.api.output import check_output, is_finished, refuse_existing
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
-from urst_tiles.engine.statistics import measure_exact, measure_thumbnail
+from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.job.folder import Job
 from urst_tiles.machine import available_memory
@@ -33,7 +33,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.parts import Parts
-from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
+from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
@@ -121,7 +121,7 @@ def stylize_on(
         return Report(output, plan, {}, 0, len(plan.grid), 0)
     if not replace:
         refuse_existing(output, job, plan, parts_of(plan, source, job))
-    opened = partial(cluster_of, plan, options, job.folder, progress, opening)
+    opened = partial(cluster_of, plan, options, job, progress, opening)
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
         return _run(job, plan, source, recipe, output, options, replace, opened, progress)
@@ -198,6 +198,9 @@ def prepare(job: Job, source: Source, options: Options, progress: Progress = sil
 
     All of it lies in the job folder. A source needs a copy if its file has no random access.
     """
+    job.writes(source.saved_paths(job.source, thumbnail=options.thumbnail))
+    if options.mask:
+        job.writes([job.folder / MASK])
     try:
         source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     finally:
@@ -211,6 +214,7 @@ def set_up(
 ) -> None:
     """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
     recipe = take_colours(recipe, source, plan, job, on, progress)
+    job.writes([job.net])
     freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
 
 
@@ -232,6 +236,7 @@ def measure(
             whole=plan.measure_at_once,
         )
     job.keep = True
+    job.writes(saved_paths(build_style(recipe), source, job.moments, plan.device))
     return measure_exact(
         recipe,
         source,
@@ -252,6 +257,7 @@ def take_colours(
     if plan.statistics == "thumbnail":
         return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     job.keep = True
+    job.writes(saved_paths(ColourStatistics(), source, job.moments))
     found = measure_exact(ColourRecipe(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
 
@@ -270,12 +276,13 @@ def run_blocks(
     before.
     """
     parts = parts_of(plan, source, job)
+    job.writes(parts.paths())
     make_folder(job.parts)
     remove_dead_attempts(job.parts)
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
-    task = StylizeBlock(plan, source, job.net, parts)
+    task = StylizeBlock(plan, source, job.net, parts, plan.identity.get("model"))
     receipts = on.run_all(
         task, missing, total=total, progress=lambda done, of: progress("stylising", done, of)
     )
@@ -321,15 +328,17 @@ class Clock:
 
 
 def cluster_of(
-    plan: Plan, options: Options, folder: Path, progress: Progress = silent, opening: Opening = cluster
+    plan: Plan, options: Options, job: Job, progress: Progress = silent, opening: Opening = cluster
 ) -> AbstractContextManager[Cluster]:
     """The dask cluster that the options ask for, whose workers can all read and write the job folder."""
+    if options.cluster:
+        job.writes_folder(queues.own_folder(job.folder))
     jobs = options.cluster and queues.QueueRequest(
         options.cluster,
         count=min(options.workers, len(plan.grid)),
         cores=plan.threads,
         memory_bytes=plan.process_bytes,
-        folder=folder,
+        folder=job.folder,
     )
     return opening(
         workers=plan.workers,

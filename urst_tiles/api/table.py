@@ -23,7 +23,7 @@ from __future__ import annotations
 import glob
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,6 +31,7 @@ from string import Formatter
 from typing import Any
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.nets.module import is_module
 from urst_tiles.options import Options, from_table, kinds
 from urst_tiles.recipe import StyleArgument, recipe_of
 from urst_tiles.workers import queues
@@ -69,8 +70,14 @@ class BatchJob:
         return f"{self.input} in {self.style_name}"
 
 
-def read_table(path: str | os.PathLike[str]) -> list[BatchJob]:
+def read_table(path: str | os.PathLike[str], models: Collection[str] = ()) -> list[BatchJob]:
     """Read all jobs of a table, and check them as far as possible without opening images.
+
+    Parameters
+    ----------
+    path : the TOML file.
+    models : the functions ("package.module:function") that the table may name as networks. A table by itself
+        never names code that is run.
 
     Raises
     ------
@@ -83,10 +90,20 @@ def read_table(path: str | os.PathLike[str]) -> list[BatchJob]:
         for entry in entries:
             if entry.options.cluster:
                 queues.require(entry.options.cluster)
+            _refuse_code(entry.options.model, models)
             recipe_of(entry.style, entry.options)
     except BadInput as error:
         raise type(error)(f"{path}: {error}") from error
     return entries
+
+
+def _refuse_code(model: str, models: Collection[str]) -> None:
+    """Raise BadInput if ``model`` is a function of a user that the caller did not name."""
+    if is_module(model) and model not in models:
+        raise BadInput(
+            f"the table names code, {model!r}, and a table may not do that by itself; if you wrote this"
+            f" function or trust it, name it in the call: --model {model}"
+        )
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "model": "the network: lite (its weights come with the package), microast, adain, fast, cin, msgnet,"
         " linear-r31, linear-r41, wct, wct-16x, multimodal, or identity, which changes nothing; or"
         " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is imported"
-        " and run",
+        " from the installed packages and PYTHONPATH, and run",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",

@@ -39,6 +39,11 @@ def add(commands: Any) -> None:
         "--overwrite", action="store_true",
         help="replace outputs that were made from other inputs or options, and start unfinished jobs again",
     )  # fmt: skip
+    run.add_argument(
+        "--model", action="append", default=[], metavar="PACKAGE.MODULE:FUNCTION",
+        help="a function of yours that the table may name as its model, repeated for several; no table can"
+        " make this command run code that is not named here",
+    )  # fmt: skip
     add_json(run, "print progress, every job and the result as JSON lines on stdout")
     run.set_defaults(run=run_table)
 
@@ -50,7 +55,7 @@ def run_table(arguments: argparse.Namespace) -> int:
     from urst_tiles.api.output import check_output
     from urst_tiles.api.table import read_table
 
-    entries = read_table(arguments.table)
+    entries = read_table(arguments.table, arguments.model)
     if arguments.summary:
         arguments.summary = check_output(arguments.summary.absolute(), arguments.table)
     reporter = _Reporter(arguments.json)

@@ -39,6 +39,11 @@ def add(commands: Any) -> None:
         help="number of processes on this machine, each on a GPU of its own with --device cuda (default: as"
         " planned)",
     )  # fmt: skip
+    work.add_argument(
+        "--model", metavar="PACKAGE.MODULE:FUNCTION",
+        help="the function of yours that the job was planned with; no job folder can make this command run"
+        " code that is not named here",
+    )  # fmt: skip
     work.set_defaults(run=run_work)
     assemble = add_command(
         commands,
@@ -66,7 +71,7 @@ def run_work(arguments: argparse.Namespace) -> None:
 
     done = work_job(
         arguments.job, shard, device=arguments.device, threads=arguments.threads, workers=arguments.workers,
-        progress=progress_for(arguments.json),
+        model=arguments.model, progress=progress_for(arguments.json),
     )  # fmt: skip
     if arguments.json:
         event(

@@ -42,12 +42,15 @@ class StylizeBlock:
     plan, source : the plan of the job, and the image that it reads.
     net : path of the frozen network.
     parts : the part files of the job.
+    model : the user's "package.module:function" that the network may be made by: what the user named in this
+        call, and never what a file of the job says.
     """
 
     plan: Plan
     source: Source
     net: Path
     parts: Parts
+    model: str | None = None
 
     def __call__(self, index: int) -> dict[str, Any]:
         """Stylise block ``index``, and return a receipt.
@@ -55,7 +58,7 @@ class StylizeBlock:
         The receipt has the number of the block, how often the device ran out of memory (``splits``), and the
         seconds that computing and writing took.
         """
-        kernel = kernel_of(self.net, self.plan)
+        kernel = kernel_of(self.net, self.plan, self.model)
         splits, started = kernel.splits, time.perf_counter()
         box = self.plan.grid.block_box(index)
         pixels = stylize_block(kernel, WindowReader(self.source), self.plan, box)

@@ -39,16 +39,20 @@ _loading = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path, state: Hashable, device: str, precision: nets.Precision, dtype: str) -> Kernel:
+def _load(
+    path: Path, model: str | None, state: Hashable, device: str, precision: nets.Precision, dtype: str
+) -> Kernel:
     """The network at ``path``; ``state`` only tells the networks apart that the file held."""
     release()  # the memory that measuring freed
-    return Kernel(nets.load_frozen(path), device=device, precision=precision, out_dtype=np.dtype(dtype))
+    net = nets.load_frozen(path, model)
+    return Kernel(net, device=device, precision=precision, out_dtype=np.dtype(dtype))
 
 
-def kernel_of(path: Path, plan: Plan) -> Kernel:
+def kernel_of(path: Path, plan: Plan, model: str | None = None) -> Kernel:
     """The frozen network of a job at ``path``, on the device and at the precision of the plan.
 
-    It is loaded once in each process, and again if the job was begun anew.
+    It is loaded once in each process, and again if the job was begun anew. ``model`` is the user's function
+    that the file may name, as for `nets.load_frozen`.
     """
     with _loading:
-        return _load(path, state_of(path), plan.device, plan.precision, plan.dtype)
+        return _load(path, model, state_of(path), plan.device, plan.precision, plan.dtype)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -40,7 +40,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source, array_source
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.storage.publish import make_folder, publish
-from urst_tiles.storage.stores import remove, side_by_side
+from urst_tiles.storage.stores import open_file, remove, side_by_side
 from urst_tiles.workers.run import Cluster
 
 log = logging.getLogger(__name__)
@@ -271,6 +271,14 @@ def measure_exact(
     return _for_style(style, moments)
 
 
+def saved_paths(style: Subject, source: Source, folder: Path, device: str = "cpu") -> Iterator[Path]:
+    """All files that `measure_exact` writes into ``folder``."""
+    count = len(measuring_grid(source.shape, style, device=device))
+    for site in measured_sites(style):
+        yield folder / f"{site.name}.npz"
+        yield from (folder / f"{site.name}-{index}.npz" for index in range(count))
+
+
 def save(path: Path, several: MemberMoments) -> None:
     """Publish moments as an ``.npz`` file; `load` reads it."""
     buffer = io.BytesIO()
@@ -304,6 +312,6 @@ def load(path: Path) -> MemberMoments:
     ------
     OSError, EOFError, KeyError, ValueError, BadZipFile : the file does not exist or is damaged.
     """
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
         columns = zip(file["members"], file["n"], file["mean"], file["m2"], strict=True)
         return MemberMoments({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})

@@ -2,6 +2,7 @@
 
 OUTPUT.job/
   job.json          the identity of the plan; another job is refused with a message that names the differences
+  written.json      the files that the job wrote: nothing else is ever removed (`urst_tiles.job.written`)
   request.json      input, output, options and plan, if other processes are to work on the job
                     (`urst_tiles.api.shards`); written last
   lock              held exclusively (flock) by the process that spools, measures, runs and assembles; workers
@@ -15,6 +16,8 @@ OUTPUT.job/
 
 The folder may lie on an object store (`urst_tiles.storage.stores`). Object stores have no locks, so that only
 processes of the same machine then exclude each other.
+
+Others may be able to write into the folder. So nothing in it is opened through a symbolic link.
 """
 
 from __future__ import annotations
@@ -27,25 +30,51 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
-from urst_tiles.errors import BadInput, JobBusy, JobDiffers, JobError, MissingFile, UrstError
-from urst_tiles.storage.publish import publish
-from urst_tiles.storage.stores import create, is_foreign, is_remote, names_in, path_of, remove
+from urst_tiles.errors import (
+    BadInput,
+    DamagedFile,
+    DiskFull,
+    JobBusy,
+    JobDiffers,
+    JobError,
+    MissingFile,
+    UrstError,
+)
+from urst_tiles.job.written import Written
+from urst_tiles.storage.publish import create_file, publish
+from urst_tiles.storage.stores import (
+    create,
+    is_foreign,
+    is_remote,
+    names_in,
+    open_regular,
+    path_of,
+    read_file,
+    remove,
+)
 
-#: The names that may lie in a job folder.
-CONTENT = {
-    "job.json", "request.json", "lock", "source", "moments", "net.safetensors", "parts", "mask.npy",
-}  # fmt: skip
+#: Names in an otherwise empty folder that do not make it somebody's: those that file systems leave, and what
+#: a process that was killed in its first moments left of this package's own files.
+PASSING = re.compile(r"\.nfs.*|\.fuse_hidden.*|\.DS_Store|\.(job\.json|written\.json|lock)\.[0-9a-f]+\.tmp")
 
-#: Temporary names that may also lie there: those of this package, and those of file systems.
-PASSING = re.compile(r"\.tmp$|^\.nfs|^\.fuse_hidden|^\.DS_Store$")
+#: The folders in a job folder.
+FOLDERS = ("source", "moments", "parts", "jobs.tmp")
 
-#: The content of job.json while a job folder on an object store is being removed.
+#: How the lock file of a job begins.
+OWNER = re.compile(rb"(at least one worker \(last came )?process \d+ on ")
+
+#: The name that only the identity of a plan has, and no job.json of somebody else.
+OURS = "urst-tiles"
+
+#: Begins the content of job.json while a job folder is being removed; the identity of the job follows, and
+#: whether the job made the folder.
 GONE = {"job": "gone"}
 
 #: Errors of flock on a file system without locks.
@@ -76,11 +105,16 @@ class Job:
         self.request = self.folder / "request.json"
         self._identity = self.folder / "job.json"
         self.keep = False
+        self._written = Written(self.folder)
+        self._made = False
+        self._removed = False
 
     @classmethod
     def beside(cls, output: Path, folder: Path | None = None) -> Job:
         """The job that writes ``output``; by default its folder is OUTPUT.job beside ``output``."""
-        return cls(folder or output.parent / f"{output.name}.job")
+        job = cls(folder or output.parent / f"{output.name}.job")
+        job._made = folder is None
+        return job
 
     @property
     def identity(self) -> dict[str, str] | None:
@@ -91,28 +125,31 @@ class Job:
         JobDiffers : job.json cannot be read.
         """
         try:
-            identity = json.loads(self._identity.read_bytes())
+            identity = json.loads(read_file(self._identity))
+            if not isinstance(identity, dict):
+                raise ValueError("it holds no record of a job")
             return None if identity.get("job") == GONE["job"] else identity
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise JobDiffers(
                 f"{self.folder}/job.json cannot be read ({error}); start anew with --overwrite"
             ) from None
 
     @property
-    def remains(self) -> Path:
-        """Where job.json and request.json lie while the folder is being removed."""
-        return self.folder if is_remote(self.folder) else self._gone
-
-    @property
     def ended(self) -> dict[str, str] | None:
         """The identity of the job that was finished here and not yet wholly removed, or None."""
+        identity = self._gone.get("identity")
+        return identity if isinstance(identity, dict) else None
+
+    @property
+    def _gone(self) -> dict[str, Any]:
+        """What job.json says of a job whose removal has begun; empty if it says anything else."""
         try:
-            said = json.loads((self.remains / self._identity.name).read_bytes())
-            return said.get("identity") if is_remote(self.folder) else said
-        except (OSError, ValueError, AttributeError):
-            return None
+            said = json.loads(read_file(self._identity))
+            return said if said["job"] == GONE["job"] and "identity" in said else {}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return {}
 
     @property
     def is_unpacked(self) -> bool:
@@ -149,10 +186,9 @@ class Job:
         JobBusy : a running process holds the folder.
         BadInput : the folder cannot be created or locked, or it holds files that belong to no job.
         """
-        if not is_remote(self.folder):
-            self.bury()
         self._refuse_strangers()
         created = self._make_folder()
+        self._made |= created
         with self._holding(fcntl.LOCK_EX, f"process {os.getpid()} on {socket.gethostname()}", created):
             yield self
 
@@ -166,6 +202,7 @@ class Job:
         MissingFile : there is no job in the folder.
         """
         self.require()
+        self._refuse_strangers()
         owner = f"at least one worker (last came process {os.getpid()} on {socket.gethostname()})"
         with self._holding(fcntl.LOCK_SH, owner, created=False):
             yield self
@@ -180,23 +217,44 @@ class Job:
     @contextmanager
     def _holding(self, how: int, owner: str, created: bool) -> Iterator[None]:
         """Hold the lock; ``how`` is a flock operation, ``owner`` the name in the messages of others."""
+        words = f"{owner}\n".encode()
+        lock = self._open_lock(how, words)
         try:
-            handle = open(self._lock, "a+")  # noqa: SIM115 (closed by the with below)
-        except OSError as error:
-            raise BadInput(f"the job folder {self.folder} cannot be written: {error.strerror}") from None
-        with handle:
-            self._flock(handle, how)
-            handle.truncate(0)
-            handle.write(f"{owner}\n")
-            handle.flush()
+            os.pwrite(lock, words, 0)
+            os.ftruncate(lock, len(words))
+            yield
+        except BaseException as error:
+            explained = self._explain(error)
+            self._leave(explained, created)
+            if explained is error:
+                raise
+            raise explained from error
+        finally:
+            os.close(lock)
+            if self._removed and not is_remote(self.folder):
+                self._remove_folder()  # some file systems keep a file of a name of theirs until it is closed
+
+    def _open_lock(self, how: int, words: bytes) -> int:
+        """The descriptor of the lock file, locked; the file is made if it does not exist."""
+        while True:
             try:
-                yield
-            except BaseException as error:
-                explained = self._explain(error)
-                self._leave(explained, created)
-                if explained is error:
-                    raise
-                raise explained from error
+                lock = open_regular(self._lock, os.O_RDWR)
+            except FileNotFoundError:
+                create_file(self._lock, words)
+                continue
+            except DamagedFile:
+                raise
+            except OSError as error:
+                said = f"the job folder {self.folder} cannot be written: {error.strerror}"
+                raise BadInput(said) from None
+            try:
+                self._flock(lock, how)
+                if _is_at(lock, self._lock):
+                    return lock
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)  # the job was removed, and its lock with it, before it became ours
 
     def _explain(self, error: BaseException) -> BaseException:
         """The error itself, or a JobError if it comes from the network of an object store."""
@@ -204,18 +262,28 @@ class Job:
             return error
         return JobError(f"{self.folder}: {error}; what is finished is kept, the same command goes on")
 
-    def _flock(self, handle: TextIO, how: int) -> None:
-        """Lock the open lock file. Raises JobBusy if another process holds it, BadInput without locks."""
+    def _flock(self, lock: int, how: int) -> None:
+        """Lock the open lock file.
+
+        Raises
+        ------
+        JobBusy : another process holds it.
+        BadInput : the file system has no locks, or the file is none of a job.
+        """
+        before = os.pread(lock, 200, 0)
+        if before and not OWNER.match(before):
+            raise BadInput(
+                f"{self._lock} is not the lock of a job; move it away, or choose another --job-dir"
+            )
         try:
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in NO_LOCKS:
                 raise BadInput(
                     f"the file system of {self.folder} has no locks ({error.strerror}): mount it with them"
                     " (Lustre: -o flock), or put the job folder elsewhere"
                 ) from None
-            handle.seek(0)
-            owner = (handle.read().splitlines() or ["another process"])[-1]
+            owner = (os.pread(lock, 200, 0).decode(errors="replace").splitlines() or ["another process"])[0]
             raise JobBusy(
                 f"{owner} works on {self.folder} now; wait for it, or choose another --job-dir"
             ) from None
@@ -230,7 +298,7 @@ class Job:
             if isinstance(error, UrstError):
                 error.exit_status = 1
         elif created and isinstance(error, Exception):
-            self.remove()
+            self.remove(finished=False)
 
     @property
     def _lock(self) -> Path:
@@ -238,7 +306,7 @@ class Job:
         if not is_remote(self.folder):
             return self.folder / "lock"
         name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"urst-tiles-{os.getuid()}-{name}.lock"
+        return private_folder() / f"{name}.lock"
 
     def _make_folder(self) -> bool:
         """Create the folder; returns whether it is new (on an object store, whether it is empty)."""
@@ -259,7 +327,7 @@ class Job:
     def claim(self, identity: Mapping[str, str], *, overwrite: bool = False) -> None:
         """Make this the folder of the job with this identity, as `Plan` has it.
 
-        A folder without a job is emptied first; with ``overwrite``, a folder with another job is emptied too.
+        What another job wrote into the folder is removed if that job is gone, or with ``overwrite``.
 
         Raises
         ------
@@ -267,23 +335,75 @@ class Job:
         """
         before = None if overwrite else self.identity
         if before is None:
-            self.clear()
+            self._clear(overwrite)
             self._sign(json.dumps(dict(identity), indent=1, sort_keys=True).encode())
             before = self.identity
+            if before == dict(identity):
+                self._written.start(self._made or self._written.made)
         if before != dict(identity):
             raise JobDiffers(
                 f"{self.folder} holds another job: {differences(before or {}, identity)};"
                 " give the same command, or start anew with --overwrite"
             )
 
+    def writes(self, paths: Iterable[Path]) -> None:
+        """Note files in the folder that the job is about to write; only such files are ever removed."""
+        self._written.add(paths)
+
+    def writes_folder(self, path: Path) -> None:
+        """Note a folder in the folder, into which others write for the job under names of their choice.
+
+        Raises
+        ------
+        BadInput : somebody else made a folder of this name.
+        """
+        if is_remote(path) or not self._written.read() or self._written.has_folder(path):
+            return
+        if path.exists():
+            raise BadInput(f"{path} was not made by the job; move it away")
+        self._written.add_folder(path)
+
     def _refuse_strangers(self) -> None:
-        """Raise BadInput if the folder holds other files: it is removed at the end with everything in it."""
-        strange = sorted(name for name in names_in(self.folder) - CONTENT if not PASSING.search(name))
-        if strange:
+        """Raise BadInput for a folder that is somebody's: it holds files, and none of them is a job's."""
+        names = names_in(self.folder)
+        self._refuse_links(names)
+        strange = sorted(name for name in names if not PASSING.fullmatch(name) and not self._is_lock(name))
+        if strange and not self._is_ours():
             raise BadInput(
-                f"{self.folder} holds something else than a job ({strange[0]!r}, say) and would be removed at"
-                " the end; name a new or an empty folder"
+                f"{self.folder} holds something else than a job ({strange[0]!r}, say); name a new or an empty"
+                " folder"
             )
+
+    def _is_ours(self) -> bool:
+        """Whether the folder holds a job of this package, unfinished or on its way out."""
+        if self._written.read() or self._gone:
+            return True
+        try:
+            identity = self.identity
+        except JobDiffers:
+            return False
+        return identity is not None and OURS in identity
+
+    def _is_lock(self, name: str) -> bool:
+        """Whether this is the lock that a job made, which is there before anything else is."""
+        try:
+            return name == "lock" and bool(OWNER.match(read_file(self.folder / name)))
+        except OSError:
+            return False
+
+    def _refuse_links(self, names: Iterable[str]) -> None:
+        """Raise BadInput for a symbolic link in the folder: what is written there would lie elsewhere."""
+        if is_remote(self.folder):
+            return
+        paths = [self.folder / name for name in names]
+        for folder in FOLDERS:
+            paths += [self.folder / folder / name for name in names_in(self.folder / folder)]
+        for path in paths:
+            if path.is_symlink():
+                raise BadInput(
+                    f"{path} is a symbolic link, and a job folder holds none: remove it, or"
+                    " choose another --job-dir"
+                )
 
     def _sign(self, identity: bytes) -> None:
         """Write job.json. On an object store an existing job.json stays: another machine was faster."""
@@ -292,38 +412,82 @@ class Job:
         else:
             publish(self._identity, identity)
 
-    def clear(self) -> None:
-        """Remove everything in the folder except the lock."""
-        for name in names_in(self.folder) - {"lock"}:
-            remove(self.folder / name)
+    def _clear(self, overwrite: bool) -> None:
+        """Remove what an earlier job wrote. Its job.json goes last."""
+        self._written.remove_files()
+        if overwrite or self._gone:
+            self._made |= self._gone.get("made") is True
+            remove(self._identity)
 
-    def remove(self) -> None:
-        """Remove the folder and everything in it.
+    def remove(self, *, finished: bool = True) -> None:
+        """Remove all that the job wrote, and the folder if nothing else is in it and the job made it.
 
-        The folder is renamed first, and on an object store job.json is overwritten first: a process that is
-        killed meanwhile never leaves half a job under the name of the folder.
+        job.json is replaced first: a process that is killed meanwhile never leaves half a job that looks like
+        a whole one. If the job is ``finished``, the same command then knows that.
         """
-        if is_remote(self.folder):
-            publish(self._identity, json.dumps({**GONE, "identity": self.identity}).encode())
-        else:
-            self.folder.rename(self._gone)
-        self.bury()
+        self._written.read()
+        if self._identity.exists():
+            with suppress(JobDiffers, DiskFull):
+                publish(self._identity, self._farewell(finished))
+        self._finish_removal()
+
+    def _farewell(self, finished: bool) -> bytes:
+        """The content of job.json while the job is being removed. Raises JobDiffers if it cannot be read."""
+        identity = (self.identity or self.ended) if finished else None
+        made = self._made or self._written.made
+        return json.dumps({**GONE, "identity": identity, "made": made}).encode()
 
     def bury(self) -> None:
-        """Remove what remains of a folder that `remove` began to remove.
+        """Finish a removal that was interrupted, unless another process is at it, or it is not allowed."""
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        with suppress(JobBusy, BadInput, OSError), self._holding(fcntl.LOCK_EX, owner, created=False):
+            if self.ended is not None:
+                self._finish_removal()
+
+    def _finish_removal(self) -> None:
+        """Remove all that the job wrote.
 
         Its job.json goes last: as long as it is there, the same command knows that it is finished.
         """
-        last = (self.request.name, self._identity.name)
-        with nullcontext() if is_remote(self.folder) else suppress(OSError):
-            for name in (*(names_in(self.remains) - {*last}), *last):
-                remove(self.remains / name)
-            remove(self.remains)
+        self._written.read()
+        self._made |= self._gone.get("made") is True
+        self._written.remove_files(last=self.request)
+        for path in (self._written.path, self._identity):
+            remove(path)
+        self._removed = True
+        if not is_remote(self.folder):
+            remove(self._lock)
+            self._remove_folder()
 
-    @property
-    def _gone(self) -> Path:
-        """The name of the folder while it is being removed."""
-        return self.folder.with_name(f".{self.folder.name}.gone")
+    def _remove_folder(self) -> None:
+        """Remove the folder if it is empty and the job made it."""
+        if self._made or self._written.made:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+
+def private_folder() -> Path:
+    """A folder for the locks of this user on this machine, which nobody else may write to.
+
+    Raises
+    ------
+    BadInput : somebody else made a folder of that name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"urst-tiles-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        raise BadInput(f"{folder} is not a folder of yours alone; remove it, or set TMPDIR to another place")
+    return folder
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether a file that is open still lies at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _size(path: Path) -> int:

@@ -8,10 +8,12 @@ request.json
   options         the options that differ from the defaults
   plan            every field of the plan, ``identity`` included
   net             SHA-256 of net.safetensors in hex; as long as the file differs, the folder is not ready
+  sha256          SHA-256 of all the above in hex, so that an edited file is noticed before any block is used
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,9 +24,9 @@ from urst_tiles.errors import JobDiffers
 from urst_tiles.geometry import Grid
 from urst_tiles.options import Options, from_table
 from urst_tiles.plan import Footprint, Plan
-from urst_tiles.storage.stores import is_remote, path_of
+from urst_tiles.storage.stores import is_remote, path_of, read_file
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Request:
             "plan": asdict(self.plan) | {"identity": dict(self.plan.identity)},
             "net": self.net,
         }
-        return json.dumps(values, indent=1).encode()
+        return json.dumps(values | {"sha256": _digest(values)}, indent=1).encode()
 
     @classmethod
     def from_json(cls, path: Path) -> Request:
@@ -67,12 +69,14 @@ class Request:
         Raises
         ------
         FileNotFoundError : the file does not exist.
-        JobDiffers : the file holds no request of this version.
+        JobDiffers : the file holds no request of this version, or was changed since it was written.
         """
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(read_file(path))
             if values["version"] != VERSION:
                 raise ValueError(f"version {values['version']}, known is {VERSION}")
+            if values.pop("sha256") != _digest(values):
+                raise ValueError("it was edited since it was saved")
             options = {name: from_table(name, v, Path()) for name, v in values["options"].items()}
             return cls(
                 Path(values["input"]),
@@ -82,8 +86,15 @@ class Request:
                 _plan(values["plan"]),
                 str(values["net"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise JobDiffers(f"{path} is no saved job ({error}); save it anew, with --overwrite") from None
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, of what JSON can hold, whatever the order and the spaces of the file."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def chosen(options: Options) -> dict[str, Any]:

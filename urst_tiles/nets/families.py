@@ -191,7 +191,8 @@ def build(model: str, weights: Path | None, styles: StyleImages, alpha: float = 
     states = {}
     for file, path in (table.find(model, weights) if model in MODELS else {}).items():
         states[file] = table.load(path, table.entry(model).inside or None)
-        chosen.check(states[file], file, path)
+        with table.as_bad_weights(path):
+            chosen.check(states[file], file, path)
     if model == lite.NAME and any(isinstance(style, Mapping) for style, _ in styles):
         named_styles.check_weights(states[lite.FILE])
     return chosen.build(states, styles, alpha)

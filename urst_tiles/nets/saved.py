@@ -1,4 +1,8 @@
-"""Reading frozen networks from the files that ``LocalNet.save`` writes."""
+"""Reading frozen networks from the files that ``LocalNet.save`` writes.
+
+Such a file may come from somebody else. It names the family of its network, and a name such as
+"package.module:function" would be imported and called; so that name counts only if the caller gives the same.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +13,88 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.errors import BadInput, BadWeights, MissingFile, UrstError
 from urst_tiles.nets import cascade, composition
 from urst_tiles.nets.base import Affine, LocalNet, State, Style
 from urst_tiles.nets.cascade import CascadeStyle
 from urst_tiles.nets.families import family, frozen
 from urst_tiles.nets.keep_colours import Luminance
+from urst_tiles.nets.module import is_module, only_here
 from urst_tiles.nets.own_statistics import OwnStatistics
 from urst_tiles.storage.stores import fetched, utf8_name
 
+#: What reading a damaged description of a network may raise.
+DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
 
-def load_frozen(path: Path) -> LocalNet:
+
+def load_frozen(path: Path, model: str | None = None) -> LocalNet:
     """The network that ``LocalNet.save`` wrote to ``path``.
+
+    Parameters
+    ----------
+    path : the file.
+    model : the user's "package.module:function" that may be run to make the network again; with None the file
+        must hold a network of one of the families of this package.
 
     Raises
     ------
     MissingFile : the file does not exist.
-    BadWeights : the file holds no frozen network.
+    BadWeights : the file holds no frozen network, or is damaged.
+    BadInput : the file names another function of a user than ``model``.
     """
+    values, tensors = _read(path, with_tensors=True)
+    _refuse_code(path, values, model)
     try:
-        path = fetched(path)
-        with utf8_name(path) as name, safe_open(name, "pt") as file:
-            meta = json.loads((file.metadata() or {}).get("urst_tiles", "null"))
-            tensors: State = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return restored(tensors, values)
+    except UrstError:
+        raise
+    except DAMAGE as error:
+        raise BadWeights(f"{path} is no frozen network ({type(error).__name__}: {error})") from error
+
+
+def check_code(path: Path, model: str | None) -> None:
+    """Raise what `load_frozen` would raise if the file names code that ``model`` does not name.
+
+    Nothing is loaded or run; the errors are those of `load_frozen`.
+    """
+    _refuse_code(path, _read(path)[0], model)
+
+
+def _read(path: Path, with_tensors: bool = False) -> tuple[Mapping[str, Any], State]:
+    """The description in a file of ``LocalNet.save``, and its tensors where they are wanted."""
+    try:
+        with utf8_name(fetched(path)) as local, safe_open(local, "pt") as file:
+            values = json.loads((file.metadata() or {}).get("urst_tiles", "null"))
+            names = file.keys() if with_tensors else ()
+            tensors: State = {name: file.get_tensor(name) for name in names}
     except FileNotFoundError:
         raise MissingFile(f"{path} is missing") from None
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, OSError, *DAMAGE) as error:
         raise BadWeights(f"{path} is no frozen network: {error}") from error
-    if not meta:
+    if not values or not isinstance(values, Mapping):
         raise BadWeights(f"{path} is no frozen network")
-    return restored(tensors, meta)
+    return values, tensors
+
+
+def _refuse_code(path: Path, values: Mapping[str, Any], model: str | None) -> None:
+    """Raise BadInput if the description names a function of a user that is not ``model``."""
+    for name in sorted(_functions(values) - {model}):
+        raise BadInput(
+            f"{path} names code, {name!r}, and no file of a job may do that by itself; if you wrote this"
+            f" function or trust it, name it in the call: --model {name}"
+        )
+
+
+def _functions(values: Any) -> set[str]:
+    """All functions of users that a description names, at any depth.
+
+    A name that `from_module` made up is none: it is never imported, only looked up in this process.
+    """
+    if isinstance(values, Mapping):
+        named = values.get("family")
+        here = {named} if isinstance(named, str) and is_module(named) and not only_here(named) else set()
+        return here.union(*map(_functions, values.values()))
+    return set().union(*map(_functions, values)) if isinstance(values, list) else set()
 
 
 def restored(tensors: State, values: Mapping[str, Any]) -> LocalNet:

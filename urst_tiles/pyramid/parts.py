@@ -78,6 +78,12 @@ class Parts:
         row, column = divmod(index, self.grid.block_columns)
         return self.folder / f"{row:05d}-{column:05d}.tif"
 
+    def paths(self) -> Iterator[Path]:
+        """The paths of all parts, written or not, and of those of the levels above them."""
+        yield from map(self.path, range(len(self.grid)))
+        if self.upper is not None:
+            yield from self.upper.paths()
+
     def write(self, index: int, pixels: NDArray) -> Receipt:
         """Make the levels of block ``index`` from its pixels, (h, w, channels), and write its part.
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from urst_tiles.source.spool import Shape, spool
 from urst_tiles.source.stretch import Ranges, Stretch, parse_stretch, resolve
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
-from urst_tiles.storage.stores import names_in, remove
+from urst_tiles.storage.stores import names_in, open_file, read_file, remove
 from urst_tiles.tiff.metadata import Info
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Source:
         if not isinstance(opener, TiffOpener | VipsOpener):
             return self
         path = folder / self._content_name
-        before = Content.from_json(path.read_bytes()) if path.exists() else None
+        before = Content.from_json(read_file(path)) if path.exists() else None
         now = content_of(opener.files, before)
         if before is not None and before.digest != now.digest:
             raise JobDiffers(
@@ -255,7 +255,7 @@ class Source:
         pixels = self._as_pixels(averages, ranges)
         saved: NDArray[Any] | Path = pixels
         if folder is not None:
-            saved = folder / f"thumbnail-{self._key(thumbnail, self._use_overviews, self._stretch_text)}.npz"
+            saved = self._thumbnail_path(folder, thumbnail)
             if _load_if_whole(saved) is None:
                 publish(saved, _npz(pixels=pixels))
         return Source(
@@ -271,6 +271,24 @@ class Source:
         words = (f.fingerprint, f.bands, *more)
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
+    def _thumbnail_path(self, folder: Path, side: int) -> Path:
+        return folder / f"thumbnail-{self._key(side, self._use_overviews, self._stretch_text)}.npz"
+
+    def _average_path(self, folder: Path, side: int) -> Path:
+        return folder / f"average-{self._key(side, self._use_overviews)}.npz"
+
+    def _spool_path(self, folder: Path) -> Path:
+        return folder / f"spool-{self._key()}.zarr"
+
+    def saved_paths(self, folder: Path, *, thumbnail: int = 1024) -> Iterator[Path]:
+        """All files that `prepare`, called with the same arguments, writes into ``folder``."""
+        if isinstance(self._facts.opener, TiffOpener | VipsOpener):
+            yield self._content_path(folder)
+        yield self._average_path(folder, thumbnail)
+        yield self._thumbnail_path(folder, thumbnail)
+        if not self.random_access:
+            yield from (self._spool_path(folder) / name for name in self._spool_shape.files())
+
     def _random_opener(self, folder: Path | None, progress: Progress) -> Opener:
         """An opener with random access; if the file does not allow that, it is spooled into ``folder``."""
         f = self._facts
@@ -281,14 +299,14 @@ class Source:
                 f"{f.path} has no random access and must be unpacked first; give prepare() a folder for it"
             )
         what = self._spool_shape
-        target = folder / f"spool-{self._key()}.zarr"
+        target = self._spool_path(folder)
         return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what)
 
     def _averages(
         self, reader: Reader, folder: Path | None, side: int, progress: Progress
     ) -> thumbs.Thumbnail:
         """The thumbnail in the values of the file, as stored; saved in the folder for later calls."""
-        path = None if folder is None else folder / f"average-{self._key(side, self._use_overviews)}.npz"
+        path = None if folder is None else self._average_path(folder, side)
         saved = _load_if_whole(path)
         if saved is not None:
             return thumbs.Thumbnail(saved["colour"], saved.get("weight"), str(saved["origin"]))
@@ -472,7 +490,7 @@ def _load_if_whole(path: Path | None) -> dict[str, NDArray[Any]] | None:
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an ``.npz`` file. Raises DamagedFile."""
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
+        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:
         raise DamagedFile(

@@ -35,6 +35,15 @@ BAND_BYTES = 16 << 20
 CHUNK_PIXELS = 1 << 20
 
 
+#: The last object of a spool on an object store: it says that the spool is whole.
+MARK = "whole"
+
+
+def chunk_name(array: str, row: int, column: int) -> str:
+    """The name of the file of a chunk of the array ``colour`` or ``weight``, relative to the spool."""
+    return f"{array}/c/{row}/{column}" + ("/0" if array == "colour" else "")
+
+
 @dataclass(frozen=True)
 class Shape:
     """The shape of a spool, from which its chunks and its sizes in bytes follow.
@@ -70,6 +79,15 @@ class Shape:
     def chunk(self) -> tuple[int, int]:
         """(height, width) of a chunk, at most ``CHUNK_PIXELS`` pixels."""
         return self.rows, min(CHUNK_PIXELS // self.rows, max(1, self.shape[1]))
+
+    def files(self) -> Iterator[str]:
+        """The names of all files of a spool, relative to its folder; the mark is on object stores only."""
+        (height, width), (rows, columns) = self.shape, self.chunk
+        for name in ("colour", "weight") if self.has_valid else ("colour",):
+            yield f"{name}/zarr.json"
+            for row in range(ceil_div(height, rows)):
+                yield from (chunk_name(name, row, column) for column in range(ceil_div(width, columns)))
+        yield MARK
 
     @property
     def reader_bytes(self) -> int:
@@ -155,7 +173,7 @@ def _spool_and_put(
 
     A mark is needed since an object store cannot rename a folder.
     """
-    mark = folder / "whole"
+    mark = folder / MARK
     if not mark.exists():
         with tempfile.TemporaryDirectory(prefix="urst-tiles-") as scratch:
             made = spool(Path(scratch) / folder.name, what, bands, progress)
@@ -279,4 +297,4 @@ class SpoolReader:
         rows, columns = self.cell_shape
         for r in range(box.y0 // rows, ceil_div(box.y1, rows)):
             for c in range(box.x0 // columns, ceil_div(box.x1, columns)):
-                yield self.folder / name / "c" / str(r) / (f"{c}/0" if name == "colour" else str(c))
+                yield self.folder / chunk_name(name, r, c)

@@ -165,6 +165,40 @@ def publish(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def create_file(path: Path, content: bytes) -> bool:
+    """Create a file with its content in one step, unless there is anything at ``path``.
+
+    Returns whether it was created. The errors are those of `publishing`.
+    """
+    temporary = attempt_name(path)
+    with writing(path.parent):
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_without_links(path, content)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def _create_without_links(path: Path, content: bytes) -> bool:
+    """`create_file` on a file system without hard links, such as FAT: the content comes a moment later."""
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
 def attempt_name(path: Path) -> Path:
     """A hidden name in the folder of ``path`` that no other process uses, on this or another machine."""
     random = uuid.uuid4().hex[:12]

@@ -8,8 +8,10 @@ returns parts of them, and lists names; it has no folders to create, no renames 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
-from urst_tiles.errors import BadInput, JobError, MissingFile, UrstError
+from urst_tiles.errors import BadInput, DamagedFile, JobError, MissingFile, UrstError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -133,8 +135,63 @@ def read_at(path: Path, start: int, size: int) -> bytes:
     if is_remote(path):
         with asking(path) as store:
             return store.cat_file(_key(path), start=start, end=start + size) if size else b""
-    with path.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), size, start)
+    descriptor = open_regular(path)
+    try:
+        return os.pread(descriptor, size, start)
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file of a job, or of an object.
+
+    Raises
+    ------
+    FileNotFoundError : it does not exist.
+    DamagedFile : there is something else than a regular file.
+    """
+    if is_remote(path):
+        with asking(path) as store:
+            return store.cat_file(_key(path))
+    with open_file(path) as file:
+        return file.read()
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file of a job, or an object, open for reading; the errors are those of `read_file`."""
+    if is_remote(path):
+        return cast(BinaryIO, path.open("rb"))
+    return os.fdopen(open_regular(path), "rb")
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """The descriptor of a regular file in a folder that others may write to.
+
+    A symbolic link that somebody put in the place of the file is not followed, and nothing waits for the
+    other end of a FIFO.
+
+    Raises
+    ------
+    FileNotFoundError : the file does not exist.
+    DamagedFile : there is something else than a regular file.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise
+        raise DamagedFile(f"{path} is {_kind(path)} and no regular file; remove it") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedFile(f"{path} is {_kind(path)} and no regular file; remove it")
+    return descriptor
+
+
+def _kind(path: Path) -> str:
+    """What lies at ``path``, in words."""
+    if path.is_symlink():
+        return "a symbolic link"
+    return "a folder" if path.is_dir() else "a device or a FIFO"
 
 
 @contextmanager
@@ -199,6 +256,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Delete the objects with these names, relative to ``folder``, on an object store; those that exist."""
+    with asking(folder) as store:
+        base = f"{_key(folder).rstrip('/')}/"
+        try:
+            there = {key.partition(base)[2] or key: key for key in store.find(_key(folder))}
+        except FileNotFoundError:
+            return
+        if keys := [there[name] for name in names if name in there]:
+            store.rm(keys)
 
 
 def fetched(path: Path) -> Path:

@@ -13,11 +13,12 @@ import os
 import shutil
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.errors import BadWeights, MissingFile, UrstError
 from urst_tiles.progress import Progress, silent
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import utf8_name
@@ -38,15 +39,37 @@ def entry(model: str) -> Weights:
     return TABLE[model]
 
 
+#: The home of a user who has none: it does not exist, and nothing is ever written there.
+NO_HOME = Path("/nonexistent")
+
+
+def home() -> Path:
+    """The user's home folder; ``NO_HOME`` for a user without an entry in the password file and without
+    HOME."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return NO_HOME
+
+
 def cache_folder() -> Path:
     """The folder for a user's caches on this platform, followed by ``urst-tiles/weights``."""
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = home() / "Library" / "Caches"
     elif os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or home() / "AppData" / "Local")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     return base / "urst-tiles" / "weights"
+
+
+def _to_write(model: str, given: Path | None) -> Path:
+    """The folder of ``model``, made; MissingFile where there is no home to make it in."""
+    where = model_folder(model, given)
+    if NO_HOME in where.parents and not NO_HOME.exists():
+        raise MissingFile("this user has no home folder; give --weights a folder, or set URST_TILES_WEIGHTS")
+    where.mkdir(parents=True, exist_ok=True)
+    return where
 
 
 def folder(given: Path | None = None) -> Path:
@@ -160,7 +183,7 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
             raise MissingFile(f"{path} is missing")
         if names[name].sha256:
             check_hash(path, str(names[name].sha256))
-    where.mkdir(parents=True, exist_ok=True)
+    where = _to_write(model, given)
     hashes, added = recorded(where), []
     for name, path in files.items():
         publish(where / name, path.read_bytes())
@@ -192,7 +215,7 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
             else "is a file of yours;"
         )
         raise BadWeights(f"{model} {get} run `urst-tiles weights add {model} FILE...`")
-    where.mkdir(parents=True, exist_ok=True)
+    where = _to_write(model, given)
     for done, file in enumerate(row.files):
         progress("fetching", done, len(row.files))
         target = where / file.name
@@ -229,11 +252,9 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     MissingFile : the file does not exist.
     BadWeights : the file holds anything but tensors, for example a pickle with code.
     """
-    import pickle
     import warnings
 
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -244,19 +265,44 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
                 state: Any = load_file(name)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # a warning about old pickle protocols; files that torch cannot read raise an error
+                warnings.simplefilter("ignore")  # about old protocols; what is unreadable raises
                 state = torch.load(path, map_location="cpu", weights_only=True)
         if inside is not None and isinstance(state, Mapping):
             state = state.get(inside)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise BadWeights(
-            f"{path} holds no plain tensors: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+    except Exception as error:  # damage makes torch and pickle raise nearly anything
+        raise BadWeights(f"{path} holds no plain tensors: {_first_line(error)}") from error
     if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise BadWeights(f"{path} must hold one dictionary of tensors, got {type(state).__name__}")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not _is_plain(tensor):
+            raise BadWeights(f"{path} holds no plain tensors: {name!r} is {tensor.dtype}, {tensor.layout}")
     return dict(state)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds its numbers itself, real ones."""
+    import torch
+
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_complex() or tensor.is_quantized)
+    )
+
+
+@contextmanager
+def as_bad_weights(path: Path | str) -> Iterator[None]:
+    """Report as BadWeights whatever reading tensors of unexpected names and shapes raises."""
+    try:
+        yield
+    except UrstError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise BadWeights(f"{path} has not the tensors of this network: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def check_keys(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | str) -> None:

@@ -160,10 +160,15 @@ def _log_folder(request: QueueRequest) -> Path | None:
     return Path(configured) if configured else _own_folder(request)
 
 
+def own_folder(job: Path) -> Path:
+    """The folder inside the folder of a job that holds the certificate and the logs of its workers."""
+    return job / "jobs.tmp"
+
+
 def _own_folder(request: QueueRequest) -> Path | None:
-    """A folder inside the job's folder, removed together with it. None if that is on an object store, or if
-    its name would need quotes in a job script."""
-    folder = request.folder / "jobs.tmp"
+    """`own_folder`, made if needed, and removed together with the job. None if it is on an object store, or
+    if its name would need quotes in a job script."""
+    folder = own_folder(request.folder)
     if any(sign in str(folder) for sign in ("://", "%")) or shlex.quote(str(folder)) != str(folder):
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,10 +197,19 @@ def _cluster(request: QueueRequest, in_flight: int, security: Any) -> Any:
         scheduler_cls=QuietScheduler,
         scheduler_options=(configured("scheduler-options") or {}) | {"dashboard": False},
         worker_extra_args=[*(configured("worker-extra-args") or []), *last],
-        job_script_prologue=[*PROLOGUE, *(configured("job-script-prologue") or [])],
+        job_script_prologue=[*PROLOGUE, *_module_path(), *(configured("job-script-prologue") or [])],
         log_directory=folder and str(folder),
         silence_logs=logging.CRITICAL,
     )
+
+
+def _module_path() -> list[str]:
+    """The line of a job's script by which a network of the user's is found there too: some queues start jobs
+    without the environment of the submitting process."""
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    if not folders:
+        return []
+    return [f"export PYTHONPATH={shlex.quote(os.pathsep.join(map(os.path.abspath, folders)))}"]
 
 
 class _QueueJobs:

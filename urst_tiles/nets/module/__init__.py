@@ -9,6 +9,9 @@ Other processes must be able to find the module too. It is therefore given in on
 "package.module:function", which is imported and called wherever the network is needed, or through
 `from_module`, which gives it a name that is valid in this process only.
 
+The name always comes from the user: a saved network that names a function is loaded only by a call that names
+the same function (`urst_tiles.nets.saved`).
+
 References
 ----------
 1. J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV
@@ -19,8 +22,6 @@ References
 from __future__ import annotations
 
 import copy
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -119,11 +120,12 @@ def find(model: str) -> ModuleStyle:
 
 
 def _imported(model: str, where: str) -> Any:
-    """Import the Python module ``where``; as with ``python -m``, the current folder is searched too."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    """Import the Python module ``where``, from the places on ``sys.path`` alone."""
     try:
         return import_module(where)
+    except ModuleNotFoundError as error:
+        hint = "; put its folder on PYTHONPATH" if error.name == where.partition(".")[0] else ""
+        raise BadInput(f"--model {model}: cannot import {where!r}: {_text(error)}{hint}") from error
     except Exception as error:
         raise BadInput(f"--model {model}: cannot import {where!r}: {_text(error)}") from error
 
