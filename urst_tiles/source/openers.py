@@ -20,7 +20,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import file_fingerprint, tiff_fingerprint
-from urst_tiles.source.spool import Shape, SpoolReader
+from urst_tiles.source.spool import Original, Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
 from urst_tiles.source.vips import VipsReader, stream
@@ -164,18 +164,20 @@ class SpoolOpener:
     ----------
     folder : the folder of the spool.
     what : the shape and the dtype of the samples in it.
+    original : opens the file from which the spool was made; what is damaged is made again from it.
     files : empty, since only the job itself writes to its spool.
     """
 
     folder: Path
     what: Shape
+    original: Original
     files: ClassVar[tuple[Path, ...]] = ()
 
     def check(self) -> None:
         """Check nothing: only the job itself writes to its spool, and every chunk has a checksum."""
 
     def open(self) -> Reader:
-        return SpoolReader(self.folder, self.what)
+        return SpoolReader(self.folder, self.what, self.original)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         return _bands(self.open(), rows)

@@ -242,7 +242,7 @@ class Source:
             )
         what = self._spool_shape
         target = self._spool_path(folder)
-        return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what)
+        return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what, f.opener)
 
     def _averages(
         self, reader: Reader, folder: Path | None, side: int, progress: Progress
