@@ -300,7 +300,7 @@ def test_a_damaged_spool_without_its_file_raises(tmp_path: Path) -> None:
 
 
 def test_a_spool_of_somebody_else_runs_no_code(tmp_path: Path) -> None:
-    """Its zarr.json names a pickle: zarr would load that; what a spool is made of is known beforehand."""
+    """Its metadata name a pickle; what a spool is made of is known beforehand, whatever lies there."""
     pixels = noise(200, 300, 3)
     source, folder = spooled(tmp_path, pixels)
     mark = tmp_path / "ran"
