@@ -5,8 +5,8 @@ of the file and, if the samples have weights, the array ``weight``; every chunk 
 gets its name only when it is complete, so a folder of that name is always a whole spool. Rows of chunks that
 were damaged or lost since then are made again from the file when they are read.
 
-A spool may come from somebody else, and its ``zarr.json`` could name any codec that zarr knows. So what a spool
-is made of is known beforehand, and that file is never read.
+A spool may come from somebody else, and its ``zarr.json`` could name any codec that zarr knows. So what a
+spool is made of is known beforehand, and that file is never read.
 """
 
 from __future__ import annotations
