@@ -9,6 +9,7 @@ alone, so every window sees the same weights, to the bit.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div, reflect
-from urst_tiles.storage.stores import fetched, path_of
+from urst_tiles.storage.stores import fetched, open_regular, path_of
 
 Members = tuple[int, ...]
 Weights = NDArray[np.float32]
@@ -239,7 +240,9 @@ def _raster(path: Path, fingerprint: str) -> NDArray[Any]:
     ``fingerprint`` only tells the masks in the cache apart.
     """
     try:
-        return np.load(fetched(path), mmap_mode="r", allow_pickle=False)
+        local = fetched(path)
+        os.close(open_regular(local))  # neither a link nor a FIFO, which would hang
+        return np.load(local, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DamagedFile(f"the mask in the job folder {path} cannot be read ({error})") from error
 

@@ -131,7 +131,23 @@ def _pool(name: str) -> ThreadPoolExecutor:
 
 def decoders() -> ThreadPoolExecutor:
     """The pool of the threads of this process that decode."""
-    return _pool("decode")
+    return _pool("mend" if getattr(_apart, "on", False) else "decode")
+
+
+_apart = threading.local()
+
+
+@contextlib.contextmanager
+def decoding_apart() -> Iterator[None]:
+    """In this ``with`` block of this thread, `decoders` gives a pool of other threads.
+
+    The usual ones may wait for what is decoded here.
+    """
+    _apart.on = True
+    try:
+        yield
+    finally:
+        _apart.on = False
 
 
 def views() -> ThreadPoolExecutor:

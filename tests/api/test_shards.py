@@ -391,9 +391,17 @@ def test_an_edited_plan_contradicts_its_identity_whatever_the_checksum_says(job:
 def test_a_request_that_is_none_is_one_sentence(run, job: Path, content: str) -> None:
     (job / "request.json").write_text(content, "latin-1")
     one_sentence(run("work", job), 2, "request.json is no saved job", "--overwrite")
-    (job / "request.json").unlink()
-    os.mkfifo(job / "request.json")
-    one_sentence(run("work", job), 2, "request.json is", "FIFO")
+
+
+@pytest.mark.parametrize("name", ["request.json", "net.safetensors"])
+def test_a_fifo_among_the_files_of_a_job_hangs_no_worker(
+    run, job: Path, files: Path, tmp_path: Path, name: str
+) -> None:
+    (job / name).unlink()
+    os.mkfifo(job / name)
+    one_sentence(run("work", job), 2, f"{name} is", "FIFO")
+    assert run("plan", "--save", job, *inputs(files, tmp_path), *IDENTITY).returncode == 0
+    assert run("work", job).returncode == 0
 
 
 def test_all_files_of_a_job_follow_the_umask(run, files: Path, tmp_path: Path) -> None:

@@ -206,15 +206,16 @@ def test_damaged_moments_are_measured_again(scene: Path, tmp_path: Path) -> None
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
 
 
-def test_a_damaged_spool_says_what_to_delete(
-    scene: Path, undisturbed: str, tmp_path: Path, half_job: Path
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+def test_a_damaged_spool_is_made_again(
+    how: str, scene: Path, undisturbed: str, tmp_path: Path, half_job: Path
 ) -> None:
     job = Path(shutil.copytree(half_job, tmp_path / "out.tif.job"))
     (victim,) = job.glob("source/spool-*/colour/c/0/0/0")
-    spoil(victim, "flipped")
-    said = go_on(scene, tmp_path / "out.tif", job)
-    assert "3 blocks failed (3, 4, 5)" in said and f"delete {victim.parents[4]} " in said
+    spoil(victim, how)
+    assert go_on(scene, tmp_path / "out.tif", job) == ""
     assert sha(tmp_path / "out.tif") == undisturbed
+    assert not job.exists()
 
 
 @pytest.mark.parametrize("year", [pytest.param(1971, marks=slow), 2105])

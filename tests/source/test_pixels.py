@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import pickle
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -251,16 +254,71 @@ def test_a_spool_holds_every_pixel_and_is_found_again(tmp_path: Path) -> None:
     assert folder.stat().st_mtime_ns == stamp and len(list((tmp_path / "job").glob("spool-*"))) == 1
 
 
-def test_a_damaged_or_missing_chunk_raises(tmp_path: Path) -> None:
-    source, folder = spooled(tmp_path, noise(200, 300, 3))
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
+
+
+HARMS = {
+    "flipped": flip,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:50]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "FIFO": lambda path: (path.unlink(), os.mkfifo(path)),
+    "link": lambda path: (path.rename(path.with_name("x")), path.symlink_to(path.with_name("x"))),
+    "all gone": lambda path: shutil.rmtree(path.parents[2]),
+}
+
+
+@pytest.mark.parametrize("how", HARMS)
+def test_a_damaged_spool_is_made_again_and_never_fill(tmp_path: Path, how: str) -> None:
+    """Only what is damaged is decoded and written again, and it is the same to the bit."""
+    pixels = noise(2500, 1100, 4)
+    source, folder = spooled(tmp_path, pixels)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "c" in path.parts}
+    HARMS[how](folder / "colour" / "c" / "1" / "0" / "0")
+    np.testing.assert_array_equal(source.read(Box(0, 0, 2500, 1100)), pixels)
+    for path, content in before.items():
+        assert path.read_bytes() == content and not path.is_symlink()
+    assert not list(folder.parent.glob(".spool-*"))
+
+
+def test_a_damaged_spool_without_its_file_raises(tmp_path: Path) -> None:
+    pixels = noise(200, 300, 3)
+    source, folder = spooled(tmp_path, pixels)
     chunk = folder / "colour" / "c" / "0" / "0" / "0"
-    data = chunk.read_bytes()
-    chunk.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
-    with pytest.raises(DamagedFile, match="damaged"):
+    image = source.path.rename(tmp_path / "away.png")
+    flip(chunk)
+    with pytest.raises(DamagedFile, match="is damaged, and cannot be made again: .*a.png"):
         source.read(Box(0, 0, 10, 10))
     chunk.unlink()
-    with pytest.raises(DamagedFile, match="gone"):
+    pyvips.Image.new_from_array(noise(200, 300, 3)).write_to_file(str(source.path))
+    with pytest.raises(DamagedFile, match="is damaged, and cannot be made again: .*changed"):
         source.read(Box(0, 0, 10, 10))
+    image.replace(source.path)
+    np.testing.assert_array_equal(source.read(Box(0, 0, 200, 300)), pixels)
+
+
+def test_a_spool_of_somebody_else_runs_no_code(tmp_path: Path) -> None:
+    """Its metadata name a pickle; what a spool is made of is known beforehand, whatever lies there."""
+    pixels = noise(200, 300, 3)
+    source, folder = spooled(tmp_path, pixels)
+    mark = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(mark),)
+
+    shutil.rmtree(folder / "colour")
+    array = {"zarr_format": 2, "shape": [200, 300, 3], "chunks": [200, 300, 3], "dtype": "|O", "order": "C"}
+    array |= {"compressor": None, "filters": [{"id": "pickle", "protocol": 5}], "fill_value": 0}
+    (folder / "colour").mkdir()
+    (folder / "colour" / ".zarray").write_text(json.dumps(array))
+    (folder / "colour" / "0.0.0").write_bytes(pickle.dumps(Evil()))
+    (folder / "colour" / "c" / "0" / "0").mkdir(parents=True)
+    (folder / "colour" / "c" / "0" / "0" / "0").write_bytes(pickle.dumps(Evil()))
+    np.testing.assert_array_equal(source.read(Box(0, 0, 200, 300)), pixels)
+    assert not mark.exists()
 
 
 def test_what_a_killed_spool_left_is_cleared(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ store; the bytes of the output are the same, too.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
-from urst_tiles import weights
 from urst_tiles.api.output import check_output, is_finished, refuse_existing
 from urst_tiles.api.stylize import Clock, Report, assemble, cluster_of, open_job, parts_of, prepare, set_up
 from urst_tiles.engine.block import StylizeBlock
@@ -37,7 +37,7 @@ from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
 from urst_tiles.source import Source, open_source
 from urst_tiles.storage.publish import publish
-from urst_tiles.storage.stores import path_of
+from urst_tiles.storage.stores import open_file, path_of
 from urst_tiles.workers.run import cluster
 
 AnyPath = str | os.PathLike[str]
@@ -109,7 +109,7 @@ def save_job(
         job.claim(plan.identity, overwrite=options.overwrite)
         if not _is_ready(job):
             _make_ready(job, plan, source, recipe, options, progress)
-        request = Request(input, output, _styles(recipe), options, plan, weights.sha256_of(job.net))
+        request = Request(input, output, _styles(recipe), options, plan, _digest(job.net))
         job.writes([job.request, *parts_of(plan, source, job).paths()])
         publish(job.request, request.to_json())
     clock.lap("prepare and measure")
@@ -301,9 +301,15 @@ def _styles(recipe: Recipe) -> dict[str, Any]:
 def _is_ready(job: Job) -> bool:
     """Whether the job was saved before, with the network that is in its folder now."""
     try:
-        return Request.from_json(job.request).net == weights.sha256_of(job.net)
-    except (FileNotFoundError, JobDiffers):
+        return Request.from_json(job.request).net == _digest(job.net)
+    except (FileNotFoundError, DamagedFile, JobDiffers):
         return False
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file of the job, in hex."""
+    with open_file(path) as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 def _make_ready(
@@ -322,7 +328,7 @@ def _load(job: Job) -> Request:
             raise JobDiffers(
                 f"{job.request} was edited: in its plan {different}; save the job anew, with --overwrite"
             )
-        if request.net == weights.sha256_of(job.net) and job.identity == dict(request.plan.identity):
+        if request.net == _digest(job.net) and job.identity == dict(request.plan.identity):
             return request
         reason = "its network or its job.json is not what was saved"
     except FileNotFoundError:

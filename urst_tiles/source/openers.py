@@ -25,7 +25,7 @@ from urst_tiles.source.identity import (
     stamps_of,
     tiff_fingerprint,
 )
-from urst_tiles.source.spool import Shape, SpoolReader
+from urst_tiles.source.spool import Original, Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
 from urst_tiles.source.vips import VipsReader, stream
@@ -191,11 +191,13 @@ class SpoolOpener:
     ----------
     folder : the folder of the spool.
     what : the shape and the dtype of the samples in it.
+    original : opens the file from which the spool was made; what is damaged is made again from it.
     files : empty, since only the job itself writes to its spool.
     """
 
     folder: Path
     what: Shape
+    original: Original
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
 
@@ -203,7 +205,7 @@ class SpoolOpener:
         """Check nothing: only the job itself writes to its spool, and every chunk has a checksum."""
 
     def open(self) -> Reader:
-        return SpoolReader(self.folder, self.what)
+        return SpoolReader(self.folder, self.what, self.original)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         return _bands(self.open(), rows)

@@ -283,7 +283,7 @@ class Source:
     def saved_paths(self, folder: Path, *, thumbnail: int = 1024) -> Iterator[Path]:
         """All files that `prepare`, called with the same arguments, writes into ``folder``."""
         if isinstance(self._facts.opener, TiffOpener | VipsOpener):
-            yield self._content_path(folder)
+            yield folder / self._content_name
         yield self._average_path(folder, thumbnail)
         yield self._thumbnail_path(folder, thumbnail)
         if not self.random_access:
@@ -300,7 +300,7 @@ class Source:
             )
         what = self._spool_shape
         target = self._spool_path(folder)
-        return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what)
+        return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what, f.opener)
 
     def _averages(
         self, reader: Reader, folder: Path | None, side: int, progress: Progress

@@ -2,31 +2,41 @@
 
 The file is decoded once, from top to bottom. The folder of the spool holds the array ``colour`` in the dtype
 of the file and, if the samples have weights, the array ``weight``; every chunk ends in a CRC-32C. The folder
-gets its name only when it is complete, so a folder of that name is always a whole spool.
+gets its name only when it is complete, so a folder of that name is always a whole spool. Rows of chunks that
+were damaged or lost since then are made again from the file when they are read.
+
+A spool may come from somebody else, and its ``zarr.json`` could name any codec that zarr knows. So what a
+spool is made of is known beforehand, and that file is never read.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import stat
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from urst_tiles.errors import DamagedFile, DiskFull, DoesNotFit, UrstError
+from urst_tiles.errors import BadInput, DamagedFile, DiskFull, DoesNotFit, UrstError
 from urst_tiles.geometry import Box, ceil_div
-from urst_tiles.machine import decoder_count, decoders, in_order
+from urst_tiles.machine import decoder_count, decoders, decoding_apart, in_order
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.valid import Samples, weight_dtype
-from urst_tiles.storage.publish import publish, sync_folder
+from urst_tiles.storage.publish import publish, sync_folder, writing
 from urst_tiles.storage.stores import is_remote, put, side_by_side
+
+log = logging.getLogger(__name__)
 
 #: Bytes of memory that a band of rows takes at most while spooling, unless it has only 16 rows.
 BAND_BYTES = 16 << 20
@@ -42,6 +52,20 @@ MARK = "whole"
 def chunk_name(array: str, row: int, column: int) -> str:
     """The name of the file of a chunk of the array ``colour`` or ``weight``, relative to the spool."""
     return f"{array}/c/{row}/{column}" + ("/0" if array == "colour" else "")
+
+
+#: Held by the thread of this process that makes a part of a spool again.
+_mending = threading.Lock()
+
+
+class Original(Protocol):
+    """The file that a spool was made from; the openers in `urst_tiles.source.openers` are such."""
+
+    def check(self) -> None:
+        """Raise DamagedFile if the content of the file has changed."""
+
+    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
+        """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +106,16 @@ class Shape:
 
     def files(self) -> Iterator[str]:
         """The names of all files of a spool, relative to its folder; the mark is on object stores only."""
-        (height, width), (rows, columns) = self.shape, self.chunk
-        for name in ("colour", "weight") if self.has_valid else ("colour",):
-            yield f"{name}/zarr.json"
-            for row in range(ceil_div(height, rows)):
-                yield from (chunk_name(name, row, column) for column in range(ceil_div(width, columns)))
+        yield from (f"{name}/zarr.json" for name in ("colour", "weight"))
+        yield from self.files_of(range(ceil_div(self.shape[0], self.rows)))
         yield MARK
+
+    def files_of(self, rows: Iterable[int]) -> Iterator[str]:
+        """The names of the files of these rows of chunks."""
+        columns = ceil_div(self.shape[1], self.chunk[1])
+        for row in rows:
+            for name in ("colour", "weight") if self.has_valid else ("colour",):
+                yield from (chunk_name(name, row, column) for column in range(columns))
 
     @property
     def reader_bytes(self) -> int:
@@ -145,24 +173,22 @@ def spool(
     for unfinished in folder.parent.glob(f".{folder.name}.*"):
         if not _alive(unfinished):
             shutil.rmtree(unfinished, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        _write(temporary, what, bands, progress)
-        _sync(temporary)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not folder.exists():
-                raise
-        sync_folder(folder.parent)
+        with _attempt_folder(folder) as temporary:
+            _write(temporary, what, bands, progress)
+            _sync(temporary)
+            try:
+                os.rename(temporary, folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+            sync_folder(folder.parent)
     except OSError as error:
         if isinstance(error, UrstError):  # about the input, which may be gone or damaged by now
             raise
         raise DiskFull(
             f"{folder} cannot be written: {error.strerror or error}; make room and try again"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
@@ -184,9 +210,9 @@ def _spool_and_put(
 
 
 def _store(folder: Path) -> Any:
-    """A store of zarr, or a path, by which zarr can open ``folder`` for reading."""
+    """A store of zarr that reads ``folder``."""
     if not is_remote(folder):
-        return str(folder)
+        return zarr.storage.LocalStore(folder, read_only=True)
     options = {**folder.storage_options}  # type: ignore[attr-defined]
     return zarr.storage.FsspecStore.from_url(str(folder), storage_options=options, read_only=True)
 
@@ -204,42 +230,128 @@ def _alive(temporary: Path) -> bool:
 
 def _write(folder: Path, what: Shape, bands: Iterable[tuple[Box, Samples]], progress: Progress) -> None:
     """Write all bands into new arrays in ``folder``. Raises DamagedFile if they do not cover the image."""
-    kind = np.dtype(what.dtype)
-    colour = _create(folder / "colour", (*what.shape, what.colours), (*what.chunk, what.colours), kind)
-    weight = (
-        _create(folder / "weight", what.shape, what.chunk, weight_dtype(kind)) if what.has_valid else None
-    )
+    arrays = _create_both(folder, what)
     total, done = what.shape[0] * what.shape[1], 0
     for box, samples in bands:
-
-        def write(part: Box, box: Box = box, samples: Samples = samples) -> None:
-            colour[part.slices] = samples.colour[part.within(box).slices]
-            if weight is not None and samples.weight is not None:
-                weight[part.slices] = samples.weight[part.within(box).slices]
-
-        columns = range(0, box.x1, what.chunk[1])
-        for _ in in_order(
-            decoders(), write, (Box(box.y0, x, box.y1, x + what.chunk[1]).clip(box) for x in columns)
-        ):
-            pass
+        _write_band(arrays, what, box, samples)
         done += box.area
         progress("spooling", done, total)
     if done != total:
         raise DamagedFile(f"only {done} of {total} pixels could be read; the file is cut off")
 
 
-def _create(folder: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """A new zarr array on disk whose chunks have checksums."""
+def _create_both(folder: Path, what: Shape) -> dict[str, Any]:
+    """The arrays of a spool in ``folder``, by name."""
+    names = ("colour", "weight") if what.has_valid else ("colour",)
+    return {name: _create(str(folder / name), what, name) for name in names}
+
+
+def _write_band(arrays: dict[str, Any], what: Shape, box: Box, samples: Samples) -> None:
+    """Write the samples of a band of rows into the arrays."""
+
+    def write(part: Box) -> None:
+        arrays["colour"][part.slices] = samples.colour[part.within(box).slices]
+        if "weight" in arrays and samples.weight is not None:
+            arrays["weight"][part.slices] = samples.weight[part.within(box).slices]
+
+    columns = range(0, box.x1, what.chunk[1])
+    parts = (Box(box.y0, x, box.y1, x + what.chunk[1]).clip(box) for x in columns)
+    for _ in in_order(decoders(), write, parts):
+        pass
+
+
+def mend(folder: Path, what: Shape, original: Original, rows: set[int]) -> None:
+    """Make rows of chunks of a spool again, and with them any others of which a file is gone.
+
+    The file is decoded from the top down to the last of these rows. Others may read the spool meanwhile, and
+    make the same rows again: each file is replaced at once, by the same bytes.
+
+    Raises
+    ------
+    DamagedFile : the file cannot be decoded, or was changed since it was spooled.
+    DiskFull : the disk is full.
+    """
+    log.warning("rows %s of %s are damaged and are made again", sorted(rows), folder)
+    rows = rows | _rows_with_gaps(folder, what)
+    with decoding_apart(), _attempt_folder(folder) as made, writing(made.parent):
+        arrays, left = _create_both(made, what), set(rows)
+        try:
+            for box, samples in original.stream(what.rows):
+                if box.y0 // what.rows in left:
+                    _write_band(arrays, what, box, samples)
+                    left.remove(box.y0 // what.rows)
+                if not left:
+                    break
+            original.check()
+        except (BadInput, DamagedFile) as error:
+            raise DamagedFile(f"{folder} is damaged, and cannot be made again: {error}") from error
+        if left:
+            raise DamagedFile(f"{folder} is damaged, and the file it was made from is cut off")
+        _sync(made)
+        _replace(made, folder, what, rows)
+
+
+def _replace(made: Path, folder: Path, what: Shape, rows: set[int]) -> None:
+    """Move the chunks of these rows from ``made`` into the spool ``folder``."""
+    for name in what.files_of(rows):
+        if is_remote(folder):
+            put(made / name, folder / name)
+            continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / name, folder / name)
+
+
+def _rows_with_gaps(folder: Path, what: Shape) -> set[int]:
+    """The rows of which a chunk is gone. An object store is not asked, which would take long."""
+    if is_remote(folder):
+        return set()
+    every = range(ceil_div(what.shape[0], what.rows))
+    return {row for row in every if not all(map(_is_file, (folder / n for n in what.files_of({row}))))}
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a regular file or an object, and no link to one."""
+    if is_remote(path):
+        return path.exists()
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _attempt_folder(folder: Path) -> Iterator[Path]:
+    """The path of a temporary folder beside ``folder``, or on this machine if that is on an object store."""
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="urst-tiles-") as scratch:
+            yield Path(scratch) / folder.name
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _create(store: Any, what: Shape, name: str) -> Any:
+    """A new zarr array, ``colour`` or ``weight``, whose chunks have checksums."""
+    kind, last = np.dtype(what.dtype), (what.colours,) if name == "colour" else ()
     return zarr.create_array(
-        store=str(folder),
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
+        store=store,
+        shape=(*what.shape, *last),
+        chunks=(*what.chunk, *last),
+        dtype=kind if name == "colour" else weight_dtype(kind),
         serializer=BytesCodec(),
         compressors=(ZstdCodec(level=1), Crc32cCodec()),
         fill_value=0,
         config={"write_empty_chunks": True},
     )
+
+
+def _existing(folder: Path, what: Shape, name: str) -> Any:
+    """The zarr array of a spool, for reading, with the metadata that `_create` gives it."""
+    known = _create(zarr.storage.MemoryStore(), what, name).metadata
+    return zarr.Array(zarr.AsyncArray(known, zarr.storage.StorePath(_store(folder / name))))
 
 
 def _sync(folder: Path) -> None:
@@ -257,41 +369,53 @@ def _sync(folder: Path) -> None:
 class SpoolReader:
     """Reads samples from a spool. Several threads may use it at the same time.
 
-    A chunk that is missing or fails its checksum raises DamagedFile; it is never read as zeros.
+    A chunk that is missing or fails its checksum is never read as zeros: its row of chunks is made again from
+    the file, or DamagedFile is raised.
+
+    Parameters
+    ----------
+    folder, what : the spool, and what is in it.
+    original : the file that the spool was made from.
     """
 
     levels: tuple[tuple[int, int], ...] = ()
     alone = False
 
-    def __init__(self, folder: Path, what: Shape) -> None:
+    def __init__(self, folder: Path, what: Shape, original: Original) -> None:
         self.folder, self.shape, self.dtype = folder, what.shape, np.dtype(what.dtype)
         self.colours, self.has_valid, self.cell_shape = what.colours, what.has_valid, what.chunk
-        self._colour = self._open("colour")
-        self._weight = self._open("weight") if what.has_valid else None
-
-    def _open(self, name: str) -> Any:
-        try:
-            return zarr.open_array(_store(self.folder / name), mode="r")
-        except Exception as error:
-            raise DamagedFile(
-                f"{self.folder} is not a whole spool ({error}); delete it and give the same command again"
-            ) from error
+        self._what, self._original = what, original
+        self._colour = _existing(folder, what, "colour")
+        self._weight = _existing(folder, what, "weight") if what.has_valid else None
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         weight = None if self._weight is None else self._read("weight", self._weight, box)
         return Samples(self._read("colour", self._colour, box), weight)
 
     def _read(self, name: str, array: Any, box: Box) -> NDArray[Any]:
+        try:
+            return self._read_once(name, array, box)
+        except DamagedFile:
+            pass
+        with _mending:
+            try:  # another thread may have made it again meanwhile
+                return self._read_once(name, array, box)
+            except DamagedFile:
+                rows = range(box.y0 // self._what.rows, ceil_div(box.y1, self._what.rows))
+                mend(self.folder, self._what, self._original, set(rows))
+        return self._read_once(name, array, box)
+
+    def _read_once(self, name: str, array: Any, box: Box) -> NDArray[Any]:
+        """The samples of one array. Raises DamagedFile if a chunk is gone or damaged."""
         for chunk in self._chunks(name, box):
-            if not chunk.exists():
-                raise DamagedFile(f"{chunk} is gone; delete {self.folder} and give the same command again")
+            if not _is_file(chunk):
+                raise DamagedFile(f"{chunk} is gone")
         try:
             return np.asarray(array[box.slices])
+        except MemoryError:
+            raise
         except Exception as error:
-            raise DamagedFile(
-                f"{self.folder / name} is damaged ({error}); delete {self.folder} and give the same command"
-                " again"
-            ) from error
+            raise DamagedFile(f"{self.folder / name} is damaged ({error})") from error
 
     def _chunks(self, name: str, box: Box) -> Iterator[Path]:
         rows, columns = self.cell_shape
