@@ -25,8 +25,8 @@ from urst_tiles.storage.stores import is_remote, read_file, remove_files
 #: The name of the list.
 LIST = "written.json"
 
-#: Files that every job writes, whether they are on the list or not.
-ALWAYS = ("job.json", LIST, "lock")
+#: Files that jobs write and that `Written` does not remove; what killed processes left of them it does.
+ALWAYS = ("job.json", LIST, "lock", "request.json")
 
 #: The temporary name of a file or folder (of the package's own making) that a killed process left behind.
 ATTEMPT = re.compile(r"\.(?P<name>.+)\.([0-9a-f]{20}\.tmp|\d+\.[0-9a-f]{8})")
