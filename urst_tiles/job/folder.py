@@ -450,7 +450,8 @@ class Job:
         """
         self._written.read()
         self._made |= self._gone.get("made") is True
-        self._written.remove_files(last=self.request)
+        if self._written.remove_files(last=self.request):
+            remove(self.request)
         for path in (self._written.path, self._identity):
             remove(path)
         self._removed = True

@@ -25,8 +25,8 @@ from urst_tiles.storage.stores import is_remote, read_file, remove_files
 #: The name of the list.
 LIST = "written.json"
 
-#: Files that every job writes, whether they are on the list or not.
-ALWAYS = ("job.json", LIST, "lock")
+#: Files that jobs write and that `Written` does not remove; what killed processes left of them it does.
+ALWAYS = ("job.json", LIST, "lock", "request.json")
 
 #: The temporary name of a file or folder (of the package's own making) that a killed process left behind.
 ATTEMPT = re.compile(r"\.(?P<name>.+)\.([0-9a-f]{20}\.tmp|\d+\.[0-9a-f]{8})")
@@ -84,19 +84,19 @@ class Written:
         """Whether the folder itself was made by the job, as far as the list is known."""
         return self._made
 
-    def remove_files(self, last: Path | None = None) -> None:
+    def remove_files(self, last: Path | None = None) -> bool:
         """Remove the files on the list, the folders that are empty then, and what killed processes left.
 
-        The list itself stays, and so do ``job.json`` and the lock. If ``last`` is on the list, it goes last.
+        The list itself stays, and so do ``job.json`` and the lock. ``last`` stays for the caller
+        to remove; returns whether it is on the list.
         """
         self.read()
         end = {self._relative(last)} & self._names if last else set[str]()
         if is_remote(self._folder):
             remove_files(self._folder, self._names - end)
-            remove_files(self._folder, end)
-            return
+            return bool(end)
         self._remove_here(sorted(self._names - end))
-        self._remove_here(sorted(end))
+        return bool(end)
 
     def _remove_here(self, names: list[str]) -> None:
         """Remove files from a folder on a file system, as `remove_files`."""
