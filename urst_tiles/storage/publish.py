@@ -139,7 +139,9 @@ def refuse_special(path: Path) -> None:
     with suppress(OSError):
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise BadInput(f"{path} is no regular file (but a device or a pipe, say); name another output")
+            raise BadInput(
+                f"{path} is no regular file (but a device or a pipe, say); remove it, or name another output"
+            )
 
 
 def _forget(file: BinaryIO, temporary: Path) -> None:
