@@ -24,7 +24,9 @@ STYLE = "hokusai-wave"
 SMALL = {"tile": 128, "block": 256, "thumbnail": 128, "precision": "float32"}
 FLAGS = [text for name, value in SMALL.items() for text in (f"--{name}", str(value))]
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-BUCKET = "bucket"
+#: A lock of this machine goes by the address of a job, so each process of the tests has a bucket of its own
+#: name.
+BUCKET = f"bucket-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
 
 Store = Callable[[str], str]
 
@@ -63,9 +65,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "s3":
         yield request.getfixturevalue("s3") + "/jobs"
         return
-    stores.remove(path_of("memory://jobs"))
-    yield "memory://jobs"
-    stores.remove(path_of("memory://jobs"))
+    stores.remove(path_of(f"memory://{BUCKET}"))
+    yield f"memory://{BUCKET}"
+    stores.remove(path_of(f"memory://{BUCKET}"))
 
 
 @pytest.fixture(scope="module")
