@@ -259,7 +259,9 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     for k in PER_STYLE:
         if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):
             state[k] = torch.stack([state[k]] * 2, 1)
-    weights.check_keys(state, shapes(len(state.get("gamma", ())), form_of(state)), path)
+    wanted = shapes(len(state.get("gamma", ())), form_of(state))
+    weights.check_keys(state, wanted, path)
+    state = {k: state[k] for k in wanted}  # optimizers know tensors by their order, which files do not keep
     if names and len(names) != len(state["gamma"]):
         raise BadWeights(f"{path} names {len(names)} styles and has {len(state['gamma'])}")
     return state, names
