@@ -193,7 +193,7 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, str) and (kind is tuple or name == "memory"):
         return parse_bands(value) if kind is tuple else parse_bytes(value)
     if kind is Path and isinstance(value, str):
-        return path_of(value) if "://" in value else folder / value
+        return path_of(value) if name == "job_dir" and "://" in value else folder / value
     if kind is tuple and isinstance(value, list) and all(type(number) is int for number in value):
         return tuple(value)
     if kind is float and type(value) is int:

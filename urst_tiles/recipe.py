@@ -24,6 +24,7 @@ from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.mask import open_mask, spool_mask
 from urst_tiles.source.picture import read_picture
+from urst_tiles.storage.names import address, require_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     model = style.model if isinstance(style, ModuleStyle) else options.model
     takes_style = nets.family(model).takes_style
     pairs, regions = _pairs(style)
-    if takes_style and not pairs:
+    if takes_style and nets.family(model).needs_style and not pairs:
         raise BadInput("no style given: name a style image with --style")
     if (
         not takes_style
@@ -196,7 +197,7 @@ def check_controls(
         )
     if regions and options.statistics in ("local", "tile"):
         raise BadInput(f"--mask goes with --statistics thumbnail or exact, not with {options.statistics}")
-    images = not whole and not any(isinstance(style, str) for style, _ in styles)
+    images = bool(styles) and not whole and not any(isinstance(style, str) for style, _ in styles)
     if options.preserve_color == "coral" and not images:
         raise BadInput(
             "--preserve-color coral gives the image's colours to a style image, and there is none here;"
@@ -210,10 +211,10 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     family = nets.family(options.model)
     if family.style_named:
         return name
-    if path.is_file():
+    if os.path.isfile(path):
         return path.absolute()
     if family.load_style:
-        raise MissingFile(f"there is no checkpoint {path}; --model {options.model} takes one as --style")
+        require_file(name, "checkpoint")
     known = nets.named_styles.titles()
     if name in known and options.model != "lite":
         raise BadInput(f"{name} is a style of --model lite; give --model {options.model} a style image")
@@ -224,6 +225,8 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
         )
     if name in known:
         return name
+    if os.path.lexists(path) or address(name) or os.sep in name:
+        require_file(name, "style image")
     near = nets.named_styles.near(name.lower())
     hint = f" (near it: {', '.join(near)})" if near else ""
     raise MissingFile(

@@ -36,6 +36,7 @@ from urst_tiles.recipe import recipe_of
 from urst_tiles.source import open_source
 from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
+from urst_tiles.storage.names import beside
 from urst_tiles.storage.publish import make_folder, publish, refuse_special, remove_dead_attempts
 from urst_tiles.workers.run import SharedCluster
 
@@ -183,7 +184,7 @@ class Record:
     @classmethod
     def beside(cls, output: Path) -> Record:
         """The record of ``output``; without a request if there is none. JobDiffers if it cannot be read."""
-        path = output.with_name(f"{output.name}.json")
+        path = beside(output, ".json")
         try:
             values = json.loads(path.read_text())
             content = Content.from_json(values.get("content"))

@@ -3,39 +3,126 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 from urst_tiles.errors import BadInput
 from urst_tiles.job.folder import Job
 from urst_tiles.plan import Plan
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
+from urst_tiles.storage.names import NAME_MAX, address
 from urst_tiles.storage.publish import refuse_special
 
-#: The most bytes that the name of an output may have. File systems take 255, and the job folder beside the
-#: output has a longer name.
-LONGEST_NAME = 240
+AnyPath = str | os.PathLike[str]
+
+#: The suffixes of TIFF files. A name without a suffix is one of a TIFF too, as for GDAL.
+TIFF = (".tif", ".tiff", ".btf", ".tf8", ".tf2")
+
+#: The suffixes of pictures, that is, of previews and contact sheets.
+PICTURE = (".png", ".jpg", ".jpeg")
+
+#: The command that makes a file of another suffix from the TIFF ``{tif}``.
+CONVERTERS = {
+    **dict.fromkeys(
+        (".png", ".jpg", ".jpeg", ".webp", ".jp2", ".jxl", ".avif", ".heic", ".gif", ".ppm"),
+        "vips copy {tif} {name}",
+    ),
+    ".dzi": "vips dzsave {tif} {name}",
+    ".zarr": "gdal_translate -of Zarr {tif} {name}",
+    ".ome.zarr": "bioformats2raw {tif} {name}",
+    **dict.fromkeys((".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf"), "bfconvert {tif} {name}"),
+}  # fmt: skip
 
 
-def check_output(output: Path, input: Path) -> Path:
-    """Return the file that is to be written, or raise BadInput if that cannot be done.
+def check_output(output: AnyPath, *inputs: AnyPath | None, suffixes: tuple[str, ...] | None = TIFF) -> Path:
+    """Return the absolute path of the file that is to be written, or raise BadInput if that cannot be done.
 
-    It is ``output``, or if that is a symbolic link, the file that the link leads to.
+    If ``output`` is a symbolic link, that is the file that the link leads to.
+
+    Parameters
+    ----------
+    output : what the user named.
+    inputs : files that are read, or None; the output must be none of them.
+    suffixes : the suffixes that the output may have, ``TIFF`` or ``PICTURE``; None if any will do.
     """
-    if len(os.fsencode(output.name)) > LONGEST_NAME:
-        raise BadInput(f"the name {output.name} is longer than {LONGEST_NAME} bytes; give a shorter one")
-    refuse_special(output)
-    output = followed(output)
+    path = check_name(output, suffixes)
+    try:
+        refuse_special(path)
+        path = followed(path)
+        check_suffix(path, suffixes)
+        _check_folder(path)
+        refuse_inputs(path, (("input", Path(one)) for one in inputs if one is not None))
+    except OSError as error:  # names that are too long, folders that may not be searched
+        raise BadInput(f"{output} cannot be written: {error.strerror}; choose another output") from None
+    return path
+
+
+def check_name(output: AnyPath, suffixes: tuple[str, ...] | None = TIFF) -> Path:
+    """The absolute path of an output, whose name alone is looked at; BadInput if it is no name for one."""
+    text = os.fspath(output)
+    if said := address(text, output=True):
+        raise BadInput(said)
+    if not text or "\0" in text:
+        raise BadInput(f"the output {text!r} is no name of a file; give one, as out.tif")
+    path = Path(text).absolute()
+    if os.path.basename(text) in ("", ".", ".."):
+        file = path / f"out{(suffixes or ('.txt',))[0]}"
+        raise BadInput(f"the output {text} is a folder; name a file in it, as {file}")
+    if len(os.fsencode(path.name)) > NAME_MAX:
+        raise BadInput(f"the name {path.name} is longer than {NAME_MAX} bytes; give a shorter one")
+    check_suffix(path, suffixes)
+    return path
+
+
+def check_suffix(path: Path, suffixes: tuple[str, ...] | None = TIFF) -> None:
+    """Raise BadInput if the name of ``path`` promises another format than the one that is written."""
+    if suffixes is None:
+        return
+    suffix = path.suffix.lower()
+    if suffixes is PICTURE and suffix not in PICTURE:
+        raise BadInput(
+            f"this picture is a {' or '.join(PICTURE)} file; name it {path.stem}.png, not {path.name}"
+        )
+    pair = "".join(path.suffixes[-2:]).lower()
+    suffix = pair if pair in CONVERTERS else suffix
+    if suffixes is TIFF and suffix not in TIFF and (suffix or path.name.endswith(".")):
+        tif = f"{path.name[: len(path.name) - len(suffix)].rstrip('.')}.tif"
+        how = CONVERTERS.get(suffix, "gdal_translate {tif} {name}")
+        how = how.format(tif=quote(tif), name=quote(path.name))
+        raise BadInput(
+            f"the output is a TIFF, and {path.name} is no name of one: name it {tif}, and convert it"
+            f" afterwards if need be, as by `{how}`"
+        )
+
+
+def _check_folder(output: Path) -> None:
+    """Raise BadInput if there is no folder for ``output``, or it may not be written, or it is one itself."""
     folder = output.parent
     if not folder.is_dir():
-        raise BadInput(f"there is no folder {folder} to write {output.name} into; make it first")
+        blocking = next((one for one in output.parents if os.path.lexists(one) and not one.is_dir()), None)
+        why = f": {blocking} is a file and no folder" if blocking else "; make it first"
+        tilde = next((part for part in folder.parts if part.startswith("~")), "")
+        why += f" (only a shell replaces {tilde}, at the start of a word)" if tilde else ""
+        raise BadInput(f"there is no folder {folder} to write {output.name} into{why}")
     if output.is_dir():
-        raise BadInput(f"the output {output} is a folder; name a file")
-    if output.exists() and input.exists() and output.samefile(input):
-        raise BadInput(f"input and output are the same file {input}; choose another output")
-    if not os.access(folder, os.W_OK):
+        raise BadInput(f"the output {output} is a folder; name a file in it")
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"the folder {folder} may not be written; choose another output")
-    return output
+
+
+def refuse_inputs(output: Path, inputs: Iterable[tuple[str, Path]]) -> None:
+    """Raise BadInput if ``output`` is one of the files that are read, under whatever name.
+
+    ``inputs`` are pairs of what a file is, in words, and its path; it need not exist.
+    """
+    if not os.path.exists(output):
+        return
+    for what, path in inputs:
+        if os.path.exists(path) and os.path.samefile(output, path):
+            also = "" if path.absolute() == output else f" ({path})"
+            raise BadInput(f"output and {what} are the same file {output}{also}; choose another output")
 
 
 def followed(output: Path) -> Path:

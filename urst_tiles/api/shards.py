@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 from zlib import crc32
 
-from urst_tiles.api.output import check_output, is_finished, refuse_existing
+from urst_tiles.api.output import check_name, check_output, is_finished, refuse_existing
 from urst_tiles.api.stylize import Clock, Report, assemble, cluster_of, open_job, parts_of, prepare, set_up
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError, MissingFile
@@ -100,7 +100,7 @@ def save_job(
     folder, input = path_of(folder), Path(input).absolute()
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
-    output = check_output(Path(output).absolute(), input)
+    output = check_output(output, input)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not options.overwrite:
         refuse_existing(output, job, plan, parts_of(plan, source, job))
@@ -211,7 +211,9 @@ def assemble_job(
         request = _load(job)
         job.keep = True
         source = same_source(request, job.source, progress)
-        target = check_output(_target(request, output), request.input)
+        target = check_output(
+            _target(request, output), request.input, request.options.mask, *_style_files(request)
+        )
         parts = parts_of(request.plan, source, job)
         _require(job, parts)
         job.writes(parts.paths())
@@ -223,8 +225,13 @@ def assemble_job(
     return Report(target, request.plan, clock.laps, 0, len(request.plan.grid), 0)
 
 
+def _style_files(request: Request) -> list[str]:
+    """The styles of a saved job, of which those that are no names are files."""
+    return [style for style, _ in request.styles["mixture"]]
+
+
 def _target(request: Request, output: AnyPath | None) -> Path:
-    return request.output if output is None else Path(output).absolute()
+    return request.output if output is None else check_name(output)
 
 
 def _finished_before(job: Job, output: AnyPath | None) -> Report | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles import nets
-from urst_tiles.api.output import check_output, is_finished, refuse_existing
+from urst_tiles.api.output import check_output, is_finished, refuse_existing, refuse_inputs
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
@@ -82,9 +82,10 @@ def stylize(
     Parameters
     ----------
     input : an image file in any format that libvips opens.
-    output : the cloud-optimised GeoTIFF to write; it appears only when it is complete and valid. A file that
-        exists, also one that came into being meanwhile, is replaced only with the option ``overwrite``. If it
-        is a symbolic link, the file that the link leads to is written.
+    output : the cloud-optimised GeoTIFF to write; its name ends in ``.tif``, ``.tiff`` or ``.btf``, or has no
+        suffix. It appears only when it is complete and valid. A file that exists, also one that came into
+        being meanwhile, is replaced only with the option ``overwrite``. If it is a symbolic link, the file
+        that the link leads to is written. It must be none of the files that are read.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
         number; or the result of `from_module`; or None for a model that needs no style.
@@ -114,7 +115,7 @@ def stylize_on(
 ) -> Report:
     """As `stylize`, on the dask cluster that ``opening`` opens; it takes the arguments of `cluster`."""
     replace = options.overwrite if replace is None else replace
-    output = check_output(Path(output).absolute(), Path(input))
+    output = check_output(output, input)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not replace and is_finished(output, job, plan):
         job.bury()
@@ -136,7 +137,7 @@ def plan_job(
 ) -> tuple[Plan, float]:
     """The plan that `stylize` would follow, and a guess at its time in seconds; nothing is run or written."""
     options = Options.of(options, changes)
-    output = check_output(Path(output).absolute(), Path(input))
+    output = check_output(output, input)
     _, recipe, built, _, plan = open_job(input, output, style, options)
     return plan, guess_seconds(plan, recipe, built)
 
@@ -155,6 +156,7 @@ def open_job(
     if options.cluster:
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
+    refuse_inputs(output, read_files(source, recipe, options))
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
     before = None if options.overwrite else job.identity or job.ended
@@ -165,6 +167,14 @@ def open_job(
         room += output.stat().st_size  # what is written already
     plan.validate(memory=options.memory or available_memory(), disk=room)
     return source, recipe, built, job, plan
+
+
+def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[str, Path]]:
+    """The files that a job reads besides weights, each with what it is in words."""
+    sidecars = [("sidecar of the input", path) for path in source.files if path != source.path]
+    styles = [("style", style) for style, _ in recipe.styles if isinstance(style, Path)]
+    mask = [("mask", options.mask)] if options.mask else []
+    return [("input", source.path), *sidecars, *styles, *mask]
 
 
 def _run(
@@ -305,8 +315,8 @@ def assemble(
     BadInput : if blocks are missing; or if the output exists, unless ``overwrite`` is true or it has the same
         bytes already.
     """
-    parts = parts_of(plan, source, job)
-    assemble_parts(parts, source.info, Path(output), overwrite=overwrite, progress=progress)
+    parts, output = parts_of(plan, source, job), check_output(output)
+    assemble_parts(parts, source.info, output, overwrite=overwrite, progress=progress)
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:

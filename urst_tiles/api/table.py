@@ -30,10 +30,12 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+from urst_tiles.api.output import check_name
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.module import is_module
 from urst_tiles.options import Options, from_table, kinds
 from urst_tiles.recipe import StyleArgument, recipe_of
+from urst_tiles.storage.names import address, reason, require_file
 from urst_tiles.workers import queues
 
 GROUP = ("inputs", "exclude", "styles", "output", "options")
@@ -84,6 +86,7 @@ def read_table(path: str | os.PathLike[str], models: Collection[str] = ()) -> li
     BadInput, MissingFile : if anything is wrong with the table or with the files that it names.
     """
     path = Path(path).absolute()
+    require_file(path, "table of jobs")
     try:
         entries = list(_entries(_load(path), path.parent))
         _check_files(entries)
@@ -144,7 +147,11 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
     for input in _inputs(group, folder):
         for style_name, style in styles:
             words = {"stem": input.stem, "style": style_name, "folder": input.parent.name}
-            output = Path(os.path.normpath(folder / filled(pattern, words, "output")))
+            named = filled(pattern, words, "output")
+            check_name(named)
+            output = _tidy(folder / named)
+            if output.is_dir():
+                raise BadInput(f"the output {output} is a folder; name a file in it")
             yield BatchJob(input, output, style, style_name, options_from(group["options"], folder, words))
 
 
@@ -196,7 +203,9 @@ def _inputs(group: Mapping[str, Any], folder: Path) -> list[Path]:
         paths = [path for path in _matches(pattern, folder) if path not in left_out]
         if not paths:
             kind = "no file that is not excluded" if left_out else "no file"
-            raise MissingFile(f"{kind} matches the input {pattern!r}")
+            raise MissingFile(
+                address(pattern) or f"{kind} matches the input {pattern!r}{reason(folder / pattern)}"
+            )
         found |= dict.fromkeys(paths)
     if not found:
         raise BadInput("inputs names no file")
@@ -206,10 +215,16 @@ def _inputs(group: Mapping[str, Any], folder: Path) -> list[Path]:
 def _matches(pattern: Any, folder: Path) -> list[Path]:
     if not isinstance(pattern, str):
         raise BadInput(f"a path or pattern must be a text, got {pattern!r}")
-    if (folder / pattern).is_file():
-        return [Path(os.path.normpath(folder / pattern))]
+    if os.path.isfile(folder / pattern):
+        return [_tidy(folder / pattern)]
     paths = (folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)))
-    return [Path(os.path.normpath(path)) for path in paths if path.is_file()]
+    return [_tidy(path) for path in paths if os.path.isfile(path)]
+
+
+def _tidy(path: Path) -> Path:
+    """``path`` without ``..``, unless it would lead elsewhere then, as it may behind a symbolic link."""
+    short = os.path.normpath(path)
+    return Path(short) if os.path.realpath(short) == os.path.realpath(path) else path
 
 
 def _style(value: Any, folder: Path) -> tuple[str, StyleArgument]:
@@ -237,7 +252,7 @@ def _style(value: Any, folder: Path) -> tuple[str, StyleArgument]:
 def _style_file(style: str, folder: Path) -> str:
     """The path of a style image in ``folder``, or ``style`` as it is if there is no such file."""
     path = folder / style
-    return os.path.normpath(path) if path.is_file() else style
+    return str(_tidy(path)) if os.path.isfile(path) else style
 
 
 def _list(group: Mapping[str, Any], name: str) -> list[Any]:
@@ -259,18 +274,40 @@ def _check_keys(table: Mapping[str, Any], known: Sequence[str], what: str) -> No
 
 
 def _check_files(entries: Sequence[BatchJob]) -> None:
-    """Raise BadInput if two jobs write the same output, or if an output is also an input."""
-    outputs: dict[Path, BatchJob] = {}
+    """Raise BadInput if two jobs write the same output, or if an output is a file that a job reads."""
+    outputs: dict[object, BatchJob] = {}
     for entry in entries:
-        other = outputs.setdefault(entry.output, entry)
+        other = outputs.setdefault(_same(entry.output), entry)
         if other is not entry:
             raise BadInput(
                 f"two jobs write {entry.output}: {other}, and {entry}; tell them apart in output,"
                 " by {stem}, {style} or {folder}"
             )
-    for entry in entries:
-        if entry.input in outputs:
+    for path in dict.fromkeys(path for entry in entries for path in (entry.input, *files_named(entry))):
+        if _same(path) in outputs:
             raise BadInput(
-                f"{entry.input} is an input and the output of {outputs[entry.input]}; write into another"
-                " folder, or exclude it"
+                f"{path} is read, and is the output of {outputs[_same(path)]}; write into another folder, or"
+                " exclude it"
             )
+
+
+def files_named(entry: BatchJob) -> list[Path]:
+    """The files that the style and the mask of a job name, if they exist."""
+    style = entry.style
+    if style is None or isinstance(style, str | os.PathLike):
+        named = [style]
+    elif isinstance(style, Mapping):
+        named = list(style.values())
+    else:
+        named = [one for one, _ in style] if isinstance(style, Sequence) else []
+    found = [*named, entry.options.mask]
+    return [Path(one).absolute() for one in found if one is not None and os.path.isfile(one)]
+
+
+def _same(path: Path) -> object:
+    """A value that is the same for two paths of the same file, through links too."""
+    try:
+        state = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return state.st_dev, state.st_ino

@@ -85,8 +85,36 @@ def _say(arguments: argparse.Namespace, error: UrstError) -> None:
 class _Parser(argparse.ArgumentParser):
     """A parser whose messages, which repeat what was typed, cannot command the terminal."""
 
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(self._words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong; of a file whose name begins with a dash, that it is taken for an option."""
+        for word in self._words[: self._words.index("--") if "--" in self._words else None]:
+            if self._is_file(word):
+                complain(f"{word} is taken for an option, as it begins with a dash; for a file give ./{word}")
+                self.exit(2)
+        super().error(message)
+
+    def _is_file(self, word: str) -> bool:
+        """Whether a word that begins with a dash is no option, but the name of a file."""
+        known = word in ("-", "--") or word.partition("=")[0] in self._option_string_actions
+        named = os.path.lexists(word) or (not word.startswith("--") and ("." in word or os.sep in word))
+        return word.startswith("-") and not known and named and not _is_number(word)
+
     def _print_message(self, message: str, file: Any = None) -> None:
         write(file or sys.stderr, message)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def build_parser() -> argparse.ArgumentParser:

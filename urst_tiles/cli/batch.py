@@ -32,9 +32,7 @@ def add(commands: Any) -> None:
         "table", type=Path, metavar="JOBS.toml", help="the table of jobs; README.md describes it"
     )
     run.add_argument("--shard", metavar="I/N", help=SHARD)
-    run.add_argument(
-        "--summary", type=Path, metavar="CSV", help="also write the table of results to this file"
-    )
+    run.add_argument("--summary", metavar="CSV", help="also write the table of results to this file")
     run.add_argument(
         "--overwrite", action="store_true",
         help="replace outputs that were made from other inputs or options, and start unfinished jobs again",
@@ -53,11 +51,12 @@ def run_table(arguments: argparse.Namespace) -> int:
     shard = Shard.parse(arguments.shard) if arguments.shard else None
     from urst_tiles.api.batch import run_batch
     from urst_tiles.api.output import check_output
-    from urst_tiles.api.table import read_table
+    from urst_tiles.api.table import files_named, read_table
 
     entries = read_table(arguments.table, arguments.model)
     if arguments.summary:
-        arguments.summary = check_output(arguments.summary.absolute(), arguments.table)
+        others = [path for entry in entries for path in (entry.input, entry.output, *files_named(entry))]
+        arguments.summary = check_output(arguments.summary, arguments.table, *others, suffixes=None)
     reporter = _Reporter(arguments.json)
     outcomes: list[BatchOutcome] = []
     try:

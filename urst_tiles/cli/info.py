@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from urst_tiles.cli.arguments import add_command, add_json
@@ -22,7 +21,7 @@ def add(commands: Any) -> None:
     )
     validate.set_defaults(run=run_validate)
     for command in (info, validate):
-        command.add_argument("file", type=Path, metavar="FILE", help="the file to look at")
+        command.add_argument("file", metavar="FILE", help="the file to look at")
         add_json(command)
 
 

@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
         "write the output of a job whose blocks are all finished, and remove the job folder",
     )
     assemble.add_argument(
-        "--output", type=Path, metavar="OUTPUT", help="file to write (default: the one that was planned)"
+        "--output", metavar="OUTPUT", help="file to write (default: the one that was planned)"
     )
     assemble.add_argument(
         "--overwrite",

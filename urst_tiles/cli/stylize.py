@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from urst_tiles.cli.arguments import add_command, add_options, add_styles, options_of, styles_of
 from urst_tiles.cli.terminal import event, one_line, progress_for, say
-from urst_tiles.errors import BadInput
 
 if TYPE_CHECKING:
     from urst_tiles.api.stylize import Report
@@ -19,28 +18,32 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the commands ``stylize``, ``plan`` and ``preview``."""
-    for name, run, text in (
+    tiff = "file to write: a TIFF (.tif, .tiff, .btf, or no suffix)"
+    for name, run, text, written in (
         (
             "stylize",
             run_stylize,
             "stylise the image INPUT into the pyramidal TIFF OUTPUT; if it is interrupted, the same command"
             " continues it",
+            tiff,
         ),
         (
             "plan",
             run_plan,
             "print what stylize would do and need (blocks, memory, disk, time), without doing it",
+            tiff,
         ),
         (
             "preview",
             run_preview,
-            "stylise a thumbnail of the image INPUT into the PNG file OUTPUT, in seconds",
+            "stylise a thumbnail of the image INPUT into the PNG or JPEG file OUTPUT, in seconds",
+            "file to write: .png, .jpg or .jpeg",
         ),
     ):
         usage = f"urst-tiles {name} INPUT OUTPUT --style STYLE [options]"
         command = add_command(commands, name, text, usage=usage)
-        command.add_argument("input", type=Path, metavar="INPUT", help="image file to stylise")
-        command.add_argument("output", type=Path, metavar="OUTPUT", help="file to write")
+        command.add_argument("input", metavar="INPUT", help="image file to stylise")
+        command.add_argument("output", metavar="OUTPUT", help=written)
         add_styles(command)
         add_options(command)
         command.set_defaults(run=run)
@@ -156,27 +159,28 @@ def describe_plan(plan: Plan) -> str:
 
 
 def run_preview(arguments: argparse.Namespace) -> None:
-    """Write the stylised thumbnail as a PNG file, and print its size."""
+    """Write the stylised thumbnail as a PNG or JPEG file, and print its size."""
     from tempfile import TemporaryDirectory
 
-    from urst_tiles.api.output import check_output
+    from urst_tiles.api.output import PICTURE, check_output, refuse_inputs
     from urst_tiles.api.preview import preview
-    from urst_tiles.source.picture import write_png
+    from urst_tiles.source.picture import write_picture
+    from urst_tiles.storage.names import cut
 
-    output = check_output(arguments.output, arguments.input)
-    if output.suffix.lower() != ".png":
-        raise BadInput(
-            f"a preview is a PNG file; name the output {output.with_suffix('.png').name}, not {output.name}"
-        )
-    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
+    styles, options = styles_of(arguments), options_of(arguments)
+    output = check_output(arguments.output, arguments.input, suffixes=PICTURE)
+    pictures = styles.values() if isinstance(styles, dict) else [style for style, _ in styles or []]
+    refuse_inputs(output, [("style", Path(one)) for one in pictures])
+    refuse_inputs(output, [("mask", options.mask)] if options.mask else [])
+    with TemporaryDirectory(dir=output.parent, prefix=f".{cut(output.name, 200)}.") as folder:
         progress = progress_for(arguments.json)
         pixels = preview(
             arguments.input,
-            styles_of(arguments),
-            options_of(arguments),
+            styles,
+            options,
             folder=Path(folder),
             progress=progress,
         )
-    write_png(output, pixels)
+    write_picture(output, pixels)
     if not arguments.json:
         say(f"{one_line(output)}: {pixels.shape[1]} x {pixels.shape[0]}")

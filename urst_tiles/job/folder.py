@@ -48,6 +48,7 @@ from urst_tiles.errors import (
     UrstError,
 )
 from urst_tiles.job.written import Written
+from urst_tiles.storage.names import beside
 from urst_tiles.storage.publish import create_file, publish
 from urst_tiles.storage.stores import (
     create,
@@ -111,8 +112,9 @@ class Job:
 
     @classmethod
     def beside(cls, output: Path, folder: Path | None = None) -> Job:
-        """The job that writes ``output``; by default its folder is OUTPUT.job beside ``output``."""
-        job = cls(folder or output.parent / f"{output.name}.job")
+        """The job that writes ``output``; by default its folder is OUTPUT.job beside ``output``
+        (as `urst_tiles.storage.names.beside` names it, where that is too long)."""
+        job = cls(folder or beside(output, ".job"))
         job._made = folder is None
         return job
 

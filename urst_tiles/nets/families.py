@@ -71,6 +71,7 @@ class Family:
     style_named : a word -> tensors, for families whose styles are all in their weights and have names;
         ``build`` checks the name.
     takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
+    needs_style : False where ``build`` accepts styles, and does without them too.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Family:
     load_style: Callable[[Path], State] | None = None
     style_named: Callable[[str], State] | None = None
     takes_style: bool = True
+    needs_style: bool = True
 
 
 def _family(
@@ -97,6 +99,7 @@ def _family(
     variant: str = "",
     load_style: Callable[[Path], State] | None = None,
     style_named: Callable[[str], State] | None = None,
+    needs_style: bool = True,
 ) -> Family:
     """The family of a module of this package; ``best`` is its fastest precision that keeps the float32
     output.
@@ -124,6 +127,7 @@ def _family(
         precisions={"cpu": best, "cuda": best},
         load_style=load_style,
         style_named=style_named,
+        needs_style=needs_style,
     )
 
 
@@ -139,7 +143,7 @@ MODELS: dict[str, Family] = {
     "linear-r41": _family(linear, Frozen, name="linear-r41", variant="r41"),
     "wct": _family(wct, FrozenWCT, name="wct", variant="wct"),
     "wct-16x": _family(wct, FrozenWCT, name="wct-16x", variant="wct-16x"),
-    "identity": _family(identity, identity.frozen),
+    "identity": _family(identity, identity.frozen, needs_style=False),
 }
 
 

@@ -8,6 +8,7 @@ every tile, and compares each overview of a mask with the mask it was made from.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
+from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory, read_chain, read_header
 from urst_tiles.tiff.streams import SIZES, Size, check_size
@@ -128,7 +130,9 @@ class _Findings:
             self.add(sentence)
 
 
-def validate(path: Path, *, deep: bool = True, descriptor: int | None = None) -> ValidationReport:
+def validate(
+    path: str | os.PathLike[str], *, deep: bool = True, descriptor: int | None = None
+) -> ValidationReport:
     """Check whether a file is a valid pyramidal TIFF in the cloud-optimised layout.
 
     Parameters
@@ -140,7 +144,10 @@ def validate(path: Path, *, deep: bool = True, descriptor: int | None = None) ->
     Raises
     ------
     MissingFile : the file does not exist or may not be read.
+    BadInput : it is a folder or a device.
     """
+    if descriptor is None:
+        require_file(path)
     path, findings = Path(path), _Findings()
     images: list[_Image] = []
     tiles = 0

@@ -8,11 +8,11 @@ JPEG (ITU T.81, annex B) and PNG (ISO 15948, section 11) files.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from pathlib import Path
 
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
+from urst_tiles.storage.names import missing, require_file
 
 #: How many bytes of memory a picture may take that can only be decoded as a whole.
 MOST_WHOLE_BYTES = 1 << 30
@@ -21,30 +21,23 @@ MOST_WHOLE_BYTES = 1 << 30
 DEFLATE_MOST = 1032
 
 
-def check_file(path: Path) -> bytes:
-    """The first 64 bytes of a file, fewer if it is shorter.
+def check_file(path: Path, what: str = "image file") -> bytes:
+    """The first 64 bytes of a file, fewer if it is shorter; ``what`` it is to be, in words.
 
     Raises
     ------
     MissingFile : the file does not exist or cannot be read.
     BadInput : ``path`` is a folder or a device, or the file is empty.
     """
+    if require_file(path, what).st_size == 0:
+        raise BadInput(f"{path} is empty (0 bytes); get a new copy of it")
     try:
-        mode = path.stat()
-        if stat.S_ISDIR(mode.st_mode):
-            raise BadInput(f"{path} is a folder; name the image file in it")
-        if not stat.S_ISREG(mode.st_mode):
-            raise BadInput(f"{path} is no regular file; copy the image into one first")
-        if mode.st_size == 0:
-            raise BadInput(f"{path} is empty (0 bytes); get a new copy of it")
         with open(path, "rb") as file:
             return file.read(64)
-    except (FileNotFoundError, NotADirectoryError):
-        raise MissingFile(f"there is no file {path}") from None
+    except FileNotFoundError:
+        raise missing(path, what) from None
     except PermissionError:
         raise MissingFile(f"{path} may not be read by this user; change its rights (chmod u+r)") from None
-    except BadInput:
-        raise
     except (OSError, ValueError) as error:
         raise MissingFile(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

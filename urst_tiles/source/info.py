@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,11 @@ def find_sidecars(path: Path) -> Sidecars:
     """Find the sidecars of the image file ``path``. World files of 4096 bytes or more are ignored."""
     mask = path.with_name(path.name + ".msk")
     for world in _world_names(path):
-        if world.is_file() and world.stat().st_size < 4096:
-            return Sidecars(mask if mask.is_file() else None, world, world.read_text("utf-8", "replace"))
-    return Sidecars(mask if mask.is_file() else None, None, None)
+        if os.path.isfile(world) and world.stat().st_size < 4096:
+            return Sidecars(
+                mask if os.path.isfile(mask) else None, world, world.read_text("utf-8", "replace")
+            )
+    return Sidecars(mask if os.path.isfile(mask) else None, None, None)
 
 
 def _world_names(path: Path) -> Iterator[Path]:

@@ -57,7 +57,7 @@ def open_mask(path: Path, image: tuple[int, int]) -> Mask:
         aspect ratio is not that of the image.
     """
     path = Path(path).absolute()
-    check_file(path)
+    check_file(path, "mask")
     header = open_image(path, loader_of(path))
     dtype = np.dtype(FORMATS.get(header.format, "f4")).name
     if header.bands != 1 or dtype not in ("uint8", "uint16"):

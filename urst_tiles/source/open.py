@@ -19,6 +19,7 @@ from urst_tiles.source.source import Facts, Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, Decoded, loader_of, open_image
+from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.directory import Directory, is_tiff
 from urst_tiles.tiff.metadata import PLACE_TAGS, Info, Validity
 from urst_tiles.tiff.pages import TiffFile, find_pages
@@ -64,7 +65,8 @@ def open_source(
         not fit the file.
     DamagedFile : the header is cut off or contradicts itself.
     """
-    path = Path(os.path.abspath(path))
+    require_file(path, "image file")
+    path = Path(path).absolute()
     start = headers.check_file(path)
     sidecars = find_sidecars(path)
     chosen = None if bands is None else tuple(bands)

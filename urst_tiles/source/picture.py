@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.headers import check_file
 from urst_tiles.storage.publish import publish, remove_dead_attempts
@@ -40,9 +40,7 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     """
     pyvips = libvips()
     path = Path(path)
-    if not path.is_file():
-        raise MissingFile(f"there is no style image {path}")
-    start = check_file(path)
+    start = check_file(path, "image file")
     if is_tiff(start):
         check_chain(FileBytes(path))
     try:
@@ -78,6 +76,25 @@ def _rgb(image: Any) -> Any:
         image = image.flatten(background=255 if image.format == "uchar" else 65535)
     image = image.colourspace("srgb").cast("uchar")
     return image.extract_band(0, n=3) if image.bands >= 3 else image[0].bandjoin([image[0], image[0]])
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write ``pixels``, uint8, (h, w, 3) RGB or (h, w, 4) RGBA, atomically, as PNG or as JPEG.
+
+    The suffix of ``path`` says which: ``.jpg`` and ``.jpeg`` are JPEG of quality 90, in which transparent
+    parts are laid over white.
+
+    Raises
+    ------
+    DiskFull, BadInput, MissingFile, JobError : the file cannot be written, see `publish`.
+    """
+    if path.suffix.lower() not in (".jpg", ".jpeg"):
+        return write_png(path, pixels)
+    pyvips = libvips()
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
+    image = image.flatten(background=255) if image.bands == 4 else image
+    remove_dead_attempts(path.parent, path.name)
+    publish(path, image.copy(interpretation="srgb").jpegsave_buffer(Q=90))
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:

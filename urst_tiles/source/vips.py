@@ -65,7 +65,8 @@ def loader_of(path: Path) -> str:
     DamagedFile : the directories of a TIFF are damaged, or made to take all time or memory.
     """
     vips = libvips()
-    loader_class = vips.vips_lib.vips_foreign_find_load(os.fsencode(path))
+    # Without the empty options, what is in brackets at the end of a name would be taken for options.
+    loader_class = vips.vips_lib.vips_foreign_find_load(os.fsencode(path) + b"[]")
     vips.vips_lib.vips_error_clear()
     name = "" if loader_class == vips.ffi.NULL else vips.ffi.string(loader_class).decode()
     name = name.removeprefix("VipsForeignLoad").removesuffix("File").lower() + "load"

@@ -198,12 +198,16 @@ def _kind(path: Path) -> str:
 def utf8_name(path: Path) -> Iterator[Path]:
     """A name of an existing file for libraries that take UTF-8 only, valid while the ``with`` block runs.
 
-    It is ``path`` itself, unless ``path`` is not UTF-8, as Linux allows; then it is a name that the system
-    gives to a descriptor. Raises OSError if the file cannot be opened.
+    It is ``path`` itself, unless ``path`` is not UTF-8, as Linux allows, or ends in a bracket, which libvips
+    takes for the end of options; then it is a name that the system gives to a descriptor. Raises OSError if
+    the file cannot be opened.
     """
     try:
         os.fspath(path).encode()
+        plain = not path.name.endswith("]")
     except UnicodeEncodeError:
+        plain = False
+    if not plain:
         with path.open("rb") as file:
             yield Path(f"/proc/self/fd/{file.fileno()}")
         return

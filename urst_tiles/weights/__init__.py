@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import sys
 import urllib.request
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from urst_tiles.errors import BadWeights, MissingFile, UrstError
 from urst_tiles.progress import Progress, silent
+from urst_tiles.storage.names import address, reason, require_file
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import utf8_name
 
@@ -74,8 +76,16 @@ def _to_write(model: str, given: Path | None) -> Path:
 
 def folder(given: Path | None = None) -> Path:
     """The weights folder: ``given`` (--weights), or URST_TILES_WEIGHTS, or the user's cache, the first that
-    is set."""
-    return Path(given or os.environ.get("URST_TILES_WEIGHTS") or cache_folder())
+    is set.
+
+    Raises
+    ------
+    MissingFile : it is no folder, and its name is an address.
+    """
+    where = Path(given or os.environ.get("URST_TILES_WEIGHTS") or cache_folder())
+    if not where.is_dir() and (said := address(where)):
+        raise MissingFile(said)
+    return where
 
 
 def model_folder(model: str, given: Path | None = None) -> Path:
@@ -128,7 +138,7 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
             inside = f"{where.name}/{file.name}"
             get = f"fetch {model}" if file.sha256 or file.url else f"add {model} {file.name}"
             how = f"run `urst-tiles weights {get}`, or give --weights a folder with {inside}"
-            raise MissingFile(f"{path} is missing; {how}")
+            raise MissingFile(f"{path} is missing{reason(path)}; {how}")
         expected = file.sha256 or recorded_hashes.get(file.name)
         if expected is None:
             raise BadWeights(
@@ -179,8 +189,7 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
     for name, path in files.items():
         if name not in names:
             raise BadWeights(f"{model} has no file {name}; its files are {', '.join(names)}")
-        if not path.is_file():
-            raise MissingFile(f"{path} is missing")
+        require_file(path)
         if names[name].sha256:
             check_hash(path, str(names[name].sha256))
     where = _to_write(model, given)
@@ -257,8 +266,7 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise MissingFile(f"there is no file {path}")
+    require_file(path)
     try:
         if path.suffix == ".safetensors":
             with utf8_name(path) as name:
@@ -269,6 +277,9 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
                 state = torch.load(path, map_location="cpu", weights_only=True)
         if inside is not None and isinstance(state, Mapping):
             state = state.get(inside)
+    except pickle.UnpicklingError as error:  # torch's own words advise to run the code in the file
+        said = "it is no checkpoint of PyTorch, or holds more than tensors"
+        raise BadWeights(f"{path} holds no plain tensors: {said}") from error
     except Exception as error:  # damage makes torch and pickle raise nearly anything
         raise BadWeights(f"{path} holds no plain tensors: {_first_line(error)}") from error
     if not isinstance(state, Mapping) or not all(isinstance(t, torch.Tensor) for t in state.values()):
