@@ -147,3 +147,13 @@ class Elsewhere:
         for process in (self.scheduler, *self.workers):
             process.kill()
             process.wait()
+
+
+def one_sentence(done: subprocess.CompletedProcess[str], status: int, *words: object) -> None:
+    """stderr is one line of this program that holds all ``words``."""
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("urst-tiles: "), done.stderr
+    for word in words:
+        assert str(word) in lines[0]

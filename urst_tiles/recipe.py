@@ -24,7 +24,7 @@ from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.mask import open_mask, spool_mask
 from urst_tiles.source.picture import read_picture
-from urst_tiles.storage.names import address, require_file
+from urst_tiles.storage.names import address, reason, require_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +225,7 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
         )
     if name in known:
         return name
-    if os.path.lexists(path) or address(name) or os.sep in name:
+    if os.path.lexists(path) or os.sep in name or address(name) or reason(name):
         require_file(name, "style image")
     near = nets.named_styles.near(name.lower())
     hint = f" (near it: {', '.join(near)})" if near else ""

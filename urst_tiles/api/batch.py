@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urst_tiles import weights
-from urst_tiles.api.output import followed
+from urst_tiles.api.output import check_output
 from urst_tiles.api.stylize import Opening, stylize_on
 from urst_tiles.api.table import BatchJob
 from urst_tiles.errors import BadInput, JobDiffers, UrstError
@@ -37,7 +37,7 @@ from urst_tiles.source import open_source
 from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
 from urst_tiles.storage.names import beside
-from urst_tiles.storage.publish import make_folder, publish, refuse_special, remove_dead_attempts
+from urst_tiles.storage.publish import make_folder, publish, remove_dead_attempts
 from urst_tiles.workers.run import SharedCluster
 
 Status = Literal["done", "skipped", "failed"]
@@ -106,8 +106,7 @@ def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progr
 
 def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
-    refuse_special(entry.output)
-    entry = replace(entry, output=followed(entry.output))
+    entry = replace(entry, output=check_output(entry.output, entry.input, makes_folder=True))
     record, request, job = Record.beside(entry.output), request_of(entry), Job.beside(entry.output)
     content = content_of(files_of(entry), record.content)
     begun = record.request == request and record.was_made_from(content)

@@ -36,7 +36,12 @@ CONVERTERS = {
 }  # fmt: skip
 
 
-def check_output(output: AnyPath, *inputs: AnyPath | None, suffixes: tuple[str, ...] | None = TIFF) -> Path:
+def check_output(
+    output: AnyPath,
+    *inputs: AnyPath | None,
+    suffixes: tuple[str, ...] | None = TIFF,
+    makes_folder: bool = False,
+) -> Path:
     """Return the absolute path of the file that is to be written, or raise BadInput if that cannot be done.
 
     If ``output`` is a symbolic link, that is the file that the link leads to.
@@ -46,13 +51,14 @@ def check_output(output: AnyPath, *inputs: AnyPath | None, suffixes: tuple[str, 
     output : what the user named.
     inputs : files that are read, or None; the output must be none of them.
     suffixes : the suffixes that the output may have, ``TIFF`` or ``PICTURE``; None if any will do.
+    makes_folder : whether the caller makes the folder if it does not exist.
     """
     path = check_name(output, suffixes)
     try:
         refuse_special(path)
         path = followed(path)
         check_suffix(path, suffixes)
-        _check_folder(path)
+        _check_folder(path, makes_folder)
         refuse_inputs(path, (("input", Path(one)) for one in inputs if one is not None))
     except OSError as error:  # names that are too long, folders that may not be searched
         raise BadInput(f"{output} cannot be written: {error.strerror}; choose another output") from None
@@ -97,11 +103,13 @@ def check_suffix(path: Path, suffixes: tuple[str, ...] | None = TIFF) -> None:
         )
 
 
-def _check_folder(output: Path) -> None:
+def _check_folder(output: Path, makes_folder: bool) -> None:
     """Raise BadInput if there is no folder for ``output``, or it may not be written, or it is one itself."""
     folder = output.parent
+    blocking = next((one for one in output.parents if os.path.lexists(one) and not one.is_dir()), None)
+    if makes_folder and not blocking:
+        folder = next(one for one in output.parents if one.is_dir())
     if not folder.is_dir():
-        blocking = next((one for one in output.parents if os.path.lexists(one) and not one.is_dir()), None)
         why = f": {blocking} is a file and no folder" if blocking else "; make it first"
         tilde = next((part for part in folder.parts if part.startswith("~")), "")
         why += f" (only a shell replaces {tilde}, at the start of a word)" if tilde else ""
