@@ -341,7 +341,7 @@ def test_long_names(run, place: Path, name: str) -> None:
     assert not [path for path in place.iterdir() if ".job" in path.name or path.name.endswith(".tmp")]
     picture_name = cut(name, 251) + ".png"
     assert run("preview", "in.tif", picture_name, *SMALL).returncode == 0
-    one_sentence(run("info", "e" + name[1:]), 2, "there is no image file")
+    one_sentence(run("info", "e" + name[1:]), 2, "there is no file")
 
 
 def test_a_name_beside_another_fits_and_is_no_others() -> None:

@@ -21,7 +21,7 @@ MOST_WHOLE_BYTES = 1 << 30
 DEFLATE_MOST = 1032
 
 
-def check_file(path: Path, what: str = "image file") -> bytes:
+def check_file(path: Path, what: str = "file") -> bytes:
     """The first 64 bytes of a file, fewer if it is shorter; ``what`` it is to be, in words.
 
     Raises

@@ -65,7 +65,7 @@ def open_source(
         not fit the file.
     DamagedFile : the header is cut off or contradicts itself.
     """
-    require_file(path, "image file")
+    require_file(path)
     path = Path(path).absolute()
     start = headers.check_file(path)
     sidecars = find_sidecars(path)
