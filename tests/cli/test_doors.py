@@ -301,6 +301,18 @@ def test_names_with_brackets_are_names(run, place: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "name", ["T10:30.tif", "a:b/c.tif", "aa:/c.tif", "~x.tif", "~tmp/x.tif", "a\\b.tif", "vsi/x.tif"]
+)
+def test_odd_names_are_names(run, place: Path, name: str) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    assert run("stylize", "in.tif", name, *SMALL).returncode == 0
+    assert "110 x 90" in run("info", name).stdout
+    os.remove(name)
+    said = run("info", name).stderr
+    assert "there is no file" in said and "only" not in said and "is a" not in said
+
+
 def test_names_that_begin_with_a_dash(run, place: Path) -> None:
     shutil.copy("in.tif", "-x.tif")
     shutil.copy("in.tif", "--y")

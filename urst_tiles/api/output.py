@@ -12,7 +12,7 @@ from urst_tiles.job.folder import Job
 from urst_tiles.plan import Plan
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
-from urst_tiles.storage.names import NAME_MAX, address
+from urst_tiles.storage.names import NAME_MAX, address, from_home
 from urst_tiles.storage.publish import refuse_special
 
 AnyPath = str | os.PathLike[str]
@@ -111,8 +111,8 @@ def _check_folder(output: Path, makes_folder: bool) -> None:
         folder = next(one for one in output.parents if one.is_dir())
     if not folder.is_dir():
         why = f": {blocking} is a file and no folder" if blocking else "; make it first"
-        tilde = next((part for part in folder.parts if part.startswith("~")), "")
-        why += f" (only a shell replaces {tilde}, at the start of a word)" if tilde else ""
+        home = from_home(output)
+        why = f"; only a shell replaces ~, and only at the start of a word: give {home}" if home else why
         raise BadInput(f"there is no folder {folder} to write {output.name} into{why}")
     if output.is_dir():
         raise BadInput(f"the output {output} is a folder; name a file in it")

@@ -28,8 +28,13 @@ _VIRTUAL = re.compile(r"/vsi[a-z0-9_]+/")
 #: The beginning of an address whose slashes `pathlib` has merged.
 _MERGED = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]+:)/+")
 
-#: GDAL's names of drivers before the name of a data set, as ``GTIFF_DIR:2:a.tif`` and ``NETCDF:"a.nc":band``.
-_DATASET = re.compile(r"(?:^|.*/)([A-Z][A-Z0-9_]+:(?!/).*)", re.DOTALL)
+#: GDAL's drivers whose names stand before that of a data set, as in ``GTIFF_DIR:2:a.tif``.
+_DATASET = re.compile(
+    r"(?:^|.*/)((?:GTIFF_DIR|GTIFF_RAW|NETCDF|HDF4|HDF4_SDS|HDF4_EOS|HDF5|BAG|ZARR|GPKG|MBTILES|NITF_IM|JP2OPENJPEG"
+    r"|SENTINEL[12]_\w+|DERIVED_SUBDATASET|RASTERLITE2?|WMS|WCS|WMTS|STACIT|STACTA|EEDAI|OGCAPI|PG|VRT|COG|GTIFF)"
+    r":.*)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 #: A drive or a share of Windows.
 _WINDOWS = re.compile(r"(?:^|.*?/)([A-Za-z]:[\\/].*|\\\\.*)", re.DOTALL)
@@ -90,7 +95,8 @@ def address(path: str | os.PathLike[str], *, output: bool = False) -> str | None
         )
     if found := _WINDOWS.match(text):
         return f"{found[1]} is a path of Windows; paths here are like /mnt/c/folder/file.tif"
-    if found := _URL.match(text):
+    found = _URL.match(text)
+    if found and not os.path.isdir(text[: found.end(1) + 1]):
         if found[1].lower() == "file":
             return f"file:///{found[2]} is a URL; give the path alone: /{found[2]}"
         return f"{found[1]}://{found[2]} is an address and no file of this machine; {_instead(output)}"
@@ -128,11 +134,18 @@ def _reasons(path: Path) -> Iterator[str]:
             yield f": {one} is a file and no folder"
     if (found := _OPTIONS.fullmatch(str(path))) and os.path.isfile(found[1]):
         yield f"; give {found[1]} without {found[2]}, since options of libvips are not read in names"
-    if tilde := next((part for part in path.parts if part.startswith("~")), None):
-        whole = os.path.expanduser(str(path)[str(path).index(tilde) :])
-        yield f"; only a shell replaces {tilde}, and only at the start of a word: give {whole}"
+    if whole := from_home(path):
+        yield f"; only a shell replaces ~, and only at the start of a word: give {whole}"
     if "\\" in path.name and os.path.exists(str(path).replace("\\", "/")):
         yield f"; did you mean {str(path).replace(chr(92), '/')}?"
+
+
+def from_home(path: Path) -> str | None:
+    """What a shell would make of ``~`` or ``~name`` in a path; None if it has neither."""
+    for index, part in enumerate(path.parts):
+        if part.startswith("~") and os.path.expanduser(part) != part:
+            return os.path.expanduser(os.path.join(*path.parts[index:]))
+    return None
 
 
 def beside(path: Path, ending: str) -> Path:
