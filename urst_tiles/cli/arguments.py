@@ -27,12 +27,13 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
         " changes the brightness alone, coral first gives the colours of the image to the style image",
         "mask": "an image that holds a region number in each pixel and covers the same area as INPUT, at any"
-        " resolution; each region gets a style by --style NUMBER=STYLE",
+        " resolution; each region gets a style by --style NUMBER=STYLE; not with --statistics local, nor with"
+        " --model fast and multimodal",
         "feather": "width in pixels of the soft edges between the regions of --mask",
     },
     "statistics of the image, which the network needs": {
         "statistics": "what they are measured on: a thumbnail (fast, as URST does), exactly on the full"
-        " image, or on the local surroundings of each place",
+        " image, or on the local surroundings of each place (not with --mask)",
         "local_scale": "distance in pixels between the places of --statistics local",
         "thumbnail": "short side of the thumbnail in pixels",
         "overviews": "make the thumbnail from the overviews in the file, where they are large enough"
@@ -43,7 +44,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
-        "compression": "compression of OUTPUT",
+        "compression": "compression of OUTPUT; jpeg and webp hold 8 bits only",
         "quality": "quality of jpeg and webp compression, from 1 to 100",
         "job_dir": "folder for unfinished work, possibly on an object store, as s3://bucket/folder (default:"
         " OUTPUT.job)",
