@@ -294,6 +294,7 @@ def _check_files(entries: Sequence[BatchJob]) -> None:
 def files_named(entry: BatchJob) -> list[Path]:
     """The files that the style and the mask of a job name, if they exist."""
     style = entry.style
+    named: list[Any]
     if style is None or isinstance(style, str | os.PathLike):
         named = [style]
     elif isinstance(style, Mapping):
