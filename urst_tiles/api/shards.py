@@ -203,8 +203,6 @@ def assemble_job(
     DamagedFile : if a block is damaged; it is removed, so that the next `work_job` computes it again.
     """
     job, clock = Job(path_of(folder)), Clock()
-    if output is not None:
-        check_output(output)
     before = _finished_before(job, output)
     if before is not None:
         return before
