@@ -187,7 +187,7 @@ def test_a_record_of_before_is_still_a_record(scene: Path, tmp_path: Path) -> No
 
 
 def test_a_file_that_keeps_changing_is_one_sentence(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(path: Path, stamp: Any) -> bytes:
+    def busy(path: Path, *_: Any) -> bytes:
         path.touch()
         return np.random.default_rng().bytes(8)
 

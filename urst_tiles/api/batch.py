@@ -108,7 +108,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
     refuse_special(entry.output)
     entry = replace(entry, output=followed(entry.output))
     record, request, job = Record.beside(entry.output), request_of(entry), Job.beside(entry.output)
-    content = content_of(files_of(entry), record.content)
+    content = content_of(files_of(entry), record.content, progress)
     begun = record.request == request and record.was_made_from(content)
     going_on = begun and record.output is None
     held = going_on and _is_in_work(job)
