@@ -1,5 +1,4 @@
-"""Write the hashes into constraints.txt anew: of every wheel that its versions have for the systems we install
-on.
+"""Write the hashes in constraints.txt anew: of every wheel of its versions that we may install.
 
     make constraints                                   # or, with the packages of the development environment:
     python pipelines/make_constraints.py constraints.txt
@@ -12,8 +11,8 @@ A package in ``WITHOUT_HASH`` keeps its version alone.
 
 Where a package has no wheel for one of the systems in ``TARGETS``, the hash of its source distribution is
 there too, and the program names the package: it is built there, by packages that must be named in
-constraints.txt (and as ``BUILDERS`` in the Makefile). Where it has neither, the program ends with an error and
-leaves the file as it is, as it does for a version that the index does not have.
+constraints.txt (and as ``BUILDERS`` in the Makefile). Where it has neither, the program ends with an error
+and leaves the file as it is, as it does for a version that the index does not have.
 """
 
 from __future__ import annotations
@@ -59,7 +58,9 @@ PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; 0 if the file was written."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="constraints.txt")
     parser.add_argument("--index", help="address of a package index (default: pip's)")
     wanted = parser.parse_args(arguments)
@@ -83,7 +84,9 @@ def hashed(text: str, index: str) -> tuple[str, list[str]]:
         found = list(pool.map(lambda pin: hashes(*pin, index), pins))
     lines = [line for line in text.splitlines() if line.startswith("#")]
     for (name, version), digests in zip(pins, found, strict=True):
-        lines.append(" \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{d}" for d in sorted(digests))]))
+        lines.append(
+            " \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{d}" for d in sorted(digests))])
+        )
     built = [name for (name, _), digests in zip(pins, found, strict=True) if "source" in digests.values()]
     return "".join(f"{line}\n" for line in lines), built
 

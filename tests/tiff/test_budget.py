@@ -248,7 +248,9 @@ def test_a_long_text_of_gdals_is_read() -> None:
 
 def test_a_microscopes_file_with_megabytes_of_xml_and_a_thousand_pages_opens(tmp_path: Path) -> None:
     """OME-XML names each plane of a plate; it was read once for each page, and refused above 64 MB."""
-    plane = '<Plane TheC="0" TheT="0" TheZ="0" DeltaT="1.25" ExposureTime="0.01" PositionX="1" PositionY="2"/>'
+    plane = (
+        '<Plane TheC="0" TheT="0" TheZ="0" DeltaT="1.25" ExposureTime="0.01" PositionX="1" PositionY="2"/>'
+    )
     path, page = tmp_path / "plate.ome.tif", np.full((64, 64, 3), 9, np.uint8)
     xml = f"<OME><Image><Pixels>{plane * 120_000}</Pixels></Image></OME>"
     with tifffile.TiffWriter(path) as writer:

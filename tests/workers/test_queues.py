@@ -647,7 +647,9 @@ def test_without_a_home_a_job_folder_that_scripts_cannot_name_is_one_sentence(
     queue: Queue, scene: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "with space").mkdir()
-    done = nobody(queue, tmp_path, "stylize", scene, "with space/out.tif", "--cluster", "slurm", "--workers", 1)
+    done = nobody(
+        queue, tmp_path, "stylize", scene, "with space/out.tif", "--cluster", "slurm", "--workers", 1
+    )
     assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
     assert "the nodes must find the key of this run in a folder" in done.stderr
     assert "shared-temp-directory" in done.stderr and not queue.jobs

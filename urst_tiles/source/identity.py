@@ -83,9 +83,7 @@ def stamps_of(files: Sequence[Path]) -> tuple[Stamp | None, ...]:
     return tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)
 
 
-def content_of(
-    files: Sequence[Path], known: Content | None = None, progress: Progress = silent
-) -> Content:
+def content_of(files: Sequence[Path], known: Content | None = None, progress: Progress = silent) -> Content:
     """The content of ``files``: ``known``, if their stamps are those in it; else every byte is read.
 
     ``progress`` is called with the stage "reading" and numbers of bytes, while files are read.

@@ -16,9 +16,8 @@ from urst_tiles.errors import DamagedFile
 #: some writers store a value once for many directories.
 TIMES, MORE_BYTES = 2, 32 << 20
 
-#: How many entries all directories that are read, or the XML of GDAL's metadata, may have. The directories are
-#: the first 1024 and those of masks; a page has some 20 entries, and in the formats with most (NDPI, LSM) 60.
-#: Reading so many takes 2 s and 100 MB.
+#: How many entries all directories that are read, or the XML of GDAL's metadata, may have. The directories
+#: are the first 1024 and those of masks; a page has some 20 entries, at most 60 (NDPI, LSM).
 MOST_ENTRIES = 1 << 18
 
 #: The longest value of a tag that is taken into memory; the tables of tiles and strips may be longer.
