@@ -184,6 +184,7 @@ class Record:
     def beside(cls, output: Path) -> Record:
         """The record of ``output``; without a request if there is none. JobDiffers if it cannot be read."""
         path = output.with_name(f"{output.name}.json")
+        refuse_special(path)
         try:
             values = json.loads(path.read_text())
             content = Content.from_json(values.get("content"))
