@@ -81,7 +81,7 @@ def hashed(text: str, index: str) -> tuple[str, list[str]]:
     packages are built from source on some systems."""
     pins = sorted(PIN.findall(text), key=lambda pin: (pin[0] not in WITHOUT_HASH, canonicalize_name(pin[0])))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda pin: hashes(*pin, index), pins))
+        found = list(pool.map(lambda pin: hashes(pin[0], pin[1], index), pins))
     lines = [line for line in text.splitlines() if line.startswith("#")]
     for (name, version), digests in zip(pins, found, strict=True):
         lines.append(
@@ -167,7 +167,7 @@ def pip_index() -> str:
     found = told or subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     if found:
         return found
-    from pip._internal.models.index import PyPI  # type: ignore[import-untyped]  # pip's default
+    from pip._internal.models.index import PyPI  # pip's default
 
     return str(PyPI.simple_url)
 
