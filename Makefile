@@ -4,6 +4,7 @@
 # make test-slow  every test
 # make lint       ruff, mypy and shellcheck
 # make bench      the tables of benchmarks/README.md
+# make constraints  the hashes in constraints.txt anew, for the versions in it
 #
 # Knobs: PYTHON=python3.12  JOBS=4 (pytest processes)  PYTEST='-k geometry'
 
@@ -25,7 +26,7 @@ SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject
 
 SCRIPTS := .ci/run pipelines/demo.sh pipelines/slurm.sbatch
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint bench constraints clean
 
 setup: $(VENV)/.wheel
 
@@ -35,12 +36,28 @@ $(VENV)/.made:
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(VENV)/.wheel: $(VENV)/.made $(SOURCES) constraints.txt
+# Packages that build others come first, and builds see no others: else pip would fetch some for each build, unchecked.
+BUILDERS := flit_core|setuptools|setuptools-download|pkgconfig|cffi|pycparser
+
+# The entries of constraints.txt (each with its lines of hashes) whose first line is for awk's pattern $(1).
+entries = awk '/^[^ \#]/ { wanted = $(1) } wanted' constraints.txt
+
+$(VENV)/.packages: $(VENV)/.made constraints.txt
+	@echo "setup: installing the packages of constraints.txt into $(VENV), each checked against its hash"
+	@$(call entries,/^($(BUILDERS))==/) > $(VENV)/builders.txt
+	@$(call entries,!/^torch==/) > $(VENV)/hashed.txt
+	@$(PIP) install --require-hashes --no-deps --only-binary :all: -r $(VENV)/builders.txt
+	@$(PIP) install --require-hashes --no-deps --no-build-isolation -r $(VENV)/hashed.txt
+	@$(PIP) install "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+# --no-index: everything is there by now, and what is not in constraints.txt is an error.
+$(VENV)/.wheel: $(VENV)/.packages $(SOURCES)
 	@echo "setup: building the wheel and installing it into $(VENV)"
 	@rm -rf $(VENV)/wheel
-	@$(PIP) wheel --no-deps --wheel-dir $(VENV)/wheel -c constraints.txt .
-	@$(PIP) install -c constraints.txt "$$(echo $(VENV)/wheel/*.whl)[train,test,dev]"
-	@$(PIP) install --no-deps --force-reinstall $(VENV)/wheel/*.whl
+	@$(PIP) wheel --no-deps --no-build-isolation --no-index --wheel-dir $(VENV)/wheel .
+	@$(PIP) install --no-index "$$(echo $(VENV)/wheel/*.whl)[train,test,dev]"
+	@$(PIP) install --no-index --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	@touch $@
 
 demo: setup
@@ -62,6 +79,12 @@ lint: setup
 
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run.py
+
+# Not after setup, which fails while a version and its hashes differ.
+constraints: $(VENV)/.made
+	@$(call entries,/^packaging==/) > $(VENV)/packaging.txt
+	@$(PIP) install --require-hashes --no-deps -r $(VENV)/packaging.txt
+	@$(BIN)/python pipelines/make_constraints.py constraints.txt
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

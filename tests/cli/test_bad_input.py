@@ -265,3 +265,13 @@ def test_pipes_never_hang_a_command(run_apart, files: Path, tmp_path: Path) -> N
     ):
         one_sentence(run_apart(*arguments), 2, pipe)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.tif"] and pipe.is_fifo()
+
+
+def test_pipes_never_hang_a_batch(run_apart, files: Path, tmp_path: Path) -> None:
+    """Neither as the table, nor in the place of the record of an output."""
+    pipe, table = tmp_path / "out.tif.json", tmp_path / "jobs.toml"
+    os.mkfifo(pipe)
+    one_sentence(run_apart("run", pipe), 2, pipe, "no regular file")
+    table.write_text(f"output = 'out.tif'\ninputs = '{files / 'small.tif'}'\nstyles = 'hokusai-wave'\n")
+    done = run_apart("run", table)
+    assert done.returncode == 1 and f"{pipe} is no regular file" in done.stderr, done.stderr

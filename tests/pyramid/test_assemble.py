@@ -261,6 +261,16 @@ def test_damaged_parts_are_all_named_and_removed(job, tmp_path):
     assert validate(tmp_path / "out.tif").valid
 
 
+def test_a_forged_block_is_not_known_as_one(job, tmp_path):
+    """Checksums find damage. They are no signature: whoever may write into a job folder decides what is
+    made."""
+    other = Parts(tmp_path / "other", "f00d", job.grid, job.encoding)
+    other.write(7, picture()[job.grid.block_box(7).slices][::-1].copy())
+    job.path(7).write_bytes(other.path(7).read_bytes())
+    assemble(job, INFO, tmp_path / "out.tif")
+    assert validate(tmp_path / "out.tif").valid
+
+
 def test_damaged_overviews_are_made_anew(job, tmp_path):
     first, second = job.upper, job.upper.upper
     for upper, place in ((first, first.footer(0).seed["offset"]), (second, second.footer(0).levels[0].start)):

@@ -131,7 +131,31 @@ def test_progress_reaches_its_end(tmp_path: Path) -> None:
     open_source(path).prepare(
         tmp_path / "job", thumbnail=20, progress=lambda s, d, t: told.update({s: (d, t)})
     )
-    assert told == {"spooling": (60000, 60000), "thumbnail": (60000, 60000)}
+    size = path.stat().st_size
+    assert told == {
+        "reading": (size, size), "spooling": (60000, 60000), "thumbnail": (60000, 60000)
+    }  # fmt: skip
+
+
+def test_reading_is_told_in_bytes_and_only_when_it_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(1200, 1500, 3), tile=(256, 256), photometric="rgb", metadata=None)
+    with path.open("ab") as file:
+        file.truncate(70 << 20)
+    tiled(tmp_path / "a.tif.msk", noise(1200, 1500, 1)[..., 0], photometric="minisblack")
+    size = sum((tmp_path / name).stat().st_size for name in ("a.tif", "a.tif.msk"))
+    told: list[tuple[int, int]] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage == "reading":
+            told.append((done, total))
+
+    open_source(path).prepare(tmp_path / "job", thumbnail=20, progress=progress)
+    assert told[-1] == (size, size) and {total for _, total in told} == {size}
+    assert [done for done, _ in told] == sorted({done for done, _ in told}) and 5 <= len(told) < 20
+    told.clear()
+    open_source(path).prepare(tmp_path / "job", thumbnail=20, progress=progress)
+    assert not told
 
 
 # --- stretch

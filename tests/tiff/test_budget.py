@@ -238,6 +238,55 @@ def test_metadata_takes_no_more_time_than_its_length(xml: str) -> None:
             assert "scene.tif" in str(error) and "42112" in str(error)
 
 
+def test_a_long_text_of_gdals_is_read() -> None:
+    """10 MB, as of files that were converted with all their attributes."""
+    items = "".join(f'<Item name="NC_GLOBAL#{i}">{"history " * 12}</Item>' for i in range(80_000))
+    with bounded():
+        kept = clean_gdal_metadata(f"<GDALMetadata>{items}</GDALMetadata>", "scene.tif")
+    assert kept is not None and kept.count("<Item ") == 80_000
+
+
+def test_a_microscopes_file_with_megabytes_of_xml_and_a_thousand_pages_opens(tmp_path: Path) -> None:
+    """OME-XML names each plane of a plate; it was read once for each page, and refused above 64 MB."""
+    plane = (
+        '<Plane TheC="0" TheT="0" TheZ="0" DeltaT="1.25" ExposureTime="0.01" PositionX="1" PositionY="2"/>'
+    )
+    path, page = tmp_path / "plate.ome.tif", np.full((64, 64, 3), 9, np.uint8)
+    xml = f"<OME><Image><Pixels>{plane * 120_000}</Pixels></Image></OME>"
+    with tifffile.TiffWriter(path) as writer:
+        for i in range(1000):
+            more = {"description": xml} if i == 0 else {}
+            writer.write(page, tile=(64, 64), photometric="rgb", metadata=None, contiguous=False, **more)
+    with bounded():
+        assert open_source(path).shape == (64, 64)
+    assert len(xml) > 10 << 20
+
+
+def test_a_recording_of_a_hundred_thousand_pages_opens(tmp_path: Path) -> None:
+    assert open_source(chain(tmp_path / "a.tif", 100_000)).shape == (16, 16)
+
+
+def test_masks_without_end_are_refused(tmp_path: Path) -> None:
+    """A hundred thousand pages that say only that they are masks, in 2 MB."""
+    with bounded(), pytest.raises(DamagedFile, match="none that fits"):
+        open_source(chain(tmp_path / "a.tif", 100_000, [(254, 4, 1, 4)]))
+
+
+def chain(path: Path, count: int, more: list[tuple[int, int, int, int]] | None = None) -> Path:
+    """A TIFF of ``count`` pages of 16 x 16 pixels, all the same; behind the first all have the tags
+    ``more``, if given."""
+    tags = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1),
+            (322, 4, 1, 16), (323, 4, 1, 16), (324, 4, 1, 8), (325, 4, 1, 256)]  # fmt: skip
+    out, at = [struct.pack("<2sHI", b"II", 42, 264), bytes(256)], 264
+    for i in range(count):
+        here = tags if more is None or i == 0 else more
+        body = struct.pack("<H", len(here)) + b"".join(struct.pack("<HHII", *tag) for tag in here)
+        at += len(body) + 4
+        out += [body, struct.pack("<I", at if i + 1 < count else 0)]
+    path.write_bytes(b"".join(out))
+    return path
+
+
 def test_a_huge_tag_is_hashed_and_never_taken_into_memory(tmp_path: Path) -> None:
     """As Photoshop's layers (tag 37724); where it is text that is read, it is named instead."""
     path = tmp_path / "a.tif"

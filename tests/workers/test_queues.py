@@ -608,3 +608,48 @@ def test_a_network_made_here_cannot_travel(
     here = ut.from_module(torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(BadInput, match="is known to this process alone"):
         ut.stylize(scene, output, here, cluster="slurm", **SMALL)
+
+
+# Without a home
+
+#: The command line for a user id without an entry in the password file.
+NOBODY = """import pwd
+def getpwuid(uid):
+    raise KeyError(uid)
+pwd.getpwuid = getpwuid
+"""
+
+
+def nobody(queue: Queue, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line without HOME and without an entry in the password file, in ``folder``."""
+    environment = queue.environment()
+    for name in ("HOME", "DASK_CONFIG", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    environment["DASK_JOBQUEUE__SLURM__SCHEDULER_OPTIONS"] = repr({"host": "127.0.0.2"})
+    words = [sys.executable, "-c", NOBODY + IMPATIENT, *map(str, arguments), "--style", STYLE]
+    flags = [str(word) for name, value in SMALL.items() for word in (f"--{name}", value)]
+    return subprocess.run(
+        [*words, *flags], env=environment, cwd=folder, capture_output=True, text=True, timeout=200
+    )
+
+
+def test_a_user_without_a_home_submits_jobs_and_leaves_nothing(
+    queue: Queue, scene: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    """Where there is no home, dask takes "~" for the name of a folder in the current one."""
+    done = nobody(queue, tmp_path, "stylize", scene, "out.tif", "--cluster", "slurm", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert sha(tmp_path / "out.tif") == undisturbed
+    assert not (tmp_path / "~").exists()
+
+
+def test_without_a_home_a_job_folder_that_scripts_cannot_name_is_one_sentence(
+    queue: Queue, scene: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "with space").mkdir()
+    done = nobody(
+        queue, tmp_path, "stylize", scene, "with space/out.tif", "--cluster", "slurm", "--workers", 1
+    )
+    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
+    assert "the nodes must find the key of this run in a folder" in done.stderr
+    assert "shared-temp-directory" in done.stderr and not queue.jobs

@@ -37,7 +37,7 @@ from urst_tiles.source import open_source
 from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
 from urst_tiles.storage.names import beside
-from urst_tiles.storage.publish import make_folder, publish, remove_dead_attempts
+from urst_tiles.storage.publish import make_folder, publish, refuse_special, remove_dead_attempts
 from urst_tiles.workers.run import SharedCluster
 
 Status = Literal["done", "skipped", "failed"]
@@ -108,7 +108,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
     entry = replace(entry, output=check_output(entry.output, entry.input, makes_folder=True))
     record, request, job = Record.beside(entry.output), request_of(entry), Job.beside(entry.output)
-    content = content_of(files_of(entry), record.content)
+    content = content_of(files_of(entry), record.content, progress)
     begun = record.request == request and record.was_made_from(content)
     going_on = begun and record.output is None
     held = going_on and _is_in_work(job)
@@ -184,6 +184,7 @@ class Record:
     def beside(cls, output: Path) -> Record:
         """The record of ``output``; without a request if there is none. JobDiffers if it cannot be read."""
         path = beside(output, ".json")
+        refuse_special(path)
         try:
             values = json.loads(path.read_text())
             content = Content.from_json(values.get("content"))

@@ -110,6 +110,8 @@ def _refuse_code(model: str, models: Collection[str]) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a pipe into which nobody writes would hang the command
+        raise MissingFile("the table is no regular file; name the file that it lies in")
     try:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

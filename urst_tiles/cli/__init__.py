@@ -21,6 +21,7 @@ from urst_tiles.cli.terminal import close_streams, complain, event, lost, open_s
 from urst_tiles.errors import UrstError
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
+from urst_tiles.weights import NO_HOME, home
 
 #: The modules that add commands, in the order of ``--help``.
 GROUPS = (stylize, shards, batch, info, styles, weights)
@@ -41,6 +42,8 @@ def _main(argv: Sequence[str] | None) -> int:
     # Torch threads that spin while they wait take the cores from the threads that encode tiles. Torch reads
     # this variable when it is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if home() == NO_HOME:
+        os.environ["HOME"] = str(NO_HOME)  # else dask reads and writes "~/.config" in the current folder
     share_one_heap()
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())

@@ -16,7 +16,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ import numpy as np
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.machine import decoder_count, decoders, in_order
+from urst_tiles.progress import Progress, silent
 from urst_tiles.tiff.bytes import FileBytes
 
 if TYPE_CHECKING:
@@ -36,8 +36,14 @@ SAMPLE_BYTES = 1 << 16
 #: Bytes that are hashed at once; several such pieces are read at the same time.
 PIECE_BYTES = 1 << 20
 
+#: How many pieces are read between two reports of progress.
+REPORT_PIECES = 16
+
 #: How often a file is hashed that changes meanwhile.
 TRIES = 3
+
+#: Of how many files this process remembers the digest.
+REMEMBERED = 256
 
 #: Size in bytes, times of the last change of the content and of the inode in nanoseconds, inode.
 Stamp = tuple[int, int, int, int]
@@ -77,8 +83,10 @@ def stamps_of(files: Sequence[Path]) -> tuple[Stamp | None, ...]:
     return tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)
 
 
-def content_of(files: Sequence[Path], known: Content | None = None) -> Content:
+def content_of(files: Sequence[Path], known: Content | None = None, progress: Progress = silent) -> Content:
     """The content of ``files``: ``known``, if their stamps are those in it; else every byte is read.
+
+    ``progress`` is called with the stage "reading" and numbers of bytes, while files are read.
 
     Raises
     ------
@@ -88,32 +96,49 @@ def content_of(files: Sequence[Path], known: Content | None = None) -> Content:
         stamps = stamps_of(files)
         if known is not None and known.stamps == stamps:
             return known
-        known = Content(_digest(files, stamps), stamps)
+        known = Content(_digest(files, stamps, progress), stamps)
     if known is not None and known.stamps == stamps_of(files):
         return known
     raise DamagedFile(f"{files[0]} is being changed by another program; wait until it is finished")
 
 
-def _digest(files: Sequence[Path], stamps: Sequence[Stamp | None]) -> str:
+def _digest(files: Sequence[Path], stamps: Sequence[Stamp | None], progress: Progress) -> str:
     """SHA-256, in hex, of the digests of all files."""
     digest = hashlib.sha256()
+    done, total = 0, sum(stamp[0] for stamp in stamps if stamp)
     for path, stamp in zip(files, stamps, strict=True):
-        digest.update(b"absent" if stamp is None else _file_digest(path, stamp))
+        if stamp is None:
+            digest.update(b"absent")
+            continue
+        if (path, stamp) not in _digests:
+            while len(_digests) >= REMEMBERED:
+                _digests.pop(next(iter(_digests)), None)
+            _digests[path, stamp] = _file_digest(path, done, total, progress)
+        digest.update(_digests[path, stamp])
+        done += stamp[0]
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=256)
-def _file_digest(path: Path, stamp: Stamp) -> bytes:
-    """SHA-256 of the size of a file and the digests of its pieces; read once as long as the stamp is the
-    same."""
+#: Digests of files, which are read once as long as their stamps are the same.
+_digests: dict[tuple[Path, Stamp], bytes] = {}
+
+
+def _file_digest(path: Path, before: int, total: int, progress: Progress) -> bytes:
+    """SHA-256 of the size of a file and the digests of its pieces.
+
+    ``before`` of ``total`` bytes were read from other files.
+    """
     file = FileBytes(path)
     digest = hashlib.sha256(f"{file.size} ".encode())
 
     def piece(start: int) -> bytes:
         return hashlib.sha256(file(start, PIECE_BYTES)).digest()
 
-    for part in in_order(decoders(), piece, range(0, file.size, PIECE_BYTES), decoder_count()):
+    starts = range(0, file.size, PIECE_BYTES)
+    for number, part in enumerate(in_order(decoders(), piece, starts, decoder_count()), 1):
         digest.update(part)
+        if number % REPORT_PIECES == 0 or number == len(starts):
+            progress("reading", before + min(number * PIECE_BYTES, file.size), total)
     return digest.digest()
 
 

@@ -42,7 +42,7 @@ def tiff_info(main: Directory, validity: Validity, world: str | None, orientatio
     BadInput : the GDAL metadata is not safe to read, or the georeferencing makes no sense.
     """
     geo = with_world_file(tuple(_tag(main, code) for code in GEO_TAGS if code in main.entries), world)
-    resolution = aperio_resolution(main.text(270)) or tag_resolution(
+    resolution = aperio_resolution(main.description) or tag_resolution(
         _rational(main, 283), _rational(main, 282), main.number(296, 2)
     )
     profile = main.raw(34675) or None

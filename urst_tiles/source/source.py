@@ -187,7 +187,8 @@ class Source:
         folder : the folder in which the spool and the thumbnail are saved, and taken from if they exist. With
             None the thumbnail stays in memory; this needs random access.
         thumbnail : the shorter side of the thumbnail in pixels; the area is at most 4 ``thumbnail``².
-        progress : called with the stages "spooling" and "thumbnail", and numbers of pixels.
+        progress : called with the stage "reading" and numbers of bytes, as long as the whole content of the
+            file is not known, and with the stages "spooling" and "thumbnail" and numbers of pixels.
 
         Returns
         -------
@@ -207,7 +208,7 @@ class Source:
         if folder is None:
             return self._prepare(None, thumbnail, progress)
         make_folder(folder)
-        pinned = self._pinned(folder)
+        pinned = self._pinned(folder, progress)
         try:
             return pinned._prepare(folder, thumbnail, progress)
         except BaseException:
@@ -219,7 +220,7 @@ class Source:
     def _content_name(self) -> str:
         return f"content-{self._key()}.json"
 
-    def _pinned(self, folder: Path) -> Source:
+    def _pinned(self, folder: Path, progress: Progress) -> Source:
         """This source, whose opener knows the whole content that its files had when ``folder`` was begun.
 
         What is made from an image that was edited in between would be neither the old image nor the new one.
@@ -233,7 +234,7 @@ class Source:
             return self
         path = folder / self._content_name
         before = Content.from_json(read_file(path)) if path.exists() else None
-        now = content_of(opener.files, before)
+        now = content_of(opener.files, before, progress)
         if before is not None and before.digest != now.digest:
             raise JobDiffers(
                 f"{self.path} was edited since this job began; put it back as it was, or start anew with"

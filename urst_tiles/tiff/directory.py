@@ -41,11 +41,14 @@ WHOLE_TYPES = (3, 4, 16)
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
 
+#: So much of an image's description is read: Aperio's has some hundred bytes.
+DESCRIPTION_BYTES = 1 << 16
+
 #: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
 MOST_DIRECTORIES = 1024
 
-#: A longer chain of directories counts as damage.
-LONGEST_CHAIN = 65536
+#: A longer chain of directories counts as damage; recordings of microscopes have some hundred thousand pages.
+LONGEST_CHAIN = 1 << 18
 
 #: A classic TIFF cannot count more entries in one directory.
 MOST_ENTRIES = 65535
@@ -183,6 +186,18 @@ class Directory:
         """A tag as text without its closing zero; None where it is missing or empty."""
         text = self.raw(code).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
         return text or None
+
+    @property
+    def description(self) -> str:
+        """The first ``DESCRIPTION_BYTES`` of the image's description (tag 270); empty where it has none.
+
+        The whole may be OME-XML of many megabytes, which nothing here reads.
+        """
+        entry = self.entries.get(270)
+        if entry is None:
+            return ""
+        start = self._file(entry.offset, min(entry.value_bytes, DESCRIPTION_BYTES))
+        return start.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
     @property
     def segment_tables(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -211,6 +211,10 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
     return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
 
 
+#: GDAL nests two elements, or a few more where a format's own XML is inside.
+_MOST_DEPTH = 256
+
+
 @dataclass
 class _Item:
     attributes: dict[str, str]
@@ -220,8 +224,8 @@ class _Item:
 
 def _too_long(name: str) -> str:
     return (
-        f"{name}: its GDAL metadata is too long to be read (limits {MOST_TEXT_BYTES >> 20} MB and "
-        f"{MOST_ENTRIES} items); remove TIFF tag 42112 (tiffset -u 42112 FILE)"
+        f"{name}: its GDAL metadata is too long to be read (limits {MOST_TEXT_BYTES >> 20} MB, "
+        f"{MOST_ENTRIES} items and {_MOST_DEPTH} levels); remove TIFF tag 42112 (tiffset -u 42112 FILE)"
     )
 
 
@@ -244,6 +248,8 @@ def _items(xml: str, name: str) -> Sequence[_Item]:
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         stack.append(tag)
+        if len(stack) > _MOST_DEPTH:
+            raise BadInput(_too_long(name))
         if stack == ["GDALMetadata", "Item"]:
             items.append(_Item(attributes, []))
             if len(items) > MOST_ENTRIES:

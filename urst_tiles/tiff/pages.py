@@ -99,12 +99,14 @@ def find_pages(directories: Sequence[Directory]) -> Pages:
         has a mask and has none.
     """
     masks = [d for d in directories if d.subfile & 4 or (d.is_mask and d is not directories[0])]
-    images = [d for d in directories if d not in masks and min(d.shape) > 0]
+    other = set(masks)
+    images = [d for d in directories if d not in other and min(d.shape) > 0]
     if not images:
         raise DamagedFile(f"{directories[0].path}: no page of this TIFF has any pixel; the file is damaged")
     main = next((d for d in images if not d.subfile & 1), images[0])
     mask_of = {d.shape: d for d in reversed(masks)}
-    smaller = {d.shape: d for d in reversed(images) if d is not main and _is_overview(main, d)}
+    aperio = main.description.startswith("Aperio")
+    smaller = {d.shape: d for d in reversed(images) if d is not main and _is_overview(main, d, aperio)}
     shapes = sorted(smaller, reverse=True)
     if main.shape not in mask_of:
         _check_no_mask(main, masks, {d.shape for d in images if d is not main and d.shape not in smaller})
@@ -127,10 +129,13 @@ def _check_no_mask(main: Directory, masks: Sequence[Directory], others: Set[tupl
         )
 
 
-def _is_overview(main: Directory, page: Directory) -> bool:
-    """Whether a page is the main image at a smaller size, each side rounded up or down."""
+def _is_overview(main: Directory, page: Directory, aperio: bool) -> bool:
+    """Whether a page is the main image at a smaller size, each side rounded up or down.
+
+    ``aperio`` : whether the file is one of Aperio's.
+    """
     # Aperio's levels are not marked as reduced; its thumbnail, label and macro pages are not tiled.
-    marked = page.subfile & 1 or ((main.text(270) or "").startswith("Aperio") and 322 in page.entries)
+    marked = page.subfile & 1 or (aperio and 322 in page.entries)
     (h, w), (y, x) = main.shape, page.shape
     alike = y < h and x < w and abs(y * w - x * h) <= max(h, w) * 1.5
     return bool(marked) and alike and page.number(277, 1) == main.number(277, 1)

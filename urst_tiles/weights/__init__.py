@@ -41,8 +41,8 @@ def entry(model: str) -> Weights:
     return TABLE[model]
 
 
-#: The home of a user who has none: it does not exist, and nothing is ever written there.
-NO_HOME = Path("/nonexistent")
+#: The home of a user who has none: not even root can make a folder there.
+NO_HOME = Path("/dev/null")
 
 
 def home() -> Path:
@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 def _to_write(model: str, given: Path | None) -> Path:
     """The folder of ``model``, made; MissingFile where there is no home to make it in."""
     where = model_folder(model, given)
-    if NO_HOME in where.parents and not NO_HOME.exists():
+    if NO_HOME in where.parents:
         raise MissingFile("this user has no home folder; give --weights a folder, or set URST_TILES_WEIGHTS")
     where.mkdir(parents=True, exist_ok=True)
     return where

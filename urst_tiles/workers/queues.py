@@ -144,13 +144,28 @@ def _configured(queue: str, key: str) -> Any:
     return dask.config.get(f"jobqueue.{queue}.{key}", None)
 
 
+def _configuration_file() -> Path:
+    """The file in which dask-jobqueue looks for the user's settings."""
+    import dask
+
+    return Path(dask.config.PATH, "jobqueue.yaml")
+
+
 def _shared_folder(request: QueueRequest) -> Path:
     """The folder in which nodes find the certificate: as configured, in the job's folder, or the home
-    folder."""
+    folder. Raises BadInput if there is none."""
     configured = _configured(request.queue, "shared-temp-directory")
     if configured:
-        return Path(os.path.expandvars(configured)).expanduser()
-    return _own_folder(request) or Path.home()
+        folder, origin = Path(os.path.expanduser(os.path.expandvars(configured))), "shared-temp-directory"
+    else:
+        folder, origin = _own_folder(request) or Path(os.path.expanduser("~")), "the home folder"
+    if not folder.is_dir():
+        raise BadInput(
+            f"the nodes must find the key of this run in a folder, and {origin} ({folder}) is none; set"
+            f" jobqueue.{request.queue}.shared-temp-directory, in {_configuration_file()}, to a folder that"
+            " they see too, or give --job-dir one whose name needs no quotes"
+        )
+    return folder
 
 
 def _log_folder(request: QueueRequest) -> Path | None:
@@ -247,10 +262,7 @@ class _QueueJobs:
 
     @property
     def _advice(self) -> str:
-        import dask
-
-        where = Path(dask.config.PATH, "jobqueue.yaml")
-        return f"look at queue, account and walltime in {where}; the same command goes on"
+        return f"look at queue, account and walltime in {_configuration_file()}; the same command goes on"
 
     async def _start(self) -> None:
         """Submit jobs one after the other, so that `cancel` waits for one submission at most."""
