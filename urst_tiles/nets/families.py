@@ -28,6 +28,7 @@ from urst_tiles.nets import (
     msgnet,
     multimodal,
     named_styles,
+    painter,
     wct,
 )
 from urst_tiles.nets.base import (
@@ -48,6 +49,7 @@ from urst_tiles.nets.frozen.fast import FrozenFast
 from urst_tiles.nets.frozen.lite import FrozenLite
 from urst_tiles.nets.frozen.microast import FrozenMicroAST
 from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
+from urst_tiles.nets.frozen.painter import FrozenPainter
 from urst_tiles.nets.frozen.wct import FrozenWCT
 from urst_tiles.nets.module.style import FrozenModule
 from urst_tiles.nets.own_statistics import OwnStatistics
@@ -71,6 +73,7 @@ class Family:
     style_named : a word -> tensors, for families whose styles are all in their weights and have names;
         ``build`` checks the name.
     takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
+    paints_levels : whether the network learned to paint each level of a picture over the one above.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Family:
     load_style: Callable[[Path], State] | None = None
     style_named: Callable[[str], State] | None = None
     takes_style: bool = True
+    paints_levels: bool = False
 
 
 def _family(
@@ -97,6 +101,7 @@ def _family(
     variant: str = "",
     load_style: Callable[[Path], State] | None = None,
     style_named: Callable[[str], State] | None = None,
+    paints_levels: bool = False,
 ) -> Family:
     """The family of a module of this package; ``best`` is its fastest precision that keeps the float32
     output.
@@ -124,11 +129,15 @@ def _family(
         precisions={"cpu": best, "cuda": best},
         load_style=load_style,
         style_named=style_named,
+        paints_levels=paints_levels,
     )
 
 
 MODELS: dict[str, Family] = {
     "lite": _family(lite, FrozenLite, "bfloat16"),
+    "painter": _family(
+        painter, FrozenPainter, "bfloat16", style_named=painter.style_named, paints_levels=True
+    ),
     "microast": _family(microast, FrozenMicroAST, "bfloat16"),
     "adain": _family(adain, FrozenAdaIN, "bfloat16"),
     "fast": _family(fast, FrozenFast, load_style=fast.load_style),
