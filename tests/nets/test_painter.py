@@ -144,7 +144,7 @@ def test_bfloat16_keeps_the_picture():
     assert -10 * np.log10(error.item()) > 40
 
 
-@pytest.mark.parametrize("halo", [52, 48])
+@pytest.mark.parametrize("halo", [52, 44])
 def test_a_finer_level_is_tiled_by_its_halo_and_by_no_less(halo):
     x = windows(256, 256, seed=1)
     style = styles(1.0)[0][1]
