@@ -9,7 +9,7 @@ from urst_tiles.geometry import Grid, reflect
 
 FAMILIES = tuple(nets.MODELS)
 #: Those whose halo is smaller than the sizes above, so that windows lie inside the image.
-SHORT = ("lite", "microast", "adain", "fast", "cin", "msgnet", "linear-r31", "linear-r41")
+SHORT = ("lite", "painter", "microast", "adain", "fast", "cin", "msgnet", "linear-r31", "linear-r41")
 TOLERANCE = 1e-4
 
 

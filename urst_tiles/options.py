@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urst_tiles.errors import BadInput
 from urst_tiles.storage.stores import path_of
 
-Statistics = Literal["thumbnail", "exact", "local"]
+Statistics = Literal["auto", "thumbnail", "sampled", "exact", "local"]
 PreserveColor = Literal["none", "luminance", "coral"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
@@ -51,10 +51,10 @@ class Options:
     alpha: float = 1.0
     style_size: int = 512
     preserve_color: PreserveColor = "none"
-    stroke: int = 1
+    stroke: int | None = None
     mask: Path | None = None
     feather: int = 64
-    statistics: Statistics = "thumbnail"
+    statistics: Statistics = "auto"
     local_scale: int = 2048
     thumbnail: int = 1024
     overviews: bool = True
@@ -93,8 +93,8 @@ class Options:
             raise BadInput(f"--alpha must lie between 0 and 1, got {self.alpha}")
         if not 1 <= self.quality <= 100:
             raise BadInput(f"--quality must lie between 1 and 100, got {self.quality}")
-        if self.stroke < 1 or self.stroke & (self.stroke - 1):
-            raise BadInput(f"--stroke must be 1, 2, 4, 8, ..., got {self.stroke}")
+        if self.stroke is not None and (self.stroke < 1 or self.stroke & (self.stroke - 1)):
+            raise BadInput(f"--stroke must be picture or 1, 2, 4, 8, ..., got {self.stroke}")
         for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -161,6 +161,16 @@ def parse_bands(text: str) -> tuple[int, ...]:
         raise BadInput(f"expected numbers such as 3,2,1, got {text!r}") from None
 
 
+def parse_stroke(text: str) -> int | None:
+    """The number that a text such as ``8`` names, and None for ``picture``; BadInput for any other text."""
+    if text == "picture":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise BadInput(f"expected picture, or a number such as 8, got {text!r}") from None
+
+
 def parse_path(text: str) -> Path:
     """The path that a text names, in a file system or, as in ``s3://bucket/folder``, on an object store."""
     return path_of(text)
@@ -190,8 +200,9 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     BadInput : if the value has another type than the option.
     """
     kind = kinds()[name]
-    if isinstance(value, str) and (kind is tuple or name == "memory"):
-        return parse_bands(value) if kind is tuple else parse_bytes(value)
+    parsers: dict[str, Any] = {"memory": parse_bytes, "stroke": parse_stroke, "bands": parse_bands}
+    if isinstance(value, str) and name in parsers:
+        return parsers[name](value)
     if kind is Path and isinstance(value, str):
         return path_of(value) if name == "job_dir" and "://" in value else folder / value
     if kind is tuple and isinstance(value, list) and all(type(number) is int for number in value):

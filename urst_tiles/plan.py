@@ -87,7 +87,10 @@ class Plan:
     prepare_bytes : memory to unpack the source and to make the thumbnail, before the first block.
     reader_bytes, writer_bytes : memory to read, and to write, one block, beyond the two arrays of the block.
     spool_bytes : disk for the unpacked copies of the source and the mask.
-    statistics : what the statistics are measured on: ``thumbnail``, ``exact``, ``local`` or ``tile``.
+    levels : for a network that paints levels, how many there are from this one up to the coarsest; else 0.
+    level : how often the image was halved for this level.
+    statistics : what the statistics are measured on: ``thumbnail``, ``sampled``, ``exact``, ``local`` or
+        ``tile``.
     measure_bytes : memory of the device for measuring one window, or the thumbnail at once.
     measure_read_bytes : bytes that one measuring task reads.
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
@@ -114,6 +117,8 @@ class Plan:
     reader_bytes: int
     writer_bytes: int
     spool_bytes: int
+    levels: int
+    level: int
     statistics: str
     measure_bytes: int
     measure_read_bytes: int
@@ -144,12 +149,19 @@ class Plan:
     @property
     def window_bytes(self) -> int:
         """Peak memory of one forward pass on the CPU: activations, weights and copies of the windows."""
-        return self.activation_bytes + self.window_pixels * WINDOW_BYTES_PER_PIXEL
+        channels = self.read_channels - self.source_channels
+        return self.activation_bytes + self.window_pixels * (WINDOW_BYTES_PER_PIXEL + 8 * channels)
+
+    @property
+    def read_channels(self) -> int:
+        """How many channels a window has: those of the source and, for a network that paints levels, noise
+        and the picture of the level above."""
+        return self.source_channels + (self.levels > 0) + 3 * (self.levels > 1)
 
     @property
     def read_bytes(self) -> int:
         """Memory of the pixels that are read for one block."""
-        return read_bytes(self.grid, self.source_channels, self.source_dtype)
+        return read_bytes(self.grid, self.read_channels, self.source_dtype)
 
     @property
     def block_bytes(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from urst_tiles import nets
 from urst_tiles.engine.device import device_kind, resolve_device
 from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.sampled import sample_pixels
 from urst_tiles.engine.statistics import measuring_grid
 from urst_tiles.engine.threads import on_device
 from urst_tiles.errors import BadInput, JobDiffers
@@ -22,7 +23,7 @@ from urst_tiles.geometry import Box, Grid
 from urst_tiles.job.folder import differences
 from urst_tiles.machine import available_memory, cpu_count
 from urst_tiles.nets.composition import Subject, measured_sites
-from urst_tiles.options import Compression, Options
+from urst_tiles.options import Compression, Options, Statistics
 from urst_tiles.plan import Footprint, Plan, read_bytes
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
@@ -67,6 +68,7 @@ def make_plan(
     BadInput : this machine does not have the device, or the mask cannot be used.
     """
     pinned = pinned or {}
+    options = replace(options, statistics=resolve_statistics(options.statistics, recipe.model))
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
     mask = open_mask(options.mask, source.shape) if options.mask else None
@@ -97,7 +99,9 @@ def make_plan(
         prepare_bytes=source.prepare_bytes(options.thumbnail),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
-        spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0),
+        spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0) + levels_bytes(recipe, source),
+        levels=recipe.levels,
+        level=recipe.number,
         statistics=options.statistics,
         measure_bytes=measure_bytes(style, source, options, device, at_once),
         measure_read_bytes=measure_read_bytes(style, source, options, device),
@@ -116,6 +120,30 @@ def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str,
     """
     chosen = wanted if wanted != "auto" else pinned.get("precision") or nets.best_precision(model, device)
     return cast(nets.Precision, chosen)
+
+
+def resolve_statistics(wanted: str, model: str) -> Statistics:
+    """What statistics are measured on; ``auto`` is a sample for a network that paints levels, else the
+    thumbnail.
+
+    Raises
+    ------
+    BadInput : a thumbnail is asked for, and the network paints levels.
+    """
+    paints = nets.family(model).paints_levels
+    if paints and wanted in ("thumbnail", "tile"):
+        raise BadInput(
+            f"--model {model} measures each level at its own scale; choose --statistics sampled, exact or"
+            " local"
+        )
+    chosen = wanted if wanted != "auto" else "sampled" if paints else "thumbnail"
+    return cast(Statistics, chosen)
+
+
+def levels_bytes(recipe: Recipe, source: Source) -> int:
+    """Disk for the levels above: the halved images and their pictures, each a quarter of the one below."""
+    pixel = source.channels * source.dtype.itemsize
+    return int(3 * pixel * prod(source.shape) * sum(0.25**k for k in range(1, recipe.levels)))
 
 
 def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "blend", "cut"], int]:
@@ -199,7 +227,9 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
 
 def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any]:
     """Facts for the identity: what varies over the image, and what happens before and after the network."""
-    facts: dict[str, Any] = {"stroke": options.stroke, "preserve color": options.preserve_color}
+    facts: dict[str, Any] = {"stroke": recipe.stroke, "preserve color": options.preserve_color}
+    if recipe.levels:
+        facts |= {"levels": recipe.levels, "level": recipe.number}
     if options.statistics == "local":
         facts["local scale"] = options.local_scale
     if mask:
@@ -216,6 +246,8 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
         return 0
     if whole:
         return thumbnail_bytes(style, source, options)
+    if options.statistics == "sampled":
+        return int(sample_pixels(style, source.shape) * (style.plain_bytes + 16))
     largest = max((prod(grid.window) for grid in measuring_grids(style, source, device)), default=0)
     return int(largest * style.plain_bytes)
 

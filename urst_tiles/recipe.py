@@ -5,6 +5,7 @@ A recipe is small, so it can be sent to each worker, which builds the style once
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +41,9 @@ class Recipe:
     style_size : short side, in pixels, to which a style image is resized.
     alpha : strength of the style: 0 leaves the content as it is, 1 applies the style in full.
     stroke : factor, a power of two, by which the image is reduced for the first of the passes from coarse to
-        fine.
+        fine, for a network that does not paint levels.
+    levels : for a network that paints levels, how many there are from this one up to the coarsest; else 0.
+    number : how often the image was halved for this level.
     preserve_color : ``none``, ``luminance`` or ``coral``.
     stamps : size in bytes and time of the last change in nanoseconds of the file of each style that is a
         path. They tell apart files that had the same name at different times.
@@ -57,6 +60,8 @@ class Recipe:
     style_size: int = 512
     alpha: float = 1.0
     stroke: int = 1
+    levels: int = 0
+    number: int = 0
     preserve_color: str = "none"
     stamps: tuple[tuple[int, int], ...] = ()
     regions: tuple[int, ...] = ()
@@ -66,6 +71,19 @@ class Recipe:
     def over(self, field: Field | None) -> Recipe:
         """The same recipe with another field."""
         return replace(self, field=field)
+
+    def on_levels(self, shape: tuple[int, int], stroke: int | None) -> Recipe:
+        """The same recipe for an image of ``shape``, whose coarsest strokes are ``stroke`` times as large as
+        the finest; None for as large as in the painting."""
+        if not nets.family(self.model).paints_levels:
+            return self
+        factor = min(shape) / COARSEST if stroke is None else stroke
+        most = max(1, int(math.log2(max(2, min(shape) / SMALLEST))))
+        return replace(self, stroke=1, levels=max(1, min(most, 1 + round(math.log2(max(1.0, factor))))))
+
+    def above(self) -> Recipe:
+        """The recipe of the level above, whose result is the picture of the painting alone."""
+        return replace(self, levels=self.levels - 1, number=self.number + 1, alpha=1.0, preserve_color="none")
 
     def in_colours(self, colours: Moments) -> Recipe:
         """The same recipe, whose style images take on ``colours``.
@@ -104,6 +122,8 @@ class Recipe:
 
     def _style(self, ingredients: nets.StyleImages) -> nets.Style:
         style = nets.build(self.model, self.weights, ingredients, alpha=self.alpha)
+        if isinstance(style, nets.PainterStyle):
+            return style.at_level(finer=self.levels > 1)
         return nets.CascadeStyle(style, self.stroke) if self.stroke > 1 else style
 
     def finish(self, net: nets.LocalNet) -> nets.LocalNet:
@@ -116,6 +136,9 @@ class Recipe:
         """Whether a mask says where each style applies."""
         return isinstance(self.field, Regions)
 
+
+#: The shorter side in pixels of the coarsest level of a picture, about, and the least that it may have.
+COARSEST, SMALLEST = 1024, 32
 
 #: Name of the file in a job folder that holds the mask.
 MASK = "mask.npy"
@@ -158,7 +181,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         styles=styles,
         style_size=options.style_size,
         alpha=options.alpha,
-        stroke=options.stroke,
+        stroke=options.stroke or 1,
         preserve_color=options.preserve_color,
         stamps=tuple(_stamp(style) for style, _ in styles if isinstance(style, Path)),
         regions=regions,

@@ -18,8 +18,19 @@ from pathlib import Path
 from typing import Any, cast
 from zlib import crc32
 
+from urst_tiles.api.levels import level_of, paint_above
 from urst_tiles.api.output import check_name, check_output, is_finished, refuse_existing
-from urst_tiles.api.stylize import Clock, Report, assemble, cluster_of, open_job, parts_of, prepare, set_up
+from urst_tiles.api.stylize import (
+    Clock,
+    Report,
+    assemble,
+    cluster_of,
+    open_job,
+    parts_of,
+    prepare,
+    run_job,
+    set_up,
+)
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError, MissingFile
 from urst_tiles.job.folder import Job, differences
@@ -159,7 +170,8 @@ def work_job(
         missing = _turned([index for index in parts.missing() if index in mine])
         job.keep = True
         with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
-            task = SkipFinished(StylizeBlock(plan, source, job.net, parts, model))
+            image = level_of(job, plan, source, progress)
+            task = SkipFinished(StylizeBlock(plan, image, job.net, parts, model))
             receipts = on.run_all(
                 task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
             )
@@ -323,8 +335,9 @@ def _make_ready(
     job: Job, plan: Plan, source: Source, recipe: Recipe, options: Options, progress: Progress
 ) -> None:
     source = prepare(job, source, options, progress)
+    image = paint_above(job, plan, source, recipe, options, run_job, progress)
     with cluster_of(plan, options, job, progress) as on:
-        set_up(job, plan, source, recipe, on, progress)
+        set_up(job, plan, image, recipe, on, progress)
 
 
 def _load(job: Job) -> Request:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles import nets
+from urst_tiles.api.levels import paint_above
 from urst_tiles.api.output import check_output, is_finished, refuse_existing, refuse_inputs
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
+from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.job.folder import Job
@@ -35,6 +37,7 @@ from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, open_source
+from urst_tiles.source.levels import Level
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
@@ -122,10 +125,9 @@ def stylize_on(
         return Report(output, plan, {}, 0, len(plan.grid), 0)
     if not replace:
         refuse_existing(output, job, plan, parts_of(plan, source, job))
-    opened = partial(cluster_of, plan, options, job, progress, opening)
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
-        return _run(job, plan, source, recipe, output, options, replace, opened, progress)
+        return run_job(job, plan, source, recipe, output, options, progress, replace=replace, opening=opening)
 
 
 def plan_job(
@@ -157,6 +159,7 @@ def open_job(
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
     refuse_inputs(output, read_files(source, recipe, options))
+    recipe = recipe.on_levels(source.shape, options.stroke)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
     before = None if options.overwrite else job.identity or job.ended
@@ -177,25 +180,28 @@ def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[s
     return [("input", source.path), *sidecars, *styles, *mask]
 
 
-def _run(
+def run_job(
     job: Job,
     plan: Plan,
     source: Source,
     recipe: Recipe,
     output: Path,
     options: Options,
-    replace: bool,
-    opened: Callable[[], AbstractContextManager[Cluster]],
     progress: Progress,
+    *,
+    replace: bool = False,
+    opening: Opening = cluster,
 ) -> Report:
     """Run the job, in a job folder that this process has locked."""
     clock = Clock()
     source = prepare(job, source, options, progress)
     clock.lap("prepare")
-    with opened() as on:
-        set_up(job, plan, source, recipe, on, progress)
+    image = paint_above(job, plan, source, recipe, options, partial(run_job, opening=opening), progress)
+    clock.lap("levels")
+    with cluster_of(plan, options, job, progress, opening) as on:
+        set_up(job, plan, image, recipe, on, progress)
         clock.lap("measure")
-        receipts, kept = run_blocks(plan, source, job, on, progress)
+        receipts, kept = run_blocks(plan, source, job, on, progress, image=image)
         clock.lap("blocks")
     assemble(plan, source, job, output, progress, overwrite=replace)
     clock.lap("assemble")
@@ -220,7 +226,7 @@ def prepare(job: Job, source: Source, options: Options, progress: Progress = sil
 
 
 def set_up(
-    job: Job, plan: Plan, source: Source, recipe: Recipe, on: Cluster, progress: Progress = silent
+    job: Job, plan: Plan, source: Source | Level, recipe: Recipe, on: Cluster, progress: Progress = silent
 ) -> None:
     """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
     recipe = take_colours(recipe, source, plan, job, on, progress)
@@ -229,7 +235,7 @@ def set_up(
 
 
 def measure(
-    recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
+    recipe: Recipe, source: Source | Level, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
 ) -> dict[str, Any] | None:
     """The moments of the image at each site of the network, measured as the plan says.
 
@@ -237,7 +243,10 @@ def measure(
     """
     if plan.statistics == "tile":
         return None
+    if plan.statistics == "sampled":
+        return measure_sampled(build_style(recipe), source, device=plan.device, threads=plan.threads)
     if plan.statistics == "thumbnail":
+        assert isinstance(source, Source)  # networks that paint levels measure no thumbnail
         return measure_thumbnail(
             build_style(recipe),
             source,
@@ -259,12 +268,13 @@ def measure(
 
 
 def take_colours(
-    recipe: Recipe, source: Source, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
+    recipe: Recipe, source: Source | Level, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
 ) -> Recipe:
     """The recipe; with ``preserve_color="coral"`` its style images get the colours of the image."""
     if recipe.preserve_color != "coral":
         return recipe
-    if plan.statistics == "thumbnail":
+    source = source.source if isinstance(source, Level) else source
+    if plan.statistics in ("thumbnail", "sampled"):
         return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     job.keep = True
     job.writes(saved_paths(ColourStatistics(), source, job.moments))
@@ -278,12 +288,18 @@ def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
 
 
 def run_blocks(
-    plan: Plan, source: Source, job: Job, on: Cluster, progress: Progress = silent
+    plan: Plan,
+    source: Source,
+    job: Job,
+    on: Cluster,
+    progress: Progress = silent,
+    *,
+    image: Source | Level | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Compute the missing blocks, and write each as a part file into the job folder.
 
-    Returns the receipts of the blocks that this call computed, and the number of blocks that were finished
-    before.
+    ``image`` is what the blocks read, if it is not the source alone. Returns the receipts of the blocks that
+    this call computed, and the number of blocks that were finished before.
     """
     parts = parts_of(plan, source, job)
     job.writes(parts.paths())
@@ -292,7 +308,7 @@ def run_blocks(
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
-    task = StylizeBlock(plan, source, job.net, parts, plan.identity.get("model"))
+    task = StylizeBlock(plan, image or source, job.net, parts, plan.identity.get("model"))
     receipts = on.run_all(
         task, missing, total=total, progress=lambda done, of: progress("stylising", done, of)
     )

@@ -9,21 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput
-from urst_tiles.options import WORDS, Options, choices, kinds, parse_bands, parse_bytes, parse_path
+from urst_tiles.options import (
+    WORDS,
+    Options,
+    choices,
+    kinds,
+    parse_bands,
+    parse_bytes,
+    parse_path,
+    parse_stroke,
+)
 
 #: The options by subject, in the order of ``--help``, each with its help.
 SUBJECTS: dict[str, dict[str, str]] = {
     "network and controls": {
-        "model": "the network: lite (its weights come with the package), microast, adain, fast, cin, msgnet,"
-        " linear-r31, linear-r41, wct, wct-16x, multimodal, or identity, which changes nothing; or"
-        " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is imported"
-        " from the installed packages and PYTHONPATH, and run",
+        "model": "the network: lite or painter (their weights come with the package), microast, adain,"
+        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, multimodal, or identity, which changes"
+        " nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
+        " imported from the installed packages and PYTHONPATH, and run",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",
         "style_size": "resize the style image to this many pixels on its short side",
         "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
-        " that large shapes are painted too; strokes grow less than by this factor",
+        " that large shapes are painted too; --model painter learned to do that, and by default begins with"
+        " the image reduced to about 1024 pixels (picture), where the largest strokes are as large as in the"
+        " painting; with other models strokes grow less than by this factor (default: picture for painter,"
+        " 1 for others)",
         "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
         " changes the brightness alone, coral first gives the colours of the image to the style image",
         "mask": "an image that holds a region number in each pixel and covers the same area as INPUT, at any"
@@ -32,8 +44,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "feather": "width in pixels of the soft edges between the regions of --mask",
     },
     "statistics of the image, which the network needs": {
-        "statistics": "what they are measured on: a thumbnail (fast, as URST does), exactly on the full"
-        " image, or on the local surroundings of each place (not with --mask)",
+        "statistics": "what they are measured on: a thumbnail (fast, as URST does), a sample of windows all"
+        " over the image, exactly on the full image, or on the local surroundings of each place (not with"
+        " --mask); auto takes a sample for --model painter and the thumbnail for others",
         "local_scale": "distance in pixels between the places of --statistics local",
         "thumbnail": "short side of the thumbnail in pixels",
         "overviews": "make the thumbnail from the overviews in the file, where they are large enough"
@@ -79,7 +92,7 @@ HELP = {name: text for subject in SUBJECTS.values() for name, text in subject.it
 
 #: How a text becomes the value of an option, where the option's type does not say it.
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "bands": parse_bands, "memory": parse_bytes, "job_dir": parse_path,
+    "bands": parse_bands, "memory": parse_bytes, "job_dir": parse_path, "stroke": parse_stroke,
 }  # fmt: skip
 
 #: What stands for an option's value in the help, by the name of the option or else by the type.

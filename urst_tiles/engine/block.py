@@ -21,6 +21,7 @@ from urst_tiles.machine import mapped
 from urst_tiles.plan import Plan
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source
+from urst_tiles.source.levels import Level, windows_of
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.workers.run import check_stop
 
@@ -39,7 +40,7 @@ class StylizeBlock:
 
     Attributes
     ----------
-    plan, source : the plan of the job, and the image that it reads.
+    plan, source : the plan of the job, and the image, or the level of an image, that it reads.
     net : path of the frozen network.
     parts : the part files of the job.
     model : the user's "package.module:function" that the network may be made by: what the user named in this
@@ -47,7 +48,7 @@ class StylizeBlock:
     """
 
     plan: Plan
-    source: Source
+    source: Source | Level
     net: Path
     parts: Parts
     model: str | None = None
@@ -61,7 +62,7 @@ class StylizeBlock:
         kernel = kernel_of(self.net, self.plan, self.model)
         splits, started = kernel.splits, time.perf_counter()
         box = self.plan.grid.block_box(index)
-        pixels = stylize_block(kernel, WindowReader(self.source), self.plan, box)
+        pixels = stylize_block(kernel, windows_of(self.source), self.plan, box)
         computed = time.perf_counter()
         self.parts.write(index, pixels)
         return {

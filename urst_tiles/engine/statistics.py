@@ -38,6 +38,7 @@ from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, Subject, composed, measured_sites, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source, array_source
+from urst_tiles.source.levels import Level, windows_of
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import open_file, remove, side_by_side
@@ -99,13 +100,18 @@ def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
 
 
 def measure_here(
-    style: Subject, source: Source, *, device: str = "cpu", threads: int = 1, progress: Progress = silent
+    style: Subject,
+    source: Source | Level,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """The moments at every measured site, by name, over the whole of ``source``, in a plain loop.
 
     They are `Moments`, or for a composition `MemberMoments`. This is the reference for `measure_exact`.
     """
-    reader, over = WindowReader(source), composed(style)
+    reader, over = windows_of(source), composed(style)
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
@@ -215,7 +221,7 @@ class SitePass:
     """
 
     recipe: Builds
-    source: Source
+    source: Source | Level
     site: str
     earlier: Mapping[str, MemberMoments]
     folder: Path
@@ -232,12 +238,12 @@ class SitePass:
         site = next(s for s in over.sites if s.name == self.site)
         at_site = SiteMoments(over, site, over.mixtures(self.earlier), self.device, self.compute)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
-        save(self.path(index), _block_moments(at_site, WindowReader(self.source), grid, index))
+        save(self.path(index), _block_moments(at_site, windows_of(self.source), grid, index))
 
 
 def measure_exact(
     recipe: Builds,
-    source: Source,
+    source: Source | Level,
     folder: Path,
     cluster: Cluster,
     *,
@@ -271,7 +277,7 @@ def measure_exact(
     return _for_style(style, moments)
 
 
-def saved_paths(style: Subject, source: Source, folder: Path, device: str = "cpu") -> Iterator[Path]:
+def saved_paths(style: Subject, source: Source | Level, folder: Path, device: str = "cpu") -> Iterator[Path]:
     """All files that `measure_exact` writes into ``folder``."""
     count = len(measuring_grid(source.shape, style, device=device))
     for site in measured_sites(style):

@@ -25,6 +25,7 @@ from urst_tiles.nets.families import (
 )
 from urst_tiles.nets.keep_colours import Luminance
 from urst_tiles.nets.own_statistics import OwnStatistics, live
+from urst_tiles.nets.painter import PainterStyle
 from urst_tiles.nets.saved import load_frozen
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "LocalNet",
     "Luminance",
     "OwnStatistics",
+    "PainterStyle",
     "Precision",
     "Site",
     "State",

@@ -122,6 +122,7 @@ class Style(Protocol):
     def forward(self, x: Tensor, at: At) -> Tensor:
         """Run the un-tiled network: (n, 3, h, w) float32 in 0..1 -> same shape, not clamped.
 
+        A network that paints levels also takes the channels of `urst_tiles.source.levels` behind these three.
         ``at`` is called at each site in order, and the network continues with its result.
         """
 

@@ -250,7 +250,7 @@ class Varying(LocalNet):
     def _window(self, x: Tensor, box: Box, part: Box) -> Tensor:
         members, rest = self.composition.field.active(box), self._rest
         if members == (rest,):
-            return x
+            return x[:, :3]
         if len(members) == 1 and self._nets:
             net = self._nets[members[0]]
             return net(x, [box], [part]) if net.selective else net(x, [box])
@@ -258,7 +258,7 @@ class Varying(LocalNet):
         if rest not in members:
             return y
         shares = self.composition.field.weights(box, 1)[1][members.index(rest)]
-        return torch.lerp(y, x, torch.from_numpy(shares).to(y))
+        return torch.lerp(y, x[:, :3], torch.from_numpy(shares).to(y))
 
     @property
     def _nets(self) -> list[LocalNet]:

@@ -28,6 +28,7 @@ from urst_tiles.nets import (
     msgnet,
     multimodal,
     named_styles,
+    painter,
     wct,
 )
 from urst_tiles.nets.base import (
@@ -48,6 +49,7 @@ from urst_tiles.nets.frozen.fast import FrozenFast
 from urst_tiles.nets.frozen.lite import FrozenLite
 from urst_tiles.nets.frozen.microast import FrozenMicroAST
 from urst_tiles.nets.frozen.multimodal import FrozenMultimodal
+from urst_tiles.nets.frozen.painter import FrozenPainter
 from urst_tiles.nets.frozen.wct import FrozenWCT
 from urst_tiles.nets.module.style import FrozenModule
 from urst_tiles.nets.own_statistics import OwnStatistics
@@ -72,6 +74,7 @@ class Family:
         ``build`` checks the name.
     takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
     needs_style : False where ``build`` accepts styles, and does without them too.
+    paints_levels : whether the network learned to paint each level of a picture over the one above.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Family:
     style_named: Callable[[str], State] | None = None
     takes_style: bool = True
     needs_style: bool = True
+    paints_levels: bool = False
 
 
 def _family(
@@ -100,6 +104,7 @@ def _family(
     load_style: Callable[[Path], State] | None = None,
     style_named: Callable[[str], State] | None = None,
     needs_style: bool = True,
+    paints_levels: bool = False,
 ) -> Family:
     """The family of a module of this package; ``best`` is its fastest precision that keeps the float32
     output.
@@ -128,11 +133,15 @@ def _family(
         load_style=load_style,
         style_named=style_named,
         needs_style=needs_style,
+        paints_levels=paints_levels,
     )
 
 
 MODELS: dict[str, Family] = {
     "lite": _family(lite, FrozenLite, "bfloat16"),
+    "painter": _family(
+        painter, FrozenPainter, "bfloat16", style_named=painter.style_named, paints_levels=True
+    ),
     "microast": _family(microast, FrozenMicroAST, "bfloat16"),
     "adain": _family(adain, FrozenAdaIN, "bfloat16"),
     "fast": _family(fast, FrozenFast, load_style=fast.load_style),

@@ -68,7 +68,8 @@ class Luminance(LocalNet):
     ) -> Tensor:
         y = self.net(x, boxes, keep) if self.selective else self.net(x, boxes)
         weights = torch.tensor(LUMA, dtype=x.dtype, device=x.device)
-        return x + torch.einsum("c,nchw->nhw", weights, y - x)[:, None]
+        image = x[:, :3]
+        return image + torch.einsum("c,nchw->nhw", weights, y - image)[:, None]
 
     def bytes_per_pixel(self, precision: Precision) -> float:
         """The bytes of the inner network, at least two images (24), and 28 more for the mixture."""

@@ -40,9 +40,10 @@ class WindowReader:
         return pixels
 
     def padded(self, box: Box) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-        """RGB, (h, w, 3), and validity, (h, w), of a box that may reach beyond the edges of the image.
+        """What the network sees, (h, w, 3), and validity, (h, w), of a box that may reach beyond the edges of
+        the image.
 
         Validity is None if the source has three channels. The errors are those of `Source.read`.
         """
         pixels = read_padded(self, box)
-        return (pixels[..., :3], pixels[..., 3]) if self.channels == 4 else (pixels, None)
+        return (pixels[..., :-1], pixels[..., -1]) if self.channels == 4 else (pixels, None)

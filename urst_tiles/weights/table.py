@@ -72,6 +72,13 @@ TABLE: dict[str, Weights] = {
         source="ours, see design/lite.md",
         shipped=True,
     ),
+    "painter": Weights(
+        "painter",
+        (WeightFile("painter.safetensors", None, ""),),
+        licence="Apache-2.0",
+        source="ours, see design/lite.md",
+        shipped=True,
+    ),
     "microast": Weights(
         "microast",
         (

@@ -1,0 +1,232 @@
+"""The painter against its formulas, written out once more in numpy and float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from law1 import TOLERANCE
+
+from urst_tiles import nets
+from urst_tiles.engine.kernel import Kernel
+from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.geometry import Box, Grid
+from urst_tiles.moments import Moments
+from urst_tiles.nets import painter
+from urst_tiles.nets.base import NOTHING
+
+FORM = painter.Form(6, 5, 4)
+
+
+def conv64(x, state, name):
+    """(c, h, w) float64; 3x3 with reflection padding: the sum over taps, nothing else."""
+    weight, bias = (state[f"{name}.{part}"].double().numpy() for part in ("weight", "bias"))
+    h, w = x.shape[1:]
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    taps = ((i, j) for i in range(3) for j in range(3))
+    total = sum(np.tensordot(weight[:, :, i, j], x[:, i : i + h, j : j + w], 1) for i, j in taps)
+    return total + bias[:, None, None]
+
+
+def cells64(x, side):
+    c, h, w = x.shape
+    cells = x.reshape(c, h // side, side, w // side, side).transpose(0, 2, 4, 1, 3)
+    return cells.reshape(c * side * side, h // side, w // side)
+
+
+def twice64(x):
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def larger64(x):
+    """Bilinear: each new pixel lies a quarter of a pixel from the nearest old one; edges are repeated."""
+    for axis in (1, 2):
+        n = x.shape[axis]
+        before = x.take(np.maximum(np.arange(n) - 1, 0), axis)
+        after = x.take(np.minimum(np.arange(n) + 1, n - 1), axis)
+        pairs = np.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+        x = pairs.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
+    return x
+
+
+def smaller64(x):
+    c, h, w = x.shape
+    return x.reshape(c, h // 2, 2, w // 2, 2).mean((2, 4))
+
+
+def normed64(h, gamma, beta):
+    flat = h.reshape(len(h), -1)
+    mean, deviation = flat.mean(1), np.sqrt(flat.var(1, ddof=1) + 1e-3)
+    return (h - mean[:, None, None]) * (gamma / deviation)[:, None, None] + beta[:, None, None]
+
+
+def painter64(x, state, number, level):
+    """One level on one image, (7, h, w), with its own statistics."""
+    gamma, beta, half_gamma, half_beta = (state[k][number, level].double().numpy() for k in painter.PER_STYLE)
+    content, noise, above = x[:3], x[3:4] - 0.5, x[4:, ::2, ::2]
+    mean, covariance = (state[k][number].double().numpy() for k in painter.COLOURS)
+    flat = content.reshape(3, -1)
+    scale = painter.monge_kantorovich(np.cov(flat), covariance, 1e-4)
+    guide = np.einsum("dc,chw->dhw", scale, content - flat.mean(1)[:, None, None]) + mean[:, None, None]
+    if level:
+        guide = larger64(above) + 0.5 * (guide - larger64(smaller64(guide)))
+    pair = np.concatenate([content, guide]) - 0.5
+    cells = cells64(np.concatenate([pair, noise]), 4)
+    z = np.maximum(normed64(conv64(cells, state, "enter"), gamma[0], beta[0]), 0)
+    for k in range(5):
+        h = normed64(conv64(z, state, f"a.{k}"), gamma[1 + 2 * k], beta[1 + 2 * k])
+        h = conv64(np.maximum(h, 0), state, f"b.{k}")
+        z = z + h * gamma[2 + 2 * k][:, None, None] + beta[2 + 2 * k][:, None, None]
+    h = conv64(np.concatenate([twice64(z), cells64(pair, 2)]), state, "mid")
+    h = np.maximum(normed64(h, half_gamma, half_beta), 0)
+    return guide + conv64(twice64(h), state, "full")
+
+
+def windows(h=64, w=80, seed=0):
+    """What a finer level reads, float32 (1, 7, h, w) in 0..1."""
+    random = np.random.default_rng(seed)
+    x = np.kron(random.random((7, h // 8, w // 8)), np.ones((8, 8))) * 0.7 + 0.3 * random.random((7, h, w))
+    x[4:] = twice64(x[4:, ::2, ::2])
+    return torch.from_numpy(x[None].astype(np.float32)).contiguous(memory_format=torch.channels_last)
+
+
+def styles(width=1 / 8, alpha=1.0):
+    """The styles of the coarsest and of a finer level, and their state."""
+    states = painter.seeded(3, width)
+    style = painter.build(states, [(painter.style_named("noon"), 1.0)], alpha)
+    return (style, style.at_level(True)), states[painter.FILE]
+
+
+def measured(style, x):
+    found = {}
+
+    def at(site, features):
+        if site.measured:
+            found[site.name] = Moments.of(features[0].flatten(1).numpy(), full=site.full)
+        return style.affine(site, found.get(site.name, NOTHING))(features)
+
+    with torch.inference_mode():
+        return style.forward(x, at), found
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_plain_network_is_the_formula(level):
+    x = windows()
+    chosen, state = styles()
+    got, _ = measured(chosen[level], x if level else x[:, :4])
+    want = painter64(x[0].double().numpy(), state, 1, level)
+    assert np.abs(got[0].numpy() - want).max() < 1e-4
+
+
+@pytest.mark.parametrize("width", [1 / 8, 1.0])
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+@pytest.mark.parametrize("channels", [3, 4, 7])
+@pytest.mark.parametrize("size", [(64, 80), (8, 12), (52, 8)])
+def test_frozen_network_is_the_plain_one(width, alpha, channels, size):
+    x = windows(64, 80)[:, :channels, : size[0], : size[1]].contiguous(memory_format=torch.channels_last)
+    style = styles(width, alpha)[0][channels == 7]
+    _, moments = measured(style, windows()[:, :channels])
+    net = nets.freeze(style, moments)
+    affines = nets.families.frozen_affines(style, moments)
+    with torch.inference_mode():
+        want = style.forward(x, lambda site, t: affines[site.name](t))
+        assert torch.allclose(net(x), want, atol=2e-5)
+
+
+def test_bfloat16_keeps_the_picture():
+    x = windows(256, 320)
+    style = styles(1.0)[0][1]
+    net = nets.freeze(style, measured(style, x)[1])
+    with torch.inference_mode():
+        error = (net.to_precision("bfloat16")(x) - net(x)).square().mean()
+    assert -10 * np.log10(error.item()) > 40
+
+
+@pytest.mark.parametrize("halo", [52, 44])
+def test_a_finer_level_is_tiled_by_its_halo_and_by_no_less(halo):
+    x = windows(256, 256, seed=1)
+    style = styles(1.0)[0][1]
+    assert style.halo == 52 and style.stride == 4
+    net = nets.freeze(style, measured(style, x)[1])
+    grid, kernel = Grid(256, 256, halo, 4, 32, 256, 32, 8), Kernel(net)
+    pixels = (x[0].permute(1, 2, 0).numpy() * 65535).astype(np.uint16)
+    pixels[..., 4:] = pixels[::2, ::2, 4:].repeat(2, 0).repeat(2, 1)
+    whole = kernel.run_float(pixels[None], [grid.padded])[0]
+    worst = 0.0
+    for core in grid.cores(grid.image):
+        box = grid.window_box(core)
+        part = kernel.run_float(pixels[box.slices][None], [box])[0]
+        worst = max(worst, np.abs(part[core.within(box).slices] - whole[core.slices]).max())
+    assert (worst <= TOLERANCE) == (halo == 52)
+
+
+def test_alpha_mixes_content_and_painting():
+    x = windows()
+    full, none, some = (measured(styles(alpha=a)[0][1], x)[0] for a in (1.0, 0.0, 0.25))
+    assert torch.allclose(none, x[:, :3], atol=1e-6)
+    assert torch.allclose(some, 0.75 * x[:, :3] + 0.25 * full, atol=1e-5)
+
+
+def test_styles_are_chosen_by_name_or_number_and_mixed_by_their_parameters():
+    states = painter.seeded(0, 1 / 8)
+
+    def row(*pairs):
+        return painter.build(states, [(painter.style_named(word), share) for word, share in pairs]).row
+
+    assert all(torch.equal(row(("dawn", 1.0))[k], row(("1", 1.0))[k]) for k in painter.PER_STYLE)
+    mixed, (dawn, night) = row(("dawn", 1.0), ("night", 3.0)), (row(("1", 1.0)), row(("3", 1.0)))
+    for k in (*painter.PER_STYLE, *painter.COLOURS):
+        assert torch.allclose(mixed[k], 0.25 * dawn[k] + 0.75 * night[k])
+
+
+@pytest.mark.parametrize("word", ["0", "4", "dusk", "nowhere.jpg"])
+def test_an_unknown_style_is_refused_with_the_names(word):
+    with pytest.raises(BadInput, match="dawn, noon, night"):
+        painter.build(painter.seeded(0, 1 / 8), [(painter.style_named(word), 1.0)])
+
+
+def test_a_style_image_is_refused_with_the_names():
+    with pytest.raises(BadInput, match="takes no style image"):
+        painter.build(painter.seeded(0, 1 / 8), [(np.zeros((64, 64, 3), np.float32), 1.0)])
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"], ["a", "b", 3], []])
+def test_names_that_do_not_fit_are_refused(names):
+    state = painter.seeded(0, 1 / 8)[painter.FILE] | {"styles": painter.letters(names)}
+    with pytest.raises(BadWeights, match="styles must be"):
+        painter.check(state, painter.FILE, Path("painter.safetensors"))
+
+
+def test_the_network_of_the_package_has_35_styles_and_is_as_large_as_said(tmp_path):
+    style = nets.build("painter", tmp_path, [(painter.style_named("van-gogh-starry-night"), 1.0)])
+    assert isinstance(style, nets.PainterStyle) and style.form == painter.Form()
+    assert set(nets.named_styles.titles()) == set(shipped_names())
+    assert sum(site.measured for site in style.sites) <= 8
+    layers = painter.convolutions(style.form)
+    cells = {"mid": 4, "full": 16}  # outputs in each cell of 4 x 4 pixels
+    products = sum(9 * o * i * cells.get(name, 1) for name, (o, i) in layers.items()) / 16
+    assert products <= 45_000
+
+
+def shipped_names():
+    from urst_tiles import weights
+
+    return painter.names_of(weights.load(weights.find("painter", None)[painter.FILE]))
+
+
+def test_a_frozen_level_is_saved_and_loaded(tmp_path):
+    x, style = windows(), styles()[0][1]
+    net = nets.freeze(style, measured(style, x)[1])
+    net.save(tmp_path / "net.safetensors")
+    again = nets.load_frozen(tmp_path / "net.safetensors")
+    with torch.inference_mode():
+        assert torch.equal(again(x), net(x))
+
+
+def test_a_window_is_not_moved_by_its_place():
+    x, style = windows(), styles()[0][1]
+    net = nets.freeze(style, measured(style, x)[1])
+    with torch.inference_mode():
+        assert torch.equal(net(x, [Box(0, 0, 64, 80)]), net(x, [Box(400, 800, 464, 880)]))

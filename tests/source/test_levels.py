@@ -1,0 +1,112 @@
+"""The levels of a picture: halved images, noise by position, and windows that join what a network reads."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from urst_tiles.geometry import Box
+from urst_tiles.source import array_source
+from urst_tiles.source.levels import Level, halved, level_above, noise, windows_of
+from urst_tiles.source.windows import WindowReader
+
+RNG = np.random.default_rng(0)
+
+
+def hashed(y: int, x: int, level: int, seed: int) -> int:
+    """The 32 bits of the noise at a place, with Python's integers."""
+
+    def mixed(n: int) -> int:
+        n ^= n >> 16
+        n = n * 0x21F0AAAD % 2**32
+        n ^= n >> 15
+        n = n * 0x735A2D97 % 2**32
+        return n ^ n >> 15
+
+    key = mixed(mixed(seed) ^ level)
+    return mixed(mixed(y ^ key) ^ mixed((x + 0x9E3779B9) % 2**32))
+
+
+@pytest.mark.parametrize(("dtype", "shift"), [("uint8", 24), ("uint16", 16)])
+def test_noise_is_a_hash_of_position_level_and_seed(dtype, shift):
+    got = noise(Box(5, 70000, 9, 70003), 3, 11, np.dtype(dtype))
+    want = [[hashed(y, x, 3, 11) >> shift for x in range(70000, 70003)] for y in range(5, 9)]
+    assert got.dtype == dtype and got.tolist() == want
+
+
+def test_noise_of_a_window_is_that_of_the_whole_and_even():
+    whole = noise(Box(0, 0, 200, 300), 1, 0, np.dtype(np.uint8))
+    assert np.array_equal(noise(Box(40, 60, 90, 200), 1, 0, np.dtype(np.uint8)), whole[40:90, 60:200])
+    assert not np.array_equal(whole, noise(Box(0, 0, 200, 300), 0, 0, np.dtype(np.uint8)))
+    counts = np.bincount(whole.ravel(), minlength=256)
+    assert abs(whole.mean() - 127.5) < 1 and counts.min() > 150 and counts.max() < 330
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 1), (1, 6)])
+def test_halving_is_a_mean_over_valid_pixels(dtype, size):
+    top = np.iinfo(dtype).max
+    pixels = RNG.integers(0, top, (*size, 4)).astype(dtype)
+    pixels[..., 3][RNG.random(size) < 0.4] = 0
+    got = halved(pixels)
+    assert got.dtype == dtype and got.shape == ((size[0] + 1) // 2, (size[1] + 1) // 2, 4)
+    for i, j in np.ndindex(got.shape[:2]):
+        rows = [min(2 * i + k, size[0] - 1) for k in (0, 1)]
+        columns = [min(2 * j + k, size[1] - 1) for k in (0, 1)]
+        cell = pixels[np.ix_(rows, columns)].reshape(4, 4).astype(float)
+        weight = cell[:, 3]
+        if not weight.any():
+            assert got[i, j, 3] == 0
+            continue
+        assert np.abs(got[i, j, :3] - (cell[:, :3] * weight[:, None]).sum(0) / weight.sum()).max() <= 0.51
+        assert abs(float(got[i, j, 3]) - max(1, weight.mean())) <= 0.51
+
+
+def test_the_image_above_is_a_copy_that_stays_readable(tmp_path):
+    pixels = RNG.integers(0, 255, (70, 90, 4)).astype(np.uint8)
+    source = array_source(pixels).prepare(None)
+    half = level_above(source, tmp_path / "half.zarr")
+    again = pickle.loads(pickle.dumps(half))
+    assert half.shape == (35, 45) and half.channels == 4 and half.fingerprint != source.fingerprint
+    assert np.array_equal(again.read(Box(3, 5, 30, 44)), halved(pixels)[3:30, 5:44])
+
+
+def level(size, channels=3, above=True):
+    pixels = RNG.integers(0, 255, (*size, channels)).astype(np.uint8)
+    coarse = RNG.integers(0, 255, ((size[0] + 1) // 2, (size[1] + 1) // 2, 3)).astype(np.uint8)
+    picture = array_source(coarse).prepare(None) if above else None
+    return Level(array_source(pixels).prepare(None), 2, picture, seed=7), pixels, coarse
+
+
+@pytest.mark.parametrize("size", [(40, 60), (41, 59)])
+@pytest.mark.parametrize("box", [Box(0, 0, 40, 56), Box(3, 5, 20, 41), Box(8, 12, 9, 13)])
+def test_windows_hold_image_noise_and_each_pixel_of_the_picture_above_four_times(size, box):
+    image, pixels, coarse = level(size)
+    got, valid = windows_of(image).padded(box)
+    assert got.shape == (*box.shape, 7) and valid is None
+    assert np.array_equal(got[..., :3], pixels[box.slices])
+    assert np.array_equal(got[..., 3], noise(box, 2, 7, np.dtype(np.uint8)))
+    for y, x in ((box.y0, box.x0), (box.y1 - 1, box.x1 - 1)):
+        assert np.array_equal(got[y - box.y0, x - box.x0, 4:], coarse[y // 2, x // 2])
+
+
+def test_the_coarsest_level_has_noise_and_no_picture_above():
+    image, pixels, _ = level((40, 60), above=False)
+    got, _ = windows_of(image).padded(Box(0, 0, 40, 60))
+    assert got.shape == (40, 60, 4) and np.array_equal(got[..., :3], pixels)
+
+
+def test_validity_comes_last_and_invalid_pixels_are_filled():
+    image, pixels, _ = level((40, 60), channels=4)
+    got, valid = windows_of(image).padded(Box(0, 0, 48, 64))
+    assert got.shape == (48, 64, 7) and valid is not None
+    assert np.array_equal(valid[:40, :60], pixels[..., 3])
+    filled, _ = WindowReader(image.source).padded(Box(0, 0, 48, 64))
+    assert np.array_equal(got[..., :3], filled)
+
+
+def test_an_image_alone_is_read_as_it_is():
+    source = array_source(RNG.integers(0, 255, (40, 60, 3)).astype(np.uint8)).prepare(None)
+    assert type(windows_of(source)) is WindowReader

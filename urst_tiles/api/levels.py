@@ -1,0 +1,130 @@
+"""Painting from coarse to fine: each level of a picture is a job of its own.
+
+A network that paints levels needs, at each level but the coarsest, the picture that it painted at the level
+above, on half as many pixels each way. That picture is made first, by the same job on the halved image; its
+folder lies in the folder of the level below, and so on up to the coarsest level. So statistics, resuming and
+workers are those of any job, and the memory of a run is that of its finest level.
+
+Files in a job folder, if there is a level above
+  half.zarr    the image at half its size
+  above        the job folder of the level above, until its picture is finished
+  above.tif    the picture of the level above
+  above-source thumbnail and fingerprint of that picture
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from urst_tiles.engine.loaded import build_style
+from urst_tiles.errors import BadInput, JobError
+from urst_tiles.job.folder import Job
+from urst_tiles.options import Options
+from urst_tiles.plan import Plan
+from urst_tiles.planning import make_plan
+from urst_tiles.progress import Progress, silent
+from urst_tiles.recipe import Recipe, field_of
+from urst_tiles.source import Source, open_source
+from urst_tiles.source.levels import Level, level_above, shape_above
+from urst_tiles.storage.publish import make_folder
+from urst_tiles.storage.stores import is_remote
+
+#: Runs the job of one level: (job, plan, source, recipe, output, options, progress).
+RunLevel = Callable[[Job, Plan, Source, Recipe, Path, Options, Progress], object]
+
+
+def paint_above(
+    job: Job,
+    plan: Plan,
+    source: Source,
+    recipe: Recipe,
+    options: Options,
+    run: RunLevel,
+    progress: Progress = silent,
+) -> Source | Level:
+    """What the blocks of a job read: the source, or if its network paints levels, the level of the picture,
+    whose levels above are painted first.
+
+    Parameters
+    ----------
+    source : the prepared source of the job.
+    run : runs the job of the level above.
+
+    Raises
+    ------
+    BadInput : the job folder is on an object store, and there is a level above.
+    UrstError : as `urst_tiles.stylize`.
+    """
+    if plan.levels > 1 and not _picture(job).exists():
+        _paint(job, source, recipe, options, run, progress)
+    return level_of(job, plan, source, progress)
+
+
+def level_of(job: Job, plan: Plan, source: Source, progress: Progress = silent) -> Source | Level:
+    """The same, once the levels above are painted.
+
+    Raises
+    ------
+    JobError : the picture of the level above is not there.
+    """
+    if plan.levels == 0:
+        return source
+    if plan.levels == 1:
+        return Level(source, plan.level)
+    if not _picture(job).exists():
+        raise JobError(f"{_picture(job)} is gone; start the job anew with --overwrite")
+    picture, folder = open_source(_picture(job)), job.folder / "above-source"
+    job.writes(picture.saved_paths(folder))
+    return Level(source, plan.level, picture.prepare(folder, progress=progress))
+
+
+def _picture(job: Job) -> Path:
+    return job.folder / "above.tif"
+
+
+def _paint(
+    job: Job, source: Source, recipe: Recipe, options: Options, run: RunLevel, progress: Progress
+) -> None:
+    """Paint the level above, in a job of its own."""
+    if is_remote(job.folder):
+        raise BadInput(
+            f"--job-dir {job.folder} is on an object store, and painting from coarse to fine needs a folder"
+            " on a disk; choose one, or --stroke 1"
+        )
+    number = recipe.number + 1
+    said = f", level 1/{1 << number}"
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(stage + ("" if "level 1/" in stage else said), done, total)
+
+    copy = job.folder / "half.zarr"
+    job.keep = True
+    job.writes(copy / name for name in shape_above(source).files())
+    job.writes([_picture(job)])
+    half = level_above(source, copy, report)
+    own = _options_above(options, source)
+    above = Job(job.folder / "above")
+    coarser = recipe.above()
+    coarser = coarser.over(field_of(coarser, half.shape, own, above.folder))
+    job.writes_folder(above.folder)
+    make_folder(job.folder)
+    plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
+    with above.locked():
+        above.claim(plan.identity)
+        run(above, plan, half, coarser, _picture(job), own, report)
+
+
+def _options_above(options: Options, source: Source) -> Options:
+    """The options of the level above: lengths are half as long, and nothing is lost in its file."""
+    return replace(
+        options,
+        dtype=str(source.dtype),
+        compression="deflate",
+        preserve_color="none",
+        feather=max(1, options.feather // 2),
+        local_scale=max(1, options.local_scale // 2),
+        job_dir=None,
+        overwrite=False,
+    )

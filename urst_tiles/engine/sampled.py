@@ -1,0 +1,194 @@
+"""Statistics from a sample of windows all over the image: one pass for all sites, at the image's own scale.
+
+A thumbnail is sharper than the pixels of a large image, so the features of its pixels are others. Here small
+windows, spread over the valid part of the image, are run as one batch; at each site, statistics are merged
+over the cores of all windows, and the batch continues with their map. An image that is no larger than the
+sample is measured as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.engine.device import reproducible
+from urst_tiles.engine.kernel import to_tensor
+from urst_tiles.engine.site_moments import Weights, cell_weights, if_it_fits, shared
+from urst_tiles.engine.statistics import measuring_grid
+from urst_tiles.engine.threads import ComputeThreads
+from urst_tiles.errors import DoesNotFit
+from urst_tiles.geometry import Box, round_up
+from urst_tiles.moments import MemberMoments
+from urst_tiles.nets import Composition, Site
+from urst_tiles.nets.base import neutral
+from urst_tiles.nets.composition import Mixture, Subject, composed, mixing
+from urst_tiles.source import Source
+from urst_tiles.source.levels import Level, windows_of
+
+#: How many windows are measured, and the side in pixels of the core of each.
+WINDOWS, CORE = 64, 128
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A window, and the part of it that is measured, in the padded image."""
+
+    window: Box
+    core: Box
+
+
+def sample_side(style: Subject) -> int:
+    """The side of a window in pixels: the core, and the reach of the network on both sides."""
+    return round_up(CORE + 2 * style.halo, style.stride)
+
+
+def sample_pixels(style: Subject, shape: tuple[int, int]) -> int:
+    """How many pixels are computed at once for an image of ``shape``."""
+    return min(measuring_grid(shape, style).padded.area, WINDOWS * sample_side(style) ** 2)
+
+
+def samples(style: Subject, shape: tuple[int, int], valid: NDArray[np.bool_] | None) -> list[Sample]:
+    """The windows that are measured of an image of ``shape``, all of one size; the same for the same image.
+
+    Parameters
+    ----------
+    valid : the pixels of the thumbnail that are valid, (h, w); None for all. Each window is laid around one
+        of them: the valid pixels are ordered along a curve that fills the plane (Morton's), which is cut into
+        as many equal parts as there are windows, and of each part one pixel is drawn.
+    """
+    whole = measuring_grid(shape, style).padded
+    side = sample_side(style)
+    if whole.area <= WINDOWS * side * side:
+        return [Sample(whole, whole)]
+    thumbnail = np.ones((256, 256), bool) if valid is None or not valid.any() else valid
+    centres = _centres(thumbnail) * np.array(shape) / np.array(thumbnail.shape)
+    return [_around(int(y), int(x), side, whole, style) for y, x in centres]
+
+
+def _centres(valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Places (windows, 2) in a thumbnail, one in each of equal parts of its valid pixels."""
+    rows, columns = np.nonzero(valid)
+    ordered = np.argsort(_spread(rows) * 2 + _spread(columns), kind="stable")
+    random = np.random.default_rng(0)
+    places = (np.arange(WINDOWS) + random.random(WINDOWS)) * len(ordered) / WINDOWS
+    chosen = ordered[places.astype(np.int64)]
+    return np.stack([rows[chosen], columns[chosen]], 1) + random.random((WINDOWS, 2))
+
+
+def _spread(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers below 2^20 with a zero bit behind each of their bits."""
+    out = np.zeros_like(numbers)
+    for bit in range(20):
+        out |= ((numbers >> bit) & 1) << (2 * bit)
+    return out
+
+
+def _around(y: int, x: int, side: int, whole: Box, style: Subject) -> Sample:
+    """The window around a place, moved into the padded image. The core reaches to an edge of the image where
+    the window does: padding there is the network's own."""
+    bounds = []
+    for centre, length in ((y, whole.y1), (x, whole.x1)):
+        size = min(side, length)
+        start = min(max(0, centre - size // 2), length - size) // style.stride * style.stride
+        inner = start + style.halo if start else 0
+        outer = start + size - style.halo if start + size < length else length
+        bounds.append(
+            (start, start + size, round_up(inner, style.stride), outer // style.stride * style.stride)
+        )
+    (y0, y1, top, bottom), (x0, x1, left, right) = bounds
+    return Sample(Box(y0, x0, y1, x1), Box(top, left, bottom, right))
+
+
+def measure_sampled(
+    style: Subject, image: Source | Level, *, device: str = "cpu", threads: int = 1
+) -> dict[str, Any]:
+    """The moments at every measured site, by name, over a sample of windows of the image.
+
+    They are `Moments`, or for a composition `MemberMoments`.
+
+    Raises
+    ------
+    DoesNotFit : the device has no room for the sample.
+    """
+    over, reader = composed(style), windows_of(image)
+    valid = image.thumbnail[..., 3] > 0 if reader.channels == 4 else None
+    chosen = samples(style, image.shape, valid)
+    pixels, weights = [], []
+    for sample in chosen:
+        window, validity = reader.padded(sample.window)
+        pixels.append(window)
+        weights.append(None if validity is None else validity[sample.core.within(sample.window).slices])
+    batch = Batch(over, chosen, weights)
+    where = torch.device(device)
+    if not if_it_fits(ComputeThreads(1, threads), batch.run, np.stack(pixels), where):
+        raise DoesNotFit(
+            f"{device} has no room to measure {len(chosen)} windows of {chosen[0].window.shape} px at once;"
+            " choose --statistics exact, or another --device"
+        )
+    if isinstance(style, Composition):
+        return dict(batch.moments)
+    return {name: several.parts[0] for name, several in batch.moments.items()}
+
+
+class Batch:
+    """The windows of a sample, run as one batch.
+
+    Parameters
+    ----------
+    over : the composition whose network is measured.
+    chosen : the windows.
+    validity : the validity of the pixels of each core, (h, w); None where all are valid.
+
+    Attributes
+    ----------
+    moments : what was measured, by the name of the site.
+    """
+
+    def __init__(self, over: Composition, chosen: list[Sample], validity: list[NDArray[Any] | None]) -> None:
+        self.over, self.chosen, self.validity = over, chosen, validity
+        self.moments: dict[str, MemberMoments] = {}
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[Any], device: torch.device) -> bool:
+        """Measure all sites; ``pixels`` are those of the windows, (n, h, w, channels)."""
+        self.moments.clear()
+        with reproducible(device):
+            self.over.style.forward(to_tensor(pixels, device), self._at)
+        return True
+
+    def _at(self, site: Site, x: Tensor) -> Tensor:
+        """Measure a site over all windows, and go on with the map that follows from it."""
+        known = {}
+        if site.measured:
+            merged = reduce(add, self._parts(site, x), MemberMoments({}))
+            if not merged.parts:  # no pixel is valid, so that there is nothing to stylise either
+                merged = MemberMoments({0: neutral(site)})
+            known = {site.name: self.over.backed(merged)}
+            self.moments |= known
+        maps = {site.name: Mixture(self.over.map_at(site, known))}
+        if self.over.field.members == 1:
+            return maps[site.name].affine(0)(x)
+        each = (
+            mixing(self.over, maps, sample.window)(site, part)
+            for sample, part in zip(self.chosen, x.split(1), strict=True)
+        )
+        return torch.cat(list(each))
+
+    def _parts(self, site: Site, x: Tensor) -> Iterable[MemberMoments]:
+        """The moments over the core of each window."""
+        s = site.stride
+        for sample, validity, features in zip(self.chosen, self.validity, x, strict=True):
+            core = sample.core.within(sample.window)
+            weights: Weights | None = None if validity is None else cell_weights(validity, s)
+            if weights is not None and not weights.any():
+                continue
+            cells = features[:, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
+            yield shared(self.over, site, cells.reshape(site.channels, -1).float(), weights, sample.core)

@@ -1,0 +1,303 @@
+"""painter: this package's network that paints a picture from coarse to fine.
+
+A picture is painted level by level. The content is halved some times and painted at its coarsest level over
+the content in the colours of the painting. At each finer level it is painted anew over the guide: the picture
+of the level above, enlarged, and half of the detail that the content has at this level and had not at the one
+above. It is the same network at every level, but for two sets of affine parameters in each style, one for the
+coarsest level and one for all finer ones. A style is a row of such parameters, so styles cost nothing.
+
+The windows of a level have more channels than red, green and blue: behind these three come one of noise, and,
+at a level that is not the coarsest, the three of the picture of the level above, each of its pixels four
+times (`urst_tiles.source.levels`). A window of three channels is painted as a coarsest level without noise.
+
+References
+----------
+1. V. Dumoulin, J. Shlens, M. Kudlur, "A Learned Representation For Artistic Style", ICLR 2017: a style is a
+   row of affine parameters.
+2. F. Pitie and A. Kokaram, "The Linear Monge-Kantorovitch Linear Colour Mapping for Example-Based Colour
+   Transfer", CVMP 2007: the colours of the coarsest level's guide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.moments import Moments
+from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
+from urst_tiles.nets.lite import monge_kantorovich
+from urst_tiles.nets.seeding import painted, random_state, some_picture
+from urst_tiles.weights import check_keys
+
+NAME, FILE = "painter", "painter.safetensors"
+#: The reach in pixels of the coarsest level, and of finer ones, whose guide is enlarged.
+HALO, FINER_HALO = 48, 52
+#: Pixels of a cell's side: nothing works at full resolution but the last convolution.
+STRIDE, MINIMUM = 4, 8
+#: Variances below EPS (a deviation of 0.03 in features of order 1) are not amplified further.
+EPS, DDOF = 1e-3, 1
+#: The same for the variances of colours: a deviation of 0.01, which is 2.5 levels of 255.
+COLOUR_EPS = 1e-4
+#: The share of the detail of a level that its guide is given.
+DETAIL = 0.5
+#: Tensors with a row for each style and, in it, one for the coarsest level and one for finer ones.
+PER_STYLE = ("gamma", "beta", "half_gamma", "half_beta")
+#: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings.
+COLOURS = ("colour.mean", "colour.covariance")
+#: Key of the tensor in which the name of a style is passed to `build`: uint8, the name in UTF-8.
+WORD = "painter.style"
+CONTENT, GRAIN, GUIDE = slice(0, 3), slice(3, 4), slice(4, 7)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How large the network is: channels of the trunk, its residual blocks, channels at half resolution."""
+
+    channels: int = 64
+    blocks: int = 5
+    half: int = 24
+
+
+def convolutions(form: Form) -> dict[str, tuple[int, int]]:
+    """Name of each convolution -> its numbers of outputs and inputs."""
+    c = form.channels
+    layers = {"enter": (c, 7 * STRIDE**2), "mid": (form.half, c + 24), "full": (3, form.half)}
+    return layers | {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
+
+
+def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of ``FILE``, apart from the names of the styles."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, (outputs, inputs) in convolutions(form).items():
+        wanted |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
+    wanted |= dict.fromkeys(PER_STYLE[:2], (styles, 2, 2 * form.blocks + 1, form.channels))
+    wanted |= dict.fromkeys(PER_STYLE[2:], (styles, 2, form.half))
+    return wanted | {COLOURS[0]: (styles, 3), COLOURS[1]: (styles, 3, 3)}
+
+
+def form_of(state: Mapping[str, Tensor]) -> Form:
+    """How large the network of these tensors is, as far as they tell."""
+    blocks = sum(k.startswith("a.") and k.endswith(".weight") for k in state)
+    channels, half = (state[k].numel() if k in state else 0 for k in ("enter.bias", "mid.bias"))
+    return Form(channels, blocks, half)
+
+
+# The network
+
+
+def conv(x: Tensor, state: State, name: str) -> Tensor:
+    """3x3 convolution ``name`` of ``x`` (n, C, h, w) with reflection padding, in the type of ``x``."""
+    x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x))
+
+
+def doubled(h: Tensor) -> Tensor:
+    """Twice as high and wide, each cell four times."""
+    return F.interpolate(h, scale_factor=2, mode="nearest")
+
+
+def enlarged(x: Tensor) -> Tensor:
+    """Twice as high and wide, bilinear."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def guide_of(x: Tensor, colours: Tensor) -> Tensor:
+    """What the windows ``x`` are painted over, (n, 3, h, w); ``colours`` is their content in the colours of
+    the painting."""
+    if x.shape[1] < GUIDE.stop:
+        return colours
+    above = x[:, GUIDE, ::2, ::2]
+    return enlarged(above) + DETAIL * (colours - enlarged(F.avg_pool2d(colours, 2)))
+
+
+def grain_of(x: Tensor) -> Tensor:
+    """The noise of the windows ``x``, (n, 1, h, w), around 0; 0 where they have none."""
+    return x[:, GRAIN] - 0.5 if x.shape[1] > CONTENT.stop else torch.zeros_like(x[:, :1])
+
+
+class PainterStyle:
+    """The weights of the painter with a style, for one kind of level.
+
+    Parameters
+    ----------
+    weights : weight and bias of the convolutions, float32.
+    row : the style's tensors of ``PER_STYLE`` and ``COLOURS``, float64, without their first axis.
+    alpha : strength: the share of the painting in the result; the rest is the content.
+    finer : whether a level is painted that is not the coarsest; its windows have a guide.
+    """
+
+    name, stride, minimum = NAME, STRIDE, MINIMUM
+    plain_bytes = 260.0
+
+    def __init__(self, weights: State, row: State, alpha: float = 1.0, finer: bool = False):
+        self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
+        self.form = form_of(weights)
+        self.halo = FINER_HALO if finer else HALO
+        further = FINER_HALO - HALO if finer else 0
+        c = self.form.channels
+
+        def features(name: str, cells: int, measured: bool = True) -> Site:
+            return Site(name, c, STRIDE, EPS, DDOF, measured=measured, halo=cells * STRIDE + further)
+
+        sites = [Site("colour", 3, 1, COLOUR_EPS, DDOF, full=True, halo=0), features("enter", 1)]
+        for k in range(self.form.blocks):
+            sites += [features(f"a.{k}", 2 * k + 2), features(f"b.{k}", 2 * k + 3, measured=False)]
+        reach = (2 * self.form.blocks + 2) * STRIDE + further
+        sites.append(Site("half", self.form.half, STRIDE // 2, EPS, DDOF, halo=reach))
+        self.sites: tuple[Site, ...] = tuple(sites)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(*self.state())
+
+    def at_level(self, finer: bool) -> PainterStyle:
+        """The same style for the coarsest level, or for a finer one."""
+        return PainterStyle(self.weights, self.row, self.alpha, finer)
+
+    def forward(self, x: Tensor, at: At) -> Tensor:
+        sites = {site.name: site for site in self.sites}
+        content = x[:, CONTENT]
+        guide = guide_of(x, at(sites["colour"], content))
+        pair = torch.cat([content, guide], 1) - 0.5
+        cells = F.pixel_unshuffle(torch.cat([pair, grain_of(x)], 1), STRIDE)  # 112, h/4, w/4
+        z = F.relu(at(sites["enter"], conv(cells, self.weights, "enter")))
+        for k in range(self.form.blocks):
+            h = F.relu(at(sites[f"a.{k}"], conv(z, self.weights, f"a.{k}")))
+            z = z + at(sites[f"b.{k}"], conv(h, self.weights, f"b.{k}"))
+        again = F.pixel_unshuffle(pair, 2)  # 24, h/2, w/2
+        h = F.relu(at(sites["half"], conv(torch.cat([doubled(z), again], 1), self.weights, "mid")))
+        painting = guide + conv(doubled(h), self.weights, "full")
+        return painting if self.alpha == 1.0 else torch.lerp(content, painting, self.alpha)
+
+    def affine(self, site: Site, moments: Moments) -> Affine:
+        """The map of colours [2], or the style's affine parameters [1], behind an instance norm where the
+        site is measured."""
+        if site.name == "colour":
+            mean, covariance = (self._values(name) for name in COLOURS)
+            scale = monge_kantorovich(moments.covariance(site.ddof), covariance, site.eps)
+            return Affine(scale, mean - scale @ moments.mean)
+        gamma, beta = self._parameters(site.name)
+        if site.measured:
+            gamma = gamma / moments.std(site.eps, site.ddof)
+            beta = beta - gamma * moments.mean
+        return Affine(gamma, beta)
+
+    def _parameters(self, site: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Gamma and beta of a site, float64 (C,)."""
+        level = int(self.finer)
+        if site == "half":
+            return self._values("half_gamma")[level], self._values("half_beta")[level]
+        number = 0 if site == "enter" else 2 * int(site[2:]) + (1 if site[0] == "a" else 2)
+        return self._values("gamma")[level, number], self._values("beta")[level, number]
+
+    def _values(self, name: str) -> NDArray[np.float64]:
+        return self.row[name].double().cpu().numpy()
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        rows = {f"row.{k}": t for k, t in self.row.items()}
+        return {**self.weights, **rows}, {"alpha": self.alpha, "finer": self.finer}
+
+
+# Files
+
+
+def style_named(text: str) -> State:
+    """A style's name in the form that ``build`` takes."""
+    return {WORD: torch.tensor(list(text.encode()), dtype=torch.uint8)}
+
+
+def names_of(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of a file's styles, in order. Raises ValueError if they are no list of words."""
+    names = json.loads(state["styles"].numpy().tobytes())
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("the names of its styles are no list of words")
+    return names
+
+
+def letters(names: list[str]) -> Tensor:
+    """Names in the form in which a file holds them: uint8, a JSON list in UTF-8."""
+    return torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)
+
+
+def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> PainterStyle:
+    """A style from the state of ``FILE``; several styles are mixed by their parameters [1].
+
+    Raises
+    ------
+    BadInput : an image is given, or the file does not have the style; the message lists its styles.
+    """
+    state = states[FILE]
+    names = names_of(state)
+    share = torch.zeros(len(names), dtype=torch.float64)
+    for style, weight in shares(styles):
+        share[_number(style, names)] += weight
+    row = {k: torch.tensordot(share, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
+    wanted = (f"{name}.{part}" for name in convolutions(form_of(state)) for part in ("weight", "bias"))
+    return PainterStyle({k: state[k].float() for k in wanted}, row, alpha)
+
+
+def _number(style: NDArray[np.float32] | State, names: list[str]) -> int:
+    """The index of the style that is asked for, by its name or its number counted from 1."""
+    known = ", ".join(names)
+    if not isinstance(style, Mapping) or WORD not in style:
+        raise BadInput(f"--model painter takes no style image yet; give --style one of its styles: {known}")
+    word = bytes(style[WORD].tolist()).decode(errors="replace")
+    if word in names:
+        return names.index(word)
+    if word.isdecimal() and 1 <= int(word) <= len(names):
+        return int(word) - 1
+    raise BadInput(f"--model painter has no style {word!r}; --style must be one of {known}")
+
+
+def check(state: State, file: str, path: Path) -> None:
+    """Raise BadWeights for wrong keys, shapes or names."""
+    rows = state.get("gamma")
+    count = len(rows) if rows is not None and rows.ndim else 0
+    check_keys({k: t for k, t in state.items() if k != "styles"}, shapes(count, form_of(state)), path)
+    try:
+        named = len(set(names_of(state)))
+    except (KeyError, ValueError):
+        named = 0
+    if not count or named != count:
+        raise BadWeights(f"{path}: styles must be a JSON list of {count} different words, as uint8 letters")
+
+
+def restore(state: State, settings: Mapping[str, Any]) -> PainterStyle:
+    """The inverse of ``PainterStyle.state``."""
+    row = {k.removeprefix("row."): t for k, t in state.items() if k.startswith("row.")}
+    names = {k for layer in ("enter", "mid", "full", "a", "b") for k in state if k.startswith(f"{layer}.")}
+    return PainterStyle({k: state[k] for k in names}, row, settings["alpha"], settings["finer"])
+
+
+def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
+    """The state of ``FILE`` with three styles and random weights that keep the signal alive: strokes of
+    deviation 0.25 on `some_picture`."""
+    random = np.random.default_rng(seed)
+    form = Form(max(4, round(64 * width)), 5, max(4, round(24 * width)))
+    wanted = shapes(3, form)
+    state = random_state(random, {k: s for k, s in wanted.items() if k not in (*PER_STYLE, *COLOURS)})
+    for k in PER_STYLE:
+        values = random.uniform(0.5, 1.5, wanted[k]) if "gamma" in k else random.normal(0, 0.3, wanted[k])
+        state[k] = torch.from_numpy(values.astype(np.float32))
+    spread = random.normal(0, 0.15, (3, 3, 3))
+    state[COLOURS[0]] = torch.from_numpy(random.uniform(0.3, 0.7, (3, 3)).astype(np.float32))
+    state[COLOURS[1]] = torch.from_numpy((spread @ spread.transpose(0, 2, 1)).astype(np.float32))
+    state["styles"] = letters(["dawn", "noon", "night"])
+    image = some_picture(seed)
+    still = {**state, "full.weight": torch.zeros_like(state["full.weight"])}
+    still["full.bias"] = torch.zeros_like(state["full.bias"])
+    style = [(style_named("1"), 1.0)]
+    added = painted(build({FILE: state}, style), image) - painted(build({FILE: still}, style), image)
+    for part in ("weight", "bias"):
+        state[f"full.{part}"] *= 0.25 / added.std()
+    return {FILE: state}

@@ -1,0 +1,203 @@
+"""The levels of a picture that is painted from coarse to fine.
+
+At each level a network reads more than the image: noise, and the picture that was painted at the level above,
+which has half as many pixels each way. All of it is read by windows, from the level's own position on, so a
+network that paints levels stays local, and tiles fit together as those of any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.machine import mapped
+from urst_tiles.progress import Progress, silent
+from urst_tiles.source.openers import SpoolOpener
+from urst_tiles.source.source import Facts, Source
+from urst_tiles.source.spool import Shape, spool
+from urst_tiles.source.valid import Samples
+from urst_tiles.source.windows import WindowReader
+from urst_tiles.tiff.metadata import Info
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of a picture that is painted from coarse to fine. It can be pickled.
+
+    Attributes
+    ----------
+    source : the image at this level, prepared.
+    number : how often the image was halved for it; 0 is full resolution.
+    above : the picture painted at the level above, prepared; None for the coarsest level.
+    seed : of the noise.
+    """
+
+    source: Source
+    number: int
+    above: Source | None = None
+    seed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels of this level."""
+        return self.source.shape
+
+    @property
+    def thumbnail(self) -> NDArray[Any]:
+        """The thumbnail of the image at this level."""
+        return self.source.thumbnail
+
+    def windows(self) -> LevelReader:
+        """A reader of the windows of this level."""
+        return LevelReader(self)
+
+
+def windows_of(image: Source | Level) -> WindowReader:
+    """The reader of the windows that a network sees of an image, or of a level of it."""
+    return image.windows() if isinstance(image, Level) else WindowReader(image)
+
+
+def extra_channels(levels: int) -> int:
+    """How many channels a window has besides those of the image, at a level that has ``levels - 1`` above
+    itself: noise, and three of the picture of the level above. 0 levels are an image that is read alone."""
+    return 0 if levels == 0 else 1 if levels == 1 else 4
+
+
+class LevelReader(WindowReader):
+    """Reads the windows of a level: the image's colours, noise, and the picture of the level above, each of
+    its pixels four times; at last the validity of the image."""
+
+    def __init__(self, level: Level) -> None:
+        super().__init__(level.source)
+        self._level = level
+        self._above = None if level.above is None else WindowReader(level.above)
+
+    def read(self, box: Box) -> NDArray[np.generic]:
+        """The pixels, (h, w, 4 or 7, and 1 more for validity), of ``dtype``, of a box inside the image."""
+        image = super().read(box)
+        extra = extra_channels(1 if self._above is None else 2)
+        out = mapped((*box.shape, image.shape[-1] + extra), self.dtype)
+        out[..., :3] = image[..., :3]
+        out[..., 3] = noise(box, self._level.number, self._level.seed, self.dtype)
+        if self._above is not None:
+            out[..., 4:7] = self._guide(box)
+        if self.channels == 4:
+            out[..., -1] = image[..., 3]
+        return out
+
+    def _guide(self, box: Box) -> NDArray[np.generic]:
+        """The picture of the level above at ``box`` of this level, (h, w, 3)."""
+        assert self._above is not None
+        coarse = Box(box.y0 // 2, box.x0 // 2, ceil_div(box.y1, 2), ceil_div(box.x1, 2))
+        pixels = self._above.read(coarse)[..., :3].repeat(2, axis=0).repeat(2, axis=1)
+        y, x = box.y0 - 2 * coarse.y0, box.x0 - 2 * coarse.x0
+        return pixels[y : y + box.shape[0], x : x + box.shape[1]]
+
+
+def noise(box: Box, level: int, seed: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Even noise over the whole range of ``dtype``, (h, w): a hash of position, level and seed.
+
+    It is the same in a window and in the whole, and on every machine.
+    """
+    key = _mixed(_mixed(np.array([seed & 0xFFFFFFFF], np.uint32)) ^ np.uint32(level))
+    rows = np.arange(box.y0, box.y1, dtype=np.int64).astype(np.uint32)
+    columns = np.arange(box.x0, box.x1, dtype=np.int64).astype(np.uint32) + np.uint32(0x9E3779B9)
+    bits = _mixed(_mixed(rows ^ key)[:, None] ^ _mixed(columns)[None])
+    return (bits >> np.uint32(32 - 8 * dtype.itemsize)).astype(dtype)
+
+
+def _mixed(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """A permutation of the numbers of 32 bits that leaves no pattern (C. Wellons, "Hash Prospector",
+    github.com/skeeto/hash-prospector)."""
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x21F0AAAD)
+    x = x ^ (x >> np.uint32(15))
+    x = x * np.uint32(0x735A2D97)
+    return x ^ (x >> np.uint32(15))
+
+
+# The image at the level above
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The pixels of a prepared source at half its size, from top to bottom."""
+
+    source: Source
+
+    def check(self) -> None:
+        """Check nothing: reading the source checks that its file has not changed."""
+
+    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
+        """Yield (box, samples) for bands of ``rows`` rows and the full width."""
+        height, width = self.source.shape
+        for y in range(0, height, 2 * rows):
+            pixels = halved(self.source.read(Box(y, 0, min(y + 2 * rows, height), width)))
+            weight = pixels[..., 3] if self.source.channels == 4 else None
+            yield Box(y // 2, 0, y // 2 + len(pixels), pixels.shape[1]), Samples(pixels[..., :3], weight)
+
+
+def halved(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Means of 2 x 2 pixels: (h, w, 3 or 4) -> (ceil(h / 2), ceil(w / 2), 3 or 4) of the same dtype.
+
+    A fourth channel is the weight of a pixel in the mean of the colours. A pixel that is valid in its
+    smallest part stays valid. The last row or column of an odd image counts twice.
+    """
+    h, w, channels = pixels.shape
+    even = np.pad(pixels, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    cells = even.reshape(ceil_div(h, 2), 2, ceil_div(w, 2), 2, channels).astype(np.float32)
+    if channels == 3:
+        return np.rint(cells.mean((1, 3))).astype(pixels.dtype)
+    weight = cells[..., 3:]
+    total = weight.sum((1, 3))
+    colour = (cells[..., :3] * weight).sum((1, 3)) / np.maximum(total, 1)
+    share = np.where(total > 0, np.maximum(np.rint(total / 4), 1), 0)
+    return np.concatenate([np.rint(colour), share], -1).astype(pixels.dtype)
+
+
+def shape_above(source: Source) -> Shape:
+    """The shape of the copy that `level_above` makes."""
+    shape = (ceil_div(source.shape[0], 2), ceil_div(source.shape[1], 2))
+    return Shape(shape, 3, source.dtype.name, source.channels == 4)
+
+
+def level_above(source: Source, folder: Path, progress: Progress = silent) -> Source:
+    """The image at half its size, as a copy in ``folder``, which is made if it does not exist.
+
+    Parameters
+    ----------
+    source : a prepared source.
+    folder : the path of the copy, a spool, in a folder that exists.
+    progress : called with the stage "halving" and numbers of pixels.
+
+    Raises
+    ------
+    DoesNotFit, DiskFull, DamagedFile : as `spool`.
+    """
+    what, halves = shape_above(source), Halves(source)
+    spool(folder, what, halves.stream(what.rows), lambda _, done, total: progress("halving", done, total))
+    facts = Facts(
+        path=source.path,
+        info=Info(validity="alpha" if what.has_valid else "none"),
+        fingerprint=sha256(f"half of {source.fingerprint} {source.stretch}".encode()).hexdigest(),
+        stored=what.shape,
+        orientation=1,
+        bands=None,
+        colours=3,
+        file_dtype=what.dtype,
+        has_valid=what.has_valid,
+        overviews=(),
+        reader_bytes=what.reader_bytes,
+        spooling_bytes=0,
+        opener=SpoolOpener(folder, what, halves),
+        random_access=True,
+        stretched=False,
+    )
+    return Source(facts)
