@@ -159,7 +159,7 @@ def work_job(
         missing = _turned([index for index in parts.missing() if index in mine])
         job.keep = True
         with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
-            task = SkipFinished(StylizeBlock(plan, source, job.net, parts, model))
+            task = SkipFinished(StylizeBlock(plan, source.without_metadata(), job.net, parts, model))
             receipts = on.run_all(
                 task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
             )

@@ -282,7 +282,7 @@ def run_blocks(
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
-    task = StylizeBlock(plan, source, job.net, parts, plan.identity.get("model"))
+    task = StylizeBlock(plan, source.without_metadata(), job.net, parts, plan.identity.get("model"))
     receipts = on.run_all(
         task, missing, total=total, progress=lambda done, of: progress("stylising", done, of)
     )
