@@ -9,19 +9,25 @@ import sys
 from math import prod
 
 from urst_tiles import nets
+from urst_tiles.engine.device import built_for_cards
 from urst_tiles.engine.statistics import measuring_grid
 from urst_tiles.geometry import Grid
 from urst_tiles.nets.base import Site
 from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.nets.keep_colours import ColourStatistics
 from urst_tiles.options import Options
-from urst_tiles.plan import ITEMSIZE, read_bytes
+from urst_tiles.plan import (
+    BASE_BYTES,
+    CARDS_BASE_BYTES,
+    CARDS_BUILD_BASE_BYTES,
+    ITEMSIZE,
+    read_bytes,
+)
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.pyramid.parts import SUPER
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
 from urst_tiles.source.picture import picture_shape
-from urst_tiles.tiff.metadata import Info
 
 #: How many copies of the metadata there are for a moment, beyond that which is held, while it is read from
 #: the source or written into the output.
@@ -31,6 +37,13 @@ METADATA_COPIES = 4
 FREEZING_COPIES = 5
 
 
+def base_bytes(device: str) -> int:
+    """Memory of the libraries in one process that computes on ``device``."""
+    if device != "cpu":
+        return CARDS_BASE_BYTES
+    return CARDS_BUILD_BASE_BYTES if built_for_cards() else BASE_BYTES
+
+
 def begin_bytes(source: Source, recipe: Recipe, style: Subject, options: Options, weight_bytes: int) -> int:
     """Peak memory of what comes before the first block, besides libraries and what is held (`held_bytes`).
 
@@ -38,7 +51,7 @@ def begin_bytes(source: Source, recipe: Recipe, style: Subject, options: Options
     thumbnail, and freeze the network, whose weights take ``weight_bytes``.
     """
     return max(
-        METADATA_COPIES * encoded_bytes(source.info),
+        METADATA_COPIES * encoded_bytes(source),
         building_bytes(recipe, style),
         source.prepare_bytes(options.thumbnail),
         look_bytes(source, style, options),
@@ -52,7 +65,7 @@ def held_bytes(source: Source, style: Subject, options: Options) -> int:
     measured = options.statistics == "thumbnail" and bool(measured_sites(style))
     pixel = source.channels * source.dtype.itemsize
     thumbnail = thumbnail_pixels(source, options) * pixel if measured else 0
-    return style_bytes(style) + metadata_bytes(source.info) + thumbnail
+    return style_bytes(style) + metadata_bytes(source) + thumbnail
 
 
 def thumbnail_pixels(source: Source, options: Options) -> int:
@@ -79,21 +92,25 @@ def building_bytes(recipe: Recipe, style: Subject) -> int:
     return int(12 * sum(areas) + max(areas, default=0) * style.plain_bytes) + style_bytes(style)
 
 
-def metadata_bytes(info: Info) -> int:
+def metadata_bytes(source: Source) -> int:
     """Memory of the metadata for the output as Python holds it: a number takes 32 bytes."""
-    values = [tag.value for tag in info.geo] + [info.icc or b"", info.gdal_metadata or ""]
-    return sum(32 * len(value) if isinstance(value, tuple) else sys.getsizeof(value) for value in values)
+    return _metadata_bytes(source, 32)
 
 
-def encoded_bytes(info: Info) -> int:
+def encoded_bytes(source: Source) -> int:
     """Bytes of the metadata in the output, at most."""
+    return _metadata_bytes(source, 8)
+
+
+def _metadata_bytes(source: Source, number_bytes: int) -> int:
+    info = source.info
     values = [tag.value for tag in info.geo] + [info.icc or b"", info.gdal_metadata or ""]
-    return sum(8 * len(value) if isinstance(value, tuple) else sys.getsizeof(value) for value in values)
+    return sum(number_bytes * len(v) if isinstance(v, tuple) else sys.getsizeof(v) for v in values)
 
 
 def finish_bytes(source: Source, grid: Grid, encoding: Encoding, encoders: int) -> int:
     """Peak memory of making the levels above the blocks, and of writing the output."""
-    writing = METADATA_COPIES * encoded_bytes(source.info)
+    writing = METADATA_COPIES * encoded_bytes(source)
     if grid.block_overviews == grid.overviews:
         return writing
     side = SUPER * grid.tile

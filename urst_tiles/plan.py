@@ -20,6 +20,9 @@ from urst_tiles.storage.publish import megabytes
 #: that only hands out blocks takes as much.
 BASE_BYTES = 320 << 20
 
+#: The same with a build of torch for cards, whose libraries are larger, also where no card is used.
+CARDS_BUILD_BASE_BYTES = 460 << 20
+
 #: Resident memory of a process that has begun to work on a card: as above, with CUDA, the libraries of CUDA
 #: and pinned buffers (measured by ``tests/api/test_cuda_job.py`` with torch 2.11 for CUDA 13).
 CARDS_BASE_BYTES = 1150 << 20
@@ -92,6 +95,7 @@ class Plan:
     in_flight : blocks that one process works on at once.
     encoders : threads that encode the tiles of one block.
     workers : worker processes on this machine; 1 if the workers are jobs of a job queue.
+    base_bytes : memory of the libraries in one process.
     prepare_bytes : memory for what comes before the first block: to build the style, to unpack the source
         and to make the thumbnail.
     held_bytes : what the process of the job holds from its start to its end: the style, the metadata that the
@@ -123,6 +127,7 @@ class Plan:
     in_flight: int
     encoders: int
     workers: int
+    base_bytes: int
     prepare_bytes: int
     held_bytes: int
     fill_pixels: int
@@ -220,11 +225,6 @@ class Plan:
         return max(filled, self.fill_pixels * FILLING_BYTES_PER_PIXEL)
 
     @property
-    def base_bytes(self) -> int:
-        """Memory of the libraries of one process."""
-        return BASE_BYTES if self.device == "cpu" else CARDS_BASE_BYTES
-
-    @property
     def process_bytes(self) -> int:
         """Peak host memory of a process that does the whole job; a worker takes no more."""
         return self.base_bytes + self.held_bytes + max(self.prepare_bytes, self.work_bytes, self.finish_bytes)
@@ -239,7 +239,7 @@ class Plan:
             return self.process_bytes
         worker = self.base_bytes + self.work_bytes
         alone = max(self.prepare_bytes, self.finish_bytes)
-        return BASE_BYTES + self.held_bytes + max(alone, self.workers * worker)
+        return self.base_bytes + self.held_bytes + max(alone, self.workers * worker)
 
     @property
     def device_bytes(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from urst_tiles import nets
 from urst_tiles.budget import (
+    base_bytes,
     begin_bytes,
     finish_bytes,
     held_bytes,
@@ -103,6 +104,7 @@ def make_plan(
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
         workers=1 if options.cluster else min(options.workers, len(grid)),  # on this machine
+        base_bytes=base_bytes(device),
         prepare_bytes=begin_bytes(source, recipe, style, options, needs.weight_bytes),
         held_bytes=held_bytes(source, style, options),
         fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,

@@ -1,5 +1,5 @@
-"""The plan's peak is a bound that is not idle: what a run takes lies between 60 % and 100 % of it (law 2), and
-between 70 % and 100 % over the grid of options of `benchmarks/memory_grid.py`."""
+"""The plan's peak is a bound that is not idle: what a run takes lies between 60 and 100 % of it (law 2), and
+between 70 and 100 % over the options of `benchmarks/memory_grid.py`."""
 
 from __future__ import annotations
 
@@ -143,18 +143,18 @@ def test_large_tags_are_counted(tmp_path: Path) -> None:
     """As they are held, and as they are copied while the output is written."""
     plain_scene = geotiff(tmp_path / "plain.tif", picture(600, 700))
     scene = with_large_tags(tmp_path / "scene.tif", picture(600, 700), 1 << 20)
-    info = open_source(scene).info
+    source = open_source(scene)
     held = sum(
         sys.getsizeof(tag.value) + sum(map(sys.getsizeof, tag.value))
-        for tag in info.geo
+        for tag in source.info.geo
         if isinstance(tag.value, tuple)
     )
     assert held > 32 << 20
-    assert held <= metadata_bytes(info) <= 1.2 * held
-    assert encoded_bytes(info) > 8 << 20
+    assert held <= metadata_bytes(source) <= 1.2 * held
+    assert encoded_bytes(source) > 8 << 20
     more = planned(scene, tmp_path).peak_bytes - planned(plain_scene, tmp_path).peak_bytes
     assert more >= held
-    assert planned(scene, tmp_path).finish_bytes >= METADATA_COPIES * encoded_bytes(info)
+    assert planned(scene, tmp_path).finish_bytes >= METADATA_COPIES * encoded_bytes(source)
 
 
 def test_filling_takes_what_is_said() -> None:

@@ -33,6 +33,7 @@ def make(grid: Grid) -> Plan:
         in_flight=2,
         encoders=2,
         workers=1,
+        base_bytes=320 << 20,
         prepare_bytes=50 << 20,
         held_bytes=5 << 20,
         fill_pixels=0,
