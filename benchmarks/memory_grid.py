@@ -58,7 +58,7 @@ def tiff(name: str, array: np.ndarray, **settings: Any) -> Path:
     usual = {"tile": (256, 256), "compression": "deflate", "photometric": "rgb", "metadata": None}
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".partial")
+        beside = path.with_suffix(f".{os.getpid()}.partial")
         tifffile.imwrite(beside, array, **(usual | settings))
         beside.rename(path)
     return path

@@ -20,6 +20,7 @@ from urst_tiles.plan import (
     BASE_BYTES,
     CARDS_BASE_BYTES,
     CARDS_BUILD_BASE_BYTES,
+    FILL_BYTES_PER_PIXEL,
     ITEMSIZE,
     read_bytes,
 )
@@ -47,14 +48,13 @@ def base_bytes(device: str) -> int:
 def begin_bytes(source: Source, recipe: Recipe, style: Subject, options: Options, weight_bytes: int) -> int:
     """Peak memory of what comes before the first block, besides libraries and what is held (`held_bytes`).
 
-    The steps are: read the metadata, build the style, unpack the source and make its thumbnail, measure the
-    thumbnail, and freeze the network, whose weights take ``weight_bytes``.
+    The steps are: read the metadata, build the style, unpack the source and make its thumbnail, freeze the
+    network, whose weights take ``weight_bytes``.
     """
     return max(
         METADATA_COPIES * encoded_bytes(source),
         building_bytes(recipe, style),
         source.prepare_bytes(options.thumbnail),
-        look_bytes(source, style, options),
         FREEZING_COPIES * weight_bytes,
     )
 
@@ -119,17 +119,6 @@ def finish_bytes(source: Source, grid: Grid, encoding: Encoding, encoders: int) 
     return max(writing, pixels + write_bytes(above, encoding, encoders))
 
 
-def look_bytes(source: Source, style: Subject, options: Options) -> int:
-    """Peak memory of measuring the thumbnail, besides the thumbnail itself and `measure_bytes`.
-
-    That of an image with invalid pixels is a source of its own, with a thumbnail and a fill.
-    """
-    if options.statistics != "thumbnail" or not measured_sites(style):
-        return 0
-    pixel = source.channels * source.dtype.itemsize
-    return thumbnail_pixels(source, options) * (pixel if source.channels == 3 else 2 * pixel + 12)
-
-
 def measure_bytes(style: Subject, source: Source, options: Options, device: str, whole: bool) -> int:
     """Peak memory of one forward pass that measures, in which all is float32 and no layers are fused.
 
@@ -159,16 +148,22 @@ def _window_bytes(style: Subject, site: Site, grid: Grid) -> float:
 
 
 def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:
-    """The bytes that a task reads in a measuring pass over the whole image; 0 if a thumbnail is measured.
+    """Memory of the pixels that one measuring task reads: of a block of the full image, or of the thumbnail.
 
-    Where the image is continued by reflection, there are two arrays of the pixels for a moment.
+    Where the image is continued by reflection, there are two arrays of the pixels for a moment. The thumbnail
+    of an image with invalid pixels is a source of its own, with a thumbnail, and a fill of floats.
     """
+    styles: list[Subject] = [style, ColourStatistics()] if options.preserve_color == "coral" else [style]
+    pixel = source.channels * source.dtype.itemsize
     if not measures_image(options):
-        return 0
-    grids = [measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style)]
-    if options.preserve_color == "coral":
-        colours = ColourStatistics()
-        grids.append(measuring_grid(source.shape, colours, colours.sites[0], device=device))
+        measured = options.statistics == "thumbnail" and any(map(measured_sites, styles))
+        copies = pixel if source.channels == 3 else 2 * pixel + FILL_BYTES_PER_PIXEL
+        return thumbnail_pixels(source, options) * copies if measured else 0
+    grids = [
+        measuring_grid(source.shape, one, site, device=device)
+        for one in styles
+        for site in measured_sites(one)
+    ]
     copies = 1 if all((grid.height, grid.width) == source.shape for grid in grids) else 2
     return copies * max((read_bytes(grid, source.channels, str(source.dtype)) for grid in grids), default=0)
 

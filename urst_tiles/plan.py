@@ -106,7 +106,7 @@ class Plan:
     spool_bytes : disk for the unpacked copies of the source and the mask.
     statistics : what the statistics are measured on: ``thumbnail``, ``exact``, ``local`` or ``tile``.
     measure_bytes : memory of the device for measuring one window, or the thumbnail at once.
-    measure_read_bytes : bytes that one measuring task reads.
+    measure_read_bytes : memory of the pixels that one measuring task reads, of the image or of the thumbnail.
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
     passes : passes over the full image: that of the blocks, and those that measure.
     identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
@@ -210,36 +210,46 @@ class Plan:
         return self.in_flight if self.device == "cpu" and self.passes > 1 else 1
 
     @property
-    def work_bytes(self) -> int:
-        """Peak host memory of measuring and stylising in one process, beyond its libraries.
+    def measuring_bytes(self) -> int:
+        """Peak host memory of measuring, beyond what reading takes; on a card it is the card's."""
+        if self.device != "cpu":
+            return 0
+        return self.reader_bytes + self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Peak host memory of what workers do, beyond libraries: blocks, and passes over the full image.
 
         The floats that invalid pixels are filled with are made before anything is read.
         """
+        blocks = self.blocks_bytes
         if self.device != "cpu":
             writing = self.read_bytes + self.made_bytes + self.writer_bytes
-            running = self.in_flight * writing + self.window_pixels * 12
-        else:
-            measuring = self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
-            running = max(self.blocks_bytes, measuring)
-        filled = self.fill_pixels * FILL_BYTES_PER_PIXEL + self.reader_bytes + running
-        return max(filled, self.fill_pixels * FILLING_BYTES_PER_PIXEL)
+            blocks = self.in_flight * writing + self.window_pixels * 12
+        running = max(self.reader_bytes + blocks, self.measuring_bytes if self.passes > 1 else 0)
+        return max(
+            self.fill_pixels * FILL_BYTES_PER_PIXEL + running, self.fill_pixels * FILLING_BYTES_PER_PIXEL
+        )
 
     @property
     def process_bytes(self) -> int:
         """Peak host memory of a process that does the whole job; a worker takes no more."""
-        return self.base_bytes + self.held_bytes + max(self.prepare_bytes, self.work_bytes, self.finish_bytes)
+        steps = self.prepare_bytes, self.measuring_bytes, self.worker_bytes, self.finish_bytes
+        return self.base_bytes + self.held_bytes + max(steps)
 
     @property
     def peak_bytes(self) -> int:
         """Peak host memory of the whole process tree.
 
-        The process of the job prepares before there are workers, and writes the output when they are gone.
+        The process of the job prepares before there are workers, measures a thumbnail while they are idle,
+        and writes the output when they are gone.
         """
         if self.workers == 1:
             return self.process_bytes
-        worker = self.base_bytes + self.work_bytes
-        alone = max(self.prepare_bytes, self.finish_bytes)
-        return self.base_bytes + self.held_bytes + max(alone, self.workers * worker)
+        working = self.workers * (self.base_bytes + self.worker_bytes)
+        measuring = self.workers * self.base_bytes + (self.measuring_bytes if self.passes == 1 else 0)
+        steps = self.prepare_bytes, measuring, working, self.finish_bytes
+        return self.base_bytes + self.held_bytes + max(steps)
 
     @property
     def device_bytes(self) -> int:

@@ -22,7 +22,7 @@ from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.job.folder import Job
-from urst_tiles.machine import available_memory
+from urst_tiles.machine import available_memory, trim
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.composition import Subject
 from urst_tiles.nets.keep_colours import ColourRecipe, ColourStatistics
@@ -216,6 +216,7 @@ def set_up(
     recipe = take_colours(recipe, source, plan, job, on, progress)
     job.writes([job.net])
     freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
+    trim()
 
 
 def measure(
