@@ -201,6 +201,9 @@ class Combination:
         return ["--style", str(style_image())]
 
 
+#: A small thumbnail, so that blocks and windows take most of the memory, and not its measuring.
+SMALL = "--thumbnail 256"
+
 EXACT, LOCAL = "--block 1024 --statistics exact", "--block 1024 --statistics local --local-scale 1024"
 
 
@@ -208,22 +211,25 @@ def grid() -> list[Combination]:
     """All combinations, those without their weights left out."""
     lite = {
         "RGB": (
-            "", "--tile 256", "--tile 1024", "--tile 2048", "--block 1024", "--threads 1",
-            "--precision float32", "--compression jpeg", "--compression lzw", "--compression webp",
-            "--dtype uint16", "--preserve-color luminance", "--preserve-color coral", "--stroke 4",
-            "--seam blend --halo 16", "--mask REGIONS", "--workers 2", "--thumbnail 2048",
+            "", "--tile 256", "--tile 1024", "--tile 2048", "--compression jpeg", "--compression lzw",
+            "--compression webp", "--thumbnail 2048", SMALL, f"{SMALL} --tile 1024", f"{SMALL} --tile 2048",
+            f"{SMALL} --block 1024", f"{SMALL} --threads 1", f"{SMALL} --precision float32",
+            f"{SMALL} --compression webp", f"{SMALL} --dtype uint16", f"{SMALL} --preserve-color luminance",
+            f"{SMALL} --preserve-color coral", f"{SMALL} --stroke 4", f"{SMALL} --seam blend --halo 16",
+            f"{SMALL} --mask REGIONS", f"{SMALL} --workers 2",
         ),
-        "RGBA": ("", "--compression jpeg", "--seam blend --halo 16", "--workers 2"),
-        "RGB 16 bit": ("", "--dtype uint8"),
-        "RGBA 16 bit": ("", "--compression lzw"),
+        "RGBA": ("", f"{SMALL} --compression jpeg", f"{SMALL} --seam blend --halo 16", f"{SMALL} --workers 2"),
+        "RGB 16 bit": (SMALL, f"{SMALL} --dtype uint8"),
+        "RGBA 16 bit": (SMALL, "--compression lzw"),
         "RGB float": ("",),
         "6 bands 16 bit": ("--bands 5,3,2",),
-        "RGB 8192 x 4096": ("--tile 1024 --block 4096",),
+        "RGB 8192 x 4096": (f"{SMALL} --tile 1024 --block 4096",),
         **dict.fromkeys((
             "grey", "nodata", "mask page", "strips", "wide strips", "JPEG file", "tiles of 2048",
-            "GeoDoubleParams 16 MB", "XML 6 MB, ICC 8 MB", "RGB 1024 x 16384", "RGBA 1024 x 16384",
+            "XML 6 MB, ICC 8 MB", "RGB 1024 x 16384", "RGBA 1024 x 16384",
             "RGB 700 x 500", "RGB 64 x 64",
         ), ("",)),
+        "GeoDoubleParams 16 MB": (SMALL, f"{SMALL} --workers 2"),
         "RGB 2048 x 2048": (EXACT, LOCAL, f"{EXACT} --preserve-color coral", f"{EXACT} --workers 2"),
         "RGBA 2048 x 2048": (EXACT, LOCAL, f"{EXACT} --preserve-color coral"),
     }  # fmt: skip
