@@ -218,7 +218,9 @@ def grid() -> list[Combination]:
             f"{SMALL} --preserve-color coral", f"{SMALL} --stroke 4", f"{SMALL} --seam blend --halo 16",
             f"{SMALL} --mask REGIONS", f"{SMALL} --workers 2",
         ),
-        "RGBA": ("", f"{SMALL} --compression jpeg", f"{SMALL} --seam blend --halo 16", f"{SMALL} --workers 2"),
+        "RGBA": (
+            "", f"{SMALL} --compression jpeg", f"{SMALL} --seam blend --halo 16", f"{SMALL} --workers 2",
+        ),
         "RGB 16 bit": (SMALL, f"{SMALL} --dtype uint8"),
         "RGBA 16 bit": (SMALL, "--compression lzw"),
         "RGB float": ("",),
@@ -330,6 +332,7 @@ def main() -> int:
         help="combinations in whose line one of these patterns is found",
     )
     parser.add_argument("--again", action="store_true", help="run also what the CSV file holds")
+    parser.add_argument("--known", action="store_true", help="run nothing that the CSV file does not hold")
     parser.add_argument("--csv", type=Path, default=HERE / "memory_grid.csv", help="(default %(default)s)")
     parser.add_argument("--list", action="store_true", help="print the names, and run nothing")
     arguments = parser.parse_args()
@@ -338,7 +341,10 @@ def main() -> int:
     if arguments.list:
         print("\n".join(one.name for one in chosen))
         return 0
-    rows = rows_of(chosen, known(arguments.csv), arguments.csv, arguments.again)
+    peaks = known(arguments.csv)
+    if arguments.known:
+        chosen = [one for one in chosen if one.name in peaks]
+    rows = rows_of(chosen, peaks, arguments.csv, arguments.again)
     header = (
         "model", "image", "--tile 512 --block 2048, and", "planned MiB", "peak MiB", "of the plan",
         "seconds", "bounds 70 to 100 %",
