@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NAMES = (
     "exactness", "precision", "quality", "seams", "startup", "overhead", "identity", "throughput", "memory",
-    "memory_scaling", "costs", "scale_model", "gpu",
+    "memory_grid", "memory_scaling", "costs", "scale_model", "gpu",
 )  # fmt: skip
 
 

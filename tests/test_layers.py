@@ -44,7 +44,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     },
     "workers": {"workers": DASK | {"psutil", "torch"}},
     "engine": {"engine": {"numpy", "torch"}},
-    "choices": {"recipe": {"numpy", "torch"}, "planning": {"numpy"}},
+    "choices": {"recipe": {"numpy", "torch"}, "budget": set(), "planning": {"numpy"}},
     "api": {"api": {"numpy", "dask"}},
     "roof": {"cli": set(), "__init__": set(), "__main__": set()},
 }

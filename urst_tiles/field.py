@@ -195,7 +195,7 @@ def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | No
     The shares are int64, (members, h, w): the share of each member in each pixel, exact whatever the window.
     They are None if there is one member alone.
     """
-    mask = _raster(regions.path, regions.fingerprint)
+    mask = _raster(regions.path)
     coarse = max(ceil_div(n, m) for n, m in zip((regions.height, regions.width), mask.shape, strict=True))
     radius = max(regions.feather, coarse) // 2
     wide = box.grow(2 * radius)
@@ -233,11 +233,11 @@ def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
     return sums
 
 
-@lru_cache(maxsize=4)
-def _raster(path: Path, fingerprint: str) -> NDArray[Any]:
+def _raster(path: Path) -> NDArray[Any]:
     """The mask at ``path``, memory-mapped; raises DamagedFile if the file is not an array.
 
-    ``fingerprint`` only tells the masks in the cache apart.
+    It is mapped anew for each window: the pages that were read would stay resident as long as it is mapped,
+    in the end the whole mask.
     """
     try:
         local = fetched(path)

@@ -15,9 +15,13 @@ from urst_tiles.errors import BadPlan, DoesNotFit
 from urst_tiles.geometry import Grid, ceil_div
 from urst_tiles.storage.publish import megabytes
 
-#: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, before the first pixel
-#: (measured by ``benchmarks/memory.py``).
-BASE_BYTES = 460 << 20
+#: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, without any pixel: 270 MB
+#: with the network identity, 25 MB more with others (measured by ``benchmarks/memory_grid.py``). A process
+#: that only hands out blocks takes as much.
+BASE_BYTES = 320 << 20
+
+#: The same with a build of torch for cards, whose libraries are larger, also where no card is used.
+CARDS_BUILD_BASE_BYTES = 460 << 20
 
 #: Resident memory of a process that has begun to work on a card: as above, with CUDA, the libraries of CUDA
 #: and pinned buffers (measured by ``tests/api/test_cuda_job.py`` with torch 2.11 for CUDA 13).
@@ -26,9 +30,16 @@ CARDS_BASE_BYTES = 1150 << 20
 #: Memory of a card that torch's allocator holds in pieces that are too small to be used.
 CARDS_SLACK_BYTES = 40 << 20
 
-#: Memory of one window beyond the activations: the slice of the block, as integers and as float32 planes,
-#: both in and out.
-WINDOW_BYTES_PER_PIXEL = 36
+#: Memory of one window before and after the network, for each of its pixels: the slice of the block; and
+#: when the activations are gone, the result as float32 twice, as int32 and as uint16.
+SLICE_BYTES_PER_PIXEL, RESULT_BYTES_PER_PIXEL = 6, 48
+
+#: Memory for each pixel of a block while windows are blended: their sum in float64.
+BLENDED_BYTES_PER_PIXEL = 24
+
+#: Memory for each pixel of the thumbnail of an image with invalid pixels: what they are filled with, as
+#: float32, and what it takes to make that (`urst_tiles.source.fill`).
+FILL_BYTES_PER_PIXEL, FILLING_BYTES_PER_PIXEL = 12, 48
 
 ITEMSIZE = {"uint8": 1, "uint16": 2}
 
@@ -84,7 +95,13 @@ class Plan:
     in_flight : blocks that one process works on at once.
     encoders : threads that encode the tiles of one block.
     workers : worker processes on this machine; 1 if the workers are jobs of a job queue.
-    prepare_bytes : memory to unpack the source and to make the thumbnail, before the first block.
+    base_bytes : memory of the libraries in one process.
+    prepare_bytes : memory for what comes before the first block: to build the style, to unpack the source
+        and to make the thumbnail.
+    held_bytes : what the process of the job holds from its start to its end: the style, the metadata that the
+        output takes over, and the thumbnail.
+    fill_pixels : the pixels of the thumbnail from which invalid pixels are filled; 0 if all are valid.
+    finish_bytes : memory to make the levels above the blocks, and to write the output.
     reader_bytes, writer_bytes : memory to read, and to write, one block, beyond the two arrays of the block.
     spool_bytes : disk for the unpacked copies of the source and the mask.
     levels : for a network that paints levels, how many there are from this one up to the coarsest; else 0.
@@ -92,7 +109,7 @@ class Plan:
     statistics : what the statistics are measured on: ``thumbnail``, ``sampled``, ``exact``, ``local`` or
         ``tile``.
     measure_bytes : memory of the device for measuring one window, or the thumbnail at once.
-    measure_read_bytes : bytes that one measuring task reads.
+    measure_read_bytes : memory of the pixels that one measuring task reads, of the image or of the thumbnail.
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
     passes : passes over the full image: that of the blocks, and those that measure.
     identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
@@ -113,7 +130,11 @@ class Plan:
     in_flight: int
     encoders: int
     workers: int
+    base_bytes: int
     prepare_bytes: int
+    held_bytes: int
+    fill_pixels: int
+    finish_bytes: int
     reader_bytes: int
     writer_bytes: int
     spool_bytes: int
@@ -149,8 +170,9 @@ class Plan:
     @property
     def window_bytes(self) -> int:
         """Peak memory of one forward pass on the CPU: activations, weights and copies of the windows."""
-        channels = self.read_channels - self.source_channels
-        return self.activation_bytes + self.window_pixels * (WINDOW_BYTES_PER_PIXEL + 8 * channels)
+        more = 5 * (self.read_channels - self.source_channels)  # as float32 and as it was read
+        pixel = max(self.footprint.bytes_per_pixel + SLICE_BYTES_PER_PIXEL + more, RESULT_BYTES_PER_PIXEL)
+        return int(self.window_pixels * pixel) + self.footprint.weight_bytes
 
     @property
     def read_channels(self) -> int:
@@ -164,12 +186,35 @@ class Plan:
         return read_bytes(self.grid, self.read_channels, self.source_dtype)
 
     @property
-    def block_bytes(self) -> int:
-        """Memory of one block in flight: the pixels read, the pixels made, and what writing them takes."""
-        grid = self.grid
-        area = min(grid.block, grid.height) * min(grid.block, grid.width)
-        made = area * (self.source_channels + (self.seam == "blend") * 16) * ITEMSIZE[self.dtype]
-        return self.read_bytes + made + self.writer_bytes
+    def made_bytes(self) -> int:
+        """Memory of the pixels that are made of one block."""
+        return self._block_area * self.source_channels * ITEMSIZE[self.dtype]
+
+    @property
+    def _block_area(self) -> int:
+        return min(self.grid.block, self.grid.height) * min(self.grid.block, self.grid.width)
+
+    @property
+    def _reading_bytes(self) -> int:
+        """Memory of one block while it is read: where the image is continued by reflection, there are two
+        arrays of the pixels for a moment."""
+        return self.read_bytes * (1 if self.grid.padded == self.grid.image else 2)
+
+    @property
+    def blocks_bytes(self) -> int:
+        """Peak memory of all blocks in flight, on the CPU.
+
+        One block computes; meanwhile the others are read, or wait for their turn, or are written: then what
+        was read of them is gone. Or all of them are written.
+        """
+        computing = self.read_bytes + self.made_bytes + self.window_bytes
+        if self.seam == "blend":
+            computing += self._block_area * BLENDED_BYTES_PER_PIXEL
+        writing = self.made_bytes + self.writer_bytes
+        waiting = self.read_bytes + (self.made_bytes if self.source_channels == 4 else 0)
+        beside = max(self._reading_bytes, waiting, writing)
+        together = self.in_flight * writing + self.footprint.weight_bytes
+        return max(computing + (self.in_flight - 1) * beside, together)
 
     @property
     def measuring_threads(self) -> int:
@@ -177,21 +222,46 @@ class Plan:
         return self.in_flight if self.device == "cpu" and self.passes > 1 else 1
 
     @property
-    def process_bytes(self) -> int:
-        """Peak host memory of one worker process."""
-        running = self.in_flight * self.block_bytes
+    def measuring_bytes(self) -> int:
+        """Peak host memory of measuring, beyond what reading takes; on a card it is the card's."""
         if self.device != "cpu":
-            running += self.window_pixels * 12
-            return CARDS_BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + running)
-        running += self.window_bytes
-        measuring = self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
-        return BASE_BYTES + max(self.prepare_bytes, self.reader_bytes + max(running, measuring))
+            return 0
+        return self.reader_bytes + self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
+
+    @property
+    def worker_bytes(self) -> int:
+        """Peak host memory of what workers do, beyond libraries: blocks, and passes over the full image.
+
+        The floats that invalid pixels are filled with are made before anything is read.
+        """
+        blocks = self.blocks_bytes
+        if self.device != "cpu":
+            writing = self.read_bytes + self.made_bytes + self.writer_bytes
+            blocks = self.in_flight * writing + self.window_pixels * 12
+        running = max(self.reader_bytes + blocks, self.measuring_bytes if self.passes > 1 else 0)
+        return max(
+            self.fill_pixels * FILL_BYTES_PER_PIXEL + running, self.fill_pixels * FILLING_BYTES_PER_PIXEL
+        )
+
+    @property
+    def process_bytes(self) -> int:
+        """Peak host memory of a process that does the whole job; a worker takes no more."""
+        steps = self.prepare_bytes, self.measuring_bytes, self.worker_bytes, self.finish_bytes
+        return self.base_bytes + self.held_bytes + max(steps)
 
     @property
     def peak_bytes(self) -> int:
-        """Peak host memory of the whole process tree."""
-        client = BASE_BYTES // 2 if self.workers > 1 else 0
-        return self.workers * self.process_bytes + client
+        """Peak host memory of the whole process tree.
+
+        The process of the job prepares before there are workers, measures a thumbnail while they are idle,
+        and writes the output when they are gone.
+        """
+        if self.workers == 1:
+            return self.process_bytes
+        working = self.workers * (self.base_bytes + self.worker_bytes)
+        measuring = self.workers * self.base_bytes + (self.measuring_bytes if self.passes == 1 else 0)
+        steps = self.prepare_bytes, measuring, working, self.finish_bytes
+        return self.base_bytes + self.held_bytes + max(steps)
 
     @property
     def device_bytes(self) -> int:

@@ -13,10 +13,19 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from urst_tiles import nets
+from urst_tiles.budget import (
+    base_bytes,
+    begin_bytes,
+    finish_bytes,
+    held_bytes,
+    measure_bytes,
+    measure_read_bytes,
+    measures_image,
+    thumbnail_bytes,
+    thumbnail_pixels,
+)
 from urst_tiles.engine.device import device_kind, resolve_device
 from urst_tiles.engine.kernel import Kernel
-from urst_tiles.engine.sampled import sample_pixels
-from urst_tiles.engine.statistics import measuring_grid
 from urst_tiles.engine.threads import on_device
 from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.geometry import Box, Grid
@@ -24,10 +33,10 @@ from urst_tiles.job.folder import differences
 from urst_tiles.machine import available_memory, cpu_count
 from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.options import Compression, Options, Statistics
-from urst_tiles.plan import Footprint, Plan, read_bytes
+from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.recipe import Recipe
-from urst_tiles.source import Source, thumbnail_shape
+from urst_tiles.source import Source
 from urst_tiles.source.mask import Mask, open_mask
 
 #: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
@@ -96,7 +105,11 @@ def make_plan(
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
         workers=1 if options.cluster else min(options.workers, len(grid)),  # on this machine
-        prepare_bytes=source.prepare_bytes(options.thumbnail),
+        base_bytes=base_bytes(device),
+        prepare_bytes=begin_bytes(source, recipe, style, options, needs.weight_bytes),
+        held_bytes=held_bytes(source, style, options),
+        fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,
+        finish_bytes=finish_bytes(source, grid, encoding, encoders),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
         spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0) + levels_bytes(recipe, source),
@@ -235,44 +248,6 @@ def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any
     if mask:
         facts |= {"mask": mask.fingerprint, "regions": recipe.regions, "feather": options.feather}
     return facts
-
-
-def measure_bytes(style: Subject, source: Source, options: Options, device: str, whole: bool) -> int:
-    """Peak memory of one forward pass that measures, in which all is float32 and no layers are fused.
-
-    ``whole`` : whether it runs over the whole thumbnail, and not over one window.
-    """
-    if options.statistics == "tile" or not style.sites:
-        return 0
-    if whole:
-        return thumbnail_bytes(style, source, options)
-    if options.statistics == "sampled":
-        return int(sample_pixels(style, source.shape) * (style.plain_bytes + 16))
-    largest = max((prod(grid.window) for grid in measuring_grids(style, source, device)), default=0)
-    return int(largest * style.plain_bytes)
-
-
-def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:
-    """The bytes that a task reads in a measuring pass over the whole image; 0 if a thumbnail is measured."""
-    if not measures_image(options):
-        return 0
-    grids = measuring_grids(style, source, device)
-    return max((read_bytes(grid, source.channels, str(source.dtype)) for grid in grids), default=0)
-
-
-def measuring_grids(style: Subject, source: Source, device: str) -> list[Grid]:
-    """The grids of all passes that measure, one for each measured site."""
-    return [measuring_grid(source.shape, style, site, device=device) for site in measured_sites(style)]
-
-
-def measures_image(options: Options) -> bool:
-    """Whether the statistics are measured on the whole image, not on the thumbnail or on each window."""
-    return options.statistics in ("exact", "local")
-
-
-def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:
-    """Memory that the plain network takes for the whole thumbnail at once."""
-    return int(prod(thumbnail_shape(source.shape, options.thumbnail)) * style.plain_bytes)
 
 
 def resolve_measuring(style: Subject, source: Source, options: Options, pinned: Mapping[str, str]) -> bool:

@@ -219,7 +219,9 @@ def check_controls(
             " choose another model"
         )
     if regions and options.statistics in ("local", "tile"):
-        raise BadInput(f"--mask goes with --statistics thumbnail, sampled or exact, not with {options.statistics}")
+        raise BadInput(
+            f"--mask goes with --statistics thumbnail, sampled or exact, not with {options.statistics}"
+        )
     images = bool(styles) and not whole and not any(isinstance(style, str) for style, _ in styles)
     if options.preserve_color == "coral" and not images:
         raise BadInput(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -111,3 +113,11 @@ def test_a_mask_that_is_none_is_told(tmp_path):
     (tmp_path / "mask.npy").write_bytes(b"no array")
     with pytest.raises(DamagedFile, match=r"mask\.npy"):
         Regions(8, 8, tmp_path / "mask.npy", (1,), 1).active(Box(0, 0, 8, 8))
+
+
+def test_no_page_of_a_mask_stays_resident(tmp_path):
+    """A mask is as large as its image: while it is mapped, memory grows with every window that was read."""
+    field = regions_of(tmp_path, np.tile(np.array([[1, 2]], np.uint8), (500, 250)), (500, 500), 3)
+    members, weights = field.weights(Box(100, 100, 200, 200), 1)
+    assert members == (0, 1) and weights.shape == (2, 100, 100)
+    assert str(tmp_path / "mask.npy") not in Path("/proc/self/maps").read_text()

@@ -171,7 +171,7 @@ def work_job(
         job.keep = True
         with cluster(workers=plan.workers, in_flight=plan.in_flight, device=plan.device) as on:
             image = level_of(job, plan, source, progress)
-            task = SkipFinished(StylizeBlock(plan, image, job.net, parts, model))
+            task = SkipFinished(StylizeBlock(plan, image.without_metadata(), job.net, parts, model))
             receipts = on.run_all(
                 task, missing, total=len(mine), progress=lambda done, of: progress("stylising", done, of)
             )

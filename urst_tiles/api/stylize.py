@@ -24,7 +24,7 @@ from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.job.folder import Job
-from urst_tiles.machine import available_memory
+from urst_tiles.machine import available_memory, trim
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.composition import Subject
 from urst_tiles.nets.keep_colours import ColourRecipe, ColourStatistics
@@ -232,6 +232,7 @@ def set_up(
     recipe = take_colours(recipe, source, plan, job, on, progress)
     job.writes([job.net])
     freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
+    trim()
 
 
 def measure(
@@ -308,7 +309,9 @@ def run_blocks(
     job.keep = True
     missing = parts.missing()
     total = len(plan.grid)
-    task = StylizeBlock(plan, image or source, job.net, parts, plan.identity.get("model"))
+    task = StylizeBlock(
+        plan, (image or source).without_metadata(), job.net, parts, plan.identity.get("model")
+    )
     receipts = on.run_all(
         task, missing, total=total, progress=lambda done, of: progress("stylising", done, of)
     )

@@ -80,6 +80,11 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def built_for_cards() -> bool:
+    """Whether this build of torch can use cards, whether there are any or not; its libraries are larger."""
+    return torch.version.cuda is not None or torch.version.hip is not None
+
+
 def device_kind(device: str) -> str:
     """The kind of device, since devices of one kind round sums alike.
 

@@ -14,6 +14,7 @@ from urst_tiles import nets
 from urst_tiles.engine.device import release
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.threads import on_device
+from urst_tiles.machine import trim
 from urst_tiles.nets import Composition, Style
 from urst_tiles.plan import Plan
 from urst_tiles.storage.stores import state_of
@@ -32,7 +33,10 @@ def build_style(recipe: Builds) -> Style | Composition:
 
     One torch thread computes it, so every worker gets the same style, to the bit.
     """
-    return on_device(1, recipe.build)
+    try:
+        return on_device(1, recipe.build)
+    finally:
+        trim()
 
 
 _loading = threading.Lock()

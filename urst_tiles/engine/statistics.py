@@ -214,7 +214,7 @@ class SitePass:
     ----------
     recipe, source : the recipe of the style, and the image that is measured.
     site : name of the site.
-    earlier : moments of the sites before it, by name.
+    earlier : names of the sites before it, whose moments lie in the folder: those of many members are large.
     folder : where the files are published.
     device : name of the device that computes windows.
     compute : the threads that compute windows.
@@ -223,7 +223,7 @@ class SitePass:
     recipe: Builds
     source: Source | Level
     site: str
-    earlier: Mapping[str, MemberMoments]
+    earlier: tuple[str, ...]
     folder: Path
     device: str
     compute: ComputeThreads
@@ -236,7 +236,8 @@ class SitePass:
         """Measure block ``index`` and publish the moments."""
         over = composed(build_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        at_site = SiteMoments(over, site, over.mixtures(self.earlier), self.device, self.compute)
+        moments = {name: load(self.folder / f"{name}.npz") for name in self.earlier}
+        at_site = SiteMoments(over, site, over.mixtures(moments), self.device, self.compute)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
         save(self.path(index), _block_moments(at_site, windows_of(self.source), grid, index))
 
@@ -258,6 +259,7 @@ def measure_exact(
     """
     make_folder(folder)
     style = build_style(recipe)
+    pixels = source.without_metadata()
     count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)
     moments: dict[str, MemberMoments] = {}
@@ -265,7 +267,7 @@ def measure_exact(
         final = folder / f"{site.name}.npz"
         at_site = load_saved(final)
         if at_site is None:
-            task = SitePass(recipe, source, site.name, dict(moments), folder, device, compute)
+            task = SitePass(recipe, pixels, site.name, tuple(moments), folder, device, compute)
             finished = side_by_side(folder, is_saved, map(task.path, range(count)))
             missing = [i for i, is_finished in enumerate(finished) if not is_finished]
             stage = partial(progress, f"measuring {site.name}")

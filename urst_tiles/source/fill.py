@@ -35,17 +35,31 @@ def close_holes(colour: NDArray[np.float32], weight: NDArray[np.float32]) -> NDA
         return colour
     if not (weight > 0).any():
         return np.zeros_like(colour)
+    coarse = close_holes(*_halved(colour, weight))
     h, w = weight.shape
-    pad = ((0, h % 2), (0, w % 2))
-    heavy = np.pad(colour * weight[..., None], (*pad, (0, 0)))
+    out, columns = colour.copy(), np.arange(w)
+    for y in range(0, h, ROWS):
+        part = slice(y, y + ROWS)
+        holes = weight[part] <= 0
+        if holes.any():
+            near = _enlarge(coarse, np.arange(h)[part], columns, (h, w))
+            np.copyto(out[part], near, where=holes[..., None])
+    return out
+
+
+def _halved(
+    colour: NDArray[np.float32], weight: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Colour and weight at half the size: means weighted by the weight, and sums of the weight, at most 1."""
+    h, w = weight.shape
+    heavy = np.zeros((h + h % 2, w + w % 2, 3), np.float32)
+    np.multiply(colour, weight[..., None], out=heavy[:h, :w])
     sums = heavy[0::2, 0::2] + heavy[1::2, 0::2] + heavy[0::2, 1::2] + heavy[1::2, 1::2]
-    light = np.pad(weight, pad)
+    del heavy
+    light = np.pad(weight, ((0, h % 2), (0, w % 2)))
     total = light[0::2, 0::2] + light[1::2, 0::2] + light[0::2, 1::2] + light[1::2, 1::2]
-    coarse = close_holes(
-        sums / np.maximum(total, np.float32(1e-6))[..., None], np.minimum(total, np.float32(1))
-    )
-    near = _enlarge(coarse, np.arange(h), np.arange(w), (h, w))
-    return np.where((weight > 0)[..., None], colour, near)
+    sums /= np.maximum(total, np.float32(1e-6))[..., None]
+    return sums, np.minimum(total, np.float32(1))
 
 
 def _neighbours(at: NDArray[np.int64], length: int, small: int) -> tuple[Any, Any, NDArray[np.float32]]:

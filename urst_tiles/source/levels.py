@@ -8,7 +8,7 @@ network that paints levels stays local, and tiles fit together as those of any o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,11 @@ class Level:
     def thumbnail(self) -> NDArray[Any]:
         """The thumbnail of the image at this level."""
         return self.source.thumbnail
+
+    def without_metadata(self) -> Level:
+        """The same level for the tasks of a job, see `Source.without_metadata`."""
+        above = None if self.above is None else self.above.without_metadata()
+        return replace(self, source=self.source.without_metadata(), above=above)
 
     def windows(self) -> LevelReader:
         """A reader of the windows of this level."""

@@ -50,6 +50,23 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
         raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
 
 
+def picture_shape(path: Path, short_side: int) -> tuple[int, int]:
+    """(height, width) of what `read_picture` returns; a square where the header cannot be read."""
+    pyvips = libvips()
+    try:
+        with utf8_name(path) as name:
+            header = pyvips.Image.new_from_file(str(name)).autorot()
+    except pyvips.Error:
+        return short_side, short_side
+    return _scaled(header, short_side)
+
+
+def _scaled(header: Any, short_side: int) -> tuple[int, int]:
+    """(height, width) of a pyvips image whose shorter side becomes ``short_side``."""
+    scale = short_side / min(header.width, header.height)
+    return max(1, round(header.height * scale)), max(1, round(header.width * scale))
+
+
 def _resized(path: Path, name: str, short_side: int) -> NDArray[np.float32]:
     """What `read_picture` returns; ``name`` is the file as libvips is to open it. Raises pyvips.Error."""
     pyvips = libvips()
@@ -58,11 +75,11 @@ def _resized(path: Path, name: str, short_side: int) -> NDArray[np.float32]:
         raise BadInput(
             f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
         )
-    scale = short_side / min(header.width, header.height)
+    height, width = _scaled(header, short_side)
     image = pyvips.Image.thumbnail(
         name,
-        max(1, round(header.width * scale)),
-        height=max(1, round(header.height * scale)),
+        width,
+        height=height,
         size="force",
         fail_on="warning",
     )

@@ -171,7 +171,10 @@ class Source:
         f = self._facts
         spooling = 0 if f.random_access else f.spooling_bytes + self._spool_shape.writer_bytes
         h, w = thumbs.thumbnail_shape(f.stored, thumbnail)
-        pixel = f.colours * 12 + (12 if f.has_valid else 0) + self.channels * self.dtype.itemsize * 2
+        # The averages as float32, and again as the file that they are saved in; or with them the pixels, of
+        # which one band is made at a time.
+        average = 4 * f.colours + (4 if f.has_valid else 0)
+        pixel = average + max(average, self.channels * self.dtype.itemsize + 12)
         return max(spooling, 2 * self.reader_bytes + h * w * pixel)
 
     @property
@@ -380,8 +383,25 @@ class Source:
         with self._lock:
             if "thumbnail" not in self._cache:
                 saved = self._ready().thumbnail
-                self._cache["thumbnail"] = saved if isinstance(saved, np.ndarray) else _load(saved)["pixels"]
+                self._cache["thumbnail"] = saved if isinstance(saved, np.ndarray) else read_thumbnail(saved)
             return self._cache["thumbnail"]
+
+    @property
+    def saved_thumbnail(self) -> Path | None:
+        """The file that ``prepare`` saved the thumbnail in; None if the thumbnail is in memory."""
+        saved = self._ready().thumbnail
+        return None if isinstance(saved, np.ndarray) else saved
+
+    def without_metadata(self) -> Source:
+        """The same pixels without the metadata for the output, which may be large, and which no task needs
+        that reads pixels: what is sent to workers with every task."""
+        info = Info(nodata=self.info.nodata, validity=self.info.validity)
+        return Source(
+            replace(self._facts, info=info),
+            stretch=self._stretch_text,
+            use_overviews=self._use_overviews,
+            prepared=self._prepared,
+        )
 
     @property
     def thumbnail_origin(self) -> str:
@@ -486,6 +506,11 @@ def _load_if_whole(path: Path | None) -> dict[str, NDArray[Any]] | None:
         return None if path is None or not path.exists() else _load(path)
     except DamagedFile:
         return None
+
+
+def read_thumbnail(path: Path) -> NDArray[Any]:
+    """The pixels of the thumbnail that ``prepare`` saved, (h, w, channels). Raises DamagedFile."""
+    return _load(path)["pixels"]
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from functools import lru_cache
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box
 from urst_tiles.source import Fill, Source, read_padded
+from urst_tiles.source.source import read_thumbnail
+
+#: How many rows are filled at a time.
+ROWS = 256
 
 
 class WindowReader:
@@ -26,7 +34,7 @@ class WindowReader:
         self.shape = source.shape
         self.channels = source.channels
         self.dtype = source.dtype
-        self._fill = Fill(source.thumbnail, source.shape) if source.channels == 4 else None
+        self._fill = fill_of(source) if source.channels == 4 else None
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The pixels, (h, w, channels), of ``dtype``, of a box inside the image, with invalid pixels filled.
@@ -36,7 +44,9 @@ class WindowReader:
         pixels = self.source.read(box)
         if self._fill is None:
             return pixels
-        pixels[..., :3] = self._fill.apply(pixels, box)
+        for y in range(0, len(pixels), ROWS):  # at once it would take a second array of the size
+            part = pixels[y : y + ROWS]
+            part[..., :3] = self._fill.apply(part, Box(box.y0 + y, box.x0, box.y0 + y + len(part), box.x1))
         return pixels
 
     def padded(self, box: Box) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
@@ -47,3 +57,22 @@ class WindowReader:
         """
         pixels = read_padded(self, box)
         return (pixels[..., :-1], pixels[..., -1]) if self.channels == 4 else (pixels, None)
+
+
+_making = threading.Lock()
+
+
+def fill_of(source: Source) -> Fill:
+    """The fill of a source. All tasks of this process share that of one saved thumbnail: its floats take 12
+    bytes for each pixel of the thumbnail, and making them takes more."""
+    saved = source.saved_thumbnail
+    if saved is None:
+        return Fill(source.thumbnail, source.shape)
+    with _making:
+        return _saved_fill(saved, source.shape)
+
+
+@lru_cache(maxsize=2)  # of an image, and of the picture of the level above
+def _saved_fill(thumbnail: Path, shape: tuple[int, int]) -> Fill:
+    """The fill from the thumbnail in this file; its name tells images and thumbnails apart."""
+    return Fill(read_thumbnail(thumbnail), shape)
