@@ -38,7 +38,13 @@ def import_everything() -> None:
 
     for codec in ("deflate", "zstd", "jpeg8", "lzw", "webp", "jpeg2k", "packbits"):
         getattr(imagecodecs, f"{codec}_decode", None)
-    assert len(os.listdir("/proc/self/task")) == 1, "a thread was started by an import"
+
+
+def fork() -> int:
+    """`os.fork`, where this process has one thread."""
+    assert len(os.listdir("/proc/self/task")) == 1, "there are threads"
+    sys.stdout.flush()
+    return os.fork()
 
 
 class Child:
@@ -46,8 +52,7 @@ class Child:
 
     def __init__(self, arguments: Sequence[object], log: Path, hurt: Callable[[], None] = lambda: None) -> None:
         self.log = log
-        sys.stdout.flush()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             _be([str(argument) for argument in arguments], log, hurt)
         self.status: int | None = None

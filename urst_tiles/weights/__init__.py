@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from urst_tiles.errors import BadWeights, MissingFile, UrstError
 from urst_tiles.progress import Progress, silent
@@ -264,6 +265,7 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
             with utf8_name(path) as name:
                 state: Any = load_file(name)
         else:
+            _check_zip(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about old protocols; what is unreadable raises
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -277,6 +279,21 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
         if not isinstance(name, str) or not _is_plain(tensor):
             raise BadWeights(f"{path} holds no plain tensors: {name!r} is {tensor.dtype}, {tensor.layout}")
     return dict(state)
+
+
+def _check_zip(path: Path) -> None:
+    """Verify the checksums of a zip archive, as PyTorch's files are since version 1.6: torch does not.
+
+    Raises
+    ------
+    BadZipFile, NotImplementedError : the archive is damaged.
+    """
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise BadZipFile(f"its part {damaged!r} fails its checksum")
 
 
 def _is_plain(tensor: Tensor) -> bool:
