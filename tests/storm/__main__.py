@@ -21,7 +21,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # helpers.py
 from tally import Tally
 from warm import import_everything
 
-STORMS = {"kills": ("mode", "phase"), "damage": ("file", "damage")}
+STORMS = {"kills": ("mode", "phase"), "damage": ("file", "damage"), "crafted": ("kind", "outcome")}
 
 
 def main() -> int:

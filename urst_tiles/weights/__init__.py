@@ -32,6 +32,9 @@ from urst_tiles.weights.table import TABLE, TRAINED, WeightFile, Weights
 #: hash.
 MANIFEST = "SHA256SUMS.json"
 
+#: A PyTorch file may unpack to so many times its size: torch stores plainly, other programs may pack tensors.
+MOST_UNPACKED = 10
+
 
 def entry(model: str) -> Weights:
     """The table's row of a model; BadWeights for an unknown model."""
@@ -286,11 +289,14 @@ def _check_zip(path: Path) -> None:
 
     Raises
     ------
-    BadZipFile, NotImplementedError : the archive is damaged.
+    BadZipFile, NotImplementedError : the archive is damaged, or unpacks to far more than its own size.
     """
     if not is_zipfile(path):
         return
     with ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > MOST_UNPACKED * path.stat().st_size:
+            raise BadZipFile(f"it would unpack to {unpacked} bytes, far more than its own size")
         damaged = archive.testzip()
     if damaged is not None:
         raise BadZipFile(f"its part {damaged!r} fails its checksum")
