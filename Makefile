@@ -4,8 +4,10 @@
 # make test-slow  every test
 # make lint       ruff, mypy and shellcheck
 # make bench      the tables of benchmarks/README.md
+# make storm      kills, damaged files and crafted files by the thousand, with counts; goes on where it was stopped
 #
 # Knobs: PYTHON=python3.12  JOBS=4 (pytest processes)  PYTEST='-k geometry'
+#        KILLS=1000  DAMAGE=20000  CRAFTED=500  SEED=1  STORM='--seconds 300' (of make storm)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -18,6 +20,11 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 JOBS ?= 2
 PYTEST ?=
+KILLS ?= 1000
+DAMAGE ?= 20000
+CRAFTED ?= 500
+SEED ?= 1
+STORM ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # Folders count too: their time tells that a file went away.
@@ -25,7 +32,7 @@ SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject
 
 SCRIPTS := .ci/run pipelines/demo.sh pipelines/slurm.sbatch
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint bench storm clean
 
 setup: $(VENV)/.wheel
 
@@ -48,7 +55,7 @@ demo: setup
 
 # PYTHONSAFEPATH: neither the current folder nor a script's goes onto sys.path, in the tests' child processes too, so
 # that `import urst_tiles` finds the wheel or nothing.
-test test-slow: export PYTHONSAFEPATH := 1
+test test-slow storm: export PYTHONSAFEPATH := 1
 
 test: setup
 	@$(BIN)/pytest -n $(JOBS) -m "not slow" $(PYTEST)
@@ -63,5 +70,8 @@ lint: setup
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run.py
 
+storm: setup
+	@$(BIN)/python tests/storm --kills $(KILLS) --damage $(DAMAGE) --crafted $(CRAFTED) --seed $(SEED) --state storm $(STORM)
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo storm .pytest_cache .mypy_cache .ruff_cache .hypothesis

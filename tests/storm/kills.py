@@ -265,8 +265,6 @@ def small_disk(folder: Path) -> Iterator[Path | None]:
 
 def storm(tally: Tally, numbers: Iterable[int], seed: int, folder: Path) -> None:
     """Make the trials with these numbers: each mode in each phase in turn."""
-    if not numbers:
-        return
     scene = Scene(folder)
     with small_disk(folder / "disk") as disk:
         for number in numbers:
@@ -275,7 +273,8 @@ def storm(tally: Tally, numbers: Iterable[int], seed: int, folder: Path) -> None
 
 def one(scene: Scene, disk: Path, number: int, seed: int, *, mounted: bool = True) -> Trial:
     """One trial; what it does follows from number and seed alone."""
-    mode, phase = MODES[number % len(MODES)], hurts.PHASES[number // len(MODES) % len(hurts.PHASES)]
+    mode = MODES[number % len(MODES)]
+    phase = hurts.PHASES[(number // len(MODES) + number) % len(hurts.PHASES)]  # all pairs in 80 trials
     if mode == "disk full" and not mounted:
         return Trial(number, mode, phase, "no right to mount a disk")
     trial = Attempt(scene, disk, mode, phase, np.random.default_rng([seed, number]))
