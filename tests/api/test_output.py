@@ -318,27 +318,20 @@ def test_a_kill_between_the_job_folder_and_the_end_of_the_process(
     one_sentence(run(*arguments), 2, "no job" if command == "assemble" else "exists")
 
 
-@pytest.mark.parametrize("folder", ["beside", "given"])
-@pytest.mark.parametrize("step", range(12))
-def test_a_kill_at_every_step_of_the_end(
-    run, scene: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, folder: str
-) -> None:
-    """From the first file that is removed to the last: each call of the system may be the one before a kill."""
+def removals(
+    monkeypatch: pytest.MonkeyPatch, output: Path, last: int, act: Callable[[], object]
+) -> list[object]:
+    """What ``act`` removes once there is an output; it ends as by a kill before more than ``last`` are."""
 
     class Killed(BaseException):
         pass
 
-    removed = []
-    output = tmp_path / "out.tif"
-    arguments: list[object] = ["stylize", scene, output, "--style", scene, *FLAGS]
-    if folder == "given":
-        (tmp_path / "job").mkdir()
-        arguments += ["--job-dir", tmp_path / "job"]
+    removed: list[object] = []
 
     def counted(real: Callable[..., object]) -> Callable[..., object]:
         def call(path: object, *more: object, **named: object) -> object:
             if os.path.exists(output):
-                if len(removed) == step:
+                if len(removed) == last:
                     raise Killed
                 removed.append(path)
             return real(path, *more, **named)
@@ -346,15 +339,31 @@ def test_a_kill_at_every_step_of_the_end(
         return call
 
     with monkeypatch.context() as patch, suppress(Killed):
-        patch.setattr(os, "unlink", counted(os.unlink))
-        patch.setattr(os, "rmdir", counted(os.rmdir))
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, counted(getattr(os, name)))
         patch.setattr(job_module.Job, "_leave", lambda *arguments: None)
-        run(*arguments)
-    assert output.read_bytes() == whole
-    over = not [path for path in tmp_path.rglob("*") if path.is_file() and path != output]
-    assert run(*arguments).returncode == (2 if over else 0)
-    assert not over or len(removed) <= step
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [output]
+        act()
+    return removed
+
+
+@pytest.mark.parametrize("folder", ["beside", "given"])
+def test_a_kill_at_every_step_of_the_end(
+    run, scene: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Before the last file or folder is removed, and before each of those before."""
+    output = tmp_path / "out.tif"
+    arguments: list[object] = ["stylize", scene, output, "--style", scene, *FLAGS]
+    if folder == "given":
+        (tmp_path / "job").mkdir()
+        arguments += ["--job-dir", tmp_path / "job"]
+    total = len(removals(monkeypatch, output, 1 << 30, lambda: run(*arguments)))
+    for back in range(1, 8):
+        output.unlink()
+        removed = removals(monkeypatch, output, total - back, lambda: run(*arguments))
+        assert len(removed) == total - back and output.read_bytes() == whole
+        done = run(*arguments)
+        assert done.returncode == 0 and "is finished" in done.stdout, (back, removed[-1], done.stderr)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [output], back
 
 
 def test_a_stale_mark_says_nothing_about_another_job(run, scene: Path, tmp_path: Path) -> None:

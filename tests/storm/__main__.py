@@ -29,7 +29,9 @@ def main() -> int:
     for name in STORMS:
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=f"so many trials of {name}")
     parser.add_argument("--seed", type=int, default=1, help="another seed is another storm")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop each storm after so many seconds")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="stop each storm after so many seconds"
+    )
     parser.add_argument("--state", type=Path, help="folder for what became of each trial (default: none)")
     parser.add_argument("--only", metavar="STORM:NUMBER", help="repeat one trial")
     arguments = parser.parse_args()

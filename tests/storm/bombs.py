@@ -73,7 +73,10 @@ def streams(path: Path, random: Random) -> None:
         data, code = bytearray(b"\xff\x0a" + bits.to_bytes(16, "little")), 50002
     else:
         side = min(side, 3000)
-        data, code = bytearray(imagecodecs.webp_encode(np.zeros((side, side, 3), np.uint8), lossless=True)), 50001
+        data, code = (
+            bytearray(imagecodecs.webp_encode(np.zeros((side, side, 3), np.uint8), lossless=True)),
+            50001,
+        )
     tiff(path, bytes(data), tiled(bytes(data), code))
 
 
@@ -100,7 +103,13 @@ def png(path: Path, random: Random) -> None:
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, int(random.integers(2)))
     rows = zlib.compress(bytes(16 * 49)) if kind else bytes(int(2 ** random.uniform(4, 20)))
     bomb = zeros(1 << 28)
-    extra = chunk(b"iCCP", b"x\0\0" + bomb) if kind == 1 else chunk(b"zTXt", b"x\0\0" + bomb) * 3 if kind == 2 else b""
+    extra = (
+        chunk(b"iCCP", b"x\0\0" + bomb)
+        if kind == 1
+        else chunk(b"zTXt", b"x\0\0" + bomb) * 3
+        if kind == 2
+        else b""
+    )
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     )
@@ -108,7 +117,9 @@ def png(path: Path, random: Random) -> None:
 
 def jpeg(path: Path, random: Random) -> None:
     """A JPEG that says it is huge, or has thousands of scans."""
-    data = bytearray(imagecodecs.jpeg8_encode(np.zeros((64, 64, 3), np.uint8), optimize=bool(random.integers(2))))
+    data = bytearray(
+        imagecodecs.jpeg8_encode(np.zeros((64, 64, 3), np.uint8), optimize=bool(random.integers(2)))
+    )
     at = data.index(b"\xff\xc0")
     if random.integers(2):
         data[at + 1] = 0xC2
@@ -149,7 +160,11 @@ def chains(path: Path, random: Random) -> None:
     start = 8 + len(plain()) + 2 + 12 * len(tags) + 4
     body = bytearray()
     for i in range(count):
-        body += struct.pack("<H", 1) + struct.pack("<HHII", 256, 4, 1, 64) + struct.pack("<I", start + 18 * (i + 1))
+        body += (
+            struct.pack("<H", 1)
+            + struct.pack("<HHII", 256, 4, 1, 64)
+            + struct.pack("<I", start + 18 * (i + 1))
+        )
     body += struct.pack("<H", entries) + struct.pack("<HHII", 65000, 7, 1 << 20, 8) * entries + bytes(4)
     tiff(path, plain(), tags, bytes(body), link=start)
 
@@ -157,9 +172,13 @@ def chains(path: Path, random: Random) -> None:
 def counts(path: Path, random: Random) -> None:
     """A tag, known or unknown, that says it has very many values."""
     tags = tiled(plain(), 1)
-    code = int(random.choice([256, 258, 270, 282, 324, 325, 330, 347, 33550, 34735, 34737, 42112, 700, 65001]))
+    code = int(
+        random.choice([256, 258, 270, 282, 324, 325, 330, 347, 33550, 34735, 34737, 42112, 700, 65001])
+    )
     kind = int(random.choice([1, 2, 3, 4, 5, 7, 12, 16]))
-    tags = [tag for tag in tags if tag[0] != code] + [(code, kind, large(random), int(random.choice([8, 0, 100])))]
+    tags = [tag for tag in tags if tag[0] != code] + [
+        (code, kind, large(random), int(random.choice([8, 0, 100])))
+    ]
     tiff(path, plain(), tags, bytes(1 << int(random.integers(4, 20))))
 
 
@@ -262,7 +281,11 @@ def header(path: Path, random: Random) -> None:
     text = json.dumps(changes[int(random.integers(len(changes)))]).encode()
     if random.integers(8) == 0:
         text = b'{"a":' * 100_000
-    length = len(text) if random.integers(2) else [0, 1, 1 << 40, (1 << 64) - 1, len(text) + 99][int(random.integers(5))]
+    length = (
+        len(text)
+        if random.integers(2)
+        else [0, 1, 1 << 40, (1 << 64) - 1, len(text) + 99][int(random.integers(5))]
+    )
     path.write_bytes(struct.pack("<Q", length) + text + bytes(16))
 
 
@@ -293,7 +316,15 @@ def pickles(path: Path, random: Random) -> None:
             for name in old.namelist():
                 new.writestr(name, bytes(1 << 30) if "/data/" in name else old.read(name))
     elif kind == 3:
-        odd: list[Any] = [{}, [], 3, {"a": 3}, {3: torch.zeros(1)}, {"a": torch.zeros(1).to_sparse()}, {"a": {"b": {}}}]
+        odd: list[Any] = [
+            {},
+            [],
+            3,
+            {"a": 3},
+            {3: torch.zeros(1)},
+            {"a": torch.zeros(1).to_sparse()},
+            {"a": {"b": {}}},
+        ]
         torch.save(odd[int(random.integers(len(odd)))], path)
     elif kind == 4:
         with zipfile.ZipFile(path, "w") as file:

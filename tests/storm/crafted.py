@@ -29,7 +29,23 @@ from warm import Child
 Random = np.random.Generator
 
 #: Values of JSON that stand where others are expected.
-ODD: list[Any] = [None, True, -1, 0, 1 << 70, 1e308, float("nan"), "", "x" * 5000, "\0", "../x", [], [[]], {}, {"a": {}}]
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    0,
+    1 << 70,
+    1e308,
+    float("nan"),
+    "",
+    "x" * 5000,
+    "\0",
+    "../x",
+    [],
+    [[]],
+    {},
+    {"a": {}},
+]
 
 
 def use_image(path: Path, folder: Path) -> None:
@@ -289,7 +305,9 @@ def storm(tally: Tally, numbers: Iterable[int], seed: int, folder: Path) -> None
             return "a sentence"
         return "success"
 
-    for number, (outcome, details) in outcomes(use, [n for n in numbers if KINDS[n % len(KINDS)] in FILES], folder / "log"):
+    for number, (outcome, details) in outcomes(
+        use, [n for n in numbers if KINDS[n % len(KINDS)] in FILES], folder / "log"
+    ):
         tally.add(Trial(number, KINDS[number % len(KINDS)], outcome.partition(":")[0], outcome, details))
     for number in (n for n in numbers if KINDS[n % len(KINDS)] in JOBS):
         kind = KINDS[number % len(KINDS)]

@@ -161,7 +161,9 @@ def storm(tally: Tally, numbers: Iterable[int], seed: int, folder: Path) -> None
 
     numbers = iter(numbers)
     while batch := [number for number, _ in zip(numbers, range(1000), strict=False)]:
-        for number, (outcome, details) in outcomes(use, [n for n in batch if of(n)[0] != JOB], folder / "log"):
+        for number, (outcome, details) in outcomes(
+            use, [n for n in batch if of(n)[0] != JOB], folder / "log"
+        ):
             tally.add(Trial(number, *of(number), outcome, details))
         for number in (n for n in batch if of(n)[0] == JOB):
             half = half or [HalfJob(clean(folder / "job"))]

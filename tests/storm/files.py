@@ -84,7 +84,9 @@ def fax(path: Path) -> None:
 
 def palette(path: Path) -> None:
     colours = np.random.default_rng(2).integers(0, 1 << 16, (3, 256), np.uint16)
-    tifffile.imwrite(path, PIXELS[..., 0], photometric="palette", colormap=colours, rowsperstrip=9, metadata=None)
+    tifffile.imwrite(
+        path, PIXELS[..., 0], photometric="palette", colormap=colours, rowsperstrip=9, metadata=None
+    )
 
 
 def masked(path: Path) -> None:
@@ -105,7 +107,9 @@ def slide(path: Path) -> None:
 
 def alpha(path: Path) -> None:
     pixels = np.dstack([PIXELS, np.where(PIXELS[..., :1] > 50, 255, 0).astype(np.uint8)])
-    tifffile.imwrite(path, pixels, compression="deflate", extrasamples=["assocalpha"], predictor=True, **TILES)
+    tifffile.imwrite(
+        path, pixels, compression="deflate", extrasamples=["assocalpha"], predictor=True, **TILES
+    )
 
 
 def wide(path: Path) -> None:

@@ -239,7 +239,9 @@ def lose_what_was_not_synced(log: Path, folder: Path, random: np.random.Generato
     return lost
 
 
-def _patch(change: Callable[[Callable[..., Any]], Callable[..., Any]], names: tuple[str, ...] = CALLS) -> None:
+def _patch(
+    change: Callable[[Callable[..., Any]], Callable[..., Any]], names: tuple[str, ...] = CALLS
+) -> None:
     for name in names:
         setattr(os, name, change(getattr(os, name)))
 

@@ -54,7 +54,12 @@ class Scene:
 
         self.path, self._folder = folder / "scene.tif", folder
         tifffile.imwrite(
-            self.path, picture(120, 300), compression="deflate", photometric="rgb", metadata=None, rowsperstrip=16
+            self.path,
+            picture(120, 300),
+            compression="deflate",
+            photometric="rgb",
+            metadata=None,
+            rowsperstrip=16,
         )
         self.whole: dict[str, str] = {}
         self.seconds: dict[tuple[str, str], float] = {}
@@ -75,7 +80,14 @@ class Scene:
             self.calls[statistics, phase] = int(by_then) - int(calls)
 
     def command(self, output: Path, statistics: str) -> list[str]:
-        return ["stylize", str(self.path), str(output), f"--style={STYLE}", f"--statistics={statistics}", *OPTIONS]
+        return [
+            "stylize",
+            str(self.path),
+            str(output),
+            f"--style={STYLE}",
+            f"--statistics={statistics}",
+            *OPTIONS,
+        ]
 
 
 class Attempt:
@@ -117,7 +129,9 @@ class Attempt:
         if status in (1, 2, 130):
             need(len(lines) == 1 and "the system says" not in said, f"not one good sentence: {said}")
         if self.output.exists():
-            need(sha(self.output) == self.scene.whole[self.statistics], f"other bytes, status {status}: {said}")
+            need(
+                sha(self.output) == self.scene.whole[self.statistics], f"other bytes, status {status}: {said}"
+            )
         return status
 
     def go_on(self, command: Sequence[object], *allowed: int) -> int:
@@ -135,7 +149,13 @@ class Attempt:
         need(left == ["out.tif"], f"left behind: {left}")
 
 
-def killed(trial: Attempt, hurt: Hurt, *allowed: int, between: Callable[[], Any] = lambda: None, more: tuple[int, ...] = ()) -> str:
+def killed(
+    trial: Attempt,
+    hurt: Hurt,
+    *allowed: int,
+    between: Callable[[], Any] = lambda: None,
+    more: tuple[int, ...] = (),
+) -> str:
     """One run with a hurt; then the same command."""
     status = trial.ended(trial.start(trial.command, hurt), 0, *allowed)
     between()
@@ -187,7 +207,11 @@ def clock_jump(trial: Attempt) -> str:
 
 def two_racers(trial: Attempt) -> str:
     """The same command twice at once; one of them may be killed."""
-    hurt = hurts.signalled(trial.phase, trial.moment(), signal.SIGKILL) if trial.random.integers(2) else lambda: None
+    hurt = (
+        hurts.signalled(trial.phase, trial.moment(), signal.SIGKILL)
+        if trial.random.integers(2)
+        else lambda: None
+    )
     first, second = trial.start(trial.command, hurt), None
     end = float(trial.random.uniform(0, sum(trial.scene.seconds[trial.statistics, p] for p in hurts.PHASES)))
     with suppress(TimeoutError):
@@ -221,7 +245,9 @@ def three_commands(trial: Attempt) -> str:
             outcome = "went on"
     else:
         trial.go_on(plan)
-    workers = [trial.start(["work", trial.job], kill if number == 4 and i == 0 else lambda: None) for i in (0, 1)]
+    workers = [
+        trial.start(["work", trial.job], kill if number == 4 and i == 0 else lambda: None) for i in (0, 1)
+    ]
     statuses = [trial.ended(worker, 0, -9) for worker in workers]
     if -9 in statuses:
         outcome = "the other worker did it"

@@ -50,7 +50,9 @@ def fork() -> int:
 class Child:
     """A run of ``urst-tiles ARGUMENTS`` in a forked process; ``hurt`` prepares what happens to it."""
 
-    def __init__(self, arguments: Sequence[object], log: Path, hurt: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, arguments: Sequence[object], log: Path, hurt: Callable[[], None] = lambda: None
+    ) -> None:
         self.log = log
         self.pid = fork()
         if self.pid == 0:
