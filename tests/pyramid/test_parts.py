@@ -16,6 +16,7 @@ import tifffile
 from urst_tiles.errors import BadInput, BadPlan, DamagedFile, DiskFull
 from urst_tiles.geometry import Grid
 from urst_tiles.pyramid import Encoding, part_bytes, write_bytes
+from urst_tiles.pyramid import part as part_module
 from urst_tiles.pyramid.parts import Parts, Receipt
 from urst_tiles.pyramid.reduce import levels_below
 
@@ -106,6 +107,21 @@ def test_another_jobs_part_is_missing(one):
 def test_a_part_in_anothers_place_is_missing(one):
     one.path(5).rename(one.path(6))
     assert not one.is_done(6)
+
+
+@pytest.mark.parametrize("tail", [32, 100, 10**6])
+def test_a_footer_longer_than_what_is_read_first(one, monkeypatch, tail):
+    """As those of blocks with very many tiles are."""
+    whole, footer = one.path(5).read_bytes(), one.footer(5)
+    monkeypatch.setattr(part_module, "_TAIL", tail)
+    again = one.footer(5)
+    assert (again.checksum, again.file_bytes, again.seed) == (footer.checksum, footer.file_bytes, footer.seed)
+    assert [level.checksums.tolist() for level in again.levels] == [
+        level.checksums.tolist() for level in footer.levels
+    ]
+    for changed in (whole[:-1], whole + b"x", whole[:20] + whole[21:], whole[:20] + b"x" + whole[20:]):
+        one.path(5).write_bytes(changed)
+        assert not one.is_done(5)
 
 
 def test_no_truncation_passes(one):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
-from urst_tiles.source import valid
+from urst_tiles.geometry import Box
+from urst_tiles.source import open_source, valid
 
 U8, U16, F32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)
 
@@ -18,11 +22,14 @@ U8, U16, F32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)
     [
         (None, "uint8", None), ("", "uint8", None), ("none", "uint8", None), ("nan", "uint8", None),
         ("inf", "uint8", None), ("0", "uint8", 0), ("255", "uint8", 255), ("256", "uint8", None),
-        ("-1", "uint8", None), (" 7 ", "uint8", 7), ("7.0", "uint8", 7), ("7,0", "uint8", 7), ("7.5", "uint8", None),
-        ("-32768", "int16", -32768), ("-32769", "int16", None), ("32767", "int16", 32767), ("32768", "int16", None),
+        ("-1", "uint8", None), (" 7 ", "uint8", 7), ("7.0", "uint8", 7), ("7,0", "uint8", 7),
+        ("7.5", "uint8", None),
+        ("-32768", "int16", -32768), ("-32769", "int16", None), ("32767", "int16", 32767),
+        ("32768", "int16", None),
         ("9007199254740993", "int64", 9007199254740993), ("1e3", "uint16", 1000),
         ("-9999", "float32", -9999.0), ("1e39", "float32", None), ("inf", "float32", math.inf),
-        ("-3.40282347e+38", "float32", float(np.finfo(np.float32).min)), ("0.1", "float32", float(np.float32(0.1))),
+        ("-3.40282347e+38", "float32", float(np.finfo(np.float32).min)),
+        ("0.1", "float32", float(np.float32(0.1))),
     ],
 )  # fmt: skip
 def test_the_number_that_the_text_stands_for(text: str | None, dtype: str, value: Any) -> None:
@@ -70,7 +77,7 @@ def test_what_is_invalid_weighs_nothing_and_the_rest_stays() -> None:
 
 
 def test_premultiplied_colours_are_divided_by_their_alpha() -> None:
-    """Rounded to the nearest; where alpha is 0 nothing is divided; what is brighter than its alpha is full."""
+    """Rounded; where alpha is 0 nothing is divided; what is brighter than its alpha is full."""
     colour = np.array([[[10, 0, 128], [100, 60, 3], [5, 0, 0], [200, 100, 255]]], np.uint8)
     weight = np.array([[128, 100, 0, 255]], np.uint8)
     expected = [[[20, 0, 255], [255, 153, 8], [255, 0, 0], [200, 100, 255]]]
@@ -85,3 +92,44 @@ def test_premultiplied_colours_are_divided_by_their_alpha() -> None:
     np.testing.assert_allclose(floats[0, :, 0], [0.25 * 65535 / 32768, 0.25], rtol=1e-7)
     bright = valid.unpremultiply(np.full((1, 1, 1), 0.75, np.float32), np.array([[32768]], np.uint16))
     assert bright[0, 0, 0] > 1.4, "floats have no largest value"
+
+
+def test_alpha_mask_nodata_and_missing_tiles_count_together(tmp_path: Path) -> None:
+    """A pixel is valid where all of them say so, and weighs what its alpha says."""
+    path = tmp_path / "a.tif"
+    colour = np.full((64, 96, 3), 90, np.uint8)
+    colour[5:9, :50] = 7
+    alpha = np.full((64, 96), 200, np.uint8)
+    alpha[:, 20:24] = 0
+    mask = np.full((64, 96), True)
+    mask[40:44] = False
+    options: dict[str, Any] = {"tile": (32, 32), "metadata": None, "compression": "zlib"}
+    with tifffile.TiffWriter(path) as file:
+        file.write(
+            np.dstack([colour, alpha]), photometric="rgb", extrasamples=["unassalpha"],
+            extratags=[(42113, 2, None, "7", True)], **options,
+        )  # fmt: skip
+        file.write(mask, subfiletype=4, **options)
+    expected = np.where(mask & (colour[..., 0] != 7), alpha, 0)
+    found = open_source(path).prepare(tmp_path / "job", thumbnail=8).read(Box(0, 0, 64, 96))
+    np.testing.assert_array_equal(found[..., 3], expected)
+    with tifffile.TiffFile(path) as opened:
+        tables = [opened.pages.first.tags[code] for code in (324, 325)]
+    data = bytearray(path.read_bytes())
+    for tag in tables:  # the last tile is not stored
+        form = {3: "<H", 4: "<I"}[int(tag.dtype)]
+        struct.pack_into(form, data, tag.valueoffset + 5 * struct.calcsize(form), 0)
+    path.write_bytes(data)
+    expected[32:, 64:] = 0
+    found = open_source(path).prepare(tmp_path / "sparse", thumbnail=8).read(Box(0, 0, 64, 96))
+    np.testing.assert_array_equal(found[..., 3], expected)
+
+
+def test_associated_alpha_of_a_file_is_divided_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.full((32, 32, 4), [30, 60, 100, 100], np.uint8)
+    tifffile.imwrite(
+        path, pixels, tile=(32, 32), photometric="rgb", extrasamples=["assocalpha"], metadata=None
+    )
+    found = open_source(path).prepare(None, thumbnail=8).read(Box(0, 0, 32, 32))
+    assert np.unique(found.reshape(-1, 4), axis=0).tolist() == [[76, 153, 255, 100]]

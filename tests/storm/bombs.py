@@ -32,8 +32,9 @@ def tiff(path: Path, data: bytes, tags: list[Tag], more: bytes = b"", link: int 
 def tiled(data: bytes, compression: int, side: int = 64, bands: int = 3, **values: int) -> list[Tag]:
     """The tags of a TIFF of one tile, which lies at 8; ``values`` exchanges values: ``t256=9``."""
     meaning = 6 if compression == 7 and bands == 3 else 2 if bands == 3 else 1
-    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, compression), (262, 3, 1, meaning),
-            (277, 3, 1, bands), (322, 4, 1, side), (323, 4, 1, side), (324, 4, 1, 8), (325, 4, 1, len(data))]  # fmt: skip
+    tags = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, compression),
+            (262, 3, 1, meaning), (277, 3, 1, bands), (322, 4, 1, side), (323, 4, 1, side),
+            (324, 4, 1, 8), (325, 4, 1, len(data))]  # fmt: skip
     return [(code, kind, count, values.get(f"t{code}", value)) for code, kind, count, value in tags]
 
 
@@ -216,7 +217,7 @@ def xml(path: Path, random: Random) -> None:
     laughs = "".join(f'<!ENTITY l{i + 1} "&l{i};&l{i};&l{i};">' for i in range(min(n, 40)))
     texts = [
         f'<!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]><GDALMetadata><Item name="A">&l9;</Item></GDALMetadata>',
-        f'<!DOCTYPE x [<!ENTITY a "{"h" * n}">]><GDALMetadata><Item name="A">{"&a;" * n}</Item></GDALMetadata>',
+        f'<!DOCTYPE x [<!ENTITY a "{"h" * n}">]><GDALMetadata>{"&a;" * n}</GDALMetadata>',
         "<GDALMetadata>" * n + "</GDALMetadata>" * n,
         '<GDALMetadata><Item name="A">' + "x" * 40 * n + "</Item></GDALMetadata>",
         '<!DOCTYPE x SYSTEM "file:///dev/zero"><GDALMetadata/>',

@@ -106,9 +106,11 @@ def network(path: Path, random: Random) -> None:
 
 def table(path: Path, random: Random) -> None:
     """A table of jobs with odd values."""
-    words = ['"a.png"', '"**/*.png"', '"/etc/*"', '"../*"', "3", "nan", "1979-05-27", "true", "[]", '[["a"]]', '""',
-             '"\\u0000"', '{name = "x"}', '{mix = [[1, 2]]}', '{regions = {x = 1}}', '"{stem"', '"{stem:>99999999}"',
-             '"{stem.__class__}"', '"{0}"', '"{stem!r}"', '"hokusai-wave"', '"' + "n" * 5000 + '"', "9" * 400]  # fmt: skip
+    words = ['"a.png"', '"**/*.png"', '"/etc/*"', '"../*"', "3", "nan", "1979-05-27", "true", "[]", '[["a"]]',
+             '""', '"\\u0000"', '{name = "x"}', '{mix = [[1, 2]]}', '{regions = {x = 1}}', '"{stem"',
+             '"{stem:>99999999}"',
+             '"{stem.__class__}"', '"{0}"', '"{stem!r}"', '"hokusai-wave"',
+             '"' + "n" * 5000 + '"', "9" * 400]  # fmt: skip
     names = ["inputs", "exclude", "styles", "output", "options", "jobs", "tile", "x"]
 
     def word(items: list[str]) -> str:
@@ -213,8 +215,8 @@ def links_and_pipes(job: Path, outside: Path, random: Random) -> None:
 
 def hostile_lists(job: Path, outside: Path, random: Random) -> None:
     """written.json names what is none of the job's."""
-    names = ["../outside/theirs", str(outside / "theirs"), "parts/../../../outside/theirs", "..", ".", "/", "",
-             "parts//../x", "\0", "a" * 70000, "../outside/"]  # fmt: skip
+    names = ["../outside/theirs", str(outside / "theirs"), "parts/../../../outside/theirs", "..", ".", "/",
+             "", "parts//../x", "\0", "a" * 70000, "../outside/"]  # fmt: skip
     values = json.loads((job / "written.json").read_text())
     values["written"] += [names[int(random.integers(len(names)))]]
     if random.integers(2):

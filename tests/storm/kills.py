@@ -1,5 +1,5 @@
-"""Runs that are killed, stopped, raced, cut from their power, and short of disk, in every phase; then the same
-command until it ends.
+"""Runs that are killed, stopped, raced, cut from their power, and short of disk, in every phase; then the
+same command until it ends.
 
 What must hold: the output has the bytes of an undisturbed run, or does not exist under its name; nothing is
 left beside it in the end; each run that ends by itself has the right exit status and says at most one
