@@ -5,8 +5,10 @@
 # make lint       ruff, mypy and shellcheck
 # make bench      the tables of benchmarks/README.md
 # make constraints  the hashes in constraints.txt anew, for the versions in it
+# make storm      kills, damaged files and crafted files by the thousand, with counts; goes on where it was stopped
 #
 # Knobs: PYTHON=python3.12  JOBS=4 (pytest processes)  PYTEST='-k geometry'
+#        KILLS=1000  DAMAGE=20000  CRAFTED=500  SEED=1  STORM='--seconds 300' (of make storm)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,6 +21,11 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))))
 JOBS ?= 2
 PYTEST ?=
+KILLS ?= 1000
+DAMAGE ?= 20000
+CRAFTED ?= 500
+SEED ?= 1
+STORM ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # Folders count too: their time tells that a file went away.
@@ -26,7 +33,7 @@ SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject
 
 SCRIPTS := .ci/run pipelines/demo.sh pipelines/slurm.sbatch
 
-.PHONY: setup demo test test-slow lint bench constraints clean
+.PHONY: setup demo test test-slow lint bench storm constraints clean
 
 setup: $(VENV)/.wheel
 
@@ -65,7 +72,7 @@ demo: setup
 
 # PYTHONSAFEPATH: neither the current folder nor a script's goes onto sys.path, in the tests' child processes too, so
 # that `import urst_tiles` finds the wheel or nothing.
-test test-slow: export PYTHONSAFEPATH := 1
+test test-slow storm: export PYTHONSAFEPATH := 1
 
 test: setup
 	@$(BIN)/pytest -n $(JOBS) -m "not slow" $(PYTEST)
@@ -80,6 +87,9 @@ lint: setup
 bench: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python benchmarks/run.py
 
+storm: setup
+	@$(BIN)/python tests/storm --kills $(KILLS) --damage $(DAMAGE) --crafted $(CRAFTED) --seed $(SEED) --state storm $(STORM)
+
 # Not after setup, which fails while a version and its hashes differ.
 constraints: $(VENV)/.made
 	@$(call entries,/^packaging==/) > $(VENV)/packaging.txt
@@ -87,4 +97,4 @@ constraints: $(VENV)/.made
 	@$(BIN)/python pipelines/make_constraints.py constraints.txt
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo storm .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,5 @@
 """``python -m urst_tiles`` is ``urst-tiles``."""
 
-import sys
+from urst_tiles.cli import program
 
-from urst_tiles.cli import main
-
-sys.exit(main())
+program()

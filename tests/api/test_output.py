@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +279,105 @@ def test_a_kill_in_the_last_moment(
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
     assert os.path.samestat(output.stat(), before) and output.stat().st_mtime_ns == before.st_mtime_ns
     one_sentence(run(*arguments), 2, "exists" if command == "stylize" else "no job")
+
+
+KILLED_AT_THE_END = """
+import os, signal, sys
+from urst_tiles import cli
+cli.forget_marks = lambda: os.kill(os.getpid(), signal.SIGKILL)
+cli.program()
+"""
+
+
+@pytest.mark.parametrize("command", ["stylize", "stylize in a folder", "assemble"])
+def test_a_kill_between_the_job_folder_and_the_end_of_the_process(
+    run, scene: Path, whole: bytes, tmp_path: Path, command: str
+) -> None:
+    """All is done and said; only the exit status is not told. `until urst-tiles ...; do :; done` ends."""
+    job, output = tmp_path / "job", tmp_path / "out.tif"
+    arguments: tuple[object, ...] = ("stylize", scene, output, "--style", scene, *FLAGS)
+    if command == "assemble":
+        assert run("plan", "--save", job, scene, output, "--style", scene, *FLAGS).returncode == 0
+        assert run("work", job).returncode == 0
+        arguments = ("assemble", job)
+    elif command == "stylize in a folder":
+        job.mkdir()
+        arguments += ("--job-dir", job)
+    words = [sys.executable, "-c", KILLED_AT_THE_END, *map(str, arguments)]
+    killed = subprocess.run(words, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL and "400 x 300" in killed.stdout, killed.stderr
+    mark = job / "ended.json" if command == "stylize in a folder" else tmp_path / ".job.ended"
+    mark = tmp_path / ".out.tif.job.ended" if command == "stylize" else mark
+    left = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {output, mark} and output.read_bytes() == whole
+    before = output.stat()
+    done = run(*arguments)
+    assert done.returncode == 0 and f"{output}: 400 x 300, is finished" in done.stdout, done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [output]
+    assert os.path.samestat(output.stat(), before) and output.stat().st_mtime_ns == before.st_mtime_ns
+    one_sentence(run(*arguments), 2, "no job" if command == "assemble" else "exists")
+
+
+def removals(
+    monkeypatch: pytest.MonkeyPatch, output: Path, last: int, act: Callable[[], object]
+) -> list[object]:
+    """What ``act`` removes once there is an output; it ends as by a kill before more than ``last`` are."""
+
+    class Killed(BaseException):
+        pass
+
+    removed: list[object] = []
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(path: object, *more: object, **named: object) -> object:
+            if os.path.exists(output):
+                if len(removed) == last:
+                    raise Killed
+                removed.append(path)
+            return real(path, *more, **named)
+
+        return call
+
+    with monkeypatch.context() as patch, suppress(Killed):
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        patch.setattr(job_module.Job, "_leave", lambda *arguments: None)
+        act()
+    return removed
+
+
+@pytest.mark.parametrize("folder", ["beside", "given"])
+def test_a_kill_at_every_step_of_the_end(
+    run, scene: Path, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Before the last file or folder is removed, and before each of those before."""
+    output = tmp_path / "out.tif"
+    arguments: list[object] = ["stylize", scene, output, "--style", scene, *FLAGS]
+    if folder == "given":
+        (tmp_path / "job").mkdir()
+        arguments += ["--job-dir", tmp_path / "job"]
+    total = len(removals(monkeypatch, output, 1 << 30, lambda: run(*arguments)))
+    for back in range(1, 8):
+        output.unlink()
+        removed = removals(monkeypatch, output, total - back, lambda: run(*arguments))
+        assert len(removed) == total - back and output.read_bytes() == whole
+        done = run(*arguments)
+        assert done.returncode == 0 and "is finished" in done.stdout, (back, removed[-1], done.stderr)
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [output], back
+
+
+def test_a_stale_mark_says_nothing_about_another_job(run, scene: Path, tmp_path: Path) -> None:
+    """Neither of other options, nor where the output is gone; and the next job takes it away."""
+    output, mark = tmp_path / "out.tif", tmp_path / ".out.tif.job.ended"
+    words = [sys.executable, "-c", KILLED_AT_THE_END, "stylize", scene, output, "--style", scene, *FLAGS]
+    subprocess.run(list(map(str, words)), capture_output=True)
+    assert mark.exists()
+    more = ("--compression", "lzw")
+    one_sentence(run("stylize", scene, output, "--style", scene, *FLAGS, *more), 2, "exists")
+    output.unlink()
+    done = run("stylize", scene, output, "--style", scene, *FLAGS, *more)
+    assert done.returncode == 0 and "is finished" not in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]
 
 
 def test_a_kill_between_the_output_and_the_removal(

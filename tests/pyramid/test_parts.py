@@ -16,6 +16,7 @@ import tifffile
 from urst_tiles.errors import BadInput, BadPlan, DamagedFile, DiskFull
 from urst_tiles.geometry import Grid
 from urst_tiles.pyramid import Encoding, part_bytes, write_bytes
+from urst_tiles.pyramid import part as part_module
 from urst_tiles.pyramid.parts import Parts, Receipt
 from urst_tiles.pyramid.reduce import levels_below
 
@@ -108,6 +109,21 @@ def test_a_part_in_anothers_place_is_missing(one):
     assert not one.is_done(6)
 
 
+@pytest.mark.parametrize("tail", [32, 100, 10**6])
+def test_a_footer_longer_than_what_is_read_first(one, monkeypatch, tail):
+    """As those of blocks with very many tiles are."""
+    whole, footer = one.path(5).read_bytes(), one.footer(5)
+    monkeypatch.setattr(part_module, "_TAIL", tail)
+    again = one.footer(5)
+    assert (again.checksum, again.file_bytes, again.seed) == (footer.checksum, footer.file_bytes, footer.seed)
+    assert [level.checksums.tolist() for level in again.levels] == [
+        level.checksums.tolist() for level in footer.levels
+    ]
+    for changed in (whole[:-1], whole + b"x", whole[:20] + whole[21:], whole[:20] + b"x" + whole[20:]):
+        one.path(5).write_bytes(changed)
+        assert not one.is_done(5)
+
+
 def test_no_truncation_passes(one):
     whole = one.path(5).read_bytes()
     for length in [0, 1, 16, len(whole) // 2, len(whole) - 29, len(whole) - 1]:
@@ -132,6 +148,30 @@ def test_every_flipped_byte_that_matters_is_found(one):
         assert one.drop_damaged() == [5], place
     one.path(5).write_bytes(whole)
     assert one.drop_damaged() == []
+
+
+def test_every_cell_of_a_part_is_found_with_its_mask(tmp_path):
+    """Wherever it lies: the footer's sizes are those of the directories, of tiles and of mask tiles."""
+    grid = Grid(128, 128, core=128, block=128, tile=16)
+    parts = parts_in(tmp_path / "parts", grid, Encoding(channels=4, validity="mask", tile=16))
+    write(parts, 0, picture(128, 128))
+    path, data = parts.path(0), parts.path(0).read_bytes()
+    with tifffile.TiffFile(path) as file:
+        pages = list(file.pages)
+    levels = parts.footer(0).levels
+    assert [level.checksums.size for level in levels] == [64, 16, 4, 1]
+    for level, image, mask in zip(levels, pages[::2], pages[1::2], strict=True):
+        assert level.sizes.image.tolist() == list(image.databytecounts)
+        assert level.sizes.mask.tolist() == list(mask.databytecounts)
+        ends = level.start + np.cumsum(level.sizes.cells)
+        starts = [level.start, *ends[:-1]]
+        assert [start + 4 for start in starts] == list(image.dataoffsets)  # behind a leader of 4 bytes
+        for first in range(len(starts)):
+            cells = part_module.read_cells(path, level, first, 5)
+            assert cells == data[starts[first] : ends[min(first + 4, len(ends) - 1)]]
+    last = levels[0].start + int(levels[0].sizes.cells[:60].sum())
+    path.write_bytes(data[: last + 9] + bytes([data[last + 9] ^ 1]) + data[last + 10 :])
+    assert parts.drop_damaged() == [0]
 
 
 def test_wrong_pixels_are_refused(one):

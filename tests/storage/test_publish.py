@@ -42,6 +42,18 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_a_disk_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync knows a descriptor only, and its error no name."""
+
+    def failing(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        publish(tmp_path / "a", b"x")
+    assert caught.value.filename == str(tmp_path) and not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="make it first"):
         publish(tmp_path / "no" / "a", b"x")

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,34 @@ def test_damaged_files_raise_nothing_that_is_not_ours(tmp_path, old):
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
     assert refused > 50
+
+
+def test_every_changed_number_in_a_pytorch_file_is_noticed(tmp_path):
+    """Its zip archive has checksums, which torch itself does not look at."""
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.arange(4000.0)}, path)
+    data = path.read_bytes()
+    start = data.index(np.arange(4000, dtype="<f4").tobytes())
+    for at in np.random.default_rng(1).integers(start, start + 16000, 30):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        with pytest.raises(BadWeights, match="fails its checksum"):
+            weights.load(path)
+    path.write_bytes(data)
+    assert weights.load(path)["w"][3999] == 3999
+
+
+def test_a_pytorch_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    """A gibibyte from a megabyte; one that another program packed as tightly as tensors go is read."""
+    torch.save({"w": torch.arange(4000.0)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    for path, bomb in ((tmp_path / "packed.pth", False), (tmp_path / "bomb.pth", True)):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+            for name, content in parts.items():
+                new.writestr(name, bytes(1 << 27) if bomb and "/data/" in name else content)
+    assert weights.load(tmp_path / "packed.pth")["w"][3999] == 3999
+    with pytest.raises(BadWeights, match="would unpack to 134"):
+        weights.load(tmp_path / "bomb.pth")
 
 
 @pytest.mark.parametrize(

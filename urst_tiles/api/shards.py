@@ -250,6 +250,10 @@ def _finished_before(job: Job, output: AnyPath | None) -> Report | None:
     """What a call did that was killed while it removed the job folder; None if there was no such call."""
     try:
         request = Request.from_json(job.request)
+    except FileNotFoundError:
+        if job.last_request is None:
+            return None
+        request = Request.from_values(job.last_request, job.folder)
     except (OSError, JobDiffers):
         return None
     plan, target = request.plan, _target(request, output)

@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
 from urst_tiles.cli.terminal import close_streams, complain, event, lost, open_streams, say, write
 from urst_tiles.errors import UrstError
+from urst_tiles.job.ending import forget_marks, keep_marks
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
 from urst_tiles.weights import NO_HOME, home
@@ -27,8 +29,36 @@ from urst_tiles.weights import NO_HOME, home
 GROUPS = (stylize, shards, batch, info, styles, weights)
 
 
+def program() -> None:
+    """Run the command line of this process and end it, as ``urst-tiles`` does.
+
+    What tells that a job is finished goes in the very last moment: whenever the process is killed before, the
+    same command says that the job is finished.
+    """
+    status = 0
+
+    def end() -> None:
+        if forget_marks():
+            os._exit(status)
+
+    atexit.register(end)  # runs last, since all others are registered later
+    status = _guarded(None)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    sys.exit(status)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the arguments of this process); return the exit status."""
+    try:
+        return _guarded(argv)
+    finally:
+        forget_marks()
+
+
+def _guarded(argv: Sequence[str] | None) -> int:
+    """As `main`; the marks of finished jobs stay."""
     open_streams()
     lost.clear()
     try:
@@ -47,6 +77,8 @@ def _main(argv: Sequence[str] | None) -> int:
     share_one_heap()
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
+    if arguments.run in (stylize.run_stylize, shards.run_assemble):
+        keep_marks()
     try:
         return _status(arguments, arguments.run(arguments) or 0)
     except UrstError as error:

@@ -3,6 +3,7 @@
 OUTPUT.job/
   job.json          the identity of the plan; another job is refused with a message that names the differences
   written.json      the files that the job wrote: nothing else is ever removed (`urst_tiles.job.written`)
+  ended.json        of a finished job whose folder is being removed (`urst_tiles.job.ending`)
   request.json      input, output, options and plan, if other processes are to work on the job
                     (`urst_tiles.api.shards`); written last
   lock              held exclusively (flock) by the process that spools, measures, runs and assembles; workers
@@ -47,6 +48,7 @@ from urst_tiles.errors import (
     MissingFile,
     UrstError,
 )
+from urst_tiles.job.ending import GONE, INSIDE, leave_mark, marks_of, read_gone, remove_marks
 from urst_tiles.job.written import Written
 from urst_tiles.storage.names import beside
 from urst_tiles.storage.publish import create_file, publish
@@ -73,10 +75,6 @@ OWNER = re.compile(rb"(at least one worker \(last came )?process \d+ on ")
 
 #: The name that only the identity of a plan has, and no job.json of somebody else.
 OURS = "urst-tiles"
-
-#: Begins the content of job.json while a job folder is being removed; the identity of the job follows, and
-#: whether the job made the folder.
-GONE = {"job": "gone"}
 
 #: Errors of flock on a file system without locks.
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -141,17 +139,29 @@ class Job:
     @property
     def ended(self) -> dict[str, str] | None:
         """The identity of the job that was finished here and not yet wholly removed, or None."""
-        identity = self._gone.get("identity")
+        identity = self._last_record.get("identity")
         return identity if isinstance(identity, dict) else None
+
+    @property
+    def last_request(self) -> Any:
+        """The request of the job that was finished here, as read from JSON; None if there is none."""
+        return self._last_record.get("request")
+
+    @property
+    def _last_record(self) -> dict[str, Any]:
+        """What is recorded of a finished job, in job.json, or by its mark where there is no job.json."""
+        try:
+            if self.identity is not None:
+                return {}
+        except JobDiffers:
+            return {}
+        records = (read_gone(path) for path in (self._identity, *marks_of(self.folder)))
+        return next((record for record in records if record), {})
 
     @property
     def _gone(self) -> dict[str, Any]:
         """What job.json says of a job whose removal has begun; empty if it says anything else."""
-        try:
-            said = json.loads(read_file(self._identity))
-            return said if said["job"] == GONE["job"] and "identity" in said else {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return {}
+        return read_gone(self._identity)
 
     @property
     def is_unpacked(self) -> bool:
@@ -233,8 +243,10 @@ class Job:
             raise explained from error
         finally:
             os.close(lock)
-            if self._removed and not is_remote(self.folder):
-                self._remove_folder()  # some file systems keep a file of a name of theirs until it is closed
+            if self._removed:
+                if not is_remote(self.folder):
+                    self._remove_folder()  # some file systems keep a file of a name until it is closed
+                remove_marks(self.folder)
 
     def _open_lock(self, how: int, words: bytes) -> int:
         """The descriptor of the lock file, locked; the file is made if it does not exist."""
@@ -342,6 +354,7 @@ class Job:
             before = self.identity
             if before == dict(identity):
                 self._written.start(self._made or self._written.made)
+                remove_marks(self.folder, now=True)
         if before != dict(identity):
             raise JobDiffers(
                 f"{self.folder} holds another job: {differences(before or {}, identity)};"
@@ -378,7 +391,7 @@ class Job:
 
     def _is_ours(self) -> bool:
         """Whether the folder holds a job of this package, unfinished or on its way out."""
-        if self._written.read() or self._gone:
+        if self._written.read() or self._gone or read_gone(self.folder / INSIDE):
             return True
         try:
             identity = self.identity
@@ -440,6 +453,8 @@ class Job:
 
     def bury(self) -> None:
         """Finish a removal that was interrupted, unless another process is at it, or it is not allowed."""
+        if not is_remote(self.folder) and not self.folder.exists():
+            return remove_marks(self.folder)
         owner = f"process {os.getpid()} on {socket.gethostname()}"
         with suppress(JobBusy, BadInput, OSError), self._holding(fcntl.LOCK_EX, owner, created=False):
             if self.ended is not None:
@@ -448,10 +463,12 @@ class Job:
     def _finish_removal(self) -> None:
         """Remove all that the job wrote.
 
-        Its job.json goes last: as long as it is there, the same command knows that it is finished.
+        The mark of a finished job outlives its folder: as long as it is there, the same command knows that it
+        is finished.
         """
         self._written.read()
-        self._made |= self._gone.get("made") is True
+        self._made |= self._last_record.get("made") is True
+        self._mark()
         if self._written.remove_files(last=self.request):
             remove(self.request)
         for path in (self._written.path, self._identity):
@@ -460,6 +477,17 @@ class Job:
         if not is_remote(self.folder):
             remove(self._lock)
             self._remove_folder()
+
+    def _mark(self) -> None:
+        """Leave the mark of a finished job, which has its request too, unless it is there already."""
+        if not self._gone.get("identity"):
+            return
+        try:
+            request = json.loads(read_file(self.request))
+        except (OSError, ValueError, RecursionError):
+            request = None
+        with suppress(UrstError, OSError):
+            leave_mark(self.folder, self._gone | {"request": request}, self._made or self._written.made)
 
     def _remove_folder(self) -> None:
         """Remove the folder if it is empty and the job made it."""

@@ -72,9 +72,24 @@ class Request:
         JobDiffers : the file holds no request of this version, or was changed since it was written.
         """
         try:
-            values = json.loads(read_file(path))
+            return cls.from_values(json.loads(read_file(path)), path)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, RecursionError) as error:
+            raise JobDiffers(f"{path} is no saved job ({error}); save it anew, with --overwrite") from None
+
+    @classmethod
+    def from_values(cls, values: Any, path: Path) -> Request:
+        """The request that the JSON values of ``to_json`` hold; ``path`` is named in the error.
+
+        Raises
+        ------
+        JobDiffers : these are no values of this version, or they were changed since they were written.
+        """
+        try:
             if values["version"] != VERSION:
                 raise ValueError(f"version {values['version']}, known is {VERSION}")
+            values = dict(values)
             if values.pop("sha256") != _digest(values):
                 raise ValueError("it was edited since it was saved")
             options = {name: from_table(name, v, Path()) for name, v in values["options"].items()}
@@ -86,9 +101,7 @@ class Request:
                 _plan(values["plan"]),
                 str(values["net"]),
             )
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise JobDiffers(f"{path} is no saved job ({error}); save it anew, with --overwrite") from None
 
 

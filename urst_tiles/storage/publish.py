@@ -305,7 +305,8 @@ def writing(folder: Path) -> Iterator[None]:
 
     Raises
     ------
-    DiskFull, BadInput, MissingFile : as `publishing`. Any other OSError is raised unchanged.
+    DiskFull, BadInput, MissingFile : as `publishing`. Any other OSError is raised as it is; if it names no
+        file, then with the name of the folder.
     """
     try:
         yield
@@ -323,4 +324,6 @@ def writing(folder: Path) -> Iterator[None]:
             raise BadInput(
                 f"no right to write in {folder} ({error.strerror}): choose another place"
             ) from error
+        if error.filename is None:  # of fsync, say, which knows a descriptor only
+            error.filename = str(folder)
         raise

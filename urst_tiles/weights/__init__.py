@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from urst_tiles.errors import BadWeights, MissingFile, UrstError
 from urst_tiles.progress import Progress, silent
@@ -32,6 +33,9 @@ from urst_tiles.weights.table import TABLE, TRAINED, WeightFile, Weights
 #: Name of the file, in a model's folder, in which ``add`` records the hashes of files that have no published
 #: hash.
 MANIFEST = "SHA256SUMS.json"
+
+#: A PyTorch file may unpack to so many times its size: torch stores plainly, other programs may pack tensors.
+MOST_UNPACKED = 10
 
 
 def entry(model: str) -> Weights:
@@ -272,6 +276,7 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
             with utf8_name(path) as name:
                 state: Any = load_file(name)
         else:
+            _check_zip(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about old protocols; what is unreadable raises
                 state = torch.load(path, map_location="cpu", weights_only=True)
@@ -288,6 +293,24 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
         if not isinstance(name, str) or not _is_plain(tensor):
             raise BadWeights(f"{path} holds no plain tensors: {name!r} is {tensor.dtype}, {tensor.layout}")
     return dict(state)
+
+
+def _check_zip(path: Path) -> None:
+    """Verify the checksums of a zip archive, as PyTorch's files are since version 1.6: torch does not.
+
+    Raises
+    ------
+    BadZipFile, NotImplementedError : the archive is damaged, or unpacks to far more than its own size.
+    """
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        unpacked = sum(part.file_size for part in archive.infolist())
+        if unpacked > MOST_UNPACKED * path.stat().st_size:
+            raise BadZipFile(f"it would unpack to {unpacked} bytes, far more than its own size")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise BadZipFile(f"its part {damaged!r} fails its checksum")
 
 
 def _is_plain(tensor: Tensor) -> bool:
