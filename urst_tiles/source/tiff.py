@@ -72,7 +72,7 @@ class TiffReader:
         file = TiffFile(path)
         pages = find_pages(file.directories)
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        self._main = _decodable(*file.segments([pages.main]))
+        self._main = _decodable(*file.segments([pages.main], bilevel))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
         self._choose(pages.main, bands)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
@@ -119,7 +119,7 @@ class TiffReader:
     def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
         """The overviews, with their masks, that are stored like the main page; others are ignored."""
         covers = iter(self.file.segments([mask for _, mask in pages.overviews if mask is not None], bilevel))
-        made = self.file.segments([directory for directory, _ in pages.overviews])
+        made = self.file.segments([directory for directory, _ in pages.overviews], bilevel)
         usable = []
         for page, (_, mask) in zip(made, pages.overviews, strict=True):
             cover = None if mask is None else next(covers)

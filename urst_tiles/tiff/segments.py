@@ -23,15 +23,15 @@ from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
-from urst_tiles.tiff.streams import Size, check_size
+from urst_tiles.tiff.plain import FAX, JPEG, is_planar, photometric_of, plain_page
+from urst_tiles.tiff.streams import Size, check_size, ended
+from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.types import LONG, SHORT
 from urst_tiles.tiff.writing import DirectoryField, field, header
 from urst_tiles.tiff.writing import directory as write_directory
 
 #: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-JPEG = 7
 
 #: Compressions whose decoders convert YCbCr to RGB: JPEG, WebP, JPEG 2000.
 WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
@@ -43,9 +43,6 @@ COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002,
 #: Those of these compressions whose streams do not contain the shape of the picture: the length of the
 #: unpacked bytes must be checked.
 UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
-
-#: The compressions of fax machines (TIFF 6.0, sections 10 and 11; CCITT RLE, T.4 and T.6).
-FAX = {2, 3, 4}
 
 #: Decodes a bilevel TIFF in memory to (h, w), 0 where its samples are 0; raises an error if it is damaged.
 DecodeTiff = Callable[[bytes], NDArray[Any]]
@@ -71,7 +68,6 @@ class Segments:
     ----------
     file : the open file.
     directory : the page's directory.
-    page : the same page as tifffile parsed it; it is changed: only its decoder works afterwards.
     fax : decodes fax compressions; with None these are undecodable.
 
     Raises
@@ -81,17 +77,17 @@ class Segments:
     BadInput : segments are too large to be decoded at once.
     """
 
-    def __init__(
-        self, file: FileBytes, directory: Directory, page: tifffile.TiffPage, fax: DecodeTiff | None = None
-    ) -> None:
-        self.photometric, self.compression = int(page.photometric), int(page.compression)
+    def __init__(self, file: FileBytes, directory: Directory, fax: DecodeTiff | None = None) -> None:
+        page = plain_page(file, directory)
+        self.photometric, self.compression = photometric_of(directory), int(page.compression)
         self.dtype = _dtype(directory, page, COMPRESSIONS if fax is None else COMPRESSIONS | FAX)
         self.bits = int(page.bitspersample)
         # Uncompressed samples of whole bytes in the usual bit order need no decoder.
         self._plain = self.compression == 1 and self.bits % 8 == 0 and int(page.fillorder) == 1
         self._plain = self._plain and self.bits == 8 * self.dtype.itemsize and int(page.predictor) == 1
         self._stored = self.dtype.newbyteorder(directory.order)
-        self.layout = read_layout(directory, file.size, self.dtype, self._plain)
+        pixel_bits = self.bits if self.compression == 1 else 0
+        self.layout = read_layout(directory, file.size, self.dtype, pixel_bits, self._plain)
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
         self._jpegtables = page.jpegtables
@@ -200,6 +196,8 @@ class Segments:
         except MemoryError:
             raise
         except Exception as error:
+            if self.layout.trimmed[index]:
+                raise DamagedFile(misplaced(self.layout, index)) from error
             raise DamagedFile(
                 f"{self.path}: {self.layout.name(index)} cannot be decoded ({short(error)}); "
                 "the file is damaged, get a new copy of it"
@@ -212,12 +210,13 @@ class Segments:
             check_size(
                 self.compression, data, Size(*self.layout.segment, self.layout.samples), self._jpegtables
             )
+        place = index % self.layout.per_plane  # every plane is decoded as a grey picture
         if self.compression == JPEG:
             _check_jpeg_end(data)
-            decoded, _, _ = self._decode_page(data, index, jpegtables=self._jpegtables)
+            decoded, _, _ = self._decode_page(data, place, jpegtables=self._jpegtables)
         else:
             unpacked = self._unpacked(data, index) if self.compression in UNSHAPED else data
-            decoded, _, _ = self._decode_page(unpacked, index)
+            decoded, _, _ = self._decode_page(unpacked, place)
         if decoded is None:
             raise ValueError("it decodes to nothing")
         if decoded.shape[-1] != self.layout.samples:
@@ -243,10 +242,27 @@ class Segments:
         unpacked: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
         if self._unpack is not None:
             # Room for one byte too many: LZW fills its room and does not report what is left.
-            unpacked = self._unpack(unpacked, out=height * row_bytes + 1)
+            unpacked = self._unspared(unpacked, (rows * row_bytes, height * row_bytes))
         if len(unpacked) not in (rows * row_bytes, height * row_bytes):
             raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {rows * row_bytes}")
         return unpacked[: rows * row_bytes]
+
+    def _unspared(self, data: bytes | bytearray, lengths: tuple[int, int]) -> bytes | bytearray:
+        """The unpacked bytes of a segment; what follows its end is looked for where it disturbs the decoder.
+
+        ``lengths`` is how long the segment may be when unpacked: the rows inside the image, or all of them.
+        """
+        assert self._unpack is not None
+        room = max(lengths) + 1
+        try:
+            return self._unpack(data, out=room)
+        except MemoryError:
+            raise
+        except Exception:
+            whole = ended(self.compression, data, lengths)
+            if len(whole) == len(data):
+                raise
+            return self._unpack(whole, out=room)
 
     def _as_stored(self, data: bytes, index: int) -> NDArray[Any]:
         """The samples of an uncompressed segment; the last strip may have fewer rows."""
@@ -261,8 +277,11 @@ def short(error: Exception) -> str:
 
 
 def _check_jpeg_end(data: bytes) -> None:
-    """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey."""
-    if data.rfind(b"\xff\xd9", max(0, len(data) - 1024)) < 0:
+    """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey.
+
+    No other bytes of a scan are those of the marker, so it may be followed by any number of others.
+    """
+    if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
         raise ValueError("its JPEG stream ends early")
 
 
@@ -294,14 +313,10 @@ def _bilevel_tiff(data: bytes, compression: int, rows: int, width: int, tags: li
 
 def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]) -> np.dtype[Any]:
     """The dtype of the decoded samples. Raises Undecodable or DamagedFile."""
-    photometric, compression = int(page.photometric), int(page.compression)
-    if 262 not in directory.entries:
+    photometric, compression = photometric_of(directory), int(page.compression)
+    if 347 in directory.entries and 259 not in directory.entries:
         raise DamagedFile(
-            f"{directory.path}: nothing tells what its samples mean (TIFF tag 262); it is damaged"
-        )
-    if 347 in directory.entries and compression != JPEG:
-        raise DamagedFile(
-            f"{directory.path}: it has JPEG tables, and compression {compression}; it is damaged"
+            f"{directory.path}: it has JPEG tables, and nothing says that it is compressed; it is damaged"
         )
     if compression in FAX and (page.bitspersample != 1 or directory.number(277, 1) != 1):
         raise Undecodable(f"compression {compression} of samples that are not of one bit")
@@ -309,7 +324,8 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
         compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS
     ):
         raise Undecodable(f"compression {compression}")
-    if photometric not in PHOTOMETRICS and not (photometric == 6 and compression in WITH_CHROMA):
+    chroma = photometric == 6 and compression in WITH_CHROMA and not is_planar(directory)
+    if photometric not in PHOTOMETRICS and not chroma:
         raise Undecodable(f"photometric interpretation {photometric}")
     if page.dtype is None or not isinstance(page.bitspersample, int) or page.imagedepth != 1:
         raise Undecodable("sample layout")

@@ -230,6 +230,58 @@ def _png(data: bytes) -> Iterator[Size]:
     yield Size(height, width, 4)
 
 
+def ended(compression: int, data: bytes | bytearray, lengths: tuple[int, int]) -> bytes | bytearray:
+    """A compressed segment without bytes that follow its end.
+
+    zstd and PackBits are the compressions whose decoders do not stop there by themselves. The others are
+    returned as they are.
+
+    Parameters
+    ----------
+    compression : code of the compression (TIFF tag 259).
+    data : the compressed bytes.
+    lengths : how long the segment may be when unpacked: the rows inside the image, or all of them.
+    """
+    if compression == 50000:
+        return data[: _zstd_end(data)]
+    if compression == 32773:
+        return data[: _packbits_end(data, lengths)]
+    return data
+
+
+def _zstd_end(data: bytes | bytearray) -> int:
+    """Where a frame of zstd ends (RFC 8878, section 3.1.1); the end of ``data`` if it is no whole frame."""
+    if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
+        return len(data)
+    flags = data[4]
+    single, size = flags >> 5 & 1, flags >> 6
+    at = 5 + (not single) + (0, 1, 2, 4)[flags & 3] + ((1 if single else 0), 2, 4, 8)[size]
+    while at + 3 <= len(data):
+        block = int.from_bytes(data[at : at + 3], "little")
+        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        if block & 1:
+            return at + (4 if flags & 4 else 0)
+    return len(data)
+
+
+def _packbits_end(data: bytes | bytearray, lengths: tuple[int, int]) -> int:
+    """Where PackBits codes (TIFF 6.0, section 9) reach one of two lengths and only zeros or noise follow.
+
+    The larger length counts if it is reached at all; the end of ``data`` if neither is.
+    """
+    at = made = 0
+    found = len(data)
+    while at < len(data):
+        code = data[at]
+        at += 1 if code == 128 else 2 if code > 128 else code + 2
+        made += 0 if code == 128 else 257 - code if code > 128 else code + 1
+        if made in lengths and at <= len(data):
+            found = at
+        if made >= max(lengths):
+            break
+    return found
+
+
 def _unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
     if at < 0 or at + struct.calcsize(form) > len(data):
         raise ValueError("its header ends early")
