@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
@@ -55,6 +55,10 @@ PHOTOMETRICS = {0, 1, 2, 3, 4, 5}
 #: at most ``KEEP_BYTES``, but at least one segment.
 KEEP_ABOVE_BYTES = 1 << 20
 KEEP_BYTES = 32 << 20
+
+
+#: Formats of samples (tag 339) that are complex: of integers and of floats.
+COMPLEX = {5, 6}
 
 
 class Undecodable(Exception):
@@ -216,6 +220,8 @@ class Segments:
             decoded, _, _ = self._decode_page(data, place, jpegtables=self._jpegtables)
         else:
             unpacked = self._unpacked(data, index) if self.compression in UNSHAPED else data
+            if self.bits == 24 and self.dtype.kind == "u":
+                return self._of_24_bits(unpacked)
             decoded, _, _ = self._decode_page(unpacked, place)
         if decoded is None:
             raise ValueError("it decodes to nothing")
@@ -246,6 +252,13 @@ class Segments:
         if len(unpacked) not in (rows * row_bytes, height * row_bytes):
             raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {rows * row_bytes}")
         return unpacked[: rows * row_bytes]
+
+    def _of_24_bits(self, data: bytes | bytearray) -> NDArray[Any]:
+        """Whole numbers of 24 bits: as in GDAL, the highest byte comes first in a little-endian file."""
+        width, samples = self.layout.segment[1], self.layout.samples
+        each = np.frombuffer(data, np.uint8).reshape(-1, width, samples, 3).astype(self.dtype)
+        high, middle, low = np.moveaxis(each if self._stored.byteorder != ">" else each[..., ::-1], -1, 0)
+        return high << 16 | middle << 8 | low
 
     def _unspared(self, data: bytes | bytearray, lengths: tuple[int, int]) -> bytes | bytearray:
         """The unpacked bytes of a segment; what follows its end is looked for where it disturbs the decoder.
@@ -312,12 +325,13 @@ def _bilevel_tiff(data: bytes, compression: int, rows: int, width: int, tags: li
 
 
 def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]) -> np.dtype[Any]:
-    """The dtype of the decoded samples. Raises Undecodable or DamagedFile."""
+    """The dtype of the decoded samples. Raises Undecodable, DamagedFile or BadInput."""
     photometric, compression = photometric_of(directory), int(page.compression)
     if 347 in directory.entries and 259 not in directory.entries:
         raise DamagedFile(
             f"{directory.path}: it has JPEG tables, and nothing says that it is compressed; it is damaged"
         )
+    _check_samples(directory, page)
     if compression in FAX and (page.bitspersample != 1 or directory.number(277, 1) != 1):
         raise Undecodable(f"compression {compression} of samples that are not of one bit")
     if compression not in compressions or (
@@ -334,3 +348,20 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
     if page.is_subsampled and compression not in WITH_CHROMA:
         raise Undecodable("subsampled chroma")
     return np.dtype(page.dtype)
+
+
+def _check_samples(directory: Directory, page: tifffile.TiffPage) -> None:
+    """Raises BadInput for complex samples, and for a predictor that these samples cannot have."""
+    form, bits, predictor = page.sampleformat, page.bitspersample, int(page.predictor)
+    if form in COMPLEX:
+        raise BadInput(
+            f"{directory.path}: its samples are complex numbers, which are no picture; make magnitudes of "
+            "them first, for example: gdal_translate DERIVED_SUBDATASET:AMPLITUDE:IN OUT"
+        )
+    fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 32, 64)}
+    if not fits.get(predictor, False):
+        raise BadInput(
+            f"{directory.path}: its predictor {predictor} (TIFF tag 317) is not defined for samples of {bits} "
+            f"bits and format {int(form)}, and neither GDAL nor libvips reads it; write the file anew "
+            "without a predictor"
+        )
