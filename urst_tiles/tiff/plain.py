@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 
 import tifffile
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import Directory, Order
+from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.types import LONG, SHORT, UNDEFINED
 
 #: Compressions in which libtiff uses the predictor (tag 317): LZW, deflate (two codes), LZMA, zstd.
@@ -147,9 +146,7 @@ def _written(
     directory: Directory, tags: dict[int, tuple[int, tuple[int, ...] | bytes]], start: bytes
 ) -> bytes:
     """A TIFF of one directory in the byte order of the file; ``start`` follows its header."""
-    # The decoders of pictures return numbers in the byte order of this machine, whatever that of the file.
-    native: Order = "<" if sys.byteorder == "little" else ">"
-    order = directory.order if compression_of(directory) in ORDERED else native
+    order = directory.order
     place = 8 + FIRST_BYTES
     free = place + 2 + 12 * len(tags) + 4
     entries, values = b"", b""

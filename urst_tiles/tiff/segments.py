@@ -266,16 +266,20 @@ class Segments:
         ``lengths`` is how long the segment may be when unpacked: the rows inside the image, or all of them.
         """
         assert self._unpack is not None
-        room = max(lengths) + 1
+        room, failed = max(lengths) + 1, ""
         try:
-            return self._unpack(data, out=room)
+            unpacked: bytes | bytearray = self._unpack(data, out=room)
         except MemoryError:
             raise
-        except Exception:
+        except Exception as error:
+            failed = short(error)
+        if failed or len(unpacked) not in lengths:
             whole = ended(self.compression, data, lengths)
-            if len(whole) == len(data):
-                raise
-            return self._unpack(whole, out=room)
+            if len(whole) < len(data):
+                return self._unpack(whole, out=room)
+        if failed:
+            raise ValueError(failed)
+        return unpacked
 
     def _as_stored(self, data: bytes, index: int) -> NDArray[Any]:
         """The samples of an uncompressed segment; the last strip may have fewer rows."""
@@ -361,7 +365,7 @@ def _check_samples(directory: Directory, page: tifffile.TiffPage) -> None:
     fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 32, 64)}
     if not fits.get(predictor, False):
         raise BadInput(
-            f"{directory.path}: its predictor {predictor} (TIFF tag 317) is not defined for samples of {bits} "
-            f"bits and format {int(form)}, and neither GDAL nor libvips reads it; write the file anew "
+            f"{directory.path}: its predictor {predictor} (TIFF tag 317) is not defined for samples of "
+            f"{bits} bits and format {int(form)}, and neither GDAL nor libvips reads it; write the file anew "
             "without a predictor"
         )
