@@ -43,7 +43,7 @@ def refused(kind: Kind) -> str:
         return "complex"
     if kind.compression in PREDICTED and kind.predictor == 2 and bits not in (8, 16, 32, 64):
         return "predictor"
-    if kind.compression in PREDICTED and kind.predictor == 3 and (form != 3 or bits == 24):
+    if kind.compression in PREDICTED and kind.predictor == 3 and form != 3:
         return "predictor"
     return ""
 

@@ -223,7 +223,9 @@ def packed(kind: Kind, segment: np.ndarray) -> bytes:
         whole = data.view(f"u{dtype.itemsize}")
         data = np.concatenate([whole[:, :1], np.diff(whole, axis=1)], axis=1).view(dtype)
     elif kind.compression in PREDICTED and kind.predictor == 3 and form == 3:
-        return _floats_predicted(data)
+        wide = data.astype(np.float32).view(np.uint32)
+        whole = _float24(wide, ">") if bits == 24 else data.astype(data.dtype.newbyteorder(">")).tobytes()
+        return _floats_predicted(data, whole)
     if bits == 24:
         wide = data.astype(np.float32).view(np.uint32) if form == 3 else data
         # Whole numbers as GDAL has them: highest byte first in a little-endian file, last in the other.
@@ -252,10 +254,13 @@ def _float24(wide: np.ndarray, order: str) -> bytes:
     return _bits(narrow.astype(np.uint32), 24, order)
 
 
-def _floats_predicted(data: np.ndarray) -> bytes:
-    """The floating-point predictor (Adobe's TIFF technical note 3): bytes by weight, then differences."""
+def _floats_predicted(data: np.ndarray, whole: bytes) -> bytes:
+    """The floating-point predictor (Adobe's TIFF technical note 3): bytes by weight, then differences.
+
+    ``whole`` is the floats of ``data`` in big-endian bytes.
+    """
     height, width, samples = data.shape
-    big = data.astype(data.dtype.newbyteorder(">")).view(np.uint8).reshape(height, width * samples, -1)
+    big = np.frombuffer(whole, np.uint8).reshape(height, width * samples, -1)
     rows = big.transpose(0, 2, 1).reshape(height, -1, samples)
     return np.concatenate([rows[:, :1], np.diff(rows, axis=1)], axis=1).tobytes()
 

@@ -109,7 +109,8 @@ def bilevel(tiff: bytes) -> NDArray[np.uint8]:
     """
     vips = libvips()
     try:
-        return np.asarray(vips.Image.tiffload_buffer(tiff, fail_on="warning").numpy())
+        image = vips.Image.tiffload_buffer(tiff, fail_on="warning")
+        return np.asarray(image.numpy(), np.uint8).reshape(image.height, image.width)
     except vips.Error:
         raise ValueError("its fax codes are damaged") from None
 

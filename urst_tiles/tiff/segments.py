@@ -89,6 +89,9 @@ class Segments:
         # Uncompressed samples of whole bytes in the usual bit order need no decoder.
         self._plain = self.compression == 1 and self.bits % 8 == 0 and int(page.fillorder) == 1
         self._plain = self._plain and self.bits == 8 * self.dtype.itemsize and int(page.predictor) == 1
+        self._predicted = self.bits == 24 and int(page.predictor) == 3
+        if self._predicted:
+            page.predictor = 1  # tifffile has no such decoder
         self._stored = self.dtype.newbyteorder(directory.order)
         pixel_bits = self.bits if self.compression == 1 else 0
         self.layout = read_layout(directory, file.size, self.dtype, pixel_bits, self._plain)
@@ -220,7 +223,7 @@ class Segments:
             decoded, _, _ = self._decode_page(data, place, jpegtables=self._jpegtables)
         else:
             unpacked = self._unpacked(data, index) if self.compression in UNSHAPED else data
-            if self.bits == 24 and self.dtype.kind == "u":
+            if self.bits == 24 and (self.dtype.kind == "u" or self._predicted):
                 return self._of_24_bits(unpacked)
             decoded, _, _ = self._decode_page(unpacked, place)
         if decoded is None:
@@ -254,8 +257,17 @@ class Segments:
         return unpacked[: rows * row_bytes]
 
     def _of_24_bits(self, data: bytes | bytearray) -> NDArray[Any]:
-        """Whole numbers of 24 bits: as in GDAL, the highest byte comes first in a little-endian file."""
+        """Whole numbers of 24 bits: as in GDAL, the highest byte comes first in a little-endian file.
+
+        Or floats of 24 bits with the floating-point predictor (Adobe's TIFF technical note 3).
+        """
         width, samples = self.layout.segment[1], self.layout.samples
+        if self._predicted:
+            rows = np.frombuffer(data, np.uint8).reshape(-1, width * 3, samples)
+            planes = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(-1, 3, width * samples)
+            whole = np.ascontiguousarray(planes.transpose(0, 2, 1)).tobytes()
+            floats: NDArray[Any] = imagecodecs.float24_decode(whole, byteorder=">")
+            return floats.reshape(-1, width, samples)
         each = np.frombuffer(data, np.uint8).reshape(-1, width, samples, 3).astype(self.dtype)
         high, middle, low = np.moveaxis(each if self._stored.byteorder != ">" else each[..., ::-1], -1, 0)
         return high << 16 | middle << 8 | low
@@ -362,7 +374,7 @@ def _check_samples(directory: Directory, page: tifffile.TiffPage) -> None:
             f"{directory.path}: its samples are complex numbers, which are no picture; make magnitudes of "
             "them first, for example: gdal_translate DERIVED_SUBDATASET:AMPLITUDE:IN OUT"
         )
-    fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 32, 64)}
+    fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 24, 32, 64)}
     if not fits.get(predictor, False):
         raise BadInput(
             f"{directory.path}: its predictor {predictor} (TIFF tag 317) is not defined for samples of "
