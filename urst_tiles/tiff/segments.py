@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence, Set
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -23,7 +24,7 @@ from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
-from urst_tiles.tiff.plain import FAX, JPEG, is_planar, photometric_of, plain_page
+from urst_tiles.tiff.plain import FAX, JPEG, YCBCR, is_planar, photometric_of, plain_page
 from urst_tiles.tiff.streams import Size, check_size, ended
 from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.types import LONG, SHORT
@@ -93,7 +94,7 @@ class Segments:
         if self._predicted:
             page.predictor = 1  # tifffile has no such decoder
         self._stored = self.dtype.newbyteorder(directory.order)
-        pixel_bits = self.bits if self.compression == 1 else 0
+        pixel_bits = self.bits if self.compression == 1 and self.photometric != YCBCR else 0
         self.layout = read_layout(directory, file.size, self.dtype, pixel_bits, self._plain)
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
@@ -305,6 +306,14 @@ def short(error: Exception) -> str:
     return " ".join(str(error).split())[:150]
 
 
+def complex_samples(path: Path) -> str:
+    """The message about samples that are complex numbers, as radar (SAR) has them."""
+    return (
+        f"{path}: its samples are complex numbers, which are no picture; make their magnitudes first: "
+        f"gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{path.name} magnitudes.tif"
+    )
+
+
 def _check_jpeg_end(data: bytes) -> None:
     """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey.
 
@@ -370,10 +379,7 @@ def _check_samples(directory: Directory, page: tifffile.TiffPage) -> None:
     """Raises BadInput for complex samples, and for a predictor that these samples cannot have."""
     form, bits, predictor = page.sampleformat, page.bitspersample, int(page.predictor)
     if form in COMPLEX:
-        raise BadInput(
-            f"{directory.path}: its samples are complex numbers, which are no picture; make magnitudes of "
-            "them first, for example: gdal_translate DERIVED_SUBDATASET:AMPLITUDE:IN OUT"
-        )
+        raise BadInput(complex_samples(directory.path))
     fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 24, 32, 64)}
     if not fits.get(predictor, False):
         raise BadInput(
