@@ -4,9 +4,10 @@
 
 Every file is read whole as `open_source` reads it, and by the first of these libraries that can. Their
 samples become a picture by the rules of ``docs/formats.md``: a palette is looked up, min-is-white turned
-round, associated alpha divided out, red, green and blue are taken where they are said to be, and what is not
-uint8 is stretched by the same formula. Of CMYK and Lab only the size is compared, since every library has its
-own conversion. Printed are the counts of
+round, associated alpha divided out, what is no number is invalid, red, green and blue are taken where they
+are said to be, and what is not uint8 is stretched by the same formula. Of CMYK, Lab and files that do not
+say what their samples mean only the size is compared, since every library has its own conversion. Printed are
+the counts of
 
 - alike: the same pixels (files in a lossy compression: nearly);
 - ours alone: no other library reads it;
@@ -72,7 +73,9 @@ def by_gdal(path: Path) -> Reference:
             table = file.colormap(1)
             entries = np.array([table.get(i, (0, 0, 0, 255))[:3] for i in range(max(table) + 1)], np.uint8)
             return Reference("GDAL", entries[np.minimum(raw[..., 0], len(entries) - 1)], mask)
-    known = tag(path, 262, 1) < 5 or tag(path, 262, 1) == 6
+    known = tag(path, 262, -1) in (0, 1, 2, 3, 4, 6) or path.suffix.lower() not in (".tif", ".tiff")
+    if raw.dtype.kind == "f":  # what is no number is no picture
+        mask &= np.isfinite(raw[..., :3]).all(axis=-1)
     alpha = raw[..., names.index("alpha")] if "alpha" in names and tag(path, 338, 0) == 1 else None
     if {"red", "green", "blue"} <= set(names):
         raw = raw[..., [names.index(name) for name in ("red", "green", "blue")]]
@@ -80,7 +83,8 @@ def by_gdal(path: Path) -> Reference:
         raw = raw[..., [i for i, name in enumerate(names) if name != "alpha"] or [0]]
     colours = meant(raw, bits, structure.get("MINISWHITE") == "YES")
     if alpha is not None and raw.dtype.kind == "u":
-        top = float(np.iinfo(raw.dtype).max)
+        top = float((1 << bits) - 1 if bits else np.iinfo(raw.dtype).max)
+        alpha, top = (alpha * (255 / top), 255.0) if 0 < bits < 8 else (alpha, top)
         colours = np.rint(colours * (top / np.maximum(alpha, 1))[..., None]).clip(0, top).astype(raw.dtype)
     return Reference("GDAL", colours, mask, known)
 
@@ -139,7 +143,7 @@ def tag(path: Path, code: int, default: int) -> int:
     try:
         with tifffile.TiffFile(path) as file:
             value = file.pages.first.tags.valueof(code, default)
-        return int(value if np.isscalar(value) else value[0])
+        return int(value if isinstance(value, int) else value[0])
     except Exception:
         return default
 
