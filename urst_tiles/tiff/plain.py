@@ -33,6 +33,9 @@ JPEG = 7
 #: Photometric interpretations (tag 262).
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 
+#: Tags by their codes: the type of the value, and its numbers or bytes.
+Tags = dict[int, tuple[int, tuple[int, ...] | bytes]]
+
 #: How many bytes of the first segment are shown to tifffile: they tell whether a JPEG stream is JFIF.
 FIRST_BYTES = 64
 
@@ -86,47 +89,57 @@ def plain_page(file: FileBytes, directory: Directory) -> tifffile.TiffPage:
     ------
     DamagedFile : the directory lacks what every picture needs.
     """
-    planar, samples = is_planar(directory), directory.number(277, 1)
-    compression, photometric = compression_of(directory), photometric_of(directory)
-    height, width = directory.shape
-    tiled = 322 in directory.entries
-    offsets, counts = (324, 325) if tiled else (273, 279)
-    tags: dict[int, tuple[int, tuple[int, ...] | bytes]] = {
-        256: (LONG, (width,)),
-        257: (LONG, (height,)),
-        258: (SHORT, _each(directory, 258)),
-        259: (SHORT, (compression,)),
-        262: (SHORT, (BLACK_IS_ZERO if planar else photometric,)),
-        offsets: (LONG, (8,)),
-        counts: (LONG, (FIRST_BYTES,)),
-        277: (SHORT, (1 if planar else samples,)),
-        284: (SHORT, (1,)),
-        339: (SHORT, _each(directory, 339)),
-    }
-    if tiled:
-        tags |= {322: (LONG, (directory.number(322),)), 323: (LONG, (directory.number(323),))}
-    else:
-        tags[278] = LONG, (min(directory.number(278, height) or height, height),)
-    if compression in ORDERED and directory.number(266, 1) == 2:
-        tags[266] = SHORT, (2,)
-    if compression in PREDICTED and directory.number(317, 1) != 1:
-        tags[317] = SHORT, (directory.number(317),)
-    if not planar and 338 in directory.entries:
-        tags[338] = SHORT, tuple(directory.whole_numbers(338).tolist())
-    if not planar and photometric == YCBCR and 530 in directory.entries:
-        tags[530] = SHORT, tuple(directory.whole_numbers(530, 2).tolist())
-    if 347 in directory.entries and compression == JPEG:
-        tags[347] = UNDEFINED, directory.raw(347)
-    if not (directory.text(305) or "").startswith("Philips DP"):  # whose depths mean nothing
-        tags |= {
-            code: (LONG, (directory.number(code, 1),)) for code in (32997, 32998) if code in directory.entries
-        }
+    tags = _size_tags(directory) | _sample_tags(directory) | _codec_tags(directory)
     first = directory.whole_numbers(directory.table_codes[0], 1)
     start = file(int(first[0]), FIRST_BYTES) if first.size and int(first[0]) < file.size else b""
     with tifffile.TiffFile(io.BytesIO(_written(directory, tags, start))) as tiff:
         page = tiff.pages.first
         assert isinstance(page, tifffile.TiffPage)
         return page
+
+
+def _size_tags(directory: Directory) -> Tags:
+    """How large the page and its segments are; the only segment that is listed stands for all."""
+    height, width = directory.shape
+    tags: Tags = {256: (LONG, (width,)), 257: (LONG, (height,))}
+    if 322 in directory.entries:
+        sides: Tags = {code: (LONG, (directory.number(code),)) for code in (322, 323)}
+        return tags | sides | {324: (LONG, (8,)), 325: (LONG, (FIRST_BYTES,))}
+    rows = min(directory.number(278, height) or height, height)
+    return tags | {273: (LONG, (8,)), 278: (LONG, (rows,)), 279: (LONG, (FIRST_BYTES,))}
+
+
+def _sample_tags(directory: Directory) -> Tags:
+    """What a pixel is made of."""
+    planar, photometric = is_planar(directory), photometric_of(directory)
+    tags: Tags = {
+        258: (SHORT, _each(directory, 258)),
+        262: (SHORT, (BLACK_IS_ZERO if planar else photometric,)),
+        277: (SHORT, (1 if planar else directory.number(277, 1),)),
+        284: (SHORT, (1,)),
+        339: (SHORT, _each(directory, 339)),
+    }
+    if not planar and 338 in directory.entries:
+        tags[338] = SHORT, tuple(directory.whole_numbers(338).tolist())
+    if not planar and photometric == YCBCR and 530 in directory.entries:
+        tags[530] = SHORT, tuple(directory.whole_numbers(530, 2).tolist())
+    if not (directory.text(305) or "").startswith("Philips DP"):  # whose depths mean nothing
+        for code in {32997, 32998} & directory.entries.keys():
+            tags[code] = LONG, (directory.number(code, 1),)
+    return tags
+
+
+def _codec_tags(directory: Directory) -> Tags:
+    """How the page is compressed, without what this compression does not use."""
+    compression = compression_of(directory)
+    tags: Tags = {259: (SHORT, (compression,))}
+    if compression in ORDERED and directory.number(266, 1) == 2:
+        tags[266] = SHORT, (2,)
+    if compression in PREDICTED and directory.number(317, 1) != 1:
+        tags[317] = SHORT, (directory.number(317),)
+    if 347 in directory.entries and compression == JPEG:
+        tags[347] = UNDEFINED, directory.raw(347)
+    return tags
 
 
 def _each(directory: Directory, code: int) -> tuple[int, ...]:
@@ -142,9 +155,7 @@ def _each(directory: Directory, code: int) -> tuple[int, ...]:
     return (number,)
 
 
-def _written(
-    directory: Directory, tags: dict[int, tuple[int, tuple[int, ...] | bytes]], start: bytes
-) -> bytes:
+def _written(directory: Directory, tags: Tags, start: bytes) -> bytes:
     """A TIFF of one directory in the byte order of the file; ``start`` follows its header."""
     order = directory.order
     place = 8 + FIRST_BYTES

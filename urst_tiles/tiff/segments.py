@@ -25,7 +25,7 @@ from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
 from urst_tiles.tiff.plain import FAX, JPEG, YCBCR, is_planar, photometric_of, plain_page
-from urst_tiles.tiff.streams import Size, check_size, ended
+from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
 from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.types import LONG, SHORT
 from urst_tiles.tiff.writing import DirectoryField, field, header
@@ -315,11 +315,8 @@ def complex_samples(path: Path) -> str:
 
 
 def _check_jpeg_end(data: bytes) -> None:
-    """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey.
-
-    No other bytes of a scan are those of the marker, so it may be followed by any number of others.
-    """
-    if data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\xda"):
+    """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey."""
+    if not jpeg_ends(data):
         raise ValueError("its JPEG stream ends early")
 
 

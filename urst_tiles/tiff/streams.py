@@ -60,6 +60,25 @@ def check_size(compression: int, data: bytes, segment: Size, tables: bytes | Non
             )
 
 
+def jpeg_ends(data: bytes) -> bool:
+    """Whether a JPEG stream has its end marker, whatever follows it.
+
+    A picture among the metadata, before the first scan, has an end marker of its own.
+    """
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0:
+        code = data[at + 1] if at + 1 < len(data) else 0xD9
+        if code == 0xDA:
+            return data.find(b"\xff\xd9", at) >= 0
+        if code in (0x00, 0x01, 0xFF, *range(0xD0, 0xD9)):
+            at += 1 if code == 0xFF else 2
+        elif code == 0xD9:
+            return False  # before any scan
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
 def _jpeg(data: bytes) -> Iterator[Size]:
     """The size in each frame header before the first scan; markers are looked for as libjpeg does."""
     if data.count(b"\xff\xda") > MOST_SCANS:  # no other bytes of a scan are these

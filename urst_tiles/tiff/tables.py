@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 #: more, holds something else: no compression makes pixels so much longer.
 LONGER, EXTRA_BYTES = 4, 16 << 20
 
+#: Of a compressed segment whose size nobody tells, at most twice its decoded bytes and so many more are read.
+MORE_BYTES = 1 << 16
+
 Table = NDArray[np.uint64]
 
 
@@ -113,7 +116,7 @@ def _up_to_the_next(layout: Layout, directory: Directory, size: int) -> Table:
     marks = np.unique(np.concatenate([offsets[offsets > 0], starts, np.array([size], np.uint64)]))
     following = marks[np.minimum(np.searchsorted(marks, offsets[lost], side="right"), marks.size - 1)]
     room = np.maximum(following, offsets[lost]) - offsets[lost]
-    counts[lost] = np.minimum(room, np.uint64(LONGER * layout.segment_bytes + EXTRA_BYTES))
+    counts[lost] = np.minimum(room, np.uint64(2 * layout.segment_bytes + MORE_BYTES))
     return counts
 
 
