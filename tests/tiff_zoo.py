@@ -11,7 +11,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +428,13 @@ def all_kinds() -> list[Kind]:
 
 
 def sample(count: int) -> list[Kind]:
-    """``count`` kinds, spread evenly over all of them, always the same."""
+    """At least ``count`` kinds, always the same: spread evenly, and with every value of every axis."""
     kinds = all_kinds()
-    return [kinds[i * len(kinds) // count] for i in range(count)]
+    chosen = dict.fromkeys(kinds[i * len(kinds) // count] for i in range(count))
+    for axis in fields(Kind):
+        seen = {getattr(kind, axis.name) for kind in chosen}
+        for kind in kinds:
+            if getattr(kind, axis.name) not in seen:
+                seen.add(getattr(kind, axis.name))
+                chosen[kind] = None
+    return list(chosen)

@@ -90,12 +90,16 @@ def plain_page(file: FileBytes, directory: Directory) -> tifffile.TiffPage:
     DamagedFile : the directory lacks what every picture needs.
     """
     tags = _size_tags(directory) | _sample_tags(directory) | _codec_tags(directory)
-    first = directory.whole_numbers(directory.table_codes[0], 1)
-    start = file(int(first[0]), FIRST_BYTES) if first.size and int(first[0]) < file.size else b""
-    with tifffile.TiffFile(io.BytesIO(_written(directory, tags, start))) as tiff:
+    with tifffile.TiffFile(io.BytesIO(_written(directory, tags, first_bytes(file, directory)))) as tiff:
         page = tiff.pages.first
         assert isinstance(page, tifffile.TiffPage)
         return page
+
+
+def first_bytes(file: FileBytes, directory: Directory) -> bytes:
+    """The first ``FIRST_BYTES`` bytes of the first segment, fewer where the file ends."""
+    first = directory.whole_numbers(directory.table_codes[0], 1)
+    return file(int(first[0]), FIRST_BYTES) if first.size and int(first[0]) < file.size else b""
 
 
 def _size_tags(directory: Directory) -> Tags:

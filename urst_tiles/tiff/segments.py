@@ -24,7 +24,7 @@ from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
-from urst_tiles.tiff.plain import FAX, JPEG, YCBCR, is_planar, photometric_of, plain_page
+from urst_tiles.tiff.plain import FAX, JPEG, YCBCR, first_bytes, is_planar, photometric_of, plain_page
 from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
 from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.types import LONG, SHORT
@@ -85,6 +85,12 @@ class Segments:
     def __init__(self, file: FileBytes, directory: Directory, fax: DecodeTiff | None = None) -> None:
         page = plain_page(file, directory)
         self.photometric, self.compression = photometric_of(directory), int(page.compression)
+        is_jpeg = first_bytes(file, directory)[:2] == b"\xff\xd8"
+        if 347 in directory.entries and self.compression != JPEG and is_jpeg:
+            raise DamagedFile(
+                f"{directory.path}: it has JPEG tables and streams, and compression {self.compression}; it is"
+                " damaged"
+            )
         self.dtype = _dtype(directory, page, COMPRESSIONS if fax is None else COMPRESSIONS | FAX)
         self.bits = int(page.bitspersample)
         # Uncompressed samples of whole bytes in the usual bit order need no decoder.
@@ -349,10 +355,6 @@ def _bilevel_tiff(data: bytes, compression: int, rows: int, width: int, tags: li
 def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]) -> np.dtype[Any]:
     """The dtype of the decoded samples. Raises Undecodable, DamagedFile or BadInput."""
     photometric, compression = photometric_of(directory), int(page.compression)
-    if 347 in directory.entries and 259 not in directory.entries:
-        raise DamagedFile(
-            f"{directory.path}: it has JPEG tables, and nothing says that it is compressed; it is damaged"
-        )
     _check_samples(directory, page)
     if compression in FAX and (page.bitspersample != 1 or directory.number(277, 1) != 1):
         raise Undecodable(f"compression {compression} of samples that are not of one bit")

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from urst_tiles.geometry import ceil_div, round_up
 
+#: Behind a PackBits stream lie at most so many bytes, and as many as it has when unpacked.
+SPARE_BYTES = 4096
+
 
 class Size(NamedTuple):
     """Height and width of a picture in pixels, and its number of bands."""
@@ -284,9 +287,9 @@ def _zstd_end(data: bytes | bytearray) -> int:
 
 
 def _packbits_end(data: bytes | bytearray, lengths: tuple[int, int]) -> int:
-    """Where PackBits codes (TIFF 6.0, section 9) reach one of two lengths and only zeros or noise follow.
+    """Where PackBits codes (TIFF 6.0, section 9) reach one of two lengths, the larger one if they do.
 
-    The larger length counts if it is reached at all; the end of ``data`` if neither is.
+    The end of ``data`` if neither is, or if more bytes follow than a writer leaves to spare.
     """
     at = made = 0
     found = len(data)
@@ -298,7 +301,7 @@ def _packbits_end(data: bytes | bytearray, lengths: tuple[int, int]) -> int:
             found = at
         if made >= max(lengths):
             break
-    return found
+    return found if len(data) - found <= max(lengths) + SPARE_BYTES else len(data)
 
 
 def _unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
