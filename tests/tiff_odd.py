@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 from tiff_zoo import BLACK, RGB, YCBCR, Kind, Tags, specimen, write
 
 #: Changes the tags and segments of a file of this kind; returns whether it applies to the kind.
@@ -96,6 +97,15 @@ def spare_bytes(kind: Kind, tags: Tags, segments: list[bytes]) -> bool:
 def spare_bytes_that_are_no_zeros(kind: Kind, tags: Tags, segments: list[bytes]) -> bool:
     segments[:] = [segment + b"\xff\x07 padding" * 300 for segment in segments]
     return kind.compression != "lzma"  # whose format allows only zeros behind a stream
+
+
+@oddity
+def a_byte_too_many_when_unpacked(kind: Kind, tags: Tags, segments: list[bytes]) -> bool:
+    """As Photoshop writes LZW."""
+    if kind.compression == "lzw":
+        whole = (bytes(imagecodecs.lzw_decode(segment)) + b"\7" for segment in segments)
+        segments[:] = [bytes(imagecodecs.lzw_encode(data)) for data in whole]
+    return kind.compression == "lzw"
 
 
 @oddity

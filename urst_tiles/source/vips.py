@@ -103,6 +103,11 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
             return vips.Image.jpegload_buffer(mended, access=access, fail_on="warning")
         return getattr(vips.Image, loader)(os.fsencode(path), access=access, fail_on="warning")
     except vips.Error:
+        if loader == "tiffload":  # whose directories have been read without finding damage
+            raise BadInput(
+                f"{path} is a TIFF whose kind of samples or compression cannot be read here; rewrite it, for "
+                "example: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+            ) from None
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
 
 

@@ -58,6 +58,9 @@ KEEP_ABOVE_BYTES = 1 << 20
 KEEP_BYTES = 32 << 20
 
 
+#: Up to so many bytes may follow the pixels of an unpacked segment: Photoshop's LZW leaves one.
+SPARE_UNPACKED = 8
+
 #: Formats of samples (tag 339) that are complex: of integers and of floats.
 COMPLEX = {5, 6}
 
@@ -257,10 +260,11 @@ class Segments:
         row_bytes = ceil_div(width * self.layout.samples * self.bits, 8)
         unpacked: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
         if self._unpack is not None:
-            # Room for one byte too many: LZW fills its room and does not report what is left.
+            # Room for more bytes than may be: LZW fills its room and does not report what is left.
             unpacked = self._unspared(unpacked, (rows * row_bytes, height * row_bytes))
-        if len(unpacked) not in (rows * row_bytes, height * row_bytes):
-            raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {rows * row_bytes}")
+        whole = rows * row_bytes, height * row_bytes
+        if not any(0 <= len(unpacked) - length <= SPARE_UNPACKED for length in whole):
+            raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {whole[0]}")
         return unpacked[: rows * row_bytes]
 
     def _of_24_bits(self, data: bytes | bytearray) -> NDArray[Any]:
@@ -285,7 +289,7 @@ class Segments:
         ``lengths`` is how long the segment may be when unpacked: the rows inside the image, or all of them.
         """
         assert self._unpack is not None
-        room, failed = max(lengths) + 1, ""
+        room, failed = max(lengths) + SPARE_UNPACKED + 1, ""
         try:
             unpacked: bytes | bytearray = self._unpack(data, out=room)
         except MemoryError:
@@ -356,8 +360,11 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
     """The dtype of the decoded samples. Raises Undecodable, DamagedFile or BadInput."""
     photometric, compression = photometric_of(directory), int(page.compression)
     _check_samples(directory, page)
-    if compression in FAX and (page.bitspersample != 1 or directory.number(277, 1) != 1):
-        raise Undecodable(f"compression {compression} of samples that are not of one bit")
+    if compression in FAX and (page.bitspersample != 1 or page.samplesperpixel != 1):
+        raise BadInput(
+            f"{directory.path}: its compression {compression} (fax) is defined for one band of one bit, and "
+            f"it has {page.samplesperpixel} of {page.bitspersample} bit(s); write it anew in another compression"
+        )
     if compression not in compressions or (
         compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS
     ):
