@@ -147,7 +147,7 @@ def bits_of_more_samples(kind: Kind, tags: Tags, segments: list[bytes]) -> bool:
 @oddity
 def no_photometric(kind: Kind, tags: Tags, segments: list[bytes]) -> bool:
     del tags[262]
-    return kind.photometric == RGB and kind.compression != "jpeg" or kind.photometric in (BLACK, YCBCR)
+    return True
 
 
 @oddity

@@ -48,15 +48,15 @@ def compression_of(directory: Directory) -> int:
 def photometric_of(directory: Directory) -> int:
     """What the samples mean (tag 262).
 
-    Where the tag is missing, three colours are RGB, in JPEG YCbCr if their chroma is subsampled; fax is white
-    where it is 0; all else is grey, black where it is 0, as in GDAL.
+    Where the tag is missing, three colours are RGB, in JPEG what the stream says they are; fax is white where
+    it is 0; all else is grey, black where it is 0, as in GDAL.
     """
     if 262 in directory.entries:
         return directory.number(262)
     extra = directory.entries.get(338)
     compression = compression_of(directory)
     if directory.number(277, 1) - (extra.count if extra else 0) == 3:
-        return YCBCR if compression == JPEG and 530 in directory.entries else RGB
+        return YCBCR if compression == JPEG and not is_planar(directory) else RGB
     return WHITE_IS_ZERO if compression in FAX else BLACK_IS_ZERO
 
 
@@ -171,7 +171,7 @@ def _written(directory: Directory, tags: Tags, start: bytes) -> bytes:
             data = value if isinstance(value, bytes) else struct.pack(f"{order}{len(value)}{letter}", *value)
         except struct.error:
             raise DamagedFile(
-                f"{directory.path}: TIFF tag {code} holds {value[:3]}, more than it can; it is damaged"
+                f"{directory.path}: a number of TIFF tag {code} is larger than it can be; it is damaged"
             ) from None
         entries += struct.pack(order + "HHI", code, kind, len(value))
         if len(data) <= 4:

@@ -363,7 +363,7 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
     if compression in FAX and (page.bitspersample != 1 or page.samplesperpixel != 1):
         raise BadInput(
             f"{directory.path}: its compression {compression} (fax) is defined for one band of one bit, and "
-            f"it has {page.samplesperpixel} of {page.bitspersample} bit(s); write it anew in another compression"
+            f"it has {page.samplesperpixel} of {page.bitspersample} bit(s); write it anew in another one"
         )
     if compression not in compressions or (
         compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS

@@ -19,7 +19,7 @@ of GDAL's GeoTIFF driver.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: A tile or strip whose stored bytes are more than this many times its decoded bytes, and ``EXTRA_BYTES``
 #: more, holds something else: no compression makes pixels so much longer.
 LONGER, EXTRA_BYTES = 4, 16 << 20
+
+#: An uncompressed segment may have so many bytes to spare, or as many as its pixels take.
+SPARE_BYTES = 4096
 
 #: Of a compressed segment whose size nobody tells, at most twice its decoded bytes and so many more are read.
 MORE_BYTES = 1 << 16
@@ -91,21 +94,38 @@ def mended(
 
 
 def _as_pixels_need(layout: Layout, size: int, row_bytes: int) -> Table:
-    """The sizes of uncompressed segments. Raises DamagedFile where a segment is too short."""
+    """The sizes of uncompressed segments.
+
+    Raises DamagedFile where a segment is too short, or has so many bytes to spare that its pixels must be
+    others than the directory says.
+    """
     told, there = layout.counts.astype(np.float64), layout.offsets > 0
     whole = np.full(told.size, layout.segment[0] * row_bytes, np.int64)
     inside = layout.rows(np.arange(told.size)) * row_bytes
     room = size - layout.offsets.astype(np.float64)
     ends = np.where(told > 0, np.minimum(told, room), room) if layout.is_tiled else np.zeros(told.size)
     need = np.where(ends >= whole, whole, inside)
-    short = np.flatnonzero((told > 0) & (told < inside) & there)
-    if short.size and told.size > 1:
-        i = int(short[0])
+    wrong = there & (told > 0) & (told < inside) if told.size > 1 else np.zeros(told.size, bool)
+    longer = there & (told > need) & (told != whole) & ((told <= room) | (told.size > 1))
+    spare = np.where(longer, told - need, 0)
+    wrong |= spare > np.maximum(need, SPARE_BYTES)
+    if (spare > 0).any() and _fits_other_pixels(layout, told[spare > 0], inside[spare > 0] // row_bytes):
+        wrong |= spare > 0
+    if wrong.any():
+        i = int(np.flatnonzero(wrong)[0])
         raise DamagedFile(
             f"{layout.path}: {layout.name(i)} has {layout.counts[i]} bytes, and its pixels take {inside[i]}; "
             "the file is damaged"
         )
     return np.where(there, need, layout.counts.astype(np.int64)).astype(np.uint64)
+
+
+def _fits_other_pixels(layout: Layout, sizes: NDArray[Any], rows: NDArray[Any]) -> bool:
+    """Whether all these sizes, of segments of so many rows, fit pixels with another number of bits."""
+    across = layout.segment[1]
+    bits = sizes // rows * 8 // across
+    fits = rows * -(-across * bits // 8) == sizes
+    return bool((fits & (rows > 1)).all() and sizes.size > 1)
 
 
 def _up_to_the_next(layout: Layout, directory: Directory, size: int) -> Table:
