@@ -19,16 +19,14 @@ of GDAL's GeoTIFF driver.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
 from urst_tiles.tiff.directory import Directory
-
-if TYPE_CHECKING:
-    from urst_tiles.tiff.layout import Layout
+from urst_tiles.tiff.lattice import Layout
 
 #: A tile or strip whose stored bytes are more than this many times its decoded bytes, and ``EXTRA_BYTES``
 #: more, holds something else: no compression makes pixels so much longer.
