@@ -73,7 +73,12 @@ def by_gdal(path: Path) -> Reference:
             table = file.colormap(1)
             entries = np.array([table.get(i, (0, 0, 0, 255))[:3] for i in range(max(table) + 1)], np.uint8)
             return Reference("GDAL", entries[np.minimum(raw[..., 0], len(entries) - 1)], mask)
-    known = tag(path, 262, -1) in (0, 1, 2, 3, 4, 6) or path.suffix.lower() not in (".tif", ".tiff")
+    meaning = tag(path, 262, -1)  # of YCbCr only JPEG streams are converted to RGB
+    known = (
+        meaning in range(5)
+        or (meaning == 6 and tag(path, 259, 1) == 7)
+        or path.suffix.lower() not in (".tif", ".tiff")
+    )
     if raw.dtype.kind == "f":  # what is no number is no picture
         mask &= np.isfinite(raw[..., :3]).all(axis=-1)
     alpha = raw[..., names.index("alpha")] if "alpha" in names and tag(path, 338, 0) == 1 else None
@@ -161,7 +166,7 @@ def stretch_of(dtype: np.dtype[Any], colours: np.ndarray) -> tuple[float, float]
     if dtype.kind in "ui":
         limits = np.iinfo(dtype)
         return float(limits.min), float(limits.max)
-    finite = colours[np.isfinite(colours)].astype(float)
+    finite = np.clip(colours[np.isfinite(colours)].astype(float), -1e150, 1e150)  # so that they have a range
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     return (low, high) if high > low else (low, low + 1)
 
