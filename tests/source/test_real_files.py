@@ -10,6 +10,7 @@ import pytest
 import pyvips
 import rasterio
 
+from urst_tiles.api.stylize import stylize
 from urst_tiles.geometry import Box
 from urst_tiles.source import Source, open_source
 
@@ -162,3 +163,58 @@ def test_what_travels_along(inputs: Path) -> None:
     assert scan.icc is not None and scan.pixels_per_cm == pytest.approx((118.11, 118.11), rel=1e-3)
     assert open_source(inputs / "geotiff" / "rasterio__cogeo.tif").info.validity == "mask"
     assert open_source(inputs / "geotiff" / "rasterio__RGBA.uint16.tif").info.validity == "alpha"
+
+
+#: Files whose pixels are compared through a whole run of the network ``identity``: what GDAL reads of the
+#: output is what it reads of the input, in every way that the formats share.
+IDENTITY = [f"geotiff/{name}" for name in GEOTIFFS] + [
+    "scan/image-tiff__planar-rgb-u8.tif",
+    "scan/image-tiff__rgb-3c-16b.tiff",
+    "scan/libvips__sample.tif",
+    "scan/libvips__indexed.png",
+    "photo/nasa_pia19808.webp",
+    "slide/libvips__CMU-1-Small-Region.svs",
+]
+
+
+def as_read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Colours, (h, w, 3), of any integer type, and validity, as GDAL reads them."""
+    with rasterio.open(path) as file:
+        raw, valid = np.moveaxis(file.read(), 0, -1), file.dataset_mask() > 0
+        if file.colorinterp[0].name == "palette":
+            table = np.array([file.colormap(1)[i][:3] for i in sorted(file.colormap(1))], np.uint8)
+            return table[raw[..., 0]], valid
+    return (raw[..., :3] if raw.shape[-1] >= 3 else raw[..., [0, 0, 0]]), valid
+
+
+def per_cm(file: rasterio.DatasetReader) -> list[float]:
+    """Pixels per centimetre, across and down; none where the file does not tell a size of its pixels."""
+    tags = file.tags()
+    unit = {"2": 2.54, "3": 1.0}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "1")[0])
+    sides = [tags.get(f"TIFFTAG_{side}RESOLUTION", "0") for side in "XY"]
+    return [float(side) / unit for side in sides if unit and float(side) > 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IDENTITY)
+def test_the_output_of_identity_is_the_input(name: str, inputs: Path, tmp_path: Path) -> None:
+    path, output = inputs / name, tmp_path / "out.tif"
+    colours, valid = as_read(path)
+    style = tmp_path / "style.png"  # any: this network takes no notice of it
+    pyvips.Image.black(64, 64, bands=3).write_to_file(str(style))
+    stylize(path, output, style, model="identity", stretch=EXACT[colours.dtype.name])
+    found, marked = as_read(output)
+    assert found.shape == colours.shape
+    np.testing.assert_array_equal(marked, valid)
+    if colours.dtype != np.uint8:
+        colours = colours.astype(float) - np.iinfo(colours.dtype).min
+        assert found.dtype == np.uint16
+    difference = np.abs(found.astype(float) - colours)[valid]
+    lossy = name in ("geotiff/rasterio__cogeo.tif", "photo/nasa_pia19808.webp") or name.endswith(".svs")
+    assert difference.max(initial=0) <= (16 if lossy else 1) and (difference.mean() <= 0.5 or not valid.any())
+    with rasterio.open(path) as before, rasterio.open(output) as after:
+        assert after.crs == before.crs
+        if before.crs is not None:
+            assert after.transform.almost_equals(before.transform)
+        if before.crs is None and path.suffix != ".svs":  # whose pixel size comes from its description
+            assert per_cm(after) == pytest.approx(per_cm(before), rel=1e-3)

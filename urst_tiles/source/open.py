@@ -32,8 +32,8 @@ VIPS_BYTES = 40 << 20
 VIPS_ROWS = 1200
 
 #: TIFF compressions that libtiff decodes in every build (none, fax, LZW, JPEG, deflate, PackBits, LogLuv),
-#: and WebP.
-LIBTIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34676, 34677, 50001}
+#: and WebP. Old-style JPEG (6) is none of them.
+LIBTIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34676, 34677, 50001}
 
 #: Photometric interpretations that are defined: those of TIFF 6.0, ICC and ITU Lab, colour filter arrays,
 #: LogL and LogLuv, and linear raw.

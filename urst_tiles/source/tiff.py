@@ -27,6 +27,9 @@ from urst_tiles.tiff.segments import Segments, Undecodable
 #: tiles.
 CELL = 256
 
+#: A fax strip of more pixels than this is left to libvips, which unpacks a few rows at a time.
+FAX_PIXELS = 64 << 20
+
 #: Photometric interpretations (tag 262).
 PALETTE, CMYK, WHITE_IS_ZERO, RGB = 3, 5, 0, 2
 
@@ -72,7 +75,8 @@ class TiffReader:
         file = TiffFile(path)
         pages = find_pages(file.directories)
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        self._main = _decodable(*file.segments([pages.main]))
+        fax = bilevel if _segment_pixels(pages.main) <= FAX_PIXELS else None
+        self._main = _decodable(*file.segments([pages.main], fax))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
         self._choose(pages.main, bands)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
@@ -119,7 +123,7 @@ class TiffReader:
     def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
         """The overviews, with their masks, that are stored like the main page; others are ignored."""
         covers = iter(self.file.segments([mask for _, mask in pages.overviews if mask is not None], bilevel))
-        made = self.file.segments([directory for directory, _ in pages.overviews])
+        made = self.file.segments([directory for directory, _ in pages.overviews], bilevel)
         usable = []
         for page, (_, mask) in zip(made, pages.overviews, strict=True):
             cover = None if mask is None else next(covers)
@@ -215,6 +219,14 @@ class TiffReader:
         if self._associated and weight is not None:
             colour = valid.unpremultiply(colour, weight)
         return colour
+
+
+def _segment_pixels(main: Directory) -> int:
+    """How many pixels a tile or strip of a page has."""
+    height, width = main.shape
+    if 322 in main.entries:
+        return main.number(322) * main.number(323)
+    return min(main.number(278, height) or height, height) * width
 
 
 def _extra(main: Directory, page: Segments) -> list[int]:

@@ -1,9 +1,11 @@
 """Reading with libvips: files that are no TIFF, and TIFFs that tifffile does not decode.
 
 Every image is opened with ``fail_on="warning"``: with a weaker level, damaged tiles are returned as pixels
-(measured). It is opened anew for each cell or pass, since the tile cache of an open image grows with the
-width of the image, threads must not share a region, and images cannot be pickled. The error text of libvips
-belongs to the whole process, so messages do not quote it. Tests compare the other readers with this module.
+(measured). What libraries warn of although no pixel is damaged is kept from them: fax strips are decoded from
+TIFFs without any other tag (`bilevel`), and the heads of JPEGs are mended (`jpeg_head`). An image is opened
+anew for each cell or pass, since the tile cache of an open image grows with the width of the image, threads
+must not share a region, and images cannot be pickled. The error text of libvips belongs to the whole process,
+so messages do not quote it. Tests compare the other readers with this module.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.colour import in_rgb, libvips
+from urst_tiles.source.jpeg_head import mended_file
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import check_chain
@@ -95,9 +98,17 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
     """
     vips = libvips()
     access = "sequential" if sequential else "random"
+    mended = mended_file(path) if loader == "jpegload" else None
     try:
+        if mended is not None:
+            return vips.Image.jpegload_buffer(mended, access=access, fail_on="warning")
         return getattr(vips.Image, loader)(os.fsencode(path), access=access, fail_on="warning")
     except vips.Error:
+        if loader == "tiffload":  # whose directories have been read without finding damage
+            raise BadInput(
+                f"{path} is a TIFF whose kind of samples or compression cannot be read here; rewrite it, for "
+                "example: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
+            ) from None
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
 
 
@@ -110,7 +121,8 @@ def bilevel(tiff: bytes) -> NDArray[np.uint8]:
     """
     vips = libvips()
     try:
-        return np.asarray(vips.Image.tiffload_buffer(tiff, fail_on="warning").numpy())
+        image = vips.Image.tiffload_buffer(tiff, fail_on="warning")
+        return np.asarray(image.numpy(), np.uint8).reshape(image.height, image.width)
     except vips.Error:
         raise ValueError("its fax codes are damaged") from None
 

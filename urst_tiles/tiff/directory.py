@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,21 +22,8 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.budget import MOST_VALUE_BYTES
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.entries import SINGLE, TABLES, Entry, check_entry, is_one_number
 from urst_tiles.tiff.types import RATIONALS, TYPES
-
-#: Tags on which every pixel depends and which hold exactly one whole number, from NewSubfileType to
-#: TileLength.
-SINGLE = {254, 256, 257, 262, 266, 274, 277, 278, 284, 317, 322, 323}
-
-#: All tags of whole numbers on which every pixel depends: besides ``SINGLE`` the bits per sample, the
-#: compression, the offsets and sizes of strips and tiles, the palette, and the meaning of further bands.
-WHOLE = SINGLE | {258, 259, 273, 279, 320, 324, 325, 338, 339}
-
-#: The tables of offsets and sizes of strips and tiles.
-TABLES = {273, 279, 324, 325}
-
-#: Data types that these tags may have: SHORT, LONG and LONG8.
-WHOLE_TYPES = (3, 4, 16)
 
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
@@ -97,27 +84,6 @@ class Header(NamedTuple):
         return 8 if self.big else 4
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a directory.
-
-    Attributes
-    ----------
-    dtype : TIFF data type of the value, one of `TYPES`.
-    count : how many numbers, pairs or characters the value has.
-    offset : position of the value in the file, in bytes.
-    """
-
-    dtype: int
-    count: int
-    offset: int
-
-    @property
-    def value_bytes(self) -> int:
-        """Length of the value in bytes."""
-        return self.count * (2 if self.dtype in RATIONALS else 1) * np.dtype(TYPES[self.dtype]).itemsize
-
-
 class Directory:
     """One image file directory; the values of its tags are read from the file when they are asked for.
 
@@ -125,7 +91,7 @@ class Directory:
     ----------
     order : byte order of the file.
     offset : position of the directory in the file, in bytes.
-    entries : the entries by tag code.
+    entries : the entries by tag code; of a tag that is there twice the first, as in libtiff.
     """
 
     def __init__(self, file: FileBytes, order: Order, offset: int, entries: dict[int, Entry]) -> None:
@@ -136,8 +102,10 @@ class Directory:
         """The file that the directory lies in."""
         return self._file.path
 
-    def raw(self, code: int) -> bytes:
+    def raw(self, code: int, most: int | None = None) -> bytes:
         """The bytes of a tag's value as they lie in the file; empty where the directory lacks the tag.
+
+        ``most`` is how many numbers of the value are wanted; None stands for all.
 
         Raises
         ------
@@ -147,6 +115,8 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None:
             return b""
+        if most is not None and most < entry.count:
+            entry = replace(entry, count=most)
         if MOST_VALUE_BYTES < entry.value_bytes < self._file.size and code not in TABLES:
             raise BadInput(
                 f"{self.path}: the value of TIFF tag {code} has {entry.value_bytes} bytes (limit "
@@ -159,10 +129,10 @@ class Directory:
         entry = self.entries[code]
         return self._file.pieces(entry.offset, entry.value_bytes)
 
-    def array(self, code: int) -> NDArray[Any]:
-        """The numbers of a tag in native byte order; empty where the directory lacks the tag.
+    def array(self, code: int, most: int | None = None) -> NDArray[Any]:
+        """The first ``most`` numbers of a tag, all of them with None, in native byte order.
 
-        The shape is (count,), for rational numbers (count, 2).
+        The shape is (count,), for rational numbers (count, 2); empty where the directory lacks the tag.
 
         Raises
         ------
@@ -172,7 +142,7 @@ class Directory:
         if entry is None:
             return np.zeros(0)
         kind = np.dtype(TYPES[entry.dtype]).newbyteorder(self.order)
-        values = np.frombuffer(self.raw(code), kind)
+        values = np.frombuffer(self.raw(code, most), kind)
         if entry.dtype in RATIONALS:
             values = values.reshape(-1, 2)
         return values.astype(kind.newbyteorder("="), copy=False)
@@ -201,7 +171,7 @@ class Directory:
 
     @property
     def segment_tables(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """Offsets and sizes in bytes of all tiles, or of all strips where there are no tiles.
+        """Offsets and sizes in bytes of all tiles, or of all strips where there are no tiles, as stored.
 
         Both are uint64, (count,).
 
@@ -217,14 +187,16 @@ class Directory:
         """The codes of the tags that hold the offsets and sizes of tiles, or of strips."""
         return 324 if 324 in self.entries else 273, 325 if 325 in self.entries else 279
 
-    def whole_numbers(self, code: int) -> NDArray[np.uint64]:
-        """The whole numbers of a tag, uint64, (count,); empty where the directory lacks the tag.
+    def whole_numbers(self, code: int, most: int | None = None) -> NDArray[np.uint64]:
+        """The first ``most`` whole numbers of a tag, all of them with None; uint64, (count,).
+
+        Empty where the directory lacks the tag.
 
         Raises
         ------
         DamagedFile : the value lies beyond the end of the file or does not hold whole numbers.
         """
-        values = self.array(code)
+        values = self.array(code, most)
         if values.size and (values.ndim != 1 or values.dtype.kind not in "ui"):
             raise DamagedFile(f"{self.path}: TIFF tag {code} must hold whole numbers; it is damaged")
         return values.astype(np.uint64)
@@ -421,34 +393,28 @@ def _directory(file: FileBytes, header: Header, body: _Body, checked: bool) -> D
     file.budget.spend(entries=len(body.entries) // each)
     entries: dict[int, Entry] = {}
     for start in range(0, len(body.entries), each):
-        code, entry = _read_entry(header, body.entries, start, body.offset + (8 if header.big else 2))
+        code, entry, rest = _read_entry(header, body.entries, start, body.offset + (8 if header.big else 2))
         if checked:
-            _check_entry(file, code, entry)
+            check_entry(file, code, entry, rest)
         if entry.dtype in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
             entries.setdefault(code, entry)
-    return Directory(file, header.order, body.offset, entries)
+    made = Directory(file, header.order, body.offset, entries)
+    if checked:
+        for code in [code for code, entry in entries.items() if code in SINGLE and entry.count > 1]:
+            if not is_one_number(file.path, code, made.array(code).tolist()):
+                del entries[code]
+    return made
 
 
-def _read_entry(header: Header, body: bytes, start: int, body_offset: int) -> tuple[int, Entry]:
-    """Tag code and entry at byte ``start`` of a directory's entries, which lie at ``body_offset``."""
+def _read_entry(header: Header, body: bytes, start: int, body_offset: int) -> tuple[int, Entry, bytes]:
+    """Tag code and entry at byte ``start`` of a directory's entries, which lie at ``body_offset``.
+
+    The third is what follows a value that lies in the entry itself, up to the end of the entry.
+    """
     code, dtype, count = struct.unpack_from(header.entry, body, start)
     value = start + struct.calcsize(header.entry)
     entry = Entry(dtype, count, body_offset + value)
     if dtype in TYPES and entry.value_bytes > header.inline_bytes:
-        entry = Entry(dtype, count, struct.unpack_from(header.link, body, value)[0])
-    return code, entry
-
-
-def _check_entry(file: FileBytes, code: int, entry: Entry) -> None:
-    """Raises DamagedFile where an entry contradicts the file or holds no whole numbers although it must."""
-    if (code in WHOLE and entry.dtype not in WHOLE_TYPES) or (code in SINGLE and entry.count != 1):
-        wanted = "one whole number" if code in SINGLE else "whole numbers"
-        raise DamagedFile(
-            f"{file.path}: TIFF tag {code} must hold {wanted}, not {entry.count} value(s) of type "
-            f"{entry.dtype}; it is damaged"
-        )
-    if entry.dtype in TYPES and entry.offset + entry.value_bytes > file.size:
-        raise DamagedFile(
-            f"{file.path}: TIFF tag {code} needs bytes up to {entry.offset + entry.value_bytes}, but the "
-            f"file has only {file.size}; it is cut off or damaged"
-        )
+        return code, Entry(dtype, count, struct.unpack_from(header.link, body, value)[0]), b""
+    used = entry.value_bytes if dtype in TYPES else 0
+    return code, entry, body[value + used : value + header.inline_bytes]

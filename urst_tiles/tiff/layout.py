@@ -5,95 +5,27 @@ Tiles and strips together are called segments.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.lattice import Layout
+from urst_tiles.tiff.tables import mended, read_tables
 
 #: A tile or strip that takes more than this when decoded is refused before it is read.
 MOST_BYTES = 1 << 30
-
-#: A tile or strip whose stored bytes are more than this many times its decoded bytes, and ``EXTRA_BYTES``
-#: more, holds something else: no compression makes pixels so much longer.
-LONGER, EXTRA_BYTES = 4, 16 << 20
-
-#: Up to so many bytes may follow the samples of an uncompressed segment: some writers fill up a word.
-PADDING_BYTES = 3
 
 #: Uncompressed strips that are larger than this are read in pieces of at most this size.
 PIECE_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """The lattice of segments of one page.
-
-    Attributes
-    ----------
-    path : the file.
-    shape : (height, width) of the page in pixels.
-    segment : (height, width) of a tile or strip in pixels.
-    is_tiled : whether the segments are tiles; otherwise they are strips.
-    planar : whether every band lies in separate segments.
-    samples : how many bands one segment holds.
-    itemsize : bytes of one sample.
-    offsets : uint64, (segments,): position of every segment in the file; 0 where GDAL left it out.
-    counts : uint64, (segments,): bytes of every segment as stored; 0 where GDAL left it out.
-    """
-
-    path: Path
-    shape: tuple[int, int]
-    segment: tuple[int, int]
-    is_tiled: bool
-    planar: bool
-    samples: int
-    itemsize: int
-    offsets: NDArray[np.uint64]
-    counts: NDArray[np.uint64]
-
-    @property
-    def across(self) -> int:
-        """How many segments lie side by side."""
-        return ceil_div(self.shape[1], self.segment[1])
-
-    @property
-    def per_plane(self) -> int:
-        """How many segments one plane has; without separate planes, how many segments there are."""
-        return self.across * ceil_div(self.shape[0], self.segment[0])
-
-    @property
-    def segment_bytes(self) -> int:
-        """Bytes of one decoded segment."""
-        return math.prod(self.segment) * self.samples * self.itemsize
-
-    def rows(self, index: Any) -> Any:
-        """How many rows of a segment lie inside the image; ``index`` is a number or an array.
-
-        A file may store the rows below the image, or leave them out.
-        """
-        row = index % self.per_plane // self.across
-        return np.minimum(self.segment[0], self.shape[0] - row * self.segment[0])
-
-    @property
-    def has_sparse(self) -> bool:
-        """Whether some segments are not stored in the file."""
-        return bool((self.counts == 0).any())
-
-    def name(self, index: int) -> str:
-        """The name of a segment for error messages."""
-        row, column = divmod(index % self.per_plane, self.across)
-        kind = "tile" if self.is_tiled else "strip"
-        return f"{kind} {index} (at row {row * self.segment[0]}, column {column * self.segment[1]})"
-
-
-def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bool) -> Layout:
+def read_layout(
+    directory: Directory, size: int, dtype: np.dtype[Any], pixel_bits: int = 0, plain: bool = False
+) -> Layout:
     """Read where the segments of a page lie, and check it.
 
     Parameters
@@ -101,7 +33,8 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
     directory : the page's directory.
     size : length of the file in bytes.
     dtype : of the decoded samples.
-    plain : whether samples are stored uncompressed, in whole bytes.
+    pixel_bits : bits of a sample as stored where the page is not compressed, else 0.
+    plain : whether samples are stored uncompressed, in whole bytes, so that strips can be cut anywhere.
 
     Raises
     ------
@@ -123,8 +56,9 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
         raise DamagedFile(
             f"{directory.path}: its tiles are {segment[1]} x {segment[0]} pixels; the file is damaged"
         )
-    need = ceil_div(width, segment[1]) * ceil_div(height, segment[0]) * (bands if planar else 1)
-    offsets, counts = _tables(directory, size, need, height * width * bands * dtype.itemsize if plain else 0)
+    down = ceil_div(height, segment[0])
+    need = ceil_div(width, segment[1]) * down * (bands if planar else 1)
+    offsets, counts = read_tables(directory, need, down - 1 if is_tiled else None)
     layout = Layout(
         path=directory.path,
         shape=directory.shape,
@@ -135,12 +69,11 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
         itemsize=dtype.itemsize,
         offsets=offsets,
         counts=counts,
+        trimmed=np.zeros(offsets.size, bool),
     )
-    _check_inside(layout, size)
-    _check_lengths(layout)
-    _check_apart(layout, directory)
-    if plain:
-        _check_sizes(layout)
+    row_bytes = ceil_div(segment[1] * layout.samples * pixel_bits, 8)
+    counts, trimmed = mended(layout, directory, size, row_bytes)
+    layout = replace(layout, counts=counts, trimmed=trimmed)
     if plain and not is_tiled and layout.segment_bytes > PIECE_BYTES:
         layout = _in_pieces(layout)
     if layout.segment_bytes > MOST_BYTES:
@@ -153,94 +86,6 @@ def read_layout(directory: Directory, size: int, dtype: np.dtype[Any], plain: bo
     return layout
 
 
-def _tables(
-    directory: Directory, size: int, need: int, plain_bytes: int
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Offsets and sizes of ``need`` segments.
-
-    ``plain_bytes`` is the size of the whole picture where its samples are stored uncompressed, else 0.
-    """
-    listed = [directory.entries[code].count for code in directory.table_codes if code in directory.entries]
-    if max(listed, default=0) > max(need, 1):  # found out before the tables are read
-        listed += [0] * (2 - len(listed))
-        raise DamagedFile(_wrong_tables(directory, need, *listed))
-    offsets, counts = directory.segment_tables
-    if not counts.size and plain_bytes and offsets.size == 1:
-        # TIFF 6.0 requires the sizes, but old writers of a single strip left them out.
-        counts = np.array([min(plain_bytes, max(1, size - int(offsets[0])))], np.uint64)
-    if not offsets.size == counts.size == need:
-        raise DamagedFile(_wrong_tables(directory, need, offsets.size, counts.size))
-    return offsets, counts
-
-
-def _wrong_tables(directory: Directory, need: int, offsets: int, counts: int) -> str:
-    return (
-        f"{directory.path}: the image needs {need} tiles or strips, but its tables list {offsets} places and "
-        f"{counts} sizes; the file is damaged"
-    )
-
-
-def _check_inside(layout: Layout, size: int) -> None:
-    """Raises DamagedFile unless every segment lies inside the file."""
-    offsets, counts = layout.offsets, layout.counts
-    # Each alone first: their sum could wrap around.
-    wrong = (offsets > size) | (counts > size) | (offsets + counts > size) | ((offsets == 0) & (counts > 0))
-    if wrong.any():
-        i = int(np.flatnonzero(wrong)[0])
-        raise DamagedFile(
-            f"{layout.path}: {layout.name(i)} should lie at bytes {offsets[i]} to "
-            f"{int(offsets[i]) + int(counts[i])}, but the file has {size}; it is cut off or damaged"
-        )
-
-
-def _check_lengths(layout: Layout) -> None:
-    """Raises DamagedFile where a segment has far more bytes than its pixels can need."""
-    most = LONGER * layout.segment_bytes + EXTRA_BYTES
-    wrong = np.flatnonzero(layout.counts > most)
-    if wrong.size:
-        i = int(wrong[0])
-        raise DamagedFile(
-            f"{layout.path}: {layout.name(i)} has {layout.counts[i]} bytes, and its pixels take "
-            f"{layout.segment_bytes} when they are decoded; the file is damaged"
-        )
-
-
-def _check_apart(layout: Layout, directory: Directory) -> None:
-    """Raises DamagedFile where a segment shares bytes with another segment or with the directory.
-
-    Several segments may lie at exactly the same bytes: some writers store equal empty segments only once.
-    """
-    there = np.flatnonzero(layout.counts)
-    order = there[np.lexsort((layout.counts[there], layout.offsets[there]))]
-    starts, counts = layout.offsets[order], layout.counts[order]
-    ends = starts + counts
-    again = (starts[1:] == starts[:-1]) & (counts[1:] == counts[:-1])
-    clashes = order[1:][(starts[1:] < ends[:-1]) & ~again].tolist()
-    for start, end in directory.spans:
-        last = int(np.searchsorted(starts, end)) - 1
-        if last >= 0 and ends[last] > start:
-            clashes.append(int(order[last]))
-    if clashes:
-        raise DamagedFile(
-            f"{layout.path}: {layout.name(clashes[0])} should lie where something else lies; its tables of "
-            "places and sizes are damaged, get a new copy of it"
-        )
-
-
-def _check_sizes(layout: Layout) -> None:
-    """Raises DamagedFile where an uncompressed segment has another size than its pixels need."""
-    counts = layout.counts.astype(np.int64)
-    need = layout.rows(np.arange(counts.size)) * (layout.segment_bytes // layout.segment[0])
-    fits = (counts >= need) & (counts <= need + PADDING_BYTES) | (counts == layout.segment_bytes)
-    wrong = np.flatnonzero(~fits & (counts > 0))
-    if wrong.size:
-        i = int(wrong[0])
-        raise DamagedFile(
-            f"{layout.path}: {layout.name(i)} has {counts[i]} bytes, and its pixels take {need[i]}; the file"
-            " is damaged"
-        )
-
-
 def _in_pieces(layout: Layout) -> Layout:
     """The same strips, cut into pieces of whole rows that all have the same height."""
     height = layout.shape[0]
@@ -251,20 +96,17 @@ def _in_pieces(layout: Layout) -> Layout:
     starts = np.arange(0, height, piece, dtype=np.int64)
     strip, inside = starts // rows, starts % rows
     sizes = np.minimum(piece, np.minimum(rows - inside, height - starts)) * row_bytes
-    offsets, counts = [], []
+    offsets, counts, trimmed = [], [], []
     for plane in range(planes):
         at = strip + plane * layout.per_plane
         there = layout.counts[at] > 0
         offsets.append(np.where(there, layout.offsets[at] + (inside * row_bytes).astype(np.uint64), 0))
         counts.append(np.where(there, sizes, 0))
-    return Layout(
-        path=layout.path,
-        shape=layout.shape,
+        trimmed.append(layout.trimmed[at])
+    return replace(
+        layout,
         segment=(piece, layout.segment[1]),
-        is_tiled=False,
-        planar=layout.planar,
-        samples=layout.samples,
-        itemsize=layout.itemsize,
         offsets=np.concatenate(offsets).astype(np.uint64),
         counts=np.concatenate(counts).astype(np.uint64),
+        trimmed=np.concatenate(trimmed),
     )

@@ -11,8 +11,6 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-import tifffile
-
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory, read_directories
@@ -45,31 +43,26 @@ class TiffFile:
         Parameters
         ----------
         directories : directories of this file.
-        fax : decodes the fax compressions (CCITT), which many masks have; None if these pages are no masks.
+        fax : decodes the fax compressions (CCITT); with None they are undecodable.
 
         Raises
         ------
         DamagedFile : a directory contradicts itself or the file.
         BadInput : a tile or strip is too large to be decoded at once.
         """
+        return [self._segments(directory, fax) for directory in directories]
+
+    def _segments(self, directory: Directory, fax: DecodeTiff | None) -> Segments | Undecodable:
         try:
-            with tifffile.TiffFile(self.path) as tiff:
-                return [self._segments(tiff, directory, fax) for directory in directories]
+            return Segments(self.bytes, directory, fax)
+        except Undecodable as error:
+            return error
         except (DamagedFile, BadInput, MemoryError):
             raise
         except Exception as error:
             raise DamagedFile(
                 f"{self.path}: its TIFF directory makes no sense ({short(error)}); the file is damaged"
             ) from error
-
-    def _segments(
-        self, tiff: tifffile.TiffFile, directory: Directory, fax: DecodeTiff | None
-    ) -> Segments | Undecodable:
-        tiff.filehandle.seek(directory.offset)
-        try:
-            return Segments(self.bytes, directory, tifffile.TiffPage(tiff, index=0), fax)
-        except Undecodable as error:
-            return error
 
 
 @dataclass(frozen=True)

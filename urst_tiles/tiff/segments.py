@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence, Set
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -18,20 +19,20 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
-from urst_tiles.tiff.streams import Size, check_size
+from urst_tiles.tiff.plain import FAX, JPEG, YCBCR, first_bytes, is_planar, photometric_of, plain_page
+from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
+from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.types import LONG, SHORT
 from urst_tiles.tiff.writing import DirectoryField, field, header
 from urst_tiles.tiff.writing import directory as write_directory
 
 #: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-JPEG = 7
 
 #: Compressions whose decoders convert YCbCr to RGB: JPEG, WebP, JPEG 2000.
 WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
@@ -43,9 +44,6 @@ COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002,
 #: Those of these compressions whose streams do not contain the shape of the picture: the length of the
 #: unpacked bytes must be checked.
 UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
-
-#: The compressions of fax machines (TIFF 6.0, sections 10 and 11; CCITT RLE, T.4 and T.6).
-FAX = {2, 3, 4}
 
 #: Decodes a bilevel TIFF in memory to (h, w), 0 where its samples are 0; raises an error if it is damaged.
 DecodeTiff = Callable[[bytes], NDArray[Any]]
@@ -60,6 +58,13 @@ KEEP_ABOVE_BYTES = 1 << 20
 KEEP_BYTES = 32 << 20
 
 
+#: Up to so many bytes may follow the pixels of an unpacked segment: Photoshop's LZW leaves one.
+SPARE_UNPACKED = 8
+
+#: Formats of samples (tag 339) that are complex: of integers and of floats.
+COMPLEX = {5, 6}
+
+
 class Undecodable(Exception):
     """This page cannot be decoded here; libvips may be able to decode it."""
 
@@ -71,7 +76,6 @@ class Segments:
     ----------
     file : the open file.
     directory : the page's directory.
-    page : the same page as tifffile parsed it; it is changed: only its decoder works afterwards.
     fax : decodes fax compressions; with None these are undecodable.
 
     Raises
@@ -81,17 +85,26 @@ class Segments:
     BadInput : segments are too large to be decoded at once.
     """
 
-    def __init__(
-        self, file: FileBytes, directory: Directory, page: tifffile.TiffPage, fax: DecodeTiff | None = None
-    ) -> None:
-        self.photometric, self.compression = int(page.photometric), int(page.compression)
+    def __init__(self, file: FileBytes, directory: Directory, fax: DecodeTiff | None = None) -> None:
+        page = plain_page(file, directory)
+        self.photometric, self.compression = photometric_of(directory), int(page.compression)
+        is_jpeg = first_bytes(file, directory)[:2] == b"\xff\xd8"
+        if 347 in directory.entries and self.compression != JPEG and is_jpeg:
+            raise DamagedFile(
+                f"{directory.path}: it has JPEG tables and streams, and compression {self.compression}; it is"
+                " damaged"
+            )
         self.dtype = _dtype(directory, page, COMPRESSIONS if fax is None else COMPRESSIONS | FAX)
         self.bits = int(page.bitspersample)
         # Uncompressed samples of whole bytes in the usual bit order need no decoder.
         self._plain = self.compression == 1 and self.bits % 8 == 0 and int(page.fillorder) == 1
         self._plain = self._plain and self.bits == 8 * self.dtype.itemsize and int(page.predictor) == 1
+        self._predicted = self.bits == 24 and int(page.predictor) == 3
+        if self._predicted:
+            page.predictor = 1  # tifffile has no such decoder
         self._stored = self.dtype.newbyteorder(directory.order)
-        self.layout = read_layout(directory, file.size, self.dtype, self._plain)
+        pixel_bits = self.bits if self.compression == 1 and self.photometric != YCBCR else 0
+        self.layout = read_layout(directory, file.size, self.dtype, pixel_bits, self._plain)
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
         self._jpegtables = page.jpegtables
@@ -200,6 +213,8 @@ class Segments:
         except MemoryError:
             raise
         except Exception as error:
+            if self.layout.trimmed[index]:
+                raise DamagedFile(misplaced(self.layout, index)) from error
             raise DamagedFile(
                 f"{self.path}: {self.layout.name(index)} cannot be decoded ({short(error)}); "
                 "the file is damaged, get a new copy of it"
@@ -212,12 +227,15 @@ class Segments:
             check_size(
                 self.compression, data, Size(*self.layout.segment, self.layout.samples), self._jpegtables
             )
+        place = index % self.layout.per_plane  # every plane is decoded as a grey picture
         if self.compression == JPEG:
             _check_jpeg_end(data)
-            decoded, _, _ = self._decode_page(data, index, jpegtables=self._jpegtables)
+            decoded, _, _ = self._decode_page(data, place, jpegtables=self._jpegtables)
         else:
             unpacked = self._unpacked(data, index) if self.compression in UNSHAPED else data
-            decoded, _, _ = self._decode_page(unpacked, index)
+            if self.bits == 24 and (self.dtype.kind == "u" or self._predicted):
+                return self._of_24_bits(unpacked)
+            decoded, _, _ = self._decode_page(unpacked, place)
         if decoded is None:
             raise ValueError("it decodes to nothing")
         if decoded.shape[-1] != self.layout.samples:
@@ -242,11 +260,49 @@ class Segments:
         row_bytes = ceil_div(width * self.layout.samples * self.bits, 8)
         unpacked: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
         if self._unpack is not None:
-            # Room for one byte too many: LZW fills its room and does not report what is left.
-            unpacked = self._unpack(unpacked, out=height * row_bytes + 1)
-        if len(unpacked) not in (rows * row_bytes, height * row_bytes):
-            raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {rows * row_bytes}")
+            # Room for more bytes than may be: LZW fills its room and does not report what is left.
+            unpacked = self._unspared(unpacked, (rows * row_bytes, height * row_bytes))
+        whole = rows * row_bytes, height * row_bytes
+        if not any(0 <= len(unpacked) - length <= SPARE_UNPACKED for length in whole):
+            raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {whole[0]}")
         return unpacked[: rows * row_bytes]
+
+    def _of_24_bits(self, data: bytes | bytearray) -> NDArray[Any]:
+        """Whole numbers of 24 bits: as in GDAL, the highest byte comes first in a little-endian file.
+
+        Or floats of 24 bits with the floating-point predictor (Adobe's TIFF technical note 3).
+        """
+        width, samples = self.layout.segment[1], self.layout.samples
+        if self._predicted:
+            rows = np.frombuffer(data, np.uint8).reshape(-1, width * 3, samples)
+            planes = np.cumsum(rows, axis=1, dtype=np.uint8).reshape(-1, 3, width * samples)
+            whole = np.ascontiguousarray(planes.transpose(0, 2, 1)).tobytes()
+            floats: NDArray[Any] = imagecodecs.float24_decode(whole, byteorder=">")
+            return floats.reshape(-1, width, samples)
+        each = np.frombuffer(data, np.uint8).reshape(-1, width, samples, 3).astype(self.dtype)
+        high, middle, low = np.moveaxis(each if self._stored.byteorder != ">" else each[..., ::-1], -1, 0)
+        return high << 16 | middle << 8 | low
+
+    def _unspared(self, data: bytes | bytearray, lengths: tuple[int, int]) -> bytes | bytearray:
+        """The unpacked bytes of a segment; what follows its end is looked for where it disturbs the decoder.
+
+        ``lengths`` is how long the segment may be when unpacked: the rows inside the image, or all of them.
+        """
+        assert self._unpack is not None
+        room, failed = max(lengths) + SPARE_UNPACKED + 1, ""
+        try:
+            unpacked: bytes | bytearray = self._unpack(data, out=room)
+        except MemoryError:
+            raise
+        except Exception as error:
+            failed = short(error)
+        if failed or len(unpacked) not in lengths:
+            whole = ended(self.compression, data, lengths)
+            if len(whole) < len(data):
+                return self._unpack(whole, out=room)
+        if failed:
+            raise ValueError(failed)
+        return unpacked
 
     def _as_stored(self, data: bytes, index: int) -> NDArray[Any]:
         """The samples of an uncompressed segment; the last strip may have fewer rows."""
@@ -260,9 +316,17 @@ def short(error: Exception) -> str:
     return " ".join(str(error).split())[:150]
 
 
+def complex_samples(path: Path) -> str:
+    """The message about samples that are complex numbers, as radar (SAR) has them."""
+    return (
+        f"{path}: its samples are complex numbers, which are no picture; make their magnitudes first: "
+        f"gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{path.name} magnitudes.tif"
+    )
+
+
 def _check_jpeg_end(data: bytes) -> None:
     """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey."""
-    if data.rfind(b"\xff\xd9", max(0, len(data) - 1024)) < 0:
+    if not jpeg_ends(data):
         raise ValueError("its JPEG stream ends early")
 
 
@@ -293,23 +357,20 @@ def _bilevel_tiff(data: bytes, compression: int, rows: int, width: int, tags: li
 
 
 def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]) -> np.dtype[Any]:
-    """The dtype of the decoded samples. Raises Undecodable or DamagedFile."""
-    photometric, compression = int(page.photometric), int(page.compression)
-    if 262 not in directory.entries:
-        raise DamagedFile(
-            f"{directory.path}: nothing tells what its samples mean (TIFF tag 262); it is damaged"
+    """The dtype of the decoded samples. Raises Undecodable, DamagedFile or BadInput."""
+    photometric, compression = photometric_of(directory), int(page.compression)
+    _check_samples(directory, page)
+    if compression in FAX and (page.bitspersample != 1 or page.samplesperpixel != 1):
+        raise BadInput(
+            f"{directory.path}: its compression {compression} (fax) is defined for one band of one bit, and "
+            f"it has {page.samplesperpixel} of {page.bitspersample} bit(s); write it anew in another one"
         )
-    if 347 in directory.entries and compression != JPEG:
-        raise DamagedFile(
-            f"{directory.path}: it has JPEG tables, and compression {compression}; it is damaged"
-        )
-    if compression in FAX and (page.bitspersample != 1 or directory.number(277, 1) != 1):
-        raise Undecodable(f"compression {compression} of samples that are not of one bit")
     if compression not in compressions or (
         compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS
     ):
         raise Undecodable(f"compression {compression}")
-    if photometric not in PHOTOMETRICS and not (photometric == 6 and compression in WITH_CHROMA):
+    chroma = photometric == 6 and compression in WITH_CHROMA and not is_planar(directory)
+    if photometric not in PHOTOMETRICS and not chroma:
         raise Undecodable(f"photometric interpretation {photometric}")
     if page.dtype is None or not isinstance(page.bitspersample, int) or page.imagedepth != 1:
         raise Undecodable("sample layout")
@@ -318,3 +379,17 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
     if page.is_subsampled and compression not in WITH_CHROMA:
         raise Undecodable("subsampled chroma")
     return np.dtype(page.dtype)
+
+
+def _check_samples(directory: Directory, page: tifffile.TiffPage) -> None:
+    """Raises BadInput for complex samples, and for a predictor that these samples cannot have."""
+    form, bits, predictor = page.sampleformat, page.bitspersample, int(page.predictor)
+    if form in COMPLEX:
+        raise BadInput(complex_samples(directory.path))
+    fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 24, 32, 64)}
+    if not fits.get(predictor, False):
+        raise BadInput(
+            f"{directory.path}: its predictor {predictor} (TIFF tag 317) is not defined for samples of "
+            f"{bits} bits and format {int(form)}, and neither GDAL nor libvips reads it; write the file anew "
+            "without a predictor"
+        )

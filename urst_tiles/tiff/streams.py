@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 from urst_tiles.geometry import ceil_div, round_up
 
+#: Behind a PackBits stream lie at most so many bytes, and as many as it has when unpacked.
+SPARE_BYTES = 4096
+
 
 class Size(NamedTuple):
     """Height and width of a picture in pixels, and its number of bands."""
@@ -58,6 +61,25 @@ def check_size(compression: int, data: bytes, segment: Size, tables: bytes | Non
                 f"it holds {size.width} x {size.height} pixels of {size.bands} band(s) instead of "
                 f"{segment.width} x {segment.height} of {segment.bands}"
             )
+
+
+def jpeg_ends(data: bytes) -> bool:
+    """Whether a JPEG stream has its end marker, whatever follows it.
+
+    A picture among the metadata, before the first scan, has an end marker of its own.
+    """
+    at = 2
+    while (at := data.find(b"\xff", at)) >= 0:
+        code = data[at + 1] if at + 1 < len(data) else 0xD9
+        if code == 0xDA:
+            return data.find(b"\xff\xd9", at) >= 0
+        if code in (0x00, 0x01, 0xFF, *range(0xD0, 0xD9)):
+            at += 1 if code == 0xFF else 2
+        elif code == 0xD9:
+            return False  # before any scan
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
 
 
 def _jpeg(data: bytes) -> Iterator[Size]:
@@ -228,6 +250,58 @@ def _lerc(data: bytes) -> Iterator[Size]:
 def _png(data: bytes) -> Iterator[Size]:
     width, height = _unpack(">II", data, 16)
     yield Size(height, width, 4)
+
+
+def ended(compression: int, data: bytes | bytearray, lengths: tuple[int, int]) -> bytes | bytearray:
+    """A compressed segment without bytes that follow its end.
+
+    zstd and PackBits are the compressions whose decoders do not stop there by themselves. The others are
+    returned as they are.
+
+    Parameters
+    ----------
+    compression : code of the compression (TIFF tag 259).
+    data : the compressed bytes.
+    lengths : how long the segment may be when unpacked: the rows inside the image, or all of them.
+    """
+    if compression == 50000:
+        return data[: _zstd_end(data)]
+    if compression == 32773:
+        return data[: _packbits_end(data, lengths)]
+    return data
+
+
+def _zstd_end(data: bytes | bytearray) -> int:
+    """Where a frame of zstd ends (RFC 8878, section 3.1.1); the end of ``data`` if it is no whole frame."""
+    if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
+        return len(data)
+    flags = data[4]
+    single, size = flags >> 5 & 1, flags >> 6
+    at = 5 + (not single) + (0, 1, 2, 4)[flags & 3] + ((1 if single else 0), 2, 4, 8)[size]
+    while at + 3 <= len(data):
+        block = int.from_bytes(data[at : at + 3], "little")
+        at += 3 + (1 if block >> 1 & 3 == 1 else block >> 3)
+        if block & 1:
+            return at + (4 if flags & 4 else 0)
+    return len(data)
+
+
+def _packbits_end(data: bytes | bytearray, lengths: tuple[int, int]) -> int:
+    """Where PackBits codes (TIFF 6.0, section 9) reach one of two lengths, the larger one if they do.
+
+    The end of ``data`` if neither is, or if more bytes follow than a writer leaves to spare.
+    """
+    at = made = 0
+    found = len(data)
+    while at < len(data):
+        code = data[at]
+        at += 1 if code == 128 else 2 if code > 128 else code + 2
+        made += 0 if code == 128 else 257 - code if code > 128 else code + 1
+        if made in lengths and at <= len(data):
+            found = at
+        if made >= max(lengths):
+            break
+    return found if len(data) - found <= max(lengths) + SPARE_BYTES else len(data)
 
 
 def _unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
