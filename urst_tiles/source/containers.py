@@ -2,8 +2,10 @@
 
 The blocks are taken from libvips, which finds them in every format that it reads. What libvips does not tell
 truly is read from the file: it has a resolution for every file, whether or not that is stated, and not all
-texts of PNG. References: PNG (ISO 15948), section 11.3; JFIF 1.02; JPEG 2000 (ISO 15444-1), annex I; GeoJP2; "Exif in
-JP2" (ExifTool's page on JPEG 2000).
+texts of PNG.
+
+References: PNG (ISO 15948), section 11.3; JFIF 1.02; JPEG 2000 (ISO 15444-1), annex I; GeoJP2; the page on JPEG
+2000 of ExifTool, for EXIF in it.
 """
 
 from __future__ import annotations

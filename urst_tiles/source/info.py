@@ -15,7 +15,7 @@ from urst_tiles.source.sidecars import Sidecars
 from urst_tiles.tiff import exif, microscopes, texts
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES
 from urst_tiles.tiff.directory import Directory, read_header
-from urst_tiles.tiff.georeference import Pam, completed
+from urst_tiles.tiff.georeference import completed
 from urst_tiles.tiff.metadata import (
     GEO_TAGS,
     RPC,
@@ -32,7 +32,7 @@ from urst_tiles.tiff.metadata import (
     with_items,
     with_world_file,
 )
-from urst_tiles.tiff.microscopes import OBJECTIVE, Facts
+from urst_tiles.tiff.microscopes import OBJECTIVE, Described
 
 #: The item of GDAL's metadata that keeps a description which other programs would take for a structure.
 SOURCE_DESCRIPTION = "SOURCE_IMAGEDESCRIPTION"
@@ -44,8 +44,8 @@ MOST_DESCRIPTION = 1 << 16
 #: another way: sizes, strips and tiles, colours, JPEG's tables, resolution, software, and GDAL's.
 OWN_TAGS = {
     *range(254, 267), 270, 273, 274, *range(277, 285), *range(288, 294), 296, 297, 301, 305, *range(317, 329),
-    330, *range(332, 348), *range(512, 522), 529, 530, 531, 532, 559, 34665, 34675, 34853, 42112, 42113, 50674,
-    *range(32995, 32999), 37439, 65449,
+    330, *range(332, 348), *range(512, 522), 529, 530, 531, 532, 559, 34665, 34675, 34853, 42112, 42113,
+    50674, *range(32995, 32999), 37439, 65449,
 }  # fmt: skip
 
 #: Tags of other programs, in words.
@@ -92,7 +92,8 @@ def tiff_info(
         tags=carried,
         lost=_lost(main, facts, carried, block.lost, pam.lost),
     )
-    return _with_facts(_with_tiff_resolution(info, main, facts, orientation), main, facts, pam)
+    items = [*exif.items(block), *pam.items]
+    return _with_facts(_with_tiff_resolution(info, main, facts, orientation), main, facts, items)
 
 
 def _geo_codes(main: Directory) -> list[int]:
@@ -101,7 +102,7 @@ def _geo_codes(main: Directory) -> list[int]:
     return codes + ([RPC] if RPC in main.entries and main.entries[RPC].count == 92 else [])
 
 
-def _facts(main: Directory, first: Directory) -> Facts | None:
+def _facts(main: Directory, first: Directory) -> Described | None:
     """What a microscope wrote into the description of the main directory, or of the first one."""
     density = _rational(main, 283), _rational(main, 282)
     for directory in (main, first):
@@ -111,7 +112,7 @@ def _facts(main: Directory, first: Directory) -> Facts | None:
     packet = microscopes.ventana(_text(main, texts.XMP) or _text(first, texts.XMP))
     lens = _rational(main, 65421)  # SourceLens of Hamamatsu's NDPI
     if found is None and packet is None and lens > 0:
-        return Facts("Hamamatsu", magnification=lens)
+        return Described("Hamamatsu", magnification=lens)
     return packet or found
 
 
@@ -121,7 +122,7 @@ def _text(directory: Directory, code: int) -> str | None:
     return directory.text(code) if entry is not None and entry.value_bytes <= MOST_TEXT_BYTES else None
 
 
-def _with_tiff_resolution(info: Info, main: Directory, facts: Facts | None, orientation: int) -> Info:
+def _with_tiff_resolution(info: Info, main: Directory, facts: Described | None, orientation: int) -> Info:
     """The info with the resolution: what the description says comes before the tags."""
     if facts is not None and facts.pixels_per_cm is not None:
         return replace(info, pixels_per_cm=_turned(facts.pixels_per_cm, orientation))
@@ -135,9 +136,10 @@ def _with_tiff_resolution(info: Info, main: Directory, facts: Facts | None, orie
     )
 
 
-def _with_facts(info: Info, main: Directory, facts: Facts | None, pam: Pam) -> Info:
-    """The info with what the description and the PAM file say as items of GDAL's metadata."""
-    items = [*pam.items]
+def _with_facts(
+    info: Info, main: Directory, facts: Described | None, items: list[tuple[str, str, str]]
+) -> Info:
+    """The info with ``items`` of GDAL's metadata, and with those that the description says."""
     if facts is not None:
         items += [(name, "", text) for name, text in facts.items.items()]
         original = _text(main, texts.DESCRIPTION)
@@ -150,7 +152,7 @@ def _with_facts(info: Info, main: Directory, facts: Facts | None, pam: Pam) -> I
     return replace(info, gdal_metadata=xml, magnification=power or _power(xml))
 
 
-def _keeps_original(facts: Facts, original: str) -> bool:
+def _keeps_original(facts: Described, original: str) -> bool:
     return facts.kind != "tifffile" and len(original) <= MOST_DESCRIPTION
 
 
@@ -172,7 +174,7 @@ def _tiff_exif(main: Directory) -> exif.Exif:
     return exif.from_places(main.file, *places, order=header.order, big=header.big)
 
 
-def _tiff_texts(main: Directory, facts: Facts | None) -> tuple[Tag, ...]:
+def _tiff_texts(main: Directory, facts: Described | None) -> tuple[Tag, ...]:
     """The tags of text that the output takes over."""
     found: dict[int, Tag | None] = {}
     codes = (*texts.TEXTS, *texts.WINDOWS_TEXTS, texts.XMP, texts.IPTC, texts.PHOTOSHOP, texts.GEO_METADATA)
@@ -206,7 +208,7 @@ def _tags(found: Mapping[int, Tag | None]) -> tuple[Tag, ...]:
 
 
 def _lost(
-    main: Directory, facts: Facts | None, carried: Iterable[Tag], *more: Iterable[str]
+    main: Directory, facts: Described | None, carried: Iterable[Tag], *more: Iterable[str]
 ) -> tuple[str, ...]:
     """What the output does not take over from a TIFF, in words."""
     kept = {tag.code for tag in carried} | set(_geo_codes(main)) | OWN_TAGS
@@ -240,7 +242,7 @@ def vips_info(
     profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else None
     profile = bytes(profile) if profile is not None else None
     resolution, in_inches = _photo_resolution(carried, block)
-    items = [*pam.items, *((name, "", text) for name, text in carried.items.items())]
+    items = [*exif.items(block), *pam.items, *((name, "", text) for name, text in carried.items.items())]
     xml = with_items(None, items)
     geo = with_world_file(_geojp2(carried.geotiff, str(path)), sidecars.world)
     return Info(

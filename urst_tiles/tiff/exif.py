@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import tifffile
 
 from urst_tiles.tiff.metadata import Tag
-from urst_tiles.tiff.types import RATIONALS, TYPES
+from urst_tiles.tiff.types import ASCII, BYTE, RATIONALS, TYPES, UNDEFINED
 
 #: Tags of a main directory that lead to the EXIF and to the GPS directory.
 EXIF_IFD, GPS_IFD = 34665, 34853
@@ -160,3 +161,29 @@ def _place(tag: Tag | None) -> int:
 
 def _sorted(tags: Iterable[Tag]) -> tuple[Tag, ...]:
     return tuple(sorted(tags, key=lambda tag: tag.code))
+
+
+def items(block: Exif) -> list[tuple[str, str, str]]:
+    """The EXIF and GPS tags as items of GDAL's metadata, (name, domain, text), as it names those of a JPEG.
+
+    GDAL takes the EXIF directory of a BigTIFF for one of a classic TIFF, and reads nothing true from it.
+    """
+    named = [(tifffile.TIFF.EXIF_TAGS, tag) for tag in block.exif]
+    named += [(tifffile.TIFF.GPS_TAGS, tag) for tag in block.gps]
+    found = []
+    for names, tag in named:
+        name, text = names.get(tag.code), _as_text(tag)
+        if name and text:
+            found.append((f"EXIF_{name}", "", text))
+    return found
+
+
+def _as_text(tag: Tag) -> str:
+    """The value of a tag as GDAL writes it: fractions in brackets, bytes in hexadecimal."""
+    value = tag.value if isinstance(tag.value, bytes) else b""
+    if tag.dtype == ASCII or (tag.code in (36864, 40960) and value.isalnum()):
+        return value.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+    if tag.dtype in (BYTE, UNDEFINED):
+        return " ".join(f"0x{byte:02x}" for byte in value) if len(value) <= 32 else ""
+    form = "({:g})" if tag.dtype in RATIONALS else "{:g}"
+    return " ".join(form.format(number) for number in numbers(tag)[:32])

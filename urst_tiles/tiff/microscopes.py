@@ -34,7 +34,7 @@ OBJECTIVE = "openslide.objective-power"
 
 
 @dataclass(frozen=True)
-class Facts:
+class Described:
     """What a structured description says.
 
     Attributes
@@ -63,7 +63,7 @@ class Element(NamedTuple):
     text: str
 
 
-def described(text: str | None, shape: tuple[int, int], density: tuple[float, float]) -> Facts | None:
+def described(text: str | None, shape: tuple[int, int], density: tuple[float, float]) -> Described | None:
     """The facts of a structured description; None for plain text.
 
     Parameters
@@ -83,7 +83,7 @@ def described(text: str | None, shape: tuple[int, int], density: tuple[float, fl
         return _xml(text, shape)
     for kind, pattern in _STRUCTURES.items():
         if pattern.search(text):
-            return Facts(kind)
+            return Described(kind)
     return None
 
 
@@ -99,7 +99,7 @@ _STRUCTURES = {
 }
 
 
-def _aperio(text: str) -> Facts:
+def _aperio(text: str) -> Described:
     """The pairs NAME = VALUE between bars, under the names that OpenSlide gives them."""
     pairs = [part.partition("=") for part in re.split(r"[|\r\n]", text) if "=" in part]
     items = {f"aperio.{name.strip()}": value.strip() for name, _, value in pairs if name.strip()}
@@ -109,20 +109,20 @@ def _aperio(text: str) -> Facts:
     stamp = None
     if date and re.fullmatch(r"\d\d:\d\d:\d\d", time):
         stamp = f"20{date[3]}:{date[1]}:{date[2]} {time}"  # the first ScanScope is of 2001
-    return Facts("Aperio", aperio_resolution(text), magnification, None, stamp, items)
+    return Described("Aperio", aperio_resolution(text), magnification, None, stamp, items)
 
 
-def _imagej(text: str, density: tuple[float, float]) -> Facts:
+def _imagej(text: str, density: tuple[float, float]) -> Described:
     """Lines NAME=VALUE; the resolution tags are pixels for each unit."""
     pairs = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     unit = pairs.get("unit", "").replace("\\u00B5", "µ").replace("\\u00b5", "µ")
     y_unit = pairs.get("yunit", unit).replace("\\u00B5", "µ").replace("\\u00b5", "µ")
     cm = _metres(y_unit) * 100, _metres(unit) * 100
     found = sane_resolution(density[0] / cm[0], density[1] / cm[1]) if all(cm) else None
-    return Facts("ImageJ", found)
+    return Described("ImageJ", found)
 
 
-def _xml(text: str, shape: tuple[int, int]) -> Facts:
+def _xml(text: str, shape: tuple[int, int]) -> Described:
     """OME-XML, or the XML of Philips, Leica, Ventana or anybody else."""
     found = list(elements(text))
     root = found[0].path[0] if found else ""
@@ -132,10 +132,10 @@ def _xml(text: str, shape: tuple[int, int]) -> Facts:
         return _philips(found)
     if root == "scn":
         return _leica(found)
-    return ventana(text) or Facts("XML")
+    return ventana(text) or Described("XML")
 
 
-def _ome(found: Sequence[Element], shape: tuple[int, int]) -> Facts:
+def _ome(found: Sequence[Element], shape: tuple[int, int]) -> Described:
     """The facts of the image whose size is that of the page, or of the first one."""
     images, image = list[list[Element]](), list[Element]()
     for element in found:
@@ -145,7 +145,7 @@ def _ome(found: Sequence[Element], shape: tuple[int, int]) -> Facts:
         elif element.path[:2] == ("OME", "Image"):
             image.append(element)
     if not images:
-        return Facts("OME-XML")
+        return Described("OME-XML")
     sized = [one for one in images if (_of(one, "Pixels", "SizeY"), _of(one, "Pixels", "SizeX")) == shape]
     image = (sized or images)[0]
     size = [
@@ -155,7 +155,7 @@ def _ome(found: Sequence[Element], shape: tuple[int, int]) -> Facts:
     ]
     size = size if all(size) else [max(size)] * 2  # one of the two may be missing
     texts = {element.path[2]: element.text.strip() for element in image if len(element.path) == 3}
-    return Facts(
+    return Described(
         "OME-XML",
         sane_resolution(0.01 / size[0], 0.01 / size[1]) if all(size) else None,
         _ome_magnification(found, image),
@@ -174,7 +174,7 @@ def _ome_magnification(found: Sequence[Element], image: Sequence[Element]) -> fl
     return _number(chosen[0].get("NominalMagnification")) if chosen else None
 
 
-def _philips(found: Sequence[Element]) -> Facts:
+def _philips(found: Sequence[Element]) -> Described:
     """DICOM_PIXEL_SPACING of the largest level (row, then column, in mm) and the objective's power."""
     values = list[tuple[str, str]]()
     for element in found:
@@ -186,16 +186,16 @@ def _philips(found: Sequence[Element]) -> Facts:
     made = next((text for name, text in values if name == "DICOM_DERIVATION_DESCRIPTION"), "")
     power = re.match(r"(?:[^=]*=[^-]*-)*?levels=(\d{1,3})\b", made)  # the first number, if it is no size
     resolution = sane_resolution(10 / finest[0], 10 / finest[1]) if finest else None
-    return Facts("Philips", resolution, _number(power[1] if power and int(power[1]) <= 200 else None))
+    return Described("Philips", resolution, _number(power[1] if power and int(power[1]) <= 200 else None))
 
 
-def _leica(found: Sequence[Element]) -> Facts:
+def _leica(found: Sequence[Element]) -> Described:
     """The strongest objective: the others are of the overview. The pixel size is in TIFF's own tags."""
     powers = [_number(element.text) for element in found if element.path[-1] == "objective"]
-    return Facts("Leica", None, max((power for power in powers if power), default=None))
+    return Described("Leica", None, max((power for power in powers if power), default=None))
 
 
-def ventana(xml: str | None) -> Facts | None:
+def ventana(xml: str | None) -> Described | None:
     """The facts of Ventana's XML, which lies in the tag of XMP; None for any other text."""
     if not xml or "iScan" not in xml:
         return None
@@ -205,7 +205,7 @@ def ventana(xml: str | None) -> Facts | None:
     microns = _number(scans[0].get("ScanRes"))
     per_cm = 1e4 / microns if microns else 0.0
     items = {f"ventana.{name}": value for name, value in scans[0].items()}
-    return Facts(
+    return Described(
         "Ventana", sane_resolution(per_cm, per_cm), _number(scans[0].get("Magnification")), items=items
     )
 

@@ -29,7 +29,8 @@ XMP, IPTC, PHOTOSHOP, GEO_METADATA = 700, 33723, 34377, 50909
 
 _TIFF_NAMES = """Orientation ImageWidth ImageLength BitsPerSample Compression PhotometricInterpretation
 Software SamplesPerPixel PlanarConfiguration YCbCrSubSampling YCbCrPositioning XResolution YResolution
-ResolutionUnit TransferFunction WhitePoint PrimaryChromaticities YCbCrCoefficients ReferenceBlackWhite NativeDigest"""
+ResolutionUnit TransferFunction WhitePoint PrimaryChromaticities YCbCrCoefficients
+ReferenceBlackWhite NativeDigest"""
 _EXIF_NAMES = """PixelXDimension PixelYDimension ColorSpace ComponentsConfiguration CompressedBitsPerPixel
 WhiteBalance Contrast Saturation Sharpness CustomRendered GainControl CFAPattern NativeDigest MakerNote
 ImageUniqueID SubjectArea SubjectLocation SpatialFrequencyResponse OECF DeviceSettingDescription
