@@ -4,8 +4,8 @@ The blocks are taken from libvips, which finds them in every format that it read
 truly is read from the file: it has a resolution for every file, whether or not that is stated, and not all
 texts of PNG.
 
-References: PNG (ISO 15948), section 11.3; JFIF 1.02; JPEG 2000 (ISO 15444-1), annex I; GeoJP2; the page on JPEG
-2000 of ExifTool, for EXIF in it.
+References: PNG (ISO 15948), section 11.3; JFIF 1.02; JPEG 2000 (ISO 15444-1), annex I; GeoJP2; ExifTool's
+page on JPEG 2000.
 """
 
 from __future__ import annotations
