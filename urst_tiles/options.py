@@ -74,6 +74,7 @@ class Options:
     scheduler: str | None = None
     cluster: str | None = None
     memory: int | None = None
+    provenance: bool = True
     job_dir: Path | None = None
     overwrite: bool = False
 

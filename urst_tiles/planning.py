@@ -239,10 +239,14 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
 
 
 def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any]:
-    """Facts for the identity: what varies over the image, and what happens before and after the network."""
+    """Facts for the identity: what varies over the image, what happens before and after the network, and what
+    the output tells of how it was made."""
     facts: dict[str, Any] = {"stroke": recipe.stroke, "preserve color": options.preserve_color}
     if recipe.levels:
         facts |= {"levels": recipe.levels, "level": recipe.number}
+    facts["provenance"] = "yes" if options.provenance else "no"
+    if options.provenance:
+        facts |= recipe.told() | {"style size": options.style_size}
     if options.statistics == "local":
         facts["local scale"] = options.local_scale
     if mask:

@@ -5,6 +5,7 @@ A recipe is small, so it can be sent to each worker, which builds the style once
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -130,6 +131,21 @@ class Recipe:
         """The network with the steps that follow it: with ``preserve_color="luminance"`` the colours of the
         image return."""
         return nets.Luminance(net) if self.preserve_color == "luminance" else net
+
+    def told(self) -> dict[str, str]:
+        """The hashes of the weights, and the names and hashes of the styles, each as text in JSON.
+
+        A style is ``{"name", "sha256", "weight"}``, with ``"region"`` where a mask says where it applies; the
+        names of files are without their folders, and a style that comes with the model has no hash.
+        """
+        styles = [
+            {"name": style if isinstance(style, str) else style.name, "weight": weight}
+            | ({"sha256": weights.sha256_of(style)} if isinstance(style, Path) else {})
+            | ({"region": self.regions[i]} if self.regions else {})
+            for i, (style, weight) in enumerate(self.styles)
+        ]
+        files = weights.hashes(self.model, self.weights)
+        return {"styles": json.dumps(styles, sort_keys=True), "weights": json.dumps(files, sort_keys=True)}
 
     @property
     def masked(self) -> bool:

@@ -1,15 +1,17 @@
-"""Where an output may be written, checked before any work begins."""
+"""Where an output may be written, checked before any work begins, and what it says about how it was made."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shlex import quote
 
 from urst_tiles.errors import BadInput
 from urst_tiles.job.folder import Job
 from urst_tiles.plan import Plan
+from urst_tiles.planning import PINNED_LIBRARIES
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.names import NAME_MAX, address, from_home
@@ -167,3 +169,27 @@ def is_finished(output: Path, job: Job, plan: Plan) -> bool:
         return False
     report = validate(output, deep=False)
     return report.valid and report.levels[0] == (plan.grid.height, plan.grid.width)
+
+
+def provenance(identity: Mapping[str, str]) -> str | None:
+    """What made an output, as text in JSON; None if the job was asked to keep it to itself.
+
+    It has the version of this program, the model, the SHA-256 of each file of its weights, the styles (name
+    and SHA-256 of the image), the fingerprint of the source, the versions of the libraries that decide bytes,
+    and under ``options`` all else that the identity of the plan holds: equal jobs tell the same, and it names
+    no time, no host and no folder. It is what ``urst-tiles run`` keeps in its record of the output.
+    """
+    facts = dict(identity)
+    if facts.pop("provenance", "no") != "yes":
+        return None
+    made: dict[str, object] = {name: facts.pop(name, "") for name in ("urst-tiles", "model", "source")}
+    made |= {name: json.loads(facts.pop(name, "null")) for name in ("weights", "styles")}
+    made["libraries"] = {name: facts.pop(name) for name in PINNED_LIBRARIES if name in facts}
+    return json.dumps(made | {"options": facts}, sort_keys=True)
+
+
+def software(identity: Mapping[str, str]) -> str | None:
+    """The name and version of this program for the tag Software; None as for `provenance`."""
+    if identity.get("provenance") != "yes":
+        return None
+    return f"urst-tiles {identity.get('urst-tiles', '')}".strip()

@@ -6,6 +6,7 @@ pyramid.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,14 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
-from urst_tiles.api.output import check_output, is_finished, refuse_existing, refuse_inputs
+from urst_tiles.api.output import (
+    check_output,
+    is_finished,
+    provenance,
+    refuse_existing,
+    refuse_inputs,
+    software,
+)
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled
@@ -42,6 +50,9 @@ from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
+
+#: What the user is told about the choices that the program made; the command line prints it on stderr.
+told = logging.getLogger("urst_tiles.told")
 
 #: Opens a dask cluster: `cluster`, or anything else that takes its arguments.
 Opening = Callable[..., AbstractContextManager[Cluster]]
@@ -164,7 +175,16 @@ def open_job(
     built = build_style(recipe)
     before = None if options.overwrite else job.identity or job.ended
     plan = make_plan(source, recipe, built, options, pinned=before)
-    check_header(plan.grid, encoding_of(plan, source), source.info, name=str(source.path))
+    check_header(
+        plan.grid,
+        encoding_of(plan, source),
+        source.info,
+        name=str(source.path),
+        software=software(plan.identity),
+        provenance=provenance(plan.identity),
+    )
+    if source.info.lost:
+        told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))
     room = job.room()
     if room is not None and before == dict(plan.identity) and output.is_file():
         room += output.stat().st_size  # what is written already
@@ -334,8 +354,16 @@ def assemble(
     BadInput : if blocks are missing; or if the output exists, unless ``overwrite`` is true or it has the same
         bytes already.
     """
-    parts, output = parts_of(plan, source, job), check_output(output)
-    assemble_parts(parts, source.info, output, overwrite=overwrite, progress=progress)
+    parts = parts_of(plan, source, job)
+    assemble_parts(
+        parts,
+        source.info,
+        check_output(output),
+        overwrite=overwrite,
+        software=software(plan.identity),
+        provenance=provenance(plan.identity),
+        progress=progress,
+    )
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:

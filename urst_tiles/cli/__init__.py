@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import close_streams, complain, event, lost, open_streams, say, write
+from urst_tiles.cli.terminal import Told, close_streams, complain, event, lost, open_streams, say, write
 from urst_tiles.errors import UrstError
 from urst_tiles.job.ending import forget_marks, keep_marks
 from urst_tiles.machine import share_one_heap
@@ -79,6 +79,9 @@ def _main(argv: Sequence[str] | None) -> int:
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
     if arguments.run in (stylize.run_stylize, shards.run_assemble):
         keep_marks()
+    told = logging.getLogger("urst_tiles.told")
+    if not told.handlers:
+        told.addHandler(Told())
     try:
         return _status(arguments, arguments.run(arguments) or 0)
     except UrstError as error:

@@ -41,8 +41,13 @@ def run_info(arguments: argparse.Namespace) -> int:
         "validity": info.validity,
         "nodata": info.nodata,
         "georeferenced": bool(info.geo),
-        "microns per pixel": 1e4 / info.pixels_per_cm[1] if info.pixels_per_cm else None,
+        "microns per pixel": info.microns_per_pixel and info.microns_per_pixel[1],
+        "pixels per inch": info.pixels_per_cm[1] * 2.54
+        if info.pixels_per_cm and not info.microns_per_pixel
+        else None,
+        "magnification": info.magnification,
         "colour profile": f"{len(info.icc)} bytes" if info.icc else None,
+        "not taken over": ", ".join(info.lost) or None,
         "fingerprint": source.fingerprint,
     }
     if arguments.json:

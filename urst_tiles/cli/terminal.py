@@ -8,6 +8,7 @@ hold any byte; what is no printable text is written as an escape, so that no nam
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -37,6 +38,14 @@ def say(text: str) -> None:
 def complain(sentence: str) -> None:
     """Print a sentence on stderr, after the name of the program, on one line."""
     write(sys.stderr, f"urst-tiles: {one_line(sentence)}\n")
+
+
+class Told(logging.Handler):
+    """Prints what the user is told while a job is prepared, a sentence on a line of stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the sentence of a record."""
+        complain(record.getMessage())
 
 
 def write(stream: TextIO | None, text: str) -> None:

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -41,7 +41,7 @@ from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.publish import check_room, publishing, remove_dead_attempts, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import PROVENANCE, Info, with_items
 from urst_tiles.tiff.writing import DirectoryField, header, text
 
 SOFTWARE = "urst-tiles"
@@ -54,7 +54,8 @@ def assemble(
     *,
     overwrite: bool = True,
     description: str | None = None,
-    software: str = SOFTWARE,
+    software: str | None = SOFTWARE,
+    provenance: str | None = None,
     progress: Progress = silent,
 ) -> None:
     """Make the final file from all parts.
@@ -71,7 +72,8 @@ def assemble(
         the file gets it. An existing file that is equal to the byte is left as it is: another process, or
         this one before it was killed, made it.
     description : text for the tag ImageDescription, or None.
-    software : text for the tag Software.
+    software : text for the tag Software, or None.
+    provenance : what made the picture, for an item of GDAL's metadata, or None.
     progress : is called with "overviews" and "assembling".
 
     Raises
@@ -85,7 +87,7 @@ def assemble(
     _require(parts)
     with _naming_damage(parts):
         stages = _make_stages(parts, progress)
-        layout = _lay_out(stages, info, _extra_fields(info, description, software))
+        layout = _lay_out(stages, info, _extra_fields(info, description, software, provenance))
     with writing(output.parent):
         remove_dead_attempts(output.parent, output.name)
         if not overwrite and os.path.lexists(output):
@@ -170,11 +172,16 @@ def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
     return stages
 
 
-def _extra_fields(info: Info, description: str | None, software: str) -> list[DirectoryField]:
-    fields = [*info_fields(info), text(305, software)]
-    if description:
-        fields.append(text(270, description))
-    return fields
+def _extra_fields(
+    info: Info, description: str | None, software: str | None, provenance: str | None
+) -> list[DirectoryField]:
+    """The fields of metadata; a ``description`` takes the place of that of the source."""
+    if provenance is not None:
+        items = [(PROVENANCE, "", provenance)]
+        info = replace(info, gdal_metadata=with_items(info.gdal_metadata, items))
+    fields = {field.code: field for field in info_fields(info)}
+    fields |= {code: text(code, value) for code, value in ((270, description), (305, software)) if value}
+    return list(fields.values())
 
 
 @dataclass(frozen=True)
@@ -246,17 +253,26 @@ def _level(
     return level_of(encoding, *shape, sizes, overview=number > 0, extra=fields)
 
 
-def check_header(grid: Grid, encoding: Encoding, info: Info, *, name: str = "the image") -> None:
+def check_header(
+    grid: Grid,
+    encoding: Encoding,
+    info: Info,
+    *,
+    name: str = "the image",
+    software: str | None = SOFTWARE,
+    provenance: str | None = None,
+) -> None:
     """Build all directories of the output but for offsets, to learn before any work whether that is possible.
 
-    ``name`` is the file that the metadata comes from, for messages.
+    ``name`` is the file that the metadata comes from, for messages; ``software`` and ``provenance`` are as in
+    `assemble`.
 
     Raises
     ------
     BadInput : something in the metadata cannot be written.
     """
     try:
-        extra = _extra_fields(info, None, SOFTWARE)
+        extra = _extra_fields(info, None, software, provenance)
         for number in range(overview_count(grid.height, grid.width, grid.tile) + 1):
             shape = ceil_div(grid.height, 1 << number), ceil_div(grid.width, 1 << number)
             level = _level(encoding, shape, TileSizes.empty(1, encoding.masked), info, extra, number)

@@ -25,6 +25,7 @@ from urst_tiles.tiff.writing import (
     array_fields,
     directory,
     directory_bytes,
+    directory_field,
     field,
     rational,
     tag_field,
@@ -89,8 +90,9 @@ def _shape(tile: int, height: int, width: int, subfile: int) -> list[DirectoryFi
 
 
 def info_fields(info: Info) -> list[DirectoryField]:
-    """The fields of metadata at full resolution: georeferencing, colour profile, GDAL's XML."""
-    fields = [tag_field(tag) for tag in info.geo]
+    """The fields of metadata at full resolution: georeferencing, texts, EXIF, colour profile, GDAL's XML."""
+    fields = [tag_field(tag) for tag in (*info.geo, *info.tags)]
+    fields += [directory_field(code, tags) for code, tags in ((34665, info.exif), (34853, info.gps)) if tags]
     if info.icc:
         fields.append(DirectoryField(34675, UNDEFINED, len(info.icc), info.icc))
     if info.gdal_metadata:
@@ -99,11 +101,16 @@ def info_fields(info: Info) -> list[DirectoryField]:
 
 
 def resolution_fields(info: Info, level: int) -> list[DirectoryField]:
-    """The fields of the resolution in pixels per cm, which halves with each level; empty if unknown."""
+    """The fields of the resolution, which halves with each level; empty if unknown.
+
+    The unit is the centimetre, or the inch where the source has a density in inches.
+    """
     if info.pixels_per_cm is None:
         return []
     y, x = (n / (1 << level) for n in info.pixels_per_cm)
-    return [rational(282, x), rational(283, y), field(296, SHORT, 3)]
+    if not info.in_inches:
+        return [rational(282, x), rational(283, y), field(296, SHORT, 3)]
+    return [rational(282, round(x * 2.54, 6)), rational(283, round(y * 2.54, 6)), field(296, SHORT, 2)]
 
 
 def ghost(masked: bool) -> bytes:

@@ -13,15 +13,16 @@ from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
-from urst_tiles.source.info import Sidecars, find_sidecars, tiff_info, vips_info
+from urst_tiles.source.info import tiff_info, vips_info
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
+from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.source import Facts, Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, Decoded, loader_of, open_image
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.directory import Directory, is_tiff
-from urst_tiles.tiff.metadata import PLACE_TAGS, Info, Validity
+from urst_tiles.tiff.metadata import PLACE_TAGS, RPC, Info, Validity
 from urst_tiles.tiff.pages import TiffFile, find_pages
 from urst_tiles.tiff.segments import Undecodable
 
@@ -88,7 +89,13 @@ def _tiff_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     fingerprint = tiff_fingerprint(reader.file, sidecars.all)
     return Facts(
         path=path,
-        info=tiff_info(reader.main, _validity(reader.validity, sidecars), sidecars.world, orientation),
+        info=tiff_info(
+            reader.main,
+            _validity(reader.validity, sidecars),
+            sidecars,
+            orientation,
+            reader.file.directories[0],
+        ),
         fingerprint=fingerprint,
         stored=reader.shape,
         orientation=orientation,
@@ -126,11 +133,15 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     in_file: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid or masked else "none"
     validity = _validity(in_file, sidecars)
     fingerprint = file_fingerprint(path, sidecars.all)
-    info = vips_info(image, validity, sidecars.world, orientation)
+    info = (
+        vips_info(path, loader, image, validity, sidecars, orientation)
+        if main is None
+        else tiff_info(main, validity, sidecars, orientation)
+    )
     cells = decoder_count() * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
     return Facts(
         path=path,
-        info=info if main is None else tiff_info(main, validity, sidecars.world, orientation),
+        info=info,
         fingerprint=fingerprint,
         stored=shape,
         orientation=orientation,
@@ -212,7 +223,7 @@ def _orientation(main: Directory) -> int:
 
     As in GDAL, it is 1 for a georeferenced file: the georeferencing applies to the pixels as they are stored.
     """
-    if any(code in main.entries for code in PLACE_TAGS):
+    if any(code in main.entries for code in (*PLACE_TAGS, RPC)):
         return 1
     value = main.number(274, 1)
     return value if value in range(1, 9) else 1

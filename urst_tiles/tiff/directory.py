@@ -98,6 +98,11 @@ class Directory:
         self._file, self.order, self.offset, self.entries = file, order, offset, entries
 
     @property
+    def file(self) -> FileBytes:
+        """The open file that the directory lies in."""
+        return self._file
+
+    @property
     def path(self) -> Path:
         """The file that the directory lies in."""
         return self._file.path

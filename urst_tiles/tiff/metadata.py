@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from xml.parsers import expat
@@ -30,6 +30,12 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 #: Those of these tags that hold whole numbers of 16 bits, and text; all others hold floats.
 GEO_KEYS, GEO_TEXT = 34735, 34737
 
+#: Those of these tags that say what the coordinates are.
+GEO_CODES = (34735, 34736, 34737)
+
+#: Rational polynomials (RPCCoefficientTag, 92 numbers), which place an image on the ground, too.
+RPC = 50844
+
 #: Those of these tags that say where pixels lie on the ground; a world file says the same.
 PLACE_TAGS = (33550, 33922, 34264)
 
@@ -43,7 +49,7 @@ class Tag:
     code : tag code.
     dtype : TIFF data type: 2 ASCII, 3 SHORT, 12 DOUBLE, and so on.
     count : how many numbers or characters the value has.
-    value : text, bytes, or numbers.
+    value : text, numbers, or the bytes of the value, little-endian, as they are written.
     """
 
     code: int
@@ -57,7 +63,7 @@ def geo_tag(code: int, numbers: NDArray[Any] | None, text: bytes, name: str) -> 
 
     Parameters
     ----------
-    code : one of ``GEO_TAGS``.
+    code : one of ``GEO_TAGS``, or ``RPC``.
     numbers : the numbers of the tag, (count,), fractions already divided; None if it holds text or bytes.
     text : the bytes of its value.
     name : the file, for messages.
@@ -68,8 +74,8 @@ def geo_tag(code: int, numbers: NDArray[Any] | None, text: bytes, name: str) -> 
     """
     if code == GEO_TEXT:
         if numbers is None or numbers.dtype == np.uint8:
-            value = text.rstrip(b"\0").decode("ascii", "replace")
-            return Tag(code, ASCII, len(value) + 1, value)
+            value = text.rstrip(b"\0")  # in any encoding: GDAL writes UTF-8, others what they like
+            return Tag(code, ASCII, len(value) + 1, value.decode() if value.isascii() else value + b"\0")
     elif numbers is not None and code == GEO_KEYS:
         if ((numbers >= 0) & (numbers < 1 << 16)).all() and (numbers == np.floor(numbers)).all():
             return Tag(code, SHORT, numbers.size, tuple(map(int, numbers.tolist())))
@@ -87,27 +93,40 @@ class Info:
 
     Attributes
     ----------
-    geo : those GeoTIFF tags of ``GEO_TAGS`` that the file has, or that follow from its world file.
+    geo : those tags of ``GEO_TAGS`` and ``RPC`` that the file has, or that follow from its sidecars.
     icc : ICC profile of the RGB pixels that the source returns; None for sRGB.
-    pixels_per_cm : (y, x) resolution; None when unknown. Microns per pixel are 1e4 / pixels_per_cm.
+    pixels_per_cm : (y, x) resolution; None when unknown.
+    in_inches : whether the resolution is written in pixels per inch, as the file tells it.
+    measured : whether the resolution is the size of a pixel, and not a density for printing.
+    magnification : of the microscope's objective; None when unknown.
     gdal_metadata : GDAL's XML (tag 42112) without the items that are false for new pixels, or None.
     nodata : the nodata value as GDAL writes it (tag 42113), or None.
     validity : the way in which the source marks pixels as valid or invalid.
+    tags : further tags that are written as they are: texts, XMP, IPTC.
+    exif, gps : the tags of the EXIF and of the GPS directory.
+    lost : what the file carries and the output does not, in words.
     """
 
     geo: tuple[Tag, ...] = ()
     icc: bytes | None = None
     pixels_per_cm: tuple[float, float] | None = None
+    in_inches: bool = False
+    measured: bool = True
+    magnification: float | None = None
     gdal_metadata: str | None = None
     nodata: str | None = None
     validity: Validity = "none"
+    tags: tuple[Tag, ...] = ()
+    exif: tuple[Tag, ...] = ()
+    gps: tuple[Tag, ...] = ()
+    lost: tuple[str, ...] = ()
 
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:
-        """(y, x) size of a pixel in microns; None when unknown."""
-        return (
-            None if self.pixels_per_cm is None else (1e4 / self.pixels_per_cm[0], 1e4 / self.pixels_per_cm[1])
-        )
+        """(y, x) size of a pixel in microns; None when unknown, and for densities that were not measured."""
+        if self.pixels_per_cm is None or not self.measured:
+            return None
+        return 1e4 / self.pixels_per_cm[0], 1e4 / self.pixels_per_cm[1]
 
 
 #: The resolutions that TIFF can hold, as a fraction of two numbers of 32 bits, in pixels per cm.
@@ -123,11 +142,26 @@ def sane_resolution(y: float, x: float) -> tuple[float, float] | None:
 def tag_resolution(y: float, x: float, unit: int) -> tuple[float, float] | None:
     """Pixels per cm (y, x) from the values of TIFF's tags 283, 282 and 296.
 
-    The unit is 2 for inches and 3 for centimetres; with any other unit, and for a resolution that no TIFF
-    could hold, the result is None.
+    The unit is 2 for inches, 3 for centimetres, and as some writers have it 4 for millimetres and 5 for
+    micrometres; with any other unit, and for a resolution that no TIFF could hold, the result is None.
     """
-    per_cm = {2: 1 / 2.54, 3: 1.0}.get(unit)
+    per_cm = {2: 1 / 2.54, 3: 1.0, 4: 10.0, 5: 1e4}.get(unit)
     return None if per_cm is None else sane_resolution(y * per_cm, x * per_cm)
+
+
+#: The finest density in pixels per inch that is for printing; what is finer was measured.
+FINEST_PRINT = 4800
+
+
+def is_measured(pixels_per_cm: tuple[float, float] | None, in_inches: bool) -> bool:
+    """Whether a resolution that is told as a bare number is the size of a pixel.
+
+    Pixels per inch up to ``FINEST_PRINT`` are densities for screens and printing, which cameras and programs
+    fill in without measuring anything. 10 pixels per cm is what libvips writes for an unknown resolution.
+    """
+    if pixels_per_cm is None or pixels_per_cm == (10.0, 10.0):
+        return False
+    return not in_inches or min(pixels_per_cm) * 2.54 > FINEST_PRINT
 
 
 def aperio_resolution(description: str | None) -> tuple[float, float] | None:
@@ -175,6 +209,9 @@ def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
     return tuple(sorted((*geo, *world_file_tags(text)), key=lambda tag: tag.code))
 
 
+#: The item of GDAL's metadata that says how an output was made; that of an input is about another picture.
+PROVENANCE = "URST_TILES"
+
 #: Items of GDAL's metadata that describe the values or the bands of the old pixels.
 _FALSE_NAMES = re.compile(
     r"STATISTICS_|(SCALE|OFFSET|UNITTYPE|BAND|WAVELENGTH|FWHM|WAVELENGTH_UNITS|LAYER_TYPE|COLORINTERP"
@@ -199,16 +236,43 @@ def clean_gdal_metadata(xml: str | None, name: str = "the file") -> str | None:
         return None
     if len(xml) > MOST_TEXT_BYTES:
         raise BadInput(_too_long(name))
-    items = [item for item in _items(xml, name) if _stays_true(item.attributes)]
+    items = [item for item in _items(xml, name) if stays_true(item.attributes)]
     if not items:
         return None
-    lines = [
-        "  <Item"
-        + "".join(f" {k}={quoteattr(v)}" for k, v in i.attributes.items())
-        + f">{escape(''.join(i.texts))}</Item>\n"
-        for i in items
+    return "<GDALMetadata>\n" + "".join(_line(i.attributes, "".join(i.texts)) for i in items) + _END
+
+
+_END = "</GDALMetadata>\n"
+
+
+def _line(attributes: Mapping[str, str], text: str) -> str:
+    return f"  <Item{''.join(f' {k}={quoteattr(v)}' for k, v in attributes.items())}>{escape(text)}</Item>\n"
+
+
+def with_items(xml: str | None, items: Iterable[tuple[str, str, str]]) -> str | None:
+    """GDAL's XML with more items, each (name, domain, text); an item of the XML with the same name and domain
+    gives way. Characters that XML cannot hold are left out. None where there is nothing at all."""
+    new = {(name, domain): text for name, domain, text in items}
+    old = [
+        _line(item.attributes, "".join(item.texts))
+        for item in (_items(xml, "the file") if xml else ())
+        if (item.attributes.get("name", ""), item.attributes.get("domain", "")) not in new
     ]
-    return "<GDALMetadata>\n" + "".join(lines) + "</GDALMetadata>\n"
+    lines = [
+        _line({"name": _NO_XML.sub("", name)} | ({"domain": domain} if domain else {}), _NO_XML.sub("", text))
+        for (name, domain), text in new.items()
+    ]
+    return "<GDALMetadata>\n" + "".join([*old, *lines]) + _END if old or lines else None
+
+
+def item_of(xml: str | None, name: str) -> str | None:
+    """The text of an item of GDAL's XML in the default domain; None where it is missing."""
+    found = [i for i in (_items(xml, "the file") if xml else ()) if i.attributes.get("name") == name]
+    return "".join(found[0].texts) if found and not found[0].attributes.get("domain") else None
+
+
+#: Characters that XML 1.0 cannot hold.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 #: GDAL nests two elements, or a few more where a format's own XML is inside.
@@ -229,9 +293,11 @@ def _too_long(name: str) -> str:
     )
 
 
-def _stays_true(attributes: dict[str, str]) -> bool:
+def stays_true(attributes: dict[str, str]) -> bool:
+    """Whether an item of GDAL's metadata with these attributes is true for new pixels, too."""
     return not (
         "sample" in attributes
+        or attributes.get("name") == PROVENANCE
         or attributes.get("role", "").lower() in _FALSE_ROLES
         or attributes.get("domain", "").upper() in _FALSE_DOMAINS
         or _FALSE_NAMES.match(attributes.get("name", ""))

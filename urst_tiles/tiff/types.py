@@ -6,7 +6,18 @@ References: TIFF 6.0 (1992), section 2; BigTIFF (libtiff.gitlab.io/libtiff/speci
 from __future__ import annotations
 
 #: Numbers of the data types that this package names.
-ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, DOUBLE, LONG8 = 2, 3, 4, 5, 7, 10, 12, 16
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, DOUBLE, LONG8, IFD8 = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    10,
+    12,
+    16,
+    18,
+)
 
 #: TIFF data type -> NumPy type of its numbers. Text and undefined bytes stay bytes; a number of one of the
 #: types in ``RATIONALS`` is a pair (numerator, denominator).

@@ -9,7 +9,7 @@ References: TIFF 6.0 (1992); BigTIFF (libtiff.gitlab.io/libtiff/specification/bi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import round_up
 from urst_tiles.tiff.metadata import Tag
-from urst_tiles.tiff.types import ASCII, LONG, LONG8, RATIONAL, TYPES
+from urst_tiles.tiff.types import ASCII, IFD8, LONG, LONG8, RATIONAL, TYPES
 
 TILE_OFFSETS, TILE_BYTE_COUNTS = 324, 325
 
@@ -33,12 +33,21 @@ class DirectoryField:
     dtype : TIFF data type of the value.
     count : how many numbers, pairs or characters the value has.
     data : the value in little-endian bytes.
+    inside : the entries of a directory, such as that of EXIF; the value of the field is then its offset.
     """
 
     code: int
     dtype: int
     count: int
     data: bytes
+    inside: tuple[DirectoryField, ...] = ()
+
+    @property
+    def value_bytes(self) -> int:
+        """Length of what lies behind the directory: a long value, or the directory inside."""
+        if self.inside:
+            return directory_bytes(self.inside)
+        return round_up(len(self.data), 8) if len(self.data) > 8 else 0
 
 
 def field(code: int, dtype: int, *values: float) -> DirectoryField:
@@ -65,8 +74,13 @@ def tag_field(tag: Tag) -> DirectoryField:
     if isinstance(tag.value, str):
         return text(tag.code, tag.value)
     if isinstance(tag.value, bytes):
-        return DirectoryField(tag.code, tag.dtype, len(tag.value), tag.value)
+        return DirectoryField(tag.code, tag.dtype, tag.count, tag.value)
     return field(tag.code, tag.dtype, *tag.value)
+
+
+def directory_field(code: int, tags: Iterable[Tag]) -> DirectoryField:
+    """A field that leads to a directory of its own, which holds these tags."""
+    return DirectoryField(code, IFD8, 1, b"", tuple(tag_field(tag) for tag in tags))
 
 
 def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list[DirectoryField]:
@@ -77,11 +91,11 @@ def array_fields(offsets: NDArray[np.uint64], sizes: NDArray[np.uint32]) -> list
     ]
 
 
-def directory_bytes(fields: Sequence[DirectoryField], tiles: int) -> int:
+def directory_bytes(fields: Sequence[DirectoryField], tiles: int | None = None) -> int:
     """Length in bytes of a directory and its values, once ``array_fields`` of ``tiles`` tiles are added."""
-    arrays = [8 * tiles, 4 * tiles]
-    values = [len(f.data) for f in fields] + arrays
-    return 8 + 20 * len(values) + 8 + sum(round_up(n, 8) for n in values if n > 8)
+    arrays = [] if tiles is None else [8 * tiles, 4 * tiles]
+    values = sum(f.value_bytes for f in fields) + sum(round_up(n, 8) for n in arrays if n > 8)
+    return 8 + 20 * (len(fields) + len(arrays)) + 8 + values
 
 
 def directory(fields: Sequence[DirectoryField], position: int, following: int) -> Iterator[bytes]:
@@ -93,12 +107,12 @@ def directory(fields: Sequence[DirectoryField], position: int, following: int) -
     free = position + 8 + 20 * len(fields) + 8
     entries, values = [struct.pack("<Q", len(fields))], list[bytes]()
     for f in fields:
-        if len(f.data) <= 8:
+        if not f.value_bytes:
             value = f.data.ljust(8, b"\0")
         else:
             value = struct.pack("<Q", free)
-            values += [f.data, bytes(-len(f.data) % 8)]
-            free += round_up(len(f.data), 8)
+            values += directory(f.inside, free, 0) if f.inside else [f.data, bytes(-len(f.data) % 8)]
+            free += f.value_bytes
         entries.append(struct.pack("<HHQ", f.code, f.dtype, f.count) + value)
     yield b"".join([*entries, struct.pack("<Q", following)])
     yield from values

@@ -153,6 +153,23 @@ def find(model: str, given: Path | None = None) -> dict[str, Path]:
     return paths
 
 
+def hashes(model: str, given: Path | None = None) -> dict[str, str]:
+    """The hex SHA-256 of every file of a model by its name; empty for a model that the table does not have.
+
+    Published and recorded hashes are not computed again: no file is loaded that has another.
+    """
+    if model not in TABLE:
+        return {}
+    where, row = model_folder(model, given), entry(model)
+    known = recorded(where)
+    found = {}
+    for file in row.files:
+        path = where / file.name if (where / file.name).is_file() else TRAINED / file.name
+        shipped = row.shipped and path.parent == TRAINED
+        found[file.name] = (not shipped and (file.sha256 or known.get(file.name))) or sha256_of(path)
+    return found
+
+
 def describe(model: str, given: Path | None = None) -> str:
     """A line about a model: whether its files exist, its licence and their source."""
     row, where = entry(model), model_folder(model, given)

@@ -1,0 +1,89 @@
+"""Files that belong to an image and lie in its folder: masks, world files, RPC and GDAL's PAM files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from urst_tiles.tiff.budget import MOST_TEXT_BYTES
+from urst_tiles.tiff.georeference import Pam, read_pam, rpc_text_tag
+from urst_tiles.tiff.metadata import Tag
+
+#: World files and files of rational polynomials of so many bytes or more are ignored.
+MOST_SMALL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """Files that belong to an image and lie in its folder.
+
+    Attributes
+    ----------
+    mask : path of GDAL's mask ``NAME.EXT.msk``, or None.
+    world_path, world : path and text of the world file, or None.
+    rpc_path, rpc : path and content of a file of rational polynomials, or None.
+    pam_path, pam : path of GDAL's PAM file ``NAME.EXT.aux.xml``, or None, and what it says. A file that says
+        nothing which the output takes over, as one with statistics alone, counts as absent.
+    """
+
+    mask: Path | None = None
+    world_path: Path | None = None
+    world: str | None = None
+    rpc_path: Path | None = None
+    rpc: Tag | None = None
+    pam_path: Path | None = None
+    pam: Pam = field(default=Pam())
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """The paths of the sidecars that exist."""
+        return tuple(
+            path for path in (self.mask, self.world_path, self.rpc_path, self.pam_path) if path is not None
+        )
+
+
+def find_sidecars(path: Path) -> Sidecars:
+    """Find the sidecars of the image file ``path``. World files of 4096 bytes or more are ignored."""
+    mask = path.with_name(path.name + ".msk")
+    world_path, world = _first(_world_names(path), 4096)
+    rpc_path, text = _first(_rpc_names(path), MOST_SMALL_BYTES)
+    rpc = rpc_text_tag(text) if text is not None else None
+    pam_path, text = _first([path.with_name(path.name + ".aux.xml")], MOST_TEXT_BYTES)
+    pam = read_pam(text) if text is not None else Pam()
+    return Sidecars(
+        mask if os.path.isfile(mask) else None,
+        world_path,
+        world,
+        rpc_path if rpc is not None else None,
+        rpc,
+        pam_path if pam != Pam() else None,
+        pam,
+    )
+
+
+def _first(names: Iterator[Path] | list[Path], most: int) -> tuple[Path | None, str | None]:
+    """The first of these files that exists and is shorter than ``most`` bytes, and its text."""
+    for name in names:
+        if os.path.isfile(name) and name.stat().st_size < most:
+            return name, name.read_text("utf-8", "replace")
+    return None, None
+
+
+def _world_names(path: Path) -> Iterator[Path]:
+    """The names that a world file may have, in the order in which GDAL tries them.
+
+    For ``a.tif`` the suffixes are ``.tfw``, ``.tifw`` and ``.wld``, each in lower and upper case.
+    """
+    suffix = path.suffix.lower()
+    names = [f".{suffix[1]}{suffix[-1]}w"] if len(suffix) > 3 else []
+    for name in (*names, suffix + "w" if suffix else ".w", ".wld"):
+        yield path.with_suffix(name)
+        yield path.with_suffix(name.upper())
+
+
+def _rpc_names(path: Path) -> Iterator[Path]:
+    """The names that GDAL knows for rational polynomials: ``a.RPB`` and ``a_RPC.TXT``, in either case."""
+    for name in (f"{path.stem}.RPB", f"{path.stem}.rpb", f"{path.stem}_RPC.TXT", f"{path.stem}_rpc.txt"):
+        yield path.with_name(name)

@@ -1,0 +1,178 @@
+"""Georeferencing beside the image: rational polynomials (RPC) and GDAL's PAM files as GeoTIFF tags.
+
+References: "RPCs in GeoTIFF" (geotiff.maptools.org/rpc_prop.html); GDAL's RFC 22 and its pages on PAM and on
+the GTiff driver; GeoTIFF 1.1 (OGC 19-008r4).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from urst_tiles.tiff.metadata import GEO_CODES, PLACE_TAGS, RPC, Tag, stays_true
+from urst_tiles.tiff.microscopes import Element, elements
+from urst_tiles.tiff.types import DOUBLE, SHORT
+
+#: GDAL's names of the numbers of the tag in their order, and those of the four polynomials of 20 numbers.
+RPC_NAMES = (
+    "LINE_OFF", "SAMP_OFF", "LAT_OFF", "LONG_OFF", "HEIGHT_OFF", "LINE_SCALE", "SAMP_SCALE", "LAT_SCALE",
+    "LONG_SCALE", "HEIGHT_SCALE",
+)  # fmt: skip
+RPC_POLYNOMIALS = ("LINE_NUM_COEFF", "LINE_DEN_COEFF", "SAMP_NUM_COEFF", "SAMP_DEN_COEFF")
+
+#: DigitalGlobe's names in its .RPB files, by GDAL's.
+_RPB_NAMES = {
+    "LINE_OFF": "lineOffset", "SAMP_OFF": "sampOffset", "LAT_OFF": "latOffset", "LONG_OFF": "longOffset",
+    "HEIGHT_OFF": "heightOffset", "LINE_SCALE": "lineScale", "SAMP_SCALE": "sampScale",
+    "LAT_SCALE": "latScale", "LONG_SCALE": "longScale", "HEIGHT_SCALE": "heightScale",
+    "LINE_NUM_COEFF": "lineNumCoef", "LINE_DEN_COEFF": "lineDenCoef", "SAMP_NUM_COEFF": "sampNumCoef",
+    "SAMP_DEN_COEFF": "sampDenCoef",
+    "ERR_BIAS": "errBias", "ERR_RAND": "errRand",
+}  # fmt: skip
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def rpc_tag(values: Mapping[str, str]) -> Tag | None:
+    """The tag from GDAL's items of the domain RPC; None where one is missing or no number.
+
+    A polynomial is one item of 20 numbers (``LINE_NUM_COEFF``) or 20 items (``LINE_NUM_COEFF_1`` and so on).
+    The errors of bias and of randomness are -1 where they are not told, which stands for unknown.
+    """
+    numbers = [_first(values.get(name, "-1")) for name in ("ERR_BIAS", "ERR_RAND")]
+    numbers += [_first(values.get(name, "")) for name in RPC_NAMES]
+    for name in RPC_POLYNOMIALS:
+        text = values.get(name) or " ".join(values.get(f"{name}_{i}", "") for i in range(1, 21))
+        found = [float(word) for word in _NUMBER.findall(text)]
+        numbers += found if len(found) == 20 else [math.nan]
+    if len(numbers) != 92 or not all(map(math.isfinite, numbers)):
+        return None
+    return Tag(RPC, DOUBLE, 92, tuple(numbers))
+
+
+def _first(text: str) -> float:
+    found = _NUMBER.search(text)
+    return float(found[0]) if found else math.nan
+
+
+def rpc_text_tag(text: str) -> Tag | None:
+    """The tag from a file ``_RPC.TXT`` (lines NAME: VALUE UNIT) or ``.RPB`` (NAME = VALUE;)."""
+    pairs = dict(re.findall(r"^\s*(\w+)\s*[:=]\s*(\([^)]*\)|[^;\r\n]*)", text, re.MULTILINE))
+    named = {name: pairs[other] for name, other in _RPB_NAMES.items() if other in pairs}
+    return rpc_tag(named or pairs)
+
+
+@dataclass(frozen=True)
+class Pam:
+    """What GDAL's file NAME.aux.xml says about the image.
+
+    Attributes
+    ----------
+    place : tags that say where the pixels lie: scale and tiepoint, a matrix, or ground control points.
+    keys : the coordinate reference system as geo keys.
+    rpc : rational polynomials.
+    items : items of metadata, (name, domain, text).
+    lost : what is not taken over, in words.
+    """
+
+    place: tuple[Tag, ...] = ()
+    keys: tuple[Tag, ...] = ()
+    rpc: Tag | None = None
+    items: tuple[tuple[str, str, str], ...] = ()
+    lost: tuple[str, ...] = field(default=())
+
+
+def read_pam(text: str) -> Pam:
+    """What the text of a file NAME.aux.xml says; nothing where it is not PAM.
+
+    Statistics, histograms and other facts about the old pixels are left out. A reference system is taken over
+    where it has a code of EPSG; its text (WKT) has no place in a TIFF.
+    """
+    found = list(elements(text))
+    if not found or found[0].path != ("PAMDataset",):
+        return Pam()
+    domains = _domains(found)
+    place, reference = _place(found)
+    keys = epsg_keys(reference) if reference else ()
+    lost = [*(["the CRS of its .aux.xml, which has no EPSG code (write it with gdal_edit -a_srs)"]
+              if reference and not keys else []),
+            *(["the nodata value of its .aux.xml (write it with gdal_edit -a_nodata)"]
+              if any(e.path[1:] == ("PAMRasterBand", "NoDataValue") for e in found) else [])]  # fmt: skip
+    items = tuple(
+        (name, domain, value)
+        for domain, pairs in domains.items()
+        for name, value in pairs.items()
+        if domain != "RPC" and not domain.startswith("xml:") and stays_true({"name": name, "domain": domain})
+    )
+    return Pam(place, keys, rpc_tag(domains.get("RPC", {})), items, tuple(lost))
+
+
+def _domains(found: Sequence[Element]) -> dict[str, dict[str, str]]:
+    """The items of metadata of the data set, not of its bands, by domain and name."""
+    domains: dict[str, dict[str, str]] = {}
+    domain = ""
+    for element in found:
+        if element.path == ("PAMDataset", "Metadata"):
+            domain = element.attributes.get("domain", "")
+        elif element.path == ("PAMDataset", "Metadata", "MDI"):
+            domains.setdefault(domain, {})[element.attributes.get("key", "")] = element.text
+    return domains
+
+
+def _place(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
+    """The tags of the place, and the text (WKT) of the reference system."""
+    texts = {element.path[1]: element for element in found if len(element.path) == 2}
+    reference = texts["SRS"].text if "SRS" in texts else ""
+    numbers = (
+        [float(word) for word in _NUMBER.findall(texts["GeoTransform"].text)]
+        if "GeoTransform" in texts
+        else []
+    )
+    if len(numbers) == 6:
+        x, a, b, y, d, e = numbers
+        if b == 0 and d == 0 and a > 0 and e < 0:
+            scale = Tag(33550, DOUBLE, 3, (a, -e, 0.0))
+            return (scale, Tag(33922, DOUBLE, 6, (0.0, 0.0, 0.0, x, y, 0.0))), reference
+        matrix = (a, b, 0.0, x, d, e, 0.0, y, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+        return (Tag(34264, DOUBLE, 16, matrix),), reference
+    points = [e.attributes for e in found if e.path[1:] == ("GCPList", "GCP")]
+    values = [
+        _first(one.get(name, "0")) for one in points for name in ("Pixel", "Line", "Zero", "X", "Y", "Z")
+    ]
+    if values and all(map(math.isfinite, values)):
+        lists = texts.get("GCPList")
+        inside = "".join(e.text for e in found if e.path[1:] == ("GCPList", "SRS"))
+        reference = reference or inside or (lists.attributes.get("Projection", "") if lists else "")
+        return (Tag(33922, DOUBLE, len(values), tuple(values)),), reference
+    return (), reference
+
+
+def epsg_keys(wkt: str) -> tuple[Tag, ...]:
+    """The geo keys of a reference system in WKT that names its code of EPSG; empty for any other.
+
+    A compound system is not taken over, since its code is that of no horizontal system.
+    """
+    text = wkt.strip()
+    kind = re.match(r"(PROJCS|PROJCRS|PROJECTEDCRS|GEOGCS|GEOGCRS|GEOGRAPHICCRS)\s*\[", text)
+    code = re.search(r'(?:AUTHORITY\["EPSG",\s*"?|ID\["EPSG",\s*)(\d{4,5})"?\]\s*\]\Z', text)
+    if not kind or not code or int(code[1]) > 65535:
+        return ()
+    projected = kind[1].startswith("PROJ")
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1 if projected else 2, 1025, 0, 1, 1, 3072 if projected else 2048, 0, 1)
+    return (Tag(34735, SHORT, 16, (*keys, int(code[1]))),)
+
+
+def completed(geo: Sequence[Tag], pam: Pam, rpc: Tag | None) -> tuple[Tag, ...]:
+    """The tags of a file with what lies beside it: PAM comes before it, as in GDAL, RPC after."""
+    tags = {tag.code: tag for tag in geo}
+    if pam.place:
+        tags = {code: tag for code, tag in tags.items() if code not in PLACE_TAGS}
+    if pam.keys:
+        tags = {code: tag for code, tag in tags.items() if code not in GEO_CODES}
+    tags |= {tag.code: tag for tag in (*pam.place, *pam.keys)}
+    for other in (pam.rpc, rpc):
+        if other is not None:
+            tags.setdefault(RPC, other)
+    return tuple(sorted(tags.values(), key=lambda tag: tag.code))
