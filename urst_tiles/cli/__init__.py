@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import close_streams, complain, event, lost, open_streams, say, write
+from urst_tiles.cli.terminal import close_streams, complain, event, lost, open_streams, remarks_of, say, write
 from urst_tiles.errors import UrstError
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
@@ -45,7 +45,8 @@ def _main(argv: Sequence[str] | None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
     try:
-        return _status(arguments, arguments.run(arguments) or 0)
+        with remarks_of("urst_tiles.source.source"):
+            return _status(arguments, arguments.run(arguments) or 0)
     except UrstError as error:
         _say(arguments, error)
         return error.exit_status

@@ -8,11 +8,13 @@ hold any byte; what is no printable text is written as an escape, so that no nam
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
 import unicodedata
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Any, TextIO
@@ -37,6 +39,24 @@ def say(text: str) -> None:
 def complain(sentence: str) -> None:
     """Print a sentence on stderr, after the name of the program, on one line."""
     write(sys.stderr, f"urst-tiles: {one_line(sentence)}\n")
+
+
+class _Remarks(logging.Handler):
+    """Prints what a logger warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
+@contextmanager
+def remarks_of(name: str) -> Iterator[None]:
+    """Print the warnings of the logger ``name`` on stderr for a while, each as one sentence."""
+    logger, handler = logging.getLogger(name), _Remarks(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def write(stream: TextIO | None, text: str) -> None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.tiff.directory import Directory
 
@@ -107,8 +108,8 @@ def page_chroma(directory: Directory) -> Chroma:
     finite = np.isfinite([*made.weights, *made.reference]).all() and made.weights[1] != 0
     if not finite or not {made.across, made.down} <= set(SUBSAMPLINGS):
         raise DamagedFile(
-            f"{directory.path}: its YCbCr samples are described by numbers that make no sense (TIFF tags 529, "
-            "530 and 532); it is damaged"
+            f"{directory.path}: its YCbCr samples are described by numbers that make no sense (TIFF tags "
+            "529, 530 and 532); it is damaged"
         )
     return made
 
@@ -128,21 +129,33 @@ def is_ycbcr_stream(data: bytes, aperio: bool) -> bool:
     It converts by itself where the stream has fewer colour differences than pixels, or where the JP2 format
     around the stream says sYCC. Any writer but Aperio may mean the stream's own colour transform by YCbCr,
     which the decoder has undone, too (``aperio`` is False).
-
-    Raises
-    ------
-    ValueError : the stream has fewer colour differences in a way that the decoder does not know.
     """
-    at = max(data.find(b"\xff\x4f\xff\x51"), 0)
-    (bands,) = struct.unpack_from(">H", data, at + 40)
-    steps = {(data[at + 43 + 3 * k], data[at + 44 + 3 * k]) for k in range(bands)}
-    if steps != {(1, 1)}:
-        if (2, 1) not in steps and (2, 2) not in steps:
-            raise ValueError(
-                f"its colour differences have steps of {sorted(steps)[-1]} pixels: not supported"
-            )
+    if steps_of(data) != {(1, 1)}:
         return False
+    at = _start(data)
     return not _says_sycc(data[:at]) and (aperio or not _has_transform(data, at))
+
+
+def _start(data: bytes) -> int:
+    """Where the codestream of JPEG 2000 begins, which may lie in a box of the format JP2."""
+    return max(data.find(b"\xff\x4f\xff\x51"), 0)
+
+
+def steps_of(data: bytes) -> set[tuple[int, int]]:
+    """The distances in pixels, across and down, between the samples of the bands of a JPEG 2000 stream."""
+    at = _start(data)
+    (bands,) = struct.unpack_from(">H", data, at + 40)
+    return {(data[at + 43 + 3 * k], data[at + 44 + 3 * k]) for k in range(bands)}
+
+
+def check_steps(path: Path, data: bytes) -> None:
+    """Raise BadInput where the decoder does not know how often a JPEG 2000 stream has colour differences."""
+    steps = steps_of(data) - {(1, 1)}
+    if steps - {(2, 1), (2, 2)}:
+        raise BadInput(
+            f"{path}: the colour differences of its JPEG 2000 streams have steps of {max(steps)} pixels "
+            "across and down, and only (2, 1) and (2, 2) can be read; rewrite it with another compression"
+        )
 
 
 def _says_sycc(boxes: bytes) -> bool:

@@ -6,7 +6,7 @@ Tiles and strips together are called segments.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,13 @@ class Layout:
         """
         row = index % self.per_plane // self.across
         return np.minimum(self.segment[0], self.shape[0] - row * self.segment[0])
+
+    def as_one(self) -> Layout:
+        """The same strips as a single segment, which lies where the first strip does."""
+        height = self.shape[0]
+        return replace(
+            self, segment=(height, self.segment[1]), offsets=self.offsets[:1], counts=self.counts[:1]
+        )
 
     @property
     def has_sparse(self) -> bool:

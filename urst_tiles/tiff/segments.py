@@ -8,6 +8,7 @@ segments. A segment whose offset and size are 0 is not stored in the file: GDAL 
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence, Set
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.chroma import JPEG2000, RGB, YCBCR, Chroma, is_ycbcr_stream, page_chroma
+from urst_tiles.tiff.chroma import JPEG2000, RGB, YCBCR, Chroma, check_steps, is_ycbcr_stream, page_chroma
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import PADDING_BYTES, read_layout
+from urst_tiles.tiff.old_jpeg import OLD_JPEG, decode_old_jpeg
 from urst_tiles.tiff.streams import Size, check_size
 from urst_tiles.tiff.transparency import (
     LERC,
@@ -47,8 +49,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 JPEG = 7
 
-#: Compressions whose decoders convert YCbCr to RGB: JPEG, WebP, JPEG 2000.
-WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
+#: Compressions whose decoders convert YCbCr to RGB: JPEG (two codes), WebP, JPEG 2000.
+WITH_CHROMA = {JPEG, OLD_JPEG, 50001, 33003, 33004, 33005, 34712}
 
 #: Compressions that are decoded here: besides ``WITH_CHROMA`` none, LZW, deflate (two codes), PackBits, LERC,
 #: LZMA, zstd and JPEG XL.
@@ -118,17 +120,18 @@ class Segments:
         stored_chroma = self.photometric == YCBCR and self.compression not in WITH_CHROMA
         self._chroma = page_chroma(directory) if stored_chroma else None
         self._plain = self._plain and self._chroma is None
-        self._alone = (
-            self._chroma is not None and self._chroma.is_subsampled
-        )  # unpacked here, not by tifffile
-        if self._alone and int(page.predictor) != 1:
+        self._shares_chroma = self._chroma is not None and self._chroma.is_subsampled
+        if self._shares_chroma and int(page.predictor) != 1:
             raise Undecodable("subsampled chroma with a predictor")
-        if self._chroma is not None or self.compression in JPEG2000:
+        if self._chroma is not None or self.compression in JPEG2000 | {OLD_JPEG}:
             page.subsampling = (1, 1)
         self.layout = read_layout(directory, file.size, self.dtype, self._plain)
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
         self._see_streams(directory)
+        if self.compression == OLD_JPEG:  # its strips are parts of one stream
+            self._directory, self._strips = directory, self.layout
+            self.layout = self.layout.as_one()
         self._jpegtables = page.jpegtables
         self._fax, self._fax_tags = fax, _fax_tags(directory)
         self._unpack = None
@@ -275,11 +278,13 @@ class Segments:
         try:
             if self._plain:
                 return Segment(self._as_stored(data, index))
+            if self.compression == OLD_JPEG:
+                return Segment(decode_old_jpeg(self._file, self._directory, self._strips))
             if self.compression == LERC:
                 return self._decode_lerc(data)
             samples = self._decode(data, index)
             return Segment(samples if self._chroma is None else self._in_rgb(samples, data))
-        except MemoryError:
+        except (MemoryError, BadInput):
             raise
         except Exception as error:
             raise DamagedFile(
@@ -294,8 +299,10 @@ class Segments:
             check_size(
                 self.compression, data, Size(*self.layout.segment, self.layout.samples), self._jpegtables
             )
-        if self._alone:
+        if self._shares_chroma:
             return self._unpacked_chroma(data, index)
+        if self.compression in JPEG2000:
+            check_steps(self.path, data)
         if self.stream_alpha:
             decoded = np.asarray(self._unpack(data))
             decoded = with_opaque(decoded[..., None] if decoded.ndim == 2 else decoded, self.bands)[None]
@@ -379,9 +386,10 @@ def short(error: Exception) -> str:
 
 def complex_samples(path: Path) -> str:
     """The message about samples that are complex numbers, as radar (SAR) has them."""
+    amplitude = shlex.quote(f"DERIVED_SUBDATASET:AMPLITUDE:{path}")
     return (
         f"{path}: its samples are complex numbers, which are no picture; make their magnitudes first: "
-        f"gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{path.name} magnitudes.tif"
+        f"gdal_translate -ot Float32 {amplitude} magnitudes.tif"
     )
 
 
@@ -438,6 +446,8 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
         raise BadInput(complex_samples(directory.path))
     if photometric not in PHOTOMETRICS and not (photometric in LAB and page.bitspersample in (8, 16)):
         raise Undecodable(f"photometric interpretation {photometric}")
+    if compression == OLD_JPEG and (322 in directory.entries or directory.number(284, 1) != 1):
+        raise Undecodable("old-style JPEG in tiles or planes")
     chroma = photometric == YCBCR and compression not in WITH_CHROMA
     if chroma and (page.dtype != np.uint8 or directory.number(277) != 3 or directory.number(284, 1) != 1):
         raise Undecodable(f"YCbCr of {directory.number(277)} band(s) of type {page.dtype}")

@@ -1,4 +1,4 @@
-"""Validity inside the streams of tiles and strips: the masks of LERC, and alpha that the directory is silent about.
+"""Validity inside the streams of tiles and strips: the masks of LERC, and alpha that no directory lists.
 
 LERC says for every pixel whether it holds data. GDAL stores holes of NaN in this way, and the alpha of RGBA
 where it is 0 or 255; Esri's writers use it for pixels of any type. WebP, JPEG 2000 and JPEG XL can hold a
@@ -78,7 +78,8 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
     """Decode a stream of LERC, (h, w, samples).
 
     As in libtiff, masked floats become NaN, and where the stream has a band less than the page, whose last is
-    alpha, its mask is that band, with 0 and the largest value of the type. Any other mask marks invalid pixels.
+    alpha, its mask is that band, with 0 and the largest value of the type. Any other mask marks invalid
+    pixels.
 
     Raises
     ------
