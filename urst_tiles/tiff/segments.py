@@ -165,13 +165,11 @@ class Segments:
         if self.stream_alpha:
             self.bands += 1
             self.layout = replace(self.layout, samples=self.bands)
-        # The compression of Aperio tells the colour space, whatever tag 262 says, as in OpenSlide.
-        aperio = self.compression == 33003 and (directory.text(270) or "").startswith("Aperio")
-        self._aperio = aperio
-        if self.compression in JPEG2000 and self.bands >= 3 and (self.photometric == YCBCR or aperio):
+        # Aperio's compressions tell the colour space, whatever tag 262 says, as in OpenSlide.
+        self._aperio = self.compression == 33003 and (directory.text(270) or "").startswith("Aperio")
+        ycbcr = {33003: True, 33005: False}.get(self.compression, self.photometric == YCBCR)
+        if self.compression in JPEG2000 and self.bands >= 3 and ycbcr:
             self._chroma = Chroma()
-        if self.compression == 33005 and (directory.text(270) or "").startswith("Aperio"):
-            self._chroma = None
         if self._chroma is not None or self.photometric == YCBCR:
             self.photometric = RGB
 
