@@ -31,6 +31,9 @@ JPEG2000 = {33003, 33004, 33005, 34712}
 #: How many pixels across, and down, may share a pair of colour differences.
 SUBSAMPLINGS = (1, 2, 4)
 
+#: So many pixels are converted at once.
+PIECE_PIXELS = 1 << 18
+
 
 @dataclass(frozen=True)
 class Chroma:
@@ -73,6 +76,15 @@ class Chroma:
 
     def rgb(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """RGB, (h, w, 3), of YCbCr, (h, w, 3), uint8 or uint16; further bands stay as they are."""
+        out = np.array(pixels)
+        rows = max(1, PIECE_PIXELS // pixels.shape[1])  # in pieces, since floats take much memory
+        for y in range(0, pixels.shape[0], rows):
+            for k, band in enumerate(self._rgb(pixels[y : y + rows])):
+                out[y : y + rows, :, k] = np.rint(np.clip(band, 0, np.iinfo(pixels.dtype).max))
+        return out
+
+    def _rgb(self, pixels: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
+        """Red, green and blue, float32, (h, w) each, neither rounded nor clipped."""
         red, green, blue = self.weights
         top = np.iinfo(pixels.dtype).max
         scale = (top + 1) // 256
@@ -83,12 +95,8 @@ class Chroma:
             (pixels[..., k].astype(np.float32) - black[k]) * (ranges[k] / ((white[k] - black[k]) or 1.0))
             for k in range(3)
         )
-        r, b = y + cr * (2 - 2 * red), y + cb * (2 - 2 * blue)
         g = y - cr * (red * (2 - 2 * red) / green) - cb * (blue * (2 - 2 * blue) / green)
-        out = np.array(pixels)
-        for k, band in enumerate((r, g, b)):
-            out[..., k] = np.rint(np.clip(band, 0, top))
-        return out
+        return y + cr * (2 - 2 * red), g, y + cb * (2 - 2 * blue)
 
 
 def page_chroma(directory: Directory) -> Chroma:
