@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ from urst_tiles.tiff.metadata import Info
 
 if TYPE_CHECKING:
     import zarr
+
+told = logging.getLogger("urst_tiles.told")
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,8 @@ class Source:
         opener = self._random_opener(folder, progress)
         reader = reader_of(opener)
         averages = self._averages(reader, folder, thumbnail, progress)
+        if averages.is_invalid and self.files:  # arrays are made by programs, which know what is in them
+            told.warning("%s has no valid pixel: alpha, mask or nodata mark all of it as invalid", self.path)
         ranges = None
         if self._facts.stretched:
             ranges = resolve(self._bounds, averages.colour, averages.weight)
@@ -324,23 +329,30 @@ class Source:
         else:
             h, w = oriented(reader.levels[level], f.orientation)
             origin = f"overview {w} x {h} of the file"
-        number = 0 if level is None else level + 1
-        full_shape = f.stored if level is None else reader.levels[level]
-        made = thumbs.average(
-            lambda box: reader.cell(box, number),
-            full_shape,
-            shape,
-            reader.cell_shape,
-            bands=f.colours,
-            has_valid=f.has_valid,
-            origin=origin,
-            progress=progress,
-        )
+        made = self._averages_of(reader, level, shape, origin, progress)
+        if level is not None and made.is_invalid:  # an overview may have lost the few valid pixels
+            made = self._averages_of(reader, None, shape, "one streamed pass", progress)
         if f.random_access:
             check_unchanged(f.opener)
         if path is not None:
             publish(path, _npz(**made._asdict()))
         return made
+
+    def _averages_of(
+        self, reader: Reader, level: int | None, shape: tuple[int, int], origin: str, progress: Progress
+    ) -> thumbs.Thumbnail:
+        """The thumbnail of ``shape``, made from an overview, or from the image if ``level`` is None."""
+        number = 0 if level is None else level + 1
+        return thumbs.average(
+            lambda box: reader.cell(box, number),
+            self._facts.stored if level is None else reader.levels[level],
+            shape,
+            reader.cell_shape,
+            bands=self._facts.colours,
+            has_valid=self._facts.has_valid,
+            origin=origin,
+            progress=progress,
+        )
 
     def _as_pixels(self, made: thumbs.Thumbnail, ranges: Ranges | None) -> NDArray[Any]:
         """The thumbnail as upright pixels, (h, w, channels), of ``dtype``."""

@@ -39,6 +39,11 @@ class Thumbnail(NamedTuple):
     weight: NDArray[np.float32] | None
     origin: str
 
+    @property
+    def is_invalid(self) -> bool:
+        """Whether no pixel is valid, not even in part."""
+        return self.weight is not None and not self.weight.any()
+
 
 def thumbnail_shape(shape: tuple[int, int], side: int) -> tuple[int, int]:
     """(height, width) of the thumbnail of an image of ``shape`` (height, width), in pixels.

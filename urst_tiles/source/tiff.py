@@ -15,13 +15,13 @@ from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
-from urst_tiles.source.colour import cmyk_to_rgb
+from urst_tiles.source.colour import cmyk_to_rgb, grey_table, lab_to_rgb, lab_values
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.vips import bilevel
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.metadata import Validity
 from urst_tiles.tiff.pages import Pages, TiffFile, find_pages
-from urst_tiles.tiff.segments import Segments, Undecodable
+from urst_tiles.tiff.segments import LAB, Segments, Undecodable
 
 #: The least side of a cell of a tiled file in pixels: a call has a fixed cost, so it reads several small
 #: tiles.
@@ -31,10 +31,10 @@ CELL = 256
 FAX_PIXELS = 64 << 20
 
 #: Photometric interpretations (tag 262).
-PALETTE, CMYK, WHITE_IS_ZERO, RGB = 3, 5, 0, 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
 
-#: How many bands of colour a photometric interpretation has, if more than one; 6 is YCbCr.
-COLOURS = {RGB: 3, CMYK: 4, 6: 3}
+#: How many bands of colour a photometric interpretation has, if more than one.
+COLOURS = {RGB: 3, CMYK: 4}
 
 #: Kinds of further bands (tag 338): unspecified, associated alpha, unassociated alpha, and Corel Draw's
 #: alpha.
@@ -82,7 +82,7 @@ class TiffReader:
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
         self.nodata = valid.nodata_value(pages.main.text(42113), stored)
         marked = self._alpha is not None or self._mask is not None or self.nodata is not None
-        self.has_valid = marked or stored.kind == "f" or self._main.layout.has_sparse
+        self.has_valid = marked or stored.kind == "f" or _leaves_out(self._main)
         self._overviews = self._usable(pages)
         self.levels = tuple(page.shape for page, _ in self._overviews)
         self.is_tiled, self.alone = self._main.layout.is_tiled, self._main.keeps > 0
@@ -103,21 +103,27 @@ class TiffReader:
         self._palette = _palette(main) if page.photometric == PALETTE else None
         self._cmyk = page.photometric == CMYK and len(colours) >= 4
         self._top, self._inverted, self.dtype = 0, False, page.dtype
-        if self._palette is not None:
-            self._stored, self._pick, self.dtype = (
-                colours[:1],
-                choose_bands(self.path, bands, 3),
-                np.dtype(np.uint8),
-            )
+        self._lab = page.photometric if page.photometric in LAB and len(colours) >= 3 else None
+        self._grey = None
+        if page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and len(colours) == 1:
+            self._grey = grey_table(main.raw(34675), page.dtype, page.bits)
+        if self._palette is not None or self._grey is not None:
+            self._stored, self._pick = colours[:1], choose_bands(self.path, bands, 3)
+            self.dtype = np.dtype(np.uint8) if self._grey is None else self._grey.dtype
+        elif self._lab is not None:
+            self._stored, self._pick = colours[:3], choose_bands(self.path, bands, 3)
+            self.dtype = np.dtype(np.uint8)
         elif self._cmyk:
             self._stored, self._pick = colours[:4], choose_bands(self.path, bands, 3)
             self.dtype = np.dtype(np.uint8 if page.dtype.itemsize == 1 else np.uint16)
         else:
             self._pick = choose_bands(self.path, bands, len(colours))
             self._stored = [colours[band] for band in self._pick]
-            self._inverted = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
-            if page.bits < 8 and page.dtype.kind in "bu":
-                self._top, self.dtype = (1 << page.bits) - 1, np.dtype(np.uint8)
+        self._inverted = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
+        if page.photometric != PALETTE and page.dtype.kind in "bu":
+            self._top = (1 << page.bits) - 1
+            if page.bits < 8 and self._grey is None:
+                self.dtype = np.dtype(np.uint8)
         self.colours = len(self._pick)
 
     def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
@@ -137,7 +143,8 @@ class TiffReader:
             if (
                 alike
                 and (cover is not None) == (self._mask is not None)
-                and (self.has_valid or not page.layout.has_sparse)
+                and page.bands == self._main.bands
+                and (self.has_valid or not _leaves_out(page))
             ):
                 usable.append((page, cover))
         return usable
@@ -162,7 +169,8 @@ class TiffReader:
         pages = [self._main, *(page for page, _ in self._overviews)]
         size = max(page.layout.segment_bytes for page in pages)
         kind = self._main.dtype
-        pixel = len(self._stored) * kind.itemsize * 2 + 4 + (16 * self.colours if kind.itemsize > 2 else 0)
+        wide = kind.itemsize > 2 or self._lab is not None
+        pixel = len(self._stored) * kind.itemsize * 2 + 4 + (16 * self.colours if wide else 0)
         area = math.prod(self.cell_shape) if self.is_tiled else 0
         tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
         cached = sum(page.keeps * page.layout.segment_bytes for page in pages)
@@ -210,14 +218,19 @@ class TiffReader:
         """The colours, (h, w, 1 or 3), that the stored samples stand for."""
         if self._palette is not None:
             return self._palette[np.minimum(colour[..., 0], len(self._palette) - 1)][..., self._pick]
-        if self._cmyk:
-            return cmyk_to_rgb(self.path, colour, self.main.raw(34675) or None)[..., self._pick]
-        if self._top:
-            colour = colour * np.uint8(255 // self._top)
+        if self._lab is not None:
+            lab = lab_values(colour, self._lab, self.main.array(433))
+            return lab_to_rgb(lab)[..., self._pick]
         if self._inverted:
-            colour = np.iinfo(colour.dtype).max - colour
+            colour = colour.dtype.type(self._top) - colour
+        if 0 < self._top < 255:
+            colour = _to_bytes(self._top)[colour]
         if self._associated and weight is not None:
             colour = valid.unpremultiply(colour, weight)
+        if self._cmyk:
+            return cmyk_to_rgb(self.path, colour, self.main.raw(34675) or None)[..., self._pick]
+        if self._grey is not None:
+            return self._grey[np.minimum(colour[..., 0], len(self._grey) - 1)][..., self._pick]
         return colour
 
 
@@ -229,8 +242,21 @@ def _segment_pixels(main: Directory) -> int:
     return min(main.number(278, height) or height, height) * width
 
 
+def _leaves_out(page: Segments) -> bool:
+    """Whether a page says of some pixels that they are invalid: by tiles that it does not store, or in the
+    streams of its tiles."""
+    return page.layout.has_sparse or page.marks_invalid
+
+
+def _to_bytes(top: int) -> NDArray[np.uint8]:
+    """For each value from 0 to ``top`` the one that it is in 0..255, uint8, (top + 1,)."""
+    return np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)
+
+
 def _extra(main: Directory, page: Segments) -> list[int]:
     """The kinds of the bands besides the colours (tag 338). Raises DamagedFile if they make no sense."""
+    if page.stream_alpha:  # it is in no directory
+        return [2]
     extra = [int(kind) for kind in main.array(338)]
     spare = page.bands - COLOURS.get(page.photometric, 1)
     counted = len(extra) == spare if page.photometric == RGB else 0 < len(extra) <= spare

@@ -7,6 +7,7 @@ weight is uint8 (0..255) beside uint8 colours, and uint16 (0..65535) beside all 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,29 +37,36 @@ def full(dtype: np.dtype[Any]) -> int:
     return int(np.iinfo(dtype).max)
 
 
+#: A number at the start of a text: all that C's strtod and strtoll read of it.
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?)")
+_INTEGER = re.compile(r"\s*([+-]?\d+)")
+
+#: How NaN is written, by GDAL and by older libraries of C.
+_NAN = re.compile(r"\s*[+-]?(nan|1[.,]#(qnan|snan|ind))", re.IGNORECASE)
+
+
 def nodata_value(text: str | None, dtype: np.dtype[Any]) -> float | int | None:
     """The number that GDAL's nodata text (TIFF tag 42113) stands for.
 
-    None if there is no text, or if samples of ``dtype`` cannot have the value: GDAL ignores it then, too.
+    None if there is no text, or if samples of ``dtype`` cannot have the value: GDAL ignores it then, too. As
+    in GDAL, a fraction is cut off where samples are integers, and what follows the number in the text is
+    ignored; a text without a number, which is 0 for GDAL, is ignored here.
     """
     if text is None:
         return None
-    try:
-        value = float(text.strip().replace(",", "."))
-    except ValueError:
+    if _NAN.match(text):
+        return math.nan if dtype.kind == "f" else None
+    found = _NUMBER.match(text)
+    if found is None:
         return None
+    value = float(found[1].replace(",", "."))
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            rounded = float(dtype.type(value))
-        return None if math.isinf(rounded) and math.isfinite(value) else rounded
-    try:
-        exact = int(text)
-    except ValueError:
-        if not math.isfinite(value) or value != int(value):
-            return None
-        exact = int(value)
+        # 1.797693134862316e+308, which has too few digits, is beyond the largest number.
+        return float(np.nan_to_num(value))
     limits = np.iinfo(dtype)
-    return exact if limits.min <= exact <= limits.max else None
+    if dtype.itemsize == 8 and (whole := _INTEGER.match(text)):  # too long for a float
+        value = min(int(whole[1]), int(limits.max))
+    return int(value) if math.isfinite(value) and limits.min <= value <= limits.max else None
 
 
 def has_data(colour: NDArray[Any], nodata: float | int | None) -> NDArray[np.bool_]:
@@ -68,10 +76,27 @@ def has_data(colour: NDArray[Any], nodata: float | int | None) -> NDArray[np.boo
     """
     data = np.ones(colour.shape[:2], bool)
     if nodata is not None and not (isinstance(nodata, float) and math.isnan(nodata)):
-        data = (colour != colour.dtype.type(nodata)).any(axis=-1)
+        data = ~_is_nodata(colour, nodata).all(axis=-1)
     if colour.dtype.kind == "f":
         data &= np.isfinite(colour).all(axis=-1)
     return data
+
+
+def _is_nodata(colour: NDArray[Any], nodata: float | int) -> NDArray[np.bool_]:
+    """Which samples are the nodata value, bool, in the shape of ``colour``.
+
+    Floats are compared as in GDAL (``ARE_REAL_EQUAL`` in gcore/gdal_priv.h): a and b are equal if they differ
+    by less than 2 epsilon |a + b|, where epsilon is 2**-23 for floats of any size. Samples of 16 and 32 bits
+    are compared in 32 bits. There |a + b| may become infinite, and all samples of the size of -3.4e38 are
+    equal to it: files have that value with 2, 6 or 17 digits.
+    """
+    if colour.dtype.kind != "f":
+        return colour == colour.dtype.type(nodata)
+    kind = np.float64 if colour.dtype.itemsize > 4 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        values, mark = colour.astype(kind, copy=False), kind(nodata)
+        tolerance = kind(2 * 2.0**-23) * np.abs(values + mark)
+        return (values == mark) | (np.abs(values - mark) < tolerance)
 
 
 def alpha_weight(alpha: NDArray[Any], dtype: np.dtype[Any], bits: int = 0) -> NDArray[Any]:

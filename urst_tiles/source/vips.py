@@ -30,6 +30,7 @@ from urst_tiles.source.jpeg_head import mended_file
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.directory import check_chain
+from urst_tiles.tiff.segments import complex_samples
 
 #: The NumPy dtype of each format of libvips; complex samples are not supported.
 FORMATS = {
@@ -160,9 +161,7 @@ class Decoded:
                 f"{path}: its colour profile cannot be used; convert the image to RGB first"
             ) from None
         if image.format not in FORMATS:
-            raise BadInput(
-                f"{path}: samples of type {image.format} are not supported; integers and floats are"
-            )
+            raise BadInput(complex_samples(path))
         self.dtype = np.dtype(FORMATS[image.format])
         self.alpha = bool(image.hasalpha()) and image.bands > 1
         self._pick = choose_bands(path, bands, image.bands - self.alpha)

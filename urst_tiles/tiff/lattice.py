@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,16 @@ class Layout:
         """
         row = index % self.per_plane // self.across
         return np.minimum(self.segment[0], self.shape[0] - row * self.segment[0])
+
+    def as_one(self) -> Layout:
+        """The same strips as a single segment, which lies where the first strip does."""
+        return replace(
+            self,
+            segment=(self.shape[0], self.segment[1]),
+            offsets=self.offsets[:1],
+            counts=self.counts[:1],
+            trimmed=self.trimmed[:1],
+        )
 
     @property
     def has_sparse(self) -> bool:

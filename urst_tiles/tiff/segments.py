@@ -8,9 +8,11 @@ segments. A segment whose offset and size are 0 is not stored in the file: GDAL 
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,24 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.chroma import JPEG2000, RGB, YCBCR, Chroma, check_steps, is_ycbcr_stream, page_chroma
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
-from urst_tiles.tiff.plain import FAX, JPEG, YCBCR, first_bytes, is_planar, photometric_of, plain_page
+from urst_tiles.tiff.old_jpeg import OLD_JPEG, decode_old_jpeg
+from urst_tiles.tiff.plain import FAX, JPEG, first_bytes, photometric_of, plain_page
 from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
 from urst_tiles.tiff.tables import misplaced
+from urst_tiles.tiff.transparency import (
+    LERC,
+    WITH_ALPHA,
+    Segment,
+    decode_lerc,
+    holds_alpha,
+    lerc_may_mask,
+    lerc_most,
+    lerc_stream,
+    with_opaque,
+)
 from urst_tiles.tiff.types import LONG, SHORT
 from urst_tiles.tiff.writing import DirectoryField, field, header
 from urst_tiles.tiff.writing import directory as write_directory
@@ -34,8 +49,8 @@ from urst_tiles.tiff.writing import directory as write_directory
 #: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-#: Compressions whose decoders convert YCbCr to RGB: JPEG, WebP, JPEG 2000.
-WITH_CHROMA = {JPEG, 50001, 33003, 33004, 33005, 34712}
+#: Compressions whose decoders convert YCbCr to RGB: JPEG (two codes), WebP, JPEG 2000.
+WITH_CHROMA = {JPEG, OLD_JPEG, 50001, 33003, 33004, 33005, 34712}
 
 #: Compressions that are decoded here: besides ``WITH_CHROMA`` none, LZW, deflate (two codes), PackBits, LERC,
 #: LZMA, zstd and JPEG XL.
@@ -48,9 +63,10 @@ UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
 #: Decodes a bilevel TIFF in memory to (h, w), 0 where its samples are 0; raises an error if it is damaged.
 DecodeTiff = Callable[[bytes], NDArray[Any]]
 
-#: Photometric interpretations that are understood: white is zero, black is zero, RGB, palette, mask and CMYK;
-#: YCbCr only in the compressions of ``WITH_CHROMA``.
-PHOTOMETRICS = {0, 1, 2, 3, 4, 5}
+#: Photometric interpretations that are understood: white is zero, black is zero, RGB, palette, mask, CMYK and
+#: YCbCr. CIE, ICC and ITU Lab are, too, if their samples have 8 or 16 bits.
+PHOTOMETRICS = {0, 1, 2, 3, 4, 5, 6}
+LAB = {8, 9, 10}
 
 #: Decoded segments larger than this stay in memory for the neighbouring boxes that need them again, together
 #: at most ``KEEP_BYTES``, but at least one segment.
@@ -71,6 +87,15 @@ class Undecodable(Exception):
 
 class Segments:
     """The tiles or strips of one page. Several threads may read from it at the same time.
+
+    YCbCr becomes RGB here: what else is stored is returned as it is.
+
+    Attributes
+    ----------
+    photometric : the meaning of the samples that are returned (tag 262).
+    bands : how many bands there are. If ``stream_alpha``, the last of them is alpha that the streams hold and
+        the directory does not list.
+    marks_invalid : whether streams mark pixels as invalid in a mask of their own; floats are NaN instead.
 
     Parameters
     ----------
@@ -103,10 +128,22 @@ class Segments:
         if self._predicted:
             page.predictor = 1  # tifffile has no such decoder
         self._stored = self.dtype.newbyteorder(directory.order)
-        pixel_bits = self.bits if self.compression == 1 and self.photometric != YCBCR else 0
+        stored_chroma = self.photometric == YCBCR and self.compression not in WITH_CHROMA
+        self._chroma = page_chroma(directory) if stored_chroma else None
+        self._plain = self._plain and self._chroma is None
+        self._shares_chroma = self._chroma is not None and self._chroma.is_subsampled
+        if self._shares_chroma and int(page.predictor) != 1:
+            raise Undecodable("subsampled chroma with a predictor")
+        if self._chroma is not None or self.compression in JPEG2000 | {OLD_JPEG}:
+            page.subsampling = (1, 1)
+        pixel_bits = self.bits if self.compression == 1 and not self._shares_chroma else 0
         self.layout = read_layout(directory, file.size, self.dtype, pixel_bits, self._plain)
         self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
         self._file = file
+        self._see_streams(directory)
+        if self.compression == OLD_JPEG:  # its strips are parts of one stream
+            self._directory, self._strips = directory, self.layout
+            self.layout = self.layout.as_one()
         self._jpegtables = page.jpegtables
         self._fax, self._fax_tags = fax, _fax_tags(directory)
         self._unpack = None
@@ -117,8 +154,36 @@ class Segments:
             page.compression, page.fillorder = 1, 1
         self._decode_page = page.decode  # tifffile makes the decoder here, before there are several threads
         page.dataoffsets = page.databytecounts = ()
-        self._cache: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._cache: OrderedDict[int, Segment] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _see_streams(self, directory: Directory) -> None:
+        """Learn from the streams what the directory does not say: masks, alpha and the colour space."""
+        extra = directory.array(338).ravel()
+        self._alpha_last = bool(extra.size) and int(extra[-1]) == 2
+        self._behind_lerc = int((*directory.array(50674).ravel(), 0, 0)[1]) if self.compression == LERC else 0
+        self.marks_invalid = (
+            self.compression == LERC
+            and self.dtype.kind in "ui"
+            and lerc_may_mask(self._file, self.layout, self._behind_lerc)
+        )
+        self.stream_alpha = (
+            self.compression in WITH_ALPHA
+            and not extra.size
+            and self.bands in (1, 3)
+            and not self.layout.planar
+            and holds_alpha(self._file, self.layout, self.compression)
+        )
+        if self.stream_alpha:
+            self.bands += 1
+            self.layout = replace(self.layout, samples=self.bands)
+        # Aperio's compressions tell the colour space, whatever tag 262 says, as in OpenSlide.
+        self._aperio = self.compression == 33003 and (directory.text(270) or "").startswith("Aperio")
+        ycbcr = {33003: True, 33005: False}.get(self.compression, self.photometric == YCBCR)
+        if self.compression in JPEG2000 and self.bands >= 3 and ycbcr:
+            self._chroma = Chroma()
+        if self._chroma is not None or self.photometric == YCBCR:
+            self.photometric = RGB
 
     @property
     def keeps(self) -> int:
@@ -132,7 +197,8 @@ class Segments:
         Returns
         -------
         samples : (h, w, len(bands)), 0 where the file stores no segment.
-        stored : bool, (h, w): False where the file stores no segment; None where all of the box is stored.
+        stored : bool, (h, w): False where the file stores no segment, or where its stream marks pixels as
+            invalid; None where all of the box holds data.
 
         Raises
         ------
@@ -150,16 +216,19 @@ class Segments:
         if len(parts) == 1 and not self.layout.planar and list(bands) == list(range(self.bands)):
             data = self.decoded(parts[0][0])
             if data is not None:
-                return self._cut(data, parts[0][0], box.within(parts[0][1])), None
+                inside = box.within(parts[0][1])
+                valid = None if data.valid is None else data.valid[inside.slices]
+                return self._cut(data.samples, parts[0][0], inside), valid
         out = np.zeros((*box.shape, len(bands)), self.dtype)
         there: NDArray[np.bool_] | None = None
         for index, cell in parts:
             part = cell.clip(box)
-            if self._copy(index, part.within(cell), out[part.within(box).slices], bands):
+            stored = self._copy(index, part.within(cell), out[part.within(box).slices], bands)
+            if stored is True:
                 continue
             if there is None:
                 there = np.ones(box.shape, bool)
-            there[part.within(box).slices] = False
+            there[part.within(box).slices] = stored
         return out, there
 
     def _cut(self, data: NDArray[Any], index: int, inside: Box) -> NDArray[Any]:
@@ -170,19 +239,27 @@ class Segments:
             )
         return pixels
 
-    def _copy(self, index: int, inside: Box, out: NDArray[Any], bands: Sequence[int]) -> bool:
-        """Copy a part of a segment to ``out``; returns whether any of its planes is stored."""
-        stored = False
+    def _copy(
+        self, index: int, inside: Box, out: NDArray[Any], bands: Sequence[int]
+    ) -> bool | NDArray[np.bool_]:
+        """Copy a part of a segment to ``out``.
+
+        Returns whether any of its planes is stored; an array, (h, w), where their streams mark pixels as
+        invalid.
+        """
+        stored: bool | NDArray[np.bool_] = False
         for k, band in enumerate(bands):
             at = index + band * self.layout.per_plane if self.layout.planar else index
             if k == 0 or self.layout.planar:
                 data = self.decoded(at)
             if data is not None:
-                stored = True
-                out[..., k] = self._cut(data, at, inside)[..., 0 if self.layout.planar else band]
+                stored = stored if isinstance(stored, np.ndarray) else True
+                out[..., k] = self._cut(data.samples, at, inside)[..., 0 if self.layout.planar else band]
+                if data.valid is not None:
+                    stored = stored & data.valid[inside.slices]
         return stored
 
-    def decoded(self, index: int) -> NDArray[Any] | None:
+    def decoded(self, index: int) -> Segment | None:
         """The samples of one segment, (h, w, samples); None where the file does not store it.
 
         Raises
@@ -203,14 +280,21 @@ class Segments:
                     self._cache.popitem(last=False)
         return data
 
-    def _fetch(self, index: int) -> NDArray[Any] | None:
+    def _fetch(self, index: int) -> Segment | None:
         count = int(self.layout.counts[index])
         if count == 0:
             return None
         data = self._file.exactly(int(self.layout.offsets[index]), count, self.layout.name(index))
         try:
-            return self._as_stored(data, index) if self._plain else self._decode(data, index)
-        except MemoryError:
+            if self._plain:
+                return Segment(self._as_stored(data, index))
+            if self.compression == OLD_JPEG:
+                return Segment(decode_old_jpeg(self._file, self._directory, self._strips))
+            if self.compression == LERC:
+                return self._decode_lerc(data)
+            samples = self._decode(data, index)
+            return Segment(samples if self._chroma is None else self._in_rgb(samples, data))
+        except (MemoryError, BadInput):
             raise
         except Exception as error:
             if self.layout.trimmed[index]:
@@ -228,7 +312,14 @@ class Segments:
                 self.compression, data, Size(*self.layout.segment, self.layout.samples), self._jpegtables
             )
         place = index % self.layout.per_plane  # every plane is decoded as a grey picture
-        if self.compression == JPEG:
+        if self._shares_chroma:
+            return self._unpacked_chroma(data, index)
+        if self.compression in JPEG2000:
+            check_steps(self.path, data)
+        if self.stream_alpha:
+            decoded = np.asarray(self._unpack(data))
+            decoded = with_opaque(decoded[..., None] if decoded.ndim == 2 else decoded, self.bands)[None]
+        elif self.compression == JPEG:
             _check_jpeg_end(data)
             decoded, _, _ = self._decode_page(data, place, jpegtables=self._jpegtables)
         else:
@@ -243,6 +334,36 @@ class Segments:
         if self.compression not in UNSHAPED and decoded.dtype != self.dtype:
             raise ValueError(f"its samples are {decoded.dtype} instead of {self.dtype}")
         return decoded[0]
+
+    def _decode_lerc(self, data: bytes) -> Segment:
+        """A segment in the compression LERC, with its mask."""
+        stream = lerc_stream(data, self._behind_lerc, lerc_most(self.layout))
+        check_size(LERC, stream, Size(*self.layout.segment, self.layout.samples))
+        made = decode_lerc(stream, self.layout.samples, self._alpha_last)
+        if made.samples.shape[-1] != self.layout.samples or made.samples.dtype != self.dtype:
+            raise ValueError(f"it has {made.samples.shape[-1]} band(s) of {made.samples.dtype}")
+        return made
+
+    def _in_rgb(self, samples: NDArray[Any], data: bytes) -> NDArray[Any]:
+        """The samples of a segment whose page says that they are YCbCr, in RGB."""
+        assert self._chroma is not None
+        if self.compression in JPEG2000 and not is_ycbcr_stream(data, self._aperio):
+            return samples
+        return self._chroma.rgb(samples)
+
+    def _unpacked_chroma(self, data: bytes, index: int) -> NDArray[Any]:
+        """YCbCr, (h, w, 3), of a segment whose pixels share colour differences."""
+        assert self._chroma is not None
+        (height, width), rows = self.layout.segment, int(self.layout.rows(index))
+        whole = self._chroma.stored_bytes(height, width)
+        unpacked: bytes | bytearray = imagecodecs.bitorder_decode(data) if self._reversed else data
+        if self._unpack is not None:
+            unpacked = self._unpack(unpacked, out=whole + 1)
+        rows = height if len(unpacked) == whole else rows
+        need = self._chroma.stored_bytes(rows, width)
+        if not need <= len(unpacked) <= need + SPARE_UNPACKED:
+            raise ValueError(f"it has {len(unpacked)} bytes, and its pixels take {need}")
+        return self._chroma.unpacked(bytes(unpacked), rows, width)
 
     def _unfaxed(self, data: bytes, index: int) -> NDArray[Any]:
         """The samples of a segment in a fax compression, (h, w, 1)."""
@@ -318,9 +439,10 @@ def short(error: Exception) -> str:
 
 def complex_samples(path: Path) -> str:
     """The message about samples that are complex numbers, as radar (SAR) has them."""
+    amplitude = shlex.quote(f"DERIVED_SUBDATASET:AMPLITUDE:{path}")
     return (
         f"{path}: its samples are complex numbers, which are no picture; make their magnitudes first: "
-        f"gdal_translate -ot Float32 DERIVED_SUBDATASET:AMPLITUDE:{path.name} magnitudes.tif"
+        f"gdal_translate -ot Float32 {amplitude} magnitudes.tif"
     )
 
 
@@ -369,15 +491,17 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
         compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS
     ):
         raise Undecodable(f"compression {compression}")
-    chroma = photometric == 6 and compression in WITH_CHROMA and not is_planar(directory)
-    if photometric not in PHOTOMETRICS and not chroma:
+    if photometric not in PHOTOMETRICS and not (photometric in LAB and page.bitspersample in (8, 16)):
         raise Undecodable(f"photometric interpretation {photometric}")
+    if compression == OLD_JPEG and (322 in directory.entries or directory.number(284, 1) != 1):
+        raise Undecodable("old-style JPEG in tiles or planes")
+    chroma = photometric == YCBCR and compression not in WITH_CHROMA
+    if chroma and (page.dtype != np.uint8 or directory.number(277) != 3 or directory.number(284, 1) != 1):
+        raise Undecodable(f"YCbCr of {directory.number(277)} band(s) of type {page.dtype}")
     if page.dtype is None or not isinstance(page.bitspersample, int) or page.imagedepth != 1:
         raise Undecodable("sample layout")
     if page.dtype.kind not in "uifb" or (322 in directory.entries and page.tiledepth != 1):
         raise Undecodable(f"samples of type {page.dtype}")
-    if page.is_subsampled and compression not in WITH_CHROMA:
-        raise Undecodable("subsampled chroma")
     return np.dtype(page.dtype)
 
 
