@@ -27,7 +27,8 @@ from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.tiff.bytes import FileBytes
 
 if TYPE_CHECKING:
-    from urst_tiles.tiff.pages import TiffFile
+    from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.pages import TiffFile
 
 #: How many samples of the content of a file are read, and the bytes of each.
 SAMPLES = 64
@@ -131,12 +132,12 @@ def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
     return digest.hexdigest()
 
 
-def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
+def tiff_fingerprint(file: TiffFile, pages: Sequence[Directory], sidecars: Sequence[Path] = ()) -> str:
     """SHA-256, in hex, of a TIFF: its size, its tags, and samples of its tiles or strips.
 
     The tags are those of every directory, tables of byte counts included. The samples are up to 64 KiB from
-    each of at most 64 tiles or strips of the first directory, spread evenly. The files ``sidecars`` enter the
-    digest as in `file_fingerprint`.
+    each of at most 64 tiles or strips of each of ``pages``, the pages that are read, spread evenly. The files
+    ``sidecars`` enter the digest as in `file_fingerprint`.
     """
     digest = hashlib.sha256(f"{file.bytes.size} ".encode())
     for directory in file.directories:
@@ -144,9 +145,10 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
             digest.update(f"{code} {directory.entries[code].dtype} ".encode())
             for piece in directory.pieces(code):
                 digest.update(piece)
-    offsets, counts = file.directories[0].segment_tables
-    for i in _spread(min(offsets.size, counts.size)):
-        digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
+    for page in pages:
+        offsets, counts = page.segment_tables
+        for i in _spread(min(offsets.size, counts.size)):
+            digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
     if sidecars:
         digest.update(file_fingerprint(sidecars[0], sidecars[1:]).encode())
     return digest.hexdigest()

@@ -14,14 +14,17 @@ from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
-from urst_tiles.source.bands import choose_bands
+from urst_tiles.source.bands import CONVERTED, bands_said, choose_bands
+from urst_tiles.source.channels import Stack, open_pages, stored_bands
 from urst_tiles.source.colour import cmyk_to_rgb
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.vips import bilevel
+from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.metadata import Validity
-from urst_tiles.tiff.pages import Pages, TiffFile, find_pages
+from urst_tiles.tiff.pages import Pages, TiffFile
 from urst_tiles.tiff.segments import Segments, Undecodable
+from urst_tiles.tiff.selection import Note, Selection, select
 
 #: The least side of a cell of a tiled file in pixels: a call has a fixed cost, so it reads several small
 #: tiles.
@@ -44,13 +47,15 @@ class TiffReader:
     Parameters
     ----------
     path : the file.
-    bands : the colour bands to read, counted from 1; None for the default of `choose_bands`.
+    choice : the page, and the channels or bands, that the user chose.
 
     Attributes
     ----------
     path : the file.
     file : the open file.
-    main : the directory of the image at full resolution.
+    pages : the pages of the image that is read.
+    main : the directory of the image at full resolution; of its first channel where channels are pages.
+    notes : what was chosen where the file left a choice.
     shape : (height, width) in pixels, as stored.
     dtype : dtype of the colours.
     colours : how many bands of colour are read, 1 or 3.
@@ -68,13 +73,15 @@ class TiffReader:
     BadInput : the file does not have these bands, or its segments are too large to be decoded at once.
     """
 
-    def __init__(self, path: Path, bands: Sequence[int] | None) -> None:
+    def __init__(self, path: Path, choice: Choice) -> None:
         file = TiffFile(path)
-        pages = find_pages(file.directories)
+        selection = select(file, choice)
+        self.pages = pages = selection.pages
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        self._main = _decodable(*file.segments([pages.main]))
+        self._main = _decodable(open_pages(file, pages.mains))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
-        self._choose(pages.main, bands)
+        self.notes = list(selection.notes)
+        self._choose(pages.main, selection)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
         self.nodata = valid.nodata_value(pages.main.text(42113), stored)
         marked = self._alpha is not None or self._mask is not None or self.nodata is not None
@@ -87,14 +94,15 @@ class TiffReader:
             height, width = ceil_div(CELL, height) * height, ceil_div(CELL, width) * width
         self.cell_shape = height, width
 
-    def _choose(self, main: Directory, bands: Sequence[int] | None) -> None:
+    def _choose(self, main: Directory, selection: Selection) -> None:
         """Decide which of the stored bands are colours and which is alpha, and how colours are decoded."""
-        page = self._main
-        extra = _extra(main, page)
+        page, bands = self._main, selection.bands
+        extra, named = _extra(main, page), stored_bands(main, page, selection.names)
         first = page.bands - len(extra)
         alphas = [first + i for i, kind in enumerate(extra) if kind in (1, 2)]
+        alphas = alphas or [i for i, band in enumerate(named) if band.colour == "alpha"]
         self._alpha = alphas[0] if alphas else None
-        self._associated = bool(alphas) and extra[alphas[0] - first] == 1
+        self._associated = bool(alphas) and alphas[0] >= first and extra[alphas[0] - first] == 1
         colours = [band for band in range(page.bands) if band != self._alpha]
         self._palette = _palette(main) if page.photometric == PALETTE else None
         self._cmyk = page.photometric == CMYK and len(colours) >= 4
@@ -102,25 +110,28 @@ class TiffReader:
         if self._palette is not None:
             self._stored, self._pick, self.dtype = (
                 colours[:1],
-                choose_bands(self.path, bands, 3),
+                choose_bands(self.path, bands, CONVERTED),
                 np.dtype(np.uint8),
             )
         elif self._cmyk:
-            self._stored, self._pick = colours[:4], choose_bands(self.path, bands, 3)
+            self._stored, self._pick = colours[:4], choose_bands(self.path, bands, CONVERTED)
             self.dtype = np.dtype(np.uint8 if page.dtype.itemsize == 1 else np.uint16)
         else:
-            self._pick = choose_bands(self.path, bands, len(colours))
+            known = [named[band] for band in colours]
+            self._pick = choose_bands(self.path, bands, known)
+            if text := bands_said(known, self._pick):
+                self.notes.append(Note(text, bands is None))
             self._stored = [colours[band] for band in self._pick]
             self._inverted = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
             if page.bits < 8 and page.dtype.kind in "bu":
                 self._top, self.dtype = (1 << page.bits) - 1, np.dtype(np.uint8)
         self.colours = len(self._pick)
 
-    def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
+    def _usable(self, pages: Pages) -> list[tuple[Segments | Stack, Segments | None]]:
         """The overviews, with their masks, that are stored like the main page; others are ignored."""
         covers = iter(self.file.segments([mask for _, mask in pages.overviews if mask is not None], bilevel))
-        made = self.file.segments([directory for directory, _ in pages.overviews])
-        usable = []
+        made = [open_pages(self.file, directories) for directories, _ in pages.overviews]
+        usable: list[tuple[Segments | Stack, Segments | None]] = []
         for page, (_, mask) in zip(made, pages.overviews, strict=True):
             cover = None if mask is None else next(covers)
             if isinstance(page, Undecodable) or isinstance(cover, Undecodable):
@@ -217,7 +228,7 @@ class TiffReader:
         return colour
 
 
-def _extra(main: Directory, page: Segments) -> list[int]:
+def _extra(main: Directory, page: Segments | Stack) -> list[int]:
     """The kinds of the bands besides the colours (tag 338). Raises DamagedFile if they make no sense."""
     extra = [int(kind) for kind in main.array(338)]
     spare = page.bands - COLOURS.get(page.photometric, 1)
@@ -230,7 +241,7 @@ def _extra(main: Directory, page: Segments) -> list[int]:
     return extra
 
 
-def _decodable(page: Segments | Undecodable) -> Segments:
+def _decodable(page: Segments | Stack | Undecodable) -> Segments | Stack:
     """The page; raises the error if the page cannot be decoded."""
     if isinstance(page, Undecodable):
         raise page

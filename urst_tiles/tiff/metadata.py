@@ -93,6 +93,7 @@ class Info:
     gdal_metadata : GDAL's XML (tag 42112) without the items that are false for new pixels, or None.
     nodata : the nodata value as GDAL writes it (tag 42113), or None.
     validity : the way in which the source marks pixels as valid or invalid.
+    chosen : which page, channels or bands of the source are read, where it has several, as a phrase.
     """
 
     geo: tuple[Tag, ...] = ()
@@ -101,6 +102,7 @@ class Info:
     gdal_metadata: str | None = None
     nodata: str | None = None
     validity: Validity = "none"
+    chosen: str = ""
 
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:
