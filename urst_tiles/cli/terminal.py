@@ -8,6 +8,7 @@ hold any byte; what is no printable text is written as an escape, so that no nam
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -37,6 +38,21 @@ def say(text: str) -> None:
 def complain(sentence: str) -> None:
     """Print a sentence on stderr, after the name of the program, on one line."""
     write(sys.stderr, f"urst-tiles: {one_line(sentence)}\n")
+
+
+class _Choices(logging.Handler):
+    """Prints each message on stderr, after the name of the program."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())
+
+
+def tell_choices() -> None:
+    """From now on, print a line on stderr where the program chose a page, channels or bands of an input."""
+    log = logging.getLogger("urst_tiles.choices")
+    if not any(isinstance(handler, _Choices) for handler in log.handlers):
+        log.addHandler(_Choices())
+    log.propagate = False
 
 
 def write(stream: TextIO | None, text: str) -> None:

@@ -98,12 +98,20 @@ def open_pages(file: TiffFile, directories: Sequence[Directory]) -> Segments | S
     return pages[0] if len(pages) == 1 else Stack(pages)
 
 
-def stored_bands(main: Directory, page: Segments | Stack, names: Sequence[Names] = ()) -> list[Band]:
-    """What the directory of a page tells of each of its bands.
+def stored_bands(main: Directory, count: int, photometric: int, names: Sequence[Names] = ()) -> list[Band]:
+    """What is told of each band of a page.
 
-    ``names`` are the names of the bands that the file keeps elsewhere; empty for none.
+    Parameters
+    ----------
+    main : the directory of the page.
+    count, photometric : how many bands are read of it, and their photometric interpretation (TIFF tag 262).
+    names : the names of the bands that the file keeps elsewhere; empty for none.
     """
-    bands = plain_bands(page.bands, page.photometric in (2, 6))
+    bands = plain_bands(count, photometric in (2, 6))
     if len(names) == len(bands):
         bands = [replace(band, name=told.name) for band, told in zip(bands, names, strict=True)]
-    return bands if isinstance(page, Stack) else gdal_bands(bands, main.text(42112))
+    kinds = [int(kind) for kind in main.array(338)]
+    for number, kind in zip(range(count - len(kinds), count), kinds, strict=True):
+        if kind in (1, 2) and number >= 0:
+            bands[number] = replace(bands[number], colour="alpha")
+    return gdal_bands(bands, main.text(42112))

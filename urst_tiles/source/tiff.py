@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ class TiffReader:
     def _choose(self, main: Directory, selection: Selection) -> None:
         """Decide which of the stored bands are colours and which is alpha, and how colours are decoded."""
         page, bands = self._main, selection.bands
-        extra, named = _extra(main, page), stored_bands(main, page, selection.names)
+        extra, named = _extra(main, page), stored_bands(main, page.bands, page.photometric, selection.names)
         first = page.bands - len(extra)
         alphas = [first + i for i, kind in enumerate(extra) if kind in (1, 2)]
         alphas = alphas or [i for i, band in enumerate(named) if band.colour == "alpha"]

@@ -96,9 +96,9 @@ def told(notes: Sequence[Note]) -> str:
 
 def page_names(file: TiffFile) -> list[Names]:
     """What the pages of a file are called, in the order of their numbers."""
-    known = [Names(name_of(page), (_word(file, page),)) for page in file.chain]
+    known = [Names(name_of(page), (word_of(file, page),)) for page in file.chain]
     unknown = [Names()] * (file.count - len(file.chain))
-    return [*known, *unknown, *(Names(name_of(page), (_word(file, page),)) for page in file.children)]
+    return [*known, *unknown, *(Names(name_of(page), (word_of(file, page),)) for page in file.children)]
 
 
 def channel_names(stack: Stack) -> list[Names]:
@@ -106,7 +106,7 @@ def channel_names(stack: Stack) -> list[Names]:
     return [Names(c.name, (c.colour,) if c.colour else ()) for c in stack.channels]
 
 
-def _word(file: TiffFile, page: Directory) -> str:
+def word_of(file: TiffFile, page: Directory) -> str:
     """A word for what a page is: image, overview, preview, mask, label, macro, thumbnail, raw or empty."""
     kind = file.kind(page)
     level = any(file.is_overview(image, page) for image in _distinct(file))
