@@ -37,15 +37,14 @@ def add(commands: Any) -> None:
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    """Print the facts about an image file, as a table or as JSON; of one that is refused, what it contains."""
+    """Print the facts about an image file; of one that is refused, what it contains."""
     from urst_tiles.source import open_source
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
-    from urst_tiles.tiff.choice import Choice
 
     choice = {name: getattr(arguments, name) for name in CHOICES}
     found = Contents()
     try:
-        found = contents_of(arguments.file.absolute(), Choice(**choice))
+        found = contents_of(arguments.file.absolute(), **choice)
         facts = facts_of(open_source(arguments.file, **choice))
     except UrstError:
         if found.pages:

@@ -49,10 +49,6 @@ class Band:
         return Names(self.name, (self.colour,) if self.colour else ())
 
 
-#: The bands of a picture that is converted to RGB while it is read.
-CONVERTED = tuple(Band(colour=colour) for colour in COLOURS)
-
-
 def plain_bands(count: int, is_rgb: bool) -> list[Band]:
     """Bands of which nothing is told, except that the first three are red, green and blue."""
     return [Band(colour=COLOURS[i] if is_rgb and i < 3 else None) for i in range(count)]
@@ -90,7 +86,7 @@ def _told(band: Band, attributes: dict[str, str], text: str) -> Band:
     return band
 
 
-def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band]) -> list[int]:
+def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band] | int) -> list[int]:
     """The numbers of the colour bands to read, counted from 0: three, or a single band for a grey picture.
 
     Parameters
@@ -99,12 +95,14 @@ def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band
     wanted : the bands that the user chose, by numbers counted from 1 or by names, as in ``--bands 3,2,1`` or
         ``--bands B4,B3,B2``. None chooses those that the file calls red, green and blue, by their colour, by
         their names or by their wavelengths; else the first three, or the first if there are fewer than three.
-    bands : the colour bands in the file.
+    bands : the colour bands in the file; a number stands for so many of an RGB picture.
 
     Raises
     ------
     BadInput : ``wanted`` are neither one nor three, or the file does not have all of them.
     """
+    if isinstance(bands, int):
+        bands = plain_bands(bands, True)
     if wanted is None:
         return _default(bands)
     if len(wanted) not in (1, 3):
@@ -165,7 +163,7 @@ def _by_satellite(bands: Sequence[Band]) -> list[int] | None:
 
 
 def bands_said(bands: Sequence[Band], picks: Sequence[int]) -> str:
-    """What becomes red, green and blue, or grey, as a phrase; empty where all bands are read in their order."""
+    """What becomes red, green and blue, or grey; empty where all bands are read in their order."""
     if list(picks) == list(range(len(bands))):
         return ""
     words = [

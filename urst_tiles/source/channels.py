@@ -31,7 +31,7 @@ class StackLayout:
     counts: NDArray[Any]
 
 
-class Stack:
+class StackedPages:
     """Pages of the same size and data type, of one sample each, read as the bands of one image.
 
     It has those attributes and methods of `Segments` that a reader uses, and several threads may use it.
@@ -84,18 +84,18 @@ def _nature(page: Segments) -> tuple[object, ...]:
     return page.shape, page.dtype, page.bits, page.photometric
 
 
-def open_pages(file: TiffFile, directories: Sequence[Directory]) -> Segments | Stack | Undecodable:
+def open_pages(file: TiffFile, directories: Sequence[Directory]) -> Segments | StackedPages | Undecodable:
     """One page, or several as the bands of one image, ready to be read; or why one cannot be decoded.
 
     Raises
     ------
-    DamagedFile, BadInput : as `TiffFile.segments` and `Stack`.
+    DamagedFile, BadInput : as `TiffFile.segments` and `StackedPages`.
     """
     made = file.segments(directories)
     pages = [page for page in made if not isinstance(page, Undecodable)]
     if len(pages) < len(made):
         return next(page for page in made if isinstance(page, Undecodable))
-    return pages[0] if len(pages) == 1 else Stack(pages)
+    return pages[0] if len(pages) == 1 else StackedPages(pages)
 
 
 def stored_bands(main: Directory, count: int, photometric: int, names: Sequence[Names] = ()) -> list[Band]:

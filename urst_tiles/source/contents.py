@@ -65,17 +65,18 @@ class Contents:
     bands: list[Band] = field(default_factory=list)
 
 
-def contents_of(path: Path, choice: Choice = Choice()) -> Contents:
+def contents_of(path: Path, **chosen: Any) -> Contents:
     """What an image file contains. Only headers are read.
 
-    ``choice`` is what the user chose; the bands are those of the page that is then read.
+    ``chosen`` may have ``page``, ``channels`` and ``bands``, as `open_source` takes them; the bands are those
+    of the page that is then read.
 
     Raises
     ------
     UrstError : the file does not exist, or is no image, or its header is damaged.
     """
     if is_tiff(check_file(path)):
-        return _of_tiff(TiffFile(path), choice)
+        return _of_tiff(TiffFile(path), Choice(**chosen))
     loader = loader_of(path)
     image = open_image(path, loader)
     count = page_count(image) if loader in PAGED else 1
@@ -157,7 +158,8 @@ def as_json(contents: Contents) -> dict[str, Any]:
             for page in contents.pages
         ],
         "channels": [
-            {"channel": c.number, "name": c.name, "colour": c.colour, "image": c.image} for c in contents.channels
+            {"channel": c.number, "name": c.name, "colour": c.colour, "image": c.image}
+            for c in contents.channels
         ],
         "bands": [
             {"band": i, "name": band.name, "colour": band.colour, "wavelength_um": band.wavelength}

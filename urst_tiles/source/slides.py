@@ -17,15 +17,15 @@ OPENSLIDE, BIO_FORMATS = "openslide", "bio-formats"
 
 #: Suffix -> what the file is, and which library reads it.
 SLIDES = {
-    ".mrxs": ("a MIRAX slide: the file itself holds only a thumbnail, and the picture lies in the folder of the"
-              " same name beside it", OPENSLIDE),
+    ".mrxs": ("a MIRAX slide: the file itself holds only a thumbnail, and the picture lies in the folder of"
+              " the same name beside it", OPENSLIDE),
     ".vms": ("an index of a Hamamatsu slide: the picture lies in the files that it names", OPENSLIDE),
     ".vmu": ("an index of a Hamamatsu slide: the picture lies in the files that it names", OPENSLIDE),
     ".ndpi": ("a Hamamatsu slide, a kind of TIFF with rules of its own for sizes and positions", OPENSLIDE),
     ".svslide": ("a Sakura slide, a database of tiles", OPENSLIDE),
     ".dcm": ("a DICOM file, which may be one of many of a slide", OPENSLIDE),
-    ".vsi": ("an Olympus slide (cellSens): the file itself holds only a small picture, and the slide lies in the"
-             " folder _NAME_ beside it", BIO_FORMATS),
+    ".vsi": ("an Olympus slide (cellSens): the file itself holds only a small picture, and the slide lies in"
+             " the folder _NAME_ beside it", BIO_FORMATS),
     ".ets": ("a part of an Olympus slide (cellSens)", BIO_FORMATS),
     ".czi": ("a Zeiss slide or microscope image", OPENSLIDE),
     ".lif": ("a file of several Leica microscope images", BIO_FORMATS),
@@ -103,6 +103,6 @@ def check_slide_pages(file: TiffFile) -> None:
         xmp = page.raw(700)
         if b"<iScan" in xmp and any(int(n) for n in re.findall(rb"Overlap[XY]=\"(\d{1,9})\"", xmp)):
             raise BadInput(
-                f"{file.path} is a Ventana slide whose tiles overlap and must be joined; that cannot be done here."
-                f" {_advice(file.path, OPENSLIDE)}"
+                f"{file.path} is a Ventana slide whose tiles overlap and must be joined; that cannot be done"
+                f" here. {_advice(file.path, OPENSLIDE)}"
             )

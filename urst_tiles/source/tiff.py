@@ -13,8 +13,8 @@ from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
-from urst_tiles.source.bands import CONVERTED, bands_said, choose_bands
-from urst_tiles.source.channels import Stack, open_pages, stored_bands
+from urst_tiles.source.bands import bands_said, choose_bands
+from urst_tiles.source.channels import StackedPages, open_pages, stored_bands
 from urst_tiles.source.colour import cmyk_to_rgb
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.vips import bilevel
@@ -109,11 +109,11 @@ class TiffReader:
         if self._palette is not None:
             self._stored, self._pick, self.dtype = (
                 colours[:1],
-                choose_bands(self.path, bands, CONVERTED),
+                choose_bands(self.path, bands, 3),
                 np.dtype(np.uint8),
             )
         elif self._cmyk:
-            self._stored, self._pick = colours[:4], choose_bands(self.path, bands, CONVERTED)
+            self._stored, self._pick = colours[:4], choose_bands(self.path, bands, 3)
             self.dtype = np.dtype(np.uint8 if page.dtype.itemsize == 1 else np.uint16)
         else:
             known = [named[band] for band in colours]
@@ -126,11 +126,11 @@ class TiffReader:
                 self._top, self.dtype = (1 << page.bits) - 1, np.dtype(np.uint8)
         self.colours = len(self._pick)
 
-    def _usable(self, pages: Pages) -> list[tuple[Segments | Stack, Segments | None]]:
+    def _usable(self, pages: Pages) -> list[tuple[Segments | StackedPages, Segments | None]]:
         """The overviews, with their masks, that are stored like the main page; others are ignored."""
         covers = iter(self.file.segments([mask for _, mask in pages.overviews if mask is not None], bilevel))
         made = [open_pages(self.file, directories) for directories, _ in pages.overviews]
-        usable: list[tuple[Segments | Stack, Segments | None]] = []
+        usable: list[tuple[Segments | StackedPages, Segments | None]] = []
         for page, (_, mask) in zip(made, pages.overviews, strict=True):
             cover = None if mask is None else next(covers)
             if isinstance(page, Undecodable) or isinstance(cover, Undecodable):
@@ -227,7 +227,7 @@ class TiffReader:
         return colour
 
 
-def _extra(main: Directory, page: Segments | Stack) -> list[int]:
+def _extra(main: Directory, page: Segments | StackedPages) -> list[int]:
     """The kinds of the bands besides the colours (tag 338). Raises DamagedFile if they make no sense."""
     extra = [int(kind) for kind in main.array(338)]
     spare = page.bands - COLOURS.get(page.photometric, 1)
@@ -240,7 +240,7 @@ def _extra(main: Directory, page: Segments | Stack) -> list[int]:
     return extra
 
 
-def _decodable(page: Segments | Stack | Undecodable) -> Segments | Stack:
+def _decodable(page: Segments | StackedPages | Undecodable) -> Segments | StackedPages:
     """The page; raises the error if the page cannot be decoded."""
     if isinstance(page, Undecodable):
         raise page

@@ -61,7 +61,7 @@ class Names:
     more: tuple[str, ...] = ()
 
 
-def number_of(path: Path, flag: str, word: Word, named: Sequence[Names]) -> int:
+def number_of(path: Path, what: str, word: Word, named: Sequence[Names]) -> int:
     """The place, counted from 0, of what the user called ``word``.
 
     A whole number from 1 to the number of things is a number, and everything else a name: the name that the
@@ -71,7 +71,7 @@ def number_of(path: Path, flag: str, word: Word, named: Sequence[Names]) -> int:
     Parameters
     ----------
     path : the file, for messages.
-    flag : what is chosen, "page", "channel" or "band", for messages.
+    what : what is chosen, "page", "channel" or "band", for messages.
     named : the names of all that can be chosen.
 
     Raises
@@ -92,13 +92,15 @@ def number_of(path: Path, flag: str, word: Word, named: Sequence[Names]) -> int:
         places = [i for i, words in enumerate(tier) if (text if number == 0 else wanted) in words]
         if len(places) > 1:
             raise BadInput(
-                f"{path}: {len(places)} of its {flag}s are called {text!r}; choose by number:"
+                f"{path}: {len(places)} of its {what}s are called {text!r}; choose by number:"
                 f" {', '.join(str(i + 1) for i in places[:8])}"
             )
         if places:
             return places[0]
+    option = "--page" if what == "page" else f"--{what}s"
     raise BadInput(
-        f"{path} has no {flag} {text!r}; it has {listed(flag, named)} (`urst-tiles info` lists them)"
+        f"{path} has no {what} {text!r}, which {option} asks for; it has {listed(what, named)}"
+        " (`urst-tiles info` lists them)"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr
 
 #: The longest text that is parsed, and the most elements that it may have.
 MOST_CHARACTERS, MOST_ELEMENTS = 16 << 20, 1 << 18
@@ -82,3 +83,10 @@ def elements(text: str | None) -> list[Element]:
 def _local(name: str) -> str:
     """A name without its namespace."""
     return name.rpartition(":")[2]
+
+
+def with_item(xml: str | None, name: str, text: str) -> str:
+    """GDAL's metadata (the XML of TIFF tag 42112), or an empty one for None, with one more item."""
+    item = f"  <Item name={quoteattr(name)}>{escape(text)}</Item>\n"
+    before, end, after = (xml or "<GDALMetadata>\n</GDALMetadata>\n").rpartition("</GDALMetadata>")
+    return f"{before}{item}{end}{after}"

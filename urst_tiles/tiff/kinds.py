@@ -44,10 +44,10 @@ def kind_of(directory: Directory) -> Kind:
     A label, a macro photograph of the slide and a thumbnail are told from an image of reduced size where the
     maker names them.
     """
-    if min(directory.shape) <= 0:
-        return "empty"
     if directory.is_mask:
         return "mask"
+    if min(directory.shape) <= 0:
+        return "empty"
     described = _described(directory.text(270) or "", 322 in directory.entries)
     if described is not None:
         return described
@@ -89,4 +89,5 @@ def name_of(directory: Directory) -> str | None:
     if "PerkinElmer-QPI-ImageDescription" in text[:400]:
         text = akoya(text).get("Name", "")
     line = " ".join(text.split())
-    return line if line and len(line) <= 60 and line[0] not in "<{" and "ImageJ=" not in line else None
+    structured = line.startswith(("<", "{", "Aperio", "ImageJ="))
+    return line if line and len(line) <= 60 and not structured else None

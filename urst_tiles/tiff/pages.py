@@ -103,8 +103,7 @@ class TiffFile:
 
     def is_overview(self, main: Directory, page: Directory) -> bool:
         """Whether a page is the page ``main`` at a smaller size, each side rounded up or down."""
-        (h, w), (y, x) = main.shape, page.shape
-        if not (0 < y < h and 0 < x < w and abs(y * w - x * h) <= max(h, w) * 1.5):
+        if not _alike(main.shape, page.shape):
             return False
         kind = self.kind(page)
         marked = kind == "reduced" or (kind == "image" and 322 in page.entries and self._plain_levels)
@@ -158,6 +157,12 @@ class TiffFile:
             return error
 
 
+def _alike(whole: tuple[int, int], reduced: tuple[int, int]) -> bool:
+    """Whether an image of the second shape can be one of the first shape at a smaller size."""
+    (h, w), (y, x) = whole, reduced
+    return 0 < y < h and 0 < x < w and abs(y * w - x * h) <= max(h, w) * 1.5
+
+
 @dataclass(frozen=True)
 class Pages:
     """The directories of an image, of its overviews, and of their masks.
@@ -193,9 +198,8 @@ def gather(file: TiffFile, mains: Sequence[Directory]) -> Pages:
     DamagedFile : the file has a mask that belongs to no page, or it says that it has a mask and has none.
     """
     main = mains[0]
-    everything = [d for d in file.directories if min(d.shape) > 0]
-    masks = [d for d in everything if d.offset != main.offset and d.is_mask]
-    images = [d for d in everything if d not in masks]
+    masks = [d for d in file.directories if file.kind(d) == "mask" and d.offset != main.offset]
+    images = [d for d in file.directories if file.kind(d) not in ("mask", "empty")]
     mask_of = {d.shape: d for d in reversed(_belonging(file, main, masks))}
     levels = [_levels(file, page, images) for page in mains]
     shapes = sorted(set(levels[0]).intersection(*levels[1:]), reverse=True)
@@ -219,30 +223,42 @@ def _belonging(file: TiffFile, main: Directory, candidates: Sequence[Directory])
     """Those of some overviews or masks that belong to a page.
 
     In a file with one image that is all of them. Where there are several, a page has what follows it before
-    the next image, and its SubIFDs; or, where all follow the last image, the one with its own number of each
-    size. What remains belongs to the first page, as in GDAL.
+    the next image of such a shape, and its SubIFDs; or, where all follow the last image, the one with its own
+    number of each size. What remains belongs to the first page, as in GDAL.
     """
     images = file.images
     if len(images) < 2:
         return list(candidates)
-    wanted = {d.offset for d in candidates}
-    begins, inside = {d.offset for d in images}, {d.offset for d in file.children}
-    if main.offset not in begins:
+    if main.offset not in {d.offset for d in images}:
         return []
-    runs: dict[int, list[Directory]] = {}
-    owner = images[0].offset
-    for page in file.directories:
-        if page.offset in begins:
-            owner = page.offset
-        elif page.offset in inside:
-            owner = file.chain[0].offset
-        if page.offset in wanted:
-            runs.setdefault(owner, []).append(page)
+    runs = _runs(file, candidates)
+    inside = {d.offset for d in file.children}
     peers = [d for d in images if d.shape == main.shape and d.offset not in inside]
     last = peers[-1].offset if peers else 0
     if len(runs) > 1 or last not in runs or len(peers) < 2:
         return runs.get(main.offset, [])
     return _by_rank(main, peers, candidates)
+
+
+def _runs(file: TiffFile, candidates: Sequence[Directory]) -> dict[int, list[Directory]]:
+    """The candidates by the offset of the last image before them that has their shape, or is larger."""
+    begins = {d.offset: number for number, d in enumerate(file.images)}
+    inside, wanted = {d.offset for d in file.children}, {d.offset for d in candidates}
+    first, latest, runs = file.chain[0], dict[tuple[int, int], int](), dict[int, list[Directory]]()
+    for page in file.directories:
+        if page.offset in begins:
+            latest.pop(page.shape, None)
+            latest[page.shape] = page.offset  # the latest comes last
+        if page.offset not in wanted:
+            continue
+        owners = [
+            offset for shape, offset in latest.items() if shape == page.shape or _alike(shape, page.shape)
+        ]
+        owner = owners[-1] if owners else file.images[0].offset
+        if page.offset in inside and first.offset in begins:
+            owner = first.offset
+        runs.setdefault(owner, []).append(page)
+    return runs
 
 
 def _by_rank(main: Directory, peers: Sequence[Directory], candidates: Sequence[Directory]) -> list[Directory]:

@@ -156,7 +156,7 @@ def _tiff_data(part: Sequence[Element]) -> Iterator[tuple[dict[str, str], Elemen
 def _place(data: dict[str, str], planes: Sequence[Plane], pages: dict[Plane, int]) -> None:
     """Enter the planes that one element TiffData tells of: so many pages from IFD on."""
     first = tuple(int(data.get(f"First{axis}", 0)) for axis in "CZT")
-    start, page = planes.index(first), int(data.get("IFD", 0))  # type: ignore[arg-type]
+    start, page = planes.index(first), int(data.get("IFD", 0))
     count = int(data.get("PlaneCount", 1 if "IFD" in data else len(planes) - start))
     if page < 0:
         raise ValueError("a negative page")
@@ -166,7 +166,7 @@ def _place(data: dict[str, str], planes: Sequence[Plane], pages: dict[Plane, int
 
 def _in_order(order: str, sizes: dict[str, int]) -> Iterator[Plane]:
     """All planes (c, z, t), the first letter of ``order`` running fastest."""
-    fast, middle, slow = order
+    fast, middle, slow = order[0], order[1], order[2]
     for k in range(sizes[slow]):
         for j in range(sizes[middle]):
             for i in range(sizes[fast]):
