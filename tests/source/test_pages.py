@@ -394,7 +394,7 @@ def test_nonsense_in_the_description_is_not_believed(tmp_path: Path) -> None:
     for number, xml in enumerate(
         (
             '<OME><Image><Pixels SizeX="7" SizeY="300" SizeC="1" SizeZ="1" SizeT="1"/></Image></OME>',
-            '<OME><Image><Pixels SizeX="400" SizeY="300" SizeC="99999999" SizeZ="9" SizeT="1"/></Image></OME>',
+            '<OME><Image><Pixels SizeX="400" SizeY="300" SizeC="9999999" SizeZ="9" SizeT="1"/></Image></OME>',
             '<OME><Image><Pixels SizeX="400" SizeY="300" SizeC="x" SizeZ="1" SizeT="1"/></Image></OME>',
             '<!DOCTYPE a [<!ENTITY b "c">]><OME><Image>&b;</Image></OME>',
             "<OME><Image><Pix",

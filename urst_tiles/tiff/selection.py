@@ -162,9 +162,9 @@ def _check_developed(file: TiffFile, page: Directory) -> None:
         best = max(previews, key=_area)
         hint = f", or read its preview of {_size(best)} pixels with --page {file.number_of(best) + 1}"
     raise BadInput(
-        f"{file.path}: its page {file.number_of(page) + 1} ({_size(page)}) is raw data of a camera, one colour"
-        " in each pixel (a colour filter array), which cannot be read here; develop it into a TIFF first, with"
-        f" RawTherapee, darktable or dcraw -T{hint}"
+        f"{file.path}: its page {file.number_of(page) + 1} ({_size(page)}) is raw data of a camera, one"
+        " colour in each pixel (a colour filter array), which cannot be read here; develop it into a TIFF"
+        f" first, with RawTherapee, darktable or dcraw -T{hint}"
     )
 
 

@@ -122,7 +122,7 @@ def _ome_image(part: Sequence[Element], own: str | None, file_name: str | None) 
     pixels = next(e for e in part if e.name == "Pixels").attributes
     channels = [e for e in part if e.path[-2:] == ("Pixels", "Channel")]
     told = tuple(Channel(e.attributes.get("Name"), _ome_colour(e.attributes.get("Color"))) for e in channels)
-    told = told or (Channel(),) * _count(pixels["SizeC"])
+    told = told or (Channel(),) * min(_count(pixels["SizeC"]), MOST_PLANES)
     sizes = {"C": len(told), "Z": _count(pixels["SizeZ"]), "T": _count(pixels["SizeT"])}
     if sizes["C"] * sizes["Z"] * sizes["T"] > MOST_PLANES:
         raise ValueError("too many planes")
