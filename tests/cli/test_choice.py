@@ -14,8 +14,13 @@ from helpers import picture
 from urst_tiles.errors import BadInput
 from urst_tiles.options import Options, from_table
 
-IDENTITY = ("--model", "identity", "--tile", "128", "--block", "512")
 PIXELS = picture(120, 150, seed=3)
+
+
+@pytest.fixture
+def settings(files: Path) -> tuple[str, ...]:
+    """Flags of a job that changes nothing."""
+    return "--model", "identity", "--tile", "128", "--block", "512", "--style", str(files / "style.png")
 
 
 @pytest.fixture
@@ -31,9 +36,11 @@ def stack(tmp_path: Path) -> Path:
 SAID = "channels 1 (DAPI), 2 (FITC) and 3 (TRITC) of 5 as red, green and blue"
 
 
-def test_the_choice_is_told_once_and_stands_in_the_output(run_apart, stack: Path, tmp_path: Path) -> None:
+def test_the_choice_is_told_once_and_stands_in_the_output(
+    run_apart, stack: Path, settings: tuple[str, ...], tmp_path: Path
+) -> None:
     out = tmp_path / "out.tif"
-    done = run_apart("stylize", stack, out, *IDENTITY)
+    done = run_apart("stylize", stack, out, *settings)
     assert done.returncode == 0
     assert (
         done.stderr == f"urst-tiles: {stack}: reads {SAID}; --page, --channels or --bands choose otherwise\n"
@@ -44,22 +51,24 @@ def test_the_choice_is_told_once_and_stands_in_the_output(run_apart, stack: Path
     assert run_apart("validate", out).returncode == 0
 
 
-def test_a_chosen_picture_is_not_told_but_kept(run, stack: Path, tmp_path: Path) -> None:
+def test_a_chosen_picture_is_not_told_but_kept(
+    run, stack: Path, settings: tuple[str, ...], tmp_path: Path
+) -> None:
     out = tmp_path / "out.tif"
-    done = run("stylize", stack, out, *IDENTITY, "--channels", "AF<750>,cy5,1")
+    done = run("stylize", stack, out, *settings, "--channels", "AF<750>,cy5,1")
     assert (done.returncode, done.stderr) == (0, "")
     with rasterio.open(out) as made:
         np.testing.assert_array_equal(made.read(2), PIXELS[::-1, :, 0])
         assert made.tags()["SOURCE_SELECTION"].startswith("channels 5 (AF<750>), 4 (Cy5) and 1 (DAPI) of 5")
 
 
-def test_another_choice_is_another_job(run, stack: Path, tmp_path: Path) -> None:
+def test_another_choice_is_another_job(run, stack: Path, settings: tuple[str, ...], tmp_path: Path) -> None:
     job, out = tmp_path / "job", tmp_path / "out.tif"
-    assert run("plan", stack, out, *IDENTITY, "--save", job).returncode == 0
-    done = run("stylize", stack, out, *IDENTITY, "--job-dir", job, "--channels", "3,2,1")
+    assert run("plan", stack, out, *settings, "--save", job).returncode == 0
+    done = run("stylize", stack, out, *settings, "--job-dir", job, "--channels", "3,2,1")
     assert done.returncode == 2 and "channels" in done.stderr and "--overwrite" in done.stderr
     assert not out.exists()
-    assert run("stylize", stack, out, *IDENTITY, "--job-dir", job).returncode == 0
+    assert run("stylize", stack, out, *settings, "--job-dir", job).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -80,18 +89,20 @@ def test_another_choice_is_another_job(run, stack: Path, tmp_path: Path) -> None
     ],
 )
 def test_what_is_not_there_is_refused_in_a_sentence(
-    run, stack: Path, tmp_path: Path, flags: tuple[str, ...], said: str
+    run, stack: Path, settings: tuple[str, ...], tmp_path: Path, flags: tuple[str, ...], said: str
 ) -> None:
     for command, output in (("stylize", "out.tif"), ("preview", "out.png")):
-        done = run(command, stack, tmp_path / output, *IDENTITY, *flags)
+        done = run(command, stack, tmp_path / output, *settings, *flags)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
         assert not (tmp_path / output).exists()
 
 
-def test_preview_tells_and_takes_the_choice(run, stack: Path, tmp_path: Path) -> None:
+def test_preview_tells_and_takes_the_choice(
+    run, stack: Path, settings: tuple[str, ...], tmp_path: Path
+) -> None:
     out = tmp_path / "out.png"
-    assert SAID in run("preview", stack, out, *IDENTITY).stderr
-    done = run("preview", stack, out, *IDENTITY, "--overwrite", "--channels", "3,2,1")
+    assert SAID in run("preview", stack, out, *settings).stderr
+    done = run("preview", stack, out, *settings, "--overwrite", "--channels", "3,2,1")
     assert (done.returncode, done.stderr) == (0, "")
 
 

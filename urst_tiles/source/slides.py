@@ -11,6 +11,7 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput
 from urst_tiles.source.vips import loader_of
+from urst_tiles.tiff.elements import MOST_CHARACTERS
 from urst_tiles.tiff.pages import TiffFile
 
 OPENSLIDE, BIO_FORMATS = "openslide", "bio-formats"
@@ -100,7 +101,8 @@ def check_slide_pages(file: TiffFile) -> None:
             f"{file.path} is {SLIDES['.ndpi'][0]}; it cannot be read here. {_advice(file.path, OPENSLIDE)}"
         )
     for page in file.chain:
-        xmp = page.raw(700)
+        entry = page.entries.get(700)
+        xmp = page.raw(700) if entry is not None and entry.value_bytes <= MOST_CHARACTERS else b""
         if b"<iScan" in xmp and any(int(n) for n in re.findall(rb"Overlap[XY]=\"(\d{1,9})\"", xmp)):
             raise BadInput(
                 f"{file.path} is a Ventana slide whose tiles overlap and must be joined; that cannot be done"

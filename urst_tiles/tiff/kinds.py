@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 from urst_tiles.tiff.directory import Directory
-from urst_tiles.tiff.elements import elements
+from urst_tiles.tiff.elements import MOST_CHARACTERS, elements
 
 Kind = Literal["image", "reduced", "mask", "label", "macro", "thumbnail", "raw", "empty"]
 
@@ -48,7 +48,7 @@ def kind_of(directory: Directory) -> Kind:
         return "mask"
     if min(directory.shape) <= 0:
         return "empty"
-    described = _described(directory.text(270) or "", 322 in directory.entries)
+    described = _described(description_of(directory), 322 in directory.entries)
     if described is not None:
         return described
     if HAMAMATSU_LENS in directory.entries and (directory.array(HAMAMATSU_LENS) < 0).any():
@@ -56,6 +56,12 @@ def kind_of(directory: Directory) -> Kind:
     if CANON_RAW in directory.entries or directory.number(262) == FILTER_ARRAY:
         return "raw"
     return "reduced" if directory.subfile & 1 else "image"
+
+
+def description_of(directory: Directory) -> str:
+    """The image description (tag 270) of a page; empty where there is none, or one too long to be read."""
+    entry = directory.entries.get(270)
+    return "" if entry is None or entry.value_bytes > MOST_CHARACTERS else directory.text(270) or ""
 
 
 def _described(text: str, tiled: bool) -> Kind | None:
@@ -85,7 +91,9 @@ def akoya(text: str) -> dict[str, str]:
 
 def name_of(directory: Directory) -> str | None:
     """The name of a page: PageName (tag 285), a short description, or None."""
-    text = directory.text(285) or directory.text(270) or ""
+    named = directory.entries.get(285)
+    text = directory.text(285) if named is not None and named.value_bytes <= 1024 else None
+    text = text or description_of(directory)
     if "PerkinElmer-QPI-ImageDescription" in text[:400]:
         text = akoya(text).get("Name", "")
     line = " ".join(text.split())

@@ -25,7 +25,7 @@ from urst_tiles.tiff.directory import (
     read_children,
     read_pages,
 )
-from urst_tiles.tiff.kinds import Kind, kind_of
+from urst_tiles.tiff.kinds import Kind, description_of, kind_of
 from urst_tiles.tiff.segments import DecodeTiff, Segments, Undecodable, short
 
 
@@ -112,7 +112,7 @@ class TiffFile:
     @cached_property
     def _plain_levels(self) -> bool:
         """Whether levels are not marked as reduced, only tiled: so it is in slides of Aperio and Leica."""
-        text = self.chain[0].text(270) or ""
+        text = description_of(self.chain[0])
         return text.startswith("Aperio") or "leica-microsystems.com/scn" in text[:1000]
 
     @cached_property
@@ -227,7 +227,7 @@ def _belonging(file: TiffFile, main: Directory, candidates: Sequence[Directory])
     number of each size. What remains belongs to the first page, as in GDAL.
     """
     images = file.images
-    if len(images) < 2:
+    if len(images) < 2 or not candidates:
         return list(candidates)
     if main.offset not in {d.offset for d in images}:
         return []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.elements import Element, elements
-from urst_tiles.tiff.kinds import akoya, kind_of
+from urst_tiles.tiff.kinds import akoya, description_of, kind_of
 
 #: An image may have so many planes.
 MOST_PLANES = 1 << 17
@@ -70,7 +70,7 @@ def find_stacks(chain: Sequence[Directory], count: int) -> list[Stack]:
     chain : the first directories of the file, in their order.
     count : how many directories the chain has.
     """
-    text = chain[0].text(270) or ""
+    text = description_of(chain[0])
     if text.startswith("ImageJ="):
         stacks = _imagej(text, chain[0].shape, count)
     elif "PerkinElmer-QPI-ImageDescription" in text[:400]:
@@ -212,7 +212,7 @@ def _akoya(chain: Sequence[Directory]) -> list[Stack]:
     whole = [i for i, d in enumerate(chain) if kind_of(d) == "image" and d.shape == chain[0].shape]
     if len(whole) < 2:
         return []
-    told = [akoya(chain[i].text(270) or "") for i in whole]
+    told = [akoya(description_of(chain[i])) for i in whole]
     colours = {"255,0,0": "red", "0,255,0": "green", "0,0,255": "blue"}
     channels = tuple(
         Channel(page.get("Name"), colours.get(page.get("Color", "").replace(" ", ""))) for page in told
