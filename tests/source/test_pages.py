@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -83,25 +84,39 @@ def test_a_preview_before_the_picture_is_not_the_picture(where: str, marked: boo
 def test_a_page_that_only_libvips_decodes_is_found_behind_a_preview(tmp_path: Path) -> None:
     """libvips opens the first page by default: it must be told which one is meant."""
     black = (FULL[..., 0] > 127).astype(np.uint8) * 255
-    fax = tmp_path / "fax.tif"
-    pyvips.Image.new_from_array(black).tiffsave(str(fax), compression="ccittfax4", bitdepth=1)
-    with tifffile.TiffFile(fax) as tiff:
-        page = tiff.pages.first
-        segments = [tiff.filehandle.read_array("u1", n, o).tobytes()
-                    for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]  # fmt: skip
-        rows, photometric = page.rowsperstrip, page.photometric
-    for in_subifd in (False, True):
-        path = tmp_path / f"{in_subifd}.tif"
-        with tifffile.TiffWriter(path) as tiff:
-            tiff.write(SMALL, photometric="rgb", subfiletype=1, subifds=int(in_subifd), metadata=None)
-            tiff.write(
-                iter(segments), shape=black.shape, dtype="bool", compression="ccitt_t6", rowsperstrip=rows,
-                photometric=photometric, metadata=None,
-            )  # fmt: skip
-        source = open_source(path)
-        assert source.shape == (300, 400) and source.told.startswith("page 2 of 2")
-        np.testing.assert_array_equal(whole(source, path)[..., 0], black)
-        np.testing.assert_array_equal(read(path, page=1), SMALL)
+    path = tmp_path / "a.tif"
+    fax = pyvips.Image.new_from_array(black).tiffsave_buffer(compression="ccittfax4", bitdepth=1)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(SMALL, photometric="rgb", subfiletype=1, metadata=None)
+    behind(path, fax)
+    source = open_source(path)
+    assert source.shape == (300, 400) and source.told.startswith("page 2 of 2")
+    np.testing.assert_array_equal(whole(source, path)[..., 0], black)
+    np.testing.assert_array_equal(read(path, page=1), SMALL)
+
+
+def behind(path: Path, other: bytes) -> None:
+    """Append the first page of another TIFF, both classic and little-endian, to the chain of a file."""
+    data = bytearray(path.read_bytes())
+    data += bytes(len(data) % 2)
+    move, end = len(data), struct.unpack_from("<I", data, 4)[0]
+    link = end + 2 + 12 * struct.unpack_from("<H", data, end)[0]
+    theirs = bytearray(other)
+    at = struct.unpack_from("<I", theirs, 4)[0]
+    (count,) = struct.unpack_from("<H", theirs, at)
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        code, kind, number, value = struct.unpack_from("<HHII", theirs, entry)
+        size = number * {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8}[kind]
+        if size > 4:
+            if code == 273:
+                for k in range(number):
+                    (offset,) = struct.unpack_from("<I", theirs, value + 4 * k)
+                    struct.pack_into("<I", theirs, value + 4 * k, offset + move)
+            struct.pack_into("<I", theirs, entry + 8, value + move)
+        elif code == 273:
+            struct.pack_into("<I", theirs, entry + 8, value + move)
+    struct.pack_into("<I", data, link, at + move)
+    path.write_bytes(bytes(data + theirs))
 
 
 def test_ventana_has_its_label_and_thumbnail_first(tmp_path: Path) -> None:
@@ -169,18 +184,30 @@ def test_a_page_has_its_own_overviews_and_mask(tmp_path: Path) -> None:
         tmp_path / "each.tif",
         (FULL, {}), (FULL[::2, ::2], reduced), (OTHER, {}), (OTHER[::2, ::2], reduced), (valid, mask),
     )  # fmt: skip
-    first, second = open_source(path), open_source(path, page=3)
-    assert first.channels == 3 and second.channels == 4
-    # an overview without a mask is none of an image with one
-    assert first.overviews == [(150, 200)] and second.overviews == []
-    np.testing.assert_array_equal(whole(second, path)[..., 3] > 0, valid)
-    last = pages(
-        tmp_path / "last.tif",
-        (FULL, {}), (OTHER, {}), (FULL[::2, ::2], reduced), (OTHER[::2, ::2], reduced),
-    )  # fmt: skip
-    for number, pixels in ((1, FULL), (2, OTHER)):
-        source = open_source(last, page=number).prepare(tmp_path / f"{number}.job", thumbnail=150)
-        np.testing.assert_array_equal(source.thumbnail, pixels[::2, ::2])
+    for number, pixels in ((1, FULL), (3, OTHER)):  # GDAL takes the mask for that of the first page
+        source = open_source(path, page=number)
+        masked = whole(source, path)
+        np.testing.assert_array_equal(masked[..., 3] > 0, valid)
+        np.testing.assert_array_equal(masked[valid][:, :3], pixels[valid])
+    two = pages(tmp_path / "two.tif", (FULL, {}), (valid, mask), (OTHER, {}), (~valid, mask))
+    np.testing.assert_array_equal(read(two)[..., 3] > 0, valid)
+    np.testing.assert_array_equal(read(two, page=3)[..., 3] > 0, ~valid)
+
+
+def flat(value: int, shape: tuple[int, ...] = (150, 200, 3)) -> np.ndarray:
+    """An overview that is told from all others by its value."""
+    return np.full(shape, value, np.uint8)
+
+
+@pytest.mark.parametrize("order", ["each", "last"])
+def test_a_page_has_its_own_overviews(order: str, tmp_path: Path) -> None:
+    reduced: dict[str, Any] = {"subfiletype": 1}
+    images, overviews = [(FULL, {}), (OTHER, {})], [(flat(10), reduced), (flat(20), reduced)]
+    parts = [images[0], overviews[0], images[1], overviews[1]] if order == "each" else images + overviews
+    path = pages(tmp_path / "a.tif", *parts)
+    for number, value in ((1, 10), (3 if order == "each" else 2, 20)):
+        source = open_source(path, page=number).prepare(tmp_path / f"{number}.job", thumbnail=32)
+        np.testing.assert_array_equal(source.thumbnail, flat(value, source.thumbnail.shape))
 
 
 def test_aperios_other_pages_are_named(inputs: Path) -> None:
@@ -219,9 +246,9 @@ def test_a_slide_is_known_by_its_content(tmp_path: Path) -> None:
 def test_pages_of_other_formats(tmp_path: Path) -> None:
     path = tmp_path / "a.webp"
     frames = pyvips.Image.arrayjoin([pyvips.Image.new_from_array(p) for p in (FULL, OTHER)], across=1)
-    frames.copy().mutate(lambda i: i.set_type(pyvips.GValue.gint_type, "page-height", 300)).webpsave(
-        str(path), lossless=True
-    )
+    frames = frames.copy()
+    frames.set_type(pyvips.GValue.gint_type, "page-height", 300)
+    frames.webpsave(str(path), lossless=True)
     source = open_source(path)
     assert source.told == "page 1 of 2" and source.shape == (300, 400)
     np.testing.assert_array_equal(whole(source, path)[..., :3], FULL)
@@ -291,17 +318,15 @@ def test_overviews_of_channels_lie_in_the_subifds_of_each(tmp_path: Path) -> Non
         tiff.write(
             levels_first(FULL), photometric="minisblack", tile=(64, 64), subifds=1, metadata={"axes": "CYX"}
         )
-        tiff.write(
-            levels_first(OTHER[::2, ::2]), photometric="minisblack", tile=(64, 64), subfiletype=1,
-            metadata=None,
-        )  # fmt: skip
+        small = np.stack([flat(value, (150, 200)) for value in (10, 20, 30)])
+        tiff.write(small, photometric="minisblack", tile=(64, 64), subfiletype=1, metadata=None)
     source = open_source(path)
     assert source.overviews == [(150, 200)] and source.told.startswith("channels 1, 2 and 3 of 3")
-    ready = source.prepare(tmp_path / "a.job", thumbnail=150)
-    np.testing.assert_array_equal(ready.thumbnail, OTHER[::2, ::2])  # made from the overviews of all three
+    ready = source.prepare(tmp_path / "a.job", thumbnail=32)
+    assert ready.thumbnail.reshape(-1, 3).tolist() == [[10, 20, 30]] * ready.thumbnail[..., 0].size
     np.testing.assert_array_equal(ready.read(Box(0, 0, 300, 400)), FULL)
-    alone = open_source(path, channels=("3",)).prepare(tmp_path / "b.job", thumbnail=150)
-    np.testing.assert_array_equal(alone.thumbnail[..., 0], OTHER[::2, ::2, 2])
+    alone = open_source(path, channels=("3",)).prepare(tmp_path / "b.job", thumbnail=32)
+    assert set(alone.thumbnail.ravel().tolist()) == {30}
 
 
 def test_more_channels_than_three_and_fewer(tmp_path: Path) -> None:
@@ -426,14 +451,14 @@ def test_channels_of_a_qptiff(tmp_path: Path) -> None:
              for p, n in zip(full, names, strict=True)]  # fmt: skip
     parts.append((SMALL, {"description": text.format("Thumbnail", "")}))
     reduced = {"subfiletype": 1, "tile": (64, 64)}
-    parts += [(p[::2, ::2].copy(), reduced | {"description": text.format("ReducedResolution", n)})
-              for p, n in zip(full, names, strict=True)]  # fmt: skip
+    parts += [(flat(10 * i, (150, 200)), reduced | {"description": text.format("ReducedResolution", n)})
+              for i, n in enumerate(names)]  # fmt: skip
     path = pages(tmp_path / "a.qptiff", *parts)
     source = open_source(path)
     assert source.told == "channels 1 (DAPI), 2 (Opal 520) and 3 (Opal 570) of 4 as red, green and blue"
     assert source.overviews == [(150, 200)]
-    ready = source.prepare(tmp_path / "a.job", thumbnail=150)
-    np.testing.assert_array_equal(ready.thumbnail, FULL[::2, ::2])
+    ready = source.prepare(tmp_path / "a.job", thumbnail=32)
+    assert ready.thumbnail.reshape(-1, 3).tolist() == [[0, 10, 20]] * ready.thumbnail[..., 0].size
     np.testing.assert_array_equal(ready.read(Box(0, 0, 300, 400)), FULL)
 
 

@@ -220,24 +220,42 @@ def _levels(file: TiffFile, main: Directory, images: Sequence[Directory]) -> dic
 
 
 def _belonging(file: TiffFile, main: Directory, candidates: Sequence[Directory]) -> list[Directory]:
-    """Those of some overviews or masks that belong to a page.
+    """Those of some overviews, or of some masks, that belong to a page.
 
     In a file with one image that is all of them. Where there are several, a page has what follows it before
     the next image of such a shape, and its SubIFDs; or, where all follow the last image, the one with its own
-    number of each size. What remains belongs to the first page, as in GDAL.
+    number of each size. What remains belongs to the first page, as in GDAL. A mask that may be that of two
+    pages is that of both: it is never left out.
     """
     images = file.images
     if len(images) < 2 or not candidates:
         return list(candidates)
     if main.offset not in {d.offset for d in images}:
         return []
-    runs = _runs(file, candidates)
+    runs, masks = _runs(file, candidates), file.kind(candidates[0]) == "mask"
     inside = {d.offset for d in file.children}
     peers = [d for d in images if d.shape == main.shape and d.offset not in inside]
-    last = peers[-1].offset if peers else 0
-    if len(runs) > 1 or last not in runs or len(peers) < 2:
-        return runs.get(main.offset, [])
-    return _by_rank(main, peers, candidates)
+    if len(runs) == 1 and len(peers) > 1 and peers[-1].offset in runs:
+        return _by_rank(main, peers, candidates, masks)
+    own = runs.get(main.offset, [])
+    return list(candidates) if masks and not own and peers and main is peers[0] else own
+
+
+def _by_rank(
+    main: Directory, peers: Sequence[Directory], candidates: Sequence[Directory], masks: bool
+) -> list[Directory]:
+    """The candidate of each shape that has the same rank among its like as the page among its peers.
+
+    A single candidate belongs to the first of them; if it is a mask, to the last as well.
+    """
+    rank, shapes = peers.index(main), dict.fromkeys(d.shape for d in candidates)
+    groups = [[d for d in candidates if d.shape == shape] for shape in shapes]
+    single = rank == 0 or (masks and rank == len(peers) - 1)
+    return [
+        group[rank] if len(group) == len(peers) else group[0]
+        for group in groups
+        if len(group) == len(peers) or (single and len(group) == 1)
+    ]
 
 
 def _runs(file: TiffFile, candidates: Sequence[Directory]) -> dict[int, list[Directory]]:
@@ -259,17 +277,6 @@ def _runs(file: TiffFile, candidates: Sequence[Directory]) -> dict[int, list[Dir
             owner = first.offset
         runs.setdefault(owner, []).append(page)
     return runs
-
-
-def _by_rank(main: Directory, peers: Sequence[Directory], candidates: Sequence[Directory]) -> list[Directory]:
-    """The candidate of each shape that has the same rank among its like as the page among its peers."""
-    rank, shapes = peers.index(main), dict.fromkeys(d.shape for d in candidates)
-    groups = [[d for d in candidates if d.shape == shape] for shape in shapes]
-    return [
-        group[rank] if len(group) == len(peers) else group[0]
-        for group in groups
-        if len(group) == len(peers) or (rank == 0 and len(group) == 1)
-    ]
 
 
 def _check_no_mask(main: Directory, masks: Sequence[Directory], others: Set[tuple[int, int]]) -> None:
