@@ -201,8 +201,9 @@ def flat(value: int, shape: tuple[int, ...] = (150, 200, 3)) -> np.ndarray:
 
 @pytest.mark.parametrize("order", ["each", "last"])
 def test_a_page_has_its_own_overviews(order: str, tmp_path: Path) -> None:
-    reduced: dict[str, Any] = {"subfiletype": 1}
-    images, overviews = [(FULL, {}), (OTHER, {})], [(flat(10), reduced), (flat(20), reduced)]
+    tiled = {"tile": (64, 64)}
+    reduced: dict[str, Any] = tiled | {"subfiletype": 1}
+    images, overviews = [(FULL, tiled), (OTHER, tiled)], [(flat(10), reduced), (flat(20), reduced)]
     parts = [images[0], overviews[0], images[1], overviews[1]] if order == "each" else images + overviews
     path = pages(tmp_path / "a.tif", *parts)
     for number, value in ((1, 10), (3 if order == "each" else 2, 20)):
