@@ -8,9 +8,8 @@ import os
 from urst_tiles.options import Options
 from urst_tiles.source import Source, open_source
 
-#: Gets a line where the program chose a page, channels or bands of an input that has several. The command
-#: line prints it on stderr.
-log = logging.getLogger("urst_tiles.choices")
+#: What the user is told about the choices that the program made; the command line prints it on stderr.
+told = logging.getLogger("urst_tiles.told")
 
 
 def open_input(path: str | os.PathLike[str], options: Options) -> Source:
@@ -34,4 +33,4 @@ def tell_choice(source: Source) -> None:
     """Say in one line which page, channels or bands are read, if the file left a choice and the user did not
     make it."""
     if source.told:
-        log.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)
+        told.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)

@@ -17,16 +17,7 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import (
-    close_streams,
-    complain,
-    event,
-    lost,
-    open_streams,
-    say,
-    tell_choices,
-    write,
-)
+from urst_tiles.cli.terminal import Told, close_streams, complain, event, lost, open_streams, say, write
 from urst_tiles.errors import UrstError
 from urst_tiles.machine import share_one_heap
 from urst_tiles.options import parse_bytes as parse_bytes
@@ -53,7 +44,9 @@ def _main(argv: Sequence[str] | None) -> int:
     share_one_heap()
     signal.signal(signal.SIGTERM, _terminate)
     logging.getLogger("urst_tiles").addHandler(logging.NullHandler())
-    tell_choices()
+    told = logging.getLogger("urst_tiles.told")
+    if not told.handlers:
+        told.addHandler(Told())
     try:
         return _status(arguments, arguments.run(arguments) or 0)
     except UrstError as error:

@@ -40,19 +40,12 @@ def complain(sentence: str) -> None:
     write(sys.stderr, f"urst-tiles: {one_line(sentence)}\n")
 
 
-class _Choices(logging.Handler):
-    """Prints each message on stderr, after the name of the program."""
+class Told(logging.Handler):
+    """Prints what the user is told while a job is prepared, a sentence on a line of stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the sentence of a record."""
         complain(record.getMessage())
-
-
-def tell_choices() -> None:
-    """From now on, print a line on stderr where the program chose a page, channels or bands of an input."""
-    log = logging.getLogger("urst_tiles.choices")
-    if not any(isinstance(handler, _Choices) for handler in log.handlers):
-        log.addHandler(_Choices())
-    log.propagate = False
 
 
 def write(stream: TextIO | None, text: str) -> None:
