@@ -58,11 +58,15 @@ class ChannelFacts:
 
 @dataclass(frozen=True)
 class Contents:
-    """The pages of a file, the channels of its images, and the bands of the page that is read."""
+    """The pages of a file, the channels of its images, and the bands of the page that is read.
+
+    ``unlisted`` is how many pages there are behind the first thousand; they have numbers, and can be chosen.
+    """
 
     pages: list[PageFacts] = field(default_factory=list)
     channels: list[ChannelFacts] = field(default_factory=list)
     bands: list[Band] = field(default_factory=list)
+    unlisted: int = 0
 
 
 def contents_of(path: Path, **chosen: Any) -> Contents:
@@ -94,8 +98,9 @@ def _of_tiff(file: TiffFile, choice: Choice) -> Contents:
     planes = {page: plane for stack in stacks for plane, page in stack.pages.items()}
     images = {page.offset for page in file.images}
     pages = []
-    for page in file.numbered:
-        number = file.number_of(page)
+    unlisted = file.count - len(file.chain)
+    for place, page in enumerate(file.numbered):
+        number = place if place < len(file.chain) else place + unlisted
         levels = _level_shapes(file, page) if page.offset in images else ()
         plane = planes.get(number)
         pages.append(
@@ -110,7 +115,7 @@ def _of_tiff(file: TiffFile, choice: Choice) -> Contents:
         if len(stack.channels) > 1
         for number, channel in enumerate(stack.channels, 1)
     ]
-    return Contents(pages, channels, _bands(file, choice))
+    return Contents(pages, channels, _bands(file, choice), unlisted)
 
 
 def _level_shapes(file: TiffFile, page: Directory) -> tuple[tuple[int, int], ...]:
@@ -165,12 +170,15 @@ def as_json(contents: Contents) -> dict[str, Any]:
             {"band": i, "name": band.name, "colour": band.colour, "wavelength_um": band.wavelength}
             for i, band in enumerate(contents.bands, 1)
         ],
+        "unlisted_pages": contents.unlisted,
     }  # fmt: skip
 
 
 def rows(contents: Contents) -> dict[str, str]:
     """The contents of a file for people: what a row is called, and what it says."""
     table = {f"page {page.number}": _page_row(page) for page in contents.pages}
+    if contents.unlisted:
+        table["pages not listed"] = str(contents.unlisted)
     several = len({c.image for c in contents.channels}) > 1
     for channel in contents.channels:
         name = f"channel {channel.number}" + (f" of {channel.image}" if several and channel.image else "")
