@@ -412,7 +412,7 @@ def test_a_renamed_file_is_still_that_of_its_description_and_a_part_of_a_set_is_
     source = open_source(path)
     assert source.told == "channel 1 (A) of 3 as grey"
     np.testing.assert_array_equal(whole(source, path), FULL[..., [0, 0, 0]])
-    with pytest.raises(BadInput, match="its channel B lies in another file"):
+    with pytest.raises(BadInput, match="its channel B has no page in this file"):
         open_source(path, channels=("B",))
 
 
@@ -439,6 +439,14 @@ def test_imagej(tmp_path: Path) -> None:
     source = open_source(path)
     assert source.told.startswith("plane 2 of 3 in depth; channels 1, 2 and 3 of 3")
     np.testing.assert_array_equal(whole(source, path), np.moveaxis(stack[1], 0, -1))
+    # ImageJ itself writes large stacks behind one directory alone
+    big = pages(
+        tmp_path / "big.tif",
+        (SMALL[..., 0], {"description": "ImageJ=1.54f\nimages=6\nchannels=2\nslices=3\n"}),
+    )
+    source = open_source(big)
+    assert source.told == "plane 1 of 3 in depth; channel 1 of 2 as grey"
+    np.testing.assert_array_equal(whole(source, big), SMALL[..., [0, 0, 0]])
 
 
 def test_channels_of_a_qptiff(tmp_path: Path) -> None:

@@ -243,7 +243,10 @@ def _channels(file: TiffFile, stack: Stack, plane: Plane, bands: tuple[Word, ...
     picks = [number_of(file.path, "channel", word, channel_names(stack)) for word in bands]
     for word, pick in zip(bands, picks, strict=True):
         if pick not in here:
-            raise BadInput(f"{file.path}: its channel {word} lies in another file of its set; name that file")
+            raise BadInput(
+                f"{file.path}: its channel {word} has no page in this file; if it lies in another"
+                " file of its set, name that"
+            )
     pages = [file.page(stack.pages[c, z, t]) for c in picks]
     if len(picks) == 3 and any(page.number(277, 1) != 1 for page in pages):
         raise BadInput(f"{file.path}: a channel of several samples, a colour picture, can only be read alone")

@@ -72,7 +72,7 @@ def find_stacks(chain: Sequence[Directory], count: int) -> list[Stack]:
     """
     text = description_of(chain[0])
     if text.startswith("ImageJ="):
-        stacks = _imagej(text, chain[0].shape, count)
+        stacks = _imagej(text, chain[0].shape)
     elif "PerkinElmer-QPI-ImageDescription" in text[:400]:
         stacks = _akoya(chain)
     else:
@@ -191,8 +191,11 @@ def _ome_colour(text: str | None) -> str | None:
     return {0xFF0000: "red", 0x00FF00: "green", 0x0000FF: "blue"}.get(rgb)
 
 
-def _imagej(text: str, shape: tuple[int, int], count: int) -> list[Stack]:
-    """The stack that ImageJ describes: its channels run fastest, then its slices, then its frames."""
+def _imagej(text: str, shape: tuple[int, int]) -> list[Stack]:
+    """The stack that ImageJ describes: its channels run fastest, then its slices, then its frames.
+
+    Of a stack of more than 4 GB only the first plane has a page.
+    """
     told = {
         key: int(value)
         for key, value in re.findall(r"(?m)^(images|channels|slices|frames)=(\d{1,9})\s*$", text)
@@ -200,7 +203,7 @@ def _imagej(text: str, shape: tuple[int, int], count: int) -> list[Stack]:
     channels, frames = max(1, told.get("channels", 1)), max(1, told.get("frames", 1))
     images = told.get("images", 1)
     slices = max(1, told.get("slices", images // (channels * frames)))
-    if channels * slices * frames > min(MOST_PLANES, max(images, 1)) or images < 2 or count < 2:
+    if channels * slices * frames > min(MOST_PLANES, max(images, 1)) or images < 2:
         return []
     planes = _in_order("CZT", {"C": channels, "Z": slices, "T": frames})
     pages = {plane: number for number, plane in enumerate(planes)}
