@@ -577,5 +577,18 @@ def test_what_is_chosen_enters_the_names_of_what_is_kept(tmp_path: Path) -> None
     first = open_source(path).prepare(folder, thumbnail=32).thumbnail
     second = open_source(path, bands=(4, 5, 6)).prepare(folder, thumbnail=32).thumbnail
     assert (first != second).any()
+    assert open_source(path).fingerprint == open_source(path, bands=(4, 5, 6)).fingerprint
     with pytest.raises(BadInput, match="give one of them"):
         open_source(path, bands=(1,), channels=(1,))
+
+
+def test_a_change_of_the_picture_behind_a_preview_is_noticed(tmp_path: Path) -> None:
+    """Nothing but the samples of an uncompressed page tells one from the other."""
+    made = [
+        pages(tmp_path / f"{i}.tif", (SMALL, {"subfiletype": 1}), (pixels, {"tile": (64, 64)}))
+        for i, pixels in enumerate((FULL, OTHER))
+    ]
+    assert made[0].stat().st_size == made[1].stat().st_size
+    first, second = (open_source(path) for path in made)
+    assert first.fingerprint != second.fingerprint
+    assert first.fingerprint == open_source(made[0], page=1).fingerprint

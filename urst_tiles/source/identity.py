@@ -27,12 +27,14 @@ from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.tiff.bytes import FileBytes
 
 if TYPE_CHECKING:
-    from urst_tiles.tiff.directory import Directory
-from urst_tiles.tiff.pages import TiffFile
+    from urst_tiles.tiff.pages import TiffFile
 
 #: How many samples of the content of a file are read, and the bytes of each.
 SAMPLES = 64
 SAMPLE_BYTES = 1 << 16
+
+#: From how many pages of a file they come at most.
+MOST_PAGES = 8
 
 #: Bytes that are hashed at once; several such pieces are read at the same time.
 PIECE_BYTES = 1 << 20
@@ -132,12 +134,12 @@ def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
     return digest.hexdigest()
 
 
-def tiff_fingerprint(file: TiffFile, pages: Sequence[Directory], sidecars: Sequence[Path] = ()) -> str:
+def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
     """SHA-256, in hex, of a TIFF: its size, its tags, and samples of its tiles or strips.
 
     The tags are those of every directory, tables of byte counts included. The samples are up to 64 KiB from
-    each of at most 64 tiles or strips of each of ``pages``, the pages that are read, spread evenly. The files
-    ``sidecars`` enter the digest as in `file_fingerprint`.
+    each of at most 64 tiles or strips, spread evenly over the images at full resolution. They do not depend
+    on which of them is read. The files ``sidecars`` enter the digest as in `file_fingerprint`.
     """
     digest = hashlib.sha256(f"{file.bytes.size} ".encode())
     for directory in file.directories:
@@ -145,18 +147,20 @@ def tiff_fingerprint(file: TiffFile, pages: Sequence[Directory], sidecars: Seque
             digest.update(f"{code} {directory.entries[code].dtype} ".encode())
             for piece in directory.pieces(code):
                 digest.update(piece)
+    pages = file.images or file.directories[:1]
+    pages = [pages[i] for i in _spread(len(pages), MOST_PAGES)]
     for page in pages:
         offsets, counts = page.segment_tables
-        for i in _spread(min(offsets.size, counts.size)):
+        for i in _spread(min(offsets.size, counts.size), SAMPLES // len(pages)):
             digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
     if sidecars:
         digest.update(file_fingerprint(sidecars[0], sidecars[1:]).encode())
     return digest.hexdigest()
 
 
-def _spread(count: int) -> list[int]:
-    """At most 64 indices in 0..count - 1, spread evenly, the first and the last included."""
-    return sorted({i * (count - 1) // (SAMPLES - 1) for i in range(SAMPLES)}) if count else []
+def _spread(count: int, most: int = SAMPLES) -> list[int]:
+    """At most ``most`` indices in 0..count - 1, spread evenly, the first and the last included."""
+    return sorted({i * (count - 1) // (most - 1) for i in range(most)}) if count else []
 
 
 def array_fingerprint(array: Any) -> str:

@@ -100,7 +100,7 @@ def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
         return None
     check_slide_pages(reader.file)
     orientation = _orientation(reader.main)
-    fingerprint = tiff_fingerprint(reader.file, reader.pages.mains, sidecars.all)
+    fingerprint = tiff_fingerprint(reader.file, sidecars.all)
     info = tiff_info(reader.main, _validity(reader.validity, sidecars), sidecars.world, orientation)
     return Facts(
         path=path,

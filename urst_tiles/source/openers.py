@@ -115,14 +115,11 @@ class TiffOpener:
     def check(self) -> None:
         check_file(self.path)
         if not _is_whole(self):
-            file = TiffFile(self.path)
-            now = tiff_fingerprint(file, select(file, self.choice).pages.mains, self.sidecars)
-            _check_same(self.path, self.fingerprint, now)
+            _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
 
     def open(self) -> Reader:
         reader = TiffReader(self.path, self.choice)
-        now = tiff_fingerprint(reader.file, reader.pages.mains, self.sidecars)
-        _check_same(self.path, self.fingerprint, now)
+        _check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return _masked(reader, self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:

@@ -52,7 +52,6 @@ class TiffReader:
     ----------
     path : the file.
     file : the open file.
-    pages : the pages of the image that is read.
     main : the directory of the image at full resolution; of its first channel where channels are pages.
     notes : what was chosen where the file left a choice.
     shape : (height, width) in pixels, as stored.
@@ -75,7 +74,7 @@ class TiffReader:
     def __init__(self, path: Path, choice: Choice) -> None:
         file = TiffFile(path)
         selection = select(file, choice)
-        self.pages = pages = selection.pages
+        pages = selection.pages
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
         self._main = _decodable(open_pages(file, pages.mains))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
