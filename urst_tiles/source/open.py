@@ -207,7 +207,8 @@ def _page_number(path: Path, loader: str, word: int | str) -> int:
 def _paged(image: Any, place: Place) -> list[Note]:
     """Which page of a file that is no TIFF is read, if it has several."""
     count = page_count(image)
-    number = 1 if place is None else place[0] + 1
+    first = int(image.get("heif-primary")) if image.get_typeof("heif-primary") else 0
+    number = (first if place is None else place[0]) + 1
     return [Note(f"page {number} of {count}", place is None)] if count > 1 else []
 
 

@@ -122,7 +122,8 @@ def _stack_called(stacks: Sequence[Stack], word: Word | None) -> Stack | None:
     """The largest stack, or the only one that the user calls by this name; None for no such stack."""
     if word is None:
         return max(stacks, key=lambda stack: stack.shape[0] * stack.shape[1], default=None)
-    named = [s for s in stacks if s.name and s.name.casefold() == str(word).strip().casefold()]
+    text = word.strip().casefold() if isinstance(word, str) else None
+    named = [s for s in stacks if s.name and s.name.casefold() == text]
     return named[0] if len(named) == 1 else None
 
 
