@@ -41,7 +41,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     from urst_tiles.source import open_source
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
 
-    choice = {name: getattr(arguments, name) for name in CHOICES}
+    choice = {name: getattr(arguments, name, None) for name in CHOICES}
     found = Contents()
     try:
         found = contents_of(arguments.file.absolute(), **choice)
