@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     path
-    for pattern in ("README.md", "CONTRIBUTING.md", "design/*.md", "benchmarks/README.md")
+    for pattern in ("README.md", "CONTRIBUTING.md", "design/*.md", "docs/*.md", "benchmarks/README.md")
     for path in sorted(ROOT.glob(pattern))
 ]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
