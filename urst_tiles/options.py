@@ -65,7 +65,9 @@ class Options:
     precision: Precision = "auto"
     device: str = "auto"
     threads: int | None = None
-    bands: tuple[int, ...] | None = None
+    page: int | str | None = None
+    channels: tuple[int | str, ...] | None = None
+    bands: tuple[int | str, ...] | None = None
     stretch: str = "2%,98%"
     dtype: Dtype = "auto"
     compression: Compression = "deflate"
@@ -102,6 +104,30 @@ class Options:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.halo is not None and self.halo < 0:
             raise BadInput(f"--halo must not be negative, got {self.halo}")
+        self._check_choice()
+
+    def _check_choice(self) -> None:
+        """Raise BadInput unless page, channels and bands are numbers from 1 on, or names.
+
+        Lists become tuples, and texts such as "B4,B3,B2" what they say.
+        """
+        for name in ("channels", "bands"):
+            value = getattr(self, name)
+            if isinstance(value, list | str):
+                object.__setattr__(self, name, parse_words(value) if isinstance(value, str) else tuple(value))
+        if self.channels is not None and self.bands is not None:
+            raise BadInput("--channels and --bands choose the same colours; give one of them")
+        for name in ("page", "channels", "bands"):
+            value = getattr(self, name)
+            words = () if value is None else (value,) if name == "page" else value
+            if not all(word >= 1 if type(word) is int else isinstance(word, str) and word for word in words):
+                raise BadInput(f"--{name} takes numbers, counted from 1, or names, got {value!r}")
+            if (
+                name != "page"
+                and value is not None
+                and (type(value) is not tuple or len(value) not in (1, 3))
+            ):
+                raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
 
     @classmethod
     def of(cls, given: Options | None, changes: Mapping[str, Any]) -> Options:
@@ -135,7 +161,7 @@ WORDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    tuple: "a list of whole numbers",
+    tuple: "a list of whole numbers or names",
     Path: "a path as text",
 }
 
@@ -154,12 +180,20 @@ def _kind(hint: Any) -> type:
     return str if origin is Literal else origin
 
 
-def parse_bands(text: str) -> tuple[int, ...]:
-    """The band numbers of a text such as ``3,2,1``; BadInput for any other text."""
+def parse_word(text: str) -> int | str:
+    """The number or the name of a page, a channel or a band; BadInput for an empty text."""
+    word = text.strip()
+    if not word:
+        raise BadInput(f"expected a number, counted from 1, or a name, got {text!r}")
+    return int(word) if word.isascii() and word.isdecimal() and len(word) < 10 else word
+
+
+def parse_words(text: str) -> tuple[int | str, ...]:
+    """The numbers or names of a text such as ``3,2,1`` or ``B4,B3,B2``; BadInput where one is empty."""
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise BadInput(f"expected numbers such as 3,2,1, got {text!r}") from None
+        return tuple(parse_word(part) for part in text.split(","))
+    except BadInput:
+        raise BadInput(f"expected numbers or names such as 3,2,1 or B4,B3,B2, got {text!r}") from None
 
 
 def parse_stroke(text: str) -> int | None:
@@ -201,12 +235,12 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     BadInput : if the value has another type than the option.
     """
     kind = kinds()[name]
-    parsers: dict[str, Any] = {"memory": parse_bytes, "stroke": parse_stroke, "bands": parse_bands}
-    if isinstance(value, str) and name in parsers:
-        return parsers[name](value)
+    parsers: dict[str, Any] = {"memory": parse_bytes, "stroke": parse_stroke, "page": parse_word}
+    if isinstance(value, str) and (kind is tuple or name in parsers):
+        return parse_words(value) if kind is tuple else parsers[name](value)
     if kind is Path and isinstance(value, str):
         return path_of(value) if name == "job_dir" and "://" in value else folder / value
-    if kind is tuple and isinstance(value, list) and all(type(number) is int for number in value):
+    if kind is tuple and isinstance(value, list) and all(type(word) in (int, str) for word in value):
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)

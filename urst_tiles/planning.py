@@ -308,6 +308,8 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
     """The facts that decide the bytes of the output, by name; `varied` has the others."""
     return {
         "source": source.fingerprint,
+        "page": options.page or "default",
+        "channels": options.channels or "default",
         "bands": options.bands or "default",
         "stretch": options.stretch if str(source.file_dtype) != "uint8" else "none",
         "overviews": options.overviews,

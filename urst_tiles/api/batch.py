@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from urst_tiles import weights
+from urst_tiles.api.opening import open_input
 from urst_tiles.api.output import check_output
 from urst_tiles.api.stylize import Opening, stylize_on
 from urst_tiles.api.table import BatchJob
@@ -33,7 +34,6 @@ from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.recipe import recipe_of
-from urst_tiles.source import open_source
 from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
 from urst_tiles.storage.names import beside
@@ -231,9 +231,7 @@ class Record:
 def files_of(entry: BatchJob) -> list[Path]:
     """The files that a job reads and that may be edited: its input, style images, mask and weights."""
     options = entry.options
-    source = open_source(
-        entry.input, bands=options.bands, stretch=options.stretch, overviews=options.overviews
-    )
+    source = open_input(entry.input, options)
     styles = [style for style, _ in recipe_of(entry.style, options).styles if isinstance(style, Path)]
     mask = [options.mask] if options.mask else []
     return [*source.files, *styles, *mask, *_weights(options)]
@@ -252,9 +250,7 @@ def request_of(entry: BatchJob) -> dict[str, Any]:
     Of a network that a function of the user returns (``package.module:function``) only the name is compared.
     """
     options = entry.options
-    source = open_source(
-        entry.input, bands=options.bands, stretch=options.stretch, overviews=options.overviews
-    )
+    source = open_input(entry.input, options)
     recipe = recipe_of(entry.style, options)
     styles = [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles]
     return {

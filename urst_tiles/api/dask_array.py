@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.opening import tell_choice
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.threads import on_device
 from urst_tiles.errors import BadPlan
@@ -45,6 +46,7 @@ def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -
         return _over_dask(kernel, source)
     if isinstance(source, str | os.PathLike):
         source = open_source(source)
+        tell_choice(source)
     elif not isinstance(source, Source):
         source = array_source(source)
     net = kernel.net

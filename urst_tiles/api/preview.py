@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.opening import open_input, tell_choice
 from urst_tiles.api.stylize import freeze
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.engine.kernel import Kernel
@@ -19,7 +20,7 @@ from urst_tiles.options import Options
 from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import StyleArgument, field_of, prepare_mask, recipe_of
-from urst_tiles.source import array_source, open_source
+from urst_tiles.source import array_source
 from urst_tiles.source.windows import WindowReader
 
 
@@ -48,9 +49,8 @@ def preview(
     UrstError : as `stylize`.
     """
     options = Options.of(options, changes)
-    source = open_source(
-        Path(input), bands=options.bands, stretch=options.stretch, overviews=options.overviews
-    )
+    source = open_input(Path(input), options)
+    tell_choice(source)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)
     small = array_source(source.thumbnail)

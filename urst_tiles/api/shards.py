@@ -19,6 +19,7 @@ from typing import Any, cast
 from zlib import crc32
 
 from urst_tiles.api.levels import level_of, paint_above
+from urst_tiles.api.opening import open_input
 from urst_tiles.api.output import check_name, check_output, is_finished, refuse_existing
 from urst_tiles.api.stylize import (
     Clock,
@@ -46,7 +47,7 @@ from urst_tiles.planning import contradictions, plan_here
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
-from urst_tiles.source import Source, open_source
+from urst_tiles.source import Source
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import open_file, path_of
 from urst_tiles.workers.run import cluster
@@ -391,9 +392,7 @@ def _require(job: Job, parts: Parts) -> None:
 def same_source(request: Request, folder: Path, progress: Progress) -> Source:
     """The input of a saved job, with the thumbnail in ``folder``; JobDiffers if the file has changed."""
     options = request.options
-    source = open_source(
-        request.input, bands=options.bands, stretch=options.stretch, overviews=options.overviews
-    )
+    source = open_input(request.input, options)
     before, now = ({"fingerprint": text} for text in (request.plan.identity["source"], source.fingerprint))
     if before != now:
         raise JobDiffers(

@@ -18,6 +18,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
+from urst_tiles.api.opening import open_input, tell_choice
 from urst_tiles.api.output import (
     check_output,
     is_finished,
@@ -44,7 +45,7 @@ from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
-from urst_tiles.source import Source, open_source
+from urst_tiles.source import Source
 from urst_tiles.source.levels import Level
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
@@ -164,7 +165,8 @@ def open_job(
     ------
     UrstError : if the job cannot be done as asked, for example because memory or disk do not suffice.
     """
-    source = open_source(input, bands=options.bands, stretch=options.stretch, overviews=options.overviews)
+    source = open_input(input, options)
+    tell_choice(source)
     job = Job.beside(output, options.job_dir and path_of(options.job_dir))
     if options.cluster:
         queues.require(options.cluster)

@@ -14,10 +14,11 @@ from urst_tiles.options import (
     Options,
     choices,
     kinds,
-    parse_bands,
     parse_bytes,
     parse_path,
     parse_stroke,
+    parse_word,
+    parse_words,
 )
 
 #: The options by subject, in the order of ``--help``, each with its help.
@@ -53,7 +54,13 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " (default: --overviews)",
     },
     "reading and writing": {
-        "bands": "which bands of INPUT are red, green and blue, counted from 1, for example 3,2,1",
+        "page": "which page of INPUT is read, by its number, counted from 1, or its name; `urst-tiles info`"
+        " lists them (default: the main image)",
+        "channels": "which channels of INPUT, pages of their own in OME-TIFF, are red, green and blue, by"
+        " their numbers or names, for example DAPI,FITC,TRITC; or one that becomes grey",
+        "bands": "which bands of INPUT are red, green and blue, by their numbers, counted from 1, or names,"
+        " for example 3,2,1 or B4,B3,B2; or one that becomes grey (default: those that INPUT calls red, green"
+        " and blue, else the first three)",
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
@@ -94,12 +101,14 @@ HELP = {name: text for subject in SUBJECTS.values() for name, text in subject.it
 
 #: How a text becomes the value of an option, where the option's type does not say it.
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "bands": parse_bands, "memory": parse_bytes, "job_dir": parse_path, "stroke": parse_stroke,
+    "page": parse_word, "channels": parse_words, "bands": parse_words, "memory": parse_bytes,
+    "job_dir": parse_path, "stroke": parse_stroke,
 }  # fmt: skip
 
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
-    "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE", "scheduler": "ADDRESS", "cluster": "QUEUE",
+    "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
+    "scheduler": "ADDRESS", "cluster": "QUEUE",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 
@@ -184,7 +193,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_json(parser, "print progress and the result as JSON lines on stdout")
 
 
-def _add_option(group: argparse._ArgumentGroup, name: str, default: Any, text: str) -> None:
+def add_option(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the flag of one field of `Options`."""
+    default = next(field.default for field in fields(Options) if field.name == name)
+    _add_option(parser, name, default, HELP[name])
+
+
+def _add_option(group: argparse._ActionsContainer, name: str, default: Any, text: str) -> None:
     flag = "--" + name.replace("_", "-")
     if isinstance(default, bool):
         action = argparse.BooleanOptionalAction if default else "store_true"

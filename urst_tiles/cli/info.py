@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from urst_tiles.cli.arguments import add_command, add_json
+from urst_tiles.cli.arguments import add_command, add_json, add_option
 from urst_tiles.cli.terminal import one_line, say
+from urst_tiles.errors import UrstError
+
+if TYPE_CHECKING:
+    from urst_tiles.source import Source
+
+#: The options that say which picture of a file is read.
+CHOICES = ("page", "channels", "bands")
 
 
 def add(commands: Any) -> None:
@@ -20,22 +29,48 @@ def add(commands: Any) -> None:
         commands, "validate", "check whether a file is a valid pyramidal TIFF; if not, the exit status is 1"
     )
     validate.set_defaults(run=run_validate)
+    for name in CHOICES:
+        add_option(info, name)
     for command in (info, validate):
         command.add_argument("file", metavar="FILE", help="the file to look at")
         add_json(command)
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    """Print the facts about an image file, as a table or as JSON."""
+    """Print the facts about an image file; of one that is refused, what it contains."""
     from urst_tiles.source import open_source
+    from urst_tiles.source.contents import Contents, as_json, contents_of, rows
+    from urst_tiles.storage.names import require_file
 
-    source = open_source(arguments.file)
+    choice = {name: getattr(arguments, name, None) for name in CHOICES}
+    found = Contents()
+    try:
+        require_file(arguments.file)
+        found = contents_of(Path(arguments.file).absolute(), **choice)
+        facts = facts_of(open_source(arguments.file, **choice))
+    except UrstError:
+        if found.pages:
+            file = str(arguments.file)
+            say(json.dumps({"file": file} | as_json(found)) if arguments.json else _table(rows(found)))
+        raise
+    say(json.dumps(facts | as_json(found)) if arguments.json else _table(facts | rows(found)))
+    return 0
+
+
+def _table(facts: Mapping[str, Any]) -> str:
+    """Facts as lines for people, without those that are None."""
+    return "\n".join(f"{one_line(name):18} {one_line(v)}" for name, v in facts.items() if v is not None)
+
+
+def facts_of(source: Source) -> dict[str, Any]:
+    """The facts about how a file is read."""
     info = source.info
-    facts = {
+    return {
         "file": str(source.path),
         "size": f"{source.shape[1]} x {source.shape[0]}",
         "file dtype": str(source.file_dtype),
         "read as": f"{source.channels} x {source.dtype}",
+        "reads": info.chosen or None,
         "access": "random" if source.random_access else "read once into the job folder",
         "overviews": ", ".join(f"{w} x {h}" for h, w in source.overviews) or "none",
         "validity": info.validity,
@@ -50,11 +85,6 @@ def run_info(arguments: argparse.Namespace) -> int:
         "not taken over": ", ".join(info.lost) or None,
         "fingerprint": source.fingerprint,
     }
-    if arguments.json:
-        say(json.dumps(facts))
-    else:
-        say("\n".join(f"{name:18} {one_line(value)}" for name, value in facts.items() if value is not None))
-    return 0
 
 
 def run_validate(arguments: argparse.Namespace) -> int:

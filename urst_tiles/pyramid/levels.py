@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div, round_up
 from urst_tiles.pyramid.encode import Compression, Encoding
+from urst_tiles.tiff.elements import with_item
 from urst_tiles.tiff.metadata import Info
 from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
@@ -33,6 +34,9 @@ from urst_tiles.tiff.writing import (
 )
 
 COMPRESSION_CODE: dict[Compression, int] = {"lzw": 5, "jpeg": 7, "deflate": 8, "zstd": 50000, "webp": 50001}
+
+#: The item of GDAL's metadata that says which page, channels or bands of the source were read.
+CHOICE = "SOURCE_SELECTION"
 
 #: Bytes of the leader (the size of the tile as uint32) and of the trailer (the last four bytes of the tile).
 LEADER_BYTES = TRAILER_BYTES = 4
@@ -95,8 +99,9 @@ def info_fields(info: Info) -> list[DirectoryField]:
     fields += [directory_field(code, tags) for code, tags in ((34665, info.exif), (34853, info.gps)) if tags]
     if info.icc:
         fields.append(DirectoryField(34675, UNDEFINED, len(info.icc), info.icc))
-    if info.gdal_metadata:
-        fields.append(text(42112, info.gdal_metadata))
+    metadata = with_item(info.gdal_metadata, CHOICE, info.chosen) if info.chosen else info.gdal_metadata
+    if metadata:
+        fields.append(text(42112, metadata))
     return fields
 
 

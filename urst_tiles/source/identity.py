@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 SAMPLES = 64
 SAMPLE_BYTES = 1 << 16
 
+#: From how many pages of a file they come at most.
+MOST_PAGES = 8
+
 #: Bytes that are hashed at once; several such pieces are read at the same time.
 PIECE_BYTES = 1 << 20
 
@@ -160,8 +163,8 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
     """SHA-256, in hex, of a TIFF: its size, its tags, and samples of its tiles or strips.
 
     The tags are those of every directory, tables of byte counts included. The samples are up to 64 KiB from
-    each of at most 64 tiles or strips of the first directory, spread evenly. The files ``sidecars`` enter the
-    digest as in `file_fingerprint`.
+    each of at most 64 tiles or strips, spread evenly over the images at full resolution. They do not depend
+    on which of them is read. The files ``sidecars`` enter the digest as in `file_fingerprint`.
     """
     digest = hashlib.sha256(f"{file.bytes.size} ".encode())
     for directory in file.directories:
@@ -169,17 +172,20 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
             digest.update(f"{code} {directory.entries[code].dtype} ".encode())
             for piece in directory.pieces(code):
                 digest.update(piece)
-    offsets, counts = file.directories[0].segment_tables
-    for i in _spread(min(offsets.size, counts.size)):
-        digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
+    pages = file.images or file.directories[:1]
+    pages = [pages[i] for i in _spread(len(pages), MOST_PAGES)]
+    for page in pages:
+        offsets, counts = page.segment_tables
+        for i in _spread(min(offsets.size, counts.size), SAMPLES // len(pages)):
+            digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
     if sidecars:
         digest.update(file_fingerprint(sidecars[0], sidecars[1:]).encode())
     return digest.hexdigest()
 
 
-def _spread(count: int) -> list[int]:
-    """At most 64 indices in 0..count - 1, spread evenly, the first and the last included."""
-    return sorted({i * (count - 1) // (SAMPLES - 1) for i in range(SAMPLES)}) if count else []
+def _spread(count: int, most: int = SAMPLES) -> list[int]:
+    """At most ``most`` indices in 0..count - 1, spread evenly, the first and the last included."""
+    return sorted({i * (count - 1) // (most - 1) for i in range(most)}) if count else []
 
 
 def array_fingerprint(array: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff
 from urst_tiles.source.info import tiff_info, vips_info
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
+from urst_tiles.source.slides import check_slide, check_slide_pages
 from urst_tiles.source.source import Facts, Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
-from urst_tiles.source.vips import LOADERS, Decoded, loader_of, open_image
+from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
 from urst_tiles.storage.names import require_file
+from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.directory import Directory, is_tiff
 from urst_tiles.tiff.metadata import PLACE_TAGS, RPC, Info, Validity
-from urst_tiles.tiff.pages import TiffFile, find_pages
+from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.segments import Undecodable
+from urst_tiles.tiff.selection import Note, chosen, select, told
 
 #: Bytes of memory that a libvips pipeline takes besides its rows or tiles (measured).
 VIPS_BYTES = 40 << 20
@@ -44,7 +48,9 @@ PHOTOMETRICS = {*range(7), 8, 9, 10, 32803, 32844, 32845, 34892}
 def open_source(
     path: str | os.PathLike[str],
     *,
-    bands: Sequence[int] | None = None,
+    page: int | str | None = None,
+    channels: Sequence[int | str] | None = None,
+    bands: Sequence[int | str] | None = None,
     stretch: str = "2%,98%",
     overviews: bool = True,
 ) -> Source:
@@ -53,8 +59,12 @@ def open_source(
     Parameters
     ----------
     path : any image file that libvips or tifffile can read.
-    bands : one or three colour bands, counted from 1; by default the first three, or the first if there are
-        fewer than three.
+    page : a page of the file by its number, counted from 1, or by its name; by default the main image (see
+        "Which picture of a file" in docs/formats.md).
+    channels : one or three channels that become grey, or red, green and blue, by their numbers, counted from
+        1, or by their names; by default the first three, or the first if there are fewer than three.
+    bands : one or three bands, likewise; by default those that the file calls red, green and blue, else the
+        first three, or the first if there are fewer than three.
     stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000";
         used only for files that are not uint8.
     overviews : whether the thumbnail may be made from the overviews in the file.
@@ -70,61 +80,67 @@ def open_source(
     path = Path(path).absolute()
     start = headers.check_file(path)
     sidecars = find_sidecars(path)
-    chosen = None if bands is None else tuple(bands)
-    facts = _tiff_facts(path, chosen, sidecars) if is_tiff(start) else None
+    choice = Choice(page, _words(channels), _words(bands))
+    by_openslide = check_slide(path, start)
+    facts = _tiff_facts(path, choice, sidecars) if is_tiff(start) and not by_openslide else None
     if facts is None:
-        facts = _vips_facts(path, chosen, sidecars)
+        facts = _vips_facts(path, choice, sidecars)
     if sidecars.mask is not None and open_mask(sidecars.mask).shape != facts.stored:
         raise BadInput(f"{sidecars.mask} is a mask of another size than {path}; remove it, or make it anew")
     return Source(facts, stretch=stretch, use_overviews=overviews)
 
 
-def _tiff_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -> Facts | None:
+def _words(words: Sequence[int | str] | None) -> tuple[int | str, ...] | None:
+    """What the user chose, as `Choice` holds it; a single text is a single name."""
+    return (words,) if isinstance(words, str) else None if words is None else tuple(words)
+
+
+def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
     """The facts of a TIFF; None if tifffile cannot decode it, but libvips perhaps can."""
     try:
-        reader = TiffReader(path, bands)
+        reader = TiffReader(path, choice)
     except Undecodable:
         return None
+    check_slide_pages(reader.file)
     orientation = _orientation(reader.main)
     fingerprint = tiff_fingerprint(reader.file, sidecars.all)
+    validity, first = _validity(reader.validity, sidecars), reader.file.directories[0]
+    info = tiff_info(reader.main, validity, sidecars, orientation, first)
     return Facts(
         path=path,
-        info=tiff_info(
-            reader.main,
-            _validity(reader.validity, sidecars),
-            sidecars,
-            orientation,
-            reader.file.directories[0],
-        ),
+        info=replace(info, chosen=chosen(reader.notes)),
         fingerprint=fingerprint,
         stored=reader.shape,
         orientation=orientation,
-        bands=bands,
+        choice=choice,
+        told=told(reader.notes),
         colours=reader.colours,
         file_dtype=reader.dtype.name,
         has_valid=reader.has_valid or sidecars.mask is not None,
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
         spooling_bytes=0 if reader.is_tiled else reader.reader_bytes,
-        opener=TiffOpener(path, bands, sidecars.all, sidecars.mask, fingerprint),
+        opener=TiffOpener(path, choice, sidecars.all, sidecars.mask, fingerprint),
         random_access=reader.is_tiled,
         stretched=reader.dtype != np.uint8,
     )
 
 
-def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -> Facts:
+def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
     """The facts of any other image, which libvips decodes."""
     loader = loader_of(path)
-    pages = find_pages(TiffFile(path).directories) if loader == "tiffload" else None
-    main = None if pages is None else pages.main
-    masked = pages is not None and pages.mask is not None
+    main, masked, place, notes = _vips_page(path, loader, choice)
     _check_header(path, loader, main)
-    image = open_image(path, loader, sequential=True)
+    image = open_image(path, loader, place, sequential=True)
+    if main is None:
+        notes = [*notes, *_paged(image, place)]
     nodata = main.text(42113) if main is not None else None
-    decoded = Decoded(path, image, bands, nodata)
+    decoded = Decoded(path, image, choice.wanted, nodata)
+    if decoded.said:
+        notes = [*notes, Note(decoded.said, choice.wanted is None)]
     shape = (image.height, image.width)
-    if masked and inner_mask(path).shape != shape:
-        raise BadInput(f"{path}: its mask is not that of its first page, which is read; extract that page")
+    if (main is not None and main.shape != shape) or (masked and inner_mask(path, choice).shape != shape):
+        raise BadInput(f"{path}: libvips finds another picture at its page; extract that page first")
     sample_bytes = decoded.dtype.itemsize
     whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
     random = LOADERS[loader] or (main is not None and 322 in main.entries)
@@ -141,21 +157,64 @@ def _vips_facts(path: Path, bands: tuple[int, ...] | None, sidecars: Sidecars) -
     cells = decoder_count() * CHUNK_PIXELS * image.bands * 8 + VIPS_BYTES
     return Facts(
         path=path,
-        info=info,
+        info=replace(info, chosen=chosen(notes)),
         fingerprint=fingerprint,
         stored=shape,
         orientation=orientation,
-        bands=bands,
+        choice=choice,
+        told=told(notes),
         colours=decoded.colours,
         file_dtype=decoded.dtype.name,
         has_valid=decoded.has_valid or masked or sidecars.mask is not None,
         overviews=(),
         reader_bytes=cells,
         spooling_bytes=whole + VIPS_BYTES + VIPS_ROWS * shape[1] * image.bands * sample_bytes,
-        opener=VipsOpener(path, loader, bands, nodata, sidecars.all, sidecars.mask, fingerprint, masked),
+        opener=VipsOpener(
+            path, loader, choice, nodata, sidecars.all, sidecars.mask, fingerprint, masked, place
+        ),
         random_access=random,
         stretched=decoded.dtype != np.uint8,
     )
+
+
+def _vips_page(path: Path, loader: str, choice: Choice) -> tuple[Directory | None, bool, Place, list[Note]]:
+    """The page that libvips is to read: its directory if the file is a TIFF, whether a page is its mask, its
+    place, and what was chosen.
+
+    Raises
+    ------
+    BadInput : there is no such page, or its channels are pages of their own, which libvips does not join.
+    """
+    if loader != "tiffload":
+        if choice.page is None:
+            return None, False, None, []
+        return None, False, (_page_number(path, loader, choice.page), -1), []
+    file = TiffFile(path)
+    check_slide_pages(file)
+    selection = select(file, choice)
+    pages = selection.pages
+    if len(pages.mains) > 1:
+        raise BadInput(
+            f"{path}: its channels are pages in a compression or a layout that cannot be joined here; choose"
+            " one of them with --page"
+        )
+    place = file.place_of(pages.main)
+    return pages.main, pages.mask is not None, None if place == (0, -1) else place, list(selection.notes)
+
+
+def _page_number(path: Path, loader: str, word: int | str) -> int:
+    """The number, counted from 0, of a page of a file that is no TIFF. Raises BadInput."""
+    image = open_image(path, loader)
+    count = page_count(image) if loader in PAGED else 1
+    return number_of(path, "page", word, [Names()] * count)
+
+
+def _paged(image: Any, place: Place) -> list[Note]:
+    """Which page of a file that is no TIFF is read, if it has several."""
+    count = page_count(image)
+    first = int(image.get("heif-primary")) if image.get_typeof("heif-primary") else 0
+    number = (first if place is None else place[0]) + 1
+    return [Note(f"page {number} of {count}", place is None)] if count > 1 else []
 
 
 def _check_header(path: Path, loader: str, main: Directory | None) -> None:
@@ -204,7 +263,8 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
         fingerprint=array_fingerprint(array),
         stored=(int(array.shape[0]), int(array.shape[1])),
         orientation=1,
-        bands=None,
+        choice=Choice(),
+        told="",
         colours=3,
         file_dtype=np.dtype(array.dtype).name,
         has_valid=has_valid,

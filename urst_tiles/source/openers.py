@@ -28,9 +28,11 @@ from urst_tiles.source.identity import (
 from urst_tiles.source.spool import Original, Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
-from urst_tiles.source.vips import VipsReader, stream
-from urst_tiles.tiff.pages import TiffFile, find_pages
+from urst_tiles.source.vips import Place, VipsReader, stream
+from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.segments import Segments
+from urst_tiles.tiff.selection import select
 
 
 class Reader(Protocol):
@@ -92,7 +94,7 @@ class TiffOpener:
     Attributes
     ----------
     path : the file.
-    bands : the chosen colour bands, counted from 1; None for the default.
+    choice : the page, and the channels or bands, that the user chose.
     sidecars : paths of all files that belong to the image.
     mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
     fingerprint : the fingerprint of the file and its sidecars when the source was opened.
@@ -100,7 +102,7 @@ class TiffOpener:
     """
 
     path: Path
-    bands: tuple[int, ...] | None
+    choice: Choice
     sidecars: tuple[Path, ...]
     mask: Path | None
     fingerprint: str
@@ -116,7 +118,7 @@ class TiffOpener:
             _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
 
     def open(self) -> Reader:
-        reader = TiffReader(self.path, self.bands)
+        reader = TiffReader(self.path, self.choice)
         _check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return _masked(reader, self.mask)
 
@@ -133,23 +135,25 @@ class VipsOpener:
     ----------
     path : the file.
     loader : the libvips loader of the file, such as "jpegload".
-    bands : the chosen colour bands, counted from 1; None for the default.
+    choice : the page, and the channels or bands, that the user chose.
     nodata : the nodata value as GDAL writes it, or None.
     sidecars : paths of all files that belong to the image.
     mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
     fingerprint : the fingerprint of the file and its sidecars when the source was opened.
     masked : whether a page of the file, a TIFF, is the mask of its image.
+    place : where libvips finds the page that is read, as `open_image` takes it.
     content : the whole content of these files when the job began; None outside of jobs.
     """
 
     path: Path
     loader: str
-    bands: tuple[int, ...] | None
+    choice: Choice
     nodata: str | None
     sidecars: tuple[Path, ...]
     mask: Path | None
     fingerprint: str
     masked: bool = False
+    place: Place = None
     content: Content | None = None
 
     @property
@@ -163,20 +167,21 @@ class VipsOpener:
 
     def open(self) -> Reader:
         self.check()
-        reader: Reader = VipsReader(self.path, self.loader, self.bands, self.nodata)
+        reader: Reader = VipsReader(self.path, self.loader, self.choice.wanted, self.nodata, self.place)
         for mask in self._masks():
             reader = MaskedReader(reader, mask)
         return reader
 
     def _masks(self) -> list[Segments]:
         """The masks inside and beside the file."""
-        masks = [inner_mask(self.path)] if self.masked else []
+        masks = [inner_mask(self.path, self.choice)] if self.masked else []
         return masks if self.mask is None else [*masks, open_mask(self.mask)]
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         self.check()
         masks = self._masks()
-        for box, samples in stream(self.path, self.loader, self.bands, self.nodata, rows):
+        bands = self.choice.wanted
+        for box, samples in stream(self.path, self.loader, bands, self.nodata, rows, self.place):
             for mask in masks:
                 samples = _with_mask(samples, mask, box)
             yield box, samples
@@ -279,10 +284,10 @@ def open_mask(path: Path) -> Segments:
     return mask_page(file, file.directories[0])
 
 
-def inner_mask(path: Path) -> Segments:
-    """The page of the TIFF ``path`` that is the mask of its image. Raises DamagedFile."""
+def inner_mask(path: Path, choice: Choice) -> Segments:
+    """The page of the TIFF ``path`` that is the mask of the image chosen there. Raises DamagedFile."""
     file = TiffFile(path)
-    mask = find_pages(file.directories).mask
+    mask = select(file, choice).pages.mask
     if mask is None:
         raise DamagedFile(f"{path}: its mask is gone; the file was changed while in use")
     return mask_page(file, mask)

@@ -36,6 +36,7 @@ from urst_tiles.source.stretch import Ranges, Stretch, parse_stretch, resolve
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import names_in, open_file, read_file, remove
+from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Facts:
     path, info, fingerprint : as in `Source`.
     stored : (height, width) in pixels as stored, before the orientation is applied.
     orientation : 1 to 8, as TIFF's tag 274.
-    bands : the bands that the user chose, counted from 1; None for the default.
+    choice : the page, and the channels or bands, that the user chose.
+    told : what the program chose, and not the user, as a phrase; empty if there was no choice.
     colours : how many bands of colour the opener returns, 1 or 3.
     file_dtype : name of the dtype of the colours in the file.
     has_valid : whether every pixel comes with a weight that says how valid it is.
@@ -70,7 +72,8 @@ class Facts:
     fingerprint: str
     stored: tuple[int, int]
     orientation: int
-    bands: tuple[int, ...] | None
+    choice: Choice
+    told: str
     colours: int
     file_dtype: str
     has_valid: bool
@@ -114,6 +117,8 @@ class Source:
     dtype : uint8 for uint8 files, else uint16.
     file_dtype : dtype of the samples in the file.
     info : metadata that the output takes over.
+    told : what the program chose where the file has several pages, channels or bands and the user did not
+        choose, as a phrase; empty if there was no choice.
     random_access : whether boxes can be read without spooling.
     fingerprint : hex digest that identifies the content of the file: size, directories, byte counts and
         samples, but never the time.
@@ -137,6 +142,7 @@ class Source:
         self._cache: dict[str, Any] = {}
         self.path, self.info, self.fingerprint = facts.path, facts.info, facts.fingerprint
         self.shape = oriented(facts.stored, facts.orientation)
+        self.told = facts.told
         self.channels = 4 if facts.has_valid else 3
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype = weight_dtype(self.file_dtype)
@@ -277,7 +283,7 @@ class Source:
     def _key(self, *more: object) -> str:
         """A short name, in hex, for the pixels of this source and the options ``more``."""
         f = self._facts
-        words = (f.fingerprint, f.bands, *more)
+        words = (f.fingerprint, f.choice, *more)
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
     def _thumbnail_path(self, folder: Path, side: int) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,17 @@ from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
-from urst_tiles.source.bands import choose_bands
+from urst_tiles.source.bands import bands_said, choose_bands
+from urst_tiles.source.channels import StackedPages, open_pages, stored_bands
 from urst_tiles.source.colour import cmyk_to_rgb, grey_table, lab_to_rgb, lab_values
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.vips import bilevel
+from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.metadata import Validity
-from urst_tiles.tiff.pages import Pages, TiffFile, find_pages
+from urst_tiles.tiff.pages import Pages, TiffFile
 from urst_tiles.tiff.segments import LAB, Segments, Undecodable
+from urst_tiles.tiff.selection import Note, Selection, select
 
 #: The least side of a cell of a tiled file in pixels: a call has a fixed cost, so it reads several small
 #: tiles.
@@ -47,13 +49,14 @@ class TiffReader:
     Parameters
     ----------
     path : the file.
-    bands : the colour bands to read, counted from 1; None for the default of `choose_bands`.
+    choice : the page, and the channels or bands, that the user chose.
 
     Attributes
     ----------
     path : the file.
     file : the open file.
-    main : the directory of the image at full resolution.
+    main : the directory of the image at full resolution; of its first channel where channels are pages.
+    notes : what was chosen where the file left a choice.
     shape : (height, width) in pixels, as stored.
     dtype : dtype of the colours.
     colours : how many bands of colour are read, 1 or 3.
@@ -71,14 +74,16 @@ class TiffReader:
     BadInput : the file does not have these bands, or its segments are too large to be decoded at once.
     """
 
-    def __init__(self, path: Path, bands: Sequence[int] | None) -> None:
+    def __init__(self, path: Path, choice: Choice) -> None:
         file = TiffFile(path)
-        pages = find_pages(file.directories)
+        selection = select(file, choice)
+        pages = selection.pages
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
         fax = bilevel if _segment_pixels(pages.main) <= FAX_PIXELS else None
-        self._main = _decodable(*file.segments([pages.main], fax))
+        self._main = _decodable(open_pages(file, pages.mains, fax))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
-        self._choose(pages.main, bands)
+        self.notes = list(selection.notes)
+        self._choose(pages.main, selection)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
         self.nodata = valid.nodata_value(pages.main.text(42113), stored)
         marked = self._alpha is not None or self._mask is not None or self.nodata is not None
@@ -91,14 +96,15 @@ class TiffReader:
             height, width = ceil_div(CELL, height) * height, ceil_div(CELL, width) * width
         self.cell_shape = height, width
 
-    def _choose(self, main: Directory, bands: Sequence[int] | None) -> None:
+    def _choose(self, main: Directory, selection: Selection) -> None:
         """Decide which of the stored bands are colours and which is alpha, and how colours are decoded."""
-        page = self._main
-        extra = _extra(main, page)
+        page, bands = self._main, selection.bands
+        extra, named = _extra(main, page), stored_bands(main, page.bands, page.photometric, selection.names)
         first = page.bands - len(extra)
         alphas = [first + i for i, kind in enumerate(extra) if kind in (1, 2)]
+        alphas = alphas or [i for i, band in enumerate(named) if band.colour == "alpha"]
         self._alpha = alphas[0] if alphas else None
-        self._associated = bool(alphas) and extra[alphas[0] - first] == 1
+        self._associated = bool(alphas) and alphas[0] >= first and extra[alphas[0] - first] == 1
         colours = [band for band in range(page.bands) if band != self._alpha]
         self._palette = _palette(main) if page.photometric == PALETTE else None
         self._cmyk = page.photometric == CMYK and len(colours) >= 4
@@ -117,7 +123,10 @@ class TiffReader:
             self._stored, self._pick = colours[:4], choose_bands(self.path, bands, 3)
             self.dtype = np.dtype(np.uint8 if page.dtype.itemsize == 1 else np.uint16)
         else:
-            self._pick = choose_bands(self.path, bands, len(colours))
+            known = [named[band] for band in colours]
+            self._pick = choose_bands(self.path, bands, known)
+            if text := bands_said(known, self._pick):
+                self.notes.append(Note(text, bands is None))
             self._stored = [colours[band] for band in self._pick]
         self._inverted = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
         if page.photometric != PALETTE and page.dtype.kind in "bu":
@@ -126,11 +135,11 @@ class TiffReader:
                 self.dtype = np.dtype(np.uint8)
         self.colours = len(self._pick)
 
-    def _usable(self, pages: Pages) -> list[tuple[Segments, Segments | None]]:
+    def _usable(self, pages: Pages) -> list[tuple[Segments | StackedPages, Segments | None]]:
         """The overviews, with their masks, that are stored like the main page; others are ignored."""
         covers = iter(self.file.segments([mask for _, mask in pages.overviews if mask is not None], bilevel))
-        made = self.file.segments([directory for directory, _ in pages.overviews], bilevel)
-        usable = []
+        made = [open_pages(self.file, directories, bilevel) for directories, _ in pages.overviews]
+        usable: list[tuple[Segments | StackedPages, Segments | None]] = []
         for page, (_, mask) in zip(made, pages.overviews, strict=True):
             cover = None if mask is None else next(covers)
             if isinstance(page, Undecodable) or isinstance(cover, Undecodable):
@@ -242,7 +251,7 @@ def _segment_pixels(main: Directory) -> int:
     return min(main.number(278, height) or height, height) * width
 
 
-def _leaves_out(page: Segments) -> bool:
+def _leaves_out(page: Segments | StackedPages) -> bool:
     """Whether a page says of some pixels that they are invalid: by tiles that it does not store, or in the
     streams of its tiles."""
     return page.layout.has_sparse or page.marks_invalid
@@ -253,7 +262,7 @@ def _to_bytes(top: int) -> NDArray[np.uint8]:
     return np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)
 
 
-def _extra(main: Directory, page: Segments) -> list[int]:
+def _extra(main: Directory, page: Segments | StackedPages) -> list[int]:
     """The kinds of the bands besides the colours (tag 338). Raises DamagedFile if they make no sense."""
     if page.stream_alpha:  # it is in no directory
         return [2]
@@ -268,7 +277,7 @@ def _extra(main: Directory, page: Segments) -> list[int]:
     return extra
 
 
-def _decodable(page: Segments | Undecodable) -> Segments:
+def _decodable(page: Segments | StackedPages | Undecodable) -> Segments | StackedPages:
     """The page; raises the error if the page cannot be decoded."""
     if isinstance(page, Undecodable):
         raise page

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import valid
-from urst_tiles.source.bands import choose_bands
+from urst_tiles.source.bands import bands_said, choose_bands, plain_bands
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.jpeg_head import mended_file
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.choice import Word
 from urst_tiles.tiff.directory import check_chain
 from urst_tiles.tiff.segments import complex_samples
 
@@ -55,6 +56,15 @@ LOADERS = {f"{name}load": name in RANDOM for name in STREAMED + RANDOM}
 
 #: The operation to use for a class of loaders whose name is not in ``LOADERS``.
 ALIASES = {"nsgifload": "gifload", "uhdrload": "jpegload"}
+
+#: Loaders that can open any page of a file; of the others the first page is read.
+PAGED = ("tiffload", "gifload", "webpload", "heifload", "jxlload")
+
+#: The number of a page, counted from 0, and of a SubIFD of it, or -1; None for the loader's default.
+Place = tuple[int, int] | None
+
+#: Interpretations of libvips whose first three bands are red, green and blue.
+RGB = ("srgb", "rgb", "rgb16", "scrgb")
 
 #: Side of a cell in pixels; it is large, since opening the image for each cell takes about a millisecond.
 CELL = 1024
@@ -84,13 +94,15 @@ def loader_of(path: Path) -> str:
     return name
 
 
-def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
-    """Open the first page of a file as a pyvips image; only the header is read.
+def open_image(path: Path, loader: str, place: Place = None, *, sequential: bool = False) -> Any:
+    """Open a page of a file as a pyvips image; only the header is read.
 
     Parameters
     ----------
     path : the file.
     loader : its loader, as `loader_of` returns it.
+    place : the number of the page, counted from 0, and in a TIFF the number of the SubIFD in that page, or
+        -1 for the page itself. None for the page that the loader takes by default.
     sequential : whether the pixels will be read from top to bottom only.
 
     Raises
@@ -100,10 +112,13 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
     vips = libvips()
     access = "sequential" if sequential else "random"
     mended = mended_file(path) if loader == "jpegload" else None
+    where: dict[str, Any] = {} if place is None else {"page": place[0]}
+    if place is not None and place[1] >= 0:
+        where["subifd"] = place[1]
     try:
         if mended is not None:
             return vips.Image.jpegload_buffer(mended, access=access, fail_on="warning")
-        return getattr(vips.Image, loader)(os.fsencode(path), access=access, fail_on="warning")
+        return getattr(vips.Image, loader)(os.fsencode(path), access=access, fail_on="warning", **where)
     except vips.Error:
         if loader == "tiffload":  # whose directories have been read without finding damage
             raise BadInput(
@@ -111,6 +126,11 @@ def open_image(path: Path, loader: str, *, sequential: bool = False) -> Any:
                 "example: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
             ) from None
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
+
+
+def page_count(image: Any) -> int:
+    """How many pages the file of a pyvips image has."""
+    return int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
 
 
 def bilevel(tiff: bytes) -> NDArray[np.uint8]:
@@ -135,7 +155,7 @@ class Decoded:
     ----------
     path : the file, for messages.
     image : the pyvips image, as `open_image` returns it.
-    bands : the colour bands to read, counted from 1; None for the default of `choose_bands`.
+    bands : the colour bands to read, as `choose_bands` takes them.
     nodata : the nodata value as GDAL writes it, or None.
 
     Attributes
@@ -144,6 +164,7 @@ class Decoded:
     colours : how many bands of colour are read, 1 or 3.
     alpha : whether the file has an alpha band.
     has_valid : whether the samples come with a weight.
+    said : which bands are read, as a phrase; empty where all are read in their order.
 
     Raises
     ------
@@ -152,7 +173,7 @@ class Decoded:
     """
 
     def __init__(
-        self, path: Path, image: Any, bands: Sequence[int] | None, nodata: str | None = None
+        self, path: Path, image: Any, bands: Sequence[Word] | None, nodata: str | None = None
     ) -> None:
         try:
             image = in_rgb(image)
@@ -164,7 +185,9 @@ class Decoded:
             raise BadInput(complex_samples(path))
         self.dtype = np.dtype(FORMATS[image.format])
         self.alpha = bool(image.hasalpha()) and image.bands > 1
-        self._pick = choose_bands(path, bands, image.bands - self.alpha)
+        known = plain_bands(image.bands - self.alpha, image.interpretation in RGB)
+        self._pick = choose_bands(path, bands, known)
+        self.said = bands_said(known, self._pick)
         self.colours = len(self._pick)
         self._nodata = valid.nodata_value(nodata, self.dtype)
         self.has_valid = self.alpha or self.dtype.kind == "f" or self._nodata is not None
@@ -190,10 +213,11 @@ class VipsReader:
     cell_shape = (CELL, CELL)
 
     def __init__(
-        self, path: Path, loader: str, bands: Sequence[int] | None, nodata: str | None = None
-    ) -> None:
-        image = open_image(path, loader)
-        self.path, self._loader = path, loader
+        self, path: Path, loader: str, bands: Sequence[Word] | None, nodata: str | None = None,
+        place: Place = None,
+    ) -> None:  # fmt: skip
+        image = open_image(path, loader, place)
+        self.path, self._loader, self._place = path, loader, place
         self._decoded = Decoded(path, image, bands, nodata)
         self.shape = (image.height, image.width)
         self.dtype, self.colours = self._decoded.dtype, self._decoded.colours
@@ -201,7 +225,7 @@ class VipsReader:
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         vips = libvips()
-        image = in_rgb(open_image(self.path, self._loader))
+        image = in_rgb(open_image(self.path, self._loader, self._place))
         try:
             data = vips.Region.new(image).fetch(box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0)
         except vips.Error:
@@ -213,7 +237,12 @@ class VipsReader:
 
 
 def stream(
-    path: Path, loader: str, bands: Sequence[int] | None, nodata: str | None, rows: int
+    path: Path,
+    loader: str,
+    bands: Sequence[Word] | None,
+    nodata: str | None,
+    rows: int,
+    place: Place = None,
 ) -> Iterator[tuple[Box, Samples]]:
     """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom.
 
@@ -225,7 +254,7 @@ def stream(
     ------
     DamagedFile : the pixels cannot be decoded.
     """
-    original = open_image(path, loader, sequential=True)
+    original = open_image(path, loader, place, sequential=True)
     decoded = Decoded(path, original, bands, nodata)
     image = in_rgb(original)
     with closing(_pushed(image, rows)) as pushed:

@@ -11,8 +11,9 @@ References: TIFF 6.0 (1992), section 2; BigTIFF (libtiff.gitlab.io/libtiff/speci
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -213,12 +214,12 @@ class Directory:
         values = [(entry.offset, entry.offset + entry.value_bytes) for entry in self.entries.values()]
         return [(0, 8), (self.offset, self.offset + 2), *values]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """(height, width) of the image in pixels."""
         return self.number(257), self.number(256)
 
-    @property
+    @cached_property
     def subfile(self) -> int:
         """NewSubfileType: 1 is an image of reduced size, 4 a mask, 5 the mask of a reduced image."""
         return self.number(254)
@@ -325,6 +326,17 @@ def read_directories(file: FileBytes) -> list[Directory]:
     ------
     DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
     """
+    pages = read_pages(file)
+    return [*pages, *read_children(file, pages[0], (page.offset for page in pages))]
+
+
+def read_pages(file: FileBytes) -> list[Directory]:
+    """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks.
+
+    Raises
+    ------
+    DamagedFile : as `read_directories`.
+    """
     header = read_header(file)
     directories: list[Directory] = []
     for body in _bodies(file, header, MOST_ENTRIES):
@@ -336,13 +348,29 @@ def read_directories(file: FileBytes) -> list[Directory]:
         raise DamagedFile(
             f"{file.path}: this TIFF holds no image directory; it was not finished or is damaged"
         )
-    seen = {directory.offset for directory in directories}
-    for child in directories[0].whole_numbers(330)[:64].tolist():
+    return directories
+
+
+def read_children(file: FileBytes, parent: Directory, known: Iterable[int] = ()) -> list[Directory]:
+    """The first 64 SubIFDs (tag 330) of a directory, without those at the offsets ``known``.
+
+    Raises
+    ------
+    DamagedFile : as `read_chain` with ``checked``.
+    """
+    header, seen = read_header(file), set(known)
+    children: list[Directory] = []
+    for child in parent.whole_numbers(330)[:64].tolist():
         if child > 0 and child not in seen:
             seen.add(child)
             body = _read_body(file, header, child, MOST_ENTRIES)
-            directories.append(_directory(file, header, body, True))
-    return directories
+            children.append(_directory(file, header, body, True))
+    return children
+
+
+def count_directories(file: FileBytes) -> int:
+    """How many directories the chain of a TIFF has. Raises DamagedFile as `check_chain` does."""
+    return sum(1 for _ in _bodies(file, read_header(file), MOST_ENTRIES))
 
 
 def _read_body(file: FileBytes, header: Header, offset: int, most_entries: int) -> _Body:

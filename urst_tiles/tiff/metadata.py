@@ -105,6 +105,7 @@ class Info:
     tags : further tags that are written as they are: texts, XMP, IPTC.
     exif, gps : the tags of the EXIF and of the GPS directory.
     lost : what the file carries and the output does not, in words.
+    chosen : which page, channels or bands of the source are read, where it has several, as a phrase.
     """
 
     geo: tuple[Tag, ...] = ()
@@ -120,6 +121,7 @@ class Info:
     exif: tuple[Tag, ...] = ()
     gps: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
+    chosen: str = ""
 
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:

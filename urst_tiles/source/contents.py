@@ -1,0 +1,205 @@
+"""What an image file contains: its pages, their overviews, its channels and bands, with the names to choose
+them by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.source.bands import Band, plain_bands
+from urst_tiles.source.channels import stored_bands
+from urst_tiles.source.headers import check_file
+from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
+from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.directory import Directory, is_tiff
+from urst_tiles.tiff.kinds import name_of
+from urst_tiles.tiff.pages import TiffFile, gather
+from urst_tiles.tiff.selection import select, word_of
+from urst_tiles.tiff.stacks import find_stacks
+
+
+@dataclass(frozen=True)
+class PageFacts:
+    """A page of a file.
+
+    Attributes
+    ----------
+    number : its number, counted from 1.
+    shape : (height, width) in pixels, as stored.
+    bands, dtype : how many samples a pixel has, and their type, such as "uint16"; None if unknown.
+    kind : image, overview, preview, mask, label, macro, thumbnail, raw or empty.
+    name : its name, or None.
+    levels : (height, width) of each of its overviews.
+    plane : the channel, the depth and the time that it holds of an image of several pages, counted from 1.
+    """
+
+    number: int
+    shape: tuple[int, int]
+    bands: int
+    dtype: str | None
+    kind: str
+    name: str | None = None
+    levels: tuple[tuple[int, int], ...] = ()
+    plane: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """A channel that is a page of its own: its number, counted from 1, its name, the colour in which the file
+    shows it, and the image that it belongs to."""
+
+    number: int
+    name: str | None
+    colour: str | None
+    image: str | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The pages of a file, the channels of its images, and the bands of the page that is read.
+
+    ``unlisted`` is how many pages there are behind the first thousand; they have numbers, and can be chosen.
+    """
+
+    pages: list[PageFacts] = field(default_factory=list)
+    channels: list[ChannelFacts] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
+    unlisted: int = 0
+
+
+def contents_of(path: Path, **chosen: Any) -> Contents:
+    """What an image file contains. Only headers are read.
+
+    ``chosen`` may have ``page``, ``channels`` and ``bands``, as `open_source` takes them; the bands are those
+    of the page that is then read.
+
+    Raises
+    ------
+    UrstError : the file does not exist, or is no image, or its header is damaged.
+    """
+    if is_tiff(check_file(path)):
+        return _of_tiff(TiffFile(path), Choice(**chosen))
+    loader = loader_of(path)
+    image = open_image(path, loader)
+    count = page_count(image) if loader in PAGED else 1
+    dtype = FORMATS.get(image.format)
+    shape = (image.get("page-height") if image.get_typeof("page-height") else image.height, image.width)
+    pages = [PageFacts(i + 1, shape, image.bands, dtype and _word(dtype), "image") for i in range(count)]
+    bands = plain_bands(image.bands, image.interpretation in RGB)
+    if image.hasalpha():
+        bands[-1] = Band(colour="alpha")
+    return Contents(pages, [], bands)
+
+
+def _of_tiff(file: TiffFile, choice: Choice) -> Contents:
+    stacks = find_stacks(file.chain, file.count)
+    planes = {page: plane for stack in stacks for plane, page in stack.pages.items()}
+    images = {page.offset for page in file.images}
+    pages = []
+    unlisted = file.count - len(file.chain)
+    for place, page in enumerate(file.numbered):
+        number = place if place < len(file.chain) else place + unlisted
+        levels = _level_shapes(file, page) if page.offset in images else ()
+        plane = planes.get(number)
+        pages.append(
+            PageFacts(
+                number + 1, page.shape, page.number(277, 1), _dtype(page), word_of(file, page), name_of(page),
+                levels, plane and (plane[0] + 1, plane[1] + 1, plane[2] + 1),
+            )
+        )  # fmt: skip
+    channels = [
+        ChannelFacts(number, channel.name, channel.colour, stack.name)
+        for stack in stacks
+        if len(stack.channels) > 1
+        for number, channel in enumerate(stack.channels, 1)
+    ]
+    return Contents(pages, channels, _bands(file, choice), unlisted)
+
+
+def _level_shapes(file: TiffFile, page: Directory) -> tuple[tuple[int, int], ...]:
+    """(height, width) of the overviews of a page; none where they make no sense."""
+    try:
+        return tuple(pages[0].shape for pages, _ in gather(file, [page]).overviews)
+    except UrstError:
+        return ()
+
+
+def _bands(file: TiffFile, choice: Choice) -> list[Band]:
+    """The bands of the page that is read; none where it is refused."""
+    try:
+        selection = select(file, choice)
+    except BadInput:
+        return []
+    pages = selection.pages
+    if len(pages.mains) > 1:
+        return []
+    return stored_bands(pages.main, pages.main.number(277, 1), pages.main.number(262), selection.names)
+
+
+def _dtype(page: Directory) -> str | None:
+    """The type of the samples of a page, such as uint8, int16, float32 or uint12; None if it says none."""
+    bits, form = page.number(258, 1), page.number(339, 1)
+    word = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex int", 6: "complex"}.get(form)
+    return f"{word}{bits}" if word else None
+
+
+def _word(dtype: str) -> str:
+    """NumPy's short name of a data type, such as u1, as a word."""
+    return {"u": "uint", "i": "int", "f": "float"}[dtype[0]] + str(8 * int(dtype[1:]))
+
+
+def as_json(contents: Contents) -> dict[str, Any]:
+    """The contents of a file, as values for JSON. Sizes are [width, height]."""
+    return {
+        "pages": [
+            {
+                "page": page.number, "size": list(page.shape[::-1]), "bands": page.bands, "dtype": page.dtype,
+                "kind": page.kind, "name": page.name, "levels": [list(shape[::-1]) for shape in page.levels],
+                "channel": page.plane and page.plane[0], "z": page.plane and page.plane[1],
+                "t": page.plane and page.plane[2],
+            }
+            for page in contents.pages
+        ],
+        "channels": [
+            {"channel": c.number, "name": c.name, "colour": c.colour, "image": c.image}
+            for c in contents.channels
+        ],
+        "bands": [
+            {"band": i, "name": band.name, "colour": band.colour, "wavelength_um": band.wavelength}
+            for i, band in enumerate(contents.bands, 1)
+        ],
+        "unlisted_pages": contents.unlisted,
+    }  # fmt: skip
+
+
+def rows(contents: Contents) -> dict[str, str]:
+    """The contents of a file for people: what a row is called, and what it says."""
+    table = {f"page {page.number}": _page_row(page) for page in contents.pages}
+    if contents.unlisted:
+        table["pages not listed"] = str(contents.unlisted)
+    several = len({c.image for c in contents.channels}) > 1
+    for channel in contents.channels:
+        name = f"channel {channel.number}" + (f" of {channel.image}" if several and channel.image else "")
+        table[name] = ", ".join(word for word in (channel.name, channel.colour) if word) or "no name"
+    for number, band in enumerate(contents.bands, 1):
+        length = f"{1000 * band.wavelength:g} nm" if band.wavelength else None
+        table[f"band {number}"] = ", ".join(w for w in (band.name, band.colour, length) if w) or "no name"
+    return table
+
+
+def _page_row(page: PageFacts) -> str:
+    """One line about a page."""
+    words = [
+        f"{page.shape[1]} x {page.shape[0]}",
+        f"{page.bands} x {page.dtype or 'unknown samples'}",
+        page.kind,
+    ]
+    if page.plane:
+        words.append("channel {}, z {}, t {}".format(*page.plane))
+    if page.name:
+        words.append(page.name)
+    if page.levels:
+        words.append("overviews " + ", ".join(f"{w} x {h}" for h, w in page.levels))
+    return ", ".join(words)

@@ -1,0 +1,110 @@
+"""Slides whose picture is not in the file that carries their name, or not as TIFF has it.
+
+Such a file may begin as a JPEG or a TIFF does, and then hold a thumbnail. It is read where libvips has
+OpenSlide (https://openslide.org/formats/), and is refused elsewhere, never taken for what it begins as.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from urst_tiles.errors import BadInput
+from urst_tiles.source.vips import loader_of
+from urst_tiles.tiff.elements import MOST_CHARACTERS
+from urst_tiles.tiff.pages import TiffFile
+
+OPENSLIDE, BIO_FORMATS = "openslide", "bio-formats"
+
+#: Suffix -> what the file is, and which library reads it.
+SLIDES = {
+    ".mrxs": ("a MIRAX slide: the file itself holds only a thumbnail, and the picture lies in the folder of"
+              " the same name beside it", OPENSLIDE),
+    ".vms": ("an index of a Hamamatsu slide: the picture lies in the files that it names", OPENSLIDE),
+    ".vmu": ("an index of a Hamamatsu slide: the picture lies in the files that it names", OPENSLIDE),
+    ".ndpi": ("a Hamamatsu slide, a kind of TIFF with rules of its own for sizes and positions", OPENSLIDE),
+    ".svslide": ("a Sakura slide, a database of tiles", OPENSLIDE),
+    ".dcm": ("a DICOM file, which may be one of many of a slide", OPENSLIDE),
+    ".vsi": ("an Olympus slide (cellSens): the file itself holds only a small picture, and the slide lies in"
+             " the folder _NAME_ beside it", BIO_FORMATS),
+    ".ets": ("a part of an Olympus slide (cellSens)", BIO_FORMATS),
+    ".czi": ("a Zeiss slide or microscope image", OPENSLIDE),
+    ".lif": ("a file of several Leica microscope images", BIO_FORMATS),
+}  # fmt: skip
+
+#: The first bytes of some of these files, whatever they are called.
+STARTS = {b"ZISRAWFILE": ".czi"}
+
+#: Hamamatsu's tag for the version of its kind of TIFF.
+HAMAMATSU = 65420
+
+
+def check_slide(path: Path, start: bytes) -> bool:
+    """Whether an image file is a slide that libvips reads through OpenSlide.
+
+    Parameters
+    ----------
+    path : the file.
+    start : its first bytes.
+
+    Raises
+    ------
+    BadInput : it is a slide, and this libvips cannot read it.
+    """
+    suffix = _suffix(path, start)
+    if suffix is None:
+        return False
+    what, library = SLIDES[suffix]
+    if library == OPENSLIDE and _has_openslide(path):
+        return True
+    raise BadInput(f"{path} is {what}; it cannot be read here. {_advice(path, library)}")
+
+
+def _suffix(path: Path, start: bytes) -> str | None:
+    """The usual suffix of the kind of slide that a file is; None for any other file."""
+    for magic, suffix in STARTS.items():
+        if start.startswith(magic):
+            return suffix
+    if path.suffix.lower() in SLIDES:
+        return path.suffix.lower()
+    with open(path, "rb") as file:
+        return ".dcm" if file.read(132)[128:] == b"DICM" else None
+
+
+def _has_openslide(path: Path) -> bool:
+    """Whether libvips opens a file with OpenSlide."""
+    try:
+        return loader_of(path) == "openslideload"
+    except BadInput:
+        return False
+
+
+def _advice(path: Path, library: str) -> str:
+    """How to convert a slide."""
+    name = path.name
+    if library == OPENSLIDE:
+        return (
+            f"Convert it with a libvips that has OpenSlide (vips tiffsave {name} out.tif --tile --pyramid"
+            " --bigtiff --compression jpeg), or export it from QuPath as OME-TIFF"
+        )
+    return f"Convert it with Bio-Formats (bfconvert {name} out.ome.tif), or export it from QuPath as OME-TIFF"
+
+
+def check_slide_pages(file: TiffFile) -> None:
+    """Raise BadInput for a TIFF whose tiles are not the picture as they stand.
+
+    Hamamatsu's TIFFs have rules of their own; the tiles of Ventana's overlap where its description (in XMP,
+    tag 700) says so, and must be joined by it.
+    """
+    if HAMAMATSU in file.chain[0].entries:
+        raise BadInput(
+            f"{file.path} is {SLIDES['.ndpi'][0]}; it cannot be read here. {_advice(file.path, OPENSLIDE)}"
+        )
+    for page in file.chain:
+        entry = page.entries.get(700)
+        xmp = page.raw(700) if entry is not None and entry.value_bytes <= MOST_CHARACTERS else b""
+        if b"<iScan" in xmp and any(int(n) for n in re.findall(rb"Overlap[XY]=\"(\d{1,9})\"", xmp)):
+            raise BadInput(
+                f"{file.path} is a Ventana slide whose tiles overlap and must be joined; that cannot be done"
+                f" here. {_advice(file.path, OPENSLIDE)}"
+            )
