@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.errors import BadInput, JobError
 from urst_tiles.job.folder import Job
-from urst_tiles.options import Options
+from urst_tiles.options import Dtype, Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
@@ -120,7 +121,11 @@ def _options_above(options: Options, source: Source) -> Options:
     """The options of the level above: lengths are half as long, and nothing is lost in its file."""
     return replace(
         options,
-        dtype=str(source.dtype),
+        dtype=cast(Dtype, str(source.dtype)),
+        provenance=False,
+        page=None,
+        channels=None,
+        bands=None,
         compression="deflate",
         preserve_color="none",
         feather=max(1, options.feather // 2),

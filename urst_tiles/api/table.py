@@ -302,7 +302,7 @@ def files_named(entry: BatchJob) -> list[Path]:
     elif isinstance(style, Mapping):
         named = list(style.values())
     else:
-        named = [one for one, _ in style] if isinstance(style, Sequence) else []
+        named = [pair[0] for pair in style] if isinstance(style, Sequence) else []
     found = [*named, entry.options.mask]
     return [Path(one).absolute() for one in found if one is not None and os.path.isfile(one)]
 

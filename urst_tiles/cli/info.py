@@ -42,7 +42,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
     from urst_tiles.storage.names import require_file
 
-    choice = {name: getattr(arguments, name, None) for name in CHOICES}
+    choice: dict[str, Any] = {name: getattr(arguments, name, None) for name in CHOICES}
     found = Contents()
     try:
         require_file(arguments.file)

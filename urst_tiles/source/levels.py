@@ -24,6 +24,7 @@ from urst_tiles.source.source import Facts, Source
 from urst_tiles.source.spool import Shape, spool
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.windows import WindowReader
+from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info
 
 
@@ -194,7 +195,8 @@ def level_above(source: Source, folder: Path, progress: Progress = silent) -> So
         fingerprint=sha256(f"half of {source.fingerprint} {source.stretch}".encode()).hexdigest(),
         stored=what.shape,
         orientation=1,
-        bands=None,
+        choice=Choice(),
+        told="",
         colours=3,
         file_dtype=what.dtype,
         has_valid=what.has_valid,

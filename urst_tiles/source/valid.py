@@ -74,9 +74,9 @@ def has_data(colour: NDArray[Any], nodata: float | int | None) -> NDArray[np.boo
 
     At least one band differs from ``nodata``, as in the dataset mask of rasterio, and all bands are finite.
     """
-    data = np.ones(colour.shape[:2], bool)
+    data: NDArray[np.bool_] = np.ones(colour.shape[:2], bool)
     if nodata is not None and not (isinstance(nodata, float) and math.isnan(nodata)):
-        data = ~_is_nodata(colour, nodata).all(axis=-1)
+        data &= ~_is_nodata(colour, nodata).all(axis=-1)
     if colour.dtype.kind == "f":
         data &= np.isfinite(colour).all(axis=-1)
     return data
@@ -92,9 +92,10 @@ def _is_nodata(colour: NDArray[Any], nodata: float | int) -> NDArray[np.bool_]:
     """
     if colour.dtype.kind != "f":
         return colour == colour.dtype.type(nodata)
-    kind = np.float64 if colour.dtype.itemsize > 4 else np.float32
+    kind: Any = np.float64 if colour.dtype.itemsize > 4 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):
-        values, mark = colour.astype(kind, copy=False), kind(nodata)
+        values: Any = colour.astype(kind, copy=False)
+        mark = kind(nodata)
         tolerance = kind(2 * 2.0**-23) * np.abs(values + mark)
         return (values == mark) | (np.abs(values - mark) < tolerance)
 

@@ -108,7 +108,7 @@ def page_chroma(directory: Directory) -> Chroma:
     """
     sampling = [int(n) for n in directory.array(530).ravel()[:2]] or [2, 2]
     weights, reference = _numbers(directory, 529), _numbers(directory, 532)
-    made = Chroma(*(sampling * 2)[:2])
+    made = Chroma(sampling[0], sampling[-1])
     if len(weights) == 3:
         made = Chroma(made.across, made.down, (weights[0], weights[1], weights[2]))
     if len(reference) == 6:

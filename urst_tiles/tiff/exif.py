@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -168,7 +169,7 @@ def items(block: Exif) -> list[tuple[str, str, str]]:
 
     GDAL takes the EXIF directory of a BigTIFF for one of a classic TIFF, and reads nothing true from it.
     """
-    named = [(tifffile.TIFF.EXIF_TAGS, tag) for tag in block.exif]
+    named: list[tuple[Any, Any]] = [(tifffile.TIFF.EXIF_TAGS, tag) for tag in block.exif]
     named += [(tifffile.TIFF.GPS_TAGS, tag) for tag in block.gps]
     found = []
     for names, tag in named:

@@ -28,7 +28,7 @@ from urst_tiles.tiff.chroma import JPEG2000, RGB, YCBCR, Chroma, check_steps, is
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
 from urst_tiles.tiff.old_jpeg import OLD_JPEG, decode_old_jpeg
-from urst_tiles.tiff.plain import FAX, JPEG, first_bytes, photometric_of, plain_page
+from urst_tiles.tiff.plain import FAX, JPEG, first_bytes, is_planar, photometric_of, plain_page
 from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
 from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.transparency import (
@@ -317,8 +317,10 @@ class Segments:
         if self.compression in JPEG2000:
             check_steps(self.path, data)
         if self.stream_alpha:
-            decoded = np.asarray(self._unpack(data))
-            decoded = with_opaque(decoded[..., None] if decoded.ndim == 2 else decoded, self.bands)[None]
+            assert self._unpack is not None
+            samples = np.asarray(self._unpack(data))
+            samples = samples[..., None] if samples.ndim == 2 else samples
+            decoded: NDArray[Any] | None = with_opaque(samples, self.bands)[None]
         elif self.compression == JPEG:
             _check_jpeg_end(data)
             decoded, _, _ = self._decode_page(data, place, jpegtables=self._jpegtables)
@@ -495,6 +497,8 @@ def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]
         raise Undecodable(f"photometric interpretation {photometric}")
     if compression == OLD_JPEG and (322 in directory.entries or directory.number(284, 1) != 1):
         raise Undecodable("old-style JPEG in tiles or planes")
+    if photometric == YCBCR and compression in WITH_CHROMA and is_planar(directory):
+        raise Undecodable("YCbCr in planes")
     chroma = photometric == YCBCR and compression not in WITH_CHROMA
     if chroma and (page.dtype != np.uint8 or directory.number(277) != 3 or directory.number(284, 1) != 1):
         raise Undecodable(f"YCbCr of {directory.number(277)} band(s) of type {page.dtype}")

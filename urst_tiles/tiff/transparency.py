@@ -85,6 +85,8 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
     ------
     ValueError : the stream holds another number of bands.
     """
+    decoded: Any
+    mask: Any
     decoded, mask = imagecodecs.lerc_decode(stream, masks=True)
     decoded = np.asarray(decoded)
     if mask is not None and mask.ndim == 3 or _blobs(stream) > 1:  # bands one after another

@@ -36,7 +36,8 @@ class FrozenPainter(Stylised):
 
     def __init__(self, style: PainterStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
-        self.blocks, self.half, self.alpha = style.form.blocks, style.form.half, style.alpha
+        self.blocks, self.alpha = style.form.blocks, style.alpha
+        self.half_channels = style.form.half
         for name, (weight, bias) in folded(style, affines).items():
             self.put(name, weight, bias, self.low)
         colour = affines["colour"]
@@ -97,11 +98,11 @@ class FrozenPainter(Stylised):
         """Features of 2 x 2 pixels a cell at half the image's size: (n, 4 c, h, w) -> (n, c, 2 h + 2, 2 w +
         2), with a ring that repeats the outermost line."""
         n, _, rows, columns = h.shape
-        out = empty(h, self.half, 2 * rows + 2, 2 * columns + 2)
+        out = empty(h, self.half_channels, 2 * rows + 2, 2 * columns + 2)
         inside = out.permute(0, 2, 3, 1)[:, 1:-1, 1:-1]
-        values = h.permute(0, 2, 3, 1).unflatten(3, (2, 2 * self.half)).transpose(2, 3)
+        values = h.permute(0, 2, 3, 1).unflatten(3, (2, 2 * self.half_channels)).transpose(2, 3)
         for p in range(2):
-            inside[:, p::2].copy_(values[:, :, p].reshape(n, rows, 2 * columns, self.half))
+            inside[:, p::2].copy_(values[:, :, p].reshape(n, rows, 2 * columns, self.half_channels))
         return replicate(out, (-1, -1), (2 * rows, 2 * columns))
 
     def _add(self, guide: Tensor, strokes: Tensor) -> None:
