@@ -68,13 +68,18 @@ def measured(command: Sequence[str], *, interval: float = 0.05, **environment: s
 
 
 def tree_bytes(pid: int) -> int:
-    """Resident bytes of a process and its descendants; for a process without descendants, their peak."""
+    """Resident bytes of a process and its descendants; for a process without descendants, their peak.
+
+    A child that was forked and has not yet become another program shares all memory with its parent, and does
+    not count.
+    """
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-        if len(family) == 1:
+        words = root.cmdline()
+        others = [p for p in root.children(recursive=True) if p.cmdline() != words]
+        if not others:
             return high_water(pid)
-        return sum(p.memory_info().rss for p in family)
+        return sum(p.memory_info().rss for p in (root, *others))
     except (psutil.NoSuchProcess, OSError):
         return 0
 

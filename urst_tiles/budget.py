@@ -147,7 +147,7 @@ def _window_bytes(style: Subject, site: Site, grid: Grid) -> float:
     """Peak memory of measuring one window: the pass up to the site; or the features there, twice as float32
     and twice as float64, beside the window."""
     area, core = prod(grid.window), min(grid.core, grid.height) * min(grid.core, grid.width)
-    return max(area * style.plain_bytes, 12 * area + core * 24 * site.channels / site.stride**2)
+    return max(area * pass_bytes(style), 12 * area + core * 24 * site.channels / site.stride**2)
 
 
 def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:
@@ -180,4 +180,14 @@ def measures_image(options: Options) -> bool:
 
 def thumbnail_bytes(style: Subject, source: Source, options: Options) -> int:
     """Memory that the plain network takes for the whole thumbnail at once."""
-    return int(thumbnail_pixels(source, options) * style.plain_bytes)
+    return int(thumbnail_pixels(source, options) * pass_bytes(style))
+
+
+def pass_bytes(style: Subject) -> float:
+    """Peak bytes per pixel of one pass of the plain network that measures.
+
+    At a site of a covariance the map is a matrix: its product with the features, and the sum of that with the
+    shift, are two more arrays. A composition counts its maps itself.
+    """
+    full = (site.channels / site.stride**2 for site in style.sites if site.full)
+    return style.plain_bytes + (0.0 if isinstance(style, nets.Composition) else 8.0 * max(full, default=0.0))
