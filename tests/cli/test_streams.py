@@ -166,3 +166,26 @@ def test_what_was_typed_does_not_command_the_terminal(run, tmp_path: Path) -> No
 def test_what_is_printable() -> None:
     assert printable("été ß 画 👩‍🚀\n") == "été ß 画 👩‍🚀\n"
     assert printable("\x00\t\r\x7f\x9b\u202e\u2028\udcff") == r"\x00\x09\x0d\x7f\x9b\u202e\u2028\xff"
+
+
+STOPPED = """
+import atexit, sys, threading
+from urst_tiles import cli
+
+def fail():
+    raise RuntimeError("cannot join thread before it is started")
+
+atexit.register(fail)
+cli.EXIT_SECONDS = 1
+cli._main = lambda arguments: cli.complain("stopped") or cli.STOPPED
+if sys.argv[1] == "hangs":
+    threading.Thread(target=threading.Event().wait).start()
+cli.program()
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "hangs"])
+def test_an_interrupted_command_ends_soon_and_says_no_more(how: str) -> None:
+    """Even if a library that was interrupted fails at exit, or waits for a thread of its own."""
+    done = subprocess.run([sys.executable, "-c", STOPPED, how], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "urst-tiles: stopped\n")

@@ -133,3 +133,14 @@ def test_associated_alpha_of_a_file_is_divided_out(tmp_path: Path) -> None:
     )
     found = open_source(path).prepare(None, thumbnail=8).read(Box(0, 0, 32, 32))
     assert np.unique(found.reshape(-1, 4), axis=0).tolist() == [[76, 153, 255, 100]]
+
+
+def test_pixels_that_are_no_numbers_are_invalid_without_any_nodata(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.full((32, 48, 3), 0.5, np.float32)
+    pixels[3, 4, 1], pixels[5, 6, 0], pixels[7, 8] = np.nan, np.inf, -np.inf
+    tifffile.imwrite(path, pixels, tile=(16, 16), photometric="rgb", metadata=None)
+    source = open_source(path, stretch="0,1").prepare(tmp_path / "job", thumbnail=8)
+    weight = source.read(Box(0, 0, 32, 48))[..., 3]
+    assert np.argwhere(weight == 0).tolist() == [[3, 4], [5, 6], [7, 8]]
+    assert np.unique(weight).tolist() == [0, np.iinfo(weight.dtype).max]

@@ -148,7 +148,11 @@ def storm(tally: Tally, numbers: Iterable[int], seed: int, folder: Path) -> None
 
     def of(number: int) -> tuple[str, str]:
         how = DAMAGES[number % len(DAMAGES)]
-        return (JOB, how) if number % JOB_EVERY == 0 else (names[number // len(DAMAGES) % len(names)], how)
+        return (
+            (JOB, how)
+            if number % JOB_EVERY == JOB_EVERY - 1
+            else (names[number // len(DAMAGES) % len(names)], how)
+        )
 
     def use(number: int) -> str:
         name, how = of(number)

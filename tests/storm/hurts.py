@@ -142,7 +142,8 @@ def broken_disk(phase: str, n: int, code: int, *, once: bool) -> Callable[[], No
             def call(*arguments: Any, **named: Any) -> Any:
                 calls[0] += 1
                 if calls[0] == n or (calls[0] > n and not once):
-                    raise OSError(code, os.strerror(code))
+                    named_in = arguments[:1] if real.__name__ != "fsync" else ()  # as the system does
+                    raise OSError(code, os.strerror(code), *map(os.fspath, named_in))
                 return real(*arguments, **named)
 
             return call

@@ -7,6 +7,7 @@ threads held would be locked for ever in its children.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-LIMIT_SECONDS = 180
+LIMIT_SECONDS = 40
 
 
 def import_everything() -> None:
@@ -76,6 +77,8 @@ class Child:
         end = time.monotonic() + LIMIT_SECONDS
         while (status := self.poll()) is None:
             if time.monotonic() > end:
+                self.kill(signal.SIGUSR1)  # it tells where its threads are
+                time.sleep(1)
                 self.kill()
                 os.waitpid(self.pid, 0)
                 raise TimeoutError(f"still running after {LIMIT_SECONDS} s\n{self.said}")
@@ -99,6 +102,7 @@ def _be(arguments: list[str], log: Path, hurt: Callable[[], None]) -> None:
         os.close(out)
         sys.argv = ["urst-tiles", *arguments]
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        faulthandler.register(signal.SIGUSR1)
         from urst_tiles.cli import program
 
         hurt()

@@ -18,7 +18,17 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
-from urst_tiles.cli.terminal import Told, close_streams, complain, event, lost, open_streams, say, write
+from urst_tiles.cli.terminal import (
+    Told,
+    close_streams,
+    complain,
+    event,
+    lost,
+    open_streams,
+    say,
+    silence,
+    write,
+)
 from urst_tiles.errors import UrstError
 from urst_tiles.job.ending import forget_marks, keep_marks
 from urst_tiles.machine import share_one_heap
@@ -27,6 +37,10 @@ from urst_tiles.weights import NO_HOME, home
 
 #: The modules that add commands, in the order of ``--help``.
 GROUPS = (stylize, shards, batch, info, styles, weights)
+
+
+#: The exit status of a command that was interrupted, and the seconds that it then has to end.
+STOPPED, EXIT_SECONDS = 130, 10.0
 
 
 def program() -> None:
@@ -46,7 +60,24 @@ def program() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    if status == STOPPED:
+        _end_soon()
     sys.exit(status)
+
+
+def _end_soon() -> None:
+    """Let this process end silently and soon, whatever state a signal left its libraries in.
+
+    An interrupt may come while a library starts a thread or waits for one. What it does at exit can then fail
+    with a traceback, or wait for ever.
+    """
+
+    def end(signum: int, frame: Any) -> NoReturn:
+        os._exit(STOPPED)
+
+    silence(sys.stderr)
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, EXIT_SECONDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +120,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         complain("stopped; finished blocks are kept, the same command goes on")
-        return 130
+        return STOPPED
     except OSError as error:
         _say(arguments, UrstError(f"{error.filename or 'the system'} says: {error.strerror or error}"))
         return 1
