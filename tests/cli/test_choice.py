@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.errors
 import tifffile
 from helpers import picture
 
@@ -33,6 +35,14 @@ def stack(tmp_path: Path) -> Path:
     return path
 
 
+def selection(path: Path) -> str:
+    """What GDAL says of the selection that an output was made of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as made:
+            return str(made.tags()["SOURCE_SELECTION"])
+
+
 SAID = "channels 1 (DAPI), 2 (FITC) and 3 (TRITC) of 5 as red, green and blue"
 
 
@@ -45,9 +55,8 @@ def test_the_choice_is_told_once_and_stands_in_the_output(
     assert (
         done.stderr == f"urst-tiles: {stack}: reads {SAID}; --page, --channels or --bands choose otherwise\n"
     )
-    with rasterio.open(out) as made:
-        np.testing.assert_array_equal(np.moveaxis(made.read(), 0, -1), PIXELS)
-        assert made.tags()["SOURCE_SELECTION"] == SAID
+    np.testing.assert_array_equal(tifffile.imread(out), PIXELS)
+    assert selection(out) == SAID
     assert run_apart("validate", out).returncode == 0
 
 
@@ -57,9 +66,8 @@ def test_a_chosen_picture_is_not_told_but_kept(
     out = tmp_path / "out.tif"
     done = run("stylize", stack, out, *settings, "--channels", "AF<750>,cy5,1")
     assert (done.returncode, done.stderr) == (0, "")
-    with rasterio.open(out) as made:
-        np.testing.assert_array_equal(made.read(2), PIXELS[::-1, :, 0])
-        assert made.tags()["SOURCE_SELECTION"].startswith("channels 5 (AF<750>), 4 (Cy5) and 1 (DAPI) of 5")
+    np.testing.assert_array_equal(tifffile.imread(out)[..., 1], PIXELS[::-1, :, 0])
+    assert selection(out).startswith("channels 5 (AF<750>), 4 (Cy5) and 1 (DAPI) of 5")
 
 
 def test_another_choice_is_another_job(run, stack: Path, settings: tuple[str, ...], tmp_path: Path) -> None:
