@@ -137,15 +137,15 @@ def tiff(path: Path, *, order: str = "<", orientation: int = 1, **more: object) 
     text = [(code, ASCII, None, value.encode() + b"\0", True) for code, value in TEXTS.items() if code != 270]
     tags = [*text, (285, ASCII, None, b"page one\0", True), (316, ASCII, None, b"a host\0", True)]
     tags += [(700, 1, len(XMP), XMP, True), (33723, UNDEFINED, len(IPTC), IPTC, True)]
-    tags += [(274, SHORT, 1, orientation, True), (34665, LONG, 1, 0, True), (34853, LONG, 1, 0, True)]
+    tags += [(274, SHORT, 1, orientation, True), (34660, LONG, 1, 0, True), (34852, LONG, 1, 0, True)]
     settings = {"tile": (64, 64), "photometric": "rgb", "metadata": None, "byteorder": order}
     settings |= {"description": TEXTS[270], "resolution": (300, 300), "resolutionunit": 2, "extratags": tags}
     tifffile.imwrite(path, picture(64, 96), **(settings | more))
     data = bytearray(path.read_bytes())
-    for code, value in ((34665, TRUE_EXIF | FALSE_EXIF), (34853, GPS)):
+    for other, code, value in ((34660, 34665, TRUE_EXIF | FALSE_EXIF), (34852, 34853, GPS)):
         data += bytes(len(data) % 2)
-        at = data.index(struct.pack(order + "HHI", code, LONG, 1))
-        struct.pack_into(order + "I", data, at + 8, len(data))
+        at = data.index(struct.pack(order + "HHI", other, LONG, 1))  # tifffile writes no tag of these codes
+        struct.pack_into(order + "HHII", data, at, code, LONG, 1, len(data))
         data += _ifd(value, len(data), order)
     path.write_bytes(data)
     return path

@@ -16,6 +16,8 @@ from helpers import geotiff, picture, sha
 import urst_tiles as ut
 from urst_tiles.errors import BadInput
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 OPTIONS = {"model": "identity", "tile": 128, "block": 256, "precision": "float32"}
 
 

@@ -11,7 +11,7 @@ from helpers import geotiff, picture
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.rpc import RPC
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 import urst_tiles as ut
 from urst_tiles.source import open_source
@@ -53,7 +53,7 @@ def stylized(path: Path) -> Path:
 
 
 def test_names_of_a_crs_arrive_byte_for_byte(tmp_path: Path) -> None:
-    path = made(tmp_path / "in.tif", crs=CRS.from_wkt(WKT), transform=from_origin(5e5, 5e6, 10, 10))
+    path = made(tmp_path / "in.tif", crs=CRS.from_wkt(WKT), transform=Affine(10, 0, 5e5, 0, -10, 5e6))
     with rasterio.open(path) as before, rasterio.open(stylized(path)) as after:
         assert before.crs == after.crs and "Österreich / Süd" in after.crs.to_wkt()
     latin = "größer|".encode("latin-1")
@@ -63,13 +63,21 @@ def test_names_of_a_crs_arrive_byte_for_byte(tmp_path: Path) -> None:
 
 
 def rpc() -> RPC:
-    numbers = [0.001 * i for i in range(20)]
+    numbers = [round(0.001 * i, 3) for i in range(20)]
     divisors = [1.0, *numbers[1:]]
     places = {"lat_off": 40, "long_off": 10, "height_off": 100, "line_off": 32, "samp_off": 48}
     scales = {"lat_scale": 0.1, "long_scale": 0.1, "height_scale": 500, "line_scale": 32, "samp_scale": 48}
     tops = {"line_num_coeff": numbers, "samp_num_coeff": numbers}
     bottoms = {"line_den_coeff": divisors, "samp_den_coeff": divisors}
     return RPC(**places, **scales, **tops, **bottoms, err_bias=1.5, err_rand=0.5)
+
+
+def numbers_of(found: RPC | None) -> dict[str, list[float]]:
+    """The numbers of an RPC by GDAL's names."""
+    return {
+        name: [float(word) for word in text.split()]
+        for name, text in (found.to_gdal() if found else {}).items()
+    }
 
 
 def text_of(values: RPC, sidecar: str) -> str:
@@ -102,7 +110,7 @@ def test_rpc_arrive(sidecar: str, tmp_path: Path) -> None:
             data.rpcs = rpc()
     with rasterio.open(stylized(path)) as after:
         found = after.rpcs
-    assert found is not None and found.to_gdal() == rpc().to_gdal()
+    assert numbers_of(found) == numbers_of(rpc())
     assert not sidecar or tmp_path / sidecar in open_source(path).files
 
 
@@ -132,7 +140,7 @@ def test_ground_control_points_arrive(tmp_path: Path) -> None:
 def test_pam_says_what_gdal_says(kind: str, tmp_path: Path) -> None:
     """The .aux.xml that GDAL writes beside a PNG, which can hold nothing of this itself."""
     path, crs = tmp_path / "in.png", CRS.from_epsg(32632)
-    settings = {"transform": from_origin(5e5, 5e6, 10, 20), "crs": crs} if kind == "transform" else {}
+    settings = {"transform": Affine(10, 0, 5e5, 0, -20, 5e6), "crs": crs} if kind == "transform" else {}
     with rasterio.open(
         path, "w", driver="PNG", height=64, width=96, count=3, dtype="uint8", **settings
     ) as data:
@@ -146,7 +154,8 @@ def test_pam_says_what_gdal_says(kind: str, tmp_path: Path) -> None:
     with rasterio.open(path) as before, rasterio.open(stylized(path)) as after:
         assert after.transform == before.transform and after.crs == before.crs
         assert len(after.gcps[0]) == len(before.gcps[0]) and after.gcps[1] == before.gcps[1]
-        assert (after.rpcs and after.rpcs.to_gdal()) == (before.rpcs and before.rpcs.to_gdal())
+        assert numbers_of(after.rpcs) == numbers_of(before.rpcs)
+        assert (after.rpcs is not None) == (kind == "rpc")
         assert after.tags()["ACQUISITION"] == "2024-05-01"
 
 

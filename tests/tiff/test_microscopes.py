@@ -14,6 +14,8 @@ import urst_tiles as ut
 from urst_tiles.source import open_source
 from urst_tiles.tiff.microscopes import described, elements, tiff_date, ventana
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 PIXELS = np.random.default_rng(1).integers(0, 255, (64, 96, 3), dtype=np.uint8)
 
 APERIO = (

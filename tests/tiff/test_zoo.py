@@ -17,19 +17,14 @@ import pytest
 import tiff_right
 import tiff_zoo
 from tiff_odd import ODDITIES, Odd, all_odd
-from tiff_zoo import WHITE, Kind, all_kinds, sample
+from tiff_zoo import Kind, all_kinds, sample
 
 from urst_tiles.errors import UrstError
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
 
 #: Faults that are known and not mended: the reason -> which kinds have them. They are counted apart.
-KNOWN: dict[str, Callable[[Kind], bool]] = {
-    "samples of 6 bits are multiplied by 4 and do not reach 255": lambda kind: kind.samples == "uint6",
-    "min-is-white is turned round within the bits of the container": lambda kind: (
-        kind.photometric == WHITE and kind.samples in ("uint10", "uint12", "uint14", "uint24")
-    ),
-}
+KNOWN: dict[str, Callable[[Kind], bool]] = {}
 
 
 def read(path: Path, folder: Path, stretch: str) -> np.ndarray | UrstError:
