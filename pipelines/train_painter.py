@@ -403,7 +403,9 @@ class Painter:
 
     def export(self) -> dict[str, bytes]:
         """The running average."""
-        return {painter.FILE: painter.to_bytes(self.training.average, list(self.paintings.files))}
+        paintings, state = self.paintings, self.training.average
+        names = list(paintings.files)
+        return {painter.FILE: painter.to_bytes(state, names, paintings.mean, paintings.covariance)}
 
     @torch.inference_mode()
     def samples(self, count: int = 4, most: int = 6) -> NDArray[np.uint8]:

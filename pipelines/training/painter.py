@@ -6,7 +6,8 @@ level above, to which half of the detail was added that the content has here and
 same network at every level, but for two sets of affine parameters in each style: for the coarsest level, and
 for all finer ones. About 32 000 multiplications per pixel and level.
 
-The network moves to ``urst_tiles/nets/painter.py`` when it becomes a family of the package.
+Here the network paints crops in many styles at once and learns; `urst_tiles.nets.painter` is the same network
+in one style, on windows of images of any size.
 
 References
 ----------
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,35 +37,29 @@ from training.states import uniform
 from urst_tiles import weights
 from urst_tiles.errors import BadWeights
 from urst_tiles.nets import lite
+from urst_tiles.nets import painter as network
+from urst_tiles.nets.painter import (
+    COLOURS,
+    DDOF,
+    DETAIL,
+    EPS,
+    PER_STYLE,
+    STRIDE,
+    Form,
+    doubled,
+    enlarged,
+    form_of,
+    letters,
+)
+from urst_tiles.nets.painter import FILE as FILE
 
-FILE = "painter.safetensors"
-#: Pixels of a cell's side: nothing works at full resolution but the last convolution.
-STRIDE = 4
-#: Parameters with a row for each style and, in it, one for the coarsest level and one for finer ones.
-PER_STYLE = ("gamma", "beta", "hg", "hb")
-#: Below what variance features are not amplified further, and the divisor's difference to the count.
-EPS, DDOF = 1e-3, 1
-
-
-@dataclass(frozen=True)
-class Form:
-    """How large the network is: channels of the trunk, its residual blocks, channels at half resolution."""
-
-    channels: int = 64
-    blocks: int = 5
-    half: int = 24
+#: Names in the files of earlier trainings, and those of today.
+RENAMED = {"hg": "half_gamma", "hb": "half_beta"}
 
 
 def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor."""
-    c, half = form.channels, form.half
-    convolutions = {"enter": (c, 7 * STRIDE**2), "mid": (half, c + 24), "full": (3, half)}
-    convolutions |= {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, (outputs, inputs) in convolutions.items():
-        wanted |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
-    rows = (styles, 2, 2 * form.blocks + 1, c)
-    return wanted | {"gamma": rows, "beta": rows, "hg": (styles, 2, half), "hb": (styles, 2, half)}
+    """Name and shape of every tensor that learns, in the order in which optimizers know them."""
+    return {k: shape for k, shape in network.shapes(styles, form).items() if k not in COLOURS}
 
 
 def initial(styles: int, form: Form, seed: int) -> State:
@@ -75,8 +69,8 @@ def initial(styles: int, form: Form, seed: int) -> State:
     random = torch.Generator().manual_seed(seed)
     state["full.weight"] = 0.01 * torch.randn(wanted["full.weight"], generator=random)
     state["full.bias"] = torch.zeros(wanted["full.bias"])
-    ones = {k: torch.ones(wanted[k]) for k in ("gamma", "hg")}
-    return state | ones | {k: torch.zeros(wanted[k]) for k in ("beta", "hb")}
+    ones = {k: torch.ones(wanted[k]) for k in ("gamma", "half_gamma")}
+    return state | ones | {k: torch.zeros(wanted[k]) for k in ("beta", "half_beta")}
 
 
 # Noise
@@ -138,11 +132,6 @@ def affine(h: Tensor, gamma: Tensor, beta: Tensor, norm: bool) -> Tensor:
     return torch.addcmul(beta.to(h.dtype), h, gamma.to(h.dtype))
 
 
-def doubled(h: Tensor) -> Tensor:
-    """Twice as high and wide, each cell four times: leaves no grid, as pixel shuffle does."""
-    return F.interpolate(h, scale_factor=2, mode="nearest")
-
-
 def paint_level(
     state: State, content: Tensor, guide: Tensor, grain: Tensor, rows: Sequence[Tensor], dtype: torch.dtype
 ) -> Tensor:
@@ -165,11 +154,6 @@ def paint_level(
     h = conv(torch.cat([doubled(z), again], 1).contiguous(memory_format=torch.channels_last), state, "mid")
     h = F.relu(affine(h, half_gamma, half_beta, True))
     return guide + conv(doubled(h), state, "full").float()
-
-
-def enlarged(x: Tensor) -> Tensor:
-    """Twice as high and wide, bilinear."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def halved(x: Tensor, times: int = 1) -> Tensor:
@@ -202,7 +186,7 @@ def paint(
         rows = [state[k][index, int(bool(pictures))] for k in PER_STYLE]
         guide = colours
         if pictures:
-            guide = enlarged(pictures[-1]) + 0.5 * (colours - enlarged(halved(colours)))
+            guide = enlarged(pictures[-1]) + DETAIL * (colours - enlarged(halved(colours)))
         grain = noise(origins >> level, (here.shape[2], here.shape[3]), level, seed)
         pictures.append(paint_level(state, here, guide, grain, rows, dtype))
     return pictures
@@ -233,11 +217,17 @@ def recoloured(x: Tensor, mean: NDArray[np.float64], covariance: NDArray[np.floa
 # Files
 
 
-def to_bytes(state: Mapping[str, Tensor], names: Sequence[str]) -> bytes:
-    """A safetensors file in float16, with the names of the styles, as bytes of a JSON list, in "styles"."""
+def to_bytes(
+    state: Mapping[str, Tensor],
+    names: Sequence[str],
+    mean: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+) -> bytes:
+    """The file of the package's model: float16, the names of the styles, and the mean (S, 3) and covariance
+    (S, 3, 3) of the colours of their paintings."""
     tensors = {k: t.detach().cpu().to(torch.float16).contiguous() for k, t in state.items()}
-    letters = torch.from_numpy(np.frombuffer(json.dumps(list(names)).encode(), np.uint8).copy())
-    return save(tensors | {"styles": letters})
+    colours = (torch.from_numpy(np.asarray(values, np.float32)) for values in (mean, covariance))
+    return save(tensors | dict(zip(COLOURS, colours, strict=True)) | {"styles": letters(list(names))})
 
 
 def from_file(path: Path) -> tuple[State, list[str]]:
@@ -255,7 +245,7 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     except BadWeights:
         state = weights.load(path, "average")
     names = names_of(state.pop("styles", None), path)
-    state = {k: t.float() for k, t in state.items()}
+    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in COLOURS}
     for k in PER_STYLE:
         if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):
             state[k] = torch.stack([state[k]] * 2, 1)
@@ -278,13 +268,6 @@ def names_of(letters: Tensor | None, path: Path) -> list[str]:
     if not isinstance(names, list):
         raise BadWeights(f"{path}: its styles are no list of names")
     return [str(name) for name in names]
-
-
-def form_of(state: State) -> Form:
-    """How large the network of these tensors is, as far as they tell."""
-    blocks = sum(k.startswith("a.") and k.endswith(".weight") for k in state)
-    channels, half = (len(state[k]) if k in state else 0 for k in ("enter.bias", "mid.bias"))
-    return Form(channels, blocks, half)
 
 
 def rows_for(state: State, old: Sequence[str], names: Sequence[str]) -> State:

@@ -15,8 +15,12 @@ import torch
 from helpers import picture
 from safetensors.torch import load_file, save_file
 
+from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.losses import backbones, vgg
+from urst_tiles.moments import Moments
+from urst_tiles.nets import live
+from urst_tiles.nets import painter as network
 from urst_tiles.source.picture import write_png
 
 NAMES = ("waves", "lilies", "night")
@@ -172,7 +176,7 @@ def test_the_whole_network_with_its_styles_fits_in_8_megabytes(
         names = [row["name"] for row in csv.DictReader(file)]
     state = painter.initial(len(names), painter.Form(), 0)
     assert {k: tuple(t.shape) for k, t in state.items()} == painter.shapes(len(names), painter.Form())
-    assert len(names) >= 32 and len(painter.to_bytes(state, names)) < 8_000_000
+    assert len(names) >= 32 and len(to_bytes(painter, state, names)) < 8_000_000
 
 
 # What is compared
@@ -318,6 +322,42 @@ def small(painter: ModuleType, styles: int = 2) -> Any:
     return {k: t + 0.1 * torch.randn(t.shape, generator=random) for k, t in state.items()}
 
 
+def to_bytes(painter: ModuleType, state: Any, names: list[str]) -> bytes:
+    """The file of a network, whose paintings are grey with some spread."""
+    count = len(names)
+    return painter.to_bytes(state, names, np.full((count, 3), 0.5), np.stack([0.04 * np.eye(3)] * count))
+
+
+def test_what_learned_paints_in_the_package_as_it_did(painter: ModuleType, tmp_path: Path) -> None:
+    """Both levels, on one crop: the package's style with statistics of its own, in the same colours."""
+    state, names = small(painter), ["a", "b"]
+    path = tmp_path / painter.FILE
+    path.write_bytes(to_bytes(painter, state, names))
+    state, _ = painter.from_file(path)
+    style = network.build({painter.FILE: weights.load(path)}, [(network.style_named("b"), 1.0)])
+    x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    origins, index = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([1])
+    guide = painter.recoloured(x, np.full((1, 3), 0.5), 0.04 * np.eye(3)[None])
+    coarse, fine = painter.paint(state, x, guide, index, 2, origins)
+    grain = [painter.noise(origins, (n * 32, n * 48), 2 - n, 0) + 0.5 for n in (1, 2)]
+    half = painter.halved(x)
+    with torch.inference_mode():
+        first = style.forward(torch.cat([half, grain[0]], 1), in_colours(style, x))
+        inputs = torch.cat([x, grain[1], network.doubled(coarse)], 1)
+        second = style.at_level(True).forward(inputs, in_colours(style.at_level(True), x))
+    assert torch.allclose(first, coarse, atol=1e-4) and torch.allclose(second, fine, atol=1e-4)
+
+
+def in_colours(style: Any, x: torch.Tensor) -> Any:
+    """Statistics of the window itself, and the map of colours from ``x``, from which training takes it."""
+    own, colour = live(style), Moments.of(x[0].flatten(1).numpy(), full=True)
+
+    def at(site: Any, features: torch.Tensor) -> torch.Tensor:
+        return style.affine(site, colour)(features) if site.name == "colour" else own(site, features)
+
+    return at
+
+
 def test_levels_are_painted_from_coarse_to_fine_each_with_its_own_rows(painter: ModuleType) -> None:
     state, origins = small(painter), torch.zeros(2, 2, dtype=torch.int64)
     x, guide = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -356,10 +396,9 @@ def test_bfloat16_paints_about_the_same(painter: ModuleType) -> None:
 
 def test_files_round_trip_in_float16_with_names(painter: ModuleType, tmp_path: Path) -> None:
     state = small(painter)
-    (tmp_path / painter.FILE).write_bytes(painter.to_bytes(state, ["a", "b"]))
-    assert {t.dtype for k, t in load_file(tmp_path / painter.FILE).items() if k != "styles"} == {
-        torch.float16
-    }
+    (tmp_path / painter.FILE).write_bytes(to_bytes(painter, state, ["a", "b"]))
+    held = load_file(tmp_path / painter.FILE)
+    assert {t.dtype for k, t in held.items() if k not in ("styles", *painter.COLOURS)} == {torch.float16}
     again, names = painter.from_file(tmp_path / painter.FILE)
     assert names == ["a", "b"] and again.keys() == state.keys()
     # whatever the file's order: a checkpoint knows what the optimizer remembers of a tensor by its number
@@ -407,7 +446,7 @@ def test_what_is_no_painter_is_refused(painter: ModuleType, tmp_path: Path) -> N
         torch.save(content, tmp_path / "bad.pt")
         with pytest.raises(BadWeights, match=said):
             painter.from_file(tmp_path / "bad.pt")
-    (tmp_path / "named.safetensors").write_bytes(painter.to_bytes(state, ["a", "b", "c"]))
+    (tmp_path / "named.safetensors").write_bytes(to_bytes(painter, state, ["a", "b", "c"]))
     with pytest.raises(BadWeights, match="names 3 styles and has 2"):
         painter.from_file(tmp_path / "named.safetensors")
     with pytest.raises(MissingFile, match="nowhere"):
