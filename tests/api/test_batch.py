@@ -208,7 +208,7 @@ def test_no_table_and_no_output(run, folder: Path) -> None:
 def test_outputs_are_not_taken_for_inputs(run, folder: Path) -> None:
     text = ALL.replace("out/{stem}-{style}", "in/{stem}-{style}")
     assert tried(run, folder, text)[0] == 0
-    refused(run, folder / "jobs.toml", "one-a.tif is an input and the output of", "exclude")
+    refused(run, folder / "jobs.toml", "one-a.tif is read, and is the output of", "exclude")
     status, ended = tried(run, folder, text.replace("styles", 'exclude = "in/*-?.tif"\nstyles', 1))
     assert (status, set(ended.values())) == (0, {"skipped"})
 

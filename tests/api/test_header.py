@@ -32,7 +32,7 @@ def test_metadata_that_cannot_be_written_ends_the_job_before_it_begins(
 
     geotiff(tmp_path / "in.tif", picture(300, 200))
     monkeypatch.setattr(import_module("urst_tiles.pyramid.assemble"), "info_fields", refuse)
-    monkeypatch.setattr("urst_tiles.api.stylize._run", lambda *_: pytest.fail("the job began"))
+    monkeypatch.setattr("urst_tiles.api.stylize.run_job", lambda *_, **__: pytest.fail("the job began"))
     with pytest.raises(BadInput, match=r"in\.tif: its metadata cannot be written into the output \(odd\)"):
         ut.stylize(tmp_path / "in.tif", tmp_path / "out.tif", tmp_path / "in.tif", **OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]

@@ -93,8 +93,8 @@ def test_neither_file_nor_name(run, files: Path, tmp_path: Path, words: tuple, s
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sheet_must_be_a_png(run, tmp_path: Path) -> None:
-    done = run("styles", "--sheet", tmp_path / "sheet.jpg")
+def test_a_sheet_must_be_a_png_or_a_jpeg(run, tmp_path: Path) -> None:
+    done = run("styles", "--sheet", tmp_path / "sheet.gif")
     assert done.returncode == 2 and "sheet.png" in done.stderr
 
 

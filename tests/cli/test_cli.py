@@ -62,7 +62,9 @@ def test_ways_to_make_seams_are_accepted_but_not_in_the_help(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     said = run(command, "--help").stdout
-    assert "--statistics {thumbnail,exact,local}\n" in said and "--seam {auto,crop,blend}\n" in said
+    assert (
+        "--statistics {auto,thumbnail,sampled,exact,local}\n" in said and "--seam {auto,crop,blend}\n" in said
+    )
     assert all(len(line) <= 80 for line in said.splitlines())
     arguments = build_parser().parse_args([command, "a", "b", "--statistics", "tile", "--seam", "cut"])
     assert (options_of(arguments).statistics, options_of(arguments).seam) == ("tile", "cut")
@@ -71,7 +73,10 @@ def test_ways_to_make_seams_are_accepted_but_not_in_the_help(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--statistics", "median"), "--statistics must be one of thumbnail, exact, local, got 'median'"),
+        (
+            ("--statistics", "median"),
+            "--statistics must be one of auto, thumbnail, sampled, exact, local, got 'median'",
+        ),
         (("--seam", "tape"), "--seam must be one of auto, crop, blend, got 'tape'"),
         (("--tile", "2.5"), "argument --tile: must be a whole number, got '2.5'"),
         (("--memory", "much"), "argument --memory: expected a size such as 1.5G or 800M, got 'much'"),
@@ -143,7 +148,7 @@ def test_preview(run, files: Path, tmp_path: Path) -> None:
     refused = run(
         "preview",
         files / "scene.tif",
-        tmp_path / "p.jpg",
+        tmp_path / "p.gif",
         "--style",
         files / "style.png",
         "--model",

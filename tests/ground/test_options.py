@@ -11,7 +11,7 @@ from urst_tiles.options import Options, choices
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"statistics": "median"}, "one of thumbnail, exact, local, got 'median'"),
+        ({"statistics": "median"}, "one of auto, thumbnail, sampled, exact, local, got 'median'"),
         ({"seam": "tape"}, "one of auto, crop, blend, got 'tape'"),
         ({"alpha": 1.5}, "between 0 and 1"),
         ({"quality": 0}, "between 1 and 100"),

@@ -41,6 +41,8 @@ def make(grid: Grid) -> Plan:
         reader_bytes=10 << 20,
         writer_bytes=60 << 20,
         spool_bytes=0,
+        levels=0,
+        level=0,
         statistics="thumbnail",
         measure_bytes=200 << 20,
         measure_read_bytes=0,

@@ -26,10 +26,9 @@ MIXABLE = [name for name in SITED if nets.MODELS[name].load_style is None]
 @pytest.fixture
 def styles(picture):
     def make(model, count=2):
-        if model == "cin":
-            return tuple(
-                nets.seeded(model, [(nets.MODELS[model].style_named(str(k + 1)), 1.0)]) for k in range(count)
-            )
+        named = nets.MODELS[model].style_named
+        if named:
+            return tuple(nets.seeded(model, [(named(str(k + 1)), 1.0)]) for k in range(count))
         images = [picture(72, 88, seed=k + 1).astype(np.float32) / 255 for k in range(count)]
         return tuple(nets.seeded(model, [(image, 1.0)]) for image in images)
 

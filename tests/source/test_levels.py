@@ -9,7 +9,7 @@ import pytest
 
 from urst_tiles.geometry import Box
 from urst_tiles.source import array_source
-from urst_tiles.source.levels import Level, halved, level_above, noise, windows_of
+from urst_tiles.source.levels import PaintedLevel, halved, level_above, noise, windows_of
 from urst_tiles.source.windows import WindowReader
 
 RNG = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def level(size, channels=3, above=True):
     pixels = RNG.integers(0, 255, (*size, channels)).astype(np.uint8)
     coarse = RNG.integers(0, 255, ((size[0] + 1) // 2, (size[1] + 1) // 2, 3)).astype(np.uint8)
     picture = array_source(coarse).prepare(None) if above else None
-    return Level(array_source(pixels).prepare(None), 2, picture, seed=7), pixels, coarse
+    return PaintedLevel(array_source(pixels).prepare(None), 2, picture, seed=7), pixels, coarse
 
 
 @pytest.mark.parametrize("size", [(40, 60), (41, 59)])

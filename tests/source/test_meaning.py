@@ -204,12 +204,12 @@ def test_an_image_without_a_valid_pixel_is_said(
         make(path, np.full((1, 64, 96), value, np.float32), nodata=-9999)
     with caplog.at_level(logging.WARNING, "urst_tiles"):
         assert not read(path)[..., 3].any()
-    assert [r.getMessage() for r in caplog.records] == [
+    assert [r.getMessage() for r in caplog.records if r.name == "urst_tiles.told"] == [
         f"{path} has no valid pixel: alpha, mask or nodata mark all of it as invalid"
     ]
     caplog.clear()
     make(path, np.arange(64 * 96, dtype=np.float32).reshape(1, 64, 96), nodata=0)
-    assert read(path)[..., 3].any() and not caplog.records
+    assert read(path)[..., 3].any() and not [r for r in caplog.records if r.name == "urst_tiles.told"]
 
 
 def test_the_command_line_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

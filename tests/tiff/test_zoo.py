@@ -23,6 +23,8 @@ from urst_tiles.errors import UrstError
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 #: Faults that are known and not mended: the reason -> which kinds have them. They are counted apart.
 KNOWN: dict[str, Callable[[Kind], bool]] = {}
 

@@ -168,7 +168,7 @@ def test_a_job_queue_gives_the_same_bytes(
     (asked,) = re.findall(
         {"slurm": r"--mem=(\d+)M", "pbs": r"mem=(\d+)MB", "lsf": r"-M (\d+)\d{3}"}[name], script
     )
-    assert 450 < int(asked) < 1500, script
+    assert 320 < int(asked) < 1500, script
 
 
 def test_the_users_configuration_decides(

@@ -28,7 +28,7 @@ from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import Recipe, field_of
 from urst_tiles.source import Source, open_source
-from urst_tiles.source.levels import Level, level_above, shape_above
+from urst_tiles.source.levels import PaintedLevel, level_above, shape_above
 from urst_tiles.storage.publish import make_folder
 from urst_tiles.storage.stores import is_remote
 
@@ -44,7 +44,7 @@ def paint_above(
     options: Options,
     run: RunLevel,
     progress: Progress = silent,
-) -> Source | Level:
+) -> Source | PaintedLevel:
     """What the blocks of a job read: the source, or if its network paints levels, the level of the picture,
     whose levels above are painted first.
 
@@ -63,7 +63,7 @@ def paint_above(
     return level_of(job, plan, source, progress)
 
 
-def level_of(job: Job, plan: Plan, source: Source, progress: Progress = silent) -> Source | Level:
+def level_of(job: Job, plan: Plan, source: Source, progress: Progress = silent) -> Source | PaintedLevel:
     """The same, once the levels above are painted.
 
     Raises
@@ -73,12 +73,12 @@ def level_of(job: Job, plan: Plan, source: Source, progress: Progress = silent) 
     if plan.levels == 0:
         return source
     if plan.levels == 1:
-        return Level(source, plan.level)
+        return PaintedLevel(source, plan.level)
     if not _picture(job).exists():
         raise JobError(f"{_picture(job)} is gone; start the job anew with --overwrite")
     picture, folder = open_source(_picture(job)), job.folder / "above-source"
     job.writes(picture.saved_paths(folder))
-    return Level(source, plan.level, picture.prepare(folder, progress=progress))
+    return PaintedLevel(source, plan.level, picture.prepare(folder, progress=progress))
 
 
 def _picture(job: Job) -> Path:

@@ -46,7 +46,7 @@ from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
-from urst_tiles.source.levels import Level
+from urst_tiles.source.levels import PaintedLevel
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
@@ -248,7 +248,12 @@ def prepare(job: Job, source: Source, options: Options, progress: Progress = sil
 
 
 def set_up(
-    job: Job, plan: Plan, source: Source | Level, recipe: Recipe, on: Cluster, progress: Progress = silent
+    job: Job,
+    plan: Plan,
+    source: Source | PaintedLevel,
+    recipe: Recipe,
+    on: Cluster,
+    progress: Progress = silent,
 ) -> None:
     """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
     recipe = take_colours(recipe, source, plan, job, on, progress)
@@ -258,7 +263,12 @@ def set_up(
 
 
 def measure(
-    recipe: Recipe, source: Source | Level, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
+    recipe: Recipe,
+    source: Source | PaintedLevel,
+    plan: Plan,
+    job: Job,
+    on: Cluster,
+    progress: Progress = silent,
 ) -> dict[str, Any] | None:
     """The moments of the image at each site of the network, measured as the plan says.
 
@@ -291,12 +301,17 @@ def measure(
 
 
 def take_colours(
-    recipe: Recipe, source: Source | Level, plan: Plan, job: Job, on: Cluster, progress: Progress = silent
+    recipe: Recipe,
+    source: Source | PaintedLevel,
+    plan: Plan,
+    job: Job,
+    on: Cluster,
+    progress: Progress = silent,
 ) -> Recipe:
     """The recipe; with ``preserve_color="coral"`` its style images get the colours of the image."""
     if recipe.preserve_color != "coral":
         return recipe
-    source = source.source if isinstance(source, Level) else source
+    source = source.source if isinstance(source, PaintedLevel) else source
     if plan.statistics in ("thumbnail", "sampled"):
         return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
     job.keep = True
@@ -317,7 +332,7 @@ def run_blocks(
     on: Cluster,
     progress: Progress = silent,
     *,
-    image: Source | Level | None = None,
+    image: Source | PaintedLevel | None = None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Compute the missing blocks, and write each as a part file into the job folder.
 

@@ -21,7 +21,7 @@ from urst_tiles.machine import mapped
 from urst_tiles.plan import Plan
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source
-from urst_tiles.source.levels import Level, windows_of
+from urst_tiles.source.levels import PaintedLevel, windows_of
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.workers.run import check_stop
 
@@ -48,7 +48,7 @@ class StylizeBlock:
     """
 
     plan: Plan
-    source: Source | Level
+    source: Source | PaintedLevel
     net: Path
     parts: Parts
     model: str | None = None

@@ -31,7 +31,7 @@ from urst_tiles.nets import Composition, Site
 from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, Subject, composed, mixing
 from urst_tiles.source import Source
-from urst_tiles.source.levels import Level, windows_of
+from urst_tiles.source.levels import PaintedLevel, windows_of
 
 #: How many windows are measured, and the side in pixels of the core of each.
 WINDOWS, CORE = 64, 128
@@ -108,7 +108,7 @@ def _around(y: int, x: int, side: int, whole: Box, style: Subject) -> Sample:
 
 
 def measure_sampled(
-    style: Subject, image: Source | Level, *, device: str = "cpu", threads: int = 1
+    style: Subject, image: Source | PaintedLevel, *, device: str = "cpu", threads: int = 1
 ) -> dict[str, Any]:
     """The moments at every measured site, by name, over a sample of windows of the image.
 

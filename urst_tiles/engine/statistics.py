@@ -38,7 +38,7 @@ from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, Subject, composed, measured_sites, mixing
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source, array_source
-from urst_tiles.source.levels import Level, windows_of
+from urst_tiles.source.levels import PaintedLevel, windows_of
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import open_file, remove, side_by_side
@@ -101,7 +101,7 @@ def on_thumbnail(style: Subject, height: int, width: int) -> Subject:
 
 def measure_here(
     style: Subject,
-    source: Source | Level,
+    source: Source | PaintedLevel,
     *,
     device: str = "cpu",
     threads: int = 1,
@@ -221,7 +221,7 @@ class SitePass:
     """
 
     recipe: Builds
-    source: Source | Level
+    source: Source | PaintedLevel
     site: str
     earlier: tuple[str, ...]
     folder: Path
@@ -244,7 +244,7 @@ class SitePass:
 
 def measure_exact(
     recipe: Builds,
-    source: Source | Level,
+    source: Source | PaintedLevel,
     folder: Path,
     cluster: Cluster,
     *,
@@ -279,7 +279,9 @@ def measure_exact(
     return _for_style(style, moments)
 
 
-def saved_paths(style: Subject, source: Source | Level, folder: Path, device: str = "cpu") -> Iterator[Path]:
+def saved_paths(
+    style: Subject, source: Source | PaintedLevel, folder: Path, device: str = "cpu"
+) -> Iterator[Path]:
     """All files that `measure_exact` writes into ``folder``."""
     count = len(measuring_grid(source.shape, style, device=device))
     for site in measured_sites(style):

@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from urst_tiles.storage.names import beside
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import is_remote, read_file, remove
 
@@ -46,7 +47,7 @@ def forget_marks() -> bool:
 
 def mark_beside(folder: Path) -> Path:
     """The mark of a job that made its folder."""
-    return folder.with_name(f".{folder.name}.ended")
+    return beside(folder.with_name(f".{folder.name}"), ".ended")
 
 
 def marks_of(folder: Path) -> list[Path]:
@@ -63,7 +64,7 @@ def leave_mark(folder: Path, record: dict[str, Any], made: bool) -> None:
 def remove_marks(folder: Path, *, now: bool = False) -> None:
     """Remove the marks of a folder: ``now``, or when the program ends if it keeps marks."""
     for mark in marks_of(folder):
-        if now or _kept is None:
+        if now or _kept is None or is_remote(mark):  # a store cannot be reached when the program ends
             remove(mark)
         elif read_gone(mark):
             _kept.append(mark)

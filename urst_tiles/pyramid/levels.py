@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div, round_up
 from urst_tiles.pyramid.encode import Compression, Encoding
-from urst_tiles.tiff.elements import with_item
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import Info, with_items
 from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
     DirectoryField,
@@ -99,7 +98,8 @@ def info_fields(info: Info) -> list[DirectoryField]:
     fields += [directory_field(code, tags) for code, tags in ((34665, info.exif), (34853, info.gps)) if tags]
     if info.icc:
         fields.append(DirectoryField(34675, UNDEFINED, len(info.icc), info.icc))
-    metadata = with_item(info.gdal_metadata, CHOICE, info.chosen) if info.chosen else info.gdal_metadata
+    chosen = [(CHOICE, "", info.chosen)] if info.chosen else []
+    metadata = with_items(info.gdal_metadata, chosen) if chosen else info.gdal_metadata
     if metadata:
         fields.append(text(42112, metadata))
     return fields

@@ -29,7 +29,7 @@ from urst_tiles.tiff.metadata import Info
 
 
 @dataclass(frozen=True)
-class Level:
+class PaintedLevel:
     """A level of a picture that is painted from coarse to fine. It can be pickled.
 
     Attributes
@@ -55,7 +55,7 @@ class Level:
         """The thumbnail of the image at this level."""
         return self.source.thumbnail
 
-    def without_metadata(self) -> Level:
+    def without_metadata(self) -> PaintedLevel:
         """The same level for the tasks of a job, see `Source.without_metadata`."""
         above = None if self.above is None else self.above.without_metadata()
         return replace(self, source=self.source.without_metadata(), above=above)
@@ -65,9 +65,9 @@ class Level:
         return LevelReader(self)
 
 
-def windows_of(image: Source | Level) -> WindowReader:
+def windows_of(image: Source | PaintedLevel) -> WindowReader:
     """The reader of the windows that a network sees of an image, or of a level of it."""
-    return image.windows() if isinstance(image, Level) else WindowReader(image)
+    return image.windows() if isinstance(image, PaintedLevel) else WindowReader(image)
 
 
 def extra_channels(levels: int) -> int:
@@ -80,7 +80,7 @@ class LevelReader(WindowReader):
     """Reads the windows of a level: the image's colours, noise, and the picture of the level above, each of
     its pixels four times; at last the validity of the image."""
 
-    def __init__(self, level: Level) -> None:
+    def __init__(self, level: PaintedLevel) -> None:
         super().__init__(level.source)
         self._level = level
         self._above = None if level.above is None else WindowReader(level.above)

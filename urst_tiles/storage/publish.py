@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from urst_tiles.errors import BadInput, DiskFull, JobError, MissingFile
+from urst_tiles.errors import BadInput, DiskFull, JobError, MissingFile, UrstError
 from urst_tiles.storage.stores import is_remote, names_in, put
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -314,6 +314,8 @@ def writing(folder: Path) -> Iterator[None]:
         if folder.is_dir():
             raise
         raise MissingFile(f"there is no folder {folder} to write into; make it first") from error
+    except UrstError:
+        raise
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise DiskFull(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
 
 #: The longest text that is parsed, and the most elements that it may have.
 MOST_CHARACTERS, MOST_ELEMENTS = 16 << 20, 1 << 18
@@ -35,7 +34,7 @@ class Element:
         return self.path[-1]
 
 
-class _Refused(Exception):
+class _UnsafeXml(Exception):
     """The text is not safe to parse."""
 
 
@@ -56,7 +55,7 @@ def elements(text: str | None) -> list[Element]:
         found.append(Element((*around, _local(name)), plain))
         open_.append(found[-1])
         if len(found) > MOST_ELEMENTS or len(open_) > 64:
-            raise _Refused
+            raise _UnsafeXml
 
     def end(name: str) -> None:
         element = open_.pop()
@@ -66,7 +65,7 @@ def elements(text: str | None) -> list[Element]:
         open_[-1].pieces.append(piece)
 
     def refuse(*_: object) -> None:
-        raise _Refused
+        raise _UnsafeXml
 
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -75,7 +74,7 @@ def elements(text: str | None) -> list[Element]:
     parser.CharacterDataHandler = data
     try:
         parser.Parse(text.lstrip("\ufeff \r\n\t"), True)
-    except (expat.ExpatError, _Refused, ValueError):
+    except (expat.ExpatError, _UnsafeXml, ValueError):
         return []
     return found
 
@@ -83,10 +82,3 @@ def elements(text: str | None) -> list[Element]:
 def _local(name: str) -> str:
     """A name without its namespace."""
     return name.rpartition(":")[2]
-
-
-def with_item(xml: str | None, name: str, text: str) -> str:
-    """GDAL's metadata (the XML of TIFF tag 42112), or an empty one for None, with one more item."""
-    item = f"  <Item name={quoteattr(name)}>{escape(text)}</Item>\n"
-    before, end, after = (xml or "<GDALMetadata>\n</GDALMetadata>\n").rpartition("</GDALMetadata>")
-    return f"{before}{item}{end}{after}"

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from urst_tiles.tiff.elements import Element, elements
 from urst_tiles.tiff.metadata import GEO_CODES, PLACE_TAGS, RPC, Tag, stays_true
-from urst_tiles.tiff.microscopes import Element, elements
 from urst_tiles.tiff.types import DOUBLE, SHORT
 
 #: GDAL's names of the numbers of the tag in their order, and those of the four polynomials of 20 numbers.
@@ -90,7 +90,7 @@ def read_pam(text: str) -> Pam:
     Statistics, histograms and other facts about the old pixels are left out. A reference system is taken over
     where it has a code of EPSG; its text (WKT) has no place in a TIFF.
     """
-    found = list(elements(text))
+    found = elements(text)
     if not found or found[0].path != ("PAMDataset",):
         return Pam()
     domains = _domains(found)

@@ -11,12 +11,10 @@ XML as OpenSlide reads them (``openslide-vendor-leica.c``, ``openslide-vendor-ph
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
-from xml.parsers import expat
 
-from urst_tiles.tiff.budget import MOST_ENTRIES, MOST_TEXT_BYTES
+from urst_tiles.tiff.elements import Element, elements
 from urst_tiles.tiff.metadata import aperio_resolution, sane_resolution
 
 #: Metres in a unit of length, by its symbol or its name.
@@ -53,14 +51,6 @@ class Described:
     description: str | None = None
     date: str | None = None
     items: Mapping[str, str] = field(default_factory=dict)
-
-
-class Element(NamedTuple):
-    """An element of XML: the local names from the root to it, its attributes, and its own text."""
-
-    path: tuple[str, ...]
-    attributes: dict[str, str]
-    text: str
 
 
 def described(text: str | None, shape: tuple[int, int], density: tuple[float, float]) -> Described | None:
@@ -124,7 +114,7 @@ def _imagej(text: str, density: tuple[float, float]) -> Described:
 
 def _xml(text: str, shape: tuple[int, int]) -> Described:
     """OME-XML, or the XML of Philips, Leica, Ventana or anybody else."""
-    found = list(elements(text))
+    found = elements(text)
     root = found[0].path[0] if found else ""
     if root == "OME":
         return _ome(found, shape)
@@ -208,43 +198,6 @@ def ventana(xml: str | None) -> Described | None:
     return Described(
         "Ventana", sane_resolution(per_cm, per_cm), _number(scans[0].get("Magnification")), items=items
     )
-
-
-def elements(xml: str) -> Iterator[Element]:
-    """The elements of XML in the order in which they begin; none where the text is not XML, declares a
-    document type or entities, or is too long."""
-    if len(xml) > MOST_TEXT_BYTES:
-        return
-    found: list[Element] = []
-    texts: list[list[str]] = []
-    path: list[str] = []
-    open_texts: list[list[str]] = []
-
-    def start(name: str, attributes: dict[str, str]) -> None:
-        if len(found) >= MOST_ENTRIES or len(path) > 100:
-            raise ValueError
-        path.append(name.rpartition(":")[2])
-        found.append(Element(tuple(path), attributes, ""))
-        texts.append([])
-        open_texts.append(texts[-1])
-
-    def end(name: str) -> None:
-        path.pop()
-        open_texts.pop()
-
-    def refuse(*_: object) -> None:
-        raise ValueError
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = lambda data: open_texts[-1].append(data)
-    try:
-        parser.Parse(xml, True)
-    except (expat.ExpatError, ValueError):
-        return
-    for element, pieces in zip(found, texts, strict=True):
-        yield element._replace(text="".join(pieces))
 
 
 def tiff_date(text: str) -> str | None:
