@@ -250,8 +250,11 @@ def _line(attributes: Mapping[str, str], text: str) -> str:
 
 
 def with_items(xml: str | None, items: Iterable[tuple[str, str, str]]) -> str | None:
-    """GDAL's XML with more items, each (name, domain, text); an item of the XML with the same name and domain
-    gives way. Texts are escaped twice, as GDAL writes and reads them; characters that XML cannot hold are left out. None where there is nothing at all."""
+    """GDAL's XML with more items, each (name, domain, text); None where there is nothing at all.
+
+    An item of the XML with the same name and domain gives way. Texts are escaped twice, as GDAL writes and
+    reads them; characters that XML cannot hold are left out.
+    """
     new = {(name, domain): text for name, domain, text in items}
     old = [
         _line(item.attributes, "".join(item.texts))
