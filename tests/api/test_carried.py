@@ -20,6 +20,7 @@ from carriers import GPS, IPTC, TEXTS, TRUE_EXIF
 
 import urst_tiles as ut
 from urst_tiles.source import open_source
+from urst_tiles.source.containers import carried_by
 
 OPTIONS: dict[str, Any] = {"model": "identity", "tile": 128, "block": 256, "precision": "float32"}
 
@@ -177,3 +178,19 @@ def test_no_pixel_size_is_invented(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "plain.png"
     path.write_bytes(imagecodecs.png_encode(carriers.picture(64, 64)))
     assert open_source(path).info.pixels_per_cm is None
+
+
+def test_boxes_of_jpeg_2000(tmp_path: Path) -> None:
+    """The boxes themselves: not every libvips reads the pixels."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body) + 8) + kind + body
+
+    numbers = struct.pack(">4H2b", 40, 1, 20, 1, 5, 5)  # 4e6 rows and 2e6 columns per metre
+    uuids = {b"JpgTiffExif->JP2": b"exif", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): carriers.XMP}
+    data = box(b"jP  ", b"\r\n\x87\n") + box(b"jp2h", box(b"res ", box(b"resc", numbers)))
+    data += b"".join(box(b"uuid", name + body) for name, body in uuids.items()) + box(b"jp2c", b"\0" * 9)
+    (tmp_path / "a.jp2").write_bytes(data)
+    found = carried_by(tmp_path / "a.jp2", "jp2kload", pyvips.Image.black(1, 1))
+    assert (found.exif, found.xmp, found.pixels_per_cm) == (b"exif", carriers.XMP, (40000.0, 20000.0))
+    assert not found.in_inches

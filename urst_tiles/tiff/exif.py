@@ -173,7 +173,7 @@ def items(block: Exif) -> list[tuple[str, str, str]]:
     named += [(tifffile.TIFF.GPS_TAGS, tag) for tag in block.gps]
     found = []
     for names, tag in named:
-        name, text = names.get(tag.code), _as_text(tag)
+        name, text = names.get(tag.code, None), _as_text(tag)
         if name and text:
             found.append((f"EXIF_{name}", "", text))
     return found

@@ -252,8 +252,11 @@ def _line(attributes: Mapping[str, str], text: str) -> str:
 
 
 def with_items(xml: str | None, items: Iterable[tuple[str, str, str]]) -> str | None:
-    """GDAL's XML with more items, each (name, domain, text); an item of the XML with the same name and domain
-    gives way. Characters that XML cannot hold are left out. None where there is nothing at all."""
+    """GDAL's XML with more items, each (name, domain, text); None where there is nothing at all.
+
+    An item of the XML with the same name and domain gives way. Texts are escaped twice, as GDAL writes and
+    reads them; characters that XML cannot hold are left out.
+    """
     new = {(name, domain): text for name, domain, text in items}
     old = [
         _line(item.attributes, "".join(item.texts))
@@ -261,7 +264,10 @@ def with_items(xml: str | None, items: Iterable[tuple[str, str, str]]) -> str | 
         if (item.attributes.get("name", ""), item.attributes.get("domain", "")) not in new
     ]
     lines = [
-        _line({"name": _NO_XML.sub("", name)} | ({"domain": domain} if domain else {}), _NO_XML.sub("", text))
+        _line(
+            {"name": _NO_XML.sub("", name)} | ({"domain": domain} if domain else {}),
+            escape(_NO_XML.sub("", text)),
+        )
         for (name, domain), text in new.items()
     ]
     return "<GDALMetadata>\n" + "".join([*old, *lines]) + _END if old or lines else None
