@@ -93,7 +93,9 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
         decoded, mask = np.moveaxis(decoded, 0, -1), None if mask is None else np.moveaxis(mask, 0, -1)
     if decoded.ndim == 2:
         decoded = decoded[..., None]
-    there = None if mask is None else np.broadcast_to(mask.reshape(*decoded.shape[:2], -1), decoded.shape)
+    there: NDArray[np.bool_] | None = (
+        None if mask is None else np.broadcast_to(mask.reshape(*decoded.shape[:2], -1), decoded.shape)
+    )
     if decoded.shape[-1] == samples - 1 and alpha:
         top = np.iinfo(decoded.dtype).max if decoded.dtype.kind in "ui" else 1
         full = np.ones(decoded.shape[:2], bool) if there is None else there[..., 0]
@@ -103,7 +105,7 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
         return Segment(decoded)
     if decoded.dtype.kind == "f":
         return Segment(np.where(there, decoded, decoded.dtype.type(np.nan)))
-    return Segment(decoded, there.all(axis=-1))
+    return Segment(decoded, np.asarray(there.all(axis=-1)))
 
 
 def _blobs(stream: bytes) -> int:
