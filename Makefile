@@ -75,7 +75,7 @@ demo: setup
 test test-slow storm: export PYTHONSAFEPATH := 1
 
 test: setup
-	@$(BIN)/pytest -n $(JOBS) -m "not slow" $(PYTEST)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow" $(PYTEST)
 
 test-slow: setup
 	@$(BIN)/pytest -o faulthandler_timeout=3600 $(PYTEST)

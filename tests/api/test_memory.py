@@ -73,7 +73,13 @@ KINDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+#: The others are slow tests.
+QUICK = ("invalid pixels", "large tags")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_every_kind_of_job_keeps_to_its_plan(files: Path, tmp_path: Path, kind: str) -> None:
     side = 1024 if "--statistics" in KINDS[kind] else 2048
     pixels = picture(side, side)

@@ -107,6 +107,16 @@ def test_validity_comes_last_and_invalid_pixels_are_filled():
     assert np.array_equal(got[..., :3], filled)
 
 
+def test_the_guide_has_no_dark_border_where_the_picture_above_is_invalid():
+    coarse = np.full((20, 30, 4), 200, np.uint8)
+    coarse[:, 15:] = 0
+    image = PaintedLevel(
+        array_source(np.full((40, 60, 4), 200, np.uint8)).prepare(None), 0, array_source(coarse).prepare(None)
+    )
+    got, _ = windows_of(image).padded(Box(0, 0, 40, 60))
+    assert (got[..., 4:] >= 190).all()
+
+
 def test_an_image_alone_is_read_as_it_is():
     source = array_source(RNG.integers(0, 255, (40, 60, 3)).astype(np.uint8)).prepare(None)
     assert type(windows_of(source)) is WindowReader
