@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from urst_tiles.errors import BadInput, DiskFull, JobBusy, JobDiffers, UrstError
+from urst_tiles.job import ending
 from urst_tiles.job import folder as job_module
 from urst_tiles.job.folder import Job, differences
 from urst_tiles.storage.publish import attempt_name
@@ -327,3 +328,12 @@ def test_differences_name_both_values() -> None:
     assert differences({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == (
         "a was 1 and is not set, b was 2 and is 3, c was not set and is 4"
     )
+
+
+def test_what_a_killed_process_left_of_a_mark_goes_with_the_job(tmp_path: Path) -> None:
+    left = attempt_name(tmp_path / ".out.tif.job.ended")
+    other = tmp_path / ".notes.tmp"
+    left.write_text("")
+    other.write_text("")
+    ending.remove_marks(tmp_path / "out.tif.job")
+    assert not left.exists() and other.exists()
