@@ -8,41 +8,22 @@ sample is measured as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from urst_tiles.engine.device import reproducible
-from urst_tiles.engine.kernel import to_tensor
-from urst_tiles.engine.site_moments import Weights, cell_weights, if_it_fits, shared
+from urst_tiles.engine.at_once import Sample, measure_at_once
+from urst_tiles.engine.site_moments import for_style
 from urst_tiles.engine.statistics import measuring_grid
-from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box, round_up
-from urst_tiles.moments import MemberMoments
-from urst_tiles.nets import Composition, Site
-from urst_tiles.nets.base import neutral
-from urst_tiles.nets.composition import Mixture, Subject, composed, mixing
+from urst_tiles.nets.composition import Subject, composed
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel, windows_of
 
 #: How many windows are measured, and the side in pixels of the core of each.
 WINDOWS, CORE = 64, 128
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A window, and the part of it that is measured, in the padded image."""
-
-    window: Box
-    core: Box
 
 
 def sample_side(style: Subject) -> int:
@@ -118,77 +99,14 @@ def measure_sampled(
     ------
     DoesNotFit : the device has no room for the sample.
     """
-    over, reader = composed(style), windows_of(image)
+    reader = windows_of(image)
     valid = image.thumbnail[..., 3] > 0 if reader.channels == 4 else None
     chosen = samples(style, image.shape, valid)
-    pixels, weights = [], []
-    for sample in chosen:
-        window, validity = reader.padded(sample.window)
-        pixels.append(window)
-        weights.append(None if validity is None else validity[sample.core.within(sample.window).slices])
-    batch = Batch(over, chosen, weights)
-    where = torch.device(device)
-    if not if_it_fits(ComputeThreads(1, threads), batch.run, np.stack(pixels), where):
+    moments = measure_at_once(composed(style), reader, chosen, device, threads)
+    if moments is None:
+        h, w = chosen[0].window.shape
         raise DoesNotFit(
-            f"{device} has no room to measure {len(chosen)} windows of {chosen[0].window.shape} px at once;"
+            f"{device} has no room to measure {len(chosen)} windows of {w} x {h} px at once;"
             " choose --statistics exact, or another --device"
         )
-    if isinstance(style, Composition):
-        return dict(batch.moments)
-    return {name: several.parts[0] for name, several in batch.moments.items()}
-
-
-class Batch:
-    """The windows of a sample, run as one batch.
-
-    Parameters
-    ----------
-    over : the composition whose network is measured.
-    chosen : the windows.
-    validity : the validity of the pixels of each core, (h, w); None where all are valid.
-
-    Attributes
-    ----------
-    moments : what was measured, by the name of the site.
-    """
-
-    def __init__(self, over: Composition, chosen: list[Sample], validity: list[NDArray[Any] | None]) -> None:
-        self.over, self.chosen, self.validity = over, chosen, validity
-        self.moments: dict[str, MemberMoments] = {}
-
-    @torch.inference_mode()
-    def run(self, pixels: NDArray[Any], device: torch.device) -> bool:
-        """Measure all sites; ``pixels`` are those of the windows, (n, h, w, channels)."""
-        self.moments.clear()
-        with reproducible(device):
-            self.over.style.forward(to_tensor(pixels, device), self._at)
-        return True
-
-    def _at(self, site: Site, x: Tensor) -> Tensor:
-        """Measure a site over all windows, and go on with the map that follows from it."""
-        known = {}
-        if site.measured:
-            merged = reduce(add, self._parts(site, x), MemberMoments({}))
-            if not merged.parts:  # no pixel is valid, so that there is nothing to stylise either
-                merged = MemberMoments({0: neutral(site)})
-            known = {site.name: self.over.backed(merged)}
-            self.moments |= known
-        maps = {site.name: Mixture(self.over.map_at(site, known))}
-        if self.over.field.members == 1:
-            return maps[site.name].affine(0)(x)
-        each = (
-            mixing(self.over, maps, sample.window)(site, part)
-            for sample, part in zip(self.chosen, x.split(1), strict=True)
-        )
-        return torch.cat(list(each))
-
-    def _parts(self, site: Site, x: Tensor) -> Iterable[MemberMoments]:
-        """The moments over the core of each window."""
-        s = site.stride
-        for sample, validity, features in zip(self.chosen, self.validity, x, strict=True):
-            core = sample.core.within(sample.window)
-            weights: Weights | None = None if validity is None else cell_weights(validity, s)
-            if weights is not None and not weights.any():
-                continue
-            cells = features[:, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]
-            yield shared(self.over, site, cells.reshape(site.channels, -1).float(), weights, sample.core)
+    return for_style(style, moments)

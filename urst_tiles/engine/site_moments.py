@@ -24,6 +24,7 @@ from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import Composition, Site
+from urst_tiles.nets.base import neutral
 from urst_tiles.nets.composition import Mixture, Subject, mixing
 
 P = ParamSpec("P")
@@ -159,6 +160,22 @@ def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None
         if shares_of_cells.any():
             parts[member] = moments_of(cells, shares_of_cells, full=site.full)
     return MemberMoments(parts)
+
+
+def usable(over: Composition, site: Site, moments: MemberMoments) -> MemberMoments:
+    """The moments with which ``over`` can be frozen.
+
+    An image without a valid pixel has no moments. Neutral moments take their place, since there are no pixels
+    to stylise either.
+    """
+    return over.backed(moments if moments.parts else MemberMoments({0: neutral(site)}))
+
+
+def for_style(style: Subject, moments: Mapping[str, MemberMoments]) -> dict[str, Any]:
+    """The moments in the form that ``nets.freeze`` takes: for a single style, those of the only member."""
+    if isinstance(style, Composition):
+        return dict(moments)
+    return {name: several.parts[0] for name, several in moments.items()}
 
 
 def moments_of(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:

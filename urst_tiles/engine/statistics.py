@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -23,19 +23,15 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from urst_tiles.engine.device import reproducible
-from urst_tiles.engine.kernel import to_tensor
+from urst_tiles.engine.at_once import Sample, measure_at_once
 from urst_tiles.engine.loaded import Builds, build_style
-from urst_tiles.engine.site_moments import SiteMoments, cell_weights, halo_of, if_it_fits, shared
+from urst_tiles.engine.site_moments import SiteMoments, cell_weights, for_style, halo_of, usable
 from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
-from urst_tiles.geometry import Box, Grid
+from urst_tiles.geometry import Grid
 from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import CascadeStyle, Composition, Site
-from urst_tiles.nets.base import neutral
-from urst_tiles.nets.composition import Mixture, Subject, composed, measured_sites, mixing
+from urst_tiles.nets.composition import Subject, composed, measured_sites
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source, array_source
 from urst_tiles.source.levels import PaintedLevel, windows_of
@@ -81,9 +77,11 @@ def measure_thumbnail(
     """
     small = array_source(source.thumbnail)
     subject = on_thumbnail(style, *small.shape)
-    moments = _at_once(subject, small, device, threads) if whole else None
+    over, everything = composed(subject), measuring_grid(small.shape, subject).padded
+    sample = Sample(everything, everything)
+    moments = measure_at_once(over, WindowReader(small), [sample], device, threads) if whole else None
     if moments is not None:
-        return _for_style(style, moments)
+        return for_style(style, moments)
     return measure_here(subject, small, device=device, threads=threads)
 
 
@@ -120,71 +118,8 @@ def measure_here(
         for index in range(len(grid)):
             blocks.append(_block_moments(at_site, reader, grid, index))
             progress(f"measuring {site.name}", index + 1, len(grid))
-        moments[site.name] = _usable(over, site, reduce(add, blocks))
-    return _for_style(style, moments)
-
-
-def _at_once(style: Subject, source: Source, device: str, threads: int) -> dict[str, MemberMoments] | None:
-    """The moments at every measured site, by name, from one forward pass over the whole image.
-
-    Each site continues with the maps of the moments just measured at it. None if the device has no room for
-    the whole image.
-    """
-    over, box = composed(style), measuring_grid(source.shape, style).padded
-    pixels, valid = WindowReader(source).padded(box)
-    moments: dict[str, MemberMoments] = {}
-
-    def at(site: Site, x: torch.Tensor) -> torch.Tensor:
-        if site.measured:
-            parts = (_strip_moments(over, site, x[0], valid, part) for part in _strips(box, over.stride))
-            moments[site.name] = _usable(over, site, reduce(add, parts))
-        at_site = {site.name: moments[site.name]} if site.measured else {}
-        return mixing(over, {site.name: Mixture(over.map_at(site, at_site))}, box)(site, x)
-
-    @torch.inference_mode()
-    def run() -> dict[str, MemberMoments]:
-        where = torch.device(device)
-        with reproducible(where):
-            over.style.forward(to_tensor(pixels[None], where), at)
-        return moments
-
-    return if_it_fits(ComputeThreads(1, threads), run)
-
-
-def _strips(box: Box, stride: int) -> list[Box]:
-    """Strips of a box of the full width, of whole cells, with about as many pixels as the core of a window.
-
-    Summing in float64 takes memory, so features are summed strip by strip.
-    """
-    rows = max(stride, CORE * CORE // box.x1 // stride * stride)
-    return [Box(y, 0, min(y + rows, box.y1), box.x1) for y in range(0, box.y1, rows)]
-
-
-def _strip_moments(
-    over: Composition, site: Site, x: torch.Tensor, valid: NDArray[Any] | None, strip: Box
-) -> MemberMoments:
-    """The moments over one strip of the features ``x``, (C, h, w), of a whole image."""
-    weights = None if valid is None else cell_weights(valid[strip.slices], site.stride)
-    rows = x[:, strip.y0 // site.stride : strip.y1 // site.stride]
-    return shared(over, site, rows.flatten(1).float(), weights, strip)
-
-
-def _for_style(style: Subject, moments: Mapping[str, MemberMoments]) -> dict[str, Any]:
-    """The moments in the form that ``nets.freeze`` takes: for a single style, those of the only member."""
-    if isinstance(style, Composition):
-        return dict(moments)
-    return {name: several.parts[0] for name, several in moments.items()}
-
-
-def _usable(over: Composition, site: Site, moments: MemberMoments) -> MemberMoments:
-    """The moments with which ``over`` can be frozen.
-
-    An image without a valid pixel has no moments. Neutral moments take their place, since there are no pixels
-    to stylise either.
-    """
-    if not moments.parts:
-        moments = MemberMoments({0: neutral(site)})
-    return over.backed(moments)
+        moments[site.name] = usable(over, site, reduce(add, blocks))
+    return for_style(style, moments)
 
 
 def _block_moments(at_site: SiteMoments, reader: WindowReader, grid: Grid, index: int) -> MemberMoments:
@@ -272,11 +207,11 @@ def measure_exact(
             missing = [i for i, is_finished in enumerate(finished) if not is_finished]
             stage = partial(progress, f"measuring {site.name}")
             cluster.run_all(task, missing, total=count, progress=stage)
-            at_site = _usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
+            at_site = usable(over, site, reduce(add, (load(task.path(i)) for i in range(count))))
             save(final, at_site)
             side_by_side(folder, remove, map(task.path, range(count)))
         moments[site.name] = at_site
-    return _for_style(style, moments)
+    return for_style(style, moments)
 
 
 def saved_paths(

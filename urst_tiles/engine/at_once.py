@@ -1,0 +1,98 @@
+"""All sites measured in one forward pass, over windows that are run as one batch.
+
+At each site the moments are merged over all windows, and the pass continues with the map of these moments.
+With a single window that holds a whole image, these are the statistics of the network without tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from urst_tiles.engine.device import reproducible
+from urst_tiles.engine.kernel import to_tensor
+from urst_tiles.engine.site_moments import cell_weights, if_it_fits, shared, usable
+from urst_tiles.engine.threads import ComputeThreads
+from urst_tiles.geometry import Box
+from urst_tiles.moments import MemberMoments
+from urst_tiles.nets import Composition, Site
+from urst_tiles.nets.composition import Mixture, mixing
+from urst_tiles.source.windows import WindowReader
+
+#: About how many pixels of features are summed at a time: sums are float64, which takes memory.
+STRIP_PIXELS = 512 * 512
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A window, and the part of it that is measured, in the padded image."""
+
+    window: Box
+    core: Box
+
+
+def measure_at_once(
+    over: Composition, reader: WindowReader, samples: list[Sample], device: str, threads: int
+) -> dict[str, MemberMoments] | None:
+    """The moments at every measured site, by name, over the cores of all windows, which have one size.
+
+    None if the device has no room for all windows at once.
+    """
+    pixels, valid = zip(*(reader.padded(sample.window) for sample in samples), strict=True)
+    batch = _Batch(over, samples, valid)
+    stacked = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+    return if_it_fits(ComputeThreads(1, threads), batch.run, stacked, torch.device(device))
+
+
+class _Batch:
+    """One forward pass over windows; ``valid`` is the validity of each, (h, w), None where all is valid."""
+
+    def __init__(
+        self, over: Composition, samples: list[Sample], valid: tuple[NDArray[Any] | None, ...]
+    ) -> None:
+        self.over, self.samples, self.valid = over, samples, valid
+        self.moments: dict[str, MemberMoments] = {}
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[Any], device: torch.device) -> dict[str, MemberMoments]:
+        """Measure all sites; ``pixels`` are those of the windows, (n, h, w, channels)."""
+        with reproducible(device):
+            self.over.style.forward(to_tensor(pixels, device), self._at)
+        return self.moments
+
+    def _at(self, site: Site, x: Tensor) -> Tensor:
+        """Measure a site over all windows, and go on with the map that follows from it."""
+        known = {}
+        if site.measured:
+            merged = reduce(add, self._parts(site, x))
+            known = {site.name: usable(self.over, site, merged)}
+            self.moments |= known
+        maps = {site.name: Mixture(self.over.map_at(site, known))}
+        if self.over.field.members == 1:
+            return maps[site.name].affine(0)(x)
+        windows = zip(self.samples, x.split(1), strict=True)
+        return torch.cat([mixing(self.over, maps, sample.window)(site, part) for sample, part in windows])
+
+    def _parts(self, site: Site, x: Tensor) -> Iterable[MemberMoments]:
+        """The moments over the core of each window, strip by strip."""
+        s = site.stride
+        for sample, valid, features in zip(self.samples, self.valid, x, strict=True):
+            for strip in _strips(sample.core, self.over.stride):
+                inside = strip.within(sample.window)
+                weights = None if valid is None else cell_weights(valid[inside.slices], s)
+                cells = features[:, inside.y0 // s : inside.y1 // s, inside.x0 // s : inside.x1 // s]
+                yield shared(self.over, site, cells.flatten(1).float(), weights, strip)
+
+
+def _strips(box: Box, stride: int) -> list[Box]:
+    """Strips of a box of the full width, of whole cells, with about ``STRIP_PIXELS`` pixels."""
+    rows = max(stride, STRIP_PIXELS // box.shape[1] // stride * stride)
+    return [Box(y, box.x0, min(y + rows, box.y1), box.x1) for y in range(box.y0, box.y1, rows)]
