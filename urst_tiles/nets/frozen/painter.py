@@ -17,58 +17,46 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from urst_tiles.geometry import Box
-from urst_tiles.nets.base import Affine, Precision, Stylised
+from urst_tiles.nets.base import Affine, Precision
 from urst_tiles.nets.frozen.folding import Float, FoldedLayer, before
-from urst_tiles.nets.frozen.lite import strip_rows
-from urst_tiles.nets.frozen.padding import conv2d, empty, replicate, ring, strips
+from urst_tiles.nets.frozen.padding import empty, replicate, ring, strips
+from urst_tiles.nets.frozen.strokes import FrozenStrokes, add_strokes, strip_rows
 from urst_tiles.nets.painter import CONTENT, DETAIL, GRAIN, GUIDE, PainterStyle, enlarged
 
 #: Pixels along the side of a cell, and channels of a pixel: content, guide and noise.
 SIDE, CHANNELS = 4, 7
 
 
-class FrozenPainter(Stylised):
+class FrozenPainter(FrozenStrokes):
     """The frozen network of a painter's style."""
 
     def __init__(self, style: PainterStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
-        super().__init__(style, affines, precision)
+        super().__init__(style, affines, precision, folded(style, affines))
         self.blocks, self.alpha = style.form.blocks, style.alpha
         self.half_channels = style.form.half
-        for name, (weight, bias) in folded(style, affines).items():
-            self.put(name, weight, bias, self.low)
-        colour = affines["colour"]
-        scale = np.diag(colour.scale) if colour.scale.ndim == 1 else colour.scale
-        self.register_buffer("colour_scale", torch.from_numpy(scale.copy()).float())
-        self.register_buffer("colour_shift", torch.from_numpy(colour.shift).float())
-
-    def _conv(self, x: Tensor, name: str, padding: int = 1) -> Tensor:
-        """Convolution ``name``. ``x`` has a ring around it, and so has the result unless ``padding`` is 0."""
-        return conv2d(x, self.get_buffer(f"{name}_weight"), self.get_buffer(f"{name}_bias"), padding=padding)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)
         guide = self._guide(pixels)
         cells = self._cells(pixels, guide)  # 112, h/4 + 2, w/4 + 2
-        z = ring(self._conv(cells, "enter").relu_())
+        z = ring(self.conv(cells, "enter").relu_())
         for k in range(self.blocks):
-            h = ring(self._conv(z, f"a{k}").relu_())
-            z = ring(z.add_(self._conv(h, f"b{k}")))
+            h = ring(self.conv(z, f"a{k}").relu_())
+            z = ring(z.add_(self.conv(h, f"b{k}")))
         size = (cells.shape[2] - 2, cells.shape[3] - 2)
-        h = self._conv(replicate(z, (-1, -1), size), "mid", padding=0)
-        h = h.add_(self._conv(replicate(cells, (-1, -1), size), "again", padding=0)).relu_()
-        self._add(guide, self._conv(self._at_half(h), "full", padding=0))
+        h = self.conv(replicate(z, (-1, -1), size), "mid", padding=0)
+        h = h.add_(self.conv(replicate(cells, (-1, -1), size), "again", padding=0)).relu_()
+        add_strokes(guide, self.conv(self._at_half(h), "full", padding=0), 2)
         if self.alpha != 1.0:
             guide = torch.lerp(pixels[..., CONTENT], guide, self.alpha)
         return guide.permute(0, 3, 1, 2)
 
     def _guide(self, pixels: Tensor) -> Tensor:
         """What is painted over, float32 (n, h, w, 3)."""
-        scale, shift = self.get_buffer("colour_scale"), self.get_buffer("colour_shift")
-        colours = F.linear(pixels[..., CONTENT], scale, shift)
+        colours = self.recoloured(pixels[..., CONTENT])
         if pixels.shape[-1] < GUIDE.stop:
             return colours
         n, h, w, _ = colours.shape
@@ -82,9 +70,9 @@ class FrozenPainter(Stylised):
         reflection."""
         n, h, w, channels = pixels.shape
         rows, columns = h // SIDE, w // SIDE
-        cells = guide.new_zeros((n, rows + 2, columns + 2, SIDE * SIDE * CHANNELS), dtype=self.low)
+        cells = guide.new_empty((n, rows + 2, columns + 2, SIDE * SIDE * CHANNELS), dtype=self.low)
         inside = cells[:, 1:-1, 1:-1].unflatten(3, (SIDE, SIDE * CHANNELS))
-        for a, b in strips(rows, strip_rows(guide)):
+        for a, b in strips(rows, strip_rows(guide, SIDE)):
             part = slice(a * SIDE, b * SIDE)
             wide = guide.new_zeros((n, (b - a) * SIDE, w, CHANNELS))
             torch.sub(pixels[:, part, :, CONTENT], 0.5, out=wide[..., :3])
@@ -104,14 +92,6 @@ class FrozenPainter(Stylised):
         for p in range(2):
             inside[:, p::2].copy_(values[:, :, p].reshape(n, rows, 2 * columns, self.half_channels))
         return replicate(out, (-1, -1), (2 * rows, 2 * columns))
-
-    def _add(self, guide: Tensor, strokes: Tensor) -> None:
-        """Add strokes (n, 12, h/2, w/2) to ``guide`` (n, h, w, 3) in place, in float32."""
-        n, h, w, _ = guide.shape
-        cells = strokes.permute(0, 2, 3, 1).unflatten(3, (2, 6)).transpose(2, 3)
-        pixels = guide.view(n, h // 2, 2, w // 2, 6)
-        for a, b in strips(h // 2, 2 * strip_rows(guide)):
-            pixels[:, a:b].add_(cells[:, a:b])
 
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1120 px; small windows take more per pixel, but little in all."""
