@@ -49,9 +49,9 @@ from urst_tiles.nets.painter import (
     doubled,
     enlarged,
     form_of,
-    letters,
 )
 from urst_tiles.nets.painter import FILE as FILE
+from urst_tiles.nets.style_rows import encoded
 
 #: Names in the files of earlier trainings, and those of today.
 RENAMED = {"hg": "half_gamma", "hb": "half_beta"}
@@ -227,7 +227,7 @@ def to_bytes(
     (S, 3, 3) of the colours of their paintings."""
     tensors = {k: t.detach().cpu().to(torch.float16).contiguous() for k, t in state.items()}
     colours = (torch.from_numpy(np.asarray(values, np.float32)) for values in (mean, covariance))
-    return save(tensors | dict(zip(COLOURS, colours, strict=True)) | {"styles": letters(list(names))})
+    return save(tensors | dict(zip(COLOURS, colours, strict=True)) | {"styles": encoded(names)})
 
 
 def from_file(path: Path) -> tuple[State, list[str]]:

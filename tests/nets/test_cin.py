@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from urst_tiles import nets, weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.nets import Frozen, cin, live, load_frozen
-from urst_tiles.nets.cin import style_named
+from urst_tiles.nets.style_rows import style_named
 
 WIDTH = 1 / 4
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -14,7 +14,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.moments import Moments
-from urst_tiles.nets import painter
+from urst_tiles.nets import painter, style_rows
 from urst_tiles.nets.base import NOTHING
 
 FORM = painter.Form(6, 5, 4)
@@ -95,7 +95,7 @@ def windows(h=64, w=80, seed=0):
 def styles(width=1 / 8, alpha=1.0):
     """The styles of the coarsest and of a finer level, and their state."""
     states = painter.seeded(3, width)
-    style = painter.build(states, [(painter.style_named("noon"), 1.0)], alpha)
+    style = painter.build(states, [(style_rows.style_named("noon"), 1.0)], alpha)
     return (style, style.at_level(True)), states[painter.FILE]
 
 
@@ -173,7 +173,7 @@ def test_styles_are_chosen_by_name_or_number_and_mixed_by_their_parameters():
     states = painter.seeded(0, 1 / 8)
 
     def row(*pairs):
-        return painter.build(states, [(painter.style_named(word), share) for word, share in pairs]).row
+        return painter.build(states, [(style_rows.style_named(word), share) for word, share in pairs]).row
 
     assert all(torch.equal(row(("dawn", 1.0))[k], row(("1", 1.0))[k]) for k in painter.PER_STYLE)
     mixed, (dawn, night) = row(("dawn", 1.0), ("night", 3.0)), (row(("1", 1.0)), row(("3", 1.0)))
@@ -184,7 +184,7 @@ def test_styles_are_chosen_by_name_or_number_and_mixed_by_their_parameters():
 @pytest.mark.parametrize("word", ["0", "4", "dusk", "nowhere.jpg"])
 def test_an_unknown_style_is_refused_with_the_names(word):
     with pytest.raises(BadInput, match="dawn, noon, night"):
-        painter.build(painter.seeded(0, 1 / 8), [(painter.style_named(word), 1.0)])
+        painter.build(painter.seeded(0, 1 / 8), [(style_rows.style_named(word), 1.0)])
 
 
 def test_a_style_image_is_refused_with_the_names():
@@ -194,13 +194,13 @@ def test_a_style_image_is_refused_with_the_names():
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"], ["a", "b", 3], []])
 def test_names_that_do_not_fit_are_refused(names):
-    state = painter.seeded(0, 1 / 8)[painter.FILE] | {"styles": painter.letters(names)}
+    state = painter.seeded(0, 1 / 8)[painter.FILE] | {"styles": style_rows.encoded(names)}
     with pytest.raises(BadWeights, match="styles must be"):
         painter.check(state, painter.FILE, Path("painter.safetensors"))
 
 
 def test_the_network_of_the_package_has_35_styles_and_is_as_large_as_said(tmp_path):
-    style = nets.build("painter", tmp_path, [(painter.style_named("van-gogh-starry-night"), 1.0)])
+    style = nets.build("painter", tmp_path, [(style_rows.style_named("van-gogh-starry-night"), 1.0)])
     assert isinstance(style, nets.PainterStyle) and style.form == painter.Form()
     assert set(nets.named_styles.titles()) == set(shipped_names())
     assert sum(site.measured for site in style.sites) <= 8
@@ -213,7 +213,7 @@ def test_the_network_of_the_package_has_35_styles_and_is_as_large_as_said(tmp_pa
 def shipped_names():
     from urst_tiles import weights
 
-    return painter.names_of(weights.load(weights.find("painter", None)[painter.FILE]))
+    return style_rows.names_in(weights.load(weights.find("painter", None)[painter.FILE])["styles"])
 
 
 def test_a_frozen_level_is_saved_and_loaded(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from urst_tiles import weights
-from urst_tiles.nets import cin, live
+from urst_tiles.nets import cin, live, style_rows
 from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread.
@@ -121,7 +121,7 @@ def test_the_trained_network_is_the_families_own(
     x = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
     pictures = []
     for k, name in enumerate(cin.names_of(state)):
-        style = cin.build({cin.FILE: state}, [(cin.style_named(name), 1.0)])
+        style = cin.build({cin.FILE: state}, [(style_rows.style_named(name), 1.0)])
         with torch.inference_mode():
             painted, _ = recipe.paint(torch.tensor([k]), x)
             wanted = style.forward(x, live(style))

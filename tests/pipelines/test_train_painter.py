@@ -19,7 +19,7 @@ from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.moments import Moments
-from urst_tiles.nets import live
+from urst_tiles.nets import live, style_rows
 from urst_tiles.nets import painter as network
 from urst_tiles.source.picture import write_png
 
@@ -334,7 +334,7 @@ def test_what_learned_paints_in_the_package_as_it_did(painter: ModuleType, tmp_p
     path = tmp_path / painter.FILE
     path.write_bytes(to_bytes(painter, state, names))
     state, _ = painter.from_file(path)
-    style = network.build({painter.FILE: weights.load(path)}, [(network.style_named("b"), 1.0)])
+    style = network.build({painter.FILE: weights.load(path)}, [(style_rows.style_named("b"), 1.0)])
     x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     origins, index = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([1])
     guide = painter.recoloured(x, np.full((1, 3), 0.5), 0.04 * np.eye(3)[None])

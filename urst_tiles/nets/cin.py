@@ -17,31 +17,23 @@ References
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.nets import fast
-from urst_tiles.nets.base import State, StyleImages, shares
+from urst_tiles.nets.base import State, StyleImages
 from urst_tiles.nets.fast import NORMED, RANGES, FastStyle
+from urst_tiles.nets.style_rows import are_named, asked, encoded, mixture_of_rows, names_in, row_of
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "cin", "cin.safetensors"
 HALO, STRIDE, MINIMUM, restore = fast.HALO, fast.STRIDE, fast.MINIMUM, fast.restore
-#: Key of the tensor in which the name of a style is passed to `build`: uint8, the name in UTF-8.
-WORD = "cin.style"
 LAYOUTS = list(RANGES)
-
-
-def style_named(text: str) -> State:
-    """A style's name, or its number counted from 1, in the form that ``build`` takes."""
-    return {WORD: _letters(text)}
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:
@@ -53,9 +45,7 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
     """
     state = states[FILE]
     names = names_of(state)
-    share = torch.zeros(len(names), dtype=torch.float64)
-    for style, weight in shares(styles):
-        share[_row(style, names)] += weight
+    share = mixture_of_rows(styles, len(names), lambda style: _row(style, names))
     weights = {key: t.float() for key, t in state.items() if key.endswith((".weight", ".bias"))}
     for key in (f"{name}.{part}" for name in NORMED for part in ("gamma", "beta")):
         weights[key] = (share @ state[key].double()).float()
@@ -65,23 +55,22 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 def names_of(state: State) -> list[str]:
     """The names of a checkpoint's styles in order; "1", "2", ... where it has no names."""
     if "styles" in state:
-        return [str(name) for name in json.loads(_text(state["styles"]))]
+        return names_in(state["styles"])
     return [str(k) for k in range(1, len(state["conv1.gamma"]) + 1)]
 
 
 def _row(style: NDArray[np.float32] | State, names: Sequence[str]) -> int:
-    """The index of the style that is asked for. A name is tried before a number."""
-    numbered = [str(k) for k in range(1, len(names) + 1)]
-    known = ", ".join(
-        name if name == number else f"{number} {name}" for number, name in zip(numbered, names, strict=True)
-    )
-    if not isinstance(style, Mapping) or WORD not in style:
+    """The index of the style that is asked for."""
+    known = ", ".join(name if name == str(k) else f"{k} {name}" for k, name in enumerate(names, 1))
+    word = asked(style)
+    if word is None:
         raise BadInput(f"--model cin takes no style image; give --style one of its own styles: {known}")
-    word = _text(style[WORD])
-    for words in (list(names), numbered):
-        if word in words:
-            return words.index(word)
-    raise BadInput(f"--model cin has no style {word!r}; --style must be one of {known}, by name or by number")
+    row = row_of(word, names)
+    if row is None:
+        raise BadInput(
+            f"--model cin has no style {word!r}; --style must be one of {known}, by name or by number"
+        )
+    return row
 
 
 # Checkpoints
@@ -90,7 +79,7 @@ def _row(style: NDArray[np.float32] | State, names: Sequence[str]) -> int:
 def checkpoint(weights: State, layout: str, names: Sequence[str] = ()) -> State:
     """The state of a file ``FILE`` from the weights of the layers; ``layout`` is a key of ``fast.RANGES``."""
     state = {**weights, "layout": torch.tensor(LAYOUTS.index(layout))}
-    return state | ({"styles": _letters(json.dumps(list(names)))} if names else {})
+    return state | ({"styles": encoded(names)} if names else {})
 
 
 def check(state: State, file: str, path: Path) -> None:
@@ -103,18 +92,8 @@ def check(state: State, file: str, path: Path) -> None:
         raise BadWeights(f"{path}: layout is {layout.item()}, expected one of {allowed}")
     if not count:
         raise BadWeights(f"{path}: conv1.gamma has no row, so there is no style in it")
-    if "styles" in state and not _names_are_good(state["styles"], count):
+    if "styles" in state and not are_named(state, count):
         raise BadWeights(f"{path}: styles must be a JSON list of {count} different words, as uint8 letters")
-
-
-def _names_are_good(letters: Tensor, count: int) -> bool:
-    """Whether the tensor holds ``count`` different words."""
-    try:
-        names = json.loads(_text(letters))
-    except ValueError:
-        return False
-    words = isinstance(names, list) and all(isinstance(name, str) and name for name in names)
-    return words and len(set(names)) == len(names) == count
 
 
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
@@ -128,16 +107,6 @@ def shapes(state: State) -> dict[str, tuple[int, ...]]:
         if name in NORMED:
             keys |= {f"{name}.{part}": (count, outputs) for part in ("gamma", "beta")}
     return keys
-
-
-def _letters(text: str) -> Tensor:
-    """``text`` in UTF-8 as uint8."""
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
-
-
-def _text(letters: Tensor) -> str:
-    """The inverse of `_letters`; raises ValueError for bytes that are no text."""
-    return bytes(letters.to(torch.uint8).flatten().tolist()).decode()
 
 
 def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:

@@ -29,6 +29,7 @@ from urst_tiles.nets import (
     multimodal,
     named_styles,
     painter,
+    style_rows,
     wct,
 )
 from urst_tiles.nets.base import (
@@ -140,12 +141,12 @@ def _family(
 MODELS: dict[str, Family] = {
     "lite": _family(lite, FrozenLite, "bfloat16"),
     "painter": _family(
-        painter, FrozenPainter, "bfloat16", style_named=painter.style_named, paints_levels=True
+        painter, FrozenPainter, "bfloat16", style_named=style_rows.style_named, paints_levels=True
     ),
     "microast": _family(microast, FrozenMicroAST, "bfloat16"),
     "adain": _family(adain, FrozenAdaIN, "bfloat16"),
     "fast": _family(fast, FrozenFast, load_style=fast.load_style),
-    "cin": _family(cin, FrozenFast, style_named=cin.style_named),
+    "cin": _family(cin, FrozenFast, style_named=style_rows.style_named),
     "multimodal": _family(multimodal, FrozenMultimodal, load_style=multimodal.load_style),
     "msgnet": _family(msgnet, Frozen),
     "linear-r31": _family(linear, Frozen, name="linear-r31", variant="r31"),

@@ -20,7 +20,6 @@ References
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +33,18 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
+from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest
 from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.seeding import painted, random_state, some_picture
+from urst_tiles.nets.style_rows import (
+    are_named,
+    asked,
+    encoded,
+    mixture_of_rows,
+    names_in,
+    row_of,
+    style_named,
+)
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "painter", "painter.safetensors"
@@ -54,8 +62,6 @@ DETAIL = 0.5
 PER_STYLE = ("gamma", "beta", "half_gamma", "half_beta")
 #: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings.
 COLOURS = ("colour.mean", "colour.covariance")
-#: Key of the tensor in which the name of a style is passed to `build`: uint8, the name in UTF-8.
-WORD = "painter.style"
 CONTENT, GRAIN, GUIDE = slice(0, 3), slice(3, 4), slice(4, 7)
 
 
@@ -211,24 +217,6 @@ class PainterStyle:
 # Files
 
 
-def style_named(text: str) -> State:
-    """A style's name in the form that ``build`` takes."""
-    return {WORD: torch.tensor(list(text.encode()), dtype=torch.uint8)}
-
-
-def names_of(state: Mapping[str, Tensor]) -> list[str]:
-    """The names of a file's styles, in order. Raises ValueError if they are no list of words."""
-    names = json.loads(state["styles"].numpy().tobytes())
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError("the names of its styles are no list of words")
-    return names
-
-
-def letters(names: list[str]) -> Tensor:
-    """Names in the form in which a file holds them: uint8, a JSON list in UTF-8."""
-    return torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)
-
-
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> PainterStyle:
     """A style from the state of ``FILE``; several styles are mixed by their parameters [1].
 
@@ -237,26 +225,22 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
     BadInput : an image is given, or the file does not have the style; the message lists its styles.
     """
     state = states[FILE]
-    names = names_of(state)
-    share = torch.zeros(len(names), dtype=torch.float64)
-    for style, weight in shares(styles):
-        share[_number(style, names)] += weight
+    names = names_in(state["styles"])
+    share = mixture_of_rows(styles, len(names), lambda style: _row(style, names))
     row = {k: torch.tensordot(share, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
     wanted = (f"{name}.{part}" for name in convolutions(form_of(state)) for part in ("weight", "bias"))
     return PainterStyle({k: state[k].float() for k in wanted}, row, alpha)
 
 
-def _number(style: NDArray[np.float32] | State, names: list[str]) -> int:
-    """The index of the style that is asked for, by its name or its number counted from 1."""
-    known = ", ".join(names)
-    if not isinstance(style, Mapping) or WORD not in style:
+def _row(style: NDArray[np.float32] | State, names: list[str]) -> int:
+    """The index of the style that is asked for."""
+    known, word = ", ".join(names), asked(style)
+    if word is None:
         raise BadInput(f"--model painter takes no style image yet; give --style one of its styles: {known}")
-    word = bytes(style[WORD].tolist()).decode(errors="replace")
-    if word in names:
-        return names.index(word)
-    if word.isdecimal() and 1 <= int(word) <= len(names):
-        return int(word) - 1
-    raise BadInput(f"--model painter has no style {word!r}; --style must be one of {known}")
+    row = row_of(word, names)
+    if row is None:
+        raise BadInput(f"--model painter has no style {word!r}; --style must be one of {known}")
+    return row
 
 
 def check(state: State, file: str, path: Path) -> None:
@@ -264,11 +248,7 @@ def check(state: State, file: str, path: Path) -> None:
     rows = state.get("gamma")
     count = len(rows) if rows is not None and rows.ndim else 0
     check_keys({k: t for k, t in state.items() if k != "styles"}, shapes(count, form_of(state)), path)
-    try:
-        named = len(set(names_of(state)))
-    except (KeyError, ValueError):
-        named = 0
-    if not count or named != count:
+    if not count or not are_named(state, count):
         raise BadWeights(f"{path}: styles must be a JSON list of {count} different words, as uint8 letters")
 
 
@@ -292,7 +272,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     spread = random.normal(0, 0.15, (3, 3, 3))
     state[COLOURS[0]] = torch.from_numpy(random.uniform(0.3, 0.7, (3, 3)).astype(np.float32))
     state[COLOURS[1]] = torch.from_numpy((spread @ spread.transpose(0, 2, 1)).astype(np.float32))
-    state["styles"] = letters(["dawn", "noon", "night"])
+    state["styles"] = encoded(["dawn", "noon", "night"])
     image = some_picture(seed)
     still = {**state, "full.weight": torch.zeros_like(state["full.weight"])}
     still["full.bias"] = torch.zeros_like(state["full.bias"])
