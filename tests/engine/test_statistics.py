@@ -176,6 +176,25 @@ def test_the_moments_of_all_blocks_are_never_in_memory_at_once(
     assert 0 < most < 4
 
 
+def test_moments_of_earlier_sites_are_read_once_for_all_blocks(
+    small: nets.Style, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And again where another job has put others into the same folder."""
+    monkeypatch.setattr(statistics, "BLOCK", 512)
+    recipe, folder, read = OfStyle(small), tmp_path / "m", list[str]()
+    monkeypatch.setattr(statistics, "load", lambda path: read.append(path.stem) or load(path))
+    for seed in range(2):
+        source = array_source(picture(1100, 1100, seed=seed))
+        read.clear()
+        done = measure_exact(recipe, source, folder, Cluster(plain))  # type: ignore[arg-type]
+        expected = measure_here(small, source)
+        for number, site in enumerate(sites := measured_sites(small), 1):
+            behind = len(sites) - number
+            assert read.count(site.name) == 1 + behind  # the first finds that it is not there yet
+            np.testing.assert_array_equal(done[site.name].m2, expected[site.name].m2)
+            (folder / f"{site.name}.npz").unlink()
+
+
 def test_windows_side_by_side_give_the_same_numbers(
     small: nets.Style, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,13 @@ from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
 from urst_tiles.geometry import Grid
 from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import CascadeStyle, Composition, Site
-from urst_tiles.nets.composition import Subject, composed, measured_sites
+from urst_tiles.nets.composition import Mixture, Subject, composed, measured_sites
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source, array_source
 from urst_tiles.source.levels import PaintedLevel, windows_of
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.storage.publish import make_folder, publish
-from urst_tiles.storage.stores import open_file, remove, side_by_side
+from urst_tiles.storage.stores import open_file, remove, side_by_side, state_of
 from urst_tiles.workers.run import Cluster
 
 log = logging.getLogger(__name__)
@@ -167,14 +168,32 @@ class SitePass:
         """The path of the file of block ``index``."""
         return self.folder / f"{self.site}-{index}.npz"
 
+    def _maps(self) -> dict[str, Mixture]:
+        """The maps of the sites before, and of those that are not measured."""
+        states = tuple(state_of(self.folder / f"{name}.npz") for name in self.earlier)
+        with _loading:
+            return _maps(self.recipe, self.earlier, self.folder, states)
+
     def __call__(self, index: int) -> None:
         """Measure block ``index`` and publish the moments."""
         over = composed(build_style(self.recipe))
         site = next(s for s in over.sites if s.name == self.site)
-        moments = {name: load(self.folder / f"{name}.npz") for name in self.earlier}
-        at_site = SiteMoments(over, site, over.mixtures(moments), self.device, self.compute)
+        at_site = SiteMoments(over, site, self._maps(), self.device, self.compute)
         grid = measuring_grid(self.source.shape, over, site, device=self.device)
         save(self.path(index), _block_moments(at_site, windows_of(self.source), grid, index))
+
+
+_loading = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _maps(
+    recipe: Builds, earlier: tuple[str, ...], folder: Path, states: tuple[Hashable, ...]
+) -> dict[str, Mixture]:
+    """The maps of the sites ``earlier``, from their moments in ``folder``, for all blocks that this process
+    measures of one site; ``states`` only tell the files apart that have lain there."""
+    moments = {name: load(folder / f"{name}.npz") for name in earlier}
+    return composed(build_style(recipe)).mixtures(moments)
 
 
 def measure_exact(
