@@ -469,7 +469,7 @@ class Job:
         self._written.read()
         self._made |= self._last_record.get("made") is True
         self._mark()
-        if self._written.remove_files(last=self.request):
+        if self._written.remove_files(keep=self.request):
             remove(self.request)
         for path in (self._written.path, self._identity):
             remove(path)
