@@ -97,14 +97,14 @@ def _attempt(path: Path) -> tuple[Path, BinaryIO]:
                 _forget(file, temporary)
                 file.close()
                 raise
-        if is_name_of(temporary, file):
+        if is_name_of(temporary, file.fileno()):
             return temporary, file
         file.close()
 
 
 def _give_name(file: BinaryIO, temporary: Path, path: Path, replace: bool) -> None:
     """Exchange the temporary name of an open file for its final name."""
-    if not is_name_of(temporary, file):
+    if not is_name_of(temporary, file.fileno()):
         raise JobError(
             f"another program removed or replaced {temporary} while it was written;"
             " give the same command again"
@@ -123,10 +123,10 @@ def _give_name(file: BinaryIO, temporary: Path, path: Path, replace: bool) -> No
         os.rename(temporary, path)
 
 
-def is_name_of(path: Path, file: BinaryIO) -> bool:
-    """Whether ``path`` leads to the open file ``file``, and not through a symbolic link."""
+def is_name_of(path: Path, descriptor: int) -> bool:
+    """Whether ``path`` leads to the file that is open as ``descriptor``, and not through a symbolic link."""
     try:
-        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
@@ -147,7 +147,7 @@ def refuse_special(path: Path) -> None:
 def _forget(file: BinaryIO, temporary: Path) -> None:
     """Remove the temporary name of an open file, unless it is gone or belongs to another file by now."""
     with suppress(OSError):
-        if is_name_of(temporary, file):
+        if is_name_of(temporary, file.fileno()):
             temporary.unlink()
 
 
