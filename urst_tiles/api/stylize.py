@@ -6,7 +6,6 @@ pyramid.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
-from urst_tiles.api.opening import open_input, tell_choice
+from urst_tiles.api.opening import open_input, tell_choice, tell_lost
 from urst_tiles.api.output import (
     check_output,
     is_finished,
@@ -51,9 +50,6 @@ from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
-
-#: What the user is told about the choices that the program made; the command line prints it on stderr.
-told = logging.getLogger("urst_tiles.told")
 
 #: Opens a dask cluster: `cluster`, or anything else that takes its arguments.
 Opening = Callable[..., AbstractContextManager[Cluster]]
@@ -185,8 +181,7 @@ def open_job(
         software=software(plan.identity),
         provenance=provenance(plan.identity),
     )
-    if source.info.lost:
-        told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))
+    tell_lost(source)
     room = job.room()
     if room is not None and before == dict(plan.identity) and output.is_file():
         room += output.stat().st_size  # what is written already
