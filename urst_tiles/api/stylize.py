@@ -128,14 +128,22 @@ def stylize_on(
     replace = options.overwrite if replace is None else replace
     output = check_output(output, input)
     source, recipe, _, job, plan = open_job(input, output, style, options)
-    if not replace and is_finished(output, job, plan):
-        job.bury()
-        return Report(output, plan, {}, 0, len(plan.grid), 0)
     if not replace:
+        if before := finished_before(output, job, plan):
+            return before
         refuse_existing(output, job, plan, parts_of(plan, source, job))
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
         return run_job(job, plan, source, recipe, output, options, progress, replace=replace, opening=opening)
+
+
+def finished_before(output: Path, job: Job, plan: Plan) -> Report | None:
+    """The report of a job that an earlier call finished, which was killed while it removed the job folder;
+    None if there was no such call. What is left of the folder is removed."""
+    if not is_finished(output, job, plan):
+        return None
+    job.bury()
+    return Report(output, plan, {}, 0, len(plan.grid), 0)
 
 
 def plan_job(
