@@ -1,5 +1,7 @@
 """Formulas for the host memory that a job takes besides its blocks, in bytes, known before it begins.
 
+`needs_of` has them all.
+
 `Plan` has the formulas for blocks, and `urst_tiles.pyramid.budget` those for writing them.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from math import prod
+from typing import TypedDict
 
 from urst_tiles import nets
 from urst_tiles.engine.device import built_for_cards
@@ -37,6 +40,56 @@ METADATA_COPIES = 4
 
 #: How many copies of the weights there are while a network is frozen, which is done in float64.
 FREEZING_COPIES = 5
+
+
+class Needs(TypedDict):
+    """The memory that a plan names besides that of its blocks; each is described at `Plan`."""
+
+    base_bytes: int
+    prepare_bytes: int
+    held_bytes: int
+    fill_pixels: int
+    finish_bytes: int
+    reader_bytes: int
+    writer_bytes: int
+    measure_bytes: int
+    measure_read_bytes: int
+
+
+def needs_of(
+    source: Source,
+    recipe: Recipe,
+    style: Subject,
+    options: Options,
+    *,
+    grid: Grid,
+    encoding: Encoding,
+    device: str,
+    encoders: int,
+    weight_bytes: int,
+    at_once: bool,
+) -> Needs:
+    """What a job needs besides its blocks.
+
+    Parameters
+    ----------
+    style : the style that `build_style` makes of the recipe.
+    options : the options of the job, of which ``statistics`` is no longer ``auto``.
+    grid, encoding, device, encoders : those of the plan.
+    weight_bytes : size of the weights of the network at the precision of the plan.
+    at_once : whether one forward pass over the whole thumbnail measures every site.
+    """
+    return Needs(
+        base_bytes=base_bytes(device),
+        prepare_bytes=begin_bytes(source, recipe, style, options, weight_bytes),
+        held_bytes=held_bytes(source, style, options),
+        fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,
+        finish_bytes=finish_bytes(source, grid, encoding, encoders),
+        reader_bytes=source.reader_bytes,
+        writer_bytes=write_bytes(grid, encoding, encoders),
+        measure_bytes=measure_bytes(style, source, options, device, at_once),
+        measure_read_bytes=measure_read_bytes(style, source, options, device),
+    )
 
 
 def base_bytes(device: str) -> int:

@@ -147,12 +147,16 @@ class Options:
         return replace(given or cls(), **changes)
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    """The type hint of each option by its name, which Python evaluates from text."""
+    return get_type_hints(Options)
+
+
+@cache
 def choices() -> dict[str, tuple[str, ...]]:
     """The words that an option allows, by the name of the option; without options of other types."""
-    hints = get_type_hints(Options)
-    return {
-        name: get_args(hint) for name, hint in hints.items() if getattr(hint, "__origin__", None) is Literal
-    }
+    return {name: get_args(hint) for name, hint in _hints().items() if get_origin(hint) is Literal}
 
 
 #: How error messages name the type that a value must have.
@@ -169,7 +173,7 @@ WORDS: dict[type, str] = {
 @cache
 def kinds() -> dict[str, type]:
     """The type of each option by its name: bool, int, float, str, tuple or Path."""
-    return {name: _kind(hint) for name, hint in get_type_hints(Options).items()}
+    return {name: _kind(hint) for name, hint in _hints().items()}
 
 
 def _kind(hint: Any) -> type:

@@ -13,17 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from urst_tiles import nets
-from urst_tiles.budget import (
-    base_bytes,
-    begin_bytes,
-    finish_bytes,
-    held_bytes,
-    measure_bytes,
-    measure_read_bytes,
-    measures_image,
-    thumbnail_bytes,
-    thumbnail_pixels,
-)
+from urst_tiles.budget import measures_image, needs_of, thumbnail_bytes
 from urst_tiles.engine.device import device_kind, resolve_device
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.threads import on_device
@@ -34,7 +24,7 @@ from urst_tiles.machine import available_memory, cpu_count
 from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.options import Compression, Options, Statistics
 from urst_tiles.plan import Footprint, Plan
-from urst_tiles.pyramid import Encoding, write_bytes
+from urst_tiles.pyramid import Encoding
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
 from urst_tiles.source.mask import Mask, open_mask
@@ -83,15 +73,19 @@ def make_plan(
     mask = open_mask(options.mask, source.shape) if options.mask else None
     at_once = resolve_measuring(style, source, options, pinned)
     seam, halo = resolve_seam(options, style)
-    needs = footprint(recipe, style, precision)
-    grid = make_grid(source, options, needs, halo, device)
+    network = footprint(recipe, style, precision)
+    grid = make_grid(source, options, network, halo, device)
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
+    needs = needs_of(
+        source, recipe, style, options, grid=grid, encoding=encoding, device=device, encoders=encoders,
+        weight_bytes=network.weight_bytes, at_once=at_once,
+    )  # fmt: skip
     plan = Plan(
         grid=grid,
-        footprint=needs,
+        footprint=network,
         seam=seam,
         source_channels=source.channels,
         source_dtype=str(source.dtype),
@@ -105,22 +99,14 @@ def make_plan(
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
         workers=1 if options.cluster else min(options.workers, len(grid)),  # on this machine
-        base_bytes=base_bytes(device),
-        prepare_bytes=begin_bytes(source, recipe, style, options, needs.weight_bytes),
-        held_bytes=held_bytes(source, style, options),
-        fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,
-        finish_bytes=finish_bytes(source, grid, encoding, encoders),
-        reader_bytes=source.reader_bytes,
-        writer_bytes=write_bytes(grid, encoding, encoders),
         spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0) + levels_bytes(recipe, source),
         levels=recipe.levels,
         level=recipe.number,
         statistics=options.statistics,
-        measure_bytes=measure_bytes(style, source, options, device, at_once),
-        measure_read_bytes=measure_read_bytes(style, source, options, device),
         measure_at_once=at_once,
         passes=1 + len(measured_sites(style)) * measures_image(options),
         identity={},
+        **needs,
     )
     identity = _identity(plan, source, recipe.model, style, options) | varied(recipe, options, mask)
     return plan.identified({name: str(value) for name, value in sorted(identity.items())})

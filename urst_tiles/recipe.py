@@ -175,7 +175,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     """
     model = style.model if isinstance(style, ModuleStyle) else options.model
     takes_style = nets.family(model).takes_style
-    pairs, regions = _pairs(style)
+    pairs, regions = pairs_of(style)
     if takes_style and nets.family(model).needs_style and not pairs:
         raise BadInput("no style given: name a style image with --style")
     if (
@@ -210,7 +210,7 @@ def _stamp(style: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _pairs(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[int, ...]]:
+def pairs_of(style: StyleArgument) -> tuple[list[tuple[OneStyle, float]], tuple[int, ...]]:
     """Pairs of a style and a weight, and the number in the mask of each; no numbers if there is no mask."""
     if style is None or isinstance(style, ModuleStyle):
         return [], ()

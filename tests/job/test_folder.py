@@ -17,6 +17,7 @@ import pytest
 from urst_tiles.errors import BadInput, DiskFull, JobBusy, JobDiffers, UrstError
 from urst_tiles.job import ending
 from urst_tiles.job import folder as job_module
+from urst_tiles.job import lock as lock_module
 from urst_tiles.job.folder import Job, differences
 from urst_tiles.storage.publish import attempt_name
 
@@ -272,7 +273,7 @@ def test_a_file_of_the_user_is_no_lock(tmp_path: Path, content: str) -> None:
 
 def test_a_lock_that_was_removed_meanwhile_holds_nobody_out(tmp_path: Path, monkeypatch) -> None:
     """The file was opened, then its job ended and removed it: a lock on it would be a lock on nothing."""
-    job, real, opened = written(Job(tmp_path / "job")), job_module.open_regular, []
+    job, real, opened = written(Job(tmp_path / "job")), lock_module.open_regular, []
 
     def late(path: Path, flags: int = os.O_RDONLY) -> int:
         descriptor = real(path, flags)
@@ -282,7 +283,7 @@ def test_a_lock_that_was_removed_meanwhile_holds_nobody_out(tmp_path: Path, monk
                 path.unlink()
         return descriptor
 
-    monkeypatch.setattr(job_module, "open_regular", late)
+    monkeypatch.setattr(lock_module, "open_regular", late)
     with job.locked(), pytest.raises(JobBusy), Job(job.folder).locked():
         pass
     assert len(opened) == 3

@@ -460,8 +460,8 @@ def test_dask_cuda_has_no_two_workers_on_a_card(monkeypatch: pytest.MonkeyPatch)
 
     found: list[Any] = []
     monkeypatch.setitem(sys.modules, "dask_cuda", types.SimpleNamespace(LocalCUDACluster=never))
-    monkeypatch.setattr(local, "pinned", lambda environments, in_flight: found.extend(environments))
-    local._on_cards(["4", "9"], 3, 2)
+    monkeypatch.setattr(local, "pinned", lambda environments, in_flight, loop: found.extend(environments))
+    local._on_cards(["4", "9"], 3, 2, None)
     assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == ["4", "9", "4"]
 
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from urst_tiles import weights
 from urst_tiles.api.opening import open_input
 from urst_tiles.api.output import check_output
-from urst_tiles.api.stylize import Opening, stylize_on
+from urst_tiles.api.stylize import Opening, read_files, stylize_on
 from urst_tiles.api.table import BatchJob
 from urst_tiles.errors import BadInput, JobDiffers, UrstError
 from urst_tiles.job.folder import Job
@@ -107,8 +107,9 @@ def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progr
 def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
     entry = replace(entry, output=check_output(entry.output, entry.input, makes_folder=True))
-    record, request, job = Record.beside(entry.output), request_of(entry), Job.beside(entry.output)
-    content = content_of(files_of(entry), record.content, progress)
+    record, job = Record.beside(entry.output), Job.beside(entry.output)
+    request, files = _asked(entry)
+    content = content_of(files, record.content, progress)
     begun = record.request == request and record.was_made_from(content)
     going_on = begun and record.output is None
     held = going_on and _is_in_work(job)
@@ -166,7 +167,7 @@ class Record:
     ----------
     path : the JSON file.
     request : what was asked for, as `request_of` returns it; None if there is no record yet.
-    content : every byte of the files that were read, as `files_of` names them; None in older records.
+    content : every byte of the files that were read; None in older records.
     replaces : fingerprint of an older file at the path of the output, which the job replaces.
     output : fingerprint of the finished output; None before the job has ended.
     made : how the output was made, for people who read the record: the identity of the plan, and the seconds
@@ -228,15 +229,6 @@ class Record:
         return now != self.replaces and validate(output, deep=False).valid
 
 
-def files_of(entry: BatchJob) -> list[Path]:
-    """The files that a job reads and that may be edited: its input, style images, mask and weights."""
-    options = entry.options
-    source = open_input(entry.input, options)
-    styles = [style for style, _ in recipe_of(entry.style, options).styles if isinstance(style, Path)]
-    mask = [options.mask] if options.mask else []
-    return [*source.files, *styles, *mask, *_weights(options)]
-
-
 def _weights(options: Options) -> list[Path]:
     """The files of the weights of a network that has a folder of them."""
     folder = weights.model_folder(options.model, options.weights) if options.model in weights.TABLE else None
@@ -249,18 +241,26 @@ def request_of(entry: BatchJob) -> dict[str, Any]:
 
     Of a network that a function of the user returns (``package.module:function``) only the name is compared.
     """
+    return _asked(entry)[0]
+
+
+def _asked(entry: BatchJob) -> tuple[dict[str, Any], list[Path]]:
+    """The request of a job, and the files that it reads and that may be edited: its input, style images, mask
+    and weights."""
     options = entry.options
     source = open_input(entry.input, options)
     recipe = recipe_of(entry.style, options)
-    styles = [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles]
-    return {
+    weight_files = _weights(options)
+    request = {
         "source": source.fingerprint,
-        "styles": styles,
+        "styles": [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles],
         "regions": list(recipe.regions),
         "mask": open_mask(options.mask, source.shape).fingerprint if options.mask else None,
-        "weights": {file.name: _content(file) for file in _weights(options)},
+        "weights": {file.name: _content(file) for file in weight_files},
         "options": {name: value for name, value in chosen(options).items() if name not in APART},
     }
+    files = [path for _, path in read_files(source, recipe, options)]
+    return request, [*files, *weight_files]
 
 
 def _content(path: Path) -> str:

@@ -29,7 +29,6 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import Recipe, field_of
 from urst_tiles.source import Source, open_source
 from urst_tiles.source.levels import PaintedLevel, level_above, shape_above
-from urst_tiles.storage.publish import make_folder
 from urst_tiles.storage.stores import is_remote
 
 #: Runs the job of one level: (job, plan, source, recipe, output, options, progress).
@@ -110,7 +109,6 @@ def _paint(
     coarser = recipe.above()
     coarser = coarser.over(field_of(coarser, half.shape, own, above.folder))
     job.writes_folder(above.folder)
-    make_folder(job.folder)
     plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
     with above.locked():
         above.claim(plan.identity)

@@ -34,3 +34,9 @@ def tell_choice(source: Source) -> None:
     make it."""
     if source.told:
         told.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)
+
+
+def tell_lost(source: Source) -> None:
+    """Say in one line which facts of the file the output does not take over, if there are any."""
+    if source.info.lost:
+        told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))

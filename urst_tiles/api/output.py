@@ -113,9 +113,7 @@ def _check_folder(output: Path, makes_folder: bool) -> None:
         folder = next(one for one in output.parents if one.is_dir())
     if not folder.is_dir():
         why = f": {blocking} is a file and no folder" if blocking else "; make it first"
-        home = from_home(output)
-        why = f"; only a shell replaces ~, and only at the start of a word: give {home}" if home else why
-        raise BadInput(f"there is no folder {folder} to write {output.name} into{why}")
+        raise BadInput(f"there is no folder {folder} to write {output.name} into{from_home(output) or why}")
     if output.is_dir():
         raise BadInput(f"the output {output} is a folder; name a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -20,12 +20,13 @@ from zlib import crc32
 
 from urst_tiles.api.levels import level_of, paint_above
 from urst_tiles.api.opening import open_input
-from urst_tiles.api.output import check_name, check_output, is_finished, refuse_existing
+from urst_tiles.api.output import check_name, check_output, refuse_existing
 from urst_tiles.api.stylize import (
     Clock,
     Report,
     assemble,
     cluster_of,
+    finished_before,
     open_job,
     parts_of,
     prepare,
@@ -257,11 +258,9 @@ def _finished_before(job: Job, output: AnyPath | None) -> Report | None:
         request = Request.from_values(job.last_request, job.folder)
     except (OSError, JobDiffers):
         return None
-    plan, target = request.plan, _target(request, output)
-    if job.identity is not None or not is_finished(target, job, plan):
+    if job.identity is not None:
         return None
-    job.bury()
-    return Report(target, plan, {}, 0, len(plan.grid), 0)
+    return finished_before(_target(request, output), job, request.plan)
 
 
 @contextmanager

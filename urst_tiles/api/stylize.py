@@ -6,7 +6,6 @@ pyramid.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
-from urst_tiles.api.opening import open_input, tell_choice
+from urst_tiles.api.opening import open_input, tell_choice, tell_lost
 from urst_tiles.api.output import (
     check_output,
     is_finished,
@@ -51,9 +50,6 @@ from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
 from urst_tiles.workers.run import Cluster, cluster
-
-#: What the user is told about the choices that the program made; the command line prints it on stderr.
-told = logging.getLogger("urst_tiles.told")
 
 #: Opens a dask cluster: `cluster`, or anything else that takes its arguments.
 Opening = Callable[..., AbstractContextManager[Cluster]]
@@ -132,14 +128,22 @@ def stylize_on(
     replace = options.overwrite if replace is None else replace
     output = check_output(output, input)
     source, recipe, _, job, plan = open_job(input, output, style, options)
-    if not replace and is_finished(output, job, plan):
-        job.bury()
-        return Report(output, plan, {}, 0, len(plan.grid), 0)
     if not replace:
+        if before := finished_before(output, job, plan):
+            return before
         refuse_existing(output, job, plan, parts_of(plan, source, job))
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
         return run_job(job, plan, source, recipe, output, options, progress, replace=replace, opening=opening)
+
+
+def finished_before(output: Path, job: Job, plan: Plan) -> Report | None:
+    """The report of a job that an earlier call finished, which was killed while it removed the job folder;
+    None if there was no such call. What is left of the folder is removed."""
+    if not is_finished(output, job, plan):
+        return None
+    job.bury()
+    return Report(output, plan, {}, 0, len(plan.grid), 0)
 
 
 def plan_job(
@@ -185,8 +189,7 @@ def open_job(
         software=software(plan.identity),
         provenance=provenance(plan.identity),
     )
-    if source.info.lost:
-        told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))
+    tell_lost(source)
     room = job.room()
     if room is not None and before == dict(plan.identity) and output.is_file():
         room += output.stat().st_size  # what is written already

@@ -34,7 +34,7 @@ from urst_tiles.api.output import check_name
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.module import is_module
 from urst_tiles.options import Options, from_table, kinds
-from urst_tiles.recipe import StyleArgument, recipe_of
+from urst_tiles.recipe import StyleArgument, pairs_of, recipe_of
 from urst_tiles.storage.names import address, reason, require_file
 from urst_tiles.workers import queues
 
@@ -295,16 +295,8 @@ def _check_files(entries: Sequence[BatchJob]) -> None:
 
 def files_named(entry: BatchJob) -> list[Path]:
     """The files that the style and the mask of a job name, if they exist."""
-    style = entry.style
-    named: list[Any]
-    if style is None or isinstance(style, str | os.PathLike):
-        named = [style]
-    elif isinstance(style, Mapping):
-        named = list(style.values())
-    else:
-        named = [pair[0] for pair in style] if isinstance(style, Sequence) else []
-    found = [*named, entry.options.mask]
-    return [Path(one).absolute() for one in found if one is not None and os.path.isfile(one)]
+    named = [*(style for style, _ in pairs_of(entry.style)[0]), entry.options.mask]
+    return [Path(one).absolute() for one in named if one is not None and os.path.isfile(one)]
 
 
 def _same(path: Path) -> object:

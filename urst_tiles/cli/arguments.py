@@ -185,21 +185,16 @@ def _by_number(styles: Sequence[str]) -> dict[int, str]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of `Options`, and ``--json``."""
-    defaults = {field.name: field.default for field in fields(Options)}
     for subject, texts in SUBJECTS.items():
         group = parser.add_argument_group(subject)
-        for name, text in texts.items():
-            _add_option(group, name, defaults[name], text)
+        for name in texts:
+            add_option(group, name)
     add_json(parser, "print progress and the result as JSON lines on stdout")
 
 
-def add_option(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the flag of one field of `Options`."""
-    default = next(field.default for field in fields(Options) if field.name == name)
-    _add_option(parser, name, default, HELP[name])
-
-
-def _add_option(group: argparse._ActionsContainer, name: str, default: Any, text: str) -> None:
+def add_option(group: argparse._ActionsContainer, name: str) -> None:
+    """Add the flag of one field of `Options` to a parser or to a group of its flags."""
+    default, text = getattr(Options, name), HELP[name]
     flag = "--" + name.replace("_", "-")
     if isinstance(default, bool):
         action = argparse.BooleanOptionalAction if default else "store_true"

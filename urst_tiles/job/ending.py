@@ -12,11 +12,12 @@ A program can keep the marks of its jobs until it ends itself, with its exit sta
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from urst_tiles.storage.names import beside
-from urst_tiles.storage.publish import is_attempt, publish
+from urst_tiles.storage.publish import publish, remove_dead_attempts
 from urst_tiles.storage.stores import is_remote, read_file, remove
 
 #: Begins the records of a job whose folder is being removed; the identity of the job follows, and whether the
@@ -64,20 +65,12 @@ def leave_mark(folder: Path, record: dict[str, Any], made: bool) -> None:
 def remove_marks(folder: Path, *, now: bool = False) -> None:
     """Remove the marks of a folder: ``now``, or when the program ends if it keeps marks."""
     for mark in marks_of(folder):
-        _remove_attempts(mark)
+        with suppress(OSError):  # a folder that this user may not list
+            remove_dead_attempts(mark.parent, mark.name)
         if now or _kept is None or is_remote(mark):  # a store cannot be reached when the program ends
             remove(mark)
         elif read_gone(mark):
             _kept.append(mark)
-
-
-def _remove_attempts(mark: Path) -> None:
-    """Remove what a killed process left of a mark that it was about to write."""
-    if is_remote(mark) or not mark.parent.is_dir():
-        return
-    for path in mark.parent.glob(".*.tmp"):
-        if is_attempt(path.name, mark.name):
-            path.unlink(missing_ok=True)
 
 
 def read_gone(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The job folder: its files, the job that it belongs to, and its lock.
+"""The job folder: its files, and the job that it belongs to.
 
 OUTPUT.job/
   job.json          the identity of the plan; another job is refused with a message that names the differences
@@ -6,8 +6,8 @@ OUTPUT.job/
   ended.json        of a finished job whose folder is being removed (`urst_tiles.job.ending`)
   request.json      input, output, options and plan, if other processes are to work on the job
                     (`urst_tiles.api.shards`); written last
-  lock              held exclusively (flock) by the process that spools, measures, runs and assembles; workers
-                    of the folder hold it together; the system releases it when a process is killed
+  lock              held exclusively by the process that spools, measures, runs and assembles; workers of the
+                    folder hold it together (`urst_tiles.job.lock`)
   source/           the spool, the thumbnail, and the averages from which the thumbnail is made
   moments/          the statistics at each site of the network
   net.safetensors   the frozen network; a worker needs no style and no other weights
@@ -15,24 +15,18 @@ OUTPUT.job/
   parts/            a file for each finished block
   jobs.tmp/         the certificate and the logs of the workers of a job queue
 
-The folder may lie on an object store (`urst_tiles.storage.stores`). Object stores have no locks, so that only
-processes of the same machine then exclude each other.
+The folder may lie on an object store (`urst_tiles.storage.stores`).
 
 Others may be able to write into the folder. So nothing in it is opened through a symbolic link.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
 import shutil
-import socket
-import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,7 +34,6 @@ from typing import Any
 
 from urst_tiles.errors import (
     BadInput,
-    DamagedFile,
     DiskFull,
     JobBusy,
     JobDiffers,
@@ -49,15 +42,15 @@ from urst_tiles.errors import (
     UrstError,
 )
 from urst_tiles.job.ending import GONE, INSIDE, leave_mark, marks_of, read_gone, remove_marks
+from urst_tiles.job.lock import acquire, is_lock, lock_of, this_process, write_owner
 from urst_tiles.job.written import Written
 from urst_tiles.storage.names import beside
-from urst_tiles.storage.publish import create_file, publish
+from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import (
     create,
     is_foreign,
     is_remote,
     names_in,
-    open_regular,
     path_of,
     read_file,
     remove,
@@ -70,14 +63,8 @@ PASSING = re.compile(r"\.nfs.*|\.fuse_hidden.*|\.DS_Store|\.(job\.json|written\.
 #: The folders in a job folder.
 FOLDERS = ("source", "moments", "parts", "jobs.tmp")
 
-#: How the lock file of a job begins.
-OWNER = re.compile(rb"(at least one worker \(last came )?process \d+ on ")
-
 #: The name that only the identity of a plan has, and no job.json of somebody else.
 OURS = "urst-tiles"
-
-#: Errors of flock on a file system without locks.
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class Job:
@@ -201,7 +188,7 @@ class Job:
         self._refuse_strangers()
         created = self._make_folder()
         self._made |= created
-        with self._holding(fcntl.LOCK_EX, f"process {os.getpid()} on {socket.gethostname()}", created):
+        with self._holding(fcntl.LOCK_EX, this_process(), created):
             yield self
 
     @contextmanager
@@ -215,7 +202,7 @@ class Job:
         """
         self.require()
         self._refuse_strangers()
-        owner = f"at least one worker (last came process {os.getpid()} on {socket.gethostname()})"
+        owner = f"at least one worker (last came {this_process()})"
         with self._holding(fcntl.LOCK_SH, owner, created=False):
             yield self
 
@@ -228,12 +215,10 @@ class Job:
 
     @contextmanager
     def _holding(self, how: int, owner: str, created: bool) -> Iterator[None]:
-        """Hold the lock; ``how`` is a flock operation, ``owner`` the name in the messages of others."""
-        words = f"{owner}\n".encode()
-        lock = self._open_lock(how, words)
+        """Hold the lock of the folder; ``how`` and ``owner`` are those of `acquire`."""
+        lock = acquire(self.folder, how, owner)
         try:
-            os.pwrite(lock, words, 0)
-            os.ftruncate(lock, len(words))
+            write_owner(lock, owner)
             yield
         except BaseException as error:
             explained = self._explain(error)
@@ -248,59 +233,11 @@ class Job:
                     self._remove_folder()  # some file systems keep a file of a name until it is closed
                 remove_marks(self.folder)
 
-    def _open_lock(self, how: int, words: bytes) -> int:
-        """The descriptor of the lock file, locked; the file is made if it does not exist."""
-        while True:
-            try:
-                lock = open_regular(self._lock, os.O_RDWR)
-            except FileNotFoundError:
-                create_file(self._lock, words)
-                continue
-            except DamagedFile:
-                raise
-            except OSError as error:
-                said = f"the job folder {self.folder} cannot be written: {error.strerror}"
-                raise BadInput(said) from None
-            try:
-                self._flock(lock, how)
-                if _is_at(lock, self._lock):
-                    return lock
-            except BaseException:
-                os.close(lock)
-                raise
-            os.close(lock)  # the job was removed, and its lock with it, before it became ours
-
     def _explain(self, error: BaseException) -> BaseException:
         """The error itself, or a JobError if it comes from the network of an object store."""
         if not (is_remote(self.folder) and isinstance(error, Exception) and is_foreign(error)):
             return error
         return JobError(f"{self.folder}: {error}; what is finished is kept, the same command goes on")
-
-    def _flock(self, lock: int, how: int) -> None:
-        """Lock the open lock file.
-
-        Raises
-        ------
-        JobBusy : another process holds it.
-        BadInput : the file system has no locks, or the file is none of a job.
-        """
-        before = os.pread(lock, 200, 0)
-        if before and not OWNER.match(before):
-            raise BadInput(
-                f"{self._lock} is not the lock of a job; move it away, or choose another --job-dir"
-            )
-        try:
-            fcntl.flock(lock, how | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                raise BadInput(
-                    f"the file system of {self.folder} has no locks ({error.strerror}): mount it with them"
-                    " (Lustre: -o flock), or put the job folder elsewhere"
-                ) from None
-            owner = (os.pread(lock, 200, 0).decode(errors="replace").splitlines() or ["another process"])[0]
-            raise JobBusy(
-                f"{owner} works on {self.folder} now; wait for it, or choose another --job-dir"
-            ) from None
 
     def _leave(self, error: BaseException, created: bool) -> None:
         """Leave the folder after an error.
@@ -313,14 +250,6 @@ class Job:
                 error.exit_status = 1
         elif created and isinstance(error, Exception):
             self.remove(finished=False)
-
-    @property
-    def _lock(self) -> Path:
-        """The lock file: in the folder, or for an object store in the temporary folder of this machine."""
-        if not is_remote(self.folder):
-            return self.folder / "lock"
-        name = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
-        return private_folder() / f"{name}.lock"
 
     def _make_folder(self) -> bool:
         """Create the folder; returns whether it is new (on an object store, whether it is empty)."""
@@ -382,7 +311,7 @@ class Job:
         """Raise BadInput for a folder that is somebody's: it holds files, and none of them is a job's."""
         names = names_in(self.folder)
         self._refuse_links()
-        strange = sorted(name for name in names if not PASSING.fullmatch(name) and not self._is_lock(name))
+        strange = sorted(name for name in names if not self._is_passing(name))
         if strange and not self._is_ours():
             raise BadInput(
                 f"{self.folder} holds something else than a job ({strange[0]!r}, say); name a new or an empty"
@@ -399,12 +328,9 @@ class Job:
             return False
         return identity is not None and OURS in identity
 
-    def _is_lock(self, name: str) -> bool:
-        """Whether this is the lock that a job made, which is there before anything else is."""
-        try:
-            return name == "lock" and bool(OWNER.match(read_file(self.folder / name)))
-        except OSError:
-            return False
+    def _is_passing(self, name: str) -> bool:
+        """Whether a name in the folder makes it nobody's; the lock of a job is there before anything else."""
+        return bool(PASSING.fullmatch(name)) or (name == "lock" and is_lock(self.folder / name))
 
     def _refuse_links(self) -> None:
         """Raise BadInput for a symbolic link in the folder: what is written there would lie elsewhere."""
@@ -455,8 +381,10 @@ class Job:
         """Finish a removal that was interrupted, unless another process is at it, or it is not allowed."""
         if not is_remote(self.folder) and not self.folder.exists():
             return remove_marks(self.folder)
-        owner = f"process {os.getpid()} on {socket.gethostname()}"
-        with suppress(JobBusy, BadInput, OSError), self._holding(fcntl.LOCK_EX, owner, created=False):
+        with (
+            suppress(JobBusy, BadInput, OSError),
+            self._holding(fcntl.LOCK_EX, this_process(), created=False),
+        ):
             if self.ended is not None:
                 self._finish_removal()
 
@@ -469,13 +397,13 @@ class Job:
         self._written.read()
         self._made |= self._last_record.get("made") is True
         self._mark()
-        if self._written.remove_files(last=self.request):
+        if self._written.remove_files(keep=self.request):
             remove(self.request)
         for path in (self._written.path, self._identity):
             remove(path)
         self._removed = True
         if not is_remote(self.folder):
-            remove(self._lock)
+            remove(lock_of(self.folder))
             self._remove_folder()
 
     def _mark(self) -> None:
@@ -494,30 +422,6 @@ class Job:
         if self._made or self._written.made:
             with suppress(OSError):
                 self.folder.rmdir()
-
-
-def private_folder() -> Path:
-    """A folder for the locks of this user on this machine, which nobody else may write to.
-
-    Raises
-    ------
-    BadInput : somebody else made a folder of that name.
-    """
-    folder = Path(tempfile.gettempdir()) / f"urst-tiles-{os.getuid()}"
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    state = folder.lstat()
-    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
-        raise BadInput(f"{folder} is not a folder of yours alone; remove it, or set TMPDIR to another place")
-    return folder
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether a file that is open still lies at ``path``."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _size(path: Path) -> int:

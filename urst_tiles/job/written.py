@@ -84,19 +84,19 @@ class Written:
         """Whether the folder itself was made by the job, as far as the list is known."""
         return self._made
 
-    def remove_files(self, last: Path | None = None) -> bool:
+    def remove_files(self, keep: Path | None = None) -> bool:
         """Remove the files on the list, the folders that are empty then, and what killed processes left.
 
-        The list itself stays, and so do ``job.json`` and the lock. ``last`` stays for the caller
-        to remove; returns whether it is on the list.
+        The list itself stays, and so do ``job.json`` and the lock. ``keep`` stays too, for the caller to
+        remove; returns whether it is on the list.
         """
         self.read()
-        end = {self._relative(last)} & self._names if last else set[str]()
+        kept = {self._relative(keep)} & self._names if keep else set[str]()
         if is_remote(self._folder):
-            remove_files(self._folder, self._names - end)
-            return bool(end)
-        self._remove_here(sorted(self._names - end))
-        return bool(end)
+            remove_files(self._folder, self._names - kept)
+        else:
+            self._remove_here(sorted(self._names - kept))
+        return bool(kept)
 
     def _remove_here(self, names: list[str]) -> None:
         """Remove files from a folder on a file system, as `remove_files`."""

@@ -134,18 +134,19 @@ def _reasons(path: Path) -> Iterator[str]:
             yield f": {one} is a file and no folder"
     if (found := _OPTIONS.fullmatch(str(path))) and os.path.isfile(found[1]):
         yield f"; give {found[1]} without {found[2]}, since options of libvips are not read in names"
-    if whole := from_home(path):
-        yield f"; only a shell replaces ~, and only at the start of a word: give {whole}"
+    if said := from_home(path):
+        yield said
     if "\\" in path.name and os.path.exists(str(path).replace("\\", "/")):
         yield f"; did you mean {str(path).replace(chr(92), '/')}?"
 
 
-def from_home(path: Path) -> str | None:
-    """What a shell would make of ``~`` or ``~name`` in a path; None if it has neither."""
+def from_home(path: Path) -> str:
+    """A remark on ``~`` or ``~name`` in a path, with what a shell makes of it; empty if it has neither."""
     for index, part in enumerate(path.parts):
         if part.startswith("~") and os.path.expanduser(part) != part:
-            return os.path.expanduser(os.path.join(*path.parts[index:]))
-    return None
+            whole = os.path.expanduser(os.path.join(*path.parts[index:]))
+            return f"; only a shell replaces ~, and only at the start of a word: give {whole}"
+    return ""
 
 
 def beside(path: Path, ending: str) -> Path:

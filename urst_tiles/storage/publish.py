@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from urst_tiles.errors import BadInput, DiskFull, JobError, MissingFile, UrstError
+from urst_tiles.storage.names import cut
 from urst_tiles.storage.stores import is_remote, names_in, put
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -97,14 +98,14 @@ def _attempt(path: Path) -> tuple[Path, BinaryIO]:
                 _forget(file, temporary)
                 file.close()
                 raise
-        if is_name_of(temporary, file):
+        if is_name_of(temporary, file.fileno()):
             return temporary, file
         file.close()
 
 
 def _give_name(file: BinaryIO, temporary: Path, path: Path, replace: bool) -> None:
     """Exchange the temporary name of an open file for its final name."""
-    if not is_name_of(temporary, file):
+    if not is_name_of(temporary, file.fileno()):
         raise JobError(
             f"another program removed or replaced {temporary} while it was written;"
             " give the same command again"
@@ -123,10 +124,10 @@ def _give_name(file: BinaryIO, temporary: Path, path: Path, replace: bool) -> No
         os.rename(temporary, path)
 
 
-def is_name_of(path: Path, file: BinaryIO) -> bool:
-    """Whether ``path`` leads to the open file ``file``, and not through a symbolic link."""
+def is_name_of(path: Path, descriptor: int) -> bool:
+    """Whether ``path`` leads to the file that is open as ``descriptor``, and not through a symbolic link."""
     try:
-        return os.path.samestat(path.lstat(), os.fstat(file.fileno()))
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
 
@@ -147,7 +148,7 @@ def refuse_special(path: Path) -> None:
 def _forget(file: BinaryIO, temporary: Path) -> None:
     """Remove the temporary name of an open file, unless it is gone or belongs to another file by now."""
     with suppress(OSError):
-        if is_name_of(temporary, file):
+        if is_name_of(temporary, file.fileno()):
             temporary.unlink()
 
 
@@ -204,13 +205,7 @@ def _create_without_links(path: Path, content: bytes) -> bool:
 def attempt_name(path: Path) -> Path:
     """A hidden name in the folder of ``path`` that no other process uses, on this or another machine."""
     random = uuid.uuid4().hex[:12]
-    return path.with_name(f".{_shortened(path.name)}.{random}{_proof(path.name, random)}.tmp")
-
-
-def _shortened(name: str) -> str:
-    """A name, cut at the end if it is so long that nothing could be added to it."""
-    data = os.fsencode(name)
-    return name if len(data) <= _NAME_BYTES else data[:_NAME_BYTES].decode("utf-8", "ignore")
+    return path.with_name(f".{cut(path.name, _NAME_BYTES)}.{random}{_proof(path.name, random)}.tmp")
 
 
 def _proof(name: str, random: str) -> str:
@@ -224,7 +219,7 @@ def is_attempt(attempt: str, name: str | None = None) -> bool:
     Of a final name of more than 200 bytes it is recognised only if ``name`` is given.
     """
     match = _ATTEMPT.fullmatch(attempt)
-    if match is None or (name is not None and _shortened(name) != match[1]):
+    if match is None or (name is not None and cut(name, _NAME_BYTES) != match[1]):
         return False
     return _proof(match[1] if name is None else name, match[2]) == match[3]
 

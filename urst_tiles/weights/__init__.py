@@ -13,7 +13,6 @@ import os
 import pickle
 import shutil
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +24,10 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.storage.names import address, reason, require_file
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import utf8_name
+from urst_tiles.weights.table import TABLE, TRAINED, WeightFile, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
-from urst_tiles.weights.table import TABLE, TRAINED, WeightFile, Weights
 
 #: Name of the file, in a model's folder, in which ``add`` records the hashes of files that have no published
 #: hash.
@@ -214,14 +213,14 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
         if names[name].sha256:
             check_hash(path, str(names[name].sha256))
     where = _to_write(model, given)
-    hashes, added = recorded(where), []
+    known, added = recorded(where), []
     for name, path in files.items():
         publish(where / name, path.read_bytes())
         if not names[name].sha256:
-            hashes[name] = sha256_of(where / name)
+            known[name] = sha256_of(where / name)
         added.append(where / name)
-    if hashes:
-        publish(where / MANIFEST, json.dumps(hashes, indent=1, sort_keys=True).encode())
+    if known:
+        publish(where / MANIFEST, json.dumps(known, indent=1, sort_keys=True).encode())
     return added
 
 
@@ -258,6 +257,8 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
 
 def _download(file: WeightFile, target: Path) -> None:
     """Download a file under a temporary name, check its hash, and rename it."""
+    import urllib.request  # not at the top, where it would make every command start later
+
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, open(beside, "wb") as out:

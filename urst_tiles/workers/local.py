@@ -154,7 +154,7 @@ def cards() -> list[str]:
     return [card.strip() for card in listed.split(",")][:count]  # CUDA stops at the first card it cannot find
 
 
-def _on_cards(cards: Sequence[str], workers: int, in_flight: int, loop: Any = None) -> Any:
+def _on_cards(cards: Sequence[str], workers: int, in_flight: int, loop: Any) -> Any:
     """Worker i on card i modulo the number of cards. dask-cuda, where it is installed, also pins workers to
     the cores near their card, but it cannot run two workers on one card."""
     if not cards:
@@ -174,7 +174,7 @@ def _on_cards(cards: Sequence[str], workers: int, in_flight: int, loop: Any = No
             silence_logs=logging.CRITICAL,
         )
     environments = [{"CUDA_VISIBLE_DEVICES": cards[worker % len(cards)]} for worker in range(workers)]
-    return pinned(environments, in_flight) if loop is None else pinned(environments, in_flight, loop)
+    return pinned(environments, in_flight, loop)
 
 
 def _dask_cuda() -> Any:

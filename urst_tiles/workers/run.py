@@ -108,7 +108,8 @@ class DaskRunner:
     Parameters
     ----------
     cluster : the open cluster. Its workers are counted at most every `LOOK_SECONDS`, and it is then told of
-    them. each : how many tasks a worker has at once.
+        them.
+    each : how many tasks a worker has at once.
     """
 
     def __init__(self, cluster: OpenCluster, each: int) -> None:

@@ -8,9 +8,7 @@ that user could exchange them for others, and code in those would run.
 from __future__ import annotations
 
 import atexit
-import os
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from urst_tiles.errors import BadInput
-
-NAME = f"urst-tiles-{os.getuid()}"
+from urst_tiles.storage.private import NAME, make_private
 
 
 @contextmanager
@@ -48,8 +45,9 @@ def private_folder(base: Path) -> Path:
     BadInput : no folder can be made in ``base``.
     """
     folder = base if base.name == NAME else base / NAME
-    if _is_private(folder):
-        return folder
+    with suppress(OSError):
+        if make_private(folder):
+            return folder
     try:
         other = Path(tempfile.mkdtemp(prefix=f"{NAME}-", dir=base))
     except OSError as error:
@@ -58,13 +56,3 @@ def private_folder(base: Path) -> Path:
         ) from None
     atexit.register(shutil.rmtree, other, ignore_errors=True)
     return other
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether ``folder``, which is made if need be, is a folder of this user that nobody else can enter."""
-    with suppress(OSError):
-        with suppress(FileExistsError):
-            folder.mkdir(0o700)
-        found = os.lstat(folder)
-        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-    return False
