@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers import picture
 from safetensors.torch import load_file, save_file
+from trainers import assert_refused, flags, run
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
@@ -75,14 +76,7 @@ def arguments(tiny: Path, tmp_path: Path) -> list[str]:
         "levels": 2, "content-size": 100, "style-size": 96, "channels": 8, "blocks": 1, "half": 4,
         "half-least": 64, "precision": "float32", "save-every": 2, "sample-every": 4, "threads": 1,
     }  # fmt: skip
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def run(trainer: ModuleType, arguments: list[str], *more: str, steps: int = 10**6) -> list[dict[str, float]]:
-    """The losses of a call, stopped after ``steps``."""
-    rows = trainer.PROGRAM.train(trainer.PROGRAM.parse([*arguments, *more]))
-    found = [row for _, row in zip(range(steps), rows, strict=False)]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+    return flags(given)
 
 
 def begun(trainer: ModuleType, arguments: list[str], *more: str) -> Any:
@@ -493,9 +487,7 @@ def test_the_weights_of_the_trial_are_a_start(painter: ModuleType, shared: Path)
 def test_bad_settings_are_one_sentence(
     trainer: ModuleType, arguments: list[str], words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trainer.PROGRAM.main([*arguments, *words]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert_refused(trainer, [*arguments, *words], said, capsys)
 
 
 @pytest.mark.parametrize(
