@@ -52,6 +52,7 @@ from urst_tiles.nets.painter import (
     letters,
 )
 from urst_tiles.nets.painter import FILE as FILE
+from urst_tiles.source.levels import COLUMN, FACTORS
 
 #: Names in the files of earlier trainings, and those of today.
 RENAMED = {"hg": "half_gamma", "hb": "half_beta"}
@@ -85,14 +86,15 @@ def mixed(x: Tensor) -> Tensor:
     No product reaches 2^63, since both factors are below 2^31: all devices compute the same.
     """
     x = x ^ (x >> 16)
-    x = (x * 0x21F0AAAD) & MASK
+    x = (x * FACTORS[0]) & MASK
     x = x ^ (x >> 15)
-    x = (x * 0x735A2D97) & MASK
+    x = (x * FACTORS[1]) & MASK
     return x ^ (x >> 15)
 
 
 def noise(origins: Tensor, size: tuple[int, int], level: int, seed: int) -> Tensor:
-    """(n, 1, h, w) float32 in -0.5 to 0.5, a hash of the absolute position, the level and the seed.
+    """(n, 1, h, w) float32 in -0.5 to 0.5, a hash of the absolute position, the level and the seed: the same
+    as in `urst_tiles.source.levels.noise`, of 24 bits.
 
     A window of a picture has the same noise as that part of the whole, bit for bit, on every device.
 
@@ -108,7 +110,7 @@ def noise(origins: Tensor, size: tuple[int, int], level: int, seed: int) -> Tens
         (origins[:, axis, None] + torch.arange(n, device=device)) & MASK
         for axis, n in zip((0, 1), size, strict=True)
     )
-    rows, columns = mixed(y ^ key), mixed((x + 0x9E3779B9) & MASK)
+    rows, columns = mixed(y ^ key), mixed((x + COLUMN) & MASK)
     bits = mixed(rows[:, None, :, None] ^ columns[:, None, None, :])
     return (bits >> 8).float() / 2**24 - 0.5
 

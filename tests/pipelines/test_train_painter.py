@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import picture
+from helpers import noise_bits, picture
 from safetensors.torch import load_file, save_file
 from trainers import assert_refused, flags, run
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.geometry import Box
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.moments import Moments
 from urst_tiles.nets import live
 from urst_tiles.nets import painter as network
+from urst_tiles.source import levels
 from urst_tiles.source.picture import write_png
 
 NAMES = ("waves", "lilies", "night")
@@ -255,28 +257,21 @@ def test_the_batch_is_remembered(trainer: ModuleType, arguments: list[str]) -> N
 # Noise
 
 
-def hashed(y: int, x: int, level: int, seed: int) -> float:
-    """The same in Python's integers."""
-
-    def mixed(n: int) -> int:
-        n ^= n >> 16
-        n = n * 0x21F0AAAD % 2**32
-        n ^= n >> 15
-        n = n * 0x735A2D97 % 2**32
-        return n ^ n >> 15
-
-    row = mixed(y ^ mixed(mixed(seed) ^ level))
-    column = mixed((x + 0x9E3779B9) % 2**32)
-    return (mixed(row ^ column) >> 8) / 2**24 - 0.5
-
-
 def test_noise_is_the_hash_of_position_level_and_seed(painter: ModuleType) -> None:
     origins = torch.tensor([[0, 0], [123_456, 2**31 + 5]])
     found = painter.noise(origins, (3, 4), 2, 17)
     assert found.shape == (2, 1, 3, 4) and found.dtype == torch.float32
     for n, (top, left) in enumerate(origins.tolist()):
-        wanted = [[hashed(top + y, left + x, 2, 17) for x in range(4)] for y in range(3)]
-        assert found[n, 0].tolist() == wanted
+        wanted = [[noise_bits(top + y, left + x, 2, 17) >> 8 for x in range(4)] for y in range(3)]
+        assert found[n, 0].tolist() == [[bits / 2**24 - 0.5 for bits in row] for row in wanted]
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("uint8", 8), ("uint16", 16)])
+def test_noise_is_that_of_the_package(painter: ModuleType, dtype: str, bits: int) -> None:
+    box = Box(5, 70000, 69, 70096)
+    found = painter.noise(torch.tensor([[box.y0, box.x0]]), box.shape, 3, 11)[0, 0].double().numpy()
+    wanted = levels.noise(box, 3, 11, np.dtype(dtype))
+    assert np.array_equal(np.floor((found + 0.5) * 2**bits), wanted)
 
 
 def test_the_noise_of_a_window_is_that_part_of_the_whole(painter: ModuleType) -> None:
