@@ -20,7 +20,6 @@ References
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,9 +35,10 @@ from training.features import lowered
 from training.states import uniform
 from urst_tiles import weights
 from urst_tiles.errors import BadWeights
-from urst_tiles.nets import lite
 from urst_tiles.nets import painter as network
+from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.painter import (
+    COLOUR_EPS,
     COLOURS,
     DDOF,
     DETAIL,
@@ -210,7 +210,7 @@ def recoloured(x: Tensor, mean: NDArray[np.float64], covariance: NDArray[np.floa
     colours least [2]."""
     maps = []
     for centre, spread, want_centre, want_spread in zip(*moments(x), mean, covariance, strict=True):
-        scale = lite.monge_kantorovich(spread, want_spread, lite.COLOUR_EPS)
+        scale = monge_kantorovich(spread, want_spread, COLOUR_EPS)
         maps.append((scale, (want_centre - scale @ centre)[:, None]))
     scales, shifts = (torch.from_numpy(np.stack(part)).to(x) for part in zip(*maps, strict=True))
     return (scales @ x.flatten(2) + shifts).view_as(x)
@@ -246,8 +246,8 @@ def from_file(path: Path) -> tuple[State, list[str]]:
         state = weights.load(path)
     except BadWeights:
         state = weights.load(path, "average")
-    names = names_of(state.pop("styles", None), path)
-    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in COLOURS}
+    names = names_of(state, path)
+    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in (*COLOURS, "styles")}
     for k in PER_STYLE:
         if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):
             state[k] = torch.stack([state[k]] * 2, 1)
@@ -259,17 +259,12 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     return state, names
 
 
-def names_of(letters: Tensor | None, path: Path) -> list[str]:
-    """The names in a file's "styles"; BadWeights where it holds something else."""
-    if letters is None:
-        return []
+def names_of(state: Mapping[str, Tensor], path: Path) -> list[str]:
+    """The names of a file's styles, none without "styles"; BadWeights where these are something else."""
     try:
-        names = json.loads(letters.numpy().tobytes())
+        return network.names_of(state) if "styles" in state else []
     except ValueError:
-        names = None
-    if not isinstance(names, list):
-        raise BadWeights(f"{path}: its styles are no list of names")
-    return [str(name) for name in names]
+        raise BadWeights(f"{path}: its styles are no list of names") from None
 
 
 def rows_for(state: State, old: Sequence[str], names: Sequence[str]) -> State:

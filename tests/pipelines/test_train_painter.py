@@ -438,6 +438,10 @@ def test_what_is_no_painter_is_refused(painter: ModuleType, tmp_path: Path) -> N
     (tmp_path / "named.safetensors").write_bytes(to_bytes(painter, state, ["a", "b", "c"]))
     with pytest.raises(BadWeights, match="names 3 styles and has 2"):
         painter.from_file(tmp_path / "named.safetensors")
+    for text in (b"a, b", b"\xff", b'"ab"', b"{}"):
+        torch.save(state | {"styles": torch.tensor(list(text), dtype=torch.uint8)}, tmp_path / "odd.pt")
+        with pytest.raises(BadWeights, match=r"odd\.pt: its styles are no list of names"):
+            painter.from_file(tmp_path / "odd.pt")
     with pytest.raises(MissingFile, match="nowhere"):
         painter.from_file(tmp_path / "nowhere.pt")
 
