@@ -49,13 +49,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from train_cin import square
 from training import loop, painter
 from training.checkpoint import State, Training, trainable
 from training.command import Program
 from training.features import Lowered, weighted
 from training.painter import Form, halved
-from training.pictures import Pictures, crop, files_of, patterns_of, read, sheet, to_tensor
+from training.pictures import Pictures, crop, files_of, patterns_of, read, sheet, square, to_tensor
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput, MissingFile
