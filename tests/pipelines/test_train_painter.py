@@ -47,6 +47,11 @@ def painter(trainer: ModuleType) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def paintings(trainer: ModuleType) -> ModuleType:
+    return import_module("training.paintings")
+
+
+@pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up photographs, paintings with names, and a seeded loss network."""
     folder = tmp_path_factory.mktemp("tiny")
@@ -178,15 +183,17 @@ def test_the_whole_network_with_its_styles_fits_in_8_megabytes(
 # What is compared
 
 
-def test_a_painting_is_no_distance_from_itself(trainer: ModuleType, arguments: list[str]) -> None:
+def test_a_painting_is_no_distance_from_itself(
+    trainer: ModuleType, paintings: ModuleType, arguments: list[str]
+) -> None:
     recipe = begun(trainer, arguments)
     files = list(recipe.paintings.files.values())
-    x = trainer.to_tensor([trainer.read(files[1], 96)], "cpu")[:, :, :96, :96]
+    x = paintings.to_tensor([paintings.read(files[1], 96)], "cpu")[:, :, :96, :96]
     there, elsewhere = torch.tensor([1]), torch.tensor([0])
     features = recipe.teacher(x, recipe.teacher.style)
-    near, far = (trainer.distance(features, recipe.paintings, k).item() for k in (there, elsewhere))
+    near, far = (paintings.distance(features, recipe.paintings, k).item() for k in (there, elsewhere))
     assert near == pytest.approx(5 * 1e-4**0.5, rel=0.01) and far > 10 * near
-    near, far = (trainer.colour_distance(x, recipe.paintings, k).item() for k in (there, elsewhere))
+    near, far = (paintings.colour_distance(x, recipe.paintings, k).item() for k in (there, elsewhere))
     assert near < 0.05 and far > near
 
 
@@ -197,10 +204,10 @@ def test_the_distilled_teacher_has_its_own_features(trainer: ModuleType, argumen
     assert sizes == {k: (3, width, width) for k, width in widths.items()}
 
 
-def test_a_gram_matrix_is_the_mean_of_products(trainer: ModuleType) -> None:
+def test_a_gram_matrix_is_the_mean_of_products(paintings: ModuleType) -> None:
     f = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     wanted = torch.einsum("nchw,ndhw->ncd", f, f) / 20
-    assert torch.allclose(trainer.grams(f).double(), wanted, rtol=1e-6)
+    assert torch.allclose(paintings.grams(f).double(), wanted, rtol=1e-6)
 
 
 def test_recoloured_pictures_have_the_paintings_colours(painter: ModuleType) -> None:
