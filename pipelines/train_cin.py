@@ -39,7 +39,7 @@ from training.command import Program
 from training.features import Statistics
 from training.judge import Judge, judge, photographs
 from training.perceptual import By
-from training.pictures import Crops, files_of, read, sheet, to_tensor
+from training.pictures import Crops, files_of, sheet, square
 from training.states import tensors_of
 
 from urst_tiles import losses
@@ -258,13 +258,6 @@ class Cin:
             same = photograph.expand(len(self.paintings), -1, -1, -1)
             rows.append([photograph, *paint(same, state, settings.layout, torch.float32)[0]])
         return sheet([[picture.cpu() for picture in row] for row in rows])
-
-
-def square(path: Path, side: int) -> Tensor:
-    """The middle of a painting, float32, (3, side, side), in 0..1."""
-    y = to_tensor([read(path, side)], "cpu")[0]
-    top, left = ((n - side) // 2 for n in y.shape[1:])
-    return y[:, top : top + side, left : left + side]
 
 
 def is_inner(key: str) -> bool:

@@ -40,24 +40,31 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from train_cin import square
 from training import loop, painter
-from training.checkpoint import State, Training, trainable
+from training.checkpoint import Training, trainable
 from training.command import Program
 from training.features import Lowered, weighted
 from training.painter import Form, halved
-from training.pictures import Pictures, crop, files_of, patterns_of, read, sheet, to_tensor
+from training.paintings import (
+    BLURS,
+    Paintings,
+    Teacher,
+    colour_distance,
+    distance,
+    gather,
+    normal,
+    outside,
+)
+from training.pictures import Pictures, crop, files_of, patterns_of, sheet, square, to_tensor
 
-from urst_tiles import losses
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets.base import DTYPES, Precision
@@ -121,12 +128,8 @@ class Settings:
     sample_every: int = 500
 
 
-#: Sides of the squares that colours are averaged over before their moments are compared.
-BLURS = (2, 8, 32)
 #: Levels above the finest count so much in the losses of style and colour.
 COARSER = 0.5
-#: The largest distance of one layer that still gives a gradient.
-CLAMP = 4.0
 #: Deviation, in levels of 255, below which a crop is flat, and how many are drawn in a row before giving up.
 FLAT, TRIES = 12.0, 1000
 #: By how much the memory of a style's distance follows each new one, and how unevenly styles are drawn.
@@ -138,20 +141,7 @@ CPU_BATCH, USED = 4, 0.8
 PARTS = ("style", "content", "consistency", "colour", "half", "range")
 
 
-# The teacher and the paintings
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A loss network that takes float32 pictures, with the layers of the style and the one of the content."""
-
-    net: losses.FeatureNet
-    style: tuple[str, ...]
-    content: str
-
-    def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """The features of ``layers``."""
-        return self.net(x.contiguous(memory_format=torch.channels_last), layers)
+# What the settings name
 
 
 def teacher_of(settings: Settings) -> Teacher:
@@ -165,44 +155,6 @@ def teacher_of(settings: Settings) -> Teacher:
         return Teacher(net, vgg.LAYERS16[:4], vgg.CONTENT16)
     distilled = replace(backbones.distilled_vgg19(Path(settings.distilled), **placed), heads=False)
     return Teacher(Lowered(distilled, dtype), vgg.LAYERS, vgg.CONTENT)
-
-
-def grams(features: Tensor) -> Tensor:
-    """(n, C, h, w) -> (n, C, C) float32: means of products over places, multiplied in the features' type."""
-    n, c, h, w = features.shape
-    rows = features.permute(0, 2, 3, 1).reshape(n, h * w, c)
-    return torch.bmm(rows.mT, rows).float() / (h * w)
-
-
-def blurred_moments(x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Mean (n, 3) and covariance (n, 3, 3) of colours, of the picture averaged over each of `BLURS`."""
-    moments = []
-    for side in BLURS:
-        rows = F.avg_pool2d(x, side).flatten(2)
-        mean = rows.mean(2, keepdim=True)
-        moments.append((mean[:, :, 0], (rows - mean) @ (rows - mean).mT / rows.shape[2]))
-    return moments
-
-
-@dataclass(frozen=True)
-class Paintings:
-    """What pictures in each of S styles are to meet.
-
-    Attributes
-    ----------
-    files : by name, in the order of the rows.
-    mean, covariance : (S, 3) and (S, 3, 3), of the colours.
-    gram : (S, C, C) by layer.
-    power : (S,) by layer, the mean square of the Gram matrix.
-    blurred : means and covariances as `blurred_moments` gives them.
-    """
-
-    files: Mapping[str, Path]
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    gram: State
-    power: State
-    blurred: list[tuple[Tensor, Tensor]]
 
 
 def named(settings: Settings) -> dict[str, Path]:
@@ -220,61 +172,6 @@ def named(settings: Settings) -> dict[str, Path]:
         if not path.is_file():
             raise MissingFile(f"there is no painting {path}, which {settings.styles} names")
     return files
-
-
-@torch.no_grad()
-def gather(files: Mapping[str, Path], settings: Settings, teacher: Teacher) -> Paintings:
-    """The statistics of the paintings, their sides cropped to multiples of the largest blur."""
-    colours, matrices, blurred = [], [], []
-    for path in files.values():
-        x = to_tensor([read(path, settings.style_size)], settings.device)
-        h, w = (side // BLURS[-1] * BLURS[-1] for side in x.shape[2:])
-        x = x[:, :, :h, :w]
-        colours.append(painter.moments(x))
-        matrices.append({k: grams(f) for k, f in teacher(x, teacher.style).items()})
-        blurred.append(blurred_moments(x))
-    mean, covariance = (np.concatenate(part) for part in zip(*colours, strict=True))
-    gram = {k: torch.cat([by_layer[k] for by_layer in matrices]) for k in teacher.style}
-    power = {k: g.square().mean((1, 2)) for k, g in gram.items()}
-    levels = [
-        (torch.cat([m for m, _ in level]), torch.cat([c for _, c in level]))
-        for level in zip(*blurred, strict=True)
-    ]
-    return Paintings(files, mean, covariance, gram, power, levels)
-
-
-# The losses
-
-
-def distance(features: Mapping[str, Tensor], paintings: Paintings, index: Tensor) -> Tensor:
-    """(n,): the sum over layers of the distances of Gram matrices, relative to the paintings'."""
-    total = torch.zeros((), device=index.device)
-    for k, wanted in paintings.gram.items():
-        square = (grams(features[k]) - wanted[index]).square().mean((1, 2)) / paintings.power[k][index]
-        total = total + (square + 1e-4).sqrt().clamp(max=CLAMP)
-    return total
-
-
-def colour_distance(x: Tensor, paintings: Paintings, index: Tensor) -> Tensor:
-    """(): distances of blurred colours, relative to the painting's deviation, clamped."""
-    total = x.new_zeros(())
-    for (mean, covariance), (means, covariances) in zip(blurred_moments(x), paintings.blurred, strict=True):
-        variance = torch.diagonal(covariances[index], dim1=1, dim2=2).sum(1)
-        shift = (mean - means[index]).square().sum(1) / variance
-        spread = ((covariance - covariances[index]).square().sum((1, 2)) + 1e-9).sqrt() / variance
-        total = total + (0.5 * shift.clamp(max=1) + spread.clamp(max=2)).mean()
-    return total
-
-
-def normal(f: Tensor) -> Tensor:
-    """float32, each channel of each picture with mean 0 and deviation 1, weak ones not amplified."""
-    f = f.float()
-    return (f - f.mean((2, 3), keepdim=True)) / (f.var((2, 3), keepdim=True) + 1e-2).sqrt()
-
-
-def outside(x: Tensor) -> Tensor:
-    """(): how far values lie outside 0..1, on average."""
-    return (F.relu(x - 1) + F.relu(-x)).mean()
 
 
 # The recipe
@@ -490,7 +387,8 @@ def begin(settings: Settings) -> Painter:
     photographs = Pictures(files_of(settings.content, patterns_of(settings.held_out)), settings.content_size)
     if on_card(settings):
         photographs.decode()
-    return Painter(settings, teacher, gather(files, settings, teacher), photographs, training)
+    paintings = gather(files, settings.style_size, teacher, settings.device)
+    return Painter(settings, teacher, paintings, photographs, training)
 
 
 def times(settings: Settings) -> loop.Times:

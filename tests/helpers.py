@@ -25,6 +25,20 @@ def picture(h: int, w: int, seed: int = 0) -> np.ndarray:
     return np.clip(smooth + random.normal(0, 25, (h, w, 3)), 0, 255).astype(np.uint8)
 
 
+def noise_bits(y: int, x: int, level: int, seed: int) -> int:
+    """The 32 bits of the noise of a painted level at a place, with Python's integers."""
+
+    def mixed(n: int) -> int:
+        n ^= n >> 16
+        n = n * 0x21F0AAAD % 2**32
+        n ^= n >> 15
+        n = n * 0x735A2D97 % 2**32
+        return n ^ n >> 15
+
+    key = mixed(mixed(seed) ^ level)
+    return mixed(mixed(y ^ key) ^ mixed((x + 0x9E3779B9) % 2**32))
+
+
 def geotiff(path: Path, pixels: np.ndarray, **options: object) -> Path:
     """A tiled deflate GeoTIFF in UTM zone 32."""
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632)

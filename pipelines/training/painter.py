@@ -20,7 +20,6 @@ References
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,9 +35,10 @@ from training.features import lowered
 from training.states import uniform
 from urst_tiles import weights
 from urst_tiles.errors import BadWeights
-from urst_tiles.nets import lite
 from urst_tiles.nets import painter as network
+from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.painter import (
+    COLOUR_EPS,
     COLOURS,
     DDOF,
     DETAIL,
@@ -51,7 +51,8 @@ from urst_tiles.nets.painter import (
     form_of,
 )
 from urst_tiles.nets.painter import FILE as FILE
-from urst_tiles.nets.style_rows import encoded
+from urst_tiles.nets.style_rows import encoded, names_in
+from urst_tiles.source.levels import COLUMN, FACTORS
 
 #: Names in the files of earlier trainings, and those of today.
 RENAMED = {"hg": "half_gamma", "hb": "half_beta"}
@@ -85,14 +86,15 @@ def mixed(x: Tensor) -> Tensor:
     No product reaches 2^63, since both factors are below 2^31: all devices compute the same.
     """
     x = x ^ (x >> 16)
-    x = (x * 0x21F0AAAD) & MASK
+    x = (x * FACTORS[0]) & MASK
     x = x ^ (x >> 15)
-    x = (x * 0x735A2D97) & MASK
+    x = (x * FACTORS[1]) & MASK
     return x ^ (x >> 15)
 
 
 def noise(origins: Tensor, size: tuple[int, int], level: int, seed: int) -> Tensor:
-    """(n, 1, h, w) float32 in -0.5 to 0.5, a hash of the absolute position, the level and the seed.
+    """(n, 1, h, w) float32 in -0.5 to 0.5, a hash of the absolute position, the level and the seed: the same
+    as in `urst_tiles.source.levels.noise`, of 24 bits.
 
     A window of a picture has the same noise as that part of the whole, bit for bit, on every device.
 
@@ -108,7 +110,7 @@ def noise(origins: Tensor, size: tuple[int, int], level: int, seed: int) -> Tens
         (origins[:, axis, None] + torch.arange(n, device=device)) & MASK
         for axis, n in zip((0, 1), size, strict=True)
     )
-    rows, columns = mixed(y ^ key), mixed((x + 0x9E3779B9) & MASK)
+    rows, columns = mixed(y ^ key), mixed((x + COLUMN) & MASK)
     bits = mixed(rows[:, None, :, None] ^ columns[:, None, None, :])
     return (bits >> 8).float() / 2**24 - 0.5
 
@@ -208,7 +210,7 @@ def recoloured(x: Tensor, mean: NDArray[np.float64], covariance: NDArray[np.floa
     colours least [2]."""
     maps = []
     for centre, spread, want_centre, want_spread in zip(*moments(x), mean, covariance, strict=True):
-        scale = lite.monge_kantorovich(spread, want_spread, lite.COLOUR_EPS)
+        scale = monge_kantorovich(spread, want_spread, COLOUR_EPS)
         maps.append((scale, (want_centre - scale @ centre)[:, None]))
     scales, shifts = (torch.from_numpy(np.stack(part)).to(x) for part in zip(*maps, strict=True))
     return (scales @ x.flatten(2) + shifts).view_as(x)
@@ -244,8 +246,8 @@ def from_file(path: Path) -> tuple[State, list[str]]:
         state = weights.load(path)
     except BadWeights:
         state = weights.load(path, "average")
-    names = names_of(state.pop("styles", None), path)
-    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in COLOURS}
+    names = names_of(state, path)
+    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in (*COLOURS, "styles")}
     for k in PER_STYLE:
         if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):
             state[k] = torch.stack([state[k]] * 2, 1)
@@ -257,17 +259,12 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     return state, names
 
 
-def names_of(letters: Tensor | None, path: Path) -> list[str]:
-    """The names in a file's "styles"; BadWeights where it holds something else."""
-    if letters is None:
-        return []
+def names_of(state: Mapping[str, Tensor], path: Path) -> list[str]:
+    """The names of a file's styles, none without "styles"; BadWeights where these are something else."""
     try:
-        names = json.loads(letters.numpy().tobytes())
+        return names_in(state["styles"]) if "styles" in state else []
     except ValueError:
-        names = None
-    if not isinstance(names, list):
-        raise BadWeights(f"{path}: its styles are no list of names")
-    return [str(name) for name in names]
+        raise BadWeights(f"{path}: its styles are no list of names") from None
 
 
 def rows_for(state: State, old: Sequence[str], names: Sequence[str]) -> State:

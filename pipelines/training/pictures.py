@@ -101,6 +101,13 @@ def resized(image: NDArray[np.uint8], side: int, device: str) -> Tensor:
     return F.interpolate(x, (side, side), mode="bilinear", antialias=True)
 
 
+def square(path: Path, side: int) -> Tensor:
+    """The middle of a painting, float32, (3, side, side), in 0..1."""
+    y = to_tensor([read(path, side)], "cpu")[0]
+    top, left = ((n - side) // 2 for n in y.shape[1:])
+    return y[:, top : top + side, left : left + side]
+
+
 @dataclass(frozen=True)
 class Crops:
     """Batches (batch, 3, size, size) in 0..1 of random crops of photographs or paintings."""

@@ -23,7 +23,7 @@ import torch
 from helpers import MOMENTS, Elsewhere, delayed, geotiff, picture, sha, strips
 
 import urst_tiles as ut
-from urst_tiles.engine import kernel, site_moments, statistics
+from urst_tiles.engine import at_once, kernel, site_moments, statistics
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import spool
 
@@ -403,7 +403,7 @@ def test_a_device_out_of_memory_at_any_window(
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         return real(pixels, device)
 
-    for module in (kernel, site_moments, statistics):
+    for module in (kernel, site_moments, at_once):
         monkeypatch.setattr(module, "to_tensor", crowded)
     report = ut.stylize(tiled, tmp_path / "out.tif", STYLE, precision="float32", **SMALL)
     good, found = (tifffile.imread(tmp_path / name).astype(int) for name in ("good.tif", "out.tif"))

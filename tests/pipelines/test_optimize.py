@@ -17,6 +17,7 @@ import pyvips
 import tifffile
 import torch
 from torch import Tensor
+from trainers import flags
 
 from urst_tiles import losses
 from urst_tiles.errors import DamagedFile, JobDiffers
@@ -221,7 +222,7 @@ def words(images: Path, tmp_path: Path) -> list[str]:
         "content-layers": "relu2_1", "optimizer": "adam", "steps": 4, "save-every": 2, "sample-every": 2,
         "precision": "float64", "threads": 1,
     }  # fmt: skip
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    return flags(given)
 
 
 def result(folder: Path) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from trainers import assert_refused, flags, run
 
 from urst_tiles import weights
 from urst_tiles.nets import fast, live
@@ -53,22 +53,11 @@ def arguments(tiny: Path, tmp_path: Path) -> list[str]:
         "stroke-weight": 1, "variation-weight": 1, "style-weight": 1000, "content-weight": 2, "threads": 1,
         "save-every": 2, "sample-every": 4, "rate": 5e-3, "layout": "linder-noren",
     }  # fmt: skip
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def run(trainer: ModuleType, arguments: list[str], steps: int | None = None) -> list[dict[str, float]]:
-    """The losses of a call, stopped after ``steps``."""
-    torch.set_num_threads(1)
-    rows: Iterator[dict[str, Any]] = trainer.PROGRAM.train(trainer.PROGRAM.parse(arguments))
-    return [row for _, row in zip(range(steps or 10**6), rows, strict=False)]
-
-
-def numbers(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return flags(given)
 
 
 def test_first_losses_are_the_stored_ones(trainer: ModuleType, arguments: list[str]) -> None:
-    rows = run(trainer, arguments, 3)
+    rows = run(trainer, arguments, steps=3)
     for name, values in FIRST.items():
         assert [row[name] for row in rows] == pytest.approx(values, rel=1e-3)
     weight = {"style": 1000, "content": 2, "stroke": 1, "variation": 1}
@@ -83,10 +72,10 @@ def test_a_resumed_run_gives_the_same_losses(
     arguments = [*arguments, "--norm", norm, "--average", "0.9"]
     whole = run(trainer, arguments)
     other = [*arguments, "--out", str(tmp_path / "other")]
-    first = run(trainer, other, 3)  # stopped in the third step: the checkpoint is that of the second
+    first = run(trainer, other, steps=3)  # stopped in the third step: the checkpoint is that of the second
     second = run(trainer, other)
     assert [row["step"] for row in second] == [3, 4]
-    assert numbers(first[:2] + second) == numbers(whole)
+    assert first[:2] + second == whole
     one, two = (weights.load(tmp_path / name / trainer.FILE) for name in ("run", "other"))
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
@@ -154,8 +143,8 @@ def test_smoothing_and_kinds_of_style(
     trainer: ModuleType, arguments: list[str], smoothing: str, by: str
 ) -> None:
     layers = ["--style-layers", "relu1_1,relu4_1"]
-    plain = run(trainer, [*arguments, *layers, "--style-by", by], 1)[0]
-    changed = run(trainer, [*arguments, *layers, "--style-by", by, "--smoothing", smoothing], 1)[0]
+    plain = run(trainer, [*arguments, *layers, "--style-by", by], steps=1)[0]
+    changed = run(trainer, [*arguments, *layers, "--style-by", by, "--smoothing", smoothing], steps=1)[0]
     assert 0 < changed["style"] < plain["style"] and np.isfinite(changed["total"])
     assert changed["stroke"] == plain["stroke"]
 
@@ -169,7 +158,7 @@ def test_shares_of_style_and_normalised_content(
     empty = {k: torch.zeros(1, parts[0].shape[1], 4, 4) for k, parts in judged.wanted.items()}
     style, minimised = judged.style(empty, torch.tensor([0]))
     assert style.item() == pytest.approx(3) and minimised.item() == pytest.approx(3, rel=1e-3)
-    row = run(trainer, [*arguments, "--style-power", "0.5", "--content-normalised", "true"], 1)[0]
+    row = run(trainer, [*arguments, "--style-power", "0.5", "--content-normalised", "true"], steps=1)[0]
     assert 0 < row["content"] < 4 and np.isfinite(row["total"])
 
 
@@ -237,6 +226,4 @@ def test_urst_tiles_takes_the_file_as_style(
 def test_bad_settings_are_one_sentence(
     trainer: ModuleType, arguments: list[str], words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trainer.PROGRAM.main([*arguments, *words]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert_refused(trainer, [*arguments, *words], said, capsys)

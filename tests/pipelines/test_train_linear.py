@@ -10,12 +10,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from helpers import picture
+from trainers import assert_refused, flags, photographs_and_paintings, run
 
 from urst_tiles import weights
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets import linear, live
-from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread, by part.
 FIRST: dict[str, dict[str, list[float]]] = {
@@ -50,10 +49,7 @@ def trainer(pipeline: Callable[[str], ModuleType]) -> ModuleType:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up photographs, paintings, a narrow network of the family, and the first layers of VGG-19."""
     folder = tmp_path_factory.mktemp("tiny")
-    for kind, count in (("content", 3), ("style", 2)):
-        (folder / kind).mkdir()
-        for k in range(count):
-            write_png(folder / kind / f"{k}.png", picture(150, 170, 10 * k + len(kind)))
+    photographs_and_paintings(folder, 150, 170)
     (folder / "init").mkdir()
     for name, state in linear.seeded("r31", 0, NARROW).items():
         torch.save(state, folder / "init" / name)
@@ -74,14 +70,7 @@ def arguments(tiny: Path, tmp_path: Path) -> list[str]:
         "part": "matrix", "steps": 3, "batch": 2, "size": 32, "backbone": "distilled", "save-every": 2,
         "sample-every": 3, "threads": 1, "rate": 1e-3,
     }  # fmt: skip
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def run(trainer: ModuleType, arguments: list[str], *more: str, steps: int = 10**6) -> list[dict[str, float]]:
-    """The losses of a call, stopped after ``steps``."""
-    rows = trainer.PROGRAM.train(trainer.PROGRAM.parse([*arguments, *more]))
-    found = [row for _, row in zip(range(steps), rows, strict=False)]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+    return flags(given)
 
 
 @pytest.mark.parametrize("part", FIRST)
@@ -309,9 +298,7 @@ def test_bad_settings_are_one_sentence(
 ) -> None:
     places = {"vgg_r31.pth": tiny / "init" / "vgg_r31.pth", "vgg.raw": tiny / "vgg.raw"}
     places |= {"r31.pth": tiny / "init" / "r31.pth"}
-    assert trainer.PROGRAM.main([*arguments, *(str(places.get(word, word)) for word in words)]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert_refused(trainer, [*arguments, *(str(places.get(word, word)) for word in words)], said, capsys)
 
 
 def test_files_of_other_widths_are_refused(

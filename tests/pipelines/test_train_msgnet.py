@@ -13,11 +13,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from helpers import picture
+from trainers import assert_refused, flags, photographs_and_paintings, run
 
 from urst_tiles import weights
 from urst_tiles.nets import live, msgnet
-from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread.
 FIRST: dict[str, list[float]] = {
@@ -39,10 +38,7 @@ def trainer(pipeline: Callable[[str], ModuleType]) -> ModuleType:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made-up photographs and paintings."""
     folder = tmp_path_factory.mktemp("tiny")
-    for kind, count in (("content", 3), ("style", 2)):
-        (folder / kind).mkdir()
-        for k in range(count):
-            write_png(folder / kind / f"{k}.png", picture(150, 170, 10 * k + len(kind)))
+    photographs_and_paintings(folder, 150, 170)
     return folder
 
 
@@ -56,14 +52,7 @@ def arguments(tiny: Path, tmp_path: Path) -> list[str]:
         "backbone": "distilled", "style-layers": "relu1_1,relu2_1,relu3_1", "content-layer": "relu3_1",
         "variation-weight": 1, "save-every": 2, "sample-every": 3, "threads": 1,
     }  # fmt: skip
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def run(trainer: ModuleType, arguments: list[str], *more: str, steps: int = 10**6) -> list[dict[str, float]]:
-    """The losses of a call, stopped after ``steps``."""
-    rows = trainer.PROGRAM.train(trainer.PROGRAM.parse([*arguments, *more]))
-    found = [row for _, row in zip(range(steps), rows, strict=False)]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+    return flags(given)
 
 
 def test_first_losses_are_the_stored_ones(trainer: ModuleType, arguments: list[str]) -> None:
@@ -213,9 +202,7 @@ def test_command_line_writes_losses_samples_and_weights(
 def test_bad_settings_are_one_sentence(
     trainer: ModuleType, arguments: list[str], words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trainer.PROGRAM.main([*arguments, *words]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert_refused(trainer, [*arguments, *words], said, capsys)
 
 
 def test_other_files_are_no_start(

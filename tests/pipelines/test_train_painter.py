@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import picture
+from helpers import noise_bits, picture
 from safetensors.torch import load_file, save_file
+from trainers import assert_refused, flags, run
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
+from urst_tiles.geometry import Box
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.moments import Moments
 from urst_tiles.nets import live, style_rows
 from urst_tiles.nets import painter as network
+from urst_tiles.source import levels
 from urst_tiles.source.picture import write_png
 
 NAMES = ("waves", "lilies", "night")
@@ -41,6 +44,11 @@ def trainer(pipeline: Callable[[str], ModuleType]) -> ModuleType:
 @pytest.fixture(scope="module")
 def painter(trainer: ModuleType) -> ModuleType:
     return import_module("training.painter")
+
+
+@pytest.fixture(scope="module")
+def paintings(trainer: ModuleType) -> ModuleType:
+    return import_module("training.paintings")
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +83,7 @@ def arguments(tiny: Path, tmp_path: Path) -> list[str]:
         "levels": 2, "content-size": 100, "style-size": 96, "channels": 8, "blocks": 1, "half": 4,
         "half-least": 64, "precision": "float32", "save-every": 2, "sample-every": 4, "threads": 1,
     }  # fmt: skip
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def run(trainer: ModuleType, arguments: list[str], *more: str, steps: int = 10**6) -> list[dict[str, float]]:
-    """The losses of a call, stopped after ``steps``."""
-    rows = trainer.PROGRAM.train(trainer.PROGRAM.parse([*arguments, *more]))
-    found = [row for _, row in zip(range(steps), rows, strict=False)]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+    return flags(given)
 
 
 def begun(trainer: ModuleType, arguments: list[str], *more: str) -> Any:
@@ -182,15 +183,17 @@ def test_the_whole_network_with_its_styles_fits_in_8_megabytes(
 # What is compared
 
 
-def test_a_painting_is_no_distance_from_itself(trainer: ModuleType, arguments: list[str]) -> None:
+def test_a_painting_is_no_distance_from_itself(
+    trainer: ModuleType, paintings: ModuleType, arguments: list[str]
+) -> None:
     recipe = begun(trainer, arguments)
     files = list(recipe.paintings.files.values())
-    x = trainer.to_tensor([trainer.read(files[1], 96)], "cpu")[:, :, :96, :96]
+    x = paintings.to_tensor([paintings.read(files[1], 96)], "cpu")[:, :, :96, :96]
     there, elsewhere = torch.tensor([1]), torch.tensor([0])
     features = recipe.teacher(x, recipe.teacher.style)
-    near, far = (trainer.distance(features, recipe.paintings, k).item() for k in (there, elsewhere))
+    near, far = (paintings.distance(features, recipe.paintings, k).item() for k in (there, elsewhere))
     assert near == pytest.approx(5 * 1e-4**0.5, rel=0.01) and far > 10 * near
-    near, far = (trainer.colour_distance(x, recipe.paintings, k).item() for k in (there, elsewhere))
+    near, far = (paintings.colour_distance(x, recipe.paintings, k).item() for k in (there, elsewhere))
     assert near < 0.05 and far > near
 
 
@@ -201,10 +204,10 @@ def test_the_distilled_teacher_has_its_own_features(trainer: ModuleType, argumen
     assert sizes == {k: (3, width, width) for k, width in widths.items()}
 
 
-def test_a_gram_matrix_is_the_mean_of_products(trainer: ModuleType) -> None:
+def test_a_gram_matrix_is_the_mean_of_products(paintings: ModuleType) -> None:
     f = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     wanted = torch.einsum("nchw,ndhw->ncd", f, f) / 20
-    assert torch.allclose(trainer.grams(f).double(), wanted, rtol=1e-6)
+    assert torch.allclose(paintings.grams(f).double(), wanted, rtol=1e-6)
 
 
 def test_recoloured_pictures_have_the_paintings_colours(painter: ModuleType) -> None:
@@ -261,28 +264,21 @@ def test_the_batch_is_remembered(trainer: ModuleType, arguments: list[str]) -> N
 # Noise
 
 
-def hashed(y: int, x: int, level: int, seed: int) -> float:
-    """The same in Python's integers."""
-
-    def mixed(n: int) -> int:
-        n ^= n >> 16
-        n = n * 0x21F0AAAD % 2**32
-        n ^= n >> 15
-        n = n * 0x735A2D97 % 2**32
-        return n ^ n >> 15
-
-    row = mixed(y ^ mixed(mixed(seed) ^ level))
-    column = mixed((x + 0x9E3779B9) % 2**32)
-    return (mixed(row ^ column) >> 8) / 2**24 - 0.5
-
-
 def test_noise_is_the_hash_of_position_level_and_seed(painter: ModuleType) -> None:
     origins = torch.tensor([[0, 0], [123_456, 2**31 + 5]])
     found = painter.noise(origins, (3, 4), 2, 17)
     assert found.shape == (2, 1, 3, 4) and found.dtype == torch.float32
     for n, (top, left) in enumerate(origins.tolist()):
-        wanted = [[hashed(top + y, left + x, 2, 17) for x in range(4)] for y in range(3)]
-        assert found[n, 0].tolist() == wanted
+        wanted = [[noise_bits(top + y, left + x, 2, 17) >> 8 for x in range(4)] for y in range(3)]
+        assert found[n, 0].tolist() == [[bits / 2**24 - 0.5 for bits in row] for row in wanted]
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("uint8", 8), ("uint16", 16)])
+def test_noise_is_that_of_the_package(painter: ModuleType, dtype: str, bits: int) -> None:
+    box = Box(5, 70000, 69, 70096)
+    found = painter.noise(torch.tensor([[box.y0, box.x0]]), box.shape, 3, 11)[0, 0].double().numpy()
+    wanted = levels.noise(box, 3, 11, np.dtype(dtype))
+    assert np.array_equal(np.floor((found + 0.5) * 2**bits), wanted)
 
 
 def test_the_noise_of_a_window_is_that_part_of_the_whole(painter: ModuleType) -> None:
@@ -449,6 +445,10 @@ def test_what_is_no_painter_is_refused(painter: ModuleType, tmp_path: Path) -> N
     (tmp_path / "named.safetensors").write_bytes(to_bytes(painter, state, ["a", "b", "c"]))
     with pytest.raises(BadWeights, match="names 3 styles and has 2"):
         painter.from_file(tmp_path / "named.safetensors")
+    for text in (b"a, b", b"\xff", b'"ab"', b"{}"):
+        torch.save(state | {"styles": torch.tensor(list(text), dtype=torch.uint8)}, tmp_path / "odd.pt")
+        with pytest.raises(BadWeights, match=r"odd\.pt: its styles are no list of names"):
+            painter.from_file(tmp_path / "odd.pt")
     with pytest.raises(MissingFile, match="nowhere"):
         painter.from_file(tmp_path / "nowhere.pt")
 
@@ -493,9 +493,7 @@ def test_the_weights_of_the_trial_are_a_start(painter: ModuleType, shared: Path)
 def test_bad_settings_are_one_sentence(
     trainer: ModuleType, arguments: list[str], words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trainer.PROGRAM.main([*arguments, *words]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert_refused(trainer, [*arguments, *words], said, capsys)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import noise_bits
 
 from urst_tiles.geometry import Box
 from urst_tiles.source import array_source
@@ -15,24 +16,10 @@ from urst_tiles.source.windows import WindowReader
 RNG = np.random.default_rng(0)
 
 
-def hashed(y: int, x: int, level: int, seed: int) -> int:
-    """The 32 bits of the noise at a place, with Python's integers."""
-
-    def mixed(n: int) -> int:
-        n ^= n >> 16
-        n = n * 0x21F0AAAD % 2**32
-        n ^= n >> 15
-        n = n * 0x735A2D97 % 2**32
-        return n ^ n >> 15
-
-    key = mixed(mixed(seed) ^ level)
-    return mixed(mixed(y ^ key) ^ mixed((x + 0x9E3779B9) % 2**32))
-
-
 @pytest.mark.parametrize(("dtype", "shift"), [("uint8", 24), ("uint16", 16)])
 def test_noise_is_a_hash_of_position_level_and_seed(dtype, shift):
     got = noise(Box(5, 70000, 9, 70003), 3, 11, np.dtype(dtype))
-    want = [[hashed(y, x, 3, 11) >> shift for x in range(70000, 70003)] for y in range(5, 9)]
+    want = [[noise_bits(y, x, 3, 11) >> shift for x in range(70000, 70003)] for y in range(5, 9)]
     assert got.dtype == dtype and got.tolist() == want
 
 

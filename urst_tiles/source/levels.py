@@ -107,6 +107,11 @@ class LevelReader(WindowReader):
         return pixels[y : y + box.shape[0], x : x + box.shape[1]]
 
 
+#: The factors of the noise's hash (C. Wellons, "Hash Prospector", github.com/skeeto/hash-prospector), and
+#: what is added to a column so that its hash is not that of the row of the same number.
+FACTORS, COLUMN = (0x21F0AAAD, 0x735A2D97), 0x9E3779B9
+
+
 def noise(box: Box, level: int, seed: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Even noise over the whole range of ``dtype``, (h, w): a hash of position, level and seed.
 
@@ -114,18 +119,17 @@ def noise(box: Box, level: int, seed: int, dtype: np.dtype[Any]) -> NDArray[Any]
     """
     key = _mixed(_mixed(np.array([seed & 0xFFFFFFFF], np.uint32)) ^ np.uint32(level))
     rows = np.arange(box.y0, box.y1, dtype=np.int64).astype(np.uint32)
-    columns = np.arange(box.x0, box.x1, dtype=np.int64).astype(np.uint32) + np.uint32(0x9E3779B9)
+    columns = np.arange(box.x0, box.x1, dtype=np.int64).astype(np.uint32) + np.uint32(COLUMN)
     bits = _mixed(_mixed(rows ^ key)[:, None] ^ _mixed(columns)[None])
     return (bits >> np.uint32(32 - 8 * dtype.itemsize)).astype(dtype)
 
 
 def _mixed(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """A permutation of the numbers of 32 bits that leaves no pattern (C. Wellons, "Hash Prospector",
-    github.com/skeeto/hash-prospector)."""
+    """A permutation of the numbers of 32 bits that leaves no pattern."""
     x = x ^ (x >> np.uint32(16))
-    x = x * np.uint32(0x21F0AAAD)
+    x = x * np.uint32(FACTORS[0])
     x = x ^ (x >> np.uint32(15))
-    x = x * np.uint32(0x735A2D97)
+    x = x * np.uint32(FACTORS[1])
     return x ^ (x >> np.uint32(15))
 
 
