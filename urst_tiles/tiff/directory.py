@@ -29,9 +29,6 @@ from urst_tiles.tiff.types import RATIONALS, TYPES
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
 
-#: So much of an image's description is read: Aperio's has some hundred bytes.
-DESCRIPTION_BYTES = 1 << 16
-
 #: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
 MOST_DIRECTORIES = 1024
 
@@ -162,18 +159,6 @@ class Directory:
         """A tag as text without its closing zero; None where it is missing or empty."""
         text = self.raw(code).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
         return text or None
-
-    @property
-    def description(self) -> str:
-        """The first ``DESCRIPTION_BYTES`` of the image's description (tag 270); empty where it has none.
-
-        The whole may be OME-XML of many megabytes, which nothing here reads.
-        """
-        entry = self.entries.get(270)
-        if entry is None:
-            return ""
-        start = self._file(entry.offset, min(entry.value_bytes, DESCRIPTION_BYTES))
-        return start.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
     @property
     def segment_tables(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
