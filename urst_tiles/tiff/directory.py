@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.tiff.budget import MOST_VALUE_BYTES
+from urst_tiles.tiff.budget import MOST_TEXT_BYTES, MOST_VALUE_BYTES
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.entries import SINGLE, TABLES, Entry, check_entry, is_one_number
 from urst_tiles.tiff.types import RATIONALS, TYPES
@@ -159,6 +159,14 @@ class Directory:
         """A tag as text without its closing zero; None where it is missing or empty."""
         text = self.raw(code).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
         return text or None
+
+    def has_short(self, code: int, most: int = MOST_TEXT_BYTES) -> bool:
+        """Whether the directory has a tag, and its value at most ``most`` bytes."""
+        return code in self.entries and self.entries[code].value_bytes <= most
+
+    def short_text(self, code: int, most: int = MOST_TEXT_BYTES) -> str | None:
+        """A tag as text; None where it is missing, empty, or of more than ``most`` bytes."""
+        return self.text(code) if self.has_short(code, most) else None
 
     @property
     def segment_tables(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

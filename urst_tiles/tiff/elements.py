@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-#: The longest text that is parsed, and the most elements that it may have.
-MOST_CHARACTERS, MOST_ELEMENTS = 16 << 20, 1 << 18
+from urst_tiles.tiff.budget import MOST_TEXT_BYTES
+
+#: The most elements that a text may have which is parsed.
+MOST_ELEMENTS = 1 << 18
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ def elements(text: str | None) -> list[Element]:
     The list is empty where the text is no XML, declares entities or a document type, or is too long: then it
     says nothing.
     """
-    if not text or len(text) > MOST_CHARACTERS or not text.lstrip("\ufeff \r\n\t").startswith("<"):
+    if not text or len(text) > MOST_TEXT_BYTES or not text.lstrip("\ufeff \r\n\t").startswith("<"):
         return []
     found: list[Element] = []
     open_: list[Element] = []

@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 from urst_tiles.tiff.directory import Directory
-from urst_tiles.tiff.elements import MOST_CHARACTERS, elements
+from urst_tiles.tiff.elements import elements
 
 Kind = Literal["image", "reduced", "mask", "label", "macro", "thumbnail", "raw", "empty"]
 
@@ -60,8 +60,7 @@ def kind_of(directory: Directory) -> Kind:
 
 def description_of(directory: Directory) -> str:
     """The image description (tag 270) of a page; empty where there is none, or one too long to be read."""
-    entry = directory.entries.get(270)
-    return "" if entry is None or entry.value_bytes > MOST_CHARACTERS else directory.text(270) or ""
+    return directory.short_text(270) or ""
 
 
 def _described(text: str, tiled: bool) -> Kind | None:
@@ -91,9 +90,7 @@ def akoya(text: str) -> dict[str, str]:
 
 def name_of(directory: Directory) -> str | None:
     """The name of a page: PageName (tag 285), a short description, or None."""
-    named = directory.entries.get(285)
-    text = directory.text(285) if named is not None and named.value_bytes <= 1024 else None
-    text = text or description_of(directory)
+    text = directory.short_text(285, 1024) or description_of(directory)
     if "PerkinElmer-QPI-ImageDescription" in text[:400]:
         text = akoya(text).get("Name", "")
     line = " ".join(text.split())
