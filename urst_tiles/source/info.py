@@ -32,6 +32,7 @@ from urst_tiles.tiff.metadata import (
     with_world_file,
 )
 from urst_tiles.tiff.microscopes import OBJECTIVE, Described
+from urst_tiles.tiff.types import fractions
 
 #: The item of GDAL's metadata that keeps a description which other programs would take for a structure.
 SOURCE_DESCRIPTION = "SOURCE_IMAGEDESCRIPTION"
@@ -301,10 +302,7 @@ def _numbers(main: Directory, code: int) -> NDArray[Any] | None:
     values = main.array(code)
     if values.dtype.kind == "S":
         return None
-    if values.ndim == 2:
-        top, bottom = values.astype(np.float64).T
-        return np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
-    return values
+    return fractions(values) if values.ndim == 2 else values
 
 
 def _rational(main: Directory, code: int) -> float:

@@ -24,7 +24,7 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES, MOST_VALUE_BYTES
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.entries import SINGLE, TABLES, Entry, check_entry, is_one_number
-from urst_tiles.tiff.types import RATIONALS, TYPES
+from urst_tiles.tiff.types import RATIONALS, TYPES, WIDTHS
 
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
@@ -39,9 +39,7 @@ LONGEST_CHAIN = 1 << 18
 MOST_ENTRIES = 65535
 
 #: Bytes of a number of each TIFF data type; 0 for types that are not known.
-_TYPE_BYTES = np.array(
-    [np.dtype(TYPES[i]).itemsize * (2 if i in RATIONALS else 1) if i in TYPES else 0 for i in range(20)]
-)
+_TYPE_BYTES = np.array([WIDTHS.get(i, 0) for i in range(20)])
 
 #: Byte order, as struct and NumPy write it.
 Order = Literal["<", ">"]

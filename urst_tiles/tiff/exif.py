@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from urst_tiles.tiff.metadata import Tag
-from urst_tiles.tiff.types import ASCII, BYTE, RATIONALS, TYPES, UNDEFINED
+from urst_tiles.tiff.types import ASCII, BYTE, RATIONALS, TYPES, UNDEFINED, WIDTHS, fractions
 
 #: Tags of a main directory that lead to the EXIF and to the GPS directory.
 EXIF_IFD, GPS_IFD = 34665, 34853
@@ -93,7 +93,7 @@ def _value(read: ReadAt, inline: bytes, dtype: int, count: int, order: str, most
     """The bytes of a value as they lie in the file; None where there are none, or more than ``most``."""
     if dtype not in TYPES or not count:
         return None
-    size = count * np.dtype(TYPES[dtype]).itemsize * (2 if dtype in RATIONALS else 1)
+    size = count * WIDTHS[dtype]
     if size <= len(inline):
         return inline[:size]
     if size > most:
@@ -150,8 +150,7 @@ def numbers(tag: Tag | None) -> list[float]:
     if values.dtype.kind == "S":
         return []
     if tag.dtype in RATIONALS:
-        top, bottom = values.reshape(-1, 2).astype(np.float64).T
-        return list(np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0))
+        return list(fractions(values.reshape(-1, 2)))
     return [float(value) for value in values]
 
 
