@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from urst_tiles.tiff.elements import Element, elements
-from urst_tiles.tiff.metadata import GEO_CODES, PLACE_TAGS, RPC, Tag, stays_true
+from urst_tiles.tiff.metadata import GEO_CODES, PLACE_TAGS, RPC, Tag, affine_tags, stays_true
 from urst_tiles.tiff.types import DOUBLE, SHORT
 
 #: GDAL's names of the numbers of the tag in their order, and those of the four polynomials of 20 numbers.
@@ -132,11 +132,7 @@ def _place(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
     )
     if len(numbers) == 6:
         x, a, b, y, d, e = numbers
-        if b == 0 and d == 0 and a > 0 and e < 0:
-            scale = Tag(33550, DOUBLE, 3, (a, -e, 0.0))
-            return (scale, Tag(33922, DOUBLE, 6, (0.0, 0.0, 0.0, x, y, 0.0))), reference
-        matrix = (a, b, 0.0, x, d, e, 0.0, y, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-        return (Tag(34264, DOUBLE, 16, matrix),), reference
+        return affine_tags(a, b, x, d, e, y), reference
     points = [e.attributes for e in found if e.path[1:] == ("GCPList", "GCP")]
     values = [
         _first(one.get(name, "0")) for one in points for name in ("Pixel", "Line", "Zero", "X", "Y", "Z")
