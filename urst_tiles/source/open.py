@@ -25,7 +25,7 @@ from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, op
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.directory import Directory, is_tiff
-from urst_tiles.tiff.metadata import PLACE_TAGS, RPC, Info, Validity
+from urst_tiles.tiff.metadata import POSITION_TAGS, RPC, Info, Validity
 from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.segments import Undecodable
 from urst_tiles.tiff.selection import Note, chosen, select, told
@@ -283,7 +283,7 @@ def _orientation(main: Directory) -> int:
 
     As in GDAL, it is 1 for a georeferenced file: the georeferencing applies to the pixels as they are stored.
     """
-    if any(code in main.entries for code in (*PLACE_TAGS, RPC)):
+    if any(code in main.entries for code in (*POSITION_TAGS, RPC)):
         return 1
     value = main.number(274, 1)
     return value if value in range(1, 9) else 1

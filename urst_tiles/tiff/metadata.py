@@ -37,7 +37,7 @@ GEO_CODES = (34735, 34736, 34737)
 RPC = 50844
 
 #: Those of these tags that say where pixels lie on the ground; a world file says the same.
-PLACE_TAGS = (33550, 33922, 34264)
+POSITION_TAGS = (33550, 33922, 34264)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
 
     ``text`` is the content of the world file, or None. As in GDAL, the file's tags come first.
     """
-    if text is None or any(tag.code in PLACE_TAGS for tag in geo):
+    if text is None or any(tag.code in POSITION_TAGS for tag in geo):
         return geo
     return tuple(sorted((*geo, *world_file_tags(text)), key=lambda tag: tag.code))
 
