@@ -161,11 +161,8 @@ def _power(xml: str | None) -> float | None:
 
 def _tiff_exif(main: Directory) -> exif.Exif:
     """The EXIF and the GPS directory that the main directory leads to."""
-    places = [main.number(code) for code in (exif.EXIF_IFD, exif.GPS_IFD)]
-    if not any(places):
-        return exif.Exif()
-    header = read_header(main.file)
-    return exif.from_places(main.file, *places, order=header.order, big=header.big)
+    offsets = [main.number(code) for code in (exif.EXIF_IFD, exif.GPS_IFD)]
+    return exif.from_offsets(main.file, *offsets, read_header(main.file)) if any(offsets) else exif.Exif()
 
 
 def _tiff_texts(main: Directory, facts: Described | None) -> tuple[Tag, ...]:

@@ -65,6 +65,11 @@ class Header(NamedTuple):
         return 16 if self.big else 8
 
     @property
+    def counting(self) -> str:
+        """struct format of the number of entries, with which a directory begins."""
+        return self.order + ("Q" if self.big else "H")
+
+    @property
     def link(self) -> str:
         """struct format of an offset."""
         return self.order + ("Q" if self.big else "I")
@@ -78,6 +83,11 @@ class Header(NamedTuple):
     def inline_bytes(self) -> int:
         """Length of an offset; a value that is no longer than this lies in the entry itself."""
         return 8 if self.big else 4
+
+    @property
+    def entry_bytes(self) -> int:
+        """Length of an entry."""
+        return struct.calcsize(self.entry) + self.inline_bytes
 
 
 class Directory:
@@ -366,18 +376,18 @@ def count_directories(file: FileBytes) -> int:
 
 def _read_body(file: FileBytes, header: Header, offset: int, most_entries: int) -> _Body:
     """The directory at byte ``offset``, once it is counted in the budget of the file."""
-    width = 8 if header.big else 2
+    width = struct.calcsize(header.counting)
     if offset + width > file.size:
         raise DamagedFile(
             f"{file.path}: a TIFF directory should lie at byte {offset}, beyond the end of the file "
             f"({file.size} bytes); it is cut off"
         )
-    (count,) = struct.unpack(header.order + ("Q" if header.big else "H"), file(offset, width))
+    (count,) = struct.unpack(header.counting, file(offset, width))
     if not 0 < count <= most_entries:
         raise DamagedFile(
             f"{file.path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged"
         )
-    each = struct.calcsize(header.entry) + header.inline_bytes
+    each = header.entry_bytes
     body = file(offset + width, count * each + header.inline_bytes)
     if len(body) < count * each:
         raise DamagedFile(
@@ -413,11 +423,12 @@ def _claimed(header: Header, entries: bytes, most: int) -> int:
 
 def _directory(file: FileBytes, header: Header, body: _Body, checked: bool) -> Directory:
     """The directory whose entries these are."""
-    each = struct.calcsize(header.entry) + header.inline_bytes
+    each = header.entry_bytes
     file.budget.spend(entries=len(body.entries) // each)
     entries: dict[int, Entry] = {}
     for start in range(0, len(body.entries), each):
-        code, entry, rest = _read_entry(header, body.entries, start, body.offset + (8 if header.big else 2))
+        at = body.offset + struct.calcsize(header.counting)
+        code, entry, rest = _read_entry(header, body.entries, start, at)
         if checked:
             check_entry(file, code, entry, rest)
         if entry.dtype in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
