@@ -13,7 +13,8 @@ from urst_tiles.source.channels import stored_bands
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
 from urst_tiles.tiff.choice import Choice
-from urst_tiles.tiff.directory import Directory, is_tiff
+from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.header import is_tiff
 from urst_tiles.tiff.kinds import name_of
 from urst_tiles.tiff.pages import TiffFile, gather
 from urst_tiles.tiff.selection import select, word_of

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from urst_tiles.source.containers import Carried, carried_by
 from urst_tiles.source.sidecars import Sidecars
 from urst_tiles.tiff import exif, microscopes, texts
-from urst_tiles.tiff.directory import Directory, read_header
+from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.georeference import completed
+from urst_tiles.tiff.header import read_header
 from urst_tiles.tiff.metadata import (
     GEO_TAGS,
     RPC,

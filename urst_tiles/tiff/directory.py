@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES, MOST_VALUE_BYTES
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.entries import SINGLE, TABLES, Entry, check_entry, is_one_number
+from urst_tiles.tiff.header import Header, Order, read_header
 from urst_tiles.tiff.types import RATIONALS, TYPES, WIDTHS
 
 #: GDAL's structural metadata ends within so many bytes.
@@ -40,54 +41,6 @@ MOST_ENTRIES = 65535
 
 #: Bytes of a number of each TIFF data type; 0 for types that are not known.
 _TYPE_BYTES = np.array([WIDTHS.get(i, 0) for i in range(20)])
-
-#: Byte order, as struct and NumPy write it.
-Order = Literal["<", ">"]
-
-
-class Header(NamedTuple):
-    """The header of a TIFF file.
-
-    Attributes
-    ----------
-    order : byte order of all numbers in the file.
-    big : whether the file is a BigTIFF, whose offsets and counts are twice as wide.
-    first : position of the first directory in bytes; 0 where the file has no directory.
-    """
-
-    order: Order
-    big: bool
-    first: int
-
-    @property
-    def size(self) -> int:
-        """Length of the header in bytes."""
-        return 16 if self.big else 8
-
-    @property
-    def counting(self) -> str:
-        """struct format of the number of entries, with which a directory begins."""
-        return self.order + ("Q" if self.big else "H")
-
-    @property
-    def link(self) -> str:
-        """struct format of an offset."""
-        return self.order + ("Q" if self.big else "I")
-
-    @property
-    def entry(self) -> str:
-        """struct format of an entry's tag code, data type and count; the value or its offset follows."""
-        return self.order + ("HHQ" if self.big else "HHI")
-
-    @property
-    def inline_bytes(self) -> int:
-        """Length of an offset; a value that is no longer than this lies in the entry itself."""
-        return 8 if self.big else 4
-
-    @property
-    def entry_bytes(self) -> int:
-        """Length of an entry."""
-        return struct.calcsize(self.entry) + self.inline_bytes
 
 
 class Directory:
@@ -234,30 +187,6 @@ class Directory:
     def is_mask(self) -> bool:
         """Whether NewSubfileType (tag 254) or the meaning of its samples (tag 262) says that it is a mask."""
         return bool(self.subfile & 4) or self.number(262) == 4
-
-
-def is_tiff(start: bytes) -> bool:
-    """Whether a file that begins with these bytes (at least 4) is a TIFF or BigTIFF."""
-    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def read_header(file: FileBytes) -> Header:
-    """Read the header of a TIFF or BigTIFF.
-
-    Raises
-    ------
-    DamagedFile : the file does not begin as a TIFF does, or ends within the header.
-    """
-    start = file(0, 16)
-    if not is_tiff(start):
-        raise DamagedFile(f"{file.path} is not a TIFF")
-    header = Header("<" if start[:2] == b"II" else ">", b"+" in start[2:4], 0)
-    if len(start) < header.size:
-        raise DamagedFile(
-            f"{file.path} is not a TIFF: its header ends after {len(start)} bytes; the file is cut off"
-        )
-    (first,) = struct.unpack_from(header.link, start, header.size - header.inline_bytes)
-    return header._replace(first=first)
 
 
 def read_chain(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from urst_tiles.tiff.directory import Header, Order
+from urst_tiles.tiff.header import Header, Order
 from urst_tiles.tiff.metadata import Tag
 from urst_tiles.tiff.types import ASCII, BYTE, RATIONALS, TYPES, UNDEFINED, WIDTHS, fractions
 
