@@ -24,11 +24,11 @@ from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.choice import Choice, Names, number_of
+from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
 from urst_tiles.tiff.metadata import POSITION_TAGS, RPC, Info, Validity
 from urst_tiles.tiff.pages import TiffFile
-from urst_tiles.tiff.segments import Undecodable
 from urst_tiles.tiff.selection import Note, chosen, select, told
 
 #: Bytes of memory that a libvips pipeline takes besides its rows or tiles (measured).

@@ -23,9 +23,6 @@ from urst_tiles.geometry import ceil_div
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.types import fractions
 
-#: Photometric interpretation (tag 262) of RGB and of YCbCr.
-RGB, YCBCR = 2, 6
-
 #: Compressions (tag 259) whose streams are JPEG 2000: Aperio's YCbCr, lossy and RGB, and the general one.
 JPEG2000 = {33003, 33004, 33005, 34712}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import (
     MOST_DIRECTORIES,
     Directory,
@@ -24,7 +25,7 @@ from urst_tiles.tiff.directory import (
     read_pages,
 )
 from urst_tiles.tiff.kinds import Kind, description_of, kind_of
-from urst_tiles.tiff.segments import DecodeTiff, Segments, Undecodable, short
+from urst_tiles.tiff.segments import DecodeTiff, Segments, short
 
 
 class TiffFile:

@@ -31,7 +31,7 @@ FAX = {2, 3, 4}
 JPEG = 7
 
 #: Photometric interpretations (tag 262).
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 
 #: Tags by their codes: the type of the value, and its numbers or bytes.
 Tags = dict[int, tuple[int, tuple[int, ...] | bytes]]
