@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from urst_tiles.errors import BadInput
-from urst_tiles.tiff.choice import Names, Word, number_of
+from urst_tiles.tiff.choice import COLOURS, Names, Word, colour_numbers, first_word, number_of, said
 from urst_tiles.tiff.elements import elements
-
-COLOURS = ("red", "green", "blue")
 
 #: The wavelengths in micrometres that count as red, green and blue, (from, to), and the middle that is
 #: preferred: that of Sentinel-2's bands 4, 3 and 2.
@@ -122,16 +120,11 @@ def _default(bands: Sequence[Band]) -> list[int]:
 
 
 def _by_colour(bands: Sequence[Band]) -> list[int] | None:
-    return _each([band.colour for band in bands])
+    return colour_numbers([band.colour for band in bands])
 
 
 def _by_name(bands: Sequence[Band]) -> list[int] | None:
-    return _each([(band.name or "").strip().casefold() for band in bands])
-
-
-def _each(words: Sequence[str | None]) -> list[int] | None:
-    """The places of "red", "green" and "blue", each of which must be there once."""
-    return [words.index(c) for c in COLOURS] if all(words.count(c) == 1 for c in COLOURS) else None
+    return colour_numbers([(band.name or "").strip().casefold() for band in bands])
 
 
 def _by_wavelength(bands: Sequence[Band]) -> list[int] | None:
@@ -155,7 +148,7 @@ def _microns(band: Band) -> float:
 
 def _by_satellite(bands: Sequence[Band]) -> list[int] | None:
     """Bands 4, 3 and 2 where the names are those of Sentinel-2, or of Landsat 8 and 9."""
-    first = [re.split(r"[\s,;:(]", (band.name or "").strip().casefold())[0] for band in bands]
+    first = [first_word((band.name or "").strip().casefold()) for band in bands]
     padded = {"b02", "b03", "b04"} <= set(first)  # as in the names of Sentinel-2's files
     words = [re.sub(r"(?<=b)0+(?=[0-9])", "", word) for word in first]
     told = padded or SENTINEL & set(words) or ("b8" in words and "b1" not in words)
@@ -166,9 +159,4 @@ def bands_said(bands: Sequence[Band], picks: Sequence[int]) -> str:
     """What becomes red, green and blue, or grey; empty where all bands are read in their order."""
     if list(picks) == list(range(len(bands))):
         return ""
-    words = [
-        str(p + 1) + (f" ({label})" if (label := bands[p].name or bands[p].colour) else "") for p in picks
-    ]
-    if len(words) == 1:
-        return f"band {words[0]} of {len(bands)} as grey"
-    return f"bands {words[0]}, {words[1]} and {words[2]} of {len(bands)} as red, green and blue"
+    return said("band", [Names(band.name or band.colour) for band in bands], picks)
