@@ -5,6 +5,7 @@ Microscopes and scanners describe their images so: OME-XML, Leica's SCN, Akoya's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -79,6 +80,17 @@ def elements(text: str | None) -> list[Element]:
     except (expat.ExpatError, _UnsafeXml, ValueError):
         return []
     return found
+
+
+def each(found: Sequence[Element], *path: str) -> list[list[Element]]:
+    """The elements with this path, each with all those inside it."""
+    parts: list[list[Element]] = []
+    for element in found:
+        if element.path == path:
+            parts.append([element])
+        elif element.path[: len(path)] == path:
+            parts[-1].append(element)
+    return parts
 
 
 def _local(name: str) -> str:

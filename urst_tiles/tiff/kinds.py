@@ -78,9 +78,12 @@ def _described(text: str, tiled: bool) -> Kind | None:
     level = re.match(r"level=(\d+)\b", short)  # Ventana
     if level:
         return "reduced" if int(level.group(1)) else "image"
-    if "PerkinElmer-QPI-ImageDescription" in text[:400]:
-        return AKOYA.get(akoya(text).get("ImageType", "").casefold())
-    return None
+    return AKOYA.get(akoya(text).get("ImageType", "").casefold()) if is_akoya(text) else None
+
+
+def is_akoya(text: str) -> bool:
+    """Whether an image description is that of a page of Akoya's QPTIFF."""
+    return "PerkinElmer-QPI-ImageDescription" in text[:400]
 
 
 def akoya(text: str) -> dict[str, str]:
@@ -91,7 +94,7 @@ def akoya(text: str) -> dict[str, str]:
 def name_of(directory: Directory) -> str | None:
     """The name of a page: PageName (tag 285), a short description, or None."""
     text = directory.short_text(285, 1024) or description_of(directory)
-    if "PerkinElmer-QPI-ImageDescription" in text[:400]:
+    if is_akoya(text):
         text = akoya(text).get("Name", "")
     line = " ".join(text.split())
     structured = line.startswith(("<", "{", "Aperio", "ImageJ="))
