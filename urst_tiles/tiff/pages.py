@@ -26,6 +26,7 @@ from urst_tiles.tiff.directory import (
 )
 from urst_tiles.tiff.kinds import Kind, description_of, kind_of
 from urst_tiles.tiff.segments import DecodeTiff, Segments, short
+from urst_tiles.tiff.stacks import Stack, find_stacks
 
 
 class TiffFile:
@@ -120,6 +121,16 @@ class TiffFile:
         images = [page for page in self.numbered if self.kind(page) == "image"]
         first = {page.shape: page for page in reversed(images)}
         return [page for page in images if not any(self.is_overview(d, page) for d in first.values())]
+
+    @cached_property
+    def image_of(self) -> dict[tuple[int, int], Directory]:
+        """The first of the ``images`` of each shape, by its shape."""
+        return {page.shape: page for page in reversed(self.images)}
+
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The images that the file describes as stacks of pages, as `find_stacks` returns them."""
+        return find_stacks(self.chain, self.count)
 
     def segments(
         self, directories: Sequence[Directory], fax: DecodeTiff | None = None

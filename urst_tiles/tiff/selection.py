@@ -16,7 +16,7 @@ from urst_tiles.tiff.choice import COLOURS, Choice, Names, Word, colour_numbers,
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.kinds import Kind, name_of
 from urst_tiles.tiff.pages import Pages, TiffFile, gather
-from urst_tiles.tiff.stacks import Channel, Plane, Stack, find_stacks
+from urst_tiles.tiff.stacks import Channel, Plane, Stack
 
 #: A page with so many times the pixels of the first is the main image.
 FAR_LARGER = 3
@@ -65,7 +65,7 @@ def select(file: TiffFile, choice: Choice) -> Selection:
         another file.
     DamagedFile : no page has any pixel, or a mask belongs to no page.
     """
-    stacks = find_stacks(file.chain, file.count)
+    stacks = file.stacks
     stack = _stack_called(stacks, choice.page)
     if stack is not None:
         return _of_stack(file, stack, _middle(stack), choice, _which(stacks, stack, choice))
@@ -107,13 +107,8 @@ def channel_names(stack: Stack) -> list[Names]:
 def word_of(file: TiffFile, page: Directory) -> str:
     """A word for what a page is: image, overview, preview, mask, label, macro, thumbnail, raw or empty."""
     kind = file.kind(page)
-    level = any(file.is_overview(image, page) for image in _distinct(file))
+    level = any(file.is_overview(image, page) for image in file.image_of.values())
     return "overview" if level else "preview" if kind == "reduced" else kind
-
-
-def _distinct(file: TiffFile) -> list[Directory]:
-    """The first image of each shape."""
-    return list({page.shape: page for page in reversed(file.images)}.values())
 
 
 def _stack_called(stacks: Sequence[Stack], word: Word | None) -> Stack | None:
