@@ -229,22 +229,39 @@ def _jpeg_xl_channels(bits: _Bits) -> int:
     return bits.either((0, 0), (1, 0), (2, 4), (1, 12))
 
 
-def _lerc(data: bytes) -> Iterator[Size]:
-    """The size of all blobs together: LERC may store every band as a blob."""
-    at, bands, height, width = 0, 0, 0, 0
+class Blob(NamedTuple):
+    """A part of a LERC stream: its size, and how many of its pixels are valid."""
+
+    size: Size
+    valid: int
+
+
+def lerc_blobs(data: bytes) -> Iterator[Blob]:
+    """The parts of a LERC stream: one for all bands, or one for each band.
+
+    Raises
+    ------
+    ValueError : the header of a part is cut off, or makes no sense.
+    """
+    at = 0
     while data[at : at + 6] == b"Lerc2 ":
         (version,) = _unpack("<i", data, at + 6)
-        begin = at + (14 if version >= 3 else 10)
         names = 6 if version >= 4 else 5
-        rows, columns, *rest = _unpack(f"<{names}i", data, begin)
-        depth, length = (rest[0] if version >= 4 else 1), rest[-1]
-        if min(rows, columns, depth) < 1 or length < 4 * names:
+        rows, columns, *rest = _unpack(f"<{names}i", data, at + (14 if version >= 3 else 10))
+        depth, valid = (rest[0], rest[1]) if version >= 4 else (1, rest[0])
+        if min(rows, columns, depth) < 1 or rest[-1] < 4 * names:
             raise ValueError("its LERC header makes no sense")
-        height, width, bands = max(height, rows), max(width, columns), bands + depth
-        at += length
-    if not bands:
+        yield Blob(Size(rows, columns, depth), valid)
+        at += rest[-1]
+
+
+def _lerc(data: bytes) -> Iterator[Size]:
+    """The size of all parts together."""
+    sizes = [blob.size for blob in lerc_blobs(data)]
+    if not sizes:
         raise ValueError("its LERC stream tells no size")
-    yield Size(height, width, bands)
+    heights, widths, depths = zip(*sizes, strict=True)
+    yield Size(max(heights), max(widths), sum(depths))
 
 
 def _png(data: bytes) -> Iterator[Size]:
