@@ -13,6 +13,7 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
 from urst_tiles.storage.names import missing, require_file
+from urst_tiles.tiff.markers import FRAMES
 
 #: How many bytes of memory a picture may take that can only be decoded as a whole.
 MOST_WHOLE_BYTES = 1 << 30
@@ -120,7 +121,7 @@ def jpeg_is_progressive(path: Path) -> bool:
                 continue
             if code in (0x01, *range(0xD0, 0xD9)):
                 continue
-            if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
+            if code in FRAMES:
                 return code not in (0xC0, 0xC1, 0xC9)
             length = file.read(2)
             if code in (0xD9, 0xDA) or len(length) < 2:
