@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from urst_tiles.errors import BadInput
 from urst_tiles.tiff.choice import COLOURS, Names, Word, colour_numbers, first_word, number_of, said
 from urst_tiles.tiff.elements import elements
 
@@ -90,21 +89,20 @@ def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band
     Parameters
     ----------
     path : the file, for messages.
-    wanted : the bands that the user chose, by numbers counted from 1 or by names, as in ``--bands 3,2,1`` or
-        ``--bands B4,B3,B2``. None chooses those that the file calls red, green and blue, by their colour, by
-        their names or by their wavelengths; else the first three, or the first if there are fewer than three.
+    wanted : the one or three bands that the user chose, by numbers counted from 1 or by names, as in
+        ``--bands 3,2,1`` or ``--bands B4,B3,B2``. None chooses those that the file calls red, green and blue,
+        by their colour, by their names or by their wavelengths; else the first three, or the first if there
+        are fewer than three.
     bands : the colour bands in the file; a number stands for so many of an RGB picture.
 
     Raises
     ------
-    BadInput : ``wanted`` are neither one nor three, or the file does not have all of them.
+    BadInput : the file does not have all of the bands ``wanted``.
     """
     if isinstance(bands, int):
         bands = plain_bands(bands, True)
     if wanted is None:
         return _default(bands)
-    if len(wanted) not in (1, 3):
-        raise BadInput(f"--bands takes one or three bands, as in 3,2,1, got {len(wanted)}")
     return [number_of(path, "band", word, [band.names for band in bands]) for word in wanted]
 
 
