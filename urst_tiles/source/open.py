@@ -144,7 +144,7 @@ def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
         raise BadInput(f"{path}: libvips finds another picture at its page; extract that page first")
     sample_bytes = decoded.dtype.itemsize
     whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
-    random = LOADERS[loader] or (main is not None and 322 in main.entries)
+    random = LOADERS[loader] or (main is not None and main.is_tiled)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1
     in_file: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid or masked else "none"

@@ -78,7 +78,7 @@ class TiffReader:
         selection = select(file, choice)
         pages = selection.pages
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        fax = bilevel if _segment_pixels(pages.main) <= FAX_PIXELS else None
+        fax = bilevel if math.prod(pages.main.segment) <= FAX_PIXELS else None
         self._main = _decodable(open_pages(file, pages.mains, fax))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
         self.notes = list(selection.notes)
@@ -240,14 +240,6 @@ class TiffReader:
         if self._grey is not None:
             return self._grey[np.minimum(colour[..., 0], len(self._grey) - 1)][..., self._pick]
         return colour
-
-
-def _segment_pixels(main: Directory) -> int:
-    """How many pixels a tile or strip of a page has."""
-    height, width = main.shape
-    if 322 in main.entries:
-        return main.number(322) * main.number(323)
-    return min(main.number(278, height) or height, height) * width
 
 
 def _leaves_out(page: Segments | StackedPages) -> bool:

@@ -67,7 +67,7 @@ def decoded_dtype(directory: Directory, page: tifffile.TiffPage, compressions: S
         raise Undecodable(f"compression {compression}")
     if photometric not in PHOTOMETRICS and not (photometric in LAB and page.bitspersample in (8, 16)):
         raise Undecodable(f"photometric interpretation {photometric}")
-    if compression == OLD_JPEG and (322 in directory.entries or directory.number(284, 1) != 1):
+    if compression == OLD_JPEG and (directory.is_tiled or directory.number(284, 1) != 1):
         raise Undecodable("old-style JPEG in tiles or planes")
     if photometric == YCBCR and compression in WITH_CHROMA and is_planar(directory):
         raise Undecodable("YCbCr in planes")
@@ -76,7 +76,7 @@ def decoded_dtype(directory: Directory, page: tifffile.TiffPage, compressions: S
         raise Undecodable(f"YCbCr of {directory.number(277)} band(s) of type {page.dtype}")
     if page.dtype is None or not isinstance(page.bitspersample, int) or page.imagedepth != 1:
         raise Undecodable("sample layout")
-    if page.dtype.kind not in "uifb" or (322 in directory.entries and page.tiledepth != 1):
+    if page.dtype.kind not in "uifb" or (directory.is_tiled and page.tiledepth != 1):
         raise Undecodable(f"samples of type {page.dtype}")
     return np.dtype(page.dtype)
 

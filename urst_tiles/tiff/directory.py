@@ -173,6 +173,19 @@ class Directory:
         """(height, width) of the image in pixels."""
         return self.number(257), self.number(256)
 
+    @property
+    def is_tiled(self) -> bool:
+        """Whether the image lies in tiles; otherwise it lies in strips."""
+        return 322 in self.entries
+
+    @property
+    def segment(self) -> tuple[int, int]:
+        """(height, width) in pixels of a tile or strip; no strip is higher than the image."""
+        if self.is_tiled:
+            return self.number(323), self.number(322)
+        height, width = self.shape
+        return min(self.number(278, height) or height, height), width
+
     @cached_property
     def subfile(self) -> int:
         """NewSubfileType: 1 is an image of reduced size, 4 a mask, 5 the mask of a reduced image."""

@@ -48,7 +48,7 @@ def kind_of(directory: Directory) -> Kind:
         return "mask"
     if min(directory.shape) <= 0:
         return "empty"
-    described = _described(description_of(directory), 322 in directory.entries)
+    described = _described(description_of(directory), directory.is_tiled)
     if described is not None:
         return described
     if HAMAMATSU_LENS in directory.entries and (directory.array(HAMAMATSU_LENS) < 0).any():

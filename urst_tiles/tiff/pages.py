@@ -106,7 +106,7 @@ class TiffFile:
         if not _alike(main.shape, page.shape):
             return False
         kind = self.kind(page)
-        marked = kind == "reduced" or (kind == "image" and 322 in page.entries and self._plain_levels)
+        marked = kind == "reduced" or (kind == "image" and page.is_tiled and self._plain_levels)
         return marked and page.number(277, 1) == main.number(277, 1)
 
     @cached_property
