@@ -13,12 +13,13 @@ import numpy as np
 from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
+from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide, check_slide_pages
-from urst_tiles.source.source import Facts, Source
+from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
