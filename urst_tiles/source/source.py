@@ -197,7 +197,7 @@ class Source:
         if before != now:
             publish(path, json.dumps(now.to_json()).encode())
         facts = replace(self._facts, opener=replace(opener, content=now))
-        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews)
+        return self._like(facts, None)
 
     def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
         """As ``prepare``, of a source whose content is known."""
@@ -215,12 +215,11 @@ class Source:
             saved = self._thumbnail_path(folder, thumbnail)
             if load_if_whole(saved) is None:
                 publish(saved, npz(pixels=pixels))
-        return Source(
-            self._facts,
-            stretch=self._stretch_text,
-            use_overviews=self._use_overviews,
-            prepared=Prepared(opener, ranges, averages.origin, saved),
-        )
+        return self._like(self._facts, Prepared(opener, ranges, averages.origin, saved))
+
+    def _like(self, facts: Facts, prepared: Prepared | None) -> Source:
+        """A source of other facts with the options of this one."""
+        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews, prepared=prepared)
 
     def _key(self, *more: object) -> str:
         """A short name, in hex, for the pixels of this source and the options ``more``."""
@@ -356,12 +355,7 @@ class Source:
         """The same pixels without the metadata for the output, which may be large, and which no task needs
         that reads pixels: what is sent to workers with every task."""
         info = Info(nodata=self.info.nodata, validity=self.info.validity)
-        return Source(
-            replace(self._facts, info=info),
-            stretch=self._stretch_text,
-            use_overviews=self._use_overviews,
-            prepared=self._prepared,
-        )
+        return self._like(replace(self._facts, info=info), self._prepared)
 
     @property
     def thumbnail_origin(self) -> str:
