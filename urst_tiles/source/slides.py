@@ -45,7 +45,7 @@ def check_slide(path: Path, start: bytes) -> bool:
     Parameters
     ----------
     path : the file.
-    start : its first bytes.
+    start : its first bytes, as `check_file` returns them.
 
     Raises
     ------
@@ -67,8 +67,7 @@ def _suffix(path: Path, start: bytes) -> str | None:
             return suffix
     if path.suffix.lower() in SLIDES:
         return path.suffix.lower()
-    with open(path, "rb") as file:
-        return ".dcm" if file.read(132)[128:] == b"DICM" else None
+    return ".dcm" if start[128:132] == b"DICM" else None
 
 
 def _has_openslide(path: Path) -> bool:
