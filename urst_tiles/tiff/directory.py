@@ -30,7 +30,7 @@ from urst_tiles.tiff.types import RATIONALS, TYPES, WIDTHS
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
 
-#: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
+#: `read_pages` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
 MOST_DIRECTORIES = 1024
 
 #: A longer chain of directories counts as damage; recordings of microscopes have some hundred thousand pages.
@@ -261,24 +261,12 @@ def _bodies(file: FileBytes, header: Header, most_entries: int) -> Iterator[_Bod
         offset = body.following
 
 
-def read_directories(file: FileBytes) -> list[Directory]:
-    """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks; then the
-    SubIFDs (tag 330) of the first one.
-
-    Raises
-    ------
-    DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
-    """
-    pages = read_pages(file)
-    return [*pages, *read_children(file, pages[0], (page.offset for page in pages))]
-
-
 def read_pages(file: FileBytes) -> list[Directory]:
     """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks.
 
     Raises
     ------
-    DamagedFile : as `read_directories`.
+    DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
     """
     header = read_header(file)
     directories: list[Directory] = []

@@ -36,7 +36,8 @@ class TiffFile:
     ----------
     path : the file.
     bytes : its bytes.
-    directories : its directories, as `read_directories` returns them.
+    directories : the first ``MOST_DIRECTORIES`` pages, those behind them that are masks, and the SubIFDs of
+        the first page.
     chain : those of them that are pages of the file, each of which names the next.
     children : those of them that are SubIFDs of the first page.
 
