@@ -163,7 +163,9 @@ def _power(xml: str | None) -> float | None:
 def _tiff_exif(main: Directory) -> exif.Exif:
     """The EXIF and the GPS directory that the main directory leads to."""
     offsets = [main.number(code) for code in (exif.EXIF_IFD, exif.GPS_IFD)]
-    return exif.from_offsets(main.file, *offsets, read_header(main.file)) if any(offsets) else exif.Exif()
+    if not any(offsets):
+        return exif.Exif()
+    return exif.from_offsets(main.file, *offsets, header=read_header(main.file))
 
 
 def _tiff_texts(main: Directory, facts: Described | None) -> tuple[Tag, ...]:

@@ -123,12 +123,12 @@ def of_block(block: bytes) -> Exif:
 
     main, following = read_tags(read, header.first, header)
     offsets = (_offset(main.get(code)) for code in (EXIF_IFD, GPS_IFD))
-    found = from_offsets(read, *offsets, header)
+    found = from_offsets(read, *offsets, header=header)
     thumbnail = ("the thumbnail",) if 0 < following < len(block) else ()
     return Exif(main, found.exif, found.gps, (*thumbnail, *found.lost))
 
 
-def from_offsets(read: ReadAt, exif: int, gps: int, header: Header) -> Exif:
+def from_offsets(read: ReadAt, exif: int, gps: int, *, header: Header) -> Exif:
     """What the EXIF and the GPS directory at these offsets say; 0 stands for none."""
     tags = read_tags(read, exif, header)[0] if exif else {}
     lost = [
