@@ -10,7 +10,7 @@ import rasterio
 
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
-from urst_tiles.tiff.types import ASCII, LONG, RATIONAL, RATIONALS, SHORT, SRATIONAL, TYPES, UNDEFINED
+from urst_tiles.tiff.types import ASCII, LONG, RATIONAL, SHORT, SRATIONAL, TYPES, UNDEFINED, WIDTHS
 from urst_tiles.tiff.writing import DirectoryField, directory, header
 
 HEIGHT, WIDTH = 64, 96
@@ -54,8 +54,7 @@ def write(
     for code, value in values.items():
         kind = KINDS.get(code, SHORT)
         raw = value if isinstance(value, bytes) else np.array(value, f"<{TYPES[kind]}").tobytes()
-        each = np.dtype(TYPES[kind]).itemsize * (2 if kind in RATIONALS else 1)
-        fields.append(DirectoryField(code, kind, len(raw) // each, raw))
+        fields.append(DirectoryField(code, kind, len(raw) // WIDTHS[kind], raw))
     place = 16 + (len(data) + 7 & ~7)
     path.write_bytes(header(place) + data.ljust(place - 16, b"\0") + b"".join(directory(fields, place, 0)))
     return path

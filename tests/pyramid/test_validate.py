@@ -16,9 +16,8 @@ from urst_tiles.errors import MissingFile
 from urst_tiles.geometry import Grid
 from urst_tiles.pyramid import Encoding, assemble, validate
 from urst_tiles.pyramid.parts import Parts
-from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import read_directories
 from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.pages import TiffFile
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 130, 4), np.uint8)
 PIXELS[..., 3] = np.where(np.hypot(*np.mgrid[-50:50, -60:70]) < 40, 255, 0)
@@ -43,7 +42,7 @@ def problems(path, **options):
 
 
 def directories(path):
-    return read_directories(FileBytes(path))
+    return TiffFile(path).directories
 
 
 def entry_at(path, page, code):

@@ -15,8 +15,7 @@ import tifffile
 from urst_tiles.errors import BadInput, DamagedFile, UrstError
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
-from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import read_directories
+from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.types import LONG8, SHORT
 from urst_tiles.tiff.writing import DirectoryField, directory, directory_bytes, field, header
 
@@ -174,7 +173,7 @@ def test_a_chain_that_is_cut_before_the_mask_is_noticed(tmp_path: Path) -> None:
     rgba = np.dstack([PIXELS, (VALID * 255).astype(np.uint8)])
     made = cog(tmp_path / "a.tif", rgba)
     np.testing.assert_array_equal(read_all(made)[..., 3] > 0, VALID)
-    data, first = bytearray(made.read_bytes()), read_directories(FileBytes(made))[0]
+    data, first = bytearray(made.read_bytes()), TiffFile(made).directories[0]
     count = struct.unpack_from("<H", data, first.offset)[0]
     struct.pack_into("<I", data, first.offset + 2 + 12 * count, 0)
     cut = tmp_path / "cut.tif"
@@ -202,7 +201,7 @@ def cog(path: Path, rgba: np.ndarray) -> Path:
 def test_every_flip_in_the_directory_of_a_mask_is_refused_or_seen(tmp_path: Path) -> None:
     """Never RGB without validity, whatever byte of the directory is another one."""
     path = with_mask(tmp_path / "a.tif", mask_page(tmp_path))
-    good, mask = path.read_bytes(), read_directories(FileBytes(path))[1]
+    good, mask = path.read_bytes(), TiffFile(path).directories[1]
     (count,) = struct.unpack_from("<Q", good, mask.offset)
     random = np.random.default_rng(8)
     for at in range(mask.offset, mask.offset + 8 + 20 * count):

@@ -23,8 +23,9 @@ from urst_tiles.pyramid.levels import (
 )
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import read_chain, read_directories
+from urst_tiles.tiff.directory import read_chain
 from urst_tiles.tiff.metadata import Info, Tag
+from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.writing import (
     array_fields,
     directory,
@@ -71,7 +72,7 @@ def test_our_reader_reads_what_tifffile_writes(tmp_path):
         path = tmp_path / "a.tif"
         pixels = np.arange(64 * 48 * 3, dtype=np.uint8).reshape(64, 48, 3)
         tifffile.imwrite(path, pixels, tile=(16, 32), bigtiff=big, byteorder=order, photometric="rgb")
-        (read,) = read_directories(FileBytes(path))
+        (read,) = TiffFile(path).directories
         with tifffile.TiffFile(path) as tif:
             page = tif.pages.first
             assert (read.number(257), read.number(256)) == (64, 48)
@@ -128,7 +129,7 @@ def test_what_is_no_tiff_is_named(tmp_path):
     for content in (b"", b"II", b"PNG and so on...", b"II*\0", b"II\x2b\0\x08\0\0\0"):
         path.write_bytes(content)
         with pytest.raises(DamagedFile, match="not a TIFF"):
-            read_directories(FileBytes(path))
+            TiffFile(path)
         assert "not a TIFF" in validate(path).problems[0]
 
 
@@ -143,7 +144,7 @@ def test_broken_chains_end(tmp_path):
     for words, content in cases.items():
         path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + content)
         with pytest.raises(DamagedFile, match=words):
-            read_directories(FileBytes(path))
+            TiffFile(path)
 
 
 def test_a_value_beyond_the_file_is_not_followed(tmp_path):
@@ -155,7 +156,7 @@ def test_a_value_beyond_the_file_is_not_followed(tmp_path):
     with pytest.raises(DamagedFile, match="beyond the end"):
         directory.array(324)
     with pytest.raises(DamagedFile, match="needs bytes up to"):
-        read_directories(FileBytes(path))
+        TiffFile(path)
 
 
 def test_the_validator_sees_every_directory_and_a_source_the_first_1024(tmp_path):
@@ -166,7 +167,7 @@ def test_the_validator_sees_every_directory_and_a_source_the_first_1024(tmp_path
     ]
     path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + b"".join(chain))
     assert len(list(read_chain(FileBytes(path)))) == 1100
-    assert len(read_directories(FileBytes(path))) == 1024
+    assert len(TiffFile(path).directories) == 1024
     assert len(validate(path, deep=False).levels) == 1100
     with pytest.raises(DamagedFile, match="claims 2 entries"):
         next(read_chain(FileBytes(path), most_entries=1))

@@ -12,8 +12,7 @@ from tiff_zoo import BLACK, RGB, Kind, Tags, specimen, write
 from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
-from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import read_directories
+from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.streams import ended, jpeg_ends
 
 STRIPS = Kind(BLACK, compression="deflate", layout="strips")
@@ -59,7 +58,7 @@ def test_a_narrow_number_with_more_behind_it_was_a_wide_one(tmp_path: Path) -> N
     """In a big-endian file a SHORT whose type became BYTE would be read as 0, a width of 256 as 1."""
     tags, segments = specimen(Kind(RGB, order=">"))
     data = bytearray(write(tmp_path / "a.tif", tags, segments, ">").read_bytes())
-    (directory,) = read_directories(FileBytes(tmp_path / "a.tif"))
+    (directory,) = TiffFile(tmp_path / "a.tif").directories
     data[directory.offset + 2 + 12 * sorted(tags).index(262) + 3] = 1
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(DamagedFile, match="tag 262 must hold one whole number"):

@@ -25,7 +25,8 @@ from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import Directory, read_chain, read_header
+from urst_tiles.tiff.directory import Directory, read_chain
+from urst_tiles.tiff.header import read_header
 from urst_tiles.tiff.streams import SIZES, Size, check_size
 
 _GHOST = re.compile(rb"GDAL_STRUCTURAL_METADATA_SIZE=(\d{6}) bytes\n")

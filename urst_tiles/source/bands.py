@@ -12,11 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from urst_tiles.errors import BadInput
-from urst_tiles.tiff.choice import Names, Word, number_of
+from urst_tiles.tiff.choice import COLOURS, Names, Word, colour_numbers, first_word, number_of, said
 from urst_tiles.tiff.elements import elements
-
-COLOURS = ("red", "green", "blue")
 
 #: The wavelengths in micrometres that count as red, green and blue, (from, to), and the middle that is
 #: preferred: that of Sentinel-2's bands 4, 3 and 2.
@@ -92,21 +89,20 @@ def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band
     Parameters
     ----------
     path : the file, for messages.
-    wanted : the bands that the user chose, by numbers counted from 1 or by names, as in ``--bands 3,2,1`` or
-        ``--bands B4,B3,B2``. None chooses those that the file calls red, green and blue, by their colour, by
-        their names or by their wavelengths; else the first three, or the first if there are fewer than three.
+    wanted : the one or three bands that the user chose, by numbers counted from 1 or by names, as in
+        ``--bands 3,2,1`` or ``--bands B4,B3,B2``. None chooses those that the file calls red, green and blue,
+        by their colour, by their names or by their wavelengths; else the first three, or the first if there
+        are fewer than three.
     bands : the colour bands in the file; a number stands for so many of an RGB picture.
 
     Raises
     ------
-    BadInput : ``wanted`` are neither one nor three, or the file does not have all of them.
+    BadInput : the file does not have all of the bands ``wanted``.
     """
     if isinstance(bands, int):
         bands = plain_bands(bands, True)
     if wanted is None:
         return _default(bands)
-    if len(wanted) not in (1, 3):
-        raise BadInput(f"--bands takes one or three bands, as in 3,2,1, got {len(wanted)}")
     return [number_of(path, "band", word, [band.names for band in bands]) for word in wanted]
 
 
@@ -122,16 +118,11 @@ def _default(bands: Sequence[Band]) -> list[int]:
 
 
 def _by_colour(bands: Sequence[Band]) -> list[int] | None:
-    return _each([band.colour for band in bands])
+    return colour_numbers([band.colour for band in bands])
 
 
 def _by_name(bands: Sequence[Band]) -> list[int] | None:
-    return _each([(band.name or "").strip().casefold() for band in bands])
-
-
-def _each(words: Sequence[str | None]) -> list[int] | None:
-    """The places of "red", "green" and "blue", each of which must be there once."""
-    return [words.index(c) for c in COLOURS] if all(words.count(c) == 1 for c in COLOURS) else None
+    return colour_numbers([(band.name or "").strip().casefold() for band in bands])
 
 
 def _by_wavelength(bands: Sequence[Band]) -> list[int] | None:
@@ -155,7 +146,7 @@ def _microns(band: Band) -> float:
 
 def _by_satellite(bands: Sequence[Band]) -> list[int] | None:
     """Bands 4, 3 and 2 where the names are those of Sentinel-2, or of Landsat 8 and 9."""
-    first = [re.split(r"[\s,;:(]", (band.name or "").strip().casefold())[0] for band in bands]
+    first = [first_word((band.name or "").strip().casefold()) for band in bands]
     padded = {"b02", "b03", "b04"} <= set(first)  # as in the names of Sentinel-2's files
     words = [re.sub(r"(?<=b)0+(?=[0-9])", "", word) for word in first]
     told = padded or SENTINEL & set(words) or ("b8" in words and "b1" not in words)
@@ -166,9 +157,4 @@ def bands_said(bands: Sequence[Band], picks: Sequence[int]) -> str:
     """What becomes red, green and blue, or grey; empty where all bands are read in their order."""
     if list(picks) == list(range(len(bands))):
         return ""
-    words = [
-        str(p + 1) + (f" ({label})" if (label := bands[p].name or bands[p].colour) else "") for p in picks
-    ]
-    if len(words) == 1:
-        return f"band {words[0]} of {len(bands)} as grey"
-    return f"bands {words[0]}, {words[1]} and {words[2]} of {len(bands)} as red, green and blue"
+    return said("band", [Names(band.name or band.colour) for band in bands], picks)

@@ -13,9 +13,11 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source.bands import Band, gdal_bands, plain_bands
 from urst_tiles.tiff.choice import Names
+from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.pages import TiffFile
-from urst_tiles.tiff.segments import DecodeTiff, Segments, Undecodable
+from urst_tiles.tiff.plain import RGB, YCBCR
+from urst_tiles.tiff.segments import DecodeTiff, Segments
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def stored_bands(main: Directory, count: int, photometric: int, names: Sequence[
     count, photometric : how many bands are read of it, and their photometric interpretation (TIFF tag 262).
     names : the names of the bands that the file keeps elsewhere; empty for none.
     """
-    bands = plain_bands(count, photometric in (2, 6))
+    bands = plain_bands(count, photometric in (RGB, YCBCR))
     if len(names) == len(bands):
         bands = [replace(band, name=told.name) for band, told in zip(bands, names, strict=True)]
     kinds = [int(kind) for kind in main.array(338)]

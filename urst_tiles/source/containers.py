@@ -23,13 +23,14 @@ from typing import Any
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.metadata import FINEST_PRINT
-from urst_tiles.tiff.microscopes import tiff_date
+from urst_tiles.tiff.microscopes import OBJECTIVE, tiff_date
+from urst_tiles.tiff.texts import ARTIST, COPYRIGHT, DATE_TIME, DESCRIPTION
 
 #: The most segments, chunks or boxes of a file that are looked at.
 MOST_PIECES = 1 << 18
 
 #: PNG's keywords of text, and the TIFF tags of the same meaning. "Software" made the old file, not the new.
-KEYWORDS = {"Title": 269, "Description": 270, "Source": 272, "Author": 315, "Copyright": 33432}
+KEYWORDS = {"Title": 269, "Description": DESCRIPTION, "Source": 272, "Author": ARTIST, "Copyright": COPYRIGHT}
 
 #: The boxes "uuid" of JPEG 2000 by their first bytes.
 UUIDS = {
@@ -89,12 +90,12 @@ def _vips(image: Any, found: Carried) -> None:
 
 def _openslide(image: Any, found: Carried) -> None:
     """The properties of OpenSlide."""
-    names = ("openslide.mpp-y", "openslide.mpp-x", "openslide.objective-power")
+    names = ("openslide.mpp-y", "openslide.mpp-x", OBJECTIVE)
     values = [image.get(name) if image.get_typeof(name) else "" for name in names]
     with suppress(ValueError, ZeroDivisionError):
         found.pixels_per_cm = 1e4 / float(values[0]), 1e4 / float(values[1])
     if values[2]:
-        found.items["openslide.objective-power"] = str(values[2])
+        found.items[OBJECTIVE] = str(values[2])
 
 
 def _png(file: FileBytes, found: Carried) -> None:
@@ -102,12 +103,11 @@ def _png(file: FileBytes, found: Carried) -> None:
         if kind == b"pHYs" and len(data) == 9 and data[8] == 1:
             x, y = struct.unpack_from(">II", data)
             if (x, y) != (1000, 1000):  # what libvips writes for an unknown resolution
-                found.pixels_per_cm = y / 100, x / 100
-                found.in_inches = min(x, y) * 0.0254 <= FINEST_PRINT
+                _per_metre(found, y, x)
         elif kind == b"eXIf":
             found.exif = found.exif or data
         elif kind == b"tIME" and len(data) == 7:
-            found.texts.setdefault(306, b"%04d:%02d:%02d %02d:%02d:%02d" % struct.unpack(">H5B", data))
+            found.texts.setdefault(DATE_TIME, b"%04d:%02d:%02d %02d:%02d:%02d" % struct.unpack(">H5B", data))
         elif (text := _png_text(kind, data)) is not None:
             _png_keyword(found, *text)
 
@@ -124,7 +124,7 @@ def _png_keyword(found: Carried, keyword: str, text: str) -> None:
             "{:04}:{:02}:{:02} {:02}:{:02}:{:02}".format(*parsed[:6]) if parsed else None
         )
         if date:
-            found.texts[306] = date.encode()
+            found.texts[DATE_TIME] = date.encode()
         else:
             found.items[keyword] = text
     elif keyword in KEYWORDS:
@@ -232,10 +232,14 @@ def _jp2_resolution(file: FileBytes, start: int, size: int, found: Carried) -> N
         if kind in boxes:
             y, below_y, x, below_x, power_y, power_x = struct.unpack(">4H2b", boxes[kind])
             if below_y and below_x:
-                per_metre = y / below_y * 10.0**power_y, x / below_x * 10.0**power_x
-                found.pixels_per_cm = per_metre[0] / 100, per_metre[1] / 100
-                found.in_inches = min(per_metre) * 0.0254 <= FINEST_PRINT
+                _per_metre(found, y / below_y * 10.0**power_y, x / below_x * 10.0**power_x)
             return
+
+
+def _per_metre(found: Carried, y: float, x: float) -> None:
+    """Take over a resolution in pixels per metre: a coarse one is a density for screens and printing."""
+    found.pixels_per_cm = y / 100, x / 100
+    found.in_inches = min(y, x) * 0.0254 <= FINEST_PRINT
 
 
 def _boxes(file: FileBytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -13,11 +13,11 @@ from urst_tiles.source.channels import stored_bands
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
 from urst_tiles.tiff.choice import Choice
-from urst_tiles.tiff.directory import Directory, is_tiff
+from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.header import is_tiff
 from urst_tiles.tiff.kinds import name_of
 from urst_tiles.tiff.pages import TiffFile, gather
 from urst_tiles.tiff.selection import select, word_of
-from urst_tiles.tiff.stacks import find_stacks
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
 
 
 def _of_tiff(file: TiffFile, choice: Choice) -> Contents:
-    stacks = find_stacks(file.chain, file.count)
-    planes = {page: plane for stack in stacks for plane, page in stack.pages.items()}
+    planes = {page: plane for stack in file.stacks for plane, page in stack.pages.items()}
     images = {page.offset for page in file.images}
     pages = []
     unlisted = file.count - len(file.chain)
@@ -111,7 +110,7 @@ def _of_tiff(file: TiffFile, choice: Choice) -> Contents:
         )  # fmt: skip
     channels = [
         ChannelFacts(number, channel.name, channel.colour, stack.name)
-        for stack in stacks
+        for stack in file.stacks
         if len(stack.channels) > 1
         for number, channel in enumerate(stack.channels, 1)
     ]

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
 from urst_tiles.storage.names import missing, require_file
+from urst_tiles.tiff.markers import FRAMES
+
+#: The kind of a file follows from so many of its first bytes; of DICOM from the last of them.
+START_BYTES = 132
 
 #: How many bytes of memory a picture may take that can only be decoded as a whole.
 MOST_WHOLE_BYTES = 1 << 30
@@ -22,7 +26,7 @@ DEFLATE_MOST = 1032
 
 
 def check_file(path: Path, what: str = "file") -> bytes:
-    """The first 64 bytes of a file, fewer if it is shorter; ``what`` it is to be, in words.
+    """The first ``START_BYTES`` bytes of a file, fewer if it is shorter; ``what`` it is to be, in words.
 
     Raises
     ------
@@ -33,7 +37,7 @@ def check_file(path: Path, what: str = "file") -> bytes:
         raise BadInput(f"{path} is empty (0 bytes); get a new copy of it")
     try:
         with open(path, "rb") as file:
-            return file.read(64)
+            return file.read(START_BYTES)
     except FileNotFoundError:
         raise missing(path, what) from None
     except PermissionError:
@@ -120,7 +124,7 @@ def jpeg_is_progressive(path: Path) -> bool:
                 continue
             if code in (0x01, *range(0xD0, 0xD9)):
                 continue
-            if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
+            if code in FRAMES:
                 return code not in (0xC0, 0xC1, 0xC9)
             length = file.read(2)
             if code in (0xD9, 0xDA) or len(length) < 2:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from urst_tiles.source.containers import Carried, carried_by
 from urst_tiles.source.sidecars import Sidecars
 from urst_tiles.tiff import exif, microscopes, texts
-from urst_tiles.tiff.budget import MOST_TEXT_BYTES
-from urst_tiles.tiff.directory import Directory, read_header
+from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.georeference import completed
+from urst_tiles.tiff.header import read_header
 from urst_tiles.tiff.metadata import (
     GEO_TAGS,
     RPC,
@@ -33,6 +33,7 @@ from urst_tiles.tiff.metadata import (
     with_world_file,
 )
 from urst_tiles.tiff.microscopes import OBJECTIVE, Described
+from urst_tiles.tiff.types import fractions
 
 #: The item of GDAL's metadata that keeps a description which other programs would take for a structure.
 SOURCE_DESCRIPTION = "SOURCE_IMAGEDESCRIPTION"
@@ -106,20 +107,14 @@ def _facts(main: Directory, first: Directory) -> Described | None:
     """What a microscope wrote into the description of the main directory, or of the first one."""
     density = _rational(main, 283), _rational(main, 282)
     for directory in (main, first):
-        found = microscopes.described(_text(directory, texts.DESCRIPTION), main.shape, density)
+        found = microscopes.described(directory.short_text(texts.DESCRIPTION), main.shape, density)
         if found is not None:
             break
-    packet = microscopes.ventana(_text(main, texts.XMP) or _text(first, texts.XMP))
+    packet = microscopes.ventana(main.short_text(texts.XMP) or first.short_text(texts.XMP))
     lens = _rational(main, 65421)  # SourceLens of Hamamatsu's NDPI
     if found is None and packet is None and lens > 0:
         return Described("Hamamatsu", magnification=lens)
     return packet or found
-
-
-def _text(directory: Directory, code: int) -> str | None:
-    """A tag as text; None where it is missing or too long."""
-    entry = directory.entries.get(code)
-    return directory.text(code) if entry is not None and entry.value_bytes <= MOST_TEXT_BYTES else None
 
 
 def _with_tiff_resolution(info: Info, main: Directory, facts: Described | None, orientation: int) -> Info:
@@ -142,7 +137,7 @@ def _with_facts(
     """The info with ``items`` of GDAL's metadata, and with those that the description says."""
     if facts is not None:
         items += [(name, "", text) for name, text in facts.items.items()]
-        original = _text(main, texts.DESCRIPTION)
+        original = main.short_text(texts.DESCRIPTION)
         if original and original != facts.description and _keeps_original(facts, original):
             items.append((SOURCE_DESCRIPTION, "", original))
     power = facts.magnification if facts is not None else None
@@ -167,18 +162,17 @@ def _power(xml: str | None) -> float | None:
 
 def _tiff_exif(main: Directory) -> exif.Exif:
     """The EXIF and the GPS directory that the main directory leads to."""
-    places = [main.number(code) for code in (exif.EXIF_IFD, exif.GPS_IFD)]
-    if not any(places):
+    offsets = [main.number(code) for code in (exif.EXIF_IFD, exif.GPS_IFD)]
+    if not any(offsets):
         return exif.Exif()
-    header = read_header(main.file)
-    return exif.from_places(main.file, *places, order=header.order, big=header.big)
+    return exif.from_offsets(main.file, *offsets, header=read_header(main.file))
 
 
 def _tiff_texts(main: Directory, facts: Described | None) -> tuple[Tag, ...]:
     """The tags of text that the output takes over."""
     found: dict[int, Tag | None] = {}
     codes = (*texts.TEXTS, *texts.WINDOWS_TEXTS, texts.XMP, texts.IPTC, texts.PHOTOSHOP, texts.GEO_METADATA)
-    values = {code: main.raw(code) for code in codes if _is_short(main, code)}
+    values = {code: main.raw(code) for code in codes if main.has_short(code)}
     for code in (*texts.TEXTS, *texts.WINDOWS_TEXTS):
         found[code] = texts.text_tag(code, values.get(code, b""))
     if facts is not None:
@@ -189,10 +183,6 @@ def _tiff_texts(main: Directory, facts: Described | None) -> tuple[Tag, ...]:
     found |= _blocks(values.get(texts.XMP, b""), values.get(texts.IPTC) or values.get(texts.PHOTOSHOP, b""))
     found[texts.GEO_METADATA] = texts.bytes_tag(texts.GEO_METADATA, values.get(texts.GEO_METADATA, b""))
     return _tags(found)
-
-
-def _is_short(main: Directory, code: int) -> bool:
-    return code in main.entries and main.entries[code].value_bytes <= MOST_TEXT_BYTES
 
 
 def _blocks(xmp: bytes, iptc: bytes) -> dict[int, Tag | None]:
@@ -221,7 +211,7 @@ def _lost(
     if numbers:
         rest = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
         words.append(f"TIFF tag{'s' * (len(numbers) > 1)} {', '.join(numbers[:8])}{rest}")
-    original = _text(main, texts.DESCRIPTION)
+    original = main.short_text(texts.DESCRIPTION)
     if facts is not None and original and len(original) > MOST_DESCRIPTION:
         words.append(f"all but the main facts of its {facts.kind}")
     return tuple(dict.fromkeys([*words, *(word for words_of in more for word in words_of)]))
@@ -229,8 +219,7 @@ def _lost(
 
 def _is_blank(main: Directory, code: int) -> bool:
     """Whether a tag of text holds nothing but spaces and zeros."""
-    entry = main.entries[code]
-    return entry.value_bytes <= 1024 and entry.dtype == 2 and not main.raw(code).strip(b"\0 ")
+    return main.has_short(code, 1024) and main.entries[code].dtype == 2 and not main.raw(code).strip(b"\0 ")
 
 
 def vips_info(
@@ -313,10 +302,7 @@ def _numbers(main: Directory, code: int) -> NDArray[Any] | None:
     values = main.array(code)
     if values.dtype.kind == "S":
         return None
-    if values.ndim == 2:
-        top, bottom = values.astype(np.float64).T
-        return np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
-    return values
+    return fractions(values) if values.ndim == 2 else values
 
 
 def _rational(main: Directory, code: int) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.markers import END, FRAMES, SCAN, markers
 
 #: A file of more bytes is not mended: it is then in memory.
 MOST_BYTES = 64 << 20
@@ -20,10 +21,9 @@ MOST_BYTES = 64 << 20
 #: Most heads end within so many bytes.
 FIRST_BYTES = 1 << 16
 
-#: Markers of pictures (SOFn), and those among them that are sequential; of the scan; of metadata.
-FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+#: Markers of pictures that are sequential, and of metadata.
 SEQUENTIAL = {0xC0, 0xC1}
-SCAN, JFIF, ADOBE = 0xDA, 0xE0, 0xEE
+JFIF, ADOBE = 0xE0, 0xEE
 
 #: A scan of all coefficients: the first, the last, and no bits left for later ones.
 ALL_COEFFICIENTS = bytes([0, 63, 0])
@@ -35,27 +35,21 @@ def mended_head(data: bytes) -> tuple[bytes, int] | None:
     None where there is nothing to mend, or ``data``, the beginning of the file, holds no whole head.
     """
     parts: list[tuple[int, bytearray]] = []
-    at = 2
-    while not parts or parts[-1][0] != SCAN:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 4 > len(data):
+    replaced = 0
+    for code, start, end in markers(data):
+        if code == END or end < start + 4 or end > len(data):
             return None
-        code = data[at + 1]
-        if code in (0x00, 0x01, 0xFF, *range(0xD0, 0xD9)):  # fill bytes, and markers without a content
-            at += 1 if code == 0xFF else 2
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if code == 0xD9 or end < at + 4 or end > len(data):
-            return None
-        parts.append((code, bytearray(data[at:end])))
-        at = end
+        parts.append((code, bytearray(data[start:end])))
+        replaced = end
+    if not parts or parts[-1][0] != SCAN:
+        return None
     frame = next(((code, part) for code, part in parts if code in FRAMES and len(part) > 9), None)
     if frame is None:
         return None
     for code, part in parts:
         _mend(code, part, frame[0] in SEQUENTIAL, frame[1][9])
     head = data[:2] + b"".join(bytes(part) for _, part in parts)
-    return None if head == data[:at] else (head, at)
+    return None if head == data[:replaced] else (head, replaced)
 
 
 def _mend(code: int, part: bytearray, is_sequential: bool, components: int) -> None:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import mapped
 from urst_tiles.progress import Progress, silent
+from urst_tiles.source.facts import Facts
 from urst_tiles.source.openers import SpoolOpener
-from urst_tiles.source.source import Facts, Source
+from urst_tiles.source.source import Source
 from urst_tiles.source.spool import Shape, spool
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.windows import WindowReader

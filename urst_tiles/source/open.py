@@ -13,21 +13,23 @@ import numpy as np
 from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
+from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide, check_slide_pages
-from urst_tiles.source.source import Facts, Source
+from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.choice import Choice, Names, number_of
-from urst_tiles.tiff.directory import Directory, is_tiff
-from urst_tiles.tiff.metadata import PLACE_TAGS, RPC, Info, Validity
+from urst_tiles.tiff.decodable import Undecodable
+from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.header import is_tiff
+from urst_tiles.tiff.metadata import POSITION_TAGS, RPC, Info, Validity
 from urst_tiles.tiff.pages import TiffFile
-from urst_tiles.tiff.segments import Undecodable
 from urst_tiles.tiff.selection import Note, chosen, select, told
 
 #: Bytes of memory that a libvips pipeline takes besides its rows or tiles (measured).
@@ -143,7 +145,7 @@ def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
         raise BadInput(f"{path}: libvips finds another picture at its page; extract that page first")
     sample_bytes = decoded.dtype.itemsize
     whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
-    random = LOADERS[loader] or (main is not None and 322 in main.entries)
+    random = LOADERS[loader] or (main is not None and main.is_tiled)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1
     in_file: Validity = "alpha" if decoded.alpha else "mask" if decoded.has_valid or masked else "none"
@@ -283,7 +285,7 @@ def _orientation(main: Directory) -> int:
 
     As in GDAL, it is 1 for a georeferenced file: the georeferencing applies to the pixels as they are stored.
     """
-    if any(code in main.entries for code in (*PLACE_TAGS, RPC)):
+    if any(code in main.entries for code in (*POSITION_TAGS, RPC)):
         return 1
     value = main.number(274, 1)
     return value if value in range(1, 9) else 1

@@ -14,7 +14,8 @@ from urst_tiles.source.headers import check_file
 from urst_tiles.storage.publish import publish, remove_dead_attempts
 from urst_tiles.storage.stores import utf8_name
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import check_chain, is_tiff
+from urst_tiles.tiff.directory import check_chain
+from urst_tiles.tiff.header import is_tiff
 
 #: A style image with more pixels than this is refused, since it is decoded as a whole.
 MAX_PIXELS = 1 << 30

@@ -11,8 +11,8 @@ from urst_tiles.tiff.budget import MOST_TEXT_BYTES
 from urst_tiles.tiff.georeference import Pam, read_pam, rpc_text_tag
 from urst_tiles.tiff.metadata import Tag
 
-#: World files and files of rational polynomials of so many bytes or more are ignored.
-MOST_SMALL_BYTES = 1 << 16
+#: World files, and files of rational polynomials, of so many bytes or more are ignored.
+MOST_WORLD_BYTES, MOST_RPC_BYTES = 4096, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Sidecars:
 
 
 def find_sidecars(path: Path) -> Sidecars:
-    """Find the sidecars of the image file ``path``. World files of 4096 bytes or more are ignored."""
+    """Find the sidecars of the image file ``path``. Files that are too long are ignored."""
     mask = path.with_name(path.name + ".msk")
-    world_path, world = _first(_world_names(path), 4096)
-    rpc_path, text = _first(_rpc_names(path), MOST_SMALL_BYTES)
+    world_path, world = _first(_world_names(path), MOST_WORLD_BYTES)
+    rpc_path, text = _first(_rpc_names(path), MOST_RPC_BYTES)
     rpc = rpc_text_tag(text) if text is not None else None
     pam_path, text = _first([path.with_name(path.name + ".aux.xml")], MOST_TEXT_BYTES)
     pam = read_pam(text) if text is not None else Pam()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput
 from urst_tiles.source.vips import loader_of
-from urst_tiles.tiff.elements import MOST_CHARACTERS
 from urst_tiles.tiff.pages import TiffFile
+from urst_tiles.tiff.texts import XMP
 
 OPENSLIDE, BIO_FORMATS = "openslide", "bio-formats"
 
@@ -45,7 +45,7 @@ def check_slide(path: Path, start: bytes) -> bool:
     Parameters
     ----------
     path : the file.
-    start : its first bytes.
+    start : its first bytes, as `check_file` returns them.
 
     Raises
     ------
@@ -67,8 +67,7 @@ def _suffix(path: Path, start: bytes) -> str | None:
             return suffix
     if path.suffix.lower() in SLIDES:
         return path.suffix.lower()
-    with open(path, "rb") as file:
-        return ".dcm" if file.read(132)[128:] == b"DICM" else None
+    return ".dcm" if start[128:132] == b"DICM" else None
 
 
 def _has_openslide(path: Path) -> bool:
@@ -101,8 +100,7 @@ def check_slide_pages(file: TiffFile) -> None:
             f"{file.path} is {SLIDES['.ndpi'][0]}; it cannot be read here. {_advice(file.path, OPENSLIDE)}"
         )
     for page in file.chain:
-        entry = page.entries.get(700)
-        xmp = page.raw(700) if entry is not None and entry.value_bytes <= MOST_CHARACTERS else b""
+        xmp = page.raw(XMP) if page.has_short(XMP) else b""
         if b"<iScan" in xmp and any(int(n) for n in re.findall(rb"Overlap[XY]=\"(\d{1,9})\"", xmp)):
             raise BadInput(
                 f"{file.path} is a Ventana slide whose tiles overlap and must be joined; that cannot be done"

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput, DamagedFile, JobDiffers
+from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoders, in_order, mapped
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import thumbnail as thumbs
+from urst_tiles.source.facts import Facts, Prepared
 from urst_tiles.source.identity import Content, content_of
 from urst_tiles.source.openers import (
     Opener,
@@ -31,76 +31,18 @@ from urst_tiles.source.openers import (
     reader_of,
 )
 from urst_tiles.source.orient import oriented, shown, stored_box
+from urst_tiles.source.saved import load_if_whole, npz, read_thumbnail
 from urst_tiles.source.spool import Shape, spool
 from urst_tiles.source.stretch import Ranges, Stretch, parse_stretch, resolve
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
-from urst_tiles.storage.stores import names_in, open_file, read_file, remove
-from urst_tiles.tiff.choice import Choice
+from urst_tiles.storage.stores import names_in, read_file, remove
 from urst_tiles.tiff.metadata import Info
 
 if TYPE_CHECKING:
     import zarr
 
 told = logging.getLogger("urst_tiles.told")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The facts about a source that follow from the header of its file.
-
-    Attributes
-    ----------
-    path, info, fingerprint : as in `Source`.
-    stored : (height, width) in pixels as stored, before the orientation is applied.
-    orientation : 1 to 8, as TIFF's tag 274.
-    choice : the page, and the channels or bands, that the user chose.
-    told : what the program chose, and not the user, as a phrase; empty if there was no choice.
-    colours : how many bands of colour the opener returns, 1 or 3.
-    file_dtype : name of the dtype of the colours in the file.
-    has_valid : whether every pixel comes with a weight that says how valid it is.
-    overviews : (height, width) of each overview in the file, as stored.
-    reader_bytes : bytes of memory that the opener's reader takes at most, besides the arrays that it returns.
-    spooling_bytes : bytes of memory that decoding from top to bottom takes at most.
-    opener : gives access to the pixels; without random access it only streams them from top to bottom.
-    random_access : whether ``opener`` can read any box at any time.
-    stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
-    """
-
-    path: Path
-    info: Info
-    fingerprint: str
-    stored: tuple[int, int]
-    orientation: int
-    choice: Choice
-    told: str
-    colours: int
-    file_dtype: str
-    has_valid: bool
-    overviews: tuple[tuple[int, int], ...]
-    reader_bytes: int
-    spooling_bytes: int
-    opener: Opener
-    random_access: bool
-    stretched: bool
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The result of `Source.prepare`.
-
-    Attributes
-    ----------
-    opener : gives random access to the pixels.
-    ranges : (low, high) of each colour band, the values that become 0 and 65535; None without a stretch.
-    origin : a phrase that says from what the thumbnail was made.
-    thumbnail : the pixels of the thumbnail, or the path of the file that holds them.
-    """
-
-    opener: Opener
-    ranges: Ranges | None
-    origin: str
-    thumbnail: NDArray[Any] | Path
 
 
 class Source:
@@ -255,7 +197,7 @@ class Source:
         if before != now:
             publish(path, json.dumps(now.to_json()).encode())
         facts = replace(self._facts, opener=replace(opener, content=now))
-        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews)
+        return self._like(facts, None)
 
     def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
         """As ``prepare``, of a source whose content is known."""
@@ -271,14 +213,13 @@ class Source:
         saved: NDArray[Any] | Path = pixels
         if folder is not None:
             saved = self._thumbnail_path(folder, thumbnail)
-            if _load_if_whole(saved) is None:
-                publish(saved, _npz(pixels=pixels))
-        return Source(
-            self._facts,
-            stretch=self._stretch_text,
-            use_overviews=self._use_overviews,
-            prepared=Prepared(opener, ranges, averages.origin, saved),
-        )
+            if load_if_whole(saved) is None:
+                publish(saved, npz(pixels=pixels))
+        return self._like(self._facts, Prepared(opener, ranges, averages.origin, saved))
+
+    def _like(self, facts: Facts, prepared: Prepared | None) -> Source:
+        """A source of other facts with the options of this one."""
+        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews, prepared=prepared)
 
     def _key(self, *more: object) -> str:
         """A short name, in hex, for the pixels of this source and the options ``more``."""
@@ -322,7 +263,7 @@ class Source:
     ) -> thumbs.Thumbnail:
         """The thumbnail in the values of the file, as stored; saved in the folder for later calls."""
         path = None if folder is None else self._average_path(folder, side)
-        saved = _load_if_whole(path)
+        saved = load_if_whole(path)
         if saved is not None:
             return thumbs.Thumbnail(saved["colour"], saved.get("weight"), str(saved["origin"]))
         f = self._facts
@@ -341,7 +282,7 @@ class Source:
         if f.random_access:
             check_unchanged(f.opener)
         if path is not None:
-            publish(path, _npz(**made._asdict()))
+            publish(path, npz(**made._asdict()))
         return made
 
     def _averages_of(
@@ -414,12 +355,7 @@ class Source:
         """The same pixels without the metadata for the output, which may be large, and which no task needs
         that reads pixels: what is sent to workers with every task."""
         info = Info(nodata=self.info.nodata, validity=self.info.validity)
-        return Source(
-            replace(self._facts, info=info),
-            stretch=self._stretch_text,
-            use_overviews=self._use_overviews,
-            prepared=self._prepared,
-        )
+        return self._like(replace(self._facts, info=info), self._prepared)
 
     @property
     def thumbnail_origin(self) -> str:
@@ -508,35 +444,3 @@ def _lattice(box: Box, cell: tuple[int, int]) -> list[Box]:
         for y in range(box.y0 // cell[0] * cell[0], box.y1, cell[0])
         for x in range(box.x0 // cell[1] * cell[1], box.x1, cell[1])
     ]
-
-
-def _npz(**arrays: object) -> bytes:
-    """The content of an ``.npz`` file with these arrays, each with a CRC-32; None is left out."""
-    buffer = io.BytesIO()
-    members: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    np.savez(buffer, **members)
-    return buffer.getvalue()
-
-
-def _load_if_whole(path: Path | None) -> dict[str, NDArray[Any]] | None:
-    """The arrays of an ``.npz`` file; None if it does not exist or is damaged, so that it is made again."""
-    try:
-        return None if path is None or not path.exists() else _load(path)
-    except DamagedFile:
-        return None
-
-
-def read_thumbnail(path: Path) -> NDArray[Any]:
-    """The pixels of the thumbnail that ``prepare`` saved, (h, w, channels). Raises DamagedFile."""
-    return _load(path)["pixels"]
-
-
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` file. Raises DamagedFile."""
-    try:
-        with open_file(path) as file, np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except Exception as error:
-        raise DamagedFile(
-            f"{path} is damaged ({error}); delete it and give the same command again"
-        ) from error

@@ -19,10 +19,12 @@ from urst_tiles.source.colour import cmyk_to_rgb, grey_table, lab_to_rgb, lab_va
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.vips import bilevel
 from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.decodable import LAB, Undecodable
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.metadata import Validity
 from urst_tiles.tiff.pages import Pages, TiffFile
-from urst_tiles.tiff.segments import LAB, Segments, Undecodable
+from urst_tiles.tiff.plain import BLACK_IS_ZERO, CMYK, PALETTE, RGB, WHITE_IS_ZERO, YCBCR
+from urst_tiles.tiff.segments import Segments
 from urst_tiles.tiff.selection import Note, Selection, select
 
 #: The least side of a cell of a tiled file in pixels: a call has a fixed cost, so it reads several small
@@ -31,9 +33,6 @@ CELL = 256
 
 #: A fax strip of more pixels than this is left to libvips, which unpacks a few rows at a time.
 FAX_PIXELS = 64 << 20
-
-#: Photometric interpretations (tag 262).
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK = 0, 1, 2, 3, 5
 
 #: How many bands of colour a photometric interpretation has, if more than one.
 COLOURS = {RGB: 3, CMYK: 4}
@@ -79,7 +78,7 @@ class TiffReader:
         selection = select(file, choice)
         pages = selection.pages
         self.path, self.file, self.main, self.shape = path, file, pages.main, pages.main.shape
-        fax = bilevel if _segment_pixels(pages.main) <= FAX_PIXELS else None
+        fax = bilevel if math.prod(pages.main.segment) <= FAX_PIXELS else None
         self._main = _decodable(open_pages(file, pages.mains, fax))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
         self.notes = list(selection.notes)
@@ -148,7 +147,7 @@ class TiffReader:
             alike &= page.photometric == self._main.photometric or {
                 page.photometric,
                 self._main.photometric,
-            } == {2, 6}
+            } == {RGB, YCBCR}
             if (
                 alike
                 and (cover is not None) == (self._mask is not None)
@@ -241,14 +240,6 @@ class TiffReader:
         if self._grey is not None:
             return self._grey[np.minimum(colour[..., 0], len(self._grey) - 1)][..., self._pick]
         return colour
-
-
-def _segment_pixels(main: Directory) -> int:
-    """How many pixels a tile or strip of a page has."""
-    height, width = main.shape
-    if 322 in main.entries:
-        return main.number(322) * main.number(323)
-    return min(main.number(278, height) or height, height) * width
 
 
 def _leaves_out(page: Segments | StackedPages) -> bool:

@@ -30,8 +30,8 @@ from urst_tiles.source.jpeg_head import mended_file
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.choice import Word
+from urst_tiles.tiff.decodable import complex_samples
 from urst_tiles.tiff.directory import check_chain
-from urst_tiles.tiff.segments import complex_samples
 
 #: The NumPy dtype of each format of libvips; complex samples are not supported.
 FORMATS = {

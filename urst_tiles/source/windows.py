@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box
 from urst_tiles.source import Fill, Source, read_padded
-from urst_tiles.source.source import read_thumbnail
+from urst_tiles.source.saved import read_thumbnail
 
 #: How many rows are filled at a time.
 ROWS = 256

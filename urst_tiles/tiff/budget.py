@@ -23,8 +23,8 @@ MOST_ENTRIES = 1 << 18
 #: The longest value of a tag that is taken into memory; the tables of tiles and strips may be longer.
 MOST_VALUE_BYTES = 64 << 20
 
-#: The longest text of GDAL's metadata (XML) that is parsed: 16 MB of usual items take 2.4 s and 220 MB, 16 MB
-#: made to harm 5 s and 250 MB. OME-XML, which may be far longer, is never read.
+#: The longest text of metadata that is read, such as GDAL's XML: 16 MB of its usual items take 2.4 s and
+#: 220 MB, 16 MB made to harm 5 s and 250 MB. OME-XML that is longer says nothing.
 MOST_TEXT_BYTES = 16 << 20
 
 #: Time on a core that reading the directories of a file may take.

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput
 
+#: The colours of the picture, in their order.
+COLOURS = ("red", "green", "blue")
+
 #: What a user calls a page, a channel or a band: its number, counted from 1, or its name.
 Word = int | str
 
@@ -85,7 +88,7 @@ def number_of(path: Path, what: str, word: Word, named: Sequence[Names]) -> int:
     tiers = (
         [[thing.name] if thing.name == text else [] for thing in named],
         [[_plain(thing.name)] if thing.name else [] for thing in named],
-        [[_plain(re.split(r"[\s,;:(]", thing.name)[0])] if thing.name else [] for thing in named],
+        [[_plain(first_word(thing.name))] if thing.name else [] for thing in named],
         [[_plain(more) for more in thing.more] for thing in named],
     )
     for number, tier in enumerate(tiers):
@@ -114,6 +117,24 @@ def listed(what: str, named: Sequence[Names]) -> str:
     if len(words) == 1:
         return f"only the {what} {words[0]}"
     return f"the {what}s {', '.join(words[:-1])} and {words[-1]}"
+
+
+def said(what: str, named: Sequence[Names], picks: Sequence[int]) -> str:
+    """What of all that can be chosen becomes red, green and blue, or grey, as a phrase."""
+    words = [f"{i + 1} ({name})" if (name := named[i].name) else str(i + 1) for i in picks]
+    if len(words) == 1:
+        return f"{what} {words[0]} of {len(named)} as grey"
+    return f"{what}s {words[0]}, {words[1]} and {words[2]} of {len(named)} as red, green and blue"
+
+
+def colour_numbers(words: Sequence[str | None]) -> list[int] | None:
+    """The numbers, counted from 0, of "red", "green" and "blue"; None unless each is there exactly once."""
+    return [words.index(c) for c in COLOURS] if all(words.count(c) == 1 for c in COLOURS) else None
+
+
+def first_word(name: str) -> str:
+    """The first word of a name, such as "B4" of "B4, central wavelength 665 nm"."""
+    return re.split(r"[\s,;:(]", name)[0]
 
 
 def _plain(text: str) -> str:

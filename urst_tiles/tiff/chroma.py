@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.tiff.directory import Directory
-
-#: Photometric interpretation (tag 262) of RGB and of YCbCr.
-RGB, YCBCR = 2, 6
+from urst_tiles.tiff.types import fractions
 
 #: Compressions (tag 259) whose streams are JPEG 2000: Aperio's YCbCr, lossy and RGB, and the general one.
 JPEG2000 = {33003, 33004, 33005, 34712}
@@ -126,8 +124,7 @@ def _numbers(directory: Directory, code: int) -> list[float]:
     """The numbers of a tag; fractions are divided, and nan where the divisor is 0."""
     values = directory.array(code)
     if values.ndim == 2:
-        top, bottom = values.astype(np.float64).T
-        values = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0)
+        values = fractions(values, np.nan)
     return [float(value) for value in values] if values.dtype.kind in "uif" else []
 
 

@@ -15,24 +15,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.tiff.budget import MOST_VALUE_BYTES
+from urst_tiles.tiff.budget import MOST_TEXT_BYTES, MOST_VALUE_BYTES
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.entries import SINGLE, TABLES, Entry, check_entry, is_one_number
-from urst_tiles.tiff.types import RATIONALS, TYPES
+from urst_tiles.tiff.header import Header, Order, read_header
+from urst_tiles.tiff.types import RATIONALS, TYPES, WIDTHS
 
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
 
-#: So much of an image's description is read: Aperio's has some hundred bytes.
-DESCRIPTION_BYTES = 1 << 16
-
-#: `read_directories` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
+#: `read_pages` ignores further directories (a slide has ten, a multi-page OME-TIFF thousands).
 MOST_DIRECTORIES = 1024
 
 #: A longer chain of directories counts as damage; recordings of microscopes have some hundred thousand pages.
@@ -42,47 +40,7 @@ LONGEST_CHAIN = 1 << 18
 MOST_ENTRIES = 65535
 
 #: Bytes of a number of each TIFF data type; 0 for types that are not known.
-_TYPE_BYTES = np.array(
-    [np.dtype(TYPES[i]).itemsize * (2 if i in RATIONALS else 1) if i in TYPES else 0 for i in range(20)]
-)
-
-#: Byte order, as struct and NumPy write it.
-Order = Literal["<", ">"]
-
-
-class Header(NamedTuple):
-    """The header of a TIFF file.
-
-    Attributes
-    ----------
-    order : byte order of all numbers in the file.
-    big : whether the file is a BigTIFF, whose offsets and counts are twice as wide.
-    first : position of the first directory in bytes; 0 where the file has no directory.
-    """
-
-    order: Order
-    big: bool
-    first: int
-
-    @property
-    def size(self) -> int:
-        """Length of the header in bytes."""
-        return 16 if self.big else 8
-
-    @property
-    def link(self) -> str:
-        """struct format of an offset."""
-        return self.order + ("Q" if self.big else "I")
-
-    @property
-    def entry(self) -> str:
-        """struct format of an entry's tag code, data type and count; the value or its offset follows."""
-        return self.order + ("HHQ" if self.big else "HHI")
-
-    @property
-    def inline_bytes(self) -> int:
-        """Length of an offset; a value that is no longer than this lies in the entry itself."""
-        return 8 if self.big else 4
+_TYPE_BYTES = np.array([WIDTHS.get(i, 0) for i in range(20)])
 
 
 class Directory:
@@ -163,17 +121,13 @@ class Directory:
         text = self.raw(code).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
         return text or None
 
-    @property
-    def description(self) -> str:
-        """The first ``DESCRIPTION_BYTES`` of the image's description (tag 270); empty where it has none.
+    def has_short(self, code: int, most: int = MOST_TEXT_BYTES) -> bool:
+        """Whether the directory has a tag, and its value at most ``most`` bytes."""
+        return code in self.entries and self.entries[code].value_bytes <= most
 
-        The whole may be OME-XML of many megabytes, which nothing here reads.
-        """
-        entry = self.entries.get(270)
-        if entry is None:
-            return ""
-        start = self._file(entry.offset, min(entry.value_bytes, DESCRIPTION_BYTES))
-        return start.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+    def short_text(self, code: int, most: int = MOST_TEXT_BYTES) -> str | None:
+        """A tag as text; None where it is missing, empty, or of more than ``most`` bytes."""
+        return self.text(code) if self.has_short(code, most) else None
 
     @property
     def segment_tables(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -219,6 +173,19 @@ class Directory:
         """(height, width) of the image in pixels."""
         return self.number(257), self.number(256)
 
+    @property
+    def is_tiled(self) -> bool:
+        """Whether the image lies in tiles; otherwise it lies in strips."""
+        return 322 in self.entries
+
+    @property
+    def segment(self) -> tuple[int, int]:
+        """(height, width) in pixels of a tile or strip; no strip is higher than the image."""
+        if self.is_tiled:
+            return self.number(323), self.number(322)
+        height, width = self.shape
+        return min(self.number(278, height) or height, height), width
+
     @cached_property
     def subfile(self) -> int:
         """NewSubfileType: 1 is an image of reduced size, 4 a mask, 5 the mask of a reduced image."""
@@ -233,30 +200,6 @@ class Directory:
     def is_mask(self) -> bool:
         """Whether NewSubfileType (tag 254) or the meaning of its samples (tag 262) says that it is a mask."""
         return bool(self.subfile & 4) or self.number(262) == 4
-
-
-def is_tiff(start: bytes) -> bool:
-    """Whether a file that begins with these bytes (at least 4) is a TIFF or BigTIFF."""
-    return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def read_header(file: FileBytes) -> Header:
-    """Read the header of a TIFF or BigTIFF.
-
-    Raises
-    ------
-    DamagedFile : the file does not begin as a TIFF does, or ends within the header.
-    """
-    start = file(0, 16)
-    if not is_tiff(start):
-        raise DamagedFile(f"{file.path} is not a TIFF")
-    header = Header("<" if start[:2] == b"II" else ">", b"+" in start[2:4], 0)
-    if len(start) < header.size:
-        raise DamagedFile(
-            f"{file.path} is not a TIFF: its header ends after {len(start)} bytes; the file is cut off"
-        )
-    (first,) = struct.unpack_from(header.link, start, header.size - header.inline_bytes)
-    return header._replace(first=first)
 
 
 def read_chain(
@@ -318,24 +261,12 @@ def _bodies(file: FileBytes, header: Header, most_entries: int) -> Iterator[_Bod
         offset = body.following
 
 
-def read_directories(file: FileBytes) -> list[Directory]:
-    """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks; then the
-    SubIFDs (tag 330) of the first one.
-
-    Raises
-    ------
-    DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
-    """
-    pages = read_pages(file)
-    return [*pages, *read_children(file, pages[0], (page.offset for page in pages))]
-
-
 def read_pages(file: FileBytes) -> list[Directory]:
     """The first ``MOST_DIRECTORIES`` directories of the chain, and those behind them that are masks.
 
     Raises
     ------
-    DamagedFile : as `read_directories`.
+    DamagedFile : as `read_chain` with ``checked``; also where the file has no directory.
     """
     header = read_header(file)
     directories: list[Directory] = []
@@ -375,18 +306,18 @@ def count_directories(file: FileBytes) -> int:
 
 def _read_body(file: FileBytes, header: Header, offset: int, most_entries: int) -> _Body:
     """The directory at byte ``offset``, once it is counted in the budget of the file."""
-    width = 8 if header.big else 2
+    width = struct.calcsize(header.counting)
     if offset + width > file.size:
         raise DamagedFile(
             f"{file.path}: a TIFF directory should lie at byte {offset}, beyond the end of the file "
             f"({file.size} bytes); it is cut off"
         )
-    (count,) = struct.unpack(header.order + ("Q" if header.big else "H"), file(offset, width))
+    (count,) = struct.unpack(header.counting, file(offset, width))
     if not 0 < count <= most_entries:
         raise DamagedFile(
             f"{file.path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged"
         )
-    each = struct.calcsize(header.entry) + header.inline_bytes
+    each = header.entry_bytes
     body = file(offset + width, count * each + header.inline_bytes)
     if len(body) < count * each:
         raise DamagedFile(
@@ -422,11 +353,12 @@ def _claimed(header: Header, entries: bytes, most: int) -> int:
 
 def _directory(file: FileBytes, header: Header, body: _Body, checked: bool) -> Directory:
     """The directory whose entries these are."""
-    each = struct.calcsize(header.entry) + header.inline_bytes
+    each = header.entry_bytes
     file.budget.spend(entries=len(body.entries) // each)
     entries: dict[int, Entry] = {}
     for start in range(0, len(body.entries), each):
-        code, entry, rest = _read_entry(header, body.entries, start, body.offset + (8 if header.big else 2))
+        at = body.offset + struct.calcsize(header.counting)
+        code, entry, rest = _read_entry(header, body.entries, start, at)
         if checked:
             check_entry(file, code, entry, rest)
         if entry.dtype in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know

@@ -5,11 +5,14 @@ Microscopes and scanners describe their images so: OME-XML, Leica's SCN, Akoya's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
-#: The longest text that is parsed, and the most elements that it may have.
-MOST_CHARACTERS, MOST_ELEMENTS = 16 << 20, 1 << 18
+from urst_tiles.tiff.budget import MOST_TEXT_BYTES
+
+#: The most elements that a text may have which is parsed.
+MOST_ELEMENTS = 1 << 18
 
 
 @dataclass(slots=True)
@@ -44,7 +47,7 @@ def elements(text: str | None) -> list[Element]:
     The list is empty where the text is no XML, declares entities or a document type, or is too long: then it
     says nothing.
     """
-    if not text or len(text) > MOST_CHARACTERS or not text.lstrip("\ufeff \r\n\t").startswith("<"):
+    if not text or len(text) > MOST_TEXT_BYTES or not text.lstrip("\ufeff \r\n\t").startswith("<"):
         return []
     found: list[Element] = []
     open_: list[Element] = []
@@ -77,6 +80,17 @@ def elements(text: str | None) -> list[Element]:
     except (expat.ExpatError, _UnsafeXml, ValueError):
         return []
     return found
+
+
+def each(found: Sequence[Element], *path: str) -> list[list[Element]]:
+    """The elements with this path, each with all those inside it."""
+    parts: list[list[Element]] = []
+    for element in found:
+        if element.path == path:
+            parts.append([element])
+        elif element.path[: len(path)] == path:
+            parts[-1].append(element)
+    return parts
 
 
 def _local(name: str) -> str:

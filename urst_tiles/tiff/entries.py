@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from urst_tiles.errors import DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.types import RATIONALS, TYPES
+from urst_tiles.tiff.types import TYPES, WIDTHS
 
 #: Tags on which every pixel depends and which hold exactly one whole number, from NewSubfileType to
 #: TileLength.
@@ -63,7 +61,7 @@ class Entry:
     @property
     def value_bytes(self) -> int:
         """Length of the value in bytes."""
-        return self.count * (2 if self.dtype in RATIONALS else 1) * np.dtype(TYPES[self.dtype]).itemsize
+        return self.count * WIDTHS[self.dtype]
 
 
 def check_entry(file: FileBytes, code: int, entry: Entry, rest: bytes) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from urst_tiles.tiff.header import Header, Order
 from urst_tiles.tiff.metadata import Tag
-from urst_tiles.tiff.types import ASCII, BYTE, RATIONALS, TYPES, UNDEFINED
+from urst_tiles.tiff.types import ASCII, BYTE, RATIONALS, TYPES, UNDEFINED, WIDTHS, fractions
 
 #: Tags of a main directory that lead to the EXIF and to the GPS directory.
 EXIF_IFD, GPS_IFD = 34665, 34853
@@ -58,7 +59,7 @@ class Exif:
     lost: tuple[str, ...] = ()
 
 
-def read_tags(read: ReadAt, offset: int, order: str, big: bool) -> tuple[dict[int, Tag], int]:
+def read_tags(read: ReadAt, offset: int, header: Header) -> tuple[dict[int, Tag], int]:
     """The tags of a directory by code, and the offset of the next one.
 
     Values become little-endian bytes. Entries that lead nowhere or are of unknown types are left out, and so
@@ -68,37 +69,34 @@ def read_tags(read: ReadAt, offset: int, order: str, big: bool) -> tuple[dict[in
     ----------
     read : reads bytes of the TIFF.
     offset : position of the directory in bytes.
-    order : byte order, "<" or ">".
-    big : whether it is a BigTIFF.
+    header : the header of the TIFF.
     """
-    counting, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    head, each = struct.calcsize(order + counting), struct.calcsize(order + entry) + room
+    head, each, room = struct.calcsize(header.counting), header.entry_bytes, header.inline_bytes
     start = read(offset, head)
-    count = struct.unpack(order + counting, start)[0] if len(start) == head else 0
+    count = struct.unpack(header.counting, start)[0] if len(start) == head else 0
     if not 0 < count <= MOST_TAGS:
         return {}, 0
     body, tags, left = read(offset + head, count * each + room), dict[int, Tag](), MOST_BYTES
     for at in range(0, min(len(body) // each, count) * each, each):
-        code, dtype, number = struct.unpack_from(order + entry, body, at)
-        value = _value(read, body[at + each - room : at + each], dtype, number, order, left)
+        code, dtype, number = struct.unpack_from(header.entry, body, at)
+        value = _value(read, body[at + each - room : at + each], dtype, number, header, left)
         if value is not None and code not in tags:
             left -= len(value)
-            tags[code] = Tag(code, dtype, number, _in_order(code, value, dtype, order))
+            tags[code] = Tag(code, dtype, number, _in_order(code, value, dtype, header.order))
     rest = body[count * each :]
-    following = int.from_bytes(rest, "little" if order == "<" else "big") if len(rest) == room else 0
-    return tags, following
+    return tags, struct.unpack(header.link, rest)[0] if len(rest) == room else 0
 
 
-def _value(read: ReadAt, inline: bytes, dtype: int, count: int, order: str, most: int) -> bytes | None:
+def _value(read: ReadAt, inline: bytes, dtype: int, count: int, header: Header, most: int) -> bytes | None:
     """The bytes of a value as they lie in the file; None where there are none, or more than ``most``."""
     if dtype not in TYPES or not count:
         return None
-    size = count * np.dtype(TYPES[dtype]).itemsize * (2 if dtype in RATIONALS else 1)
+    size = count * WIDTHS[dtype]
     if size <= len(inline):
         return inline[:size]
     if size > most:
         return None
-    data = read(int.from_bytes(inline, "little" if order == "<" else "big"), size)
+    data = read(struct.unpack(header.link, inline)[0], size)
     return data if len(data) == size else None
 
 
@@ -117,29 +115,29 @@ def of_block(block: bytes) -> Exif:
     block = block.removeprefix(b"Exif\0\0")
     if block[:4] not in (b"II*\0", b"MM\0*") or len(block) < 8:
         return Exif()
-    order = "<" if block[:2] == b"II" else ">"
+    order: Order = "<" if block[:2] == b"II" else ">"
+    header = Header(order, False, struct.unpack_from(order + "I", block, 4)[0])
 
     def read(offset: int, count: int) -> bytes:
         return block[offset : offset + count]
 
-    first = struct.unpack_from(order + "I", block, 4)[0]
-    main, following = read_tags(read, first, order, big=False)
-    places = (_place(main.get(code)) for code in (EXIF_IFD, GPS_IFD))
-    found = from_places(read, *places, order=order, big=False)
+    main, following = read_tags(read, header.first, header)
+    offsets = (_offset(main.get(code)) for code in (EXIF_IFD, GPS_IFD))
+    found = from_offsets(read, *offsets, header=header)
     thumbnail = ("the thumbnail",) if 0 < following < len(block) else ()
     return Exif(main, found.exif, found.gps, (*thumbnail, *found.lost))
 
 
-def from_places(read: ReadAt, exif: int, gps: int, *, order: str, big: bool) -> Exif:
+def from_offsets(read: ReadAt, exif: int, gps: int, *, header: Header) -> Exif:
     """What the EXIF and the GPS directory at these offsets say; 0 stands for none."""
-    tags = read_tags(read, exif, order, big)[0] if exif else {}
+    tags = read_tags(read, exif, header)[0] if exif else {}
     lost = [
         *(["the maker's note"] if MAKER_NOTE in tags else []),
         *(["how the camera processed the old colours (white balance and the like)"]
           if ABOUT_PIXELS & tags.keys() else []),
     ]  # fmt: skip
     kept = _sorted(tag for tag in tags.values() if tag.code not in ABOUT_FILE | ABOUT_PIXELS | {MAKER_NOTE})
-    return Exif({}, kept, _sorted(read_tags(read, gps, order, big)[0].values() if gps else ()), tuple(lost))
+    return Exif({}, kept, _sorted(read_tags(read, gps, header)[0].values() if gps else ()), tuple(lost))
 
 
 def numbers(tag: Tag | None) -> list[float]:
@@ -150,12 +148,11 @@ def numbers(tag: Tag | None) -> list[float]:
     if values.dtype.kind == "S":
         return []
     if tag.dtype in RATIONALS:
-        top, bottom = values.reshape(-1, 2).astype(np.float64).T
-        return list(np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0))
+        return list(fractions(values.reshape(-1, 2)))
     return [float(value) for value in values]
 
 
-def _place(tag: Tag | None) -> int:
+def _offset(tag: Tag | None) -> int:
     found = numbers(tag)
     return int(found[0]) if found else 0
 

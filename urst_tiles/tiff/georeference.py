@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from urst_tiles.tiff.elements import Element, elements
-from urst_tiles.tiff.metadata import GEO_CODES, PLACE_TAGS, RPC, Tag, stays_true
+from urst_tiles.tiff.metadata import GEO_CODES, POSITION_TAGS, RPC, Tag, affine_tags, stays_true
 from urst_tiles.tiff.types import DOUBLE, SHORT
 
 #: GDAL's names of the numbers of the tag in their order, and those of the four polynomials of 20 numbers.
@@ -70,14 +70,14 @@ class Pam:
 
     Attributes
     ----------
-    place : tags that say where the pixels lie: scale and tiepoint, a matrix, or ground control points.
+    position : tags that say where the pixels lie: scale and tiepoint, a matrix, or ground control points.
     keys : the coordinate reference system as geo keys.
     rpc : rational polynomials.
     items : items of metadata, (name, domain, text).
     lost : what is not taken over, in words.
     """
 
-    place: tuple[Tag, ...] = ()
+    position: tuple[Tag, ...] = ()
     keys: tuple[Tag, ...] = ()
     rpc: Tag | None = None
     items: tuple[tuple[str, str, str], ...] = ()
@@ -94,7 +94,7 @@ def read_pam(text: str) -> Pam:
     if not found or found[0].path != ("PAMDataset",):
         return Pam()
     domains = _domains(found)
-    place, reference = _place(found)
+    position, reference = _position(found)
     keys = epsg_keys(reference) if reference else ()
     lost = [*(["the CRS of its .aux.xml, which has no EPSG code (write it with gdal_edit -a_srs)"]
               if reference and not keys else []),
@@ -106,7 +106,7 @@ def read_pam(text: str) -> Pam:
         for name, value in pairs.items()
         if domain != "RPC" and not domain.startswith("xml:") and stays_true({"name": name, "domain": domain})
     )
-    return Pam(place, keys, rpc_tag(domains.get("RPC", {})), items, tuple(lost))
+    return Pam(position, keys, rpc_tag(domains.get("RPC", {})), items, tuple(lost))
 
 
 def _domains(found: Sequence[Element]) -> dict[str, dict[str, str]]:
@@ -121,8 +121,8 @@ def _domains(found: Sequence[Element]) -> dict[str, dict[str, str]]:
     return domains
 
 
-def _place(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
-    """The tags of the place, and the text (WKT) of the reference system."""
+def _position(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
+    """The tags that say where the pixels lie, and the text (WKT) of the reference system."""
     texts = {element.path[1]: element for element in found if len(element.path) == 2}
     reference = texts["SRS"].text if "SRS" in texts else ""
     numbers = (
@@ -132,11 +132,7 @@ def _place(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
     )
     if len(numbers) == 6:
         x, a, b, y, d, e = numbers
-        if b == 0 and d == 0 and a > 0 and e < 0:
-            scale = Tag(33550, DOUBLE, 3, (a, -e, 0.0))
-            return (scale, Tag(33922, DOUBLE, 6, (0.0, 0.0, 0.0, x, y, 0.0))), reference
-        matrix = (a, b, 0.0, x, d, e, 0.0, y, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-        return (Tag(34264, DOUBLE, 16, matrix),), reference
+        return affine_tags(a, b, x, d, e, y), reference
     points = [e.attributes for e in found if e.path[1:] == ("GCPList", "GCP")]
     values = [
         _first(one.get(name, "0")) for one in points for name in ("Pixel", "Line", "Zero", "X", "Y", "Z")
@@ -167,11 +163,11 @@ def epsg_keys(wkt: str) -> tuple[Tag, ...]:
 def completed(geo: Sequence[Tag], pam: Pam, rpc: Tag | None) -> tuple[Tag, ...]:
     """The tags of a file with what lies beside it: PAM comes before it, as in GDAL, RPC after."""
     tags = {tag.code: tag for tag in geo}
-    if pam.place:
-        tags = {code: tag for code, tag in tags.items() if code not in PLACE_TAGS}
+    if pam.position:
+        tags = {code: tag for code, tag in tags.items() if code not in POSITION_TAGS}
     if pam.keys:
         tags = {code: tag for code, tag in tags.items() if code not in GEO_CODES}
-    tags |= {tag.code: tag for tag in (*pam.place, *pam.keys)}
+    tags |= {tag.code: tag for tag in (*pam.position, *pam.keys)}
     for other in (pam.rpc, rpc):
         if other is not None:
             tags.setdefault(RPC, other)

@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 from urst_tiles.tiff.directory import Directory
-from urst_tiles.tiff.elements import MOST_CHARACTERS, elements
+from urst_tiles.tiff.elements import elements
 
 Kind = Literal["image", "reduced", "mask", "label", "macro", "thumbnail", "raw", "empty"]
 
@@ -48,7 +48,7 @@ def kind_of(directory: Directory) -> Kind:
         return "mask"
     if min(directory.shape) <= 0:
         return "empty"
-    described = _described(description_of(directory), 322 in directory.entries)
+    described = _described(description_of(directory), directory.is_tiled)
     if described is not None:
         return described
     if HAMAMATSU_LENS in directory.entries and (directory.array(HAMAMATSU_LENS) < 0).any():
@@ -60,8 +60,7 @@ def kind_of(directory: Directory) -> Kind:
 
 def description_of(directory: Directory) -> str:
     """The image description (tag 270) of a page; empty where there is none, or one too long to be read."""
-    entry = directory.entries.get(270)
-    return "" if entry is None or entry.value_bytes > MOST_CHARACTERS else directory.text(270) or ""
+    return directory.short_text(270) or ""
 
 
 def _described(text: str, tiled: bool) -> Kind | None:
@@ -79,9 +78,12 @@ def _described(text: str, tiled: bool) -> Kind | None:
     level = re.match(r"level=(\d+)\b", short)  # Ventana
     if level:
         return "reduced" if int(level.group(1)) else "image"
-    if "PerkinElmer-QPI-ImageDescription" in text[:400]:
-        return AKOYA.get(akoya(text).get("ImageType", "").casefold())
-    return None
+    return AKOYA.get(akoya(text).get("ImageType", "").casefold()) if is_akoya(text) else None
+
+
+def is_akoya(text: str) -> bool:
+    """Whether an image description is that of a page of Akoya's QPTIFF."""
+    return "PerkinElmer-QPI-ImageDescription" in text[:400]
 
 
 def akoya(text: str) -> dict[str, str]:
@@ -91,10 +93,8 @@ def akoya(text: str) -> dict[str, str]:
 
 def name_of(directory: Directory) -> str | None:
     """The name of a page: PageName (tag 285), a short description, or None."""
-    named = directory.entries.get(285)
-    text = directory.text(285) if named is not None and named.value_bytes <= 1024 else None
-    text = text or description_of(directory)
-    if "PerkinElmer-QPI-ImageDescription" in text[:400]:
+    text = directory.short_text(285, 1024) or description_of(directory)
+    if is_akoya(text):
         text = akoya(text).get("Name", "")
     line = " ".join(text.split())
     structured = line.startswith(("<", "{", "Aperio", "ImageJ="))

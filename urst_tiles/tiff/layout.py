@@ -43,15 +43,13 @@ def read_layout(
     """
     height, width = directory.shape
     bands = directory.number(277, 1)
-    is_tiled = 322 in directory.entries
     planes = directory.number(284, 1)
     if planes not in (1, 2):
         raise DamagedFile(
             f"{directory.path}: bands are side by side (1) or apart (2), not {planes}; it is damaged"
         )
     planar = planes == 2 and bands > 1
-    rows = min(directory.number(278, height) or height, height)
-    segment = (directory.number(323), directory.number(322)) if is_tiled else (rows, width)
+    is_tiled, segment = directory.is_tiled, directory.segment
     if min(segment) < 1:
         raise DamagedFile(
             f"{directory.path}: its tiles are {segment[1]} x {segment[0]} pixels; the file is damaged"

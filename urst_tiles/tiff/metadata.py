@@ -37,7 +37,7 @@ GEO_CODES = (34735, 34736, 34737)
 RPC = 50844
 
 #: Those of these tags that say where pixels lie on the ground; a world file says the same.
-PLACE_TAGS = (33550, 33922, 34264)
+POSITION_TAGS = (33550, 33922, 34264)
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,18 @@ def world_file_tags(text: str) -> tuple[Tag, ...]:
         return ()
     if not all(map(math.isfinite, (a, d, b, e, c, f, a * e, b * d))) or a * e == b * d:
         return ()
-    x, y = c - a / 2 - b / 2, f - d / 2 - e / 2
+    return affine_tags(a, b, c - a / 2 - b / 2, d, e, f - d / 2 - e / 2)
+
+
+def affine_tags(a: float, b: float, x: float, d: float, e: float, y: float) -> tuple[Tag, ...]:
+    """GeoTIFF tags of the map from (column, row) to (a column + b row + x, d column + e row + y).
+
+    A map without rotation whose rows run south is a scale and a tiepoint, any other a matrix.
+    """
     if b == 0 and d == 0 and a > 0 and e < 0:
-        return (Tag(33550, 12, 3, (a, -e, 0.0)), Tag(33922, 12, 6, (0.0, 0.0, 0.0, x, y, 0.0)))
+        return (Tag(33550, DOUBLE, 3, (a, -e, 0.0)), Tag(33922, DOUBLE, 6, (0.0, 0.0, 0.0, x, y, 0.0)))
     matrix = (a, b, 0.0, x, d, e, 0.0, y, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
-    return (Tag(34264, 12, 16, matrix),)
+    return (Tag(34264, DOUBLE, 16, matrix),)
 
 
 def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
@@ -206,7 +213,7 @@ def with_world_file(geo: tuple[Tag, ...], text: str | None) -> tuple[Tag, ...]:
 
     ``text`` is the content of the world file, or None. As in GDAL, the file's tags come first.
     """
-    if text is None or any(tag.code in PLACE_TAGS for tag in geo):
+    if text is None or any(tag.code in POSITION_TAGS for tag in geo):
         return geo
     return tuple(sorted((*geo, *world_file_tags(text)), key=lambda tag: tag.code))
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from urst_tiles.tiff.elements import Element, elements
+from urst_tiles.tiff.elements import Element, each, elements
 from urst_tiles.tiff.metadata import aperio_resolution, sane_resolution
 
 #: Metres in a unit of length, by its symbol or its name.
@@ -127,13 +127,7 @@ def _xml(text: str, shape: tuple[int, int]) -> Described:
 
 def _ome(found: Sequence[Element], shape: tuple[int, int]) -> Described:
     """The facts of the image whose size is that of the page, or of the first one."""
-    images, image = list[list[Element]](), list[Element]()
-    for element in found:
-        if element.path == ("OME", "Image"):
-            image = [element]
-            images.append(image)
-        elif element.path[:2] == ("OME", "Image"):
-            image.append(element)
+    images = each(found, "OME", "Image")
     if not images:
         return Described("OME-XML")
     sized = [one for one in images if (_of(one, "Pixels", "SizeY"), _of(one, "Pixels", "SizeX")) == shape]

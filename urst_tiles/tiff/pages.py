@@ -15,6 +15,7 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import (
     MOST_DIRECTORIES,
     Directory,
@@ -24,7 +25,8 @@ from urst_tiles.tiff.directory import (
     read_pages,
 )
 from urst_tiles.tiff.kinds import Kind, description_of, kind_of
-from urst_tiles.tiff.segments import DecodeTiff, Segments, Undecodable, short
+from urst_tiles.tiff.segments import DecodeTiff, Segments, short
+from urst_tiles.tiff.stacks import Stack, find_stacks
 
 
 class TiffFile:
@@ -34,7 +36,8 @@ class TiffFile:
     ----------
     path : the file.
     bytes : its bytes.
-    directories : its directories, as `read_directories` returns them.
+    directories : the first ``MOST_DIRECTORIES`` pages, those behind them that are masks, and the SubIFDs of
+        the first page.
     chain : those of them that are pages of the file, each of which names the next.
     children : those of them that are SubIFDs of the first page.
 
@@ -104,7 +107,7 @@ class TiffFile:
         if not _alike(main.shape, page.shape):
             return False
         kind = self.kind(page)
-        marked = kind == "reduced" or (kind == "image" and 322 in page.entries and self._plain_levels)
+        marked = kind == "reduced" or (kind == "image" and page.is_tiled and self._plain_levels)
         return marked and page.number(277, 1) == main.number(277, 1)
 
     @cached_property
@@ -119,6 +122,16 @@ class TiffFile:
         images = [page for page in self.numbered if self.kind(page) == "image"]
         first = {page.shape: page for page in reversed(images)}
         return [page for page in images if not any(self.is_overview(d, page) for d in first.values())]
+
+    @cached_property
+    def image_of(self) -> dict[tuple[int, int], Directory]:
+        """The first of the ``images`` of each shape, by its shape."""
+        return {page.shape: page for page in reversed(self.images)}
+
+    @cached_property
+    def stacks(self) -> list[Stack]:
+        """The images that the file describes as stacks of pages, as `find_stacks` returns them."""
+        return find_stacks(self.chain, self.count)
 
     def segments(
         self, directories: Sequence[Directory], fax: DecodeTiff | None = None

@@ -31,7 +31,7 @@ FAX = {2, 3, 4}
 JPEG = 7
 
 #: Photometric interpretations (tag 262).
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 
 #: Tags by their codes: the type of the value, and its numbers or bytes.
 Tags = dict[int, tuple[int, tuple[int, ...] | bytes]]
@@ -106,10 +106,10 @@ def _size_tags(directory: Directory) -> Tags:
     """How large the page and its segments are; the only segment that is listed stands for all."""
     height, width = directory.shape
     tags: Tags = {256: (LONG, (width,)), 257: (LONG, (height,))}
-    if 322 in directory.entries:
-        sides: Tags = {code: (LONG, (directory.number(code),)) for code in (322, 323)}
+    rows, columns = directory.segment
+    if directory.is_tiled:
+        sides: Tags = {322: (LONG, (columns,)), 323: (LONG, (rows,))}
         return tags | sides | {324: (LONG, (8,)), 325: (LONG, (FIRST_BYTES,))}
-    rows = min(directory.number(278, height) or height, height)
     return tags | {273: (LONG, (8,)), 278: (LONG, (rows,)), 279: (LONG, (FIRST_BYTES,))}
 
 

@@ -8,12 +8,10 @@ segments. A segment whose offset and size are 0 is not stored in the file: GDAL 
 from __future__ import annotations
 
 import logging
-import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -24,11 +22,12 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div, round_up
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.chroma import JPEG2000, RGB, YCBCR, Chroma, check_steps, is_ycbcr_stream, page_chroma
+from urst_tiles.tiff.chroma import JPEG2000, Chroma, check_steps, is_ycbcr_stream, page_chroma
+from urst_tiles.tiff.decodable import COMPRESSIONS, UNSHAPED, WITH_CHROMA, Undecodable, decoded_dtype
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
 from urst_tiles.tiff.old_jpeg import OLD_JPEG, decode_old_jpeg
-from urst_tiles.tiff.plain import FAX, JPEG, first_bytes, is_planar, photometric_of, plain_page
+from urst_tiles.tiff.plain import FAX, JPEG, RGB, YCBCR, first_bytes, photometric_of, plain_page
 from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
 from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.transparency import (
@@ -49,40 +48,16 @@ from urst_tiles.tiff.writing import directory as write_directory
 #: tifffile logs every deviation that it tolerates; without a handler, logging would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-#: Compressions whose decoders convert YCbCr to RGB: JPEG (two codes), WebP, JPEG 2000.
-WITH_CHROMA = {JPEG, OLD_JPEG, 50001, 33003, 33004, 33005, 34712}
-
-#: Compressions that are decoded here: besides ``WITH_CHROMA`` none, LZW, deflate (two codes), PackBits, LERC,
-#: LZMA, zstd and JPEG XL.
-COMPRESSIONS = WITH_CHROMA | {1, 5, 8, 32946, 32773, 34887, 34925, 50000, 50002, 52546}
-
-#: Those of these compressions whose streams do not contain the shape of the picture: the length of the
-#: unpacked bytes must be checked.
-UNSHAPED = {1, 5, 8, 32946, 32773, 34925, 50000}
-
 #: Decodes a bilevel TIFF in memory to (h, w), 0 where its samples are 0; raises an error if it is damaged.
 DecodeTiff = Callable[[bytes], NDArray[Any]]
-
-#: Photometric interpretations that are understood: white is zero, black is zero, RGB, palette, mask, CMYK and
-#: YCbCr. CIE, ICC and ITU Lab are, too, if their samples have 8 or 16 bits.
-PHOTOMETRICS = {0, 1, 2, 3, 4, 5, 6}
-LAB = {8, 9, 10}
 
 #: Decoded segments larger than this stay in memory for the neighbouring boxes that need them again, together
 #: at most ``KEEP_BYTES``, but at least one segment.
 KEEP_ABOVE_BYTES = 1 << 20
 KEEP_BYTES = 32 << 20
 
-
 #: Up to so many bytes may follow the pixels of an unpacked segment: Photoshop's LZW leaves one.
 SPARE_UNPACKED = 8
-
-#: Formats of samples (tag 339) that are complex: of integers and of floats.
-COMPLEX = {5, 6}
-
-
-class Undecodable(Exception):
-    """This page cannot be decoded here; libvips may be able to decode it."""
 
 
 class Segments:
@@ -119,7 +94,7 @@ class Segments:
                 f"{directory.path}: it has JPEG tables and streams, and compression {self.compression}; it is"
                 " damaged"
             )
-        self.dtype = _dtype(directory, page, COMPRESSIONS if fax is None else COMPRESSIONS | FAX)
+        self.dtype = decoded_dtype(directory, page, COMPRESSIONS if fax is None else COMPRESSIONS | FAX)
         self.bits = int(page.bitspersample)
         # Uncompressed samples of whole bytes in the usual bit order need no decoder.
         self._plain = self.compression == 1 and self.bits % 8 == 0 and int(page.fillorder) == 1
@@ -439,15 +414,6 @@ def short(error: Exception) -> str:
     return " ".join(str(error).split())[:150]
 
 
-def complex_samples(path: Path) -> str:
-    """The message about samples that are complex numbers, as radar (SAR) has them."""
-    amplitude = shlex.quote(f"DERIVED_SUBDATASET:AMPLITUDE:{path}")
-    return (
-        f"{path}: its samples are complex numbers, which are no picture; make their magnitudes first: "
-        f"gdal_translate -ot Float32 {amplitude} magnitudes.tif"
-    )
-
-
 def _check_jpeg_end(data: bytes) -> None:
     """Raises ValueError for a JPEG stream without end marker: libjpeg would paint the missing rest grey."""
     if not jpeg_ends(data):
@@ -478,46 +444,3 @@ def _bilevel_tiff(data: bytes, compression: int, rows: int, width: int, tags: li
     fields = [*(field(code, LONG, value) for code, value in numbers.items()), *tags]
     place = 16 + round_up(len(data), 8)
     return b"".join([header(place), data.ljust(place - 16, b"\0"), *write_directory(fields, place, 0)])
-
-
-def _dtype(directory: Directory, page: tifffile.TiffPage, compressions: Set[int]) -> np.dtype[Any]:
-    """The dtype of the decoded samples. Raises Undecodable, DamagedFile or BadInput."""
-    photometric, compression = photometric_of(directory), int(page.compression)
-    _check_samples(directory, page)
-    if compression in FAX and (page.bitspersample != 1 or page.samplesperpixel != 1):
-        raise BadInput(
-            f"{directory.path}: its compression {compression} (fax) is defined for one band of one bit, and "
-            f"it has {page.samplesperpixel} of {page.bitspersample} bit(s); write it anew in another one"
-        )
-    if compression not in compressions or (
-        compression not in {1, *FAX} and compression not in tifffile.TIFF.DECOMPRESSORS
-    ):
-        raise Undecodable(f"compression {compression}")
-    if photometric not in PHOTOMETRICS and not (photometric in LAB and page.bitspersample in (8, 16)):
-        raise Undecodable(f"photometric interpretation {photometric}")
-    if compression == OLD_JPEG and (322 in directory.entries or directory.number(284, 1) != 1):
-        raise Undecodable("old-style JPEG in tiles or planes")
-    if photometric == YCBCR and compression in WITH_CHROMA and is_planar(directory):
-        raise Undecodable("YCbCr in planes")
-    chroma = photometric == YCBCR and compression not in WITH_CHROMA
-    if chroma and (page.dtype != np.uint8 or directory.number(277) != 3 or directory.number(284, 1) != 1):
-        raise Undecodable(f"YCbCr of {directory.number(277)} band(s) of type {page.dtype}")
-    if page.dtype is None or not isinstance(page.bitspersample, int) or page.imagedepth != 1:
-        raise Undecodable("sample layout")
-    if page.dtype.kind not in "uifb" or (322 in directory.entries and page.tiledepth != 1):
-        raise Undecodable(f"samples of type {page.dtype}")
-    return np.dtype(page.dtype)
-
-
-def _check_samples(directory: Directory, page: tifffile.TiffPage) -> None:
-    """Raises BadInput for complex samples, and for a predictor that these samples cannot have."""
-    form, bits, predictor = page.sampleformat, page.bitspersample, int(page.predictor)
-    if form in COMPLEX:
-        raise BadInput(complex_samples(directory.path))
-    fits = {1: True, 2: bits in (8, 16, 32, 64), 3: form == 3 and bits in (16, 24, 32, 64)}
-    if not fits.get(predictor, False):
-        raise BadInput(
-            f"{directory.path}: its predictor {predictor} (TIFF tag 317) is not defined for samples of "
-            f"{bits} bits and format {int(form)}, and neither GDAL nor libvips reads it; write the file anew "
-            "without a predictor"
-        )

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.tiff.choice import Choice, Names, Word, number_of
+from urst_tiles.tiff.choice import COLOURS, Choice, Names, Word, colour_numbers, number_of, said
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.kinds import Kind, name_of
 from urst_tiles.tiff.pages import Pages, TiffFile, gather
-from urst_tiles.tiff.stacks import Channel, Plane, Stack, find_stacks
+from urst_tiles.tiff.stacks import Channel, Plane, Stack
 
 #: A page with so many times the pixels of the first is the main image.
 FAR_LARGER = 3
@@ -27,8 +27,6 @@ WORDS: dict[Kind, str] = {
     "macro": "a macro photograph", "thumbnail": "a thumbnail", "raw": "raw data of a camera",
     "empty": "without pixels",
 }  # fmt: skip
-
-COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def select(file: TiffFile, choice: Choice) -> Selection:
         another file.
     DamagedFile : no page has any pixel, or a mask belongs to no page.
     """
-    stacks = find_stacks(file.chain, file.count)
+    stacks = file.stacks
     stack = _stack_called(stacks, choice.page)
     if stack is not None:
         return _of_stack(file, stack, _middle(stack), choice, _which(stacks, stack, choice))
@@ -109,13 +107,8 @@ def channel_names(stack: Stack) -> list[Names]:
 def word_of(file: TiffFile, page: Directory) -> str:
     """A word for what a page is: image, overview, preview, mask, label, macro, thumbnail, raw or empty."""
     kind = file.kind(page)
-    level = any(file.is_overview(image, page) for image in _distinct(file))
+    level = any(file.is_overview(image, page) for image in file.image_of.values())
     return "overview" if level else "preview" if kind == "reduced" else kind
-
-
-def _distinct(file: TiffFile) -> list[Directory]:
-    """The first image of each shape."""
-    return list({page.shape: page for page in reversed(file.images)}.values())
 
 
 def _stack_called(stacks: Sequence[Stack], word: Word | None) -> Stack | None:
@@ -231,7 +224,7 @@ def _of_stack(
     if total == 1 or (first.number(277, 1) == total and len(stack.pages) == stack.depths * stack.times):
         return Selection(gather(file, [first]), bands, names if total > 1 else (), notes)
     picks = _channels(file, stack, plane, bands)
-    notes = (*notes, Note(said("channel", names, picks, total), bands is None))
+    notes = (*notes, Note(said("channel", names, picks), bands is None))
     return Selection(gather(file, [file.page(stack.pages[c, z, t]) for c in picks]), None, (), notes)
 
 
@@ -241,7 +234,8 @@ def _channels(file: TiffFile, stack: Stack, plane: Plane, bands: tuple[Word, ...
     here = [c for c in range(len(stack.channels)) if (c, z, t) in stack.pages]
     if bands is None:
         return _default(file, stack, plane, here)
-    picks = [number_of(file.path, "channel", word, channel_names(stack)) for word in bands]
+    names = channel_names(stack)
+    picks = [number_of(file.path, "channel", word, names) for word in bands]
     for word, pick in zip(bands, picks, strict=True):
         if pick not in here:
             raise BadInput(
@@ -261,12 +255,8 @@ def _default(file: TiffFile, stack: Stack, plane: Plane, here: Sequence[int]) ->
     three, or the first where there are fewer.
     """
     _, z, t = plane
-    shown = [c for colour in COLOURS for c in here if colour_of(stack.channels[c]) == colour]
-    picks = (
-        shown
-        if {colour_of(stack.channels[c]) for c in shown} == set(COLOURS) and len(shown) == 3
-        else here[:3]
-    )
+    shown = colour_numbers([colour_of(stack.channels[c]) for c in here])
+    picks = here[:3] if shown is None else [here[i] for i in shown]
     single = all(file.page(stack.pages[c, z, t]).number(277, 1) == 1 for c in picks)
     return list(picks) if len(picks) == 3 and single else list(here[:1])
 
@@ -274,11 +264,3 @@ def _default(file: TiffFile, stack: Stack, plane: Plane, here: Sequence[int]) ->
 def colour_of(channel: Channel) -> str | None:
     """The colour that a channel has by its tag or by its name: red, green, blue or None."""
     return channel.colour or next((c for c in COLOURS if (channel.name or "").strip().casefold() == c), None)
-
-
-def said(what: str, names: Sequence[Names], picks: Sequence[int], total: int) -> str:
-    """What becomes red, green and blue, or grey, as a phrase."""
-    words = [f"{c + 1} ({names[c].name})" if names[c].name else str(c + 1) for c in picks]
-    if len(words) == 1:
-        return f"{what} {words[0]} of {total} as grey"
-    return f"{what}s {words[0]}, {words[1]} and {words[2]} of {total} as red, green and blue"

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from urst_tiles.tiff.directory import Directory
-from urst_tiles.tiff.elements import Element, elements
-from urst_tiles.tiff.kinds import akoya, description_of, kind_of
+from urst_tiles.tiff.elements import Element, each, elements
+from urst_tiles.tiff.kinds import akoya, description_of, is_akoya, kind_of
 
 #: An image may have so many planes.
 MOST_PLANES = 1 << 17
@@ -73,7 +73,7 @@ def find_stacks(chain: Sequence[Directory], count: int) -> list[Stack]:
     text = description_of(chain[0])
     if text.startswith("ImageJ="):
         stacks = _imagej(text, chain[0].shape)
-    elif "PerkinElmer-QPI-ImageDescription" in text[:400]:
+    elif is_akoya(text):
         stacks = _akoya(chain)
     else:
         stacks = ome_stacks(text, chain[0].path.name)
@@ -105,11 +105,9 @@ def ome_stacks(text: str, file_name: str) -> list[Stack]:
     if not found or found[0].name != "OME":
         return []
     own = found[0].attributes.get("UUID")
-    images = [i for i, element in enumerate(found) if element.path == ("OME", "Image")]
-    parts = [found[a:b] for a, b in zip(images, [*images[1:], len(found)], strict=True)]
     files = {e.attributes.get("FileName") for e in found if e.name == "UUID"}
     stacks = []
-    for part in parts:
+    for part in each(found, "OME", "Image"):
         try:
             stacks.append(_ome_image(part, own, None if len(files) <= 1 else file_name))
         except (ValueError, KeyError, IndexError, StopIteration):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from urst_tiles.geometry import ceil_div, round_up
+from urst_tiles.tiff.markers import FRAMES, SCAN, markers
 
 #: Behind a PackBits stream lie at most so many bytes, and as many as it has when unpacked.
 SPARE_BYTES = 4096
@@ -68,37 +69,18 @@ def jpeg_ends(data: bytes) -> bool:
 
     A picture among the metadata, before the first scan, has an end marker of its own.
     """
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
-        code = data[at + 1] if at + 1 < len(data) else 0xD9
-        if code == 0xDA:
-            return data.find(b"\xff\xd9", at) >= 0
-        if code in (0x00, 0x01, 0xFF, *range(0xD0, 0xD9)):
-            at += 1 if code == 0xFF else 2
-        elif code == 0xD9:
-            return False  # before any scan
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
+    scan = next((start for code, start, _ in markers(data) if code == SCAN), None)
+    return scan is not None and data.find(b"\xff\xd9", scan) >= 0
 
 
 def _jpeg(data: bytes) -> Iterator[Size]:
-    """The size in each frame header before the first scan; markers are looked for as libjpeg does."""
+    """The size in each frame header before the first scan."""
     if data.count(b"\xff\xda") > MOST_SCANS:  # no other bytes of a scan are these
         raise ValueError(f"its JPEG stream has more than {MOST_SCANS} scans")
-    at = 2
-    while (at := data.find(b"\xff", at)) >= 0:
-        code = data[at + 1] if at + 1 < len(data) else 0xD9
-        if code in (0x00, 0x01, 0xFF, *range(0xD0, 0xD9)):
-            at += 1 if code == 0xFF else 2
-        elif code in (0xD9, 0xDA):
-            return
-        else:
-            (length,) = struct.unpack_from(">H", data.ljust(at + 4, b"\0"), at + 2)
-            if 0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC):
-                height, width, bands = _unpack(">HHB", data, at + 5)
-                yield Size(height, width, bands)
-            at += 2 + length
+    for code, start, _ in markers(data):
+        if code in FRAMES:
+            height, width, bands = _unpack(">HHB", data, start + 5)
+            yield Size(height, width, bands)
 
 
 def _webp(data: bytes) -> Iterator[Size]:
@@ -229,22 +211,39 @@ def _jpeg_xl_channels(bits: _Bits) -> int:
     return bits.either((0, 0), (1, 0), (2, 4), (1, 12))
 
 
-def _lerc(data: bytes) -> Iterator[Size]:
-    """The size of all blobs together: LERC may store every band as a blob."""
-    at, bands, height, width = 0, 0, 0, 0
+class Blob(NamedTuple):
+    """A part of a LERC stream: its size, and how many of its pixels are valid."""
+
+    size: Size
+    valid: int
+
+
+def lerc_blobs(data: bytes) -> Iterator[Blob]:
+    """The parts of a LERC stream: one for all bands, or one for each band.
+
+    Raises
+    ------
+    ValueError : the header of a part is cut off, or makes no sense.
+    """
+    at = 0
     while data[at : at + 6] == b"Lerc2 ":
         (version,) = _unpack("<i", data, at + 6)
-        begin = at + (14 if version >= 3 else 10)
         names = 6 if version >= 4 else 5
-        rows, columns, *rest = _unpack(f"<{names}i", data, begin)
-        depth, length = (rest[0] if version >= 4 else 1), rest[-1]
-        if min(rows, columns, depth) < 1 or length < 4 * names:
+        rows, columns, *rest = _unpack(f"<{names}i", data, at + (14 if version >= 3 else 10))
+        depth, valid = (rest[0], rest[1]) if version >= 4 else (1, rest[0])
+        if min(rows, columns, depth) < 1 or rest[-1] < 4 * names:
             raise ValueError("its LERC header makes no sense")
-        height, width, bands = max(height, rows), max(width, columns), bands + depth
-        at += length
-    if not bands:
+        yield Blob(Size(rows, columns, depth), valid)
+        at += rest[-1]
+
+
+def _lerc(data: bytes) -> Iterator[Size]:
+    """The size of all parts together."""
+    sizes = [blob.size for blob in lerc_blobs(data)]
+    if not sizes:
         raise ValueError("its LERC stream tells no size")
-    yield Size(height, width, bands)
+    heights, widths, depths = zip(*sizes, strict=True)
+    yield Size(max(heights), max(widths), sum(depths))
 
 
 def _png(data: bytes) -> Iterator[Size]:

@@ -135,7 +135,7 @@ class _Finder:
 
     def __init__(self, data: bytes) -> None:
         self.is_xmp, self.cuts = False, list[tuple[int, int]]()
-        self._data, self._depth, self._cut_at = data, 0, 0
+        self._data, self._cut_at = data, 0
         self._spaces: dict[str, str] = {}
         self._starts: list[int] = []
         parser = self._parser = expat.ParserCreate("utf-8")

@@ -10,7 +10,6 @@ Esri's Lerc2; RFC 9649 (WebP).
 
 from __future__ import annotations
 
-import struct
 import zlib
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.chroma import JPEG2000
 from urst_tiles.tiff.layout import Layout
-from urst_tiles.tiff.streams import SIZES
+from urst_tiles.tiff.streams import SIZES, lerc_blobs
 
 LERC, WEBP, JPEG_XL = 34887, 50001, {50002, 52546}
 
@@ -89,7 +88,7 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
     mask: Any
     decoded, mask = imagecodecs.lerc_decode(stream, masks=True)
     decoded = np.asarray(decoded)
-    if mask is not None and mask.ndim == 3 or _blobs(stream) > 1:  # bands one after another
+    if mask is not None and mask.ndim == 3 or len(list(lerc_blobs(stream))) > 1:  # bands one after another
         decoded, mask = np.moveaxis(decoded, 0, -1), None if mask is None else np.moveaxis(mask, 0, -1)
     if decoded.ndim == 2:
         decoded = decoded[..., None]
@@ -108,23 +107,6 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
     return Segment(decoded, np.asarray(there.all(axis=-1)))
 
 
-def _blobs(stream: bytes) -> int:
-    """How many parts a stream of LERC has: one, or one for each band."""
-    return len(list(_counts(stream)))
-
-
-def _counts(stream: bytes) -> list[tuple[int, int]]:
-    """(pixels, valid pixels) of each part of a stream of LERC."""
-    at, counts = 0, []
-    while stream[at : at + 6] == b"Lerc2 " and at + 60 <= len(stream):
-        (version,) = struct.unpack_from("<i", stream, at + 6)
-        names = 6 if version >= 4 else 5
-        rows, columns, *rest = struct.unpack_from(f"<{names}i", stream, at + (14 if version >= 3 else 10))
-        counts.append((rows * columns, rest[1] if version >= 4 else rest[0]))
-        at += max(rest[-1], 1)
-    return counts
-
-
 def lerc_may_mask(file: FileBytes, layout: Layout, behind: int) -> bool:
     """Whether any segment of a page marks pixels as invalid by LERC's mask.
 
@@ -136,11 +118,11 @@ def lerc_may_mask(file: FileBytes, layout: Layout, behind: int) -> bool:
     for index in there.tolist():
         data = file(int(layout.offsets[index]), int(layout.counts[index]))
         try:
-            stream = lerc_stream(data, behind, lerc_most(layout))
+            blobs = lerc_blobs(lerc_stream(data, behind, lerc_most(layout)))
+            if any(blob.valid < blob.size.height * blob.size.width for blob in blobs):
+                return True
         except Exception:
             continue
-        if any(valid < pixels for pixels, valid in _counts(stream)):
-            return True
     return False
 
 

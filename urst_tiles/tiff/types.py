@@ -5,6 +5,11 @@ References: TIFF 6.0 (1992), section 2; BigTIFF (libtiff.gitlab.io/libtiff/speci
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 #: Numbers of the data types that this package names.
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, DOUBLE, LONG8, IFD8 = (
     1,
@@ -27,3 +32,12 @@ TYPES = {
 }  # fmt: skip
 
 RATIONALS = (RATIONAL, SRATIONAL)
+
+#: TIFF data type -> bytes of one number, of a pair of them, or of a character.
+WIDTHS = {kind: np.dtype(name).itemsize * (2 if kind in RATIONALS else 1) for kind, name in TYPES.items()}
+
+
+def fractions(pairs: NDArray[Any], otherwise: float = 0.0) -> NDArray[np.float64]:
+    """The values of rational numbers, (count, 2), as floats, (count,); ``otherwise`` where a divisor is 0."""
+    top, bottom = pairs.astype(np.float64).T
+    return np.divide(top, bottom, out=np.full_like(top, otherwise), where=bottom != 0)

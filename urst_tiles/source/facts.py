@@ -1,0 +1,72 @@
+"""What is known about a source: the facts from the header of its file, and what its preparation adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from urst_tiles.source.openers import Opener
+from urst_tiles.source.stretch import Ranges
+from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.metadata import Info
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts about a source that follow from the header of its file.
+
+    Attributes
+    ----------
+    path, info, fingerprint : as in `Source`.
+    stored : (height, width) in pixels as stored, before the orientation is applied.
+    orientation : 1 to 8, as TIFF's tag 274.
+    choice : the page, and the channels or bands, that the user chose.
+    told : what the program chose, and not the user, as a phrase; empty if there was no choice.
+    colours : how many bands of colour the opener returns, 1 or 3.
+    file_dtype : name of the dtype of the colours in the file.
+    has_valid : whether every pixel comes with a weight that says how valid it is.
+    overviews : (height, width) of each overview in the file, as stored.
+    reader_bytes : bytes of memory that the opener's reader takes at most, besides the arrays that it returns.
+    spooling_bytes : bytes of memory that decoding from top to bottom takes at most.
+    opener : gives access to the pixels; without random access it only streams them from top to bottom.
+    random_access : whether ``opener`` can read any box at any time.
+    stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
+    """
+
+    path: Path
+    info: Info
+    fingerprint: str
+    stored: tuple[int, int]
+    orientation: int
+    choice: Choice
+    told: str
+    colours: int
+    file_dtype: str
+    has_valid: bool
+    overviews: tuple[tuple[int, int], ...]
+    reader_bytes: int
+    spooling_bytes: int
+    opener: Opener
+    random_access: bool
+    stretched: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result of `Source.prepare`.
+
+    Attributes
+    ----------
+    opener : gives random access to the pixels.
+    ranges : (low, high) of each colour band, the values that become 0 and 65535; None without a stretch.
+    origin : a phrase that says from what the thumbnail was made.
+    thumbnail : the pixels of the thumbnail, or the path of the file that holds them.
+    """
+
+    opener: Opener
+    ranges: Ranges | None
+    origin: str
+    thumbnail: NDArray[Any] | Path
