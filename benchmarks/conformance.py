@@ -69,16 +69,19 @@ def by_gdal(path: Path) -> Reference:
         structure = file.tags(ns="IMAGE_STRUCTURE")
         bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0))
         mask = file.dataset_mask() > 0
-        if names[0] == "palette":
+        if "alpha" in names and names[-1] != "alpha":  # dataset_mask sees alpha in the last band only
+            mask &= raw[..., names.index("alpha")] > 0
+        if names[0] == "palette" and tag(path, 262, 3) == 3:  # white is zero has a palette, too
             table = file.colormap(1)
             entries = np.array([table.get(i, (0, 0, 0, 255))[:3] for i in range(max(table) + 1)], np.uint8)
             return Reference("GDAL", entries[np.minimum(raw[..., 0], len(entries) - 1)], mask)
-    meaning = tag(path, 262, -1)  # of YCbCr only JPEG streams are converted to RGB
-    known = (
-        meaning in range(5)
-        or (meaning == 6 and tag(path, 259, 1) == 7)
-        or path.suffix.lower() not in (".tif", ".tiff")
-    )
+    if path.suffix.lower() in (".tif", ".tiff"):
+        meaning = tag(path, 262, -1)  # of YCbCr only JPEG streams are converted to RGB
+        known = meaning in range(5) or (meaning == 6 and tag(path, 259, 1) in (6, 7))
+        # Grey profiles, and channels that are pages, are ours to convert; fax without a meaning has two.
+        known &= not (meaning == 1 and tag(path, 34675, 0)) and not is_ome(path)
+    else:
+        known = True
     if raw.dtype.kind == "f":  # what is no number is no picture
         mask &= np.isfinite(raw[..., :3]).all(axis=-1)
     alpha = raw[..., names.index("alpha")] if "alpha" in names and tag(path, 338, 0) == 1 else None
@@ -148,9 +151,21 @@ def tag(path: Path, code: int, default: int) -> int:
     try:
         with tifffile.TiffFile(path) as file:
             value = file.pages.first.tags.valueof(code, default)
+        if isinstance(value, bytes):
+            return len(value)
         return int(value if isinstance(value, int) else value[0])
     except Exception:
         return default
+
+
+def is_ome(path: Path) -> bool:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            return bool(file.is_ome) and len(file.pages) > 1
+    except Exception:
+        return False
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -34,7 +34,8 @@ def write(
     tiled: bool = False,
     **more: Any,
 ) -> Path:
-    """A BigTIFF of one strip or tile of HEIGHT x WIDTH; further tags are given as ``_CODE=values``."""
+    """A BigTIFF of one strip or tile of HEIGHT x WIDTH; further tags are given as ``_CODE=values``, and None
+    leaves one out."""
     values: dict[int, Any] = {
         256: WIDTH,
         257: HEIGHT,
@@ -52,6 +53,8 @@ def write(
     values |= {int(name[1:]): value for name, value in more.items()}
     fields = []
     for code, value in values.items():
+        if value is None:
+            continue
         kind = KINDS.get(code, SHORT)
         raw = value if isinstance(value, bytes) else np.array(value, f"<{TYPES[kind]}").tobytes()
         fields.append(DirectoryField(code, kind, len(raw) // WIDTHS[kind], raw))

@@ -494,7 +494,7 @@ def test_a_reach_beyond_all_bounds_is_refused_with_numbers(monkeypatch):
     from urst_tiles.nets.module import probe
 
     monkeypatch.setattr(probe, "LIMIT", 256)
-    layers = [nn.Conv2d(3, 3, 65, padding=32) for _ in range(4)]
+    layers = [nn.Conv2d(3, 3, 3, padding=32, dilation=32) for _ in range(4)]
     with pytest.raises(BadInput, match="one cell of 1 px reaches more than 96 px"):
         ut.from_module(nn.Sequential(*layers))
 

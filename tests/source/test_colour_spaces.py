@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -124,66 +123,6 @@ def test_stored_ycbcr_whose_subsampling_is_not_told(tmp_path: Path) -> None:
 def test_ycbcr_that_makes_no_sense(tag: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match="YCbCr"):
         open_source(write(tmp_path / "a.tif", packed(ycbcr(RGB), 2, 2), 6, **tag))
-
-
-def taken_apart(stream: bytes) -> tuple[int, bytes, dict[int, list[bytes]]]:
-    """Where the scan of a JPEG stream begins, the scan, and tables: 0 quantisation, 1 DC and 2 AC codes."""
-    at, tables = 2, {0: [b""] * 4, 1: [b""] * 4, 2: [b""] * 4}
-    while stream[at + 1] != 0xDA:
-        marker, (length,) = stream[at + 1], struct.unpack_from(">H", stream, at + 2)
-        body, k = stream[at + 4 : at + 2 + length], 0
-        while marker in (0xDB, 0xC4) and k < len(body):
-            size = 64 if marker == 0xDB else 16 + sum(body[k + 1 : k + 17])
-            tables[0 if marker == 0xDB else 1 + (body[k] >> 4)][body[k] & 15] = body[k + 1 : k + 1 + size]
-            k += 1 + size
-        at += 2 + length
-    at += 2 + struct.unpack_from(">H", stream, at + 2)[0]
-    return at, stream[at:-2], tables
-
-
-@pytest.mark.parametrize("subsampling", [(1, 1), (2, 1), (2, 2)])
-@pytest.mark.parametrize("form", ["a whole stream", "a header", "tables"])
-def test_old_style_jpeg(form: str, subsampling: tuple[int, int], tmp_path: Path) -> None:
-    name = {(1, 1): "444", (2, 1): "422", (2, 2): "420"}[subsampling]
-    spaces = {"colorspace": "RGB", "outcolorspace": "YCbCr"}
-    stream = imagecodecs.jpeg8_encode(RGB, level=95, subsampling=name, **spaces)
-    at, scan, tables = taken_apart(stream)
-    more: dict[str, Any] = {"_513": 16, "_514": len(stream)}
-    data = stream
-    if form == "a header":
-        more = {"_513": 16, "_514": at, "_273": 16 + at, "_279": len(scan)}
-    elif form == "tables":
-        data, more = scan, {"_279": len(scan)}
-        for code in (0, 1, 2):
-            places = []
-            for k in (0, 1, 1):
-                places.append(16 + len(data))
-                data += tables[code][k]
-            more[f"_{519 + code}"] = places
-    path = write(tmp_path / "a.tif", data, 6, _259=6, _512=1, _530=subsampling, **more)
-    found = read(path)
-    # GDAL repeats colour differences, where libjpeg passes smoothly from one to the next.
-    assert_near(found, gdal(path)[0], 1 if subsampling == (1, 1) else 6)
-    plain = imagecodecs.jpeg8_decode(stream, colorspace="YCbCr", outcolorspace="RGB")
-    np.testing.assert_array_equal(found, plain)
-
-
-def test_old_style_jpeg_in_strips_and_damaged(tmp_path: Path) -> None:
-    """Strips are joined by the markers that restart decoding."""
-    stream = imagecodecs.jpeg8_encode(RGB[..., 0].copy(), level=95)
-    at, _, _ = taken_apart(stream)
-    restart = stream[:at].replace(b"\xff\xda", b"\xff\xdd\x00\x04" + struct.pack(">H", 48) + b"\xff\xda", 1)
-    upper, lower = (taken_apart(imagecodecs.jpeg8_encode(half.copy(), level=95))[1] for half in
-                    (RGB[:32, :, 0], RGB[32:, :, 0]))  # fmt: skip
-    at = 16 + len(restart)
-    more = {"_278": 32, "_273": (at, at + len(upper)), "_279": (len(upper), len(lower)), "_513": 16}
-    data = restart + upper + lower
-    path = write(tmp_path / "a.tif", data, 1, (8,), _259=6, _512=1, _514=len(restart), **more)
-    expected = imagecodecs.jpeg8_decode(stream)
-    np.testing.assert_array_equal(read(path)[..., 0], expected)
-    damaged = write(tmp_path / "b.tif", data, 1, (8,), _259=6, _512=1, _514=40, **more)
-    with pytest.raises(DamagedFile, match=r"b\.tif"):
-        read(damaged)
 
 
 def lab_image() -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 import pyvips
 from tiff_zoo import WHITE, Kind, specimen, write
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
 
@@ -80,3 +80,16 @@ def test_a_fax_with_any_other_tag_is_read_and_one_that_is_cut_is_noticed(tmp_pat
     cut = write(tmp_path / "cut.tif", tags, [segments[0][: len(segments[0]) // 2]])
     with pytest.raises(DamagedFile, match="its fax codes are damaged"):
         read(cut, tmp_path / "c")
+
+
+def test_a_group_3_fax_without_ends_of_lines_is_refused_with_the_true_reason(tmp_path: Path) -> None:
+    """libtiff reads it, with a warning that stands for damage elsewhere: nothing could be told apart."""
+    kind = Kind(WHITE, "uint1", compression="fax4", layout="one strip")
+    tags, _ = specimen(kind)
+    white = bytes([0b01001101, 0b10011011] * 40)  # white runs of T.4, and no end of a line
+    path = write(tmp_path / "a.tif", tags | {259: (3, [3])}, [white])
+    with pytest.raises(BadInput, match=r"a\.tif: the rows of its fax picture .* tiffcp -c g4"):
+        read(path, tmp_path / "job")
+    begins = write(tmp_path / "b.tif", tags | {259: (3, [3])}, [b"\0\x10" + white])
+    with pytest.raises(DamagedFile, match="its fax codes are damaged"):
+        read(begins, tmp_path / "job")

@@ -184,7 +184,7 @@ def _opened(path: Path, descriptor: int | None) -> FileBytes:
 
 
 def _image(page: int, directory: Directory) -> _Image:
-    samples = directory.number(277, 1)
+    samples = directory.bands
     planes = max(1, samples) if directory.number(284, 1) == 2 else 1
     tiled = 324 in directory.entries
     height, width = directory.shape

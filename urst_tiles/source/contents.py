@@ -104,7 +104,7 @@ def _of_tiff(file: TiffFile, choice: Choice) -> Contents:
         plane = planes.get(number)
         pages.append(
             PageFacts(
-                number + 1, page.shape, page.number(277, 1), _dtype(page), word_of(file, page), name_of(page),
+                number + 1, page.shape, page.bands, _dtype(page), word_of(file, page), name_of(page),
                 levels, plane and (plane[0] + 1, plane[1] + 1, plane[2] + 1),
             )
         )  # fmt: skip
@@ -134,7 +134,7 @@ def _bands(file: TiffFile, choice: Choice) -> list[Band]:
     pages = selection.pages
     if len(pages.mains) > 1:
         return []
-    return stored_bands(pages.main, pages.main.number(277, 1), pages.main.number(262), selection.names)
+    return stored_bands(pages.main, pages.main.bands, pages.main.number(262), selection.names)
 
 
 def _dtype(page: Directory) -> str | None:

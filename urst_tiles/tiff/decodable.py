@@ -67,8 +67,8 @@ def decoded_dtype(directory: Directory, page: tifffile.TiffPage, compressions: S
         raise Undecodable(f"compression {compression}")
     if photometric not in PHOTOMETRICS and not (photometric in LAB and page.bitspersample in (8, 16)):
         raise Undecodable(f"photometric interpretation {photometric}")
-    if compression == OLD_JPEG and (directory.is_tiled or directory.number(284, 1) != 1):
-        raise Undecodable("old-style JPEG in tiles or planes")
+    if compression == OLD_JPEG and is_planar(directory):
+        raise Undecodable("old-style JPEG in planes")
     if photometric == YCBCR and compression in WITH_CHROMA and is_planar(directory):
         raise Undecodable("YCbCr in planes")
     chroma = photometric == YCBCR and compression not in WITH_CHROMA

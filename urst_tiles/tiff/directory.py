@@ -173,6 +173,15 @@ class Directory:
         """(height, width) of the image in pixels."""
         return self.number(257), self.number(256)
 
+    @cached_property
+    def bands(self) -> int:
+        """How many samples a pixel has (tag 277).
+
+        Where old-style JPEG lacks the tag, YCbCr and RGB have three, as in libtiff.
+        """
+        colours = self.number(259) == 6 and self.number(262, 6) in (2, 6)
+        return self.number(277, 3 if colours else 1)
+
     @property
     def is_tiled(self) -> bool:
         """Whether the image lies in tiles; otherwise it lies in strips."""

@@ -42,7 +42,7 @@ def read_layout(
     BadInput : segments are too large to be decoded at once.
     """
     height, width = directory.shape
-    bands = directory.number(277, 1)
+    bands = directory.bands
     planes = directory.number(284, 1)
     if planes not in (1, 2):
         raise DamagedFile(

@@ -108,7 +108,7 @@ class TiffFile:
             return False
         kind = self.kind(page)
         marked = kind == "reduced" or (kind == "image" and page.is_tiled and self._plain_levels)
-        return marked and page.number(277, 1) == main.number(277, 1)
+        return marked and page.bands == main.bands
 
     @cached_property
     def _plain_levels(self) -> bool:

@@ -25,7 +25,8 @@ PREDICTED = {5, 8, 32946, 34925, 50000}
 ORDERED = {1, 2, 3, 4, 5, 8, 32946, 32773, 34925, 50000}
 
 #: The compressions of fax machines, whose samples are white where they are 0.
-FAX = {2, 3, 4}
+GROUP_3 = 3
+FAX = {2, GROUP_3, 4}
 
 #: JPEG (tag 259).
 JPEG = 7
@@ -55,14 +56,14 @@ def photometric_of(directory: Directory) -> int:
         return directory.number(262)
     extra = directory.entries.get(338)
     compression = compression_of(directory)
-    if directory.number(277, 1) - (extra.count if extra else 0) == 3:
+    if directory.bands - (extra.count if extra else 0) == 3:
         return YCBCR if compression == JPEG and not is_planar(directory) else RGB
     return WHITE_IS_ZERO if compression in FAX else BLACK_IS_ZERO
 
 
 def is_planar(directory: Directory) -> bool:
     """Whether every band lies in segments of its own."""
-    return directory.number(284, 1) == 2 and directory.number(277, 1) > 1
+    return directory.number(284, 1) == 2 and directory.bands > 1
 
 
 def per_sample(directory: Directory, code: int) -> int | None:
@@ -74,7 +75,7 @@ def per_sample(directory: Directory, code: int) -> int | None:
     ------
     DamagedFile : the tag does not hold whole numbers.
     """
-    values = directory.whole_numbers(code, max(1, directory.number(277, 1)))
+    values = directory.whole_numbers(code, max(1, directory.bands))
     if not values.size:
         return 1
     return int(values[0]) if (values == values[0]).all() else None
@@ -119,7 +120,7 @@ def _sample_tags(directory: Directory) -> Tags:
     tags: Tags = {
         258: (SHORT, _each(directory, 258)),
         262: (SHORT, (BLACK_IS_ZERO if planar else photometric,)),
-        277: (SHORT, (1 if planar else directory.number(277, 1),)),
+        277: (SHORT, (1 if planar else directory.bands,)),
         284: (SHORT, (1,)),
         339: (SHORT, _each(directory, 339)),
     }
@@ -150,7 +151,7 @@ def _each(directory: Directory, code: int) -> tuple[int, ...]:
     """Bits per sample or the format of samples: one number where they are alike, as tifffile wants it."""
     number = per_sample(directory, code)
     if number is None:
-        return tuple(directory.whole_numbers(code, directory.number(277, 1)).tolist())
+        return tuple(directory.whole_numbers(code, directory.bands).tolist())
     if code == 339:
         text = directory.text(305) or ""
         if 339 not in directory.entries and text.startswith("IndicaLabsImageWriter"):

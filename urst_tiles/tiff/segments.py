@@ -27,7 +27,7 @@ from urst_tiles.tiff.decodable import COMPRESSIONS, UNSHAPED, WITH_CHROMA, Undec
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.layout import read_layout
 from urst_tiles.tiff.old_jpeg import OLD_JPEG, decode_old_jpeg
-from urst_tiles.tiff.plain import FAX, JPEG, RGB, YCBCR, first_bytes, photometric_of, plain_page
+from urst_tiles.tiff.plain import FAX, GROUP_3, JPEG, RGB, YCBCR, first_bytes, photometric_of, plain_page
 from urst_tiles.tiff.streams import Size, check_size, ended, jpeg_ends
 from urst_tiles.tiff.tables import misplaced
 from urst_tiles.tiff.transparency import (
@@ -113,14 +113,15 @@ class Segments:
             page.subsampling = (1, 1)
         pixel_bits = self.bits if self.compression == 1 and not self._shares_chroma else 0
         self.layout = read_layout(directory, file.size, self.dtype, pixel_bits, self._plain)
-        self.path, self.shape, self.bands = directory.path, directory.shape, directory.number(277, 1)
+        self.path, self.shape, self.bands = directory.path, directory.shape, directory.bands
         self._file = file
         self._see_streams(directory)
-        if self.compression == OLD_JPEG:  # its strips are parts of one stream
-            self._directory, self._strips = directory, self.layout
+        self._directory, self._strips = directory, self.layout
+        if self.compression == OLD_JPEG and not directory.is_tiled:  # its strips are parts of one stream
             self.layout = self.layout.as_one()
         self._jpegtables = page.jpegtables
         self._fax, self._fax_tags = fax, _fax_tags(directory)
+        self._fax_reversed = int(page.fillorder) == 2
         self._unpack = None
         if self.compression not in {1, *FAX}:
             self._unpack = tifffile.TIFF.DECOMPRESSORS[self.compression]
@@ -264,7 +265,8 @@ class Segments:
             if self._plain:
                 return Segment(self._as_stored(data, index))
             if self.compression == OLD_JPEG:
-                return Segment(decode_old_jpeg(self._file, self._directory, self._strips))
+                tile = index if self.layout.is_tiled else None
+                return Segment(decode_old_jpeg(self._file, self._directory, self._strips, tile))
             if self.compression == LERC:
                 return self._decode_lerc(data)
             samples = self._decode(data, index)
@@ -347,10 +349,24 @@ class Segments:
         (height, width), rows = self.layout.segment, int(self.layout.rows(index))
         rows = height if self.layout.is_tiled else rows
         assert self._fax is not None
-        picture = self._fax(_bilevel_tiff(data, self.compression, rows, width, self._fax_tags))
+        try:
+            picture = self._fax(_bilevel_tiff(data, self.compression, rows, width, self._fax_tags))
+        except ValueError:
+            if self.compression == GROUP_3 and not self._begins_with_eol(data):
+                raise BadInput(
+                    f"{self.path}: the rows of its fax picture (TIFF compression 3) do not begin with the code "
+                    "that T.4 asks for, so damage could not be told; write it anew, for example: tiffcp -c g4 "
+                    "IN OUT"
+                ) from None
+            raise
         if picture.shape != (rows, width):
             raise ValueError(f"it decodes to {picture.shape[1]} x {picture.shape[0]} pixels")
         return (picture != 0)[..., None].astype(self.dtype)
+
+    def _begins_with_eol(self, data: bytes) -> bool:
+        """Whether a fax strip begins with the end of a line (ITU-T T.4, 4.1.2): eleven bits of 0 or more."""
+        first = imagecodecs.bitorder_decode(data[:2]) if self._fax_reversed else data[:2]
+        return int.from_bytes(first, "big") < 1 << 5
 
     def _unpacked(self, data: bytes, index: int) -> bytes | bytearray:
         """The unpacked bytes of those rows of a segment that lie inside the image."""

@@ -74,7 +74,7 @@ def select(file: TiffFile, choice: Choice) -> Selection:
     number = file.number_of(page)
     notes = _which_page(file, page, number, choice)
     channels = choice.channels is not None or (choice.bands is not None and choice.page is None)
-    if channels and page.number(277, 1) == 1:
+    if channels and page.bands == 1:
         for stack in (*stacks, _of_peers(file, page)):
             plane = stack.plane_of(number)
             if plane is not None and len(stack.channels) > 1:
@@ -202,7 +202,7 @@ def _of_peers(file: TiffFile, page: Directory) -> Stack:
         number
         for number, other in enumerate(file.chain)
         if other.shape == page.shape
-        and other.number(277, 1) == 1
+        and other.bands == 1
         and other.number(262) == page.number(262) in (0, 1)
         and file.kind(other) == "image"
     ]
@@ -221,7 +221,7 @@ def _of_stack(
         notes = (*notes, Note(f"plane {z + 1} of {stack.depths} in depth", choice.page is None))
     if stack.times > 1:
         notes = (*notes, Note(f"time {t + 1} of {stack.times}", choice.page is None))
-    if total == 1 or (first.number(277, 1) == total and len(stack.pages) == stack.depths * stack.times):
+    if total == 1 or (first.bands == total and len(stack.pages) == stack.depths * stack.times):
         return Selection(gather(file, [first]), bands, names if total > 1 else (), notes)
     picks = _channels(file, stack, plane, bands)
     notes = (*notes, Note(said("channel", names, picks), bands is None))
@@ -243,7 +243,7 @@ def _channels(file: TiffFile, stack: Stack, plane: Plane, bands: tuple[Word, ...
                 " file of its set, name that"
             )
     pages = [file.page(stack.pages[c, z, t]) for c in picks]
-    if len(picks) == 3 and any(page.number(277, 1) != 1 for page in pages):
+    if len(picks) == 3 and any(page.bands != 1 for page in pages):
         raise BadInput(f"{file.path}: a channel of several samples, a colour picture, can only be read alone")
     return picks
 
@@ -257,7 +257,7 @@ def _default(file: TiffFile, stack: Stack, plane: Plane, here: Sequence[int]) ->
     _, z, t = plane
     shown = colour_numbers([colour_of(stack.channels[c]) for c in here])
     picks = here[:3] if shown is None else [here[i] for i in shown]
-    single = all(file.page(stack.pages[c, z, t]).number(277, 1) == 1 for c in picks)
+    single = all(file.page(stack.pages[c, z, t]).bands == 1 for c in picks)
     return list(picks) if len(picks) == 3 and single else list(here[:1])
 
 

@@ -229,7 +229,8 @@ def at(scheduler: str, progress: Progress) -> Iterator[OpenCluster]:
     BadInput : nothing answers there.
     """
     with closing(_connect(scheduler)) as client:
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # we say it ourselves
+        for name in ("client", "batched", "comm"):
+            logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)  # we say it ourselves
         yield OpenCluster(client, Waiting(progress, 1))
 
 
