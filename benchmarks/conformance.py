@@ -151,8 +151,8 @@ def tag(path: Path, code: int, default: int) -> int:
     try:
         with tifffile.TiffFile(path) as file:
             value = file.pages.first.tags.valueof(code, default)
-        if isinstance(value, bytes):
-            return len(value)
+        if code == 34675:
+            return len(value) if value else default
         return int(value if isinstance(value, int) else value[0])
     except Exception:
         return default

@@ -354,9 +354,9 @@ class Segments:
         except ValueError:
             if self.compression == GROUP_3 and not self._begins_with_eol(data):
                 raise BadInput(
-                    f"{self.path}: the rows of its fax picture (TIFF compression 3) do not begin with the code "
-                    "that T.4 asks for, so damage could not be told; write it anew, for example: tiffcp -c g4 "
-                    "IN OUT"
+                    f"{self.path}: the rows of its fax picture (TIFF compression 3) do not begin with the "
+                    "code that T.4 asks for, so damage could not be told; write it anew, for example: "
+                    "tiffcp -c g4 IN OUT"
                 ) from None
             raise
         if picture.shape != (rows, width):
