@@ -88,6 +88,14 @@ def test_a_sample_of_the_zoo(tmp_path: Path) -> None:
     assert counts["right"] > 60
 
 
+def test_lerc_in_big_endian_files(tmp_path: Path) -> None:
+    """libtiff swaps the bytes of their numbers before it encodes them."""
+    kinds = [kind for kind in all_kinds() if kind.compression == "lerc" and kind.order == ">"]
+    assert any(kind.format[1] > 8 for kind in kinds)
+    counts = survey((kind.name, verdict(kind, tmp_path)) for kind in kinds)
+    assert counts["right"] > 3
+
+
 @pytest.mark.parametrize("name", ODDITIES)
 def test_an_oddity_is_read_as_it_is_meant(name: str, tmp_path: Path) -> None:
     """Three files of each, by a step that is prime to all axes."""

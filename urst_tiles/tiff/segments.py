@@ -318,7 +318,7 @@ class Segments:
         """A segment in the compression LERC, with its mask."""
         stream = lerc_stream(data, self._behind_lerc, lerc_most(self.layout))
         check_size(LERC, stream, Size(*self.layout.segment, self.layout.samples))
-        made = decode_lerc(stream, self.layout.samples, self._alpha_last)
+        made = decode_lerc(stream, self.layout.samples, self._alpha_last, self._directory.order)
         if made.samples.shape[-1] != self.layout.samples or made.samples.dtype != self.dtype:
             raise ValueError(f"it has {made.samples.shape[-1]} band(s) of {made.samples.dtype}")
         return made

@@ -73,12 +73,13 @@ def lerc_stream(data: bytes, behind: int, most: int) -> bytes:
     raise ValueError(f"an unknown compression ({behind}) lies behind LERC")
 
 
-def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
-    """Decode a stream of LERC, (h, w, samples).
+def decode_lerc(stream: bytes, samples: int, alpha: bool, order: str) -> Segment:
+    """Decode a stream of LERC, (h, w, samples), from a file of that byte order.
 
     As in libtiff, masked floats become NaN, and where the stream has a band less than the page, whose last is
     alpha, its mask is that band, with 0 and the largest value of the type. Any other mask marks invalid
-    pixels.
+    pixels. The numbers in a big-endian file (">") have their bytes swapped, since libtiff swaps them before it
+    encodes them.
 
     Raises
     ------
@@ -88,6 +89,7 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool) -> Segment:
     mask: Any
     decoded, mask = imagecodecs.lerc_decode(stream, masks=True)
     decoded = np.asarray(decoded)
+    decoded = decoded.byteswap() if order == ">" else decoded
     if mask is not None and mask.ndim == 3 or len(list(lerc_blobs(stream))) > 1:  # bands one after another
         decoded, mask = np.moveaxis(decoded, 0, -1), None if mask is None else np.moveaxis(mask, 0, -1)
     if decoded.ndim == 2:
