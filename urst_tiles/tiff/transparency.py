@@ -78,7 +78,7 @@ def decode_lerc(stream: bytes, samples: int, alpha: bool, order: str) -> Segment
 
     As in libtiff, masked floats become NaN, and where the stream has a band less than the page, whose last is
     alpha, its mask is that band, with 0 and the largest value of the type. Any other mask marks invalid
-    pixels. The numbers in a big-endian file (">") have their bytes swapped, since libtiff swaps them before it
+    pixels. The numbers in a big-endian file (">") have their bytes swapped: libtiff swaps them before it
     encodes them.
 
     Raises
