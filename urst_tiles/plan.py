@@ -9,10 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 from urst_tiles.errors import BadPlan, DoesNotFit
-from urst_tiles.geometry import Grid, ceil_div
+from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.storage.publish import megabytes
 
 #: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, without any pixel: 270 MB
@@ -71,8 +72,7 @@ class Footprint:
 
 def read_bytes(grid: Grid, channels: int, dtype: str) -> int:
     """The bytes of the largest block of ``grid`` with its halo, as read: ``channels`` bands of ``dtype``."""
-    side = grid.block + 2 * grid.halo
-    return min(side, grid.padded.y1) * min(side, grid.padded.x1) * channels * ITEMSIZE[dtype]
+    return prod(grid.read_shape) * channels * ITEMSIZE[dtype]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class Plan:
     level : how often the image was halved for this level.
     statistics : what the statistics are measured on: ``thumbnail``, ``sampled``, ``exact``, ``local`` or
         ``tile``.
+    statistics_of : whether these are measured on the whole ``image``, or on the ``region`` that is made.
     measure_bytes : memory of the device for measuring one window, or the thumbnail at once.
     measure_read_bytes : memory of the pixels that one measuring task reads, of the image or of the thumbnail.
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
@@ -141,6 +142,7 @@ class Plan:
     levels: int
     level: int
     statistics: str
+    statistics_of: Literal["image", "region"]
     measure_bytes: int
     measure_read_bytes: int
     measure_at_once: bool
@@ -155,6 +157,11 @@ class Plan:
     def fingerprint(self) -> str:
         """The SHA-256 of the identity, in hexadecimal."""
         return hashlib.sha256(json.dumps(dict(self.identity), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def measured(self) -> Box:
+        """The box of the image that is measured."""
+        return self.grid.made if self.statistics_of == "region" else self.grid.image
 
     @property
     def window_pixels(self) -> int:
@@ -192,7 +199,7 @@ class Plan:
 
     @property
     def _block_area(self) -> int:
-        return min(self.grid.block, self.grid.height) * min(self.grid.block, self.grid.width)
+        return prod(min(self.grid.block, side) for side in self.grid.made.shape)
 
     @property
     def _reading_bytes(self) -> int:
@@ -279,7 +286,7 @@ class Plan:
 
         The part files are removed only when the output is complete.
         """
-        raw = self.grid.height * self.grid.width * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
+        raw = self.grid.made.area * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
         encoded = int(raw * EXPECTED_RATIO[self.compression])
         return self.spool_bytes + 2 * encoded + raw // 64
 
@@ -292,7 +299,7 @@ class Plan:
         if self.seam != "blend":
             return self.grid.window_count
         per_side = [
-            ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in (self.grid.height, self.grid.width)
+            ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in self.grid.made.shape
         ]
         return len(self.grid) * per_side[0] * per_side[1]
 

@@ -148,7 +148,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
         raise
     made = {"plan": dict(report.plan.identity), "seconds": dict(report.seconds)}
     replace(record, output=file_fingerprint(entry.output), made=made).publish()
-    return report.plan.grid.image.area / 1e6
+    return report.plan.grid.made.area / 1e6
 
 
 def _is_in_work(job: Job) -> bool:

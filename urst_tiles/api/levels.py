@@ -118,7 +118,7 @@ def _paint(
 def _options_above(options: Options, source: Source) -> Options:
     """The options of the level above: lengths are half as long, and nothing is lost in its file."""
     return replace(
-        options,
+        options.without_part(),
         dtype=cast(Dtype, str(source.dtype)),
         provenance=False,
         page=None,

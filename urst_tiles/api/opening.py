@@ -7,6 +7,7 @@ import os
 
 from urst_tiles.options import Options
 from urst_tiles.source import Source, open_source
+from urst_tiles.source.part import part_of
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
 told = logging.getLogger("urst_tiles.told")
@@ -34,6 +35,21 @@ def tell_choice(source: Source) -> None:
     make it."""
     if source.told:
         told.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)
+
+
+def tell_part(source: Source, options: Options) -> None:
+    """Say in one line what is made of a part that reaches beyond the image.
+
+    Raises
+    ------
+    BadInput : the part lies outside of the image, see `part_of`.
+    """
+    part = part_of(source, options.region, options.bbox)
+    if part is not None and part.is_clipped:
+        told.warning(
+            "%s: the part %s reaches beyond the image, of which %s (x,y,w,h) is made",
+            source.path, part.asked.xywh, part.box.xywh,
+        )  # fmt: skip
 
 
 def tell_lost(source: Source) -> None:

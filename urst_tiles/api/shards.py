@@ -341,7 +341,7 @@ def _make_ready(
     source = prepare(job, source, options, progress)
     image = paint_above(job, plan, source, recipe, options, run_job, progress)
     with cluster_of(plan, options, job, progress) as on:
-        set_up(job, plan, image, recipe, on, progress)
+        set_up(job, plan, image, recipe, options, on, progress)
 
 
 def _load(job: Job) -> Request:

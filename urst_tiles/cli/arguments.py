@@ -15,6 +15,7 @@ from urst_tiles.options import (
     choices,
     kinds,
     parse_bytes,
+    parse_numbers,
     parse_path,
     parse_stroke,
     parse_word,
@@ -43,6 +44,14 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " resolution; each region gets a style by --style NUMBER=STYLE; not with --statistics local, nor with"
         " --model fast and multimodal",
         "feather": "width in pixels of the soft edges between the regions of --mask",
+    },
+    "which part of INPUT is made": {
+        "region": "the part in pixels: its left column, its upper row, its width and its height; OUTPUT holds"
+        " the same pixels as that part of the whole output (default: the whole image)",
+        "bbox": "the part as a box in the coordinate reference system of INPUT",
+        "bbox_crs": "the reference system of --bbox if it is another, for example EPSG:4326 (longitude first);"
+        " needs rasterio",
+        "statistics_of": "what --statistics are measured on: the whole image, or the part alone",
     },
     "statistics of the image, which the network needs": {
         "statistics": "what they are measured on: a thumbnail (fast, as URST does), a sample of windows all"
@@ -102,13 +111,14 @@ HELP = {name: text for subject in SUBJECTS.values() for name, text in subject.it
 #: How a text becomes the value of an option, where the option's type does not say it.
 PARSERS: dict[str, Callable[[str], Any]] = {
     "page": parse_word, "channels": parse_words, "bands": parse_words, "memory": parse_bytes,
-    "job_dir": parse_path, "stroke": parse_stroke,
+    "job_dir": parse_path, "stroke": parse_stroke, "region": parse_numbers, "bbox": parse_numbers,
 }  # fmt: skip
 
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
-    "scheduler": "ADDRESS", "cluster": "QUEUE",
+    "scheduler": "ADDRESS", "cluster": "QUEUE", "region": "X,Y,W,H", "bbox": "MINX,MINY,MAXX,MAXY",
+    "bbox_crs": "CRS",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 

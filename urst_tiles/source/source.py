@@ -67,6 +67,7 @@ class Source:
     spool_bytes : bytes of disk that ``prepare`` takes at most for the spool; 0 with random access.
     reader_bytes : bytes of memory that reading takes at most, besides the arrays that are returned.
     overviews : (height, width) of each overview in the file, upright.
+    stretch_text : the values or percentiles that become black and white, as they were asked for.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Source:
         use_overviews: bool = True,
         prepared: Prepared | None = None,
     ) -> None:
-        self._facts, self._stretch_text, self._use_overviews = facts, stretch, use_overviews
+        self._facts, self._use_overviews = facts, use_overviews
         self._bounds = parse_stretch(stretch)
         self._prepared = prepared
         self._lock = threading.RLock()
@@ -85,6 +86,7 @@ class Source:
         self.path, self.info, self.fingerprint = facts.path, facts.info, facts.fingerprint
         self.shape = oriented(facts.stored, facts.orientation)
         self.told = facts.told
+        self.stretch_text = stretch
         self.channels = 4 if facts.has_valid else 3
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype = weight_dtype(self.file_dtype)
@@ -219,7 +221,7 @@ class Source:
 
     def _like(self, facts: Facts, prepared: Prepared | None) -> Source:
         """A source of other facts with the options of this one."""
-        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews, prepared=prepared)
+        return Source(facts, stretch=self.stretch_text, use_overviews=self._use_overviews, prepared=prepared)
 
     def _key(self, *more: object) -> str:
         """A short name, in hex, for the pixels of this source and the options ``more``."""
@@ -228,7 +230,7 @@ class Source:
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
     def _thumbnail_path(self, folder: Path, side: int) -> Path:
-        return folder / f"thumbnail-{self._key(side, self._use_overviews, self._stretch_text)}.npz"
+        return folder / f"thumbnail-{self._key(side, self._use_overviews, self.stretch_text)}.npz"
 
     def _average_path(self, folder: Path, side: int) -> Path:
         return folder / f"average-{self._key(side, self._use_overviews)}.npz"
