@@ -9,8 +9,8 @@ smallest size that the network accepts. Windows lie inside it; they all have the
 are multiples of the stride. The *core* of a window is the part of its result that the output takes; the cores
 partition the image.
 
-A grid may make only a *part* of the image. Windows and cores remain those of the whole image, so each pixel of
-the part is that of the whole result; blocks and TIFF tiles are laid from the corner of the part.
+A grid may make only a *part* of the image. Windows and cores remain those of the whole image, so each pixel
+of the part is that of the whole result; blocks and TIFF tiles are laid from the corner of the part.
 """
 
 from __future__ import annotations
@@ -231,28 +231,26 @@ class Grid:
 
         Where a part begins between two cores, the cores at the edges of blocks are computed for each block.
         """
-        rows, columns = (
-            sum(ceil_div(stop, self.core) - start // self.core for start, stop in spans)
-            for spans in self._spans()
-        )
-        return rows * columns
+        made = self.made
+        return sum(self._cores_along(made.y0, made.y1)) * sum(self._cores_along(made.x0, made.x1))
 
     @property
     def read_shape(self) -> tuple[int, int]:
         """(height, width) of the padded image that the windows of a block cover, at most."""
-        height, width = (
-            min(side, window + self.core * max((b - 1) // self.core - a // self.core for a, b in spans))
-            for spans, window, side in zip(self._spans(), self.window, self.padded.shape, strict=True)
-        )
-        return height, width
+        (h, w), made, padded = self.window, self.made, self.padded
+        rows, columns = self._most_cores(made.y0, made.y1), self._most_cores(made.x0, made.x1)
+        return min(padded.y1, h + (rows - 1) * self.core), min(padded.x1, w + (columns - 1) * self.core)
 
-    def _spans(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """The first row of each row of blocks and the row behind its last one; and the same of columns."""
-        made = self.made
-        return (
-            [(y, min(y + self.block, made.y1)) for y in range(made.y0, made.y1, self.block)],
-            [(x, min(x + self.block, made.x1)) for x in range(made.x0, made.x1, self.block)],
+    def _cores_along(self, start: int, stop: int) -> tuple[int, int]:
+        """How many cores all whole blocks of the line start..stop - 1 have, and how many the rest of it."""
+        (whole, rest), before = divmod(stop - start, self.block), start % self.core
+        return whole * ceil_div(before + self.block, self.core), ceil_div(before + rest, self.core) * (
+            rest > 0
         )
+
+    def _most_cores(self, start: int, stop: int) -> int:
+        """How many cores a block of the line start..stop - 1 has, at most."""
+        return ceil_div(start % self.core + min(self.block, stop - start), self.core)
 
     @property
     def overviews(self) -> int:

@@ -108,12 +108,12 @@ class Plan:
     level : how often the image was halved for this level.
     statistics : what the statistics are measured on: ``thumbnail``, ``sampled``, ``exact``, ``local`` or
         ``tile``.
-    statistics_of : whether these are measured on the whole ``image``, or on the ``region`` that is made.
     measure_bytes : memory of the device for measuring one window, or the thumbnail at once.
     measure_read_bytes : memory of the pixels that one measuring task reads, of the image or of the thumbnail.
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
     passes : passes over the full image: that of the blocks, and those that measure.
     identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
+    statistics_of : whether statistics are measured on the whole ``image``, or on the ``region`` that is made.
     """
 
     grid: Grid
@@ -142,12 +142,12 @@ class Plan:
     levels: int
     level: int
     statistics: str
-    statistics_of: Literal["image", "region"]
     measure_bytes: int
     measure_read_bytes: int
     measure_at_once: bool
     passes: int
     identity: Mapping[str, str]
+    statistics_of: Literal["image", "region"] = "image"
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
         """The same plan with another identity."""
@@ -298,9 +298,7 @@ class Plan:
         """
         if self.seam != "blend":
             return self.grid.window_count
-        per_side = [
-            ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in self.grid.made.shape
-        ]
+        per_side = [ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in self.grid.made.shape]
         return len(self.grid) * per_side[0] * per_side[1]
 
     def validate(self, *, memory: int | None = None, disk: int | None = None) -> None:

@@ -72,7 +72,7 @@ def make_plan(
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
     mask = open_mask(options.mask, source.shape) if options.mask else None
-    part = part_of(source, options.region, options.bbox)
+    part = part_of(source, options.region, options.bbox, options.bbox_crs)
     seen = cut_out(source, part.box) if part and options.statistics_of == "region" else source
     at_once = resolve_measuring(style, seen, options, pinned)
     seam, halo = resolve_seam(options, style)

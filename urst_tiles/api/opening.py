@@ -44,7 +44,7 @@ def tell_part(source: Source, options: Options) -> None:
     ------
     BadInput : the part lies outside of the image, see `part_of`.
     """
-    part = part_of(source, options.region, options.bbox)
+    part = part_of(source, options.region, options.bbox, options.bbox_crs)
     if part is not None and part.is_clipped:
         told.warning(
             "%s: the part %s reaches beyond the image, of which %s (x,y,w,h) is made",

@@ -1,4 +1,4 @@
-"""A job that makes a part of an image: what of it is measured, and the metadata of its output."""
+"""A job that makes a part of an image: what of it is measured."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel
-from urst_tiles.source.part import cut_out, part_info
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.source.part import cut_out
 
 
 def measured_of(
@@ -25,8 +24,3 @@ def measured_of(
     part = cut_out(source, plan.measured)
     job.writes(part.saved_paths(job.source, thumbnail=options.thumbnail))
     return part.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
-
-
-def info_of(plan: Plan, source: Source) -> Info:
-    """The metadata of the output: that of the source, or of the part of it that is made."""
-    return source.info if plan.grid.part is None else part_info(source.info, plan.grid.part)

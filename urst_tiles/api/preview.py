@@ -55,7 +55,7 @@ def preview(
     tell_part(source, options)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)
-    shown, part = source, part_of(source, options.region, options.bbox)
+    shown, part = source, part_of(source, options.region, options.bbox, options.bbox_crs)
     if part is not None:
         shown = cut_out(source, part.box).prepare(folder, thumbnail=options.thumbnail, progress=progress)
     small = array_source(shown.thumbnail)

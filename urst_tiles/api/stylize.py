@@ -26,7 +26,7 @@ from urst_tiles.api.output import (
     refuse_inputs,
     software,
 )
-from urst_tiles.api.part import info_of, measured_of
+from urst_tiles.api.part import measured_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled
@@ -47,6 +47,7 @@ from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel
+from urst_tiles.source.part import info_of
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
@@ -186,7 +187,7 @@ def open_job(
     check_header(
         plan.grid.output,
         encoding_of(plan, source),
-        info_of(plan, source),
+        info_of(source, plan.grid.part),
         name=str(source.path),
         software=software(plan.identity),
         provenance=provenance(plan.identity),
@@ -383,7 +384,7 @@ def assemble(
     parts = parts_of(plan, source, job)
     assemble_parts(
         parts,
-        info_of(plan, source),
+        info_of(source, plan.grid.part),
         check_output(output),
         overwrite=overwrite,
         software=software(plan.identity),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -49,8 +50,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "region": "the part in pixels: its left column, its upper row, its width and its height; OUTPUT holds"
         " the same pixels as that part of the whole output (default: the whole image)",
         "bbox": "the part as a box in the coordinate reference system of INPUT",
-        "bbox_crs": "the reference system of --bbox if it is another, for example EPSG:4326 (longitude first);"
-        " needs rasterio",
+        "bbox_crs": "the reference system of --bbox if it is another, for example EPSG:4326 (longitude"
+        " first); needs rasterio",
         "statistics_of": "what --statistics are measured on: the whole image, or the part alone",
     },
     "statistics of the image, which the network needs": {
@@ -232,6 +233,21 @@ def _parser(parse: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"must be {WORDS[kind]}, got {text!r}") from None
 
     return parsed
+
+
+#: Numbers of which the first is negative, as in -122.5,37,-122,38.
+_NEGATIVE = re.compile(r"-\.?\d[^\s]*,[^\s]*")
+
+
+def with_negatives(argv: Sequence[str]) -> list[str]:
+    """The arguments with ``--flag -1,2`` as ``--flag=-1,2``: argparse takes such a value for a flag."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and _NEGATIVE.fullmatch(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
+from urst_tiles.source.crs import box_in_image
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.source import Source
 from urst_tiles.source.valid import Samples
@@ -47,15 +48,18 @@ class Part:
 
 
 def part_of(
-    source: Source, region: Sequence[int] | None = None, bbox: Sequence[float] | None = None
+    source: Source,
+    region: Sequence[int] | None = None,
+    bbox: Sequence[float] | None = None,
+    bbox_crs: str | None = None,
 ) -> Part | None:
     """The part of an image that is asked for; None for the whole image.
 
     Parameters
     ----------
     region : (x, y, width, height) in pixels of the upright image.
-    bbox : (min x, min y, max x, max y) in the coordinate reference system of the image. The part is made of
-        all pixels that it touches.
+    bbox : (min x, min y, max x, max y) in the coordinate reference system of the image, or in ``bbox_crs``.
+        The part is made of all pixels that it touches.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def part_of(
         x, y, w, h = region
         asked, words = Box(y, x, y + h, x + w), f"--region {','.join(map(str, region))}"
     elif bbox is not None:
-        asked, words = _touched(source, bbox), f"--bbox {','.join(f'{n:.15g}' for n in bbox)}"
+        asked, words = _touched(source, bbox, bbox_crs), f"--bbox {','.join(f'{n:.15g}' for n in bbox)}"
     else:
         return None
     height, width = source.shape
@@ -73,12 +77,12 @@ def part_of(
     if not box.area:
         raise BadInput(
             f"{source.path}: {words} lies outside of the image, which has {width} x {height} px"
-            f"{'' if bbox is None else _extent(source)}"
+            f"{'' if region is not None else _extent(source)}"
         )
     return None if box == Box(0, 0, height, width) == asked else Part(box, asked)
 
 
-def _touched(source: Source, bbox: Sequence[float]) -> Box:
+def _touched(source: Source, bbox: Sequence[float], crs: str | None) -> Box:
     """The pixels that a box on the ground touches; they may lie outside of the image."""
     place = affine_of(source.info.geo)
     if place is None:
@@ -88,6 +92,8 @@ def _touched(source: Source, bbox: Sequence[float]) -> Box:
             else "is not georeferenced;"
         )
         raise BadInput(f"{source.path} {how} or give --region x,y,w,h in pixels in place of --bbox")
+    if crs is not None:
+        bbox = box_in_image(source, bbox, crs)
     corners = [place.inverse(x, y) for x in bbox[::2] for y in bbox[1::2]]
     (x0, x1), (y0, y1) = (_span(values) for values in zip(*corners, strict=True))
     return Box(y0, x0, y1, x1)
@@ -112,9 +118,10 @@ def _extent(source: Source) -> str:
     return f" and lies at {x0:.10g},{y0:.10g},{x1:.10g},{y1:.10g}"
 
 
-def part_info(info: Info, box: Box) -> Info:
-    """The metadata of a part of an image: its place on the ground is that of the part."""
-    return replace(info, geo=moved(info.geo, box.y0, box.x0))
+def info_of(source: Source, box: Box | None) -> Info:
+    """The metadata of an image, or of a part of it, whose place on the ground is that of the part."""
+    info = source.info
+    return info if box is None else replace(info, geo=moved(info.geo, box.y0, box.x0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +175,10 @@ def cut_out(source: Source, box: Box) -> Source:
     return Source(
         Facts(
             path=source.path,
-            info=part_info(source.info, box),
-            fingerprint=sha256(f"{box.xywh} of {source.fingerprint} {source.stretch_text}".encode()).hexdigest(),
+            info=info_of(source, box),
+            fingerprint=sha256(
+                f"{box.xywh} of {source.fingerprint} {source.stretch_text}".encode()
+            ).hexdigest(),
             stored=box.shape,
             orientation=1,
             choice=Choice(),

@@ -19,11 +19,14 @@ SCALE, TIEPOINT, MATRIX = 33550, 33922, 34264
 #: The geo key of how pixels are placed, and its value for PixelIsPoint.
 RASTER_TYPE, IS_POINT = 1025, 2
 
+#: The code of a reference system that further keys describe.
+USER_DEFINED = 32767
+
 Numbers = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Affine:
+class Placement:
     """The map from (column, row) to (a column + b row + c, d column + e row + f) on the ground."""
 
     a: float
@@ -43,23 +46,23 @@ class Affine:
         return (self.e * x - self.b * y) / det, (self.a * y - self.d * x) / det
 
 
-def affine_of(geo: Sequence[Tag]) -> Affine | None:
+def affine_of(geo: Sequence[Tag]) -> Placement | None:
     """The map from pixels to the ground that GeoTIFF tags describe; None where they have none, as with ground
     control points or rational polynomials alone."""
     tags = {tag.code: numbers_of(tag) for tag in geo if tag.code in (SCALE, TIEPOINT, MATRIX)}
     scale, tie, matrix = tags.get(SCALE, ()), tags.get(TIEPOINT, ()), tags.get(MATRIX, ())
     if has_scale(geo):
         a, e = scale[0], -abs(scale[1])
-        found = Affine(a, 0.0, tie[3] - tie[0] * a, 0.0, e, tie[4] - tie[1] * e)
+        found = Placement(a, 0.0, tie[3] - tie[0] * a, 0.0, e, tie[4] - tie[1] * e)
     elif len(matrix) == 16:
-        found = Affine(matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7])
+        found = Placement(matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7])
     else:
         return None
     if found.a * found.e == found.b * found.d:
         return None
     if _is_point(geo):
         c, f = found(-0.5, -0.5)
-        found = Affine(found.a, found.b, c, found.d, found.e, f)
+        found = Placement(found.a, found.b, c, found.d, found.e, f)
     return found
 
 
@@ -76,9 +79,21 @@ def numbers_of(tag: Tag) -> Numbers:
 
 
 def _is_point(geo: Sequence[Tag]) -> bool:
-    keys = next((numbers_of(tag) for tag in geo if tag.code == GEO_KEYS), ())
-    entries = [keys[i : i + 4] for i in range(4, len(keys) - 3, 4)]
-    return any(key == RASTER_TYPE and place == 0 and value == IS_POINT for key, place, _, value in entries)
+    return _keys(geo).get(RASTER_TYPE) == IS_POINT
+
+
+def epsg_of(geo: Sequence[Tag]) -> int | None:
+    """The code of EPSG that the geo keys name for the reference system; None where they name none."""
+    keys = _keys(geo)
+    code = keys.get({1: 3072, 2: 2048}.get(keys.get(1024, 0), 0), USER_DEFINED)
+    return None if code in (0, USER_DEFINED) else code
+
+
+def _keys(geo: Sequence[Tag]) -> dict[int, int]:
+    """The geo keys that hold a number themselves, by their code."""
+    numbers = next((numbers_of(tag) for tag in geo if tag.code == GEO_KEYS), ())
+    entries = [numbers[i : i + 4] for i in range(4, len(numbers) - 3, 4)]
+    return {int(key): int(value) for key, place, _, value in entries if place == 0}
 
 
 def moved(geo: Sequence[Tag], y: int, x: int) -> tuple[Tag, ...]:
