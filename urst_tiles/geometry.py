@@ -275,6 +275,12 @@ class Grid:
         """The cores that meet ``box``, clipped to it, row by row."""
         return list(box.cells(self.core))
 
+    def whole_core(self, core: Box) -> Box:
+        """The core of which ``core`` is a part: a block that makes a part of an image may begin inside of
+        it."""
+        y, x = core.y0 // self.core * self.core, core.x0 // self.core * self.core
+        return Box(y, x, y + self.core, x + self.core).clip(self.image)
+
     def window_box(self, core: Box) -> Box:
         """The window for ``core``, which is a core of the grid or a part of it.
 

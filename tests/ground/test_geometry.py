@@ -139,6 +139,7 @@ def test_blocks_partition_the_image(grid: Grid) -> None:
 @given(grids())
 def test_cores_partition_the_image(grid: Grid) -> None:
     cores = every_core(grid)
+    assert [grid.whole_core(core) for core in cores] == cores
     assert (painted(cores, grid.image) == 1).all()
     assert len(cores) == grid.window_count
 
@@ -192,7 +193,7 @@ def test_a_part_has_the_windows_of_the_whole(grid: Grid) -> None:
     cores = {core: whole.window_box(core) for core in whole.cores(whole.image)}
     for core in found:
         (home,) = [one for one in cores if one.contains(core)]
-        assert grid.window_box(core) == cores[home]
+        assert grid.window_box(core) == cores[home] and grid.whole_core(core) == home
 
 
 @given(parts() | grids())

@@ -125,14 +125,19 @@ def _cropped(
     box: Box,
     out: Pixels,
 ) -> None:
-    """Write each core into ``out``, cropped from the result of its window: exact if the halo suffices."""
+    """Write each core into ``out``, cropped from the result of its window: exact if the halo suffices.
+
+    Where the block has a part of a core, all of it is computed, as it is for the whole image: a network that
+    computes no more than it is asked for may round otherwise over another box.
+    """
     if valid is not None:
         cores = [core for core in cores if valid[core.within(box).slices].any()]
     for batch in _batches(cores, plan.batch):
         check_stop()
-        results = on_device(plan.threads, kernel.run, *windows.of(batch), batch)
-        for core, result in zip(batch, results, strict=True):
-            out[..., :3][core.within(box).slices] = result
+        whole = [plan.grid.whole_core(core) for core in batch]
+        results = on_device(plan.threads, kernel.run, *windows.of(batch), whole)
+        for core, made, result in zip(batch, whole, results, strict=True):
+            out[..., :3][core.within(box).slices] = result[core.within(made).slices]
 
 
 def _blended(
