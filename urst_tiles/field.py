@@ -239,7 +239,7 @@ def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | No
     The shares are int64, (members, h, w): the share of each member in each pixel, exact whatever the window.
     They are None if there is one member alone.
     """
-    mask = _raster(regions.path)
+    mask = raster_at(regions.path)
     coarse = max(ceil_div(n, m) for n, m in zip((regions.height, regions.width), mask.shape, strict=True))
     radius = max(regions.feather, coarse) // 2
     wide = _in_image(box, regions.part).grow(2 * radius)
@@ -277,8 +277,8 @@ def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
     return sums
 
 
-def _raster(path: Path) -> NDArray[Any]:
-    """The mask at ``path``, memory-mapped; raises DamagedFile if the file is not an array.
+def raster_at(path: Path) -> NDArray[Any]:
+    """The unpacked mask at ``path``, memory-mapped; raises DamagedFile if the file is not an array.
 
     It is mapped anew for each window: the pages that were read would stay resident as long as it is mapped,
     in the end the whole mask.

@@ -26,6 +26,9 @@ StatisticsOf = Literal["image", "region"]
 #: ``cut`` the halos are cut off although they are too small.
 _UNADVERTISED: dict[str, tuple[str, ...]] = {"statistics": ("tile",), "seam": ("cut",)}
 
+#: The word of the option ``valid`` that finds the tissue of a slide. A file of that name is ``./tissue``.
+TISSUE = "tissue"
+
 #: The job queues of clusters on which workers can be started.
 QUEUES = ("slurm", "pbs", "lsf")
 
@@ -59,6 +62,8 @@ class Options:
     region: tuple[int, ...] | None = None
     bbox: tuple[float, ...] | None = None
     bbox_crs: str | None = None
+    aoi: Path | None = None
+    valid: Path | Literal["tissue"] | None = None
     statistics: Statistics = "auto"
     statistics_of: StatisticsOf = "image"
     local_scale: int = 2048
@@ -118,8 +123,11 @@ class Options:
 
         Lists become tuples, and texts such as "0,0,512,512" what they say.
         """
-        if self.region is not None and self.bbox is not None:
-            raise BadInput("--region and --bbox choose the same part of the image; give one of them")
+        given = [f"--{name}" for name in ("region", "bbox", "aoi") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise BadInput(f"{' and '.join(given)} choose the same part of the image; give one of them")
+        if self.valid is not None and str(self.valid) != TISSUE:
+            object.__setattr__(self, "valid", Path(self.valid))
         if self.region is not None:
             object.__setattr__(self, "region", _four("region", self.region, "x,y,w,h", int))
             if min(self.region[2:]) < 1:
@@ -133,16 +141,18 @@ class Options:
         if self.bbox_crs is not None and self.bbox is None:
             raise BadInput("--bbox-crs is the reference system of --bbox; give that too")
         if self.statistics_of == "region" and not self.has_part:
-            raise BadInput("--statistics-of region needs a part of the image: give --region or --bbox too")
+            raise BadInput(
+                "--statistics-of region needs a part of the image: give --region, --bbox or --aoi too"
+            )
 
     @property
     def has_part(self) -> bool:
         """Whether a part of the image is asked for."""
-        return self.region is not None or self.bbox is not None
+        return any(chosen is not None for chosen in (self.region, self.bbox, self.aoi))
 
     def without_part(self) -> Options:
         """The same options for the whole image."""
-        return replace(self, region=None, bbox=None, bbox_crs=None, statistics_of="image")
+        return replace(self, region=None, bbox=None, bbox_crs=None, aoi=None, statistics_of="image")
 
     def _check_choice(self) -> None:
         """Raise BadInput unless page, channels and bands are numbers from 1 on, or names.
@@ -276,6 +286,11 @@ def parse_stroke(text: str) -> int | None:
         raise BadInput(f"expected picture, or a number such as 8, got {text!r}") from None
 
 
+def parse_valid(text: str) -> Path | str:
+    """The word ``tissue``, or the path that any other text names."""
+    return text if text == TISSUE else Path(text)
+
+
 def parse_path(text: str) -> Path:
     """The path that a text names, in a file system or, as in ``s3://bucket/folder``, on an object store."""
     return path_of(text)
@@ -309,6 +324,8 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     parsers |= {"region": parse_numbers, "bbox": parse_numbers, "channels": parse_words, "bands": parse_words}
     if isinstance(value, str) and name in parsers:
         return parsers[name](value)
+    if name == "valid" and value == TISSUE:
+        return value
     if kind is Path and isinstance(value, str):
         return path_of(value) if name == "job_dir" and "://" in value else folder / value
     if kind is tuple and isinstance(value, list) and all(type(word) in (int, float, str) for word in value):

@@ -273,6 +273,7 @@ def make_encoding(source: Source, dtype: str, compression: str, quality: int, ti
         validity=source.info.validity,
         nodata=nodata if source.info.validity == "nodata" else None,
         tile=tile,
+        keeps_hidden=source.unpainted,
     )
 
 
@@ -302,6 +303,7 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
     """The facts that decide the bytes of the output, by name; `varied` has the others."""
     return {
         "source": source.fingerprint,
+        **({"valid": valid_said(source)} if source.areas else {}),
         "page": options.page or "default",
         "channels": options.channels or "default",
         "bands": options.bands or "default",
@@ -338,6 +340,11 @@ def _decided(plan: Plan) -> dict[str, Any]:
         "compression": plan.compression,
         "quality": plan.quality if plan.compression in ("jpeg", "webp") else "lossless",
     }
+
+
+def valid_said(source: Source) -> str:
+    """What of a source the user calls valid, as a fact of the identity; empty if nothing was said."""
+    return ", ".join(area.fingerprint for area in source.areas)
 
 
 def contradictions(plan: Plan) -> str:

@@ -7,6 +7,7 @@ import os
 
 from urst_tiles.options import Options
 from urst_tiles.source import Source, open_source
+from urst_tiles.source.areas import areas_of
 from urst_tiles.source.part import part_of
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
@@ -20,7 +21,7 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
     ------
     UrstError : as `open_source`.
     """
-    return open_source(
+    source = open_source(
         path,
         page=options.page,
         channels=options.channels,
@@ -28,6 +29,8 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
         stretch=options.stretch,
         overviews=options.overviews,
     )
+    areas = areas_of(source, options.valid, options.aoi)
+    return source.with_valid(*areas) if areas else source
 
 
 def tell_choice(source: Source) -> None:

@@ -205,7 +205,8 @@ def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[s
     sidecars = [("sidecar of the input", path) for path in source.files if path != source.path]
     styles = [("style", style) for style, _ in recipe.styles if isinstance(style, Path)]
     mask = [("mask", options.mask)] if options.mask else []
-    return [("input", source.path), *sidecars, *styles, *mask]
+    areas = [("mask of valid pixels", path) for area in source.areas for path in area.files]
+    return [("input", source.path), *sidecars, *styles, *mask, *areas]
 
 
 def run_job(

@@ -19,6 +19,7 @@ from urst_tiles.options import (
     parse_numbers,
     parse_path,
     parse_stroke,
+    parse_valid,
     parse_word,
     parse_words,
 )
@@ -46,12 +47,16 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " --model fast and multimodal",
         "feather": "width in pixels of the soft edges between the regions of --mask",
     },
-    "which part of INPUT is made": {
+    "which part of INPUT is made, and which pixels are valid": {
         "region": "the part in pixels: its left column, its upper row, its width and its height; OUTPUT holds"
         " the same pixels as that part of the whole output (default: the whole image)",
         "bbox": "the part as a box in the coordinate reference system of INPUT",
         "bbox_crs": "the reference system of --bbox if it is another, for example EPSG:4326 (longitude"
         " first); needs rasterio",
+        "aoi": "the part as a GeoJSON file of polygons: what lies in none of them is invalid, and the part is"
+        " the box around all",
+        "valid": "which pixels count and are painted: a picture of the same area as INPUT, at any resolution,"
+        " whose zeros are invalid; or tissue, which finds the tissue of a slide and leaves all else unpainted",
         "statistics_of": "what --statistics are measured on: the whole image, or the part alone",
     },
     "statistics of the image, which the network needs": {
@@ -113,13 +118,14 @@ HELP = {name: text for subject in SUBJECTS.values() for name, text in subject.it
 PARSERS: dict[str, Callable[[str], Any]] = {
     "page": parse_word, "channels": parse_words, "bands": parse_words, "memory": parse_bytes,
     "job_dir": parse_path, "stroke": parse_stroke, "region": parse_numbers, "bbox": parse_numbers,
+    "valid": parse_valid,
 }  # fmt: skip
 
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
     "scheduler": "ADDRESS", "cluster": "QUEUE", "region": "X,Y,W,H", "bbox": "MINX,MINY,MAXX,MAXY",
-    "bbox_crs": "CRS",
+    "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 

@@ -76,7 +76,8 @@ class StylizeBlock:
 def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) -> Pixels:
     """The stylised pixels of ``box``, (h, w, channels), in the dtype of the plan.
 
-    A fourth channel is the validity of the source; pixels where it is 0 are black.
+    A fourth channel is the validity of the source; pixels where it is 0 are black, or those of the source if
+    that is to be left unpainted there.
     """
     grid = plan.grid
     cores = blend.cores_touching(grid, box) if plan.seam == "blend" else grid.cores(box)
@@ -87,12 +88,21 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
         valid = valid[box.within(around).slices]
         out[..., 3] = rescale(valid, plan.dtype)
         if not valid.any():
-            return out
+            return _unpainted(reader, box, valid, out)
     compute = _blended if plan.seam == "blend" else _cropped
     with _turn:
         compute(kernel, plan, cores, _Windows(grid, rgb, around), valid, box, out)
     if valid is not None:
         np.copyto(out[..., :3], 0, where=(valid == 0)[..., None])  # an index would take 16 bytes for each
+        return _unpainted(reader, box, valid, out)
+    return out
+
+
+def _unpainted(reader: WindowReader, box: Box, valid: Pixels, out: Pixels) -> Pixels:
+    """``out`` with the colours of the source where they are to stay as they are."""
+    if reader.source.unpainted and not valid.all():
+        colours = rescale(reader.source.read(box)[..., :3], out.dtype.name)
+        np.copyto(out[..., :3], colours, where=(valid == 0)[..., None])
     return out
 
 

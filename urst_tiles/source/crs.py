@@ -6,7 +6,11 @@ Nothing else needs rasterio, which is imported when it is first used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
 from urst_tiles.source.source import Source
@@ -25,7 +29,8 @@ def box_in_image(source: Source, bbox: Sequence[float], crs: str) -> tuple[float
     BadInput : rasterio is not installed, a reference system is not known, or the box has no place in the
         image's.
     """
-    warp, found, wanted = _rasterio("--bbox-crs").warp, image_crs(source), known_crs(crs, "--bbox-crs")
+    flag = "--bbox-crs"
+    warp, found, wanted = _rasterio(flag).warp, image_crs(source, flag), known_crs(crs, flag)
     if found == wanted:
         return tuple(bbox)
     try:
@@ -37,9 +42,25 @@ def box_in_image(source: Source, bbox: Sequence[float], crs: str) -> tuple[float
         ) from None
 
 
-def image_crs(source: Source) -> Any:
-    """The reference system of an image, a `rasterio.crs.CRS`. Raises BadInput if it has none."""
-    rasterio = _rasterio("--bbox-crs")
+def points_in_image(source: Source, points: NDArray[np.float64], crs: str, path: Path) -> NDArray[np.float64]:
+    """Points (x, y), float64, (n, 2), of the system ``crs`` in that of the image; infinite where they have no
+    place there. ``path`` is the file that they come from.
+
+    Raises
+    ------
+    BadInput : rasterio is not installed, or a reference system is not known.
+    """
+    flag = f"--aoi {path}"
+    warp, found, wanted = _rasterio(flag).warp, image_crs(source, flag), known_crs(crs, flag)
+    if found == wanted:
+        return points
+    return np.stack([np.array(line) for line in warp.transform(wanted, found, *points.T)[:2]], 1)
+
+
+def image_crs(source: Source, flag: str) -> Any:
+    """The reference system of an image, a `rasterio.crs.CRS`. Raises BadInput, which names ``flag``, if it
+    has none."""
+    rasterio = _rasterio(flag)
     code = epsg_of(source.info.geo)
     if code is not None:
         return rasterio.crs.CRS.from_epsg(code)
@@ -50,8 +71,8 @@ def image_crs(source: Source) -> Any:
         crs = None
     if crs is None:
         raise BadInput(
-            f"{source.path} does not tell its reference system; leave --bbox-crs out and give --bbox in the"
-            " coordinates of the image, or write the system into it with gdal_edit -a_srs"
+            f"{source.path} does not tell its reference system, which {flag} needs: write it into the image"
+            " with gdal_edit -a_srs"
         )
     return crs
 

@@ -17,6 +17,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source.crs import box_in_image
 from urst_tiles.source.facts import Facts
+from urst_tiles.source.polygons import Polygons
 from urst_tiles.source.source import Source
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice
@@ -55,6 +56,9 @@ def part_of(
 ) -> Part | None:
     """The part of an image that is asked for; None for the whole image.
 
+    It is the box around the polygons that are the image's valid area, if there are some, unless another is
+    given.
+
     Parameters
     ----------
     region : (x, y, width, height) in pixels of the upright image.
@@ -70,6 +74,8 @@ def part_of(
         asked, words = Box(y, x, y + h, x + w), f"--region {','.join(map(str, region))}"
     elif bbox is not None:
         asked, words = _touched(source, bbox, bbox_crs), f"--bbox {','.join(f'{n:.15g}' for n in bbox)}"
+    elif (drawn := _drawn(source)) is not None:
+        asked, words = drawn.outline, f"--aoi {drawn.path}"
     else:
         return None
     height, width = source.shape
@@ -77,9 +83,14 @@ def part_of(
     if not box.area:
         raise BadInput(
             f"{source.path}: {words} lies outside of the image, which has {width} x {height} px"
-            f"{'' if region is not None else _extent(source)}"
+            f"{_extent(source)}"
         )
     return None if box == Box(0, 0, height, width) == asked else Part(box, asked)
+
+
+def _drawn(source: Source) -> Polygons | None:
+    """The polygons that are the valid area of an image; None if there are none."""
+    return next((area for area in source.areas if isinstance(area, Polygons)), None)
 
 
 def _touched(source: Source, bbox: Sequence[float], crs: str | None) -> Box:
@@ -109,9 +120,10 @@ def _span(values: Sequence[float]) -> tuple[int, int]:
 
 
 def _extent(source: Source) -> str:
-    """Where the image lies on the ground, for a message."""
+    """Where the image lies on the ground, for a message; empty where nothing says it."""
     place = affine_of(source.info.geo)
-    assert place is not None
+    if place is None:
+        return ""
     height, width = source.shape
     corners = [place(x, y) for x in (0, width) for y in (0, height)]
     (x0, x1), (y0, y1) = ((min(v), max(v)) for v in zip(*corners, strict=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from urst_tiles.tiff.metadata import GEO_KEYS, RPC, Tag
 
@@ -40,8 +41,8 @@ class Placement:
         """The place on the ground of a position in the image."""
         return self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f
 
-    def inverse(self, x: float, y: float) -> tuple[float, float]:
-        """The position in the image of a place on the ground."""
+    def inverse(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """The position in the image of a place on the ground; of many, where ``x`` and ``y`` are arrays."""
         x, y, det = x - self.c, y - self.f, self.a * self.e - self.b * self.d
         return (self.e * x - self.b * y) / det, (self.a * y - self.d * x) / det
 
