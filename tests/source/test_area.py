@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import struct
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +156,10 @@ def test_a_mask_of_another_extent_is_refused(tmp_path: Path) -> None:
 
 # --- polygons -----------------------------------------------------------------------------------------------
 
-STAR = [[80 + r * np.cos(a), 60 + r * np.sin(a)] for r, a in zip([55, 20] * 7, np.linspace(0, 2 * np.pi, 15))]
+STAR = [
+    [80 + (55, 20)[i % 2] * np.cos(np.pi * i / 7), 60 + (55, 20)[i % 2] * np.sin(np.pi * i / 7)]
+    for i in range(14)
+]
 SQUARE = [[5.0, 5.0], [5.0, 25.0], [25.0, 25.0], [25.0, 5.0]]
 
 
@@ -223,6 +229,60 @@ def test_what_is_no_geojson_is_refused(tmp_path: Path, text: str, words: str) ->
     with pytest.raises(BadInput, match=words) as caught:
         areas_of(source, aoi=tmp_path / "aoi.geojson")
     assert "aoi.geojson" in str(caught.value)
+
+
+def geopackage(path: Path, blobs: list[bytes], srs: tuple[int, str, int]) -> None:
+    """A GeoPackage with one table of polygons, as far as a reader of polygons needs it."""
+    number, organization, code = srs
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT, srs_id INTEGER, organization TEXT,"
+            " organization_coordsys_id INTEGER, definition TEXT);"
+            "CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, geometry_type_name TEXT,"
+            " srs_id INTEGER, z TINYINT, m TINYINT);"
+            'CREATE TABLE "fields ""a""" (fid INTEGER PRIMARY KEY, geom BLOB);'
+        )
+        database.execute(
+            "INSERT INTO gpkg_spatial_ref_sys VALUES ('x', ?, ?, ?, 'undefined')",
+            (number, organization, code),
+        )
+        database.execute(
+            "INSERT INTO gpkg_geometry_columns VALUES ('fields \"a\"', 'geom', 'MULTIPOLYGON', ?, 0, 0)",
+            (number,),
+        )
+        database.executemany('INSERT INTO "fields ""a""" (geom) VALUES (?)', [(blob,) for blob in blobs])
+        database.commit()
+
+
+def wkb(ring: list[Any], axes: int = 2) -> bytes:
+    """A polygon of one ring in little-endian well-known binary."""
+    closed = [[*place, *[0.0] * (axes - 2)] for place in [*ring, ring[0]]]
+    numbers = [n for place in closed for n in place]
+    head = struct.pack("<BIII", 1, 3 + 1000 * (axes - 2), 1, len(closed))
+    return head + struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def test_a_geopackage(tmp_path: Path) -> None:
+    path = geotiff(tmp_path / "in.tif", picture(*SHAPE), tile=(64, 64))
+    star, square = ([[500000 + 10 * x, 5200000 - 10 * y] for x, y in ring] for ring in (STAR, SQUARE))
+    several = struct.pack("<BII", 1, 6, 2) + wkb(star) + wkb(square)
+    envelope = b"GP\0" + bytes([0b0000011]) + struct.pack("<i4d", 32632, 0, 1, 0, 1)
+    plain, empty = b"GP\0" + bytes([1]) + bytes(4), b"GP\0" + bytes([0b0010001]) + bytes(4)
+    source = open_source(path)
+    expected = rasterize([{"type": "Polygon", "coordinates": [r + r[:1]]} for r in (STAR, SQUARE)], SHAPE)
+    for name, blobs in (
+        ("several", [envelope + several]),
+        ("two", [plain + wkb(star, 3), plain + wkb(square), empty]),
+    ):
+        geopackage(tmp_path / f"{name}.gpkg", blobs, (32632, "EPSG", 32632))
+        (area,) = areas_of(source, aoi=tmp_path / f"{name}.gpkg")
+        np.testing.assert_array_equal(area.inside(Box(0, 0, *SHAPE), SHAPE), expected == 1)
+    geopackage(tmp_path / "none.gpkg", [], (-1, "NONE", -1))
+    with pytest.raises(BadInput, match="holds no polygon"):
+        areas_of(source, aoi=tmp_path / "none.gpkg")
+    geopackage(tmp_path / "cut.gpkg", [(plain + wkb(star))[:-9]], (-1, "NONE", -1))
+    with pytest.raises(BadInput, match="is no GeoPackage that can be read"):
+        areas_of(source, aoi=tmp_path / "cut.gpkg")
 
 
 # --- tissue -------------------------------------------------------------------------------------------------

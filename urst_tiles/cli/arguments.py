@@ -53,10 +53,11 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "bbox": "the part as a box in the coordinate reference system of INPUT",
         "bbox_crs": "the reference system of --bbox if it is another, for example EPSG:4326 (longitude"
         " first); needs rasterio",
-        "aoi": "the part as a GeoJSON file of polygons: what lies in none of them is invalid, and the part is"
-        " the box around all",
-        "valid": "which pixels count and are painted: a picture of the same area as INPUT, at any resolution,"
-        " whose zeros are invalid; or tissue, which finds the tissue of a slide and leaves all else unpainted",
+        "aoi": "the part as a GeoJSON or GeoPackage file of polygons: what lies in none of them is invalid,"
+        " and the part is the box around all",
+        "valid": "which pixels count and are painted: a picture of the same area as INPUT, at any"
+        " resolution, whose zeros are invalid; or tissue, which finds the tissue of a slide and leaves all"
+        " else unpainted",
         "statistics_of": "what --statistics are measured on: the whole image, or the part alone",
     },
     "statistics of the image, which the network needs": {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from urst_tiles.errors import BadInput
+from urst_tiles.source.aoi import read_polygons
 from urst_tiles.source.area import Area
-from urst_tiles.source.geojson import read_polygons
 from urst_tiles.source.mask import MaskArea, open_valid_mask
 from urst_tiles.source.source import Source
 from urst_tiles.source.tissue import Tissue
@@ -18,7 +18,7 @@ def areas_of(source: Source, valid: Path | str | None = None, aoi: Path | None =
     Parameters
     ----------
     valid : a picture whose zeros are invalid; or the word "tissue".
-    aoi : a GeoJSON file of polygons.
+    aoi : a GeoJSON file or a GeoPackage of polygons.
 
     Raises
     ------

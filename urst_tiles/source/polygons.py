@@ -79,7 +79,7 @@ class Polygons:
 
 
 def _middles(start: int, stop: int, length: int, count: int) -> NDArray[np.float64]:
-    """The positions of the middles of pixels start..stop - 1, of ``count``, on a line of ``length`` pixels."""
+    """The positions of the middles of pixels start..stop - 1, of ``count``, on a line of ``length``."""
     return (np.arange(start, stop) + 0.5) * (length / count)
 
 
