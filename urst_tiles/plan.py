@@ -113,6 +113,8 @@ class Plan:
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
     passes : passes over the full image: that of the blocks, and those that measure.
     identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
+    wanted : the numbers of the blocks that are needed, of a level above of which a part is enough; the others
+        are left black. None for all blocks.
     statistics_of : whether statistics are measured on the whole ``image``, or on the ``region`` that is made.
     """
 
@@ -147,7 +149,18 @@ class Plan:
     measure_at_once: bool
     passes: int
     identity: Mapping[str, str]
+    wanted: tuple[int, ...] | None = None
     statistics_of: Literal["image", "region"] = "image"
+
+    def for_blocks(self, wanted: tuple[int, ...] | None) -> Plan:
+        """The same plan, of which only some blocks are needed; None for all."""
+        if wanted is None or len(wanted) == len(self.grid):
+            return self
+        return replace(self, wanted=wanted, identity={**self.identity, "wanted": f"blocks {list(wanted)}"})
+
+    def wants(self, index: int) -> bool:
+        """Whether block ``index`` is needed."""
+        return self.wanted is None or index in self.wanted
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
         """The same plan with another identity."""

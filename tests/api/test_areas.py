@@ -20,6 +20,8 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 SHAPE = (300, 400)
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
 
 def valid_of(path: Path) -> np.ndarray:
     with rasterio.open(path) as file:

@@ -15,6 +15,7 @@ from rasterio.warp import transform_bounds
 
 import urst_tiles as ut
 from urst_tiles.nets.lite import HALO
+from urst_tiles.plan import Plan
 from urst_tiles.tiff.position import affine_of
 
 TINY: dict[str, Any] = {
@@ -366,3 +367,26 @@ def test_a_part_of_a_painting(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "in.tif", picture(300, 400), tile=(64, 64))
     options = {"model": "painter", "stroke": 4, "tile": 128, "block": 128}
     check_parts(path, tmp_path, "monet-water-lilies", [(51, 33, 167, 205)], **options)
+
+
+def test_a_part_of_a_painting_needs_parts_of_the_levels_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each level is measured in two small windows here, so that most of it is not needed."""
+    monkeypatch.setattr("urst_tiles.engine.sampled.WINDOWS", 2)
+    monkeypatch.setattr("urst_tiles.engine.sampled.CORE", 16)
+    plans, for_blocks = list[Plan](), Plan.for_blocks
+
+    def noted(plan: Plan, wanted: tuple[int, ...] | None) -> Plan:
+        plans.append(for_blocks(plan, wanted))
+        return plans[-1]
+
+    monkeypatch.setattr(Plan, "for_blocks", noted)
+    path = geotiff(tmp_path / "in.tif", picture(500, 620), tile=(64, 64))
+    options = {"model": "painter", "stroke": 4, "tile": 64, "block": 64}
+    check_parts(path, tmp_path, "monet-water-lilies", [(7, 9, 40, 50)], **options)
+    whole, part = plans[:2], plans[2:]
+    assert [plan.wanted for plan in whole] == [None, None]
+    assert [plan.level for plan in part] == [1, 2]
+    assert part[0].wanted is not None and 4 <= len(part[0].wanted) <= 16 < len(part[0].grid) == 20
+    assert 0 in part[0].wanted

@@ -61,8 +61,11 @@ class StylizeBlock:
         """
         kernel = kernel_of(self.net, self.plan, self.model)
         splits, started = kernel.splits, time.perf_counter()
-        box = self.plan.grid.block_box(index)
-        pixels = stylize_block(kernel, windows_of(self.source), self.plan, box)
+        box, reader = self.plan.grid.block_box(index), windows_of(self.source)
+        if self.plan.wants(index):
+            pixels = stylize_block(kernel, reader, self.plan, box)
+        else:
+            pixels = mapped((*box.shape, reader.channels), self.plan.dtype)
         computed = time.perf_counter()
         self.parts.write(index, pixels)
         return {
@@ -79,8 +82,7 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
     A fourth channel is the validity of the source; pixels where it is 0 are black, or those of the source if
     that is to be left unpainted there.
     """
-    grid = plan.grid
-    cores = blend.cores_touching(grid, box) if plan.seam == "blend" else grid.cores(box)
+    grid, cores = plan.grid, cores_of(plan, box)
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
     out = mapped((*box.shape, reader.channels), plan.dtype)
@@ -96,6 +98,11 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
         np.copyto(out[..., :3], 0, where=(valid == 0)[..., None])  # an index would take 16 bytes for each
         return _unpainted(reader, box, valid, out)
     return out
+
+
+def cores_of(plan: Plan, box: Box) -> list[Box]:
+    """The cores whose windows are computed for ``box``."""
+    return blend.cores_touching(plan.grid, box) if plan.seam == "blend" else plan.grid.cores(box)
 
 
 def _unpainted(reader: WindowReader, box: Box, valid: Pixels, out: Pixels) -> Pixels:

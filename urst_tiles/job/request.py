@@ -128,5 +128,6 @@ def _plan(values: Mapping[str, Any]) -> Plan:
     """A plan from the fields that JSON holds."""
     grid = dict(values["grid"])
     grid["part"] = grid["part"] and Box(**grid["part"])
-    parts = {"grid": Grid(**grid), "footprint": Footprint(**values["footprint"])}
+    wanted = values["wanted"] and tuple(values["wanted"])
+    parts = {"grid": Grid(**grid), "footprint": Footprint(**values["footprint"]), "wanted": wanted}
     return Plan(**{**values, **parts})
