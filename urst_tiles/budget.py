@@ -68,6 +68,7 @@ def needs_of(
     encoders: int,
     weight_bytes: int,
     at_once: bool,
+    seen: Source,
 ) -> Needs:
     """What a job needs besides its blocks.
 
@@ -78,17 +79,20 @@ def needs_of(
     grid, encoding, device, encoders : those of the plan.
     weight_bytes : size of the weights of the network at the precision of the plan.
     at_once : whether one forward pass over the whole thumbnail measures every site.
+    seen : what is measured: the source, or the part of it that is made.
     """
     return Needs(
         base_bytes=base_bytes(device),
-        prepare_bytes=begin_bytes(source, recipe, style, options, weight_bytes),
-        held_bytes=held_bytes(source, style, options),
+        prepare_bytes=max(
+            begin_bytes(source, recipe, style, options, weight_bytes), seen.prepare_bytes(options.thumbnail)
+        ),
+        held_bytes=held_bytes(source, seen, style, options),
         fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,
         finish_bytes=finish_bytes(source, grid, encoding, encoders),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
-        measure_bytes=measure_bytes(style, source, options, device, at_once),
-        measure_read_bytes=measure_read_bytes(style, source, options, device),
+        measure_bytes=measure_bytes(style, seen, options, device, at_once),
+        measure_read_bytes=measure_read_bytes(style, seen, options, device),
     )
 
 
@@ -113,12 +117,12 @@ def begin_bytes(source: Source, recipe: Recipe, style: Subject, options: Options
     )
 
 
-def held_bytes(source: Source, style: Subject, options: Options) -> int:
+def held_bytes(source: Source, seen: Source, style: Subject, options: Options) -> int:
     """Memory that the process of a job holds to its end: the style, the metadata for the output, and the
-    thumbnail once it is measured."""
+    thumbnail of ``seen``, which is measured."""
     measured = options.statistics == "thumbnail" and bool(measured_sites(style))
     pixel = source.channels * source.dtype.itemsize
-    thumbnail = thumbnail_pixels(source, options) * pixel if measured else 0
+    thumbnail = thumbnail_pixels(seen, options) * pixel if measured else 0
     return style_bytes(style) + metadata_bytes(source) + thumbnail
 
 

@@ -44,7 +44,10 @@ class Field(Protocol):
         """
 
     def resized(self, height: int, width: int) -> Field:
-        """The same field over the same image at another resolution."""
+        """The same field over the same image, or the same part of it, at another resolution."""
+
+    def of_part(self, box: Box) -> Field:
+        """The same field as seen from the corner of a part of the image: its boxes are those of the part."""
 
     def described(self) -> dict[str, Any]:
         """A description of the field, of values that JSON can hold; `restored` makes the field from it."""
@@ -66,6 +69,9 @@ class Everywhere:
     def resized(self, height: int, width: int) -> Everywhere:
         return self
 
+    def of_part(self, box: Box) -> Everywhere:
+        return self
+
     def described(self) -> dict[str, Any]:
         return {"kind": "everywhere"}
 
@@ -82,12 +88,14 @@ class Lattice:
     height, width : size of the image in pixels.
     rows : number of places down the image; place i lies at (i + 1/2) height / rows.
     columns : number of places across the image, at (i + 1/2) width / columns.
+    part : the part of the image from whose corner boxes are counted; None for the whole image.
     """
 
     height: int
     width: int
     rows: int
     columns: int
+    part: Box | None = None
 
     @classmethod
     def of_scale(cls, height: int, width: int, scale: int) -> Lattice:
@@ -99,22 +107,52 @@ class Lattice:
         return self.rows * self.columns
 
     def active(self, box: Box) -> Members:
+        box = _in_image(box, self.part)
         rows = _places(self.height, self.rows, box.y0, box.y1)
         columns = _places(self.width, self.columns, box.x0, box.x1)
         return tuple(r * self.columns + c for r in rows for c in columns)
 
     def weights(self, box: Box, stride: int) -> tuple[Members, Weights]:
         # This is bilinear interpolation between the four places around the middle of a cell.
-        down = _hats(self.height, self.rows, box.y0, box.y1, stride)
-        across = _hats(self.width, self.columns, box.x0, box.x1, stride)
+        there = _in_image(box, self.part)
+        down = _hats(self.height, self.rows, there.y0, there.y1, stride)
+        across = _hats(self.width, self.columns, there.x0, there.x1, stride)
         weights = down[:, None, :, None] * across[None, :, None, :]
         return self.active(box), weights.reshape(-1, *weights.shape[2:]).astype(np.float32)
 
     def resized(self, height: int, width: int) -> Lattice:
-        return replace(self, height=height, width=width)
+        (whole_height, whole_width), part = _resized((self.height, self.width), self.part, height, width)
+        return replace(self, height=whole_height, width=whole_width, part=part)
+
+    def of_part(self, box: Box) -> Lattice:
+        return replace(self, part=box)
 
     def described(self) -> dict[str, Any]:
-        return {"kind": "lattice"} | asdict(self)
+        return {"kind": "lattice"} | _values(self)
+
+
+def _in_image(box: Box, part: Box | None) -> Box:
+    """A box of the image that is counted from the corner of a part of it."""
+    return box if part is None else box.shift(part.y0, part.x0)
+
+
+def _resized(
+    image: tuple[int, int], part: Box | None, height: int, width: int
+) -> tuple[tuple[int, int], Box | None]:
+    """(height, width) of an image and the part of it, once the part, or without one the image, is resized to
+    ``height`` x ``width``."""
+    if part is None:
+        return (height, width), None
+    (h, w), (rows, columns) = part.shape, image
+    whole = max(height, round(rows * height / h)), max(width, round(columns * width / w))
+    y = min(round(part.y0 * height / h), whole[0] - height)
+    x = min(round(part.x0 * width / w), whole[1] - width)
+    return whole, Box(y, x, y + height, x + width)
+
+
+def _values(field: Lattice | Regions) -> dict[str, Any]:
+    """The values of a field over a whole image."""
+    return {name: value for name, value in asdict(field).items() if name != "part"}
 
 
 def _positions(length: int, count: int, at: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -150,6 +188,7 @@ class Regions:
     labels : the numbers in the mask, in the order of the members.
     feather : pixels over which a region fades into the next; it fades over one pixel of the mask at least.
     fingerprint : identifies the mask, since another mask may take the same path later.
+    part : the part of the image from whose corner boxes are counted; None for the whole image.
     """
 
     height: int
@@ -158,6 +197,7 @@ class Regions:
     labels: tuple[int, ...]
     feather: int
     fingerprint: str = ""
+    part: Box | None = None
 
     @property
     def members(self) -> int:
@@ -181,11 +221,15 @@ class Regions:
         return members, (cells / (total * stride**2)).astype(np.float32)
 
     def resized(self, height: int, width: int) -> Regions:
-        feather = max(1, self.feather * height // self.height)
-        return replace(self, height=height, width=width, feather=feather)
+        (whole_height, whole_width), part = _resized((self.height, self.width), self.part, height, width)
+        feather = max(1, self.feather * whole_height // self.height)
+        return replace(self, height=whole_height, width=whole_width, feather=feather, part=part)
+
+    def of_part(self, box: Box) -> Regions:
+        return replace(self, part=box)
 
     def described(self) -> dict[str, Any]:
-        return {"kind": "regions"} | asdict(self) | {"path": str(self.path)}
+        return {"kind": "regions"} | _values(self) | {"path": str(self.path)}
 
 
 @lru_cache(maxsize=4)
@@ -195,10 +239,10 @@ def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | No
     The shares are int64, (members, h, w): the share of each member in each pixel, exact whatever the window.
     They are None if there is one member alone.
     """
-    mask = _raster(regions.path)
+    mask = raster_at(regions.path)
     coarse = max(ceil_div(n, m) for n, m in zip((regions.height, regions.width), mask.shape, strict=True))
     radius = max(regions.feather, coarse) // 2
-    wide = box.grow(2 * radius)
+    wide = _in_image(box, regions.part).grow(2 * radius)
     rows = _lines(wide.y0, wide.y1, regions.height, mask.shape[0])
     columns = _lines(wide.x0, wide.x1, regions.width, mask.shape[1])
     top, left = rows.min(), columns.min()
@@ -233,8 +277,8 @@ def _smooth(inside: NDArray[np.bool_], radius: int) -> NDArray[np.int64]:
     return sums
 
 
-def _raster(path: Path) -> NDArray[Any]:
-    """The mask at ``path``, memory-mapped; raises DamagedFile if the file is not an array.
+def raster_at(path: Path) -> NDArray[Any]:
+    """The unpacked mask at ``path``, memory-mapped; raises DamagedFile if the file is not an array.
 
     It is mapped anew for each window: the pages that were read would stay resident as long as it is mapped,
     in the end the whole mask.

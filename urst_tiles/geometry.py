@@ -8,6 +8,9 @@ The *padded image* is the image grown at the bottom and right to a multiple of t
 smallest size that the network accepts. Windows lie inside it; they all have the same shape, and their origins
 are multiples of the stride. The *core* of a window is the part of its result that the output takes; the cores
 partition the image.
+
+A grid may make only a *part* of the image. Windows and cores remain those of the whole image, so each pixel
+of the part is that of the whole result; blocks and TIFF tiles are laid from the corner of the part.
 """
 
 from __future__ import annotations
@@ -46,6 +49,11 @@ class Box:
     def area(self) -> int:
         """The number of pixels in the box; 0 if it is empty."""
         return max(0, self.y1 - self.y0) * max(0, self.x1 - self.x0)
+
+    @property
+    def xywh(self) -> str:
+        """The box as users name it: "x,y,width,height"."""
+        return f"{self.x0},{self.y0},{self.x1 - self.x0},{self.y1 - self.y0}"
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -139,6 +147,7 @@ class Grid:
     block : side of the square that a task computes; ``tile`` times a power of two.
     tile : side of a TIFF tile; a multiple of 16 (TIFF 6.0, section 15).
     minimum : smallest side of a window that the network accepts.
+    part : the box of the image that is made; None for the whole image.
 
     Raises
     ------
@@ -153,10 +162,13 @@ class Grid:
     block: int = 4096
     tile: int = 512
     minimum: int = 1
+    part: Box | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise BadPlan(f"an image must have at least one pixel, got {self.width} x {self.height}")
+        if self.part is not None and not (self.part.area and self.image.contains(self.part)):
+            raise BadPlan(f"{self.part} is no part of an image of {self.width} x {self.height} px")
         if self.tile < 16 or self.tile % 16:
             raise BadPlan(f"a TIFF tile must be a multiple of 16 px, got {self.tile}")
         ratio, rest = divmod(self.block, self.tile)
@@ -177,6 +189,18 @@ class Grid:
         return Box(0, 0, self.height, self.width)
 
     @property
+    def made(self) -> Box:
+        """The box of the image that is made: the part, or the whole image."""
+        return self.image if self.part is None else self.part
+
+    @property
+    def output(self) -> Grid:
+        """How the output is cut into blocks and tiles: the grid of an image of the size of ``made``, without
+        the network's needs."""
+        height, width = self.made.shape
+        return Grid(height, width, core=self.block, block=self.block, tile=self.tile)
+
+    @property
     def padded(self) -> Box:
         """The box of the padded image, inside which windows lie."""
         height, width = (round_up(max(n, self.minimum), self.stride) for n in (self.height, self.width))
@@ -191,25 +215,47 @@ class Grid:
     @property
     def block_rows(self) -> int:
         """The number of rows of blocks."""
-        return ceil_div(self.height, self.block)
+        return ceil_div(self.made.shape[0], self.block)
 
     @property
     def block_columns(self) -> int:
         """The number of columns of blocks."""
-        return ceil_div(self.width, self.block)
+        return ceil_div(self.made.shape[1], self.block)
 
     def __len__(self) -> int:
         return self.block_rows * self.block_columns
 
     @property
     def window_count(self) -> int:
-        """The number of windows that cropping needs for the whole image."""
-        return ceil_div(self.height, self.core) * ceil_div(self.width, self.core)
+        """The number of windows that cropping needs for all blocks.
+
+        Where a part begins between two cores, the cores at the edges of blocks are computed for each block.
+        """
+        made = self.made
+        return sum(self._cores_along(made.y0, made.y1)) * sum(self._cores_along(made.x0, made.x1))
+
+    @property
+    def read_shape(self) -> tuple[int, int]:
+        """(height, width) of the padded image that the windows of a block cover, at most."""
+        (h, w), made, padded = self.window, self.made, self.padded
+        rows, columns = self._most_cores(made.y0, made.y1), self._most_cores(made.x0, made.x1)
+        return min(padded.y1, h + (rows - 1) * self.core), min(padded.x1, w + (columns - 1) * self.core)
+
+    def _cores_along(self, start: int, stop: int) -> tuple[int, int]:
+        """How many cores all whole blocks of the line start..stop - 1 have, and how many the rest of it."""
+        (whole, rest), before = divmod(stop - start, self.block), start % self.core
+        return whole * ceil_div(before + self.block, self.core), ceil_div(before + rest, self.core) * (
+            rest > 0
+        )
+
+    def _most_cores(self, start: int, stop: int) -> int:
+        """How many cores a block of the line start..stop - 1 has, at most."""
+        return ceil_div(start % self.core + min(self.block, stop - start), self.core)
 
     @property
     def overviews(self) -> int:
         """The number of pyramid levels below full resolution; the last fits into one tile."""
-        return overview_count(self.height, self.width, self.tile)
+        return overview_count(*self.made.shape, self.tile)
 
     @property
     def block_overviews(self) -> int:
@@ -217,16 +263,23 @@ class Grid:
         return min((self.block // self.tile).bit_length() - 1, self.overviews)
 
     def block_box(self, index: int) -> Box:
-        """The output pixels that block ``index`` computes; raises IndexError for an index out of range."""
+        """The pixels of the image that block ``index`` computes; raises IndexError for an index out of
+        range."""
         if not 0 <= index < len(self):
             raise IndexError(f"block {index} of {len(self)}")
         row, column = divmod(index, self.block_columns)
-        y, x = row * self.block, column * self.block
-        return Box(y, x, y + self.block, x + self.block).clip(self.image)
+        y, x = self.made.y0 + row * self.block, self.made.x0 + column * self.block
+        return Box(y, x, y + self.block, x + self.block).clip(self.made)
 
     def cores(self, box: Box) -> list[Box]:
         """The cores that meet ``box``, clipped to it, row by row."""
         return list(box.cells(self.core))
+
+    def whole_core(self, core: Box) -> Box:
+        """The core of which ``core`` is a part: a block that makes a part of an image may begin inside of
+        it."""
+        y, x = core.y0 // self.core * self.core, core.x0 // self.core * self.core
+        return Box(y, x, y + self.core, x + self.core).clip(self.image)
 
     def window_box(self, core: Box) -> Box:
         """The window for ``core``, which is a core of the grid or a part of it.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,11 +19,15 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
 Seam = Literal["auto", "crop", "blend"]
+StatisticsOf = Literal["image", "region"]
 
 #: Words that are accepted but not advertised, since they make seams: tests and benchmarks show with them what
 #: the other words avoid. With ``tile`` each window is stylised by the statistics of its pixels alone; with
 #: ``cut`` the halos are cut off although they are too small.
 _UNADVERTISED: dict[str, tuple[str, ...]] = {"statistics": ("tile",), "seam": ("cut",)}
+
+#: The word of the option ``valid`` that finds the tissue of a slide. A file of that name is ``./tissue``.
+TISSUE = "tissue"
 
 #: The job queues of clusters on which workers can be started.
 QUEUES = ("slurm", "pbs", "lsf")
@@ -54,7 +59,13 @@ class Options:
     stroke: int | None = None
     mask: Path | None = None
     feather: int = 64
+    region: tuple[int, ...] | None = None
+    bbox: tuple[float, ...] | None = None
+    bbox_crs: str | None = None
+    aoi: Path | None = None
+    valid: Path | Literal["tissue"] | None = None
     statistics: Statistics = "auto"
+    statistics_of: StatisticsOf = "image"
     local_scale: int = 2048
     thumbnail: int = 1024
     overviews: bool = True
@@ -105,6 +116,43 @@ class Options:
         if self.halo is not None and self.halo < 0:
             raise BadInput(f"--halo must not be negative, got {self.halo}")
         self._check_choice()
+        self._check_part()
+
+    def _check_part(self) -> None:
+        """Raise BadInput unless the part of the image is given once, as four numbers that make a box.
+
+        Lists become tuples, and texts such as "0,0,512,512" what they say.
+        """
+        given = [f"--{name}" for name in ("region", "bbox", "aoi") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise BadInput(f"{' and '.join(given)} choose the same part of the image; give one of them")
+        if self.valid is not None and str(self.valid) != TISSUE:
+            object.__setattr__(self, "valid", Path(self.valid))
+        if self.region is not None:
+            object.__setattr__(self, "region", _four("region", self.region, "x,y,w,h", int))
+            if min(self.region[2:]) < 1:
+                raise BadInput(f"--region x,y,w,h needs a width and a height, got {_listed(self.region)}")
+        if self.bbox is not None:
+            object.__setattr__(self, "bbox", _four("bbox", self.bbox, "minx,miny,maxx,maxy", float))
+            if not (self.bbox[0] < self.bbox[2] and self.bbox[1] < self.bbox[3]):
+                raise BadInput(
+                    f"--bbox is minx,miny,maxx,maxy, the smaller numbers first, got {_listed(self.bbox)}"
+                )
+        if self.bbox_crs is not None and self.bbox is None:
+            raise BadInput("--bbox-crs is the reference system of --bbox; give that too")
+        if self.statistics_of == "region" and not self.has_part:
+            raise BadInput(
+                "--statistics-of region needs a part of the image: give --region, --bbox or --aoi too"
+            )
+
+    @property
+    def has_part(self) -> bool:
+        """Whether a part of the image is asked for."""
+        return any(chosen is not None for chosen in (self.region, self.bbox, self.aoi))
+
+    def without_part(self) -> Options:
+        """The same options for the whole image."""
+        return replace(self, region=None, bbox=None, bbox_crs=None, aoi=None, statistics_of="image")
 
     def _check_choice(self) -> None:
         """Raise BadInput unless page, channels and bands are numbers from 1 on, or names.
@@ -147,6 +195,22 @@ class Options:
         return replace(given or cls(), **changes)
 
 
+def _four(name: str, value: Any, form: str, kind: type) -> tuple[Any, ...]:
+    """The four numbers of an option, of the type ``kind``; BadInput for anything else.
+
+    A text such as "0,0,512,512" becomes what it says, and whole numbers are also floats.
+    """
+    given = parse_numbers(value) if isinstance(value, str) else tuple(value)
+    kinds = (int, float) if kind is float else (kind,)
+    if len(given) != 4 or not all(type(n) in kinds and isfinite(n) for n in given):
+        raise BadInput(f"--{name} takes {form}, got {_listed(given)}")
+    return tuple(map(kind, given))
+
+
+def _listed(numbers: tuple[Any, ...]) -> str:
+    return ",".join(map(str, numbers))
+
+
 @cache
 def _hints() -> dict[str, Any]:
     """The type hint of each option by its name, which Python evaluates from text."""
@@ -165,7 +229,7 @@ WORDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    tuple: "a list of whole numbers or names",
+    tuple: "a list of numbers or names",
     Path: "a path as text",
 }
 
@@ -200,6 +264,18 @@ def parse_words(text: str) -> tuple[int | str, ...]:
         raise BadInput(f"expected numbers or names such as 3,2,1 or B4,B3,B2, got {text!r}") from None
 
 
+def parse_numbers(text: str) -> tuple[int | float, ...]:
+    """The numbers of a text such as ``0,0,512,512`` or ``7.5,46,8,47``; BadInput where one is no number."""
+    try:
+        return tuple(int(word) if _is_whole(word) else float(word) for word in text.split(","))
+    except ValueError:
+        raise BadInput(f"expected numbers such as 0,0,512,512, got {text!r}") from None
+
+
+def _is_whole(word: str) -> bool:
+    return word.strip().removeprefix("-").removeprefix("+").isdecimal()
+
+
 def parse_stroke(text: str) -> int | None:
     """The number that a text such as ``8`` names, and None for ``picture``; BadInput for any other text."""
     if text == "picture":
@@ -208,6 +284,11 @@ def parse_stroke(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise BadInput(f"expected picture, or a number such as 8, got {text!r}") from None
+
+
+def parse_valid(text: str) -> Path | str:
+    """The word ``tissue``, or the path that any other text names."""
+    return text if text == TISSUE else Path(text)
 
 
 def parse_path(text: str) -> Path:
@@ -240,11 +321,14 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
     """
     kind = kinds()[name]
     parsers: dict[str, Any] = {"memory": parse_bytes, "stroke": parse_stroke, "page": parse_word}
-    if isinstance(value, str) and (kind is tuple or name in parsers):
-        return parse_words(value) if kind is tuple else parsers[name](value)
+    parsers |= {"region": parse_numbers, "bbox": parse_numbers, "channels": parse_words, "bands": parse_words}
+    if isinstance(value, str) and name in parsers:
+        return parsers[name](value)
+    if name == "valid" and value == TISSUE:
+        return value
     if kind is Path and isinstance(value, str):
         return path_of(value) if name == "job_dir" and "://" in value else folder / value
-    if kind is tuple and isinstance(value, list) and all(type(word) in (int, str) for word in value):
+    if kind is tuple and isinstance(value, list) and all(type(word) in (int, float, str) for word in value):
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)

@@ -9,10 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
 from urst_tiles.errors import BadPlan, DoesNotFit
-from urst_tiles.geometry import Grid, ceil_div
+from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.storage.publish import megabytes
 
 #: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, without any pixel: 270 MB
@@ -71,8 +72,7 @@ class Footprint:
 
 def read_bytes(grid: Grid, channels: int, dtype: str) -> int:
     """The bytes of the largest block of ``grid`` with its halo, as read: ``channels`` bands of ``dtype``."""
-    side = grid.block + 2 * grid.halo
-    return min(side, grid.padded.y1) * min(side, grid.padded.x1) * channels * ITEMSIZE[dtype]
+    return prod(grid.read_shape) * channels * ITEMSIZE[dtype]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,9 @@ class Plan:
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
     passes : passes over the full image: that of the blocks, and those that measure.
     identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
+    wanted : the numbers of the blocks that are needed, of a level above of which a part is enough; the others
+        are left black. None for all blocks.
+    statistics_of : whether statistics are measured on the whole ``image``, or on the ``region`` that is made.
     """
 
     grid: Grid
@@ -146,6 +149,18 @@ class Plan:
     measure_at_once: bool
     passes: int
     identity: Mapping[str, str]
+    wanted: tuple[int, ...] | None = None
+    statistics_of: Literal["image", "region"] = "image"
+
+    def for_blocks(self, wanted: tuple[int, ...] | None) -> Plan:
+        """The same plan, of which only some blocks are needed; None for all."""
+        if wanted is None or len(wanted) == len(self.grid):
+            return self
+        return replace(self, wanted=wanted, identity={**self.identity, "wanted": f"blocks {list(wanted)}"})
+
+    def wants(self, index: int) -> bool:
+        """Whether block ``index`` is needed."""
+        return self.wanted is None or index in self.wanted
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
         """The same plan with another identity."""
@@ -155,6 +170,11 @@ class Plan:
     def fingerprint(self) -> str:
         """The SHA-256 of the identity, in hexadecimal."""
         return hashlib.sha256(json.dumps(dict(self.identity), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def measured(self) -> Box:
+        """The box of the image that is measured."""
+        return self.grid.made if self.statistics_of == "region" else self.grid.image
 
     @property
     def window_pixels(self) -> int:
@@ -192,7 +212,7 @@ class Plan:
 
     @property
     def _block_area(self) -> int:
-        return min(self.grid.block, self.grid.height) * min(self.grid.block, self.grid.width)
+        return prod(min(self.grid.block, side) for side in self.grid.made.shape)
 
     @property
     def _reading_bytes(self) -> int:
@@ -279,7 +299,7 @@ class Plan:
 
         The part files are removed only when the output is complete.
         """
-        raw = self.grid.height * self.grid.width * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
+        raw = self.grid.made.area * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
         encoded = int(raw * EXPECTED_RATIO[self.compression])
         return self.spool_bytes + 2 * encoded + raw // 64
 
@@ -291,9 +311,7 @@ class Plan:
         """
         if self.seam != "blend":
             return self.grid.window_count
-        per_side = [
-            ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in (self.grid.height, self.grid.width)
-        ]
+        per_side = [ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in self.grid.made.shape]
         return len(self.grid) * per_side[0] * per_side[1]
 
     def validate(self, *, memory: int | None = None, disk: int | None = None) -> None:

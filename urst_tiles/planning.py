@@ -28,6 +28,7 @@ from urst_tiles.pyramid import Encoding
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
 from urst_tiles.source.mask import Mask, open_mask
+from urst_tiles.source.part import cut_out, part_of
 
 #: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
 TILE = 512
@@ -67,21 +68,23 @@ def make_plan(
     BadInput : this machine does not have the device, or the mask cannot be used.
     """
     pinned = pinned or {}
-    options = replace(options, statistics=resolve_statistics(options.statistics, recipe.model))
+    options = replace(options, statistics=resolve_statistics(options, recipe.model))
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
     mask = open_mask(options.mask, source.shape) if options.mask else None
-    at_once = resolve_measuring(style, source, options, pinned)
+    part = part_of(source, options.region, options.bbox, options.bbox_crs)
+    seen = cut_out(source, part.box) if part and options.statistics_of == "region" else source
+    at_once = resolve_measuring(style, seen, options, pinned)
     seam, halo = resolve_seam(options, style)
     network = footprint(recipe, style, precision)
-    grid = make_grid(source, options, network, halo, device)
+    grid = make_grid(source, options, network, halo, device, part and part.box)
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     needs = needs_of(
         source, recipe, style, options, grid=grid, encoding=encoding, device=device, encoders=encoders,
-        weight_bytes=network.weight_bytes, at_once=at_once,
+        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen,
     )  # fmt: skip
     plan = Plan(
         grid=grid,
@@ -103,6 +106,7 @@ def make_plan(
         levels=recipe.levels,
         level=recipe.number,
         statistics=options.statistics,
+        statistics_of=options.statistics_of,
         measure_at_once=at_once,
         passes=1 + len(measured_sites(style)) * measures_image(options),
         identity={},
@@ -121,15 +125,17 @@ def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str,
     return cast(nets.Precision, chosen)
 
 
-def resolve_statistics(wanted: str, model: str) -> Statistics:
+def resolve_statistics(options: Options, model: str) -> Statistics:
     """What statistics are measured on; ``auto`` is a sample for a network that paints levels, else the
     thumbnail.
 
     Raises
     ------
-    BadInput : a thumbnail is asked for, and the network paints levels.
+    BadInput : a thumbnail, or a part of the image, is to be measured, and the network paints levels.
     """
-    paints = nets.family(model).paints_levels
+    paints, wanted = nets.family(model).paints_levels, options.statistics
+    if paints and options.statistics_of == "region":
+        raise BadInput(f"--model {model} measures each level of the whole image; leave --statistics-of out")
     if paints and wanted in ("thumbnail", "tile"):
         raise BadInput(
             f"--model {model} measures each level at its own scale; choose --statistics sampled, exact or"
@@ -171,13 +177,15 @@ def tile_side(height: int, width: int) -> int:
     return TILE if max(height, width) > TILE // 2 else TILE // 2
 
 
-def make_grid(source: Source, options: Options, needs: Footprint, halo: int, device: str) -> Grid:
-    """The grid for a source, from the options and the needs of the network."""
+def make_grid(
+    source: Source, options: Options, needs: Footprint, halo: int, device: str, part: Box | None = None
+) -> Grid:
+    """The grid for a source, or for a part of it, from the options and the needs of the network."""
     core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel, device)
     height, width = source.shape
     # libvips refuses tiles that are far larger than the image ("tile size out of range").
-    tile = min(tile_side(height, width), options.block)
-    return Grid(height, width, halo, needs.stride, core, options.block, tile, needs.minimum)
+    tile = min(tile_side(*(part.shape if part else source.shape)), options.block)
+    return Grid(height, width, halo, needs.stride, core, options.block, tile, needs.minimum, part)
 
 
 def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "cpu") -> int:
@@ -220,7 +228,7 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
     started = time.perf_counter()
     on_device(plan.threads, kernel.run, window, [box], [box])
     seconds_per_pixel = (time.perf_counter() - started) / (h * w) + SECONDS_PER_PIXEL
-    work = plan.forwards * prod(plan.grid.window) + (plan.passes - 1) * plan.grid.image.area
+    work = plan.forwards * prod(plan.grid.window) + (plan.passes - 1) * plan.measured.area
     return work * seconds_per_pixel / plan.workers
 
 
@@ -265,6 +273,7 @@ def make_encoding(source: Source, dtype: str, compression: str, quality: int, ti
         validity=source.info.validity,
         nodata=nodata if source.info.validity == "nodata" else None,
         tile=tile,
+        keeps_hidden=source.unpainted,
     )
 
 
@@ -294,6 +303,7 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
     """The facts that decide the bytes of the output, by name; `varied` has the others."""
     return {
         "source": source.fingerprint,
+        **({"valid": valid_said(source)} if source.areas else {}),
         "page": options.page or "default",
         "channels": options.channels or "default",
         "bands": options.bands or "default",
@@ -317,6 +327,8 @@ def _decided(plan: Plan) -> dict[str, Any]:
         "statistics": plan.statistics,
         "measured": "at once" if plan.measure_at_once else "by site",
         "size": f"{grid.width} x {grid.height}",
+        **({"region": grid.part.xywh} if grid.part else {}),
+        **({"statistics of": "region"} if grid.part and plan.statistics_of == "region" else {}),
         "tile": grid.core,
         "block": grid.block,
         "halo": grid.halo,
@@ -328,6 +340,11 @@ def _decided(plan: Plan) -> dict[str, Any]:
         "compression": plan.compression,
         "quality": plan.quality if plan.compression in ("jpeg", "webp") else "lossless",
     }
+
+
+def valid_said(source: Source) -> str:
+    """What of a source the user calls valid, as a fact of the identity; empty if nothing was said."""
+    return ", ".join(area.fingerprint for area in source.areas)
 
 
 def contradictions(plan: Plan) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from urst_tiles import nets, weights
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.field import Field, Lattice, Regions
+from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
 from urst_tiles.nets.keep_colours import recoloured
 from urst_tiles.nets.module.style import ModuleStyle
@@ -72,6 +73,10 @@ class Recipe:
     def over(self, field: Field | None) -> Recipe:
         """The same recipe with another field."""
         return replace(self, field=field)
+
+    def of_part(self, part: Box) -> Recipe:
+        """The same recipe as seen from the corner of a part of the image."""
+        return self if self.field is None else self.over(self.field.of_part(part))
 
     def on_levels(self, shape: tuple[int, int], stroke: int | None) -> Recipe:
         """The same recipe for an image of ``shape``, whose coarsest strokes are ``stroke`` times as large as

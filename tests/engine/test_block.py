@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from law1 import FAMILIES
 
 from urst_tiles.engine.block import rescale, stylize_block
+from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.source import array_source
 from urst_tiles.source.windows import WindowReader
@@ -127,3 +130,39 @@ def test_validity_survives_another_depth() -> None:
 def test_the_weight_of_a_block_has_the_depth_of_the_output(dtype: str) -> None:
     out, box = block(5, PointKernel(lambda pixels: pixels.astype(dtype)), "crop", dtype=dtype)
     np.testing.assert_array_equal(out[..., 3], rescale(WEIGHT[box.slices], dtype))
+
+
+# --- a part of an image -------------------------------------------------------------------------------------
+
+
+def test_a_part_of_a_core_is_computed_as_the_whole_core() -> None:
+    kernel, part = PointKernel(), replace(GRID, part=Box(37, 50, 141, 160))
+    plan = SimpleNamespace(grid=part, seam="crop", dtype="uint8", batch=2, threads=1)
+    for index in range(len(part)):
+        box = part.block_box(index)
+        made = stylize_block(kernel, reader_of(None), plan, box)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(made, PIXELS[box.slices])
+    assert set(kernel.seen) <= set(GRID.cores(GRID.image))
+
+
+@pytest.mark.parametrize("seam", ["crop", "blend"])
+@pytest.mark.parametrize("model", FAMILIES)
+def test_a_part_has_the_bytes_of_the_whole(model: str, seam: str, frozen: Any, picture: Any) -> None:
+    net, pixels = frozen(model), picture(150, 210)
+    kernel, reader = Kernel(net), WindowReader(array_source(pixels).prepare(None, thumbnail=40))
+    halo = net.halo if seam == "crop" else net.halo // 2 // net.stride * net.stride
+    core = 64 if seam == "crop" else max(64, 1 << (halo // 2).bit_length())
+    grid = Grid(150, 210, halo, net.stride, core, max(128, core), 32, net.minimum)
+    plan = SimpleNamespace(grid=grid, seam=seam, dtype="uint8", batch=1, threads=1)
+
+    def made() -> np.ndarray:
+        out = np.zeros((*plan.grid.made.shape, 3), np.uint8)
+        for index in range(len(plan.grid)):
+            box = plan.grid.block_box(index)
+            out[box.within(plan.grid.made).slices] = stylize_block(kernel, reader, plan, box)  # type: ignore
+        return out
+
+    whole = made()
+    for part in (Box(33, 51, 131, 177), Box(64, 128, 128, 210)):
+        plan.grid = replace(grid, part=part)
+        np.testing.assert_array_equal(made(), whole[part.slices])

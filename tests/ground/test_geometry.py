@@ -36,6 +36,15 @@ def grids(draw: st.DrawFn) -> Grid:
     return Grid(draw(lengths), draw(lengths), halo, stride, core, block, tile, draw(st.integers(1, 120)))
 
 
+@st.composite
+def parts(draw: st.DrawFn) -> Grid:
+    """A grid that makes a part of its image."""
+    grid = draw(grids())
+    y0, x0 = draw(st.integers(0, grid.height - 1)), draw(st.integers(0, grid.width - 1))
+    y1, x1 = draw(st.integers(y0 + 1, grid.height)), draw(st.integers(x0 + 1, grid.width))
+    return replace(grid, part=Box(y0, x0, y1, x1))
+
+
 def painted(parts: list[Box], frame: Box) -> np.ndarray:
     """How often each pixel of ``frame`` lies in one of ``parts``."""
     canvas = np.zeros(frame.shape, int)
@@ -130,6 +139,7 @@ def test_blocks_partition_the_image(grid: Grid) -> None:
 @given(grids())
 def test_cores_partition_the_image(grid: Grid) -> None:
     cores = every_core(grid)
+    assert [grid.whole_core(core) for core in cores] == cores
     assert (painted(cores, grid.image) == 1).all()
     assert len(cores) == grid.window_count
 
@@ -165,6 +175,42 @@ def test_a_block_reads_the_union_of_its_windows(grid: Grid) -> None:
         cores = grid.cores(grid.block_box(index))
         read = grid.read_box(cores)
         assert (painted([grid.window_box(core) for core in cores], read) >= 1).all()
+
+
+@given(parts())
+def test_blocks_of_a_part_are_those_of_an_image_of_its_size(grid: Grid) -> None:
+    assert (grid.output.height, grid.output.width) == grid.made.shape and len(grid) == len(grid.output)
+    assert (grid.overviews, grid.block_overviews) == (grid.output.overviews, grid.output.block_overviews)
+    for index in range(len(grid)):
+        assert grid.block_box(index).within(grid.made) == grid.output.block_box(index)
+
+
+@given(parts())
+def test_a_part_has_the_windows_of_the_whole(grid: Grid) -> None:
+    whole, found = replace(grid, part=None), every_core(grid)
+    assert (painted(found, grid.made) == 1).all()
+    assert len(found) == grid.window_count
+    cores = {core: whole.window_box(core) for core in whole.cores(whole.image)}
+    for core in found:
+        (home,) = [one for one in cores if one.contains(core)]
+        assert grid.window_box(core) == cores[home] and grid.whole_core(core) == home
+
+
+@given(parts() | grids())
+def test_what_a_block_reads_is_known(grid: Grid) -> None:
+    read = [grid.read_box(grid.cores(grid.block_box(index))).shape for index in range(len(grid))]
+    sides = zip(*read, strict=True)
+    for most, found, window, padded in zip(
+        grid.read_shape, sides, grid.window, grid.padded.shape, strict=True
+    ):
+        assert max(found) <= most <= padded
+        assert most < max(found) + window
+
+
+@pytest.mark.parametrize("part", [Box(0, 0, 0, 5), Box(-1, 0, 5, 5), Box(0, 90, 5, 101)])
+def test_a_part_that_is_none_is_refused(part: Box) -> None:
+    with pytest.raises(BadPlan, match="no part of an image of 100 x 100 px"):
+        Grid(100, 100, part=part)
 
 
 @given(grids())

@@ -31,6 +31,7 @@ from urst_tiles.job.folder import Job
 from urst_tiles.job.request import chosen
 from urst_tiles.job.shard import Shard
 from urst_tiles.options import Options
+from urst_tiles.planning import valid_said
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.recipe import recipe_of
@@ -44,7 +45,7 @@ Status = Literal["done", "skipped", "failed"]
 
 #: Options that are not compared by value: they decide where and how fast a job runs, or name files, which are
 #: compared by content.
-APART = ("weights", "mask", "device", "threads", "workers", "scheduler", "cluster", "memory")
+APART = ("weights", "mask", "valid", "aoi", "device", "threads", "workers", "scheduler", "cluster", "memory")
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
         raise
     made = {"plan": dict(report.plan.identity), "seconds": dict(report.seconds)}
     replace(record, output=file_fingerprint(entry.output), made=made).publish()
-    return report.plan.grid.image.area / 1e6
+    return report.plan.grid.made.area / 1e6
 
 
 def _is_in_work(job: Job) -> bool:
@@ -256,6 +257,7 @@ def _asked(entry: BatchJob) -> tuple[dict[str, Any], list[Path]]:
         "styles": [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles],
         "regions": list(recipe.regions),
         "mask": open_mask(options.mask, source.shape).fingerprint if options.mask else None,
+        **({"valid": valid_said(source)} if source.areas else {}),
         "weights": {file.name: _content(file) for file in weight_files},
         "options": {name: value for name, value in chosen(options).items() if name not in APART},
     }

@@ -19,9 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from urst_tiles.engine.block import cores_of
 from urst_tiles.engine.loaded import build_style
+from urst_tiles.engine.sampled import samples
 from urst_tiles.errors import BadInput, JobError
+from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.job.folder import Job
+from urst_tiles.nets.composition import Subject
 from urst_tiles.options import Dtype, Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import make_plan
@@ -58,7 +62,7 @@ def paint_above(
     UrstError : as `urst_tiles.stylize`.
     """
     if plan.levels > 1 and not _picture(job).exists():
-        _paint(job, source, recipe, options, run, progress)
+        _paint(job, plan, source, recipe, options, run, progress)
     return level_of(job, plan, source, progress)
 
 
@@ -85,9 +89,9 @@ def _picture(job: Job) -> Path:
 
 
 def _paint(
-    job: Job, source: Source, recipe: Recipe, options: Options, run: RunLevel, progress: Progress
+    job: Job, below: Plan, source: Source, recipe: Recipe, options: Options, run: RunLevel, progress: Progress
 ) -> None:
-    """Paint the level above, in a job of its own."""
+    """Paint the level above, in a job of its own, as far as the level ``below`` needs it."""
     if is_remote(job.folder):
         raise BadInput(
             f"--job-dir {job.folder} is on an object store, and painting from coarse to fine needs a folder"
@@ -110,15 +114,41 @@ def _paint(
     coarser = coarser.over(field_of(coarser, half.shape, own, above.folder))
     job.writes_folder(above.folder)
     plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
+    plan = plan.for_blocks(blocks_above(below, build_style(recipe), source, plan.grid))
     with above.locked():
         above.claim(plan.identity)
         run(above, plan, half, coarser, _picture(job), own, report)
 
 
+def blocks_above(plan: Plan, style: Subject, source: Source, above: Grid) -> tuple[int, ...] | None:
+    """The blocks of the level above whose picture a level needs; None for all of them.
+
+    These are the blocks under the windows of what is made of the level, and under the windows whose sample
+    gives its statistics. All of them are needed where a whole level is made or measured; and where pixels are
+    invalid, since these are filled from the thumbnail of the picture above.
+    """
+    if plan.grid.part is None and plan.wanted is None:
+        return None
+    if plan.statistics != "sampled" or source.channels == 4:
+        return None
+    indexes = range(len(plan.grid)) if plan.wanted is None else plan.wanted
+    seen = [plan.grid.read_box(cores_of(plan, plan.grid.block_box(index))) for index in indexes]
+    seen += [sample.window for sample in samples(style, source.shape, None)]
+    needed: set[int] = set()
+    for box in seen:
+        box = box.grow(plan.grid.stride)  # what the image is continued with lies near its edge
+        coarse = Box(box.y0 // 2, box.x0 // 2, ceil_div(box.y1, 2), ceil_div(box.x1, 2)).clip(above.image)
+        needed |= {
+            cell.y0 // above.block * above.block_columns + cell.x0 // above.block
+            for cell in coarse.cells(above.block)
+        }
+    return tuple(sorted(needed))
+
+
 def _options_above(options: Options, source: Source) -> Options:
     """The options of the level above: lengths are half as long, and nothing is lost in its file."""
     return replace(
-        options,
+        options.without_part(),
         dtype=cast(Dtype, str(source.dtype)),
         provenance=False,
         page=None,

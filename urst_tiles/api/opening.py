@@ -7,6 +7,8 @@ import os
 
 from urst_tiles.options import Options
 from urst_tiles.source import Source, open_source
+from urst_tiles.source.areas import areas_of
+from urst_tiles.source.part import part_of
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
 told = logging.getLogger("urst_tiles.told")
@@ -19,7 +21,7 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
     ------
     UrstError : as `open_source`.
     """
-    return open_source(
+    source = open_source(
         path,
         page=options.page,
         channels=options.channels,
@@ -27,6 +29,8 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
         stretch=options.stretch,
         overviews=options.overviews,
     )
+    areas = areas_of(source, options.valid, options.aoi)
+    return source.with_valid(*areas) if areas else source
 
 
 def tell_choice(source: Source) -> None:
@@ -34,6 +38,21 @@ def tell_choice(source: Source) -> None:
     make it."""
     if source.told:
         told.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)
+
+
+def tell_part(source: Source, options: Options) -> None:
+    """Say in one line what is made of a part that reaches beyond the image.
+
+    Raises
+    ------
+    BadInput : the part lies outside of the image, see `part_of`.
+    """
+    part = part_of(source, options.region, options.bbox, options.bbox_crs)
+    if part is not None and part.is_clipped:
+        told.warning(
+            "%s: the part %s reaches beyond the image, of which %s (x,y,w,h) is made",
+            source.path, part.asked.xywh, part.box.xywh,
+        )  # fmt: skip
 
 
 def tell_lost(source: Source) -> None:

@@ -166,7 +166,7 @@ def is_finished(output: Path, job: Job, plan: Plan) -> bool:
     if job.ended != dict(plan.identity) or not output.is_file():
         return False
     report = validate(output, deep=False)
-    return report.valid and report.levels[0] == (plan.grid.height, plan.grid.width)
+    return report.valid and report.levels[0] == plan.grid.made.shape
 
 
 def provenance(identity: Mapping[str, str]) -> str | None:

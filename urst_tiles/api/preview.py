@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.api.opening import open_input, tell_choice
+from urst_tiles.api.opening import open_input, tell_choice, tell_part
 from urst_tiles.api.stylize import freeze
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.engine.kernel import Kernel
@@ -21,6 +21,7 @@ from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import array_source
+from urst_tiles.source.part import cut_out, part_of
 from urst_tiles.source.windows import WindowReader
 
 
@@ -51,20 +52,26 @@ def preview(
     options = Options.of(options, changes)
     source = open_input(Path(input), options)
     tell_choice(source)
+    tell_part(source, options)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)
-    small = array_source(source.thumbnail)
+    shown, part = source, part_of(source, options.region, options.bbox, options.bbox_crs)
+    if part is not None:
+        shown = cut_out(source, part.box).prepare(folder, thumbnail=options.thumbnail, progress=progress)
+    small = array_source(shown.thumbnail)
     recipe = recipe_of(style, options)
-    field = field_of(recipe, source.shape, options, folder)
-    recipe = recipe.over(field and field.resized(*small.shape))
-    chosen = Options.of(options, {"dtype": "uint8", "compression": "deflate"})
-    plan = make_plan(small, recipe, build_style(recipe), chosen)
+    recipe = recipe.over(field_of(recipe, source.shape, options, folder))
+    of_shown = recipe if part is None else recipe.of_part(part.box)
+    chosen = Options.of(options.without_part(), {"dtype": "uint8", "compression": "deflate"})
+    plan = make_plan(small, of_shown, build_style(of_shown), chosen)
+    seen, recipe = (shown, of_shown) if options.statistics_of == "region" else (source, recipe)
     if recipe.preserve_color == "coral":
-        recipe = recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
-    subject = build_style(recipe)
+        colours = measure_thumbnail(ColourStatistics(), seen)["colours"]
+        recipe, of_shown = recipe.in_colours(colours), of_shown.in_colours(colours)
     found = measure_thumbnail(
-        subject, source, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
+        build_style(recipe), seen, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
     )
-    net = freeze(recipe, found)
+    field = of_shown.field
+    net = freeze(of_shown.over(field and field.resized(*small.shape)), found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
     return stylize_block(kernel, WindowReader(small), plan, plan.grid.image)

@@ -44,7 +44,7 @@ from urst_tiles.nets.module.style import ModuleStyle
 from urst_tiles.nets.saved import check_code
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import contradictions, plan_here
+from urst_tiles.planning import contradictions, plan_here, valid_said
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
@@ -341,7 +341,7 @@ def _make_ready(
     source = prepare(job, source, options, progress)
     image = paint_above(job, plan, source, recipe, options, run_job, progress)
     with cluster_of(plan, options, job, progress) as on:
-        set_up(job, plan, image, recipe, on, progress)
+        set_up(job, plan, image, recipe, options, on, progress)
 
 
 def _load(job: Job) -> Request:
@@ -392,7 +392,9 @@ def same_source(request: Request, folder: Path, progress: Progress) -> Source:
     """The input of a saved job, with the thumbnail in ``folder``; JobDiffers if the file has changed."""
     options = request.options
     source = open_input(request.input, options)
-    before, now = ({"fingerprint": text} for text in (request.plan.identity["source"], source.fingerprint))
+    identity = request.plan.identity
+    before = {"fingerprint": identity["source"], "valid": identity.get("valid", "")}
+    now = {"fingerprint": source.fingerprint, "valid": valid_said(source)}
     if before != now:
         raise JobDiffers(
             f"{request.input} is not the image that was planned:"

@@ -17,7 +17,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
-from urst_tiles.api.opening import open_input, tell_choice, tell_lost
+from urst_tiles.api.opening import open_input, tell_choice, tell_lost, tell_part
 from urst_tiles.api.output import (
     check_output,
     is_finished,
@@ -26,6 +26,7 @@ from urst_tiles.api.output import (
     refuse_inputs,
     software,
 )
+from urst_tiles.api.part import measured_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled
@@ -46,6 +47,7 @@ from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel
+from urst_tiles.source.part import info_of
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
@@ -171,6 +173,7 @@ def open_job(
     """
     source = open_input(input, options)
     tell_choice(source)
+    tell_part(source, options)
     job = Job.beside(output, options.job_dir and path_of(options.job_dir))
     if options.cluster:
         queues.require(options.cluster)
@@ -182,9 +185,9 @@ def open_job(
     before = None if options.overwrite else job.identity or job.ended
     plan = make_plan(source, recipe, built, options, pinned=before)
     check_header(
-        plan.grid,
+        plan.grid.output,
         encoding_of(plan, source),
-        source.info,
+        info_of(source, plan.grid.part),
         name=str(source.path),
         software=software(plan.identity),
         provenance=provenance(plan.identity),
@@ -202,7 +205,8 @@ def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[s
     sidecars = [("sidecar of the input", path) for path in source.files if path != source.path]
     styles = [("style", style) for style, _ in recipe.styles if isinstance(style, Path)]
     mask = [("mask", options.mask)] if options.mask else []
-    return [("input", source.path), *sidecars, *styles, *mask]
+    areas = [("mask of valid pixels", path) for area in source.areas for path in area.files]
+    return [("input", source.path), *sidecars, *styles, *mask, *areas]
 
 
 def run_job(
@@ -224,7 +228,7 @@ def run_job(
     image = paint_above(job, plan, source, recipe, options, partial(run_job, opening=opening), progress)
     clock.lap("levels")
     with cluster_of(plan, options, job, progress, opening) as on:
-        set_up(job, plan, image, recipe, on, progress)
+        set_up(job, plan, image, recipe, options, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress, image=image)
         clock.lap("blocks")
@@ -255,13 +259,17 @@ def set_up(
     plan: Plan,
     source: Source | PaintedLevel,
     recipe: Recipe,
+    options: Options,
     on: Cluster,
     progress: Progress = silent,
 ) -> None:
     """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
-    recipe = take_colours(recipe, source, plan, job, on, progress)
+    seen = measured_of(source, plan, options, job, progress)
+    recipe = take_colours(recipe, seen, plan, job, on, progress)
+    measured = recipe if seen is source else recipe.of_part(plan.measured)
+    moments = measure(measured, seen, plan, job, on, progress)
     job.writes([job.net])
-    freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
+    freeze(recipe, moments).save(job.net)
     trim()
 
 
@@ -377,7 +385,7 @@ def assemble(
     parts = parts_of(plan, source, job)
     assemble_parts(
         parts,
-        source.info,
+        info_of(source, plan.grid.part),
         check_output(output),
         overwrite=overwrite,
         software=software(plan.identity),
@@ -388,7 +396,8 @@ def assemble(
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:
     """The part files of a job, one for each block of the plan."""
-    return Parts(job.parts, plan.fingerprint, plan.grid, encoding_of(plan, source), threads=plan.encoders)
+    encoding = encoding_of(plan, source)
+    return Parts(job.parts, plan.fingerprint, plan.grid.output, encoding, threads=plan.encoders)
 
 
 class Clock:

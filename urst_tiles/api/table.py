@@ -158,14 +158,15 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
 
 
 def options_from(values: Mapping[str, Any], folder: Path, words: Mapping[str, str]) -> Options:
-    """The options that ``values`` give by name, as TOML has them; ``words`` fill the pattern of a mask."""
+    """The options that ``values`` give by name, as TOML has them; ``words`` fill the patterns of masks."""
     for name in values:
         if name in ELSEWHERE:
             raise BadInput(f"leave the option {name} out: {ELSEWHERE[name]}")
     Options.of(None, {name: getattr(Options(), name, None) for name in values})  # refuses unknown names
     values = dict(values)
-    if isinstance(values.get("mask"), str):
-        values["mask"] = filled(values["mask"], words, "mask")
+    for name in ("mask", "valid", "aoi"):
+        if isinstance(values.get(name), str):
+            values[name] = filled(values[name], words, name)
     return Options(**{name: from_table(name, value, folder) for name, value in values.items()})
 
 
@@ -295,7 +296,8 @@ def _check_files(entries: Sequence[BatchJob]) -> None:
 
 def files_named(entry: BatchJob) -> list[Path]:
     """The files that the style and the mask of a job name, if they exist."""
-    named = [*(style for style, _ in pairs_of(entry.style)[0]), entry.options.mask]
+    options = entry.options
+    named = [*(style for style, _ in pairs_of(entry.style)[0]), options.mask, options.valid, options.aoi]
     return [Path(one).absolute() for one in named if one is not None and os.path.isfile(one)]
 
 

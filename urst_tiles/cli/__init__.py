@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from urst_tiles.cli import batch, info, shards, styles, stylize, weights
 from urst_tiles.cli.arguments import HELP as HELP
+from urst_tiles.cli.arguments import with_negatives
 from urst_tiles.cli.terminal import (
     Told,
     close_streams,
@@ -99,7 +100,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    arguments = build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(with_negatives(sys.argv[1:] if argv is None else argv))
     # Torch threads that spin while they wait take the cores from the threads that encode tiles. Torch reads
     # this variable when it is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

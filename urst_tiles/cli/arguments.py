@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,8 +16,10 @@ from urst_tiles.options import (
     choices,
     kinds,
     parse_bytes,
+    parse_numbers,
     parse_path,
     parse_stroke,
+    parse_valid,
     parse_word,
     parse_words,
 )
@@ -43,6 +46,19 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " resolution; each region gets a style by --style NUMBER=STYLE; not with --statistics local, nor with"
         " --model fast and multimodal",
         "feather": "width in pixels of the soft edges between the regions of --mask",
+    },
+    "which part of INPUT is made, and which pixels are valid": {
+        "region": "the part in pixels: its left column, its upper row, its width and its height; OUTPUT holds"
+        " the same pixels as that part of the whole output (default: the whole image)",
+        "bbox": "the part as a box in the coordinate reference system of INPUT",
+        "bbox_crs": "the reference system of --bbox if it is another, for example EPSG:4326 (longitude"
+        " first); needs rasterio",
+        "aoi": "the part as a GeoJSON or GeoPackage file of polygons: what lies in none of them is invalid,"
+        " and the part is the box around all",
+        "valid": "which pixels count and are painted: a picture of the same area as INPUT, at any"
+        " resolution, whose zeros are invalid; or tissue, which finds the tissue of a slide and leaves all"
+        " else unpainted",
+        "statistics_of": "what --statistics are measured on: the whole image, or the part alone",
     },
     "statistics of the image, which the network needs": {
         "statistics": "what they are measured on: a thumbnail (fast, as URST does), a sample of windows all"
@@ -102,13 +118,15 @@ HELP = {name: text for subject in SUBJECTS.values() for name, text in subject.it
 #: How a text becomes the value of an option, where the option's type does not say it.
 PARSERS: dict[str, Callable[[str], Any]] = {
     "page": parse_word, "channels": parse_words, "bands": parse_words, "memory": parse_bytes,
-    "job_dir": parse_path, "stroke": parse_stroke,
+    "job_dir": parse_path, "stroke": parse_stroke, "region": parse_numbers, "bbox": parse_numbers,
+    "valid": parse_valid,
 }  # fmt: skip
 
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
-    "scheduler": "ADDRESS", "cluster": "QUEUE",
+    "scheduler": "ADDRESS", "cluster": "QUEUE", "region": "X,Y,W,H", "bbox": "MINX,MINY,MAXX,MAXY",
+    "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 
@@ -222,6 +240,21 @@ def _parser(parse: Callable[[str], Any], kind: type) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"must be {WORDS[kind]}, got {text!r}") from None
 
     return parsed
+
+
+#: Numbers of which the first is negative, as in -122.5,37,-122,38.
+_NEGATIVE = re.compile(r"-\.?\d[^\s]*,[^\s]*")
+
+
+def with_negatives(argv: Sequence[str]) -> list[str]:
+    """The arguments with ``--flag -1,2`` as ``--flag=-1,2``: argparse takes such a value for a flag."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1].startswith("--") and "=" not in joined[-1] and _NEGATIVE.fullmatch(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def options_of(arguments: argparse.Namespace) -> Options:

@@ -79,17 +79,18 @@ def facts(report: Report) -> dict[str, Any]:
         "output": str(report.output),
         "seconds": dict(report.seconds),
         "splits": report.splits,
-        "megapixels": report.plan.grid.image.area / 1e6,
+        "megapixels": report.plan.grid.made.area / 1e6,
     }
 
 
 def describe(report: Report) -> str:
     """One line for people about a finished output: its size, the time, and the megapixels per second."""
-    grid, seconds = report.plan.grid, sum(report.seconds.values())
+    made, seconds = report.plan.grid.made, sum(report.seconds.values())
+    size = f"{made.shape[1]} x {made.shape[0]}"
     if not report.seconds:
-        return f"{one_line(report.output)}: {grid.width} x {grid.height}, is finished (by an earlier run)"
-    rate = grid.image.area / 1e6 / seconds
-    return f"{one_line(report.output)}: {grid.width} x {grid.height}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
+        return f"{one_line(report.output)}: {size}, is finished (by an earlier run)"
+    rate = made.area / 1e6 / seconds
+    return f"{one_line(report.output)}: {size}, {seconds:.1f} s ({rate:.2f} Mpx/s)"
 
 
 def split(count: int) -> str:
@@ -145,6 +146,7 @@ def describe_plan(plan: Plan) -> str:
     grid = plan.grid
     rows = {
         "image": f"{grid.width} x {grid.height} px, {plan.source_dtype} -> {plan.dtype} {plan.compression}",
+        **({"region": f"{grid.part.xywh} (x,y,w,h)"} if grid.part else {}),
         "blocks": f"{len(grid)} of {grid.block} px, {plan.in_flight} in flight, {plan.workers} process(es)",
         "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px"
         f" (core {grid.core}, halo {grid.halo}, stride {grid.stride}), {plan.seam}",
@@ -170,8 +172,8 @@ def run_preview(arguments: argparse.Namespace) -> None:
     styles, options = styles_of(arguments), options_of(arguments)
     output = check_output(arguments.output, arguments.input, suffixes=PICTURE)
     pictures = styles.values() if isinstance(styles, dict) else [style for style, _ in styles or []]
-    mask = [("mask", options.mask)] if options.mask else []
-    refuse_inputs(output, [*(("style", Path(one)) for one in pictures), *mask])
+    masks = [("mask", Path(one)) for one in (options.mask, options.valid, options.aoi) if one is not None]
+    refuse_inputs(output, [*(("style", Path(one)) for one in pictures), *masks])
     with TemporaryDirectory(dir=output.parent, prefix=f".{cut(output.name, 200)}.") as folder:
         progress = progress_for(arguments.json)
         pixels = preview(

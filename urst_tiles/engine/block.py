@@ -61,8 +61,11 @@ class StylizeBlock:
         """
         kernel = kernel_of(self.net, self.plan, self.model)
         splits, started = kernel.splits, time.perf_counter()
-        box = self.plan.grid.block_box(index)
-        pixels = stylize_block(kernel, windows_of(self.source), self.plan, box)
+        box, reader = self.plan.grid.block_box(index), windows_of(self.source)
+        if self.plan.wants(index):
+            pixels = stylize_block(kernel, reader, self.plan, box)
+        else:
+            pixels = mapped((*box.shape, reader.channels), self.plan.dtype)
         computed = time.perf_counter()
         self.parts.write(index, pixels)
         return {
@@ -76,10 +79,10 @@ class StylizeBlock:
 def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) -> Pixels:
     """The stylised pixels of ``box``, (h, w, channels), in the dtype of the plan.
 
-    A fourth channel is the validity of the source; pixels where it is 0 are black.
+    A fourth channel is the validity of the source; pixels where it is 0 are black, or those of the source if
+    that is to be left unpainted there.
     """
-    grid = plan.grid
-    cores = blend.cores_touching(grid, box) if plan.seam == "blend" else grid.cores(box)
+    grid, cores = plan.grid, cores_of(plan, box)
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
     out = mapped((*box.shape, reader.channels), plan.dtype)
@@ -87,12 +90,26 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
         valid = valid[box.within(around).slices]
         out[..., 3] = rescale(valid, plan.dtype)
         if not valid.any():
-            return out
+            return _unpainted(reader, box, valid, out)
     compute = _blended if plan.seam == "blend" else _cropped
     with _turn:
         compute(kernel, plan, cores, _Windows(grid, rgb, around), valid, box, out)
     if valid is not None:
         np.copyto(out[..., :3], 0, where=(valid == 0)[..., None])  # an index would take 16 bytes for each
+        return _unpainted(reader, box, valid, out)
+    return out
+
+
+def cores_of(plan: Plan, box: Box) -> list[Box]:
+    """The cores whose windows are computed for ``box``."""
+    return blend.cores_touching(plan.grid, box) if plan.seam == "blend" else plan.grid.cores(box)
+
+
+def _unpainted(reader: WindowReader, box: Box, valid: Pixels, out: Pixels) -> Pixels:
+    """``out`` with the colours of the source where they are to stay as they are."""
+    if reader.source.unpainted and not valid.all():
+        colours = rescale(reader.source.read(box)[..., :3], out.dtype.name)
+        np.copyto(out[..., :3], colours, where=(valid == 0)[..., None])
     return out
 
 
@@ -125,14 +142,19 @@ def _cropped(
     box: Box,
     out: Pixels,
 ) -> None:
-    """Write each core into ``out``, cropped from the result of its window: exact if the halo suffices."""
+    """Write each core into ``out``, cropped from the result of its window: exact if the halo suffices.
+
+    Where the block has a part of a core, all of it is computed, as it is for the whole image: a network that
+    computes no more than it is asked for may round otherwise over another box.
+    """
     if valid is not None:
         cores = [core for core in cores if valid[core.within(box).slices].any()]
     for batch in _batches(cores, plan.batch):
         check_stop()
-        results = on_device(plan.threads, kernel.run, *windows.of(batch), batch)
-        for core, result in zip(batch, results, strict=True):
-            out[..., :3][core.within(box).slices] = result
+        whole = [plan.grid.whole_core(core) for core in batch]
+        results = on_device(plan.threads, kernel.run, *windows.of(batch), whole)
+        for core, made, result in zip(batch, whole, results, strict=True):
+            out[..., :3][core.within(box).slices] = result[core.within(made).slices]
 
 
 def _blended(

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import JobDiffers
-from urst_tiles.geometry import Grid
+from urst_tiles.geometry import Box, Grid
 from urst_tiles.options import Options, from_table
 from urst_tiles.plan import Footprint, Plan
 from urst_tiles.storage.stores import is_remote, path_of, read_file
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -126,5 +126,8 @@ def _plain(value: Any) -> Any:
 
 def _plan(values: Mapping[str, Any]) -> Plan:
     """A plan from the fields that JSON holds."""
-    parts = {"grid": Grid(**values["grid"]), "footprint": Footprint(**values["footprint"])}
+    grid = dict(values["grid"])
+    grid["part"] = grid["part"] and Box(**grid["part"])
+    wanted = values["wanted"] and tuple(values["wanted"])
+    parts = {"grid": Grid(**grid), "footprint": Footprint(**values["footprint"]), "wanted": wanted}
     return Plan(**{**values, **parts})

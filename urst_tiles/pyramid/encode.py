@@ -46,6 +46,7 @@ class Encoding:
         asked for, and nothing for RGB; ``stored_validity`` is the result.
     nodata : the value of invalid pixels, for validity "nodata".
     tile : side of a TIFF tile in pixels, a multiple of 16.
+    keeps_hidden : whether the colours of invalid pixels stay, under a mask or alpha, and are not made black.
 
     Raises
     ------
@@ -59,6 +60,7 @@ class Encoding:
     validity: Validity = "none"
     nodata: int | None = None
     tile: int = 512
+    keeps_hidden: bool = False
 
     def __post_init__(self) -> None:
         if self.compression not in get_args(Compression):
@@ -181,11 +183,13 @@ def _dress_none(pixels: NDArray, encoding: Encoding) -> NDArray:
 def _dress_alpha(pixels: NDArray, encoding: Encoding) -> NDArray:
     """Colours of fully transparent pixels become 0: this compresses well and is always the same."""
     hidden = pixels[..., 3] == 0
-    return _painted(pixels, hidden, 0)
+    return pixels if encoding.keeps_hidden else _painted(pixels, hidden, 0)
 
 
 def _dress_mask(pixels: NDArray, encoding: Encoding) -> NDArray:
     """Colours of hidden pixels become 0; under a lossy codec, near valid pixels, the mean of these pixels."""
+    if encoding.keeps_hidden:
+        return pixels[..., :3]
     hidden = pixels[..., 3] == 0
     colour = _painted(pixels[..., :3], hidden, 0)
     return _levelled(colour, hidden) if encoding.lossy and hidden.any() else colour

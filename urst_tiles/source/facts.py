@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from urst_tiles.source.area import Area
 from urst_tiles.source.openers import Opener
 from urst_tiles.source.stretch import Ranges
 from urst_tiles.tiff.choice import Choice
@@ -34,6 +35,7 @@ class Facts:
     opener : gives access to the pixels; without random access it only streams them from top to bottom.
     random_access : whether ``opener`` can read any box at any time.
     stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
+    areas : what the user calls valid; a pixel is valid if the file says so and it lies in all of them.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Facts:
     opener: Opener
     random_access: bool
     stretched: bool
+    areas: tuple[Area, ...] = ()
 
 
 @dataclass(frozen=True)

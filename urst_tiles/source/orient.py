@@ -48,3 +48,19 @@ def shown(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     if transpose:
         pixels = pixels.swapaxes(0, 1)
     return np.ascontiguousarray(pixels)
+
+
+def shown_box(box: Box, stored: tuple[int, int], orientation: int) -> Box:
+    """The box in which the pixels of a box of the stored image, of shape ``stored``, are shown."""
+    rows, columns, transpose = FLIPS[orientation]
+    y0, y1 = (stored[0] - box.y1, stored[0] - box.y0) if rows else (box.y0, box.y1)
+    x0, x1 = (stored[1] - box.x1, stored[1] - box.x0) if columns else (box.x0, box.x1)
+    return Box(x0, y0, x1, y1) if transpose else Box(y0, x0, y1, x1)
+
+
+def as_stored(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Shown pixels, (h, w, ...), turned as they are stored: the reverse of `shown`, as a view."""
+    rows, columns, transpose = FLIPS[orientation]
+    if transpose:
+        pixels = pixels.swapaxes(0, 1)
+    return pixels[:: -1 if rows else 1, :: -1 if columns else 1]

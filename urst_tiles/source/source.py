@@ -19,6 +19,8 @@ from urst_tiles.geometry import Box
 from urst_tiles.machine import decoders, in_order, mapped
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import thumbnail as thumbs
+from urst_tiles.source.area import Area
+from urst_tiles.source.averages import averages_of, in_areas, weighed
 from urst_tiles.source.facts import Facts, Prepared
 from urst_tiles.source.identity import Content, content_of
 from urst_tiles.source.openers import (
@@ -67,6 +69,7 @@ class Source:
     spool_bytes : bytes of disk that ``prepare`` takes at most for the spool; 0 with random access.
     reader_bytes : bytes of memory that reading takes at most, besides the arrays that are returned.
     overviews : (height, width) of each overview in the file, upright.
+    stretch_text : the values or percentiles that become black and white, as they were asked for.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Source:
         use_overviews: bool = True,
         prepared: Prepared | None = None,
     ) -> None:
-        self._facts, self._stretch_text, self._use_overviews = facts, stretch, use_overviews
+        self._facts, self._use_overviews = facts, use_overviews
         self._bounds = parse_stretch(stretch)
         self._prepared = prepared
         self._lock = threading.RLock()
@@ -85,7 +88,8 @@ class Source:
         self.path, self.info, self.fingerprint = facts.path, facts.info, facts.fingerprint
         self.shape = oriented(facts.stored, facts.orientation)
         self.told = facts.told
-        self.channels = 4 if facts.has_valid else 3
+        self.stretch_text = stretch
+        self.channels = 4 if facts.has_valid or facts.areas else 3
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype = weight_dtype(self.file_dtype)
         self.random_access = facts.random_access
@@ -124,7 +128,7 @@ class Source:
         h, w = thumbs.thumbnail_shape(f.stored, thumbnail)
         # The averages as float32, and again as the file that they are saved in; or with them the pixels, of
         # which one band is made at a time.
-        average = 4 * f.colours + (4 if f.has_valid else 0)
+        average = 4 * f.colours + (4 if self.channels == 4 else 0) + (40 if f.areas else 0)
         pixel = average + max(average, self.channels * self.dtype.itemsize + 12)
         return max(spooling, 2 * self.reader_bytes + h * w * pixel)
 
@@ -202,10 +206,12 @@ class Source:
     def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
         """As ``prepare``, of a source whose content is known."""
         opener = self._random_opener(folder, progress)
-        reader = reader_of(opener)
-        averages = self._averages(reader, folder, thumbnail, progress)
+        opener, averages = self._averages(opener, folder, thumbnail, progress)
         if averages.is_invalid and self.files:  # arrays are made by programs, which know what is in them
-            told.warning("%s has no valid pixel: alpha, mask or nodata mark all of it as invalid", self.path)
+            what = "--valid, --aoi, alpha" if self._facts.areas else "alpha"
+            told.warning(
+                "%s has no valid pixel: %s, mask or nodata mark all of it as invalid", self.path, what
+            )
         ranges = None
         if self._facts.stretched:
             ranges = resolve(self._bounds, averages.colour, averages.weight)
@@ -219,16 +225,45 @@ class Source:
 
     def _like(self, facts: Facts, prepared: Prepared | None) -> Source:
         """A source of other facts with the options of this one."""
-        return Source(facts, stretch=self._stretch_text, use_overviews=self._use_overviews, prepared=prepared)
+        return Source(facts, stretch=self.stretch_text, use_overviews=self._use_overviews, prepared=prepared)
+
+    def with_valid(self, *areas: Area) -> Source:
+        """The same image, of which only what lies in ``areas`` is valid, and of that what was valid before.
+
+        It has four channels. What lies outside counts in no statistics; ``read`` returns its colours as they
+        are in the file, with a fourth channel of 0. Call `prepare` anew.
+        """
+        info = self.info if self.info.validity != "none" else replace(self.info, validity="mask")
+        return self._like(replace(self._facts, info=info, areas=(*self.areas, *areas)), None)
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """What the user calls valid, see `with_valid`."""
+        return self._facts.areas
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether one band becomes red, green and blue alike."""
+        return self._facts.colours == 1
+
+    @property
+    def bare(self) -> Source:
+        """The same image without the areas of `with_valid`; it is not prepared."""
+        return self if not self.areas else self._like(replace(self._facts, areas=()), None)
+
+    @property
+    def unpainted(self) -> bool:
+        """Whether what lies outside of the areas comes out as it is in the image, and not black."""
+        return any(area.unpainted for area in self.areas)
 
     def _key(self, *more: object) -> str:
         """A short name, in hex, for the pixels of this source and the options ``more``."""
         f = self._facts
-        words = (f.fingerprint, f.choice, *more)
+        words = (f.fingerprint, f.choice, *(area.fingerprint for area in f.areas), *more)
         return hashlib.sha256(repr(words).encode()).hexdigest()[:16]
 
     def _thumbnail_path(self, folder: Path, side: int) -> Path:
-        return folder / f"thumbnail-{self._key(side, self._use_overviews, self._stretch_text)}.npz"
+        return folder / f"thumbnail-{self._key(side, self._use_overviews, self.stretch_text)}.npz"
 
     def _average_path(self, folder: Path, side: int) -> Path:
         return folder / f"average-{self._key(side, self._use_overviews)}.npz"
@@ -240,8 +275,11 @@ class Source:
         """All files that `prepare`, called with the same arguments, writes into ``folder``."""
         if isinstance(self._facts.opener, TiffOpener | VipsOpener):
             yield folder / self._content_name
-        yield self._average_path(folder, thumbnail)
-        yield self._thumbnail_path(folder, thumbnail)
+        for source in (self, self.bare):
+            yield source._average_path(folder, thumbnail)
+            yield source._thumbnail_path(folder, thumbnail)
+        for area in self._facts.areas:
+            yield from area.saved_paths(folder)
         if not self.random_access:
             yield from (self._spool_path(folder) / name for name in self._spool_shape.files())
 
@@ -259,47 +297,22 @@ class Source:
         return SpoolOpener(spool(target, what, f.opener.stream(what.rows), progress), what, f.opener)
 
     def _averages(
-        self, reader: Reader, folder: Path | None, side: int, progress: Progress
-    ) -> thumbs.Thumbnail:
-        """The thumbnail in the values of the file, as stored; saved in the folder for later calls."""
-        path = None if folder is None else self._average_path(folder, side)
-        saved = load_if_whole(path)
-        if saved is not None:
-            return thumbs.Thumbnail(saved["colour"], saved.get("weight"), str(saved["origin"]))
+        self, opener: Opener, folder: Path | None, side: int, progress: Progress
+    ) -> tuple[Opener, thumbs.Thumbnail]:
+        """An opener of the valid pixels, and the thumbnail in the values of the file, as stored; it is saved
+        in the folder for later calls."""
         f = self._facts
-        shape = thumbs.thumbnail_shape(f.stored, side)
-        level = thumbs.best_level(shape, reader.levels) if self._use_overviews else None
-        if shape == f.stored:
-            origin, level = "the image itself", None
-        elif level is None:
-            origin = "one streamed pass"
-        else:
-            h, w = oriented(reader.levels[level], f.orientation)
-            origin = f"overview {w} x {h} of the file"
-        made = self._averages_of(reader, level, shape, origin, progress)
-        if level is not None and made.is_invalid:  # an overview may have lost the few valid pixels
-            made = self._averages_of(reader, None, shape, "one streamed pass", progress)
-        if f.random_access:
-            check_unchanged(f.opener)
-        if path is not None:
-            publish(path, npz(**made._asdict()))
-        return made
-
-    def _averages_of(
-        self, reader: Reader, level: int | None, shape: tuple[int, int], origin: str, progress: Progress
-    ) -> thumbs.Thumbnail:
-        """The thumbnail of ``shape``, made from an overview, or from the image if ``level`` is None."""
-        number = 0 if level is None else level + 1
-        return thumbs.average(
-            lambda box: reader.cell(box, number),
-            self._facts.stored if level is None else reader.levels[level],
-            shape,
-            reader.cell_shape,
-            bands=self._facts.colours,
-            has_valid=self._facts.has_valid,
-            origin=origin,
-            progress=progress,
-        )
+        if not f.areas:
+            path = None if folder is None else self._average_path(folder, side)
+            return opener, averages_of(f, reader_of(opener), side, self._use_overviews, path, progress)
+        bare = None
+        if any(area.needs_thumbnail for area in f.areas):
+            bare = self.bare._averages(opener, folder, side, progress)[1]
+        valid = in_areas(f, opener, folder, bare, progress)
+        if bare is not None and all(area.needs_thumbnail for area in f.areas):
+            return valid, weighed(bare, valid)
+        path = None if folder is None else self._average_path(folder, side)
+        return valid, averages_of(f, valid.open(), side, self._use_overviews, path, progress)
 
     def _as_pixels(self, made: thumbs.Thumbnail, ranges: Ranges | None) -> NDArray[Any]:
         """The thumbnail as upright pixels, (h, w, channels), of ``dtype``."""
@@ -407,7 +420,7 @@ class Source:
         """The reader of this process, and a function that writes its samples as pixels into an array."""
         with self._lock:
             if "tools" not in self._cache:
-                needs = not self.random_access or self._facts.stretched
+                needs = not self.random_access or self._facts.stretched or self._facts.areas
                 prepared = self._ready() if needs or self._prepared else None
                 opener = prepared.opener if prepared else self._facts.opener
                 ranges = prepared.ranges if prepared else None
