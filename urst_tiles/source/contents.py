@@ -11,7 +11,7 @@ from typing import Any
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.source.bands import Band, plain_bands
 from urst_tiles.source.channels import stored_bands
-from urst_tiles.source.gdal import environment, library, open_dataset
+from urst_tiles.source.gdal import Unrecognised, environment, library, open_dataset
 from urst_tiles.source.gdal_facts import is_for_gdal, require_library
 from urst_tiles.source.gdal_names import chosen_name, described, subdatasets
 from urst_tiles.source.gdal_reader import told_bands
@@ -90,12 +90,13 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     if place is not None:
         require_library(place)
         return _of_gdal(place.path, place.name, place.archive is None, choice)
-    if path.is_dir() and library() is not None:
-        return _of_gdal(path, str(path), False, choice)
-    if is_tiff(check_file(path)):
+    is_folder = path.is_dir() and library() is not None
+    if not is_folder and is_tiff(check_file(path)):
         return _of_tiff(TiffFile(path), choice)
-    if is_for_gdal(path):
-        return _of_gdal(path, str(path), False, choice)
+    if is_folder or is_for_gdal(path):
+        with suppress(Unrecognised):
+            return _of_gdal(path, str(path), False, choice)
+        check_file(path)
     loader = loader_of(path)
     image = open_image(path, loader)
     count = page_count(image) if loader in PAGED else 1
