@@ -34,7 +34,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "job": {"job": set()},
     "tiff": {"tiff": {"numpy", "tifffile", "imagecodecs"}},
     "images": {
-        "source": {"numpy", "pyvips", "zarr", "rasterio"},
+        "source": {"numpy", "openslide", "pyvips", "rasterio", "zarr"},
         "pyramid": {"numpy", "tifffile", "imagecodecs"},
     },
     "networks": {

@@ -27,12 +27,11 @@ LONG = "é" * 127
 #: What is no file here -> words that the sentence about it must have.
 NO_INPUT = {
     "-": ("standard input", "save it to a file"),
-    "https://example.com/a.tif?x=1": ("https://example.com/a.tif?x=1 is an address", "download"),
-    "HTTP://user@example.com/a.tif": ("HTTP://user@example.com/a.tif is an address",),
-    "s3://bucket/a.tif": ("s3://bucket/a.tif is an address", "download"),
-    "gs://bucket/a.tif": ("gs://bucket/a.tif",),
+    "http://127.0.0.1:9/a.tif?x=1": ("http://127.0.0.1:9/a.tif?x=1",),
+    "HTTP://user@127.0.0.1:9/a.tif": ("HTTP://user@127.0.0.1:9/a.tif",),
+    "gopher://bucket/a.tif": ("gopher://bucket/a.tif is an address", "download"),
     "file:///data/a.tif": ("give the path alone: /data/a.tif",),
-    "/vsicurl/https://example.com/a.tif": ("/vsicurl/https://example.com/a.tif", "GDAL", "download"),
+    "/vsicurl/http://127.0.0.1:9/a.tif": ("/vsicurl/http://127.0.0.1:9/a.tif", "GDAL"),
     "/vsizip/a.zip/b.tif": ("GDAL", "unpack"),
     "GTIFF_DIR:2:in.tif": ("only GDAL knows", "gdal_translate"),
     'NETCDF:"a.nc":band': ("only GDAL knows",),

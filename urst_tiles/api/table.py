@@ -35,7 +35,7 @@ from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.module import is_module
 from urst_tiles.options import Options, from_table, kinds
 from urst_tiles.recipe import StyleArgument, pairs_of, recipe_of
-from urst_tiles.storage.names import address, reason, require_file
+from urst_tiles.storage.names import address, reason, remote_name, require_file
 from urst_tiles.workers import queues
 
 GROUP = ("inputs", "exclude", "styles", "output", "options")
@@ -218,6 +218,8 @@ def _inputs(group: Mapping[str, Any], folder: Path) -> list[Path]:
 def _matches(pattern: Any, folder: Path) -> list[Path]:
     if not isinstance(pattern, str):
         raise BadInput(f"a path or pattern must be a text, got {pattern!r}")
+    if remote_name(pattern) and "*" not in pattern:
+        return [Path(pattern)]
     if os.path.isfile(folder / pattern):
         return [_tidy(folder / pattern)]
     paths = (folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)))

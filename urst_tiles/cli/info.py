@@ -40,12 +40,14 @@ def run_info(arguments: argparse.Namespace) -> int:
     """Print the facts about an image file; of one that is refused, what it contains."""
     from urst_tiles.source import open_source
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
+    from urst_tiles.source.remote import is_place
     from urst_tiles.storage.names import require_file
 
     choice: dict[str, Any] = {name: getattr(arguments, name, None) for name in CHOICES}
     found = Contents()
     try:
-        require_file(arguments.file)
+        if not is_place(arguments.file):
+            require_file(arguments.file)
         found = contents_of(Path(arguments.file).absolute(), **choice)
         facts = facts_of(open_source(arguments.file, **choice))
     except UrstError:

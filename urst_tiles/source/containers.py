@@ -223,6 +223,13 @@ def _jp2(file: FileBytes, found: Carried) -> None:
                     _jp2_resolution(file, place, length, found)
 
 
+def is_plain_jp2(path: Path) -> bool:
+    """Whether a JPEG 2000 file is a picture without georeferencing (GeoJP2, or GML in an association)."""
+    file, found = FileBytes(path), Carried()
+    _jp2(file, found)
+    return not found.geotiff and all(kind != b"asoc" for kind, *_ in _boxes(file, 0, file.size))
+
+
 def _jp2_resolution(file: FileBytes, start: int, size: int, found: Carried) -> None:
     """The resolution of capture, which was measured, or else that of display; both in pixels per metre."""
     boxes = {

@@ -3,14 +3,21 @@ them by."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.source.bands import Band, plain_bands
 from urst_tiles.source.channels import stored_bands
+from urst_tiles.source.gdal import Unrecognised, environment, library, open_dataset
+from urst_tiles.source.gdal_facts import is_for_gdal, require_library
+from urst_tiles.source.gdal_names import chosen_name, described, subdatasets
+from urst_tiles.source.gdal_reader import told_bands
+from urst_tiles.source.gdal_sources import check_sources
 from urst_tiles.source.headers import check_file
+from urst_tiles.source.remote import place_of
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
@@ -79,8 +86,17 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     ------
     UrstError : the file does not exist, or is no image, or its header is damaged.
     """
-    if is_tiff(check_file(path)):
-        return _of_tiff(TiffFile(path), Choice(**chosen))
+    place, choice = place_of(path), Choice(**chosen)
+    if place is not None:
+        require_library(place)
+        return _of_gdal(place.path, place.name, place.archive is None, choice)
+    is_folder = path.is_dir() and library() is not None
+    if not is_folder and is_tiff(check_file(path)):
+        return _of_tiff(TiffFile(path), choice)
+    if is_folder or is_for_gdal(path):
+        with suppress(Unrecognised):
+            return _of_gdal(path, str(path), False, choice)
+        check_file(path)
     loader = loader_of(path)
     image = open_image(path, loader)
     count = page_count(image) if loader in PAGED else 1
@@ -90,6 +106,26 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     bands = plain_bands(image.bands, image.interpretation in RGB)
     if image.hasalpha():
         bands[-1] = Band(colour="alpha")
+    return Contents(pages, [], bands)
+
+
+def _of_gdal(path: Path, name: str, remote: bool, choice: Choice) -> Contents:
+    """What GDAL sees in an image: its subdatasets are pages."""
+    if not remote:
+        check_sources(path)
+    found = subdatasets(path, name, remote)
+    with open_dataset(path, name, remote) as data, environment(remote):
+        if data.count and not found:
+            found = [replace(described(data, name), word="")]
+    pages = [
+        PageFacts(number, one.shape, one.bands, one.dtype, "image", one.word or None, one.levels)
+        for number, one in enumerate(found, 1)
+    ]
+    bands = []
+    with suppress(BadInput):
+        image, _ = chosen_name(path, name, remote, choice.page)
+        with open_dataset(path, image, remote) as data, environment(remote):
+            bands = told_bands(data)
     return Contents(pages, [], bands)
 
 

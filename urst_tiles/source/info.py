@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ def vips_info(
     resolution, in_inches = _photo_resolution(carried, block)
     items = [*exif.items(block), *pam.items, *((name, "", text) for name, text in carried.items.items())]
     xml = with_items(None, items)
-    geo = with_world_file(_geojp2(carried.geotiff, str(path)), sidecars.world)
+    geo = with_world_file(geo_tags(carried.geotiff, str(path)), sidecars.world)
     return Info(
         geo=completed(geo, pam, sidecars.rpc),
         icc=profile if profile and is_rgb_profile(profile) and image.interpretation != "cmyk" else None,
@@ -278,10 +278,10 @@ def _photo_resolution(carried: Carried, block: exif.Exif) -> tuple[tuple[float, 
     return sane_resolution(*carried.pixels_per_cm), carried.in_inches
 
 
-def _geojp2(block: bytes, name: str) -> tuple[Tag, ...]:
-    """The GeoTIFF tags in the box of a JPEG 2000 file."""
+def geo_tags(block: bytes, name: str, codes: Sequence[int] = GEO_TAGS) -> tuple[Tag, ...]:
+    """The tags ``codes`` in a small GeoTIFF in memory, as in the box of a JPEG 2000 file called ``name``."""
     tags = exif.of_block(block).main
-    found = [(tags[code], exif.numbers(tags[code])) for code in GEO_TAGS if code in tags]
+    found = [(tags[code], exif.numbers(tags[code])) for code in codes if code in tags]
     return tuple(
         geo_tag(tag.code, np.array(numbers) if numbers else None, bytes(tag.value), name)  # type: ignore[arg-type]
         for tag, numbers in found

@@ -1,4 +1,4 @@
-"""Opening a source: the header decides whether tifffile or libvips reads the pixels."""
+"""Opening a source: the header decides whether tifffile, libvips or GDAL reads the pixels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.facts import Facts
+from urst_tiles.source.gdal import Unrecognised, library
+from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
+from urst_tiles.source.remote import place_of
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide, check_slide_pages
 from urst_tiles.source.source import Source
@@ -60,7 +63,8 @@ def open_source(
 
     Parameters
     ----------
-    path : any image file that libvips or tifffile can read.
+    path : any image file that tifffile, libvips or, where it is installed, GDAL can read; with GDAL also an
+        address such as ``https://...`` or ``s3://...``, a name such as ``/vsizip/...``, or a folder.
     page : a page of the file by its number, counted from 1, or by its name; by default the main image (see
         "Which picture of a file" in docs/formats.md).
     channels : one or three channels that become grey, or red, green and blue, by their numbers, counted from
@@ -73,23 +77,45 @@ def open_source(
 
     Raises
     ------
-    MissingFile : the file does not exist or cannot be read.
-    BadInput : ``path`` is a folder, or the file is empty, no image, or not safe to decode; or an option does
-        not fit the file.
+    MissingFile : the file does not exist or cannot be read, or there is nothing at the address.
+    BadInput : ``path`` is a folder that is no image, or the file is empty, no image, or not safe to decode;
+        or an option does not fit the file.
     DamagedFile : the header is cut off or contradicts itself.
     """
+    choice = Choice(page, _words(channels), _words(bands))
+    place = place_of(path)
+    facts = _folder_facts(path, choice) if place is None else place_facts(place, choice)
+    return Source(facts or _file_facts(path, choice), stretch=stretch, use_overviews=overviews)
+
+
+def _folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
+    """The facts of an image that is a folder; None for anything else, of which `require_file` will speak."""
+    if not os.path.isdir(path) or library() is None:
+        return None
+    try:
+        return gdal_facts(Path(path).absolute(), choice)
+    except Unrecognised:
+        return None
+
+
+def _file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
+    """The facts of a file, from its header, whichever library reads it."""
     require_file(path)
     path = Path(path).absolute()
     start = headers.check_file(path)
-    sidecars = find_sidecars(path)
-    choice = Choice(page, _words(channels), _words(bands))
     by_openslide = check_slide(path, start)
+    if not by_openslide and not is_tiff(start) and is_for_gdal(path):
+        try:
+            return gdal_facts(path, choice)
+        except Unrecognised:
+            loader_of(path)  # says what can be read
+    sidecars = find_sidecars(path)
     facts = _tiff_facts(path, choice, sidecars) if is_tiff(start) and not by_openslide else None
     if facts is None:
         facts = _vips_facts(path, choice, sidecars)
     if sidecars.mask is not None and open_mask(sidecars.mask).shape != facts.stored:
         raise BadInput(f"{sidecars.mask} is a mask of another size than {path}; remove it, or make it anew")
-    return Source(facts, stretch=stretch, use_overviews=overviews)
+    return facts
 
 
 def _words(words: Sequence[int | str] | None) -> tuple[int | str, ...] | None:

@@ -83,6 +83,9 @@ class Opener(Protocol):
     def open(self) -> Reader:
         """Make the reader. This is cheap: only headers are read."""
 
+    def __hash__(self) -> int:
+        """Equal openers have one reader in a process."""
+
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom."""
 
@@ -114,16 +117,16 @@ class TiffOpener:
 
     def check(self) -> None:
         check_file(self.path)
-        if not _is_whole(self):
-            _check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
+        if not is_whole(self):
+            check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
 
     def open(self) -> Reader:
         reader = TiffReader(self.path, self.choice)
-        _check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
+        check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return _masked(reader, self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from _bands(self.open(), rows)
+        yield from in_bands(self.open(), rows)
         self.check()
 
 
@@ -162,8 +165,8 @@ class VipsOpener:
 
     def check(self) -> None:
         check_file(self.path)
-        if not _is_whole(self):
-            _check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
+        if not is_whole(self):
+            check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
 
     def open(self) -> Reader:
         self.check()
@@ -213,7 +216,7 @@ class SpoolOpener:
         return SpoolReader(self.folder, self.what, self.original)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        return _bands(self.open(), rows)
+        return in_bands(self.open(), rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +240,7 @@ class ArrayOpener:
         return ArrayReader(self.array)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        return _bands(self.open(), rows)
+        return in_bands(self.open(), rows)
 
 
 class ArrayReader:
@@ -324,8 +327,8 @@ class FileWatch:
             self._seen = now
 
 
-def _is_whole(opener: TiffOpener | VipsOpener) -> bool:
-    """Whether the opener knows the whole content of its files, and they still have it.
+def is_whole(opener: Any) -> bool:
+    """Whether an opener with a ``path`` knows the whole content of its files, and they still have it.
 
     Raises
     ------
@@ -334,11 +337,11 @@ def _is_whole(opener: TiffOpener | VipsOpener) -> bool:
     if opener.content is None:
         return False
     now = content_of(opener.files, opener.content)
-    _check_same(opener.path, opener.content.digest, now.digest)
+    check_same(opener.path, opener.content.digest, now.digest)
     return True
 
 
-def _check_same(path: Path, expected: str, present: str) -> None:
+def check_same(path: Path, expected: str, present: str) -> None:
     """Raise DamagedFile if two fingerprints of a file differ."""
     if expected != present:
         raise DamagedFile(
@@ -346,7 +349,7 @@ def _check_same(path: Path, expected: str, present: str) -> None:
         )
 
 
-def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
+def in_bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
     """Yield (box, samples) in bands of ``rows`` rows; several are decoded at the same time if that helps."""
     height, width = reader.shape
     boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
@@ -356,7 +359,7 @@ def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, FileWatch]:
+def _open_once(opener: Opener) -> tuple[Reader, FileWatch]:
     """The reader of an opener and the watch over its files; a process remembers the last 16 of them."""
     watch = FileWatch(opener)  # made first, so that a change during the opening is noticed
     return opener.open(), watch
@@ -364,12 +367,10 @@ def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, F
 
 def reader_of(opener: Opener) -> Reader:
     """The reader of an opener. Files are opened once; all threads of the process share the reader."""
-    if isinstance(opener, TiffOpener | VipsOpener | SpoolOpener):
-        return _open_once(opener)[0]
-    return opener.open()
+    return opener.open() if isinstance(opener, ArrayOpener) else _open_once(opener)[0]
 
 
 def check_unchanged(opener: Opener) -> None:
     """Raise DamagedFile if the content of the files has changed; cheap while they look the same."""
-    if isinstance(opener, TiffOpener | VipsOpener):
+    if opener.files:
         _open_once(opener)[1]()

@@ -27,8 +27,6 @@ from urst_tiles.source.openers import (
     Opener,
     Reader,
     SpoolOpener,
-    TiffOpener,
-    VipsOpener,
     check_unchanged,
     reader_of,
 )
@@ -187,8 +185,8 @@ class Source:
         ------
         JobDiffers : the files have another content now.
         """
-        opener = self._facts.opener
-        if not isinstance(opener, TiffOpener | VipsOpener):
+        opener: Any = self._facts.opener
+        if not opener.files:
             return self
         path = folder / self._content_name
         before = Content.from_json(read_file(path)) if path.exists() else None
@@ -273,7 +271,7 @@ class Source:
 
     def saved_paths(self, folder: Path, *, thumbnail: int = 1024) -> Iterator[Path]:
         """All files that `prepare`, called with the same arguments, writes into ``folder``."""
-        if isinstance(self._facts.opener, TiffOpener | VipsOpener):
+        if self.files:
             yield folder / self._content_name
         for source in (self, self.bare):
             yield source._average_path(folder, thumbnail)

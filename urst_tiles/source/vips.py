@@ -87,7 +87,8 @@ def loader_of(path: Path) -> str:
     name = ALIASES.get(name, name)
     if name not in LOADERS:
         raise BadInput(
-            f"{path} is no image that can be read here; TIFF, JPEG, PNG and WebP can, among others"
+            f"{path} is no image that can be read here; TIFF, JPEG, PNG and WebP can, among others, and"
+            " what GDAL reads (JPEG 2000, netCDF, VRT, ...) where it is there: pip install 'urst-tiles[gdal]'"
         )
     if name == "tiffload":
         check_chain(FileBytes(path))  # libtiff goes through all directories, whatever they take

@@ -28,6 +28,16 @@ _VIRTUAL = re.compile(r"/vsi[a-z0-9_]+/")
 #: The beginning of an address whose slashes `pathlib` has merged.
 _MERGED = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]+:)/+")
 
+#: GDAL's virtual file systems on networks, by the schemes of addresses that they stand for.
+REMOTE = {
+    "http": "vsicurl/http://", "https": "vsicurl/https://", "ftp": "vsicurl/ftp://", "s3": "vsis3/",
+    "gs": "vsigs/", "az": "vsiaz/", "abfs": "vsiadls/", "oss": "vsioss/", "swift": "vsiswift/",
+}  # fmt: skip
+_REMOTE = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?/")
+
+#: GDAL's virtual file systems inside archives.
+_ARCHIVE = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)(.*)", re.DOTALL)
+
 #: GDAL's drivers whose names stand before that of a data set, as in ``GTIFF_DIR:2:a.tif``.
 _DATASET = re.compile(
     r"(?:^|.*/)((?:GTIFF_DIR|GTIFF_RAW|NETCDF|HDF4|HDF4_SDS|HDF4_EOS|HDF5|BAG|ZARR|GPKG|MBTILES|NITF_IM|JP2OPENJPEG"
@@ -112,6 +122,38 @@ def address(path: str | os.PathLike[str], *, output: bool = False) -> str | None
             )
         return "- would be standard input, which is not read; save it to a file, and give the path of that"
     return None
+
+
+def remote_name(path: str | os.PathLike[str]) -> tuple[str, str] | None:
+    """An address as the user wrote it, and what GDAL calls it; None where GDAL's file systems on networks
+    have no such scheme.
+
+    ``s3://bucket/a.tif`` is ``/vsis3/bucket/a.tif``; GDAL's own names, also those of archives on a network,
+    stay as they are. Slashes that `pathlib` merged are two again.
+    """
+    text = os.fspath(path)
+    inner = archive_of(text)
+    if _REMOTE.match(inner[1] if inner else text):
+        text = _MERGED.sub(r"\1//", text)
+        return text, text
+    found = _URL.match(text)
+    if not found or found[1].lower() not in REMOTE or os.path.isdir(text[: found.end(1) + 1]):
+        return None
+    return f"{found[1]}://{found[2]}", f"/{REMOTE[found[1].lower()]}{found[2]}"
+
+
+def archive_of(path: str | os.PathLike[str]) -> tuple[str, str] | None:
+    """GDAL's name of a file in an archive, and the absolute name of the archive with that of the file behind
+    it; None for any other name. ``/vsizip/a.zip/b.tif`` is relative, unless only ``/a.zip`` exists."""
+    found = _ARCHIVE.fullmatch(os.fspath(path))
+    if not found:
+        return None
+    rest = found[2] if found[2].startswith("/") else f"/{found[2]}"
+    if _REMOTE.match(rest):
+        return found[1] + rest, rest
+    first = os.path.abspath(found[2].lstrip("/").split("/")[0])
+    rest = os.path.abspath(found[2].lstrip("/")) if os.path.lexists(first) else rest
+    return found[1] + rest, rest
 
 
 def _instead(output: bool) -> str:
