@@ -113,6 +113,10 @@ class Plan:
     measure_at_once : whether one forward pass over the whole thumbnail measures every site.
     passes : passes over the full image: that of the blocks, and those that measure.
     identity : every fact that decides the bytes of the output, by name; the fingerprint is its hash.
+    format : the format of the output, by the word of ``--format``.
+    predictor : whether deflate, LZW and zstd encode differences between neighbouring pixels.
+    overview_resampling : how overviews are made: ``average``, ``nearest`` or ``lanczos``.
+    bigtiff : whether a TIFF is a BigTIFF: ``yes``, ``no`` or ``if-needed``.
     """
 
     grid: Grid
@@ -146,6 +150,10 @@ class Plan:
     measure_at_once: bool
     passes: int
     identity: Mapping[str, str]
+    format: str = "tif"
+    predictor: bool = True
+    overview_resampling: str = "average"
+    bigtiff: str = "yes"
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
         """The same plan with another identity."""

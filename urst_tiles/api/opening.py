@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
+
+import numpy as np
 
 from urst_tiles.options import Options
+from urst_tiles.plan import Plan
+from urst_tiles.pyramid.beside import lost_beside
+from urst_tiles.pyramid.formats import FORMATS, lost_in
 from urst_tiles.source import Source, open_source
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
@@ -40,3 +46,16 @@ def tell_lost(source: Source) -> None:
     """Say in one line which facts of the file the output does not take over, if there are any."""
     if source.info.lost:
         told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))
+
+
+def tell_format(output: Path, source: Source, plan: Plan) -> None:
+    """Say in one line what the format of the output cannot hold of the picture, if there is anything."""
+    chosen = FORMATS[plan.format]
+    lossy_tiles = plan.compression in ("jpeg", "webp")
+    lost = lost_in(chosen, source.info, channels=source.channels, lossy_tiles=lossy_tiles)
+    if chosen.georeference == "beside":
+        lost += lost_beside(source.info)
+    if source.file_dtype == np.uint16 and plan.dtype == "uint8" and not chosen.sixteen_bit:
+        lost.append("more than 8 bits")
+    if lost:
+        told.warning("%s: %s does not hold %s", output, chosen.title, ", ".join(lost))

@@ -57,7 +57,7 @@ def preview(
     recipe = recipe_of(style, options)
     field = field_of(recipe, source.shape, options, folder)
     recipe = recipe.over(field and field.resized(*small.shape))
-    chosen = Options.of(options, {"dtype": "uint8", "compression": "deflate"})
+    chosen = Options.of(options, {"dtype": "uint8", "compression": "deflate", "format": "tif"})
     plan = make_plan(small, recipe, build_style(recipe), chosen)
     if recipe.preserve_color == "coral":
         recipe = recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import mapped
+from urst_tiles.pyramid.encode import Encoding
 
 #: Bytes of input that are halved at once: few enough to stay in the cache of the processor.
 _STRIP_BYTES = 1 << 20
@@ -43,6 +44,11 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
         if channels == 4:
             _correct(strip, into, binary)
     return out
+
+
+def smaller(pixels: NDArray, encoding: Encoding) -> NDArray:
+    """The next smaller level of pixels that are read from the finished pyramid of this encoding."""
+    return halve(pixels, binary=encoding.binary and pixels.shape[-1] == 4)
 
 
 def levels_below(pixels: NDArray, count: int, *, binary: bool = False) -> list[NDArray]:
