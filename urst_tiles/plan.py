@@ -47,6 +47,9 @@ ITEMSIZE = {"uint8": 1, "uint16": 2}
 #: survives a full disk.
 EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
 
+#: The same for formats with an encoding of their own, for each raw byte of all levels; pictures have one.
+FORMAT_RATIO = {"ome.zarr": 0.75, "dzi": 0.2, "iiif": 0.2, "png": 0.55, "jpg": 0.15, "webp": 0.09}
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -282,14 +285,26 @@ class Plan:
         return CARDS_SLACK_BYTES + max(self.activation_bytes, self.measure_bytes)
 
     @property
+    def _raw_bytes(self) -> int:
+        """Bytes of the pixels of all levels."""
+        return self.grid.height * self.grid.width * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
+
+    @property
+    def expected_output_bytes(self) -> int:
+        """A guess at the size of the output, from how photographs are compressed."""
+        ratio = FORMAT_RATIO.get(self.format, EXPECTED_RATIO[self.compression])
+        if self.source_channels == 4 and self.format in ("dzi", "iiif"):
+            ratio = FORMAT_RATIO["png"] * 4 / 3  # tiles of PNG
+        return int(self._raw_bytes * ratio)
+
+    @property
     def disk_bytes(self) -> int:
         """Expected disk for unpacked copies, part files and output together.
 
         The part files are removed only when the output is complete.
         """
-        raw = self.grid.height * self.grid.width * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
-        encoded = int(raw * EXPECTED_RATIO[self.compression])
-        return self.spool_bytes + 2 * encoded + raw // 64
+        parts = int(self._raw_bytes * EXPECTED_RATIO[self.compression])
+        return self.spool_bytes + parts + self.expected_output_bytes + self._raw_bytes // 64
 
     @property
     def forwards(self) -> int:

@@ -540,3 +540,106 @@ def test_bytes_do_not_depend_on_the_time(scenes: Path, tmp_path: Path) -> None:
         found.append([data for _, data in sorted(tree(tmp_path / folder).items())])
         time.sleep(1.1)
     assert found[0] == found[1]
+
+
+# Options of the TIFF
+
+
+def test_statistics_are_those_of_the_pixels(scenes: Path, tmp_path: Path) -> None:
+    """As GDAL reads them, of 16 bits with invalid pixels; exact where each block is one tile."""
+    options = SMALL | {"block": 256, "blocksize": 256}
+    ut.stylize(scenes / "alpha16.tif", tmp_path / "out.tif", None, **options)
+    with rasterio.open(tmp_path / "out.tif") as file:
+        bands, valid = file.read([1, 2, 3]).astype(float), file.read(4) > 0
+        tags = [file.tags(band) for band in (1, 2, 3)]
+    for band, said in zip(bands, tags, strict=True):
+        values = band[valid]
+        assert float(said["STATISTICS_MINIMUM"]) == values.min()
+        assert float(said["STATISTICS_MAXIMUM"]) == values.max()
+        assert float(said["STATISTICS_MEAN"]) == pytest.approx(values.mean(), rel=1e-12)
+        assert float(said["STATISTICS_STDDEV"]) == pytest.approx(values.std(), rel=1e-9)
+        assert float(said["STATISTICS_VALID_PERCENT"]) == pytest.approx(100 * valid.mean(), rel=1e-3)
+        assert "STATISTICS_APPROXIMATE" not in said
+
+
+def test_statistics_of_an_overview_are_called_approximate(made: Callable[..., Path]) -> None:
+    with rasterio.open(made("wide", "out.tif")) as file:
+        values, said = file.read(1).astype(float), file.tags(1)
+    assert said["STATISTICS_APPROXIMATE"] == "YES"
+    assert float(said["STATISTICS_MEAN"]) == pytest.approx(values.mean(), rel=0.01)
+    assert float(said["STATISTICS_STDDEV"]) == pytest.approx(values.std(), rel=0.1)
+    assert (
+        values.min() <= float(said["STATISTICS_MINIMUM"]) < float(said["STATISTICS_MAXIMUM"]) <= values.max()
+    )
+
+
+@pytest.mark.parametrize("scene", ["rgb", pytest.param("mask", marks=slow)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bigtiff": "no"},
+        {"bigtiff": "if-needed", "predictor": "no"},
+        {"overview_resampling": "nearest"},
+        {"overview_resampling": "lanczos", "compression": "lzw", "predictor": "no"},
+    ],
+    ids=str,
+)
+def test_options_of_a_tiff(options: dict[str, Any], scene: str, made: Callable[..., Path]) -> None:
+    usual, output = made(scene, "out.tif", dtype="uint8"), made(scene, "out.tif", **options)
+    report = ut.validate(output)
+    assert report.valid, report
+    with tifffile.TiffFile(output) as tif:
+        assert tif.is_bigtiff == ("bigtiff" not in options)
+        assert tif.pages[0].predictor == (1 if options.get("predictor") == "no" else 2)
+        assert tif.pages[0].tile == (128, 128)
+    with rasterio.open(usual) as right, rasterio.open(output) as file:
+        np.testing.assert_array_equal(file.read(), right.read())
+        np.testing.assert_array_equal(file.dataset_mask(), right.dataset_mask())
+        assert file.transform == right.transform and file.crs == right.crs and file.tags(1) == file.tags(1)
+    if scene == "rgb":
+        np.testing.assert_array_equal(read_vips(output), read_vips(usual))
+        assert ut.open_source(output).info.geo == ut.open_source(usual).info.geo
+
+
+def test_overviews_are_made_as_told(made: Callable[..., Path]) -> None:
+    found = {}
+    for method in ("average", "nearest", "lanczos"):
+        with tifffile.TiffFile(made("rgb", "out.tif", overview_resampling=method)) as tif:
+            found[method] = tif.pages[1].asarray().astype(int)
+            full = tif.pages[0].asarray()
+    np.testing.assert_array_equal(found["nearest"], full[::2, ::2])
+    sharp = pyvips.Image.new_from_array(full).reduce(2, 2, kernel="lanczos3").numpy().astype(int)
+    inside = (slice(8, 120), slice(8, 120))  # of the first block, away from its edges
+    assert np.abs(found["lanczos"][inside] - sharp[inside]).max() <= 4
+    assert np.abs(found["average"][inside] - sharp[inside]).max() > 6
+
+
+def test_lanczos_ignores_invalid_pixels(made: Callable[..., Path]) -> None:
+    """Black that is invalid does not bleed into the overview."""
+    with rasterio.open(made("mask", "out.tif", overview_resampling="lanczos"), overview_level=0) as file:
+        colours, valid = file.read().astype(int), file.dataset_mask() > 0
+    with rasterio.open(made("mask", "out.tif", dtype="uint8"), overview_level=0) as file:
+        right = file.read().astype(int)
+        assert np.array_equal(file.dataset_mask() > 0, valid)
+    assert np.abs(colours - right)[:, valid].max() < 60
+
+
+def test_a_tile_side_that_does_not_divide_the_block_is_refused(run, scenes: Path, tmp_path: Path) -> None:
+    done = run(
+        "stylize", scenes / "rgb.tif", tmp_path / "out.tif", "--model", "identity", "--blocksize", "100"
+    )
+    assert done.returncode == 2 and "multiple of 16" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_plan_tells_the_size_and_a_jpeg_what_would_be_smaller(run, tmp_path: Path) -> None:
+    pyvips.Image.new_from_array(smooth(600, 900)).jpegsave(str(tmp_path / "in.jpg"), Q=90)
+    said = {}
+    for name in ("out.tif", "out.jpg"):
+        done = run("plan", tmp_path / "in.jpg", tmp_path / name, "--model", "identity", "--json")
+        said[name] = json.loads(done.stdout)["expected_output_bytes"]
+        assert done.stderr.count("--compression jpeg") == (name == "out.tif"), done.stderr
+    assert said["out.jpg"] < said["out.tif"] / 2
+    done = run(
+        "plan", tmp_path / "in.jpg", tmp_path / "out.tif", "--model", "identity", "--compression", "jpeg"
+    )
+    assert "a guess" in done.stdout and not done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.pyramid.beside import lost_beside
 from urst_tiles.pyramid.formats import FORMATS, lost_in
 from urst_tiles.source import Source, open_source
+from urst_tiles.storage.publish import megabytes
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
 told = logging.getLogger("urst_tiles.told")
@@ -59,3 +61,15 @@ def tell_format(output: Path, source: Source, plan: Plan) -> None:
         lost.append("more than 8 bits")
     if lost:
         told.warning("%s: %s does not hold %s", output, chosen.title, ", ".join(lost))
+
+
+def tell_compression(source: Source, plan: Plan) -> None:
+    """Say in one line that a TIFF could be smaller, if the input is a JPEG and the output is lossless."""
+    with source.path.open("rb") as file:
+        is_jpeg = file.read(3) == b"\xff\xd8\xff"
+    if is_jpeg and FORMATS[plan.format].tiff and plan.compression not in ("jpeg", "webp"):
+        small = replace(plan, compression="jpeg").expected_output_bytes
+        told.warning(
+            "%s is a JPEG: with --compression jpeg the output would take about %s instead of %s",
+            source.path, megabytes(small), megabytes(plan.expected_output_bytes),
+        )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
-from urst_tiles.api.opening import open_input, tell_choice, tell_format, tell_lost
+from urst_tiles.api.opening import open_input, tell_choice, tell_compression, tell_format, tell_lost
 from urst_tiles.api.output import (
     check_format,
     check_output,
@@ -200,6 +200,7 @@ def open_job(
     )
     tell_lost(source)
     tell_format(output, source, plan)
+    tell_compression(source, plan)
     room = job.room()
     if room is not None and before == dict(plan.identity) and output.is_file():
         room += output.stat().st_size  # what is written already

@@ -38,6 +38,7 @@ from urst_tiles.pyramid.levels import (
 from urst_tiles.pyramid.ome_tiff import with_ome_xml
 from urst_tiles.pyramid.part import PartLevel, read_cells
 from urst_tiles.pyramid.parts import Parts
+from urst_tiles.pyramid.statistics import band_items
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.publish import check_room, megabytes, publishing, remove_dead_attempts, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
@@ -92,7 +93,7 @@ def assemble(
     _require(parts)
     with naming_damage(parts):
         stages = made_stages(parts, progress)
-        extra = _extra_fields(info, description, software, provenance)
+        extra = _extra_fields(info, description, software, provenance, band_items(stages))
         if ome:
             extra = with_ome_xml(extra, parts.grid, parts.encoding, info)
         layout = _arranged(stages, info, extra, ome, bigtiff, output)
@@ -181,13 +182,17 @@ def made_stages(parts: Parts, progress: Progress) -> list[Parts]:
 
 
 def _extra_fields(
-    info: Info, description: str | None, software: str | None, provenance: str | None
+    info: Info,
+    description: str | None,
+    software: str | None,
+    provenance: str | None,
+    statistics: Sequence[tuple[str, int, str]] = (),
 ) -> list[DirectoryField]:
     """The fields of metadata; a ``description`` takes the place of that of the source."""
     if provenance is not None:
         items = [(PROVENANCE, "", provenance)]
         info = replace(info, gdal_metadata=with_items(info.gdal_metadata, items))
-    fields = {field.code: field for field in info_fields(info)}
+    fields = {field.code: field for field in info_fields(info, statistics)}
     fields |= {code: text(code, value) for code, value in ((270, description), (305, software)) if value}
     return list(fields.values())
 

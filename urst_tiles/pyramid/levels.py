@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div, round_up
 from urst_tiles.pyramid.encode import Compression, Encoding
-from urst_tiles.tiff.metadata import Info, with_items
+from urst_tiles.tiff.metadata import Info, with_band_items, with_items
 from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
     BIG,
@@ -94,14 +94,18 @@ def _shape(tile: int, height: int, width: int, subfile: int) -> list[DirectoryFi
     ]
 
 
-def info_fields(info: Info) -> list[DirectoryField]:
-    """The fields of metadata at full resolution: georeferencing, texts, EXIF, colour profile, GDAL's XML."""
+def info_fields(info: Info, statistics: Sequence[tuple[str, int, str]] = ()) -> list[DirectoryField]:
+    """The fields of metadata at full resolution: georeferencing, texts, EXIF, colour profile, GDAL's XML.
+
+    ``statistics`` are items about bands: (name, band counted from 0, text).
+    """
     fields = [tag_field(tag) for tag in (*info.geo, *info.tags)]
     fields += [directory_field(code, tags) for code, tags in ((34665, info.exif), (34853, info.gps)) if tags]
     if info.icc:
         fields.append(DirectoryField(34675, UNDEFINED, len(info.icc), info.icc))
     chosen = [(CHOICE, "", info.chosen)] if info.chosen else []
     metadata = with_items(info.gdal_metadata, chosen) if chosen else info.gdal_metadata
+    metadata = with_band_items(metadata, statistics)
     if metadata:
         fields.append(text(42112, metadata))
     return fields

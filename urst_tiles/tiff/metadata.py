@@ -280,6 +280,14 @@ def with_items(xml: str | None, items: Iterable[tuple[str, str, str]]) -> str | 
     return "<GDALMetadata>\n" + "".join([*old, *lines]) + _END if old or lines else None
 
 
+def with_band_items(xml: str | None, items: Iterable[tuple[str, int, str]]) -> str | None:
+    """GDAL's XML with items about single bands, each (name, band counted from 0, text)."""
+    lines = "".join(_line({"name": name, "sample": str(band)}, text) for name, band, text in items)
+    if not lines:
+        return xml
+    return (xml.removesuffix(_END) if xml else "<GDALMetadata>\n") + lines + _END
+
+
 def item_of(xml: str | None, name: str) -> str | None:
     """The text of an item of GDAL's XML in the default domain; None where it is missing."""
     found = [i for i in (_items(xml, "the file") if xml else ()) if i.attributes.get("name") == name]
