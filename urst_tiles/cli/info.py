@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
     validate = add_command(
         commands,
         "validate",
-        "check whether an output is valid: a pyramidal TIFF, OME-TIFF, OME-Zarr, DZI, IIIF image, PNG, JPEG or"
-        " WebP; if not, the exit status is 1",
+        "check whether an output is valid: a pyramidal TIFF, OME-TIFF, OME-Zarr, DZI, IIIF image, PNG, JPEG"
+        " or WebP; if not, the exit status is 1",
     )
     validate.set_defaults(run=run_validate)
     for name in CHOICES:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the commands ``stylize``, ``plan`` and ``preview``."""
     tiff = (
-        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg or"
-        " .webp"
+        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg"
+        " or .webp"
     )
     for name, run, text, written in (
         (
@@ -157,8 +157,8 @@ def describe_plan(plan: Plan) -> str:
         "memory": f"at most {megabytes(plan.peak_bytes)}"
         + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
         "disk": f"about {megabytes(plan.disk_bytes)} while it runs",
-        "output": f"about {megabytes(plan.expected_output_bytes)}, {FORMATS[plan.format].title} (a guess, from"
-        " photographs)",
+        "output": f"about {megabytes(plan.expected_output_bytes)}, {FORMATS[plan.format].title} (a guess,"
+        " from photographs)",
         "fingerprint": plan.fingerprint[:16],
     }
     return "\n".join(f"{name:12} {value}" for name, value in rows.items())

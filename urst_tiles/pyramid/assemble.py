@@ -44,7 +44,15 @@ from urst_tiles.storage.publish import check_room, megabytes, publishing, remove
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.metadata import PROVENANCE, Info, with_items
-from urst_tiles.tiff.writing import BIG, CLASSIC, DirectoryField, Form, header, sub_directories_field, text
+from urst_tiles.tiff.writing import (
+    BIG,
+    CLASSIC,
+    DirectoryField,
+    TiffForm,
+    header,
+    sub_directories_field,
+    text,
+)
 
 SOFTWARE = "urst-tiles"
 
@@ -264,7 +272,7 @@ def _lay_out(
     info: Info,
     extra: Sequence[DirectoryField],
     ome: bool = False,
-    form: Form = BIG,
+    form: TiffForm = BIG,
 ) -> _Layout:
     """Compute every offset of the file from the sizes of the tiles in the parts."""
     places: list[tuple[Parts, int]] = []
@@ -308,7 +316,7 @@ def _level(
     info: Info,
     extra: Sequence[DirectoryField],
     number: int,
-    form: Form = BIG,
+    form: TiffForm = BIG,
 ) -> Level:
     """Level ``number`` of the file, with the fields that belong there; ``extra`` are those of level 0."""
     fields = [*resolution_fields(info, number), *(extra if number == 0 else ())]

@@ -23,7 +23,7 @@ from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
     BIG,
     DirectoryField,
-    Form,
+    TiffForm,
     array_fields,
     directory,
     directory_bytes,
@@ -124,7 +124,7 @@ def resolution_fields(info: Info, level: int) -> list[DirectoryField]:
     return [rational(282, round(x * 2.54, 6)), rational(283, round(y * 2.54, 6)), field(296, SHORT, 2)]
 
 
-def ghost(masked: bool, layout: Form = BIG) -> bytes:
+def ghost(masked: bool, layout: TiffForm = BIG) -> bytes:
     """GDAL's ghost header, which announces how the file is laid out; a directory may lie right behind it."""
     lines = (
         "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
@@ -207,7 +207,7 @@ class Level:
     fields: list[DirectoryField]
     mask_fields: list[DirectoryField] | None
     sizes: TileSizes
-    layout: Form = BIG
+    layout: TiffForm = BIG
 
     @property
     def directory_bytes(self) -> int:
@@ -242,7 +242,7 @@ def level_of(
     *,
     overview: bool,
     extra: Sequence[DirectoryField] = (),
-    layout: Form = BIG,
+    layout: TiffForm = BIG,
 ) -> Level:
     """Describe a level of ``height`` x ``width`` pixels; ``extra`` are further fields of its image."""
     fields = [*level_fields(encoding, height, width, overview=overview), *extra]

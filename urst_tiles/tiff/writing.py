@@ -24,7 +24,7 @@ TILE_OFFSETS, TILE_BYTE_COUNTS, SUB_DIRECTORIES = 324, 325, 330
 
 
 @dataclass(frozen=True)
-class Form:
+class TiffForm:
     """The numbers in which BigTIFF and classic TIFF differ.
 
     Attributes
@@ -56,8 +56,8 @@ class Form:
         return struct.calcsize(self.entry) + self.word_bytes
 
 
-BIG = Form("<Q", "<HHQ", "<Q", 16)
-CLASSIC = Form("<H", "<HHI", "<I", 8)
+BIG = TiffForm("<Q", "<HHQ", "<Q", 16)
+CLASSIC = TiffForm("<H", "<HHI", "<I", 8)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class DirectoryField:
     data: bytes
     inside: tuple[DirectoryField, ...] = ()
 
-    def value_bytes(self, form: Form = BIG) -> int:
+    def value_bytes(self, form: TiffForm = BIG) -> int:
         """Length of what lies behind the directory: a long value, or the directory inside."""
         if self.inside:
             return directory_bytes(self.inside, form=form)
@@ -120,7 +120,7 @@ def directory_field(code: int, tags: Iterable[Tag]) -> DirectoryField:
 
 
 def array_fields(
-    offsets: NDArray[np.uint64], sizes: NDArray[np.uint32], form: Form = BIG
+    offsets: NDArray[np.uint64], sizes: NDArray[np.uint32], form: TiffForm = BIG
 ) -> list[DirectoryField]:
     """The fields TileOffsets and TileByteCounts; both arrays are in bytes, (tiles,)."""
     kind, dtype = (LONG8, "<u8") if form is BIG else (LONG, "<u4")
@@ -130,13 +130,13 @@ def array_fields(
     ]
 
 
-def sub_directories_field(offsets: Sequence[int], form: Form = BIG) -> DirectoryField:
+def sub_directories_field(offsets: Sequence[int], form: TiffForm = BIG) -> DirectoryField:
     """The field SubIFDs, which leads to further directories at these positions."""
     kind, dtype = (IFD8, "<u8") if form is BIG else (LONG, "<u4")
     return DirectoryField(SUB_DIRECTORIES, kind, len(offsets), np.array(offsets, dtype).tobytes())
 
 
-def directory_bytes(fields: Sequence[DirectoryField], tiles: int | None = None, form: Form = BIG) -> int:
+def directory_bytes(fields: Sequence[DirectoryField], tiles: int | None = None, form: TiffForm = BIG) -> int:
     """Length in bytes of a directory and its values, once ``array_fields`` of ``tiles`` tiles are added."""
     arrays = [] if tiles is None else [form.word_bytes * tiles, 4 * tiles]
     values = sum(f.value_bytes(form) for f in fields)
@@ -145,7 +145,7 @@ def directory_bytes(fields: Sequence[DirectoryField], tiles: int | None = None, 
 
 
 def directory(
-    fields: Sequence[DirectoryField], position: int, following: int, form: Form = BIG
+    fields: Sequence[DirectoryField], position: int, following: int, form: TiffForm = BIG
 ) -> Iterator[bytes]:
     """The bytes of a directory that will lie at ``position``, with its long values right behind it.
 
@@ -168,7 +168,7 @@ def directory(
     yield from values
 
 
-def header(first: int, form: Form = BIG) -> bytes:
+def header(first: int, form: TiffForm = BIG) -> bytes:
     """The header of a little-endian TIFF whose first directory lies at ``first``."""
     if form is CLASSIC:
         return struct.pack("<2sHI", b"II", 42, first)
