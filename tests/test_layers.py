@@ -35,7 +35,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "tiff": {"tiff": {"numpy", "tifffile", "imagecodecs"}},
     "images": {
         "source": {"numpy", "openslide", "pyvips", "rasterio", "zarr"},
-        "pyramid": {"numpy", "tifffile", "imagecodecs"},
+        "pyramid": {"numpy", "tifffile", "imagecodecs", "google_crc32c"},
     },
     "networks": {
         "weights": TORCH,

@@ -29,6 +29,7 @@ from urst_tiles.plan import (
     read_bytes,
 )
 from urst_tiles.pyramid import Encoding, write_bytes
+from urst_tiles.pyramid.finish import finish_bytes as format_bytes
 from urst_tiles.pyramid.parts import SUPER
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
@@ -69,6 +70,7 @@ def needs_of(
     weight_bytes: int,
     at_once: bool,
     seen: Source,
+    output: str = "tif",
 ) -> Needs:
     """What a job needs besides its blocks.
 
@@ -80,6 +82,7 @@ def needs_of(
     weight_bytes : size of the weights of the network at the precision of the plan.
     at_once : whether one forward pass over the whole thumbnail measures every site.
     seen : what is measured: the source, or the part of it that is made.
+    output : the format of the output, by the word of ``--format``.
     """
     return Needs(
         base_bytes=base_bytes(device),
@@ -88,7 +91,9 @@ def needs_of(
         ),
         held_bytes=held_bytes(source, seen, style, options),
         fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,
-        finish_bytes=finish_bytes(source, grid, encoding, encoders),
+        finish_bytes=max(
+            finish_bytes(source, grid, encoding, encoders), format_bytes(output, grid.output, encoding)
+        ),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
         measure_bytes=measure_bytes(style, seen, options, device, at_once),

@@ -20,6 +20,16 @@ Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
 Seam = Literal["auto", "crop", "blend"]
 StatisticsOf = Literal["image", "region"]
+OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp"]
+Resampling = Literal["average", "nearest", "lanczos"]
+Predictor = Literal["yes", "no"]
+BigTiff = Literal["yes", "no", "if-needed"]
+
+#: Other words for a format, as other programs have them.
+FORMAT_WORDS = {
+    "tiff": "tif", "gtiff": "tif", "cog": "tif", "ome.tiff": "ome.tif", "ome-tiff": "ome.tif",
+    "ome-tif": "ome.tif", "ome-zarr": "ome.zarr", "zarr": "ome.zarr", "jpeg": "jpg", "iiif3": "iiif",
+}  # fmt: skip
 
 #: Words that are accepted but not advertised, since they make seams: tests and benchmarks show with them what
 #: the other words avoid. With ``tile`` each window is stylised by the statistics of its pixels alone; with
@@ -35,6 +45,7 @@ QUEUES = ("slurm", "pbs", "lsf")
 #: Options that are counts, lengths or sizes: at least 1.
 AT_LEAST_ONE = (
     "style_size", "thumbnail", "local_scale", "feather", "block", "workers", "tile", "threads", "memory",
+    "blocksize",
 )  # fmt: skip
 
 
@@ -81,8 +92,13 @@ class Options:
     bands: tuple[int | str, ...] | None = None
     stretch: str = "2%,98%"
     dtype: Dtype = "auto"
+    format: OutputFormat = "auto"
     compression: Compression = "deflate"
     quality: int = 90
+    predictor: Predictor = "yes"
+    blocksize: int | None = None
+    overview_resampling: Resampling = "average"
+    bigtiff: BigTiff = "yes"
     workers: int = 1
     scheduler: str | None = None
     cluster: str | None = None
@@ -92,6 +108,8 @@ class Options:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        word = str(self.format).lower().removeprefix(".")
+        object.__setattr__(self, "format", FORMAT_WORDS.get(word, word))
         for name, allowed in choices().items():
             got = getattr(self, name)
             if got not in (*allowed, *_UNADVERTISED.get(name, ())):

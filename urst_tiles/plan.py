@@ -48,6 +48,9 @@ ITEMSIZE = {"uint8": 1, "uint16": 2}
 #: survives a full disk.
 EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
 
+#: The same for formats with an encoding of their own, for each raw byte of all levels; pictures have one.
+FORMAT_RATIO = {"ome.zarr": 0.75, "dzi": 0.2, "iiif": 0.2, "png": 0.55, "jpg": 0.15, "webp": 0.09}
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -116,6 +119,10 @@ class Plan:
     wanted : the numbers of the blocks that are needed, of a level above of which a part is enough; the others
         are left black. None for all blocks.
     statistics_of : whether statistics are measured on the whole ``image``, or on the ``region`` that is made.
+    format : the format of the output, by the word of ``--format``.
+    predictor : whether deflate, LZW and zstd encode differences between neighbouring pixels.
+    overview_resampling : how overviews are made: ``average``, ``nearest`` or ``lanczos``.
+    bigtiff : whether a TIFF is a BigTIFF: ``yes``, ``no`` or ``if-needed``.
     """
 
     grid: Grid
@@ -161,6 +168,11 @@ class Plan:
     def wants(self, index: int) -> bool:
         """Whether block ``index`` is needed."""
         return self.wanted is None or index in self.wanted
+
+    format: str = "tif"
+    predictor: bool = True
+    overview_resampling: str = "average"
+    bigtiff: str = "yes"
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
         """The same plan with another identity."""
@@ -294,14 +306,26 @@ class Plan:
         return CARDS_SLACK_BYTES + max(self.activation_bytes, self.measure_bytes)
 
     @property
+    def _raw_bytes(self) -> int:
+        """Bytes of the pixels of all levels."""
+        return self.grid.made.area * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
+
+    @property
+    def expected_output_bytes(self) -> int:
+        """A guess at the size of the output, from how photographs are compressed."""
+        ratio = FORMAT_RATIO.get(self.format, EXPECTED_RATIO[self.compression])
+        if self.source_channels == 4 and self.format in ("dzi", "iiif"):
+            ratio = FORMAT_RATIO["png"] * 4 / 3  # tiles of PNG
+        return int(self._raw_bytes * ratio)
+
+    @property
     def disk_bytes(self) -> int:
         """Expected disk for unpacked copies, part files and output together.
 
         The part files are removed only when the output is complete.
         """
-        raw = self.grid.made.area * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
-        encoded = int(raw * EXPECTED_RATIO[self.compression])
-        return self.spool_bytes + 2 * encoded + raw // 64
+        parts = int(self._raw_bytes * EXPECTED_RATIO[self.compression])
+        return self.spool_bytes + parts + self.expected_output_bytes + self._raw_bytes // 64
 
     @property
     def forwards(self) -> int:

@@ -25,6 +25,7 @@ from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.options import Compression, Options, Statistics
 from urst_tiles.plan import Footprint, Plan
 from urst_tiles.pyramid import Encoding
+from urst_tiles.pyramid.formats import FORMATS, Format, check_dtype, check_size
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
 from urst_tiles.source.mask import Mask, open_mask
@@ -78,13 +79,18 @@ def make_plan(
     seam, halo = resolve_seam(options, style)
     network = footprint(recipe, style, precision)
     grid = make_grid(source, options, network, halo, device, part and part.box)
-    dtype = resolve_dtype(options.dtype, source)
-    encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
+    output = FORMATS["tif" if options.format == "auto" else options.format]
+    check_size(output, *grid.made.shape)
+    dtype = resolve_dtype(options.dtype, source, output)
+    encoding = make_encoding(
+        source, dtype, options.compression, options.quality, grid.tile,
+        output=output, predictor=options.predictor == "yes", overviews=options.overview_resampling,
+    )  # fmt: skip
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     needs = needs_of(
         source, recipe, style, options, grid=grid, encoding=encoding, device=device, encoders=encoders,
-        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen,
+        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen, output=output.name,
     )  # fmt: skip
     plan = Plan(
         grid=grid,
@@ -110,6 +116,10 @@ def make_plan(
         measure_at_once=at_once,
         passes=1 + len(measured_sites(style)) * measures_image(options),
         identity={},
+        format=output.name,
+        predictor=encoding.predictor,
+        overview_resampling=encoding.overviews,
+        bigtiff=options.bigtiff,
         **needs,
     )
     identity = _identity(plan, source, recipe.model, style, options) | varied(recipe, options, mask)
@@ -184,7 +194,7 @@ def make_grid(
     core = options.tile or default_core(halo, options.block, needs.bytes_per_pixel, device)
     height, width = source.shape
     # libvips refuses tiles that are far larger than the image ("tile size out of range").
-    tile = min(tile_side(*(part.shape if part else source.shape)), options.block)
+    tile = options.blocksize or min(tile_side(*(part.shape if part else source.shape)), options.block)
     return Grid(height, width, halo, needs.stride, core, options.block, tile, needs.minimum, part)
 
 
@@ -262,31 +272,67 @@ def resolve_measuring(style: Subject, source: Source, options: Options, pinned: 
     return thumbnail_bytes(style, source, options) <= allowed
 
 
-def make_encoding(source: Source, dtype: str, compression: str, quality: int, tile: int) -> Encoding:
-    """How the tiles of the output are encoded, and how its file says which pixels are valid."""
+def make_encoding(
+    source: Source,
+    dtype: str,
+    compression: str,
+    quality: int,
+    tile: int,
+    *,
+    output: Format = FORMATS["tif"],
+    predictor: bool = True,
+    overviews: str = "average",
+) -> Encoding:
+    """How the tiles of the parts are encoded, and how the file says which pixels are valid.
+
+    They are the tiles of the output if that is a TIFF. An OME-TIFF has alpha for masks and nodata, which its
+    readers do not know.
+    """
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
+    validity = source.info.validity
+    if output.name == "ome.tif":
+        validity = "alpha" if source.channels == 4 else "none"
     return Encoding(
         compression=cast(Compression, compression),
         quality=quality,
         dtype=cast(Any, dtype),
         channels=source.channels,
-        validity=source.info.validity,
-        nodata=nodata if source.info.validity == "nodata" else None,
+        validity=validity,
+        nodata=nodata if validity == "nodata" else None,
         tile=tile,
         keeps_hidden=source.unpainted,
+        predictor=predictor,
+        overviews=cast(Any, overviews),
+        separate_mask=output.name != "ome.tif",
     )
 
 
 def encoding_of(plan: Plan, source: Source) -> Encoding:
-    """The encoding of the output of a plan."""
-    return make_encoding(source, plan.dtype, plan.compression, plan.quality, plan.grid.tile)
+    """The encoding of the tiles of a plan."""
+    return make_encoding(
+        source,
+        plan.dtype,
+        plan.compression,
+        plan.quality,
+        plan.grid.tile,
+        output=FORMATS[plan.format],
+        predictor=plan.predictor,
+        overviews=plan.overview_resampling,
+    )
 
 
-def resolve_dtype(wanted: str, source: Source) -> str:
-    """The data type of the output; ``auto`` is uint16 for a uint16 file, and uint8 for all others."""
+def resolve_dtype(wanted: str, source: Source, output: Format = FORMATS["tif"]) -> str:
+    """The data type of the output; ``auto`` is uint16 for a uint16 file if the format of the output holds it,
+    and uint8 for all others.
+
+    Raises
+    ------
+    BadPlan : uint16 is asked for, and the format holds 8 bits only.
+    """
     if wanted != "auto":
+        check_dtype(output, wanted)
         return wanted
-    return "uint16" if source.file_dtype == np.uint16 else "uint8"
+    return "uint16" if source.file_dtype == np.uint16 and output.sixteen_bit else "uint8"
 
 
 def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
@@ -323,7 +369,9 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
 def _decided(plan: Plan) -> dict[str, Any]:
     """The facts of the identity that are fields of the plan."""
     grid = plan.grid
+    lossy = plan.compression in ("jpeg", "webp") or FORMATS[plan.format].lossy
     return {
+        **_unusual(plan),
         "statistics": plan.statistics,
         "measured": "at once" if plan.measure_at_once else "by site",
         "size": f"{grid.width} x {grid.height}",
@@ -338,13 +386,25 @@ def _decided(plan: Plan) -> dict[str, Any]:
         "batch": plan.batch,
         "dtype": plan.dtype,
         "compression": plan.compression,
-        "quality": plan.quality if plan.compression in ("jpeg", "webp") else "lossless",
+        "quality": plan.quality if lossy else "lossless",
     }
 
 
 def valid_said(source: Source) -> str:
     """What of a source the user calls valid, as a fact of the identity; empty if nothing was said."""
     return ", ".join(area.fingerprint for area in source.areas)
+
+
+def _unusual(plan: Plan) -> dict[str, Any]:
+    """Facts about the output that are named only where they are not what they usually are."""
+    grid, usual = plan.grid, tile_side(*plan.grid.made.shape)
+    facts = {
+        "format": (plan.format, "tif"),
+        "predictor": ("yes" if plan.predictor else "no", "yes"),
+        "overview resampling": (plan.overview_resampling, "average"),
+        "blocksize": (grid.tile, min(usual, grid.block)),
+    }
+    return {name: value for name, (value, default) in facts.items() if value != default}
 
 
 def contradictions(plan: Plan) -> str:

@@ -33,6 +33,13 @@ def test_ways_to_make_seams_are_accepted_but_not_advertised() -> None:
     assert "tile" not in choices()["statistics"] and "cut" not in choices()["seam"]
 
 
+@pytest.mark.parametrize(
+    ("word", "name"), [("COG", "tif"), (".png", "png"), ("JPEG", "jpg"), ("zarr", "ome.zarr")]
+)
+def test_formats_have_the_words_of_other_programs_too(word: str, name: str) -> None:
+    assert Options.of(None, {"format": word}).format == name
+
+
 def test_changes_leave_the_rest() -> None:
     given = Options(alpha=0.5)
     assert Options.of(given, {"tile": 256}) == Options(alpha=0.5, tile=256)
@@ -41,4 +48,4 @@ def test_changes_leave_the_rest() -> None:
 def test_closed_words_are_found() -> None:
     assert choices()["compression"] == ("deflate", "jpeg", "lzw", "zstd", "webp")
     words = {"statistics", "statistics_of", "precision", "compression", "dtype", "seam", "preserve_color"}
-    assert set(choices()) == words
+    assert set(choices()) == words | {"format", "predictor", "overview_resampling", "bigtiff"}

@@ -421,7 +421,7 @@ def test_an_output_folder_that_is_not_there(job, tmp_path):
 
 
 def test_an_invalid_file_never_gets_its_name(job, tmp_path, monkeypatch):
-    monkeypatch.setattr(assemble_module, "ghost", lambda masked: b"not a ghost.")
+    monkeypatch.setattr(assemble_module, "ghost", lambda masked, form: b"not a ghost.")
     with pytest.raises(DamagedFile, match="not valid"):
         assemble(job, INFO, tmp_path / "out.tif")
     assert sorted(os.listdir(tmp_path)) == ["job"]

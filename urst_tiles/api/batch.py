@@ -33,7 +33,7 @@ from urst_tiles.job.shard import Shard
 from urst_tiles.options import Options
 from urst_tiles.planning import valid_said
 from urst_tiles.progress import Progress, silent
-from urst_tiles.pyramid.validate import validate
+from urst_tiles.pyramid import validate
 from urst_tiles.recipe import recipe_of
 from urst_tiles.source.identity import Content, content_of, file_fingerprint
 from urst_tiles.source.mask import open_mask
@@ -107,7 +107,8 @@ def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progr
 
 def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
     """Run one job and return the megapixels that were computed; None if the job was finished before."""
-    entry = replace(entry, output=check_output(entry.output, entry.input, makes_folder=True))
+    output = check_output(entry.output, entry.input, makes_folder=True, format=entry.options.format)
+    entry = replace(entry, output=output)
     record, job = Record.beside(entry.output), Job.beside(entry.output)
     request, files = _asked(entry)
     content = content_of(files, record.content, progress)
@@ -121,7 +122,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
         if record.content != content:
             replace(record, content=content).publish()  # the same bytes at another time: read once
         return None
-    old = file_fingerprint(entry.output) if entry.output.exists() else None
+    old = output_fingerprint(entry.output) if entry.output.exists() else None
     replaced = old is not None and (overwrite or (going_on and old == record.replaces))
     if old is not None and not replaced and not held:
         raise BadInput(
@@ -148,7 +149,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
             record.path.unlink(missing_ok=True)  # the job did not begin
         raise
     made = {"plan": dict(report.plan.identity), "seconds": dict(report.seconds)}
-    replace(record, output=file_fingerprint(entry.output), made=made).publish()
+    replace(record, output=output_fingerprint(entry.output), made=made).publish()
     return report.plan.grid.made.area / 1e6
 
 
@@ -224,10 +225,18 @@ class Record:
         """
         if not output.exists():
             return False
-        now = file_fingerprint(output)
+        now = output_fingerprint(output)
         if self.output:
             return now == self.output
         return now != self.replaces and validate(output, deep=False).valid
+
+
+def output_fingerprint(output: Path) -> str:
+    """The fingerprint of an output; of a folder, that of the file in it which describes it."""
+    if not output.is_dir():
+        return file_fingerprint(output)
+    names = [output / name for name in ("zarr.json", "info.json")]
+    return next((file_fingerprint(path) for path in names if path.is_file()), "folder")
 
 
 def _weights(options: Options) -> list[Path]:

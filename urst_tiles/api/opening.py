@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 
 from urst_tiles.options import Options
+from urst_tiles.plan import Plan
+from urst_tiles.pyramid.beside import lost_beside
+from urst_tiles.pyramid.formats import FORMATS, lost_in
 from urst_tiles.source import Source, open_source
 from urst_tiles.source.areas import areas_of
 from urst_tiles.source.part import part_of
+from urst_tiles.storage.publish import megabytes
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
 told = logging.getLogger("urst_tiles.told")
@@ -59,3 +67,28 @@ def tell_lost(source: Source) -> None:
     """Say in one line which facts of the file the output does not take over, if there are any."""
     if source.info.lost:
         told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))
+
+
+def tell_format(output: Path, source: Source, plan: Plan) -> None:
+    """Say in one line what the format of the output cannot hold of the picture, if there is anything."""
+    chosen = FORMATS[plan.format]
+    lossy_tiles = plan.compression in ("jpeg", "webp")
+    lost = lost_in(chosen, source.info, channels=source.channels, lossy_tiles=lossy_tiles)
+    if chosen.georeference == "beside":
+        lost += lost_beside(source.info)
+    if source.file_dtype == np.uint16 and plan.dtype == "uint8" and not chosen.sixteen_bit:
+        lost.append("more than 8 bits")
+    if lost:
+        told.warning("%s: %s does not hold %s", output, chosen.title, ", ".join(lost))
+
+
+def tell_compression(source: Source, plan: Plan) -> None:
+    """Say in one line that a TIFF could be smaller, if the input is a JPEG and the output is lossless."""
+    with source.path.open("rb") as file:
+        is_jpeg = file.read(3) == b"\xff\xd8\xff"
+    if is_jpeg and FORMATS[plan.format].tiff and plan.compression not in ("jpeg", "webp"):
+        small = replace(plan, compression="jpeg").expected_output_bytes
+        told.warning(
+            "%s is a JPEG: with --compression jpeg the output would take about %s instead of %s",
+            source.path, megabytes(small), megabytes(plan.expected_output_bytes),
+        )  # fmt: skip

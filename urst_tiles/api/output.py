@@ -10,39 +10,33 @@ from shlex import quote
 
 from urst_tiles.errors import BadInput
 from urst_tiles.job.folder import Job
+from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import PINNED_LIBRARIES
+from urst_tiles.pyramid import validate
+from urst_tiles.pyramid.formats import FORMATS, SUFFIXES, Format, format_of
 from urst_tiles.pyramid.parts import Parts
-from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.names import NAME_MAX, address, from_home
 from urst_tiles.storage.publish import refuse_special
 
 AnyPath = str | os.PathLike[str]
 
-#: The suffixes of TIFF files. A name without a suffix is one of a TIFF too, as for GDAL.
-TIFF = (".tif", ".tiff", ".btf", ".tf8", ".tf2")
+#: The suffixes of outputs of a job. A name without a suffix is one of a TIFF, as for GDAL.
+OUTPUTS = tuple(SUFFIXES)
 
 #: The suffixes of pictures, that is, of previews and contact sheets.
 PICTURE = (".png", ".jpg", ".jpeg")
 
 #: The command that makes a file of another suffix from the TIFF ``{tif}``.
-CONVERTERS = {
-    **dict.fromkeys(
-        (".png", ".jpg", ".jpeg", ".webp", ".jp2", ".jxl", ".avif", ".heic", ".gif", ".ppm"),
-        "vips copy {tif} {name}",
-    ),
-    ".dzi": "vips dzsave {tif} {name}",
-    ".zarr": "gdal_translate -of Zarr {tif} {name}",
-    ".ome.zarr": "bioformats2raw {tif} {name}",
-    **dict.fromkeys((".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf"), "bfconvert {tif} {name}"),
-}  # fmt: skip
+CONVERTERS = dict.fromkeys((".jp2", ".jxl", ".avif", ".heic", ".gif", ".ppm"), "vips copy {tif} {name}")
 
 
 def check_output(
     output: AnyPath,
     *inputs: AnyPath | None,
-    suffixes: tuple[str, ...] | None = TIFF,
+    suffixes: tuple[str, ...] | None = OUTPUTS,
     makes_folder: bool = False,
+    format: str = "auto",
 ) -> Path:
     """Return the absolute path of the file that is to be written, or raise BadInput if that cannot be done.
 
@@ -52,22 +46,23 @@ def check_output(
     ----------
     output : what the user named.
     inputs : files that are read, or None; the output must be none of them.
-    suffixes : the suffixes that the output may have, ``TIFF`` or ``PICTURE``; None if any will do.
+    suffixes : the suffixes that the output may have, ``OUTPUTS`` or ``PICTURE``; None if any will do.
     makes_folder : whether the caller makes the folder if it does not exist.
+    format : the option of this name, for an output of a job.
     """
-    path = check_name(output, suffixes)
+    path = check_name(output, suffixes, format)
     try:
         refuse_special(path)
         path = followed(path)
-        check_suffix(path, suffixes)
-        _check_folder(path, makes_folder)
+        check_suffix(path, suffixes, format)
+        _check_folder(path, makes_folder, suffixes is OUTPUTS and written_format(path, format).shape)
         refuse_inputs(path, (("input", Path(one)) for one in inputs if one is not None))
     except OSError as error:  # names that are too long, folders that may not be searched
         raise BadInput(f"{output} cannot be written: {error.strerror}; choose another output") from None
     return path
 
 
-def check_name(output: AnyPath, suffixes: tuple[str, ...] | None = TIFF) -> Path:
+def check_name(output: AnyPath, suffixes: tuple[str, ...] | None = OUTPUTS, format: str = "auto") -> Path:
     """The absolute path of an output, whose name alone is looked at; BadInput if it is no name for one."""
     text = os.fspath(output)
     if said := address(text, output=True):
@@ -76,15 +71,34 @@ def check_name(output: AnyPath, suffixes: tuple[str, ...] | None = TIFF) -> Path
         raise BadInput(f"the output {text!r} is no name of a file; give one, as out.tif")
     path = Path(text).absolute()
     if os.path.basename(text) in ("", ".", ".."):
-        file = path / f"out{(suffixes or ('.txt',))[0]}"
+        file = path / ("out.tif" if suffixes is OUTPUTS else f"out{(suffixes or ('.txt',))[0]}")
         raise BadInput(f"the output {text} is a folder; name a file in it, as {file}")
     if len(os.fsencode(path.name)) > NAME_MAX:
         raise BadInput(f"the name {path.name} is longer than {NAME_MAX} bytes; give a shorter one")
-    check_suffix(path, suffixes)
+    check_suffix(path, suffixes, format)
     return path
 
 
-def check_suffix(path: Path, suffixes: tuple[str, ...] | None = TIFF) -> None:
+def check_format(chosen: Format, options: Options) -> None:
+    """Raise BadInput if options are given that only a TIFF has, and the output is none."""
+    if chosen.tiff:
+        return
+    default = Options()
+    for name in ("compression", "predictor", "bigtiff"):
+        given = getattr(options, name)
+        if given != getattr(default, name):
+            raise BadInput(
+                f"--{name} {given} is for TIFFs, and {chosen.title} has its own: leave it out, or name the"
+                " output .tif"
+            )
+
+
+def written_format(path: Path, wanted: str = "auto") -> Format:
+    """The format of an output whose name was checked; ``wanted`` is the option ``format``."""
+    return format_of(path, wanted) or FORMATS["tif"]
+
+
+def check_suffix(path: Path, suffixes: tuple[str, ...] | None = OUTPUTS, format: str = "auto") -> None:
     """Raise BadInput if the name of ``path`` promises another format than the one that is written."""
     if suffixes is None:
         return
@@ -93,19 +107,17 @@ def check_suffix(path: Path, suffixes: tuple[str, ...] | None = TIFF) -> None:
         raise BadInput(
             f"this picture is a {' or '.join(PICTURE)} file; name it {path.stem}.png, not {path.name}"
         )
-    pair = "".join(path.suffixes[-2:]).lower()
-    suffix = pair if pair in CONVERTERS else suffix
-    if suffixes is TIFF and suffix not in TIFF and (suffix or path.name.endswith(".")):
+    if suffixes is OUTPUTS and format_of(path, format) is None:
         tif = f"{path.name[: len(path.name) - len(suffix)].rstrip('.')}.tif"
         how = CONVERTERS.get(suffix, "gdal_translate {tif} {name}")
         how = how.format(tif=quote(tif), name=quote(path.name))
         raise BadInput(
-            f"the output is a TIFF, and {path.name} is no name of one: name it {tif}, and convert it"
-            f" afterwards if need be, as by `{how}`"
+            f"{path.name} is no name of a format that is written ({', '.join(OUTPUTS)}): name it {tif}, and"
+            f" convert it afterwards if need be, as by `{how}`; or give --format"
         )
 
 
-def _check_folder(output: Path, makes_folder: bool) -> None:
+def _check_folder(output: Path, makes_folder: bool, shape: str | bool = "file") -> None:
     """Raise BadInput if there is no folder for ``output``, or it may not be written, or it is one itself."""
     folder = output.parent
     blocking = next((one for one in output.parents if os.path.lexists(one) and not one.is_dir()), None)
@@ -114,7 +126,7 @@ def _check_folder(output: Path, makes_folder: bool) -> None:
     if not folder.is_dir():
         why = f": {blocking} is a file and no folder" if blocking else "; make it first"
         raise BadInput(f"there is no folder {folder} to write {output.name} into{from_home(output) or why}")
-    if output.is_dir():
+    if output.is_dir() and shape != "folder":
         raise BadInput(f"the output {output} is a folder; name a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"the folder {folder} may not be written; choose another output")
@@ -149,12 +161,15 @@ def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
     If the job has made all its blocks, it may have written the output before it was killed; assembling then
     finds out whether it did.
     """
-    if not os.path.lexists(output):
+    chosen = FORMATS[plan.format]
+    names = (output, *chosen.companions(output), *chosen.sidecars(output))
+    there = next((path for path in names if os.path.lexists(path)), None)
+    if there is None:
         return
     begun = job.identity == dict(plan.identity)
     if not begun:
-        raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")
-    if parts.missing():
+        raise BadInput(f"{there} exists; give --overwrite to make it anew, or choose another output")
+    if os.path.lexists(output) and parts.missing():
         raise BadInput(
             f"{output} exists, and this job, which {job.folder} holds, has not written it: move it away and"
             " give the same command again, or give --overwrite to start anew"
@@ -163,7 +178,7 @@ def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
 
 def is_finished(output: Path, job: Job, plan: Plan) -> bool:
     """Whether this same job has written the output, and was killed while it removed its folder."""
-    if job.ended != dict(plan.identity) or not output.is_file():
+    if job.ended != dict(plan.identity) or not output.exists():
         return False
     report = validate(output, deep=False)
     return report.valid and report.levels[0] == plan.grid.made.shape

@@ -62,7 +62,7 @@ def preview(
     recipe = recipe_of(style, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, folder))
     of_shown = recipe if part is None else recipe.of_part(part.box)
-    chosen = Options.of(options.without_part(), {"dtype": "uint8", "compression": "deflate"})
+    chosen = Options.of(options.without_part(), {"dtype": "uint8", "compression": "deflate", "format": "tif"})
     plan = make_plan(small, of_shown, build_style(of_shown), chosen)
     seen, recipe = (shown, of_shown) if options.statistics_of == "region" else (source, recipe)
     if recipe.preserve_color == "coral":

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from urst_tiles.api.levels import level_of, paint_above
 from urst_tiles.api.opening import open_input
-from urst_tiles.api.output import check_name, check_output, refuse_existing
+from urst_tiles.api.output import check_name, check_output, refuse_existing, written_format
 from urst_tiles.api.stylize import (
     Clock,
     Report,
@@ -46,6 +46,7 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import contradictions, plan_here, valid_said
 from urst_tiles.progress import Progress, silent
+from urst_tiles.pyramid.formats import FORMATS
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
 from urst_tiles.source import Source
@@ -113,7 +114,7 @@ def save_job(
     folder, input = path_of(folder), Path(input).absolute()
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
-    output = check_output(output, input)
+    output = check_output(output, input, format=options.format)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not options.overwrite:
         refuse_existing(output, job, plan, parts_of(plan, source, job))
@@ -226,8 +227,9 @@ def assemble_job(
         job.keep = True
         source = same_source(request, job.source, progress)
         target = check_output(
-            _target(request, output), request.input, request.options.mask, *_style_files(request)
-        )
+            _target(request, output), request.input, request.options.mask, *_style_files(request),
+            format=request.options.format,
+        )  # fmt: skip
         parts = parts_of(request.plan, source, job)
         _require(job, parts)
         job.writes(parts.paths())
@@ -245,7 +247,15 @@ def _style_files(request: Request) -> list[str]:
 
 
 def _target(request: Request, output: AnyPath | None) -> Path:
-    return request.output if output is None else check_name(output)
+    if output is None:
+        return request.output
+    path, planned = check_name(output, format=request.options.format), FORMATS[request.plan.format]
+    if written_format(path, request.options.format) is not planned:
+        raise BadInput(
+            f"the job was planned for {planned.title}, and {path.name} is no name of one: give a name that"
+            f" ends in {planned.suffixes[0]}, or plan anew"
+        )
+    return path
 
 
 def _finished_before(job: Job, output: AnyPath | None) -> Report | None:

@@ -17,14 +17,23 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
-from urst_tiles.api.opening import open_input, tell_choice, tell_lost, tell_part
+from urst_tiles.api.opening import (
+    open_input,
+    tell_choice,
+    tell_compression,
+    tell_format,
+    tell_lost,
+    tell_part,
+)
 from urst_tiles.api.output import (
+    check_format,
     check_output,
     is_finished,
     provenance,
     refuse_existing,
     refuse_inputs,
     software,
+    written_format,
 )
 from urst_tiles.api.part import measured_of
 from urst_tiles.engine.block import StylizeBlock
@@ -41,9 +50,11 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
-from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.pyramid import check_header
+from urst_tiles.pyramid.finish import finish
+from urst_tiles.pyramid.formats import FORMATS
 from urst_tiles.pyramid.parts import Parts
+from urst_tiles.pyramid.picture import Made
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel
@@ -90,15 +101,16 @@ def stylize(
     progress: Progress = silent,
     **changes: Any,
 ) -> Report:
-    """Stylise an image file of any size into a pyramidal TIFF.
+    """Stylise an image file of any size into a pyramidal TIFF, or into an output of another format.
 
     Parameters
     ----------
     input : an image file in any format that libvips opens.
-    output : the cloud-optimised GeoTIFF to write; its name ends in ``.tif``, ``.tiff`` or ``.btf``, or has no
-        suffix. It appears only when it is complete and valid. A file that exists, also one that came into
-        being meanwhile, is replaced only with the option ``overwrite``. If it is a symbolic link, the file
-        that the link leads to is written. It must be none of the files that are read.
+    output : what to write. Its suffix, or the option ``format``, says the format: without a suffix, and with
+        ``.tif``, it is a cloud-optimised GeoTIFF; docs/formats.md has the others. It appears only when it is
+        complete and valid. A file that exists, also one that came into being meanwhile, is replaced only with
+        the option ``overwrite``. If it is a symbolic link, the file that the link leads to is written. It
+        must be none of the files that are read.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
         number; or the result of `from_module`; or None for a model that needs no style.
@@ -128,7 +140,7 @@ def stylize_on(
 ) -> Report:
     """As `stylize`, on the dask cluster that ``opening`` opens; it takes the arguments of `cluster`."""
     replace = options.overwrite if replace is None else replace
-    output = check_output(output, input)
+    output = check_output(output, input, format=options.format)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not replace:
         if before := finished_before(output, job, plan):
@@ -157,7 +169,7 @@ def plan_job(
 ) -> tuple[Plan, float]:
     """The plan that `stylize` would follow, and a guess at its time in seconds; nothing is run or written."""
     options = Options.of(options, changes)
-    output = check_output(output, input)
+    output = check_output(output, input, format=options.format)
     _, recipe, built, _, plan = open_job(input, output, style, options)
     return plan, guess_seconds(plan, recipe, built)
 
@@ -171,6 +183,9 @@ def open_job(
     ------
     UrstError : if the job cannot be done as asked, for example because memory or disk do not suffice.
     """
+    chosen = written_format(output, options.format)
+    options = Options.of(options, {"format": chosen.name})
+    check_format(chosen, options)
     source = open_input(input, options)
     tell_choice(source)
     tell_part(source, options)
@@ -178,7 +193,8 @@ def open_job(
     if options.cluster:
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
-    refuse_inputs(output, read_files(source, recipe, options))
+    for path in (output, *chosen.companions(output), *chosen.sidecars(output)):
+        refuse_inputs(path, read_files(source, recipe, options))
     recipe = recipe.on_levels(source.shape, options.stroke)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
@@ -193,6 +209,8 @@ def open_job(
         provenance=provenance(plan.identity),
     )
     tell_lost(source)
+    tell_format(output, source, plan)
+    tell_compression(source, plan)
     room = job.room()
     if room is not None and before == dict(plan.identity) and output.is_file():
         room += output.stat().st_size  # what is written already
@@ -382,14 +400,13 @@ def assemble(
     BadInput : if blocks are missing; or if the output exists, unless ``overwrite`` is true or it has the same
         bytes already.
     """
-    parts = parts_of(plan, source, job)
-    assemble_parts(
-        parts,
+    finish(
+        parts_of(plan, source, job),
         info_of(source, plan.grid.part),
-        check_output(output),
+        check_output(output, format=plan.format),
+        FORMATS[plan.format],
+        Made(plan.quality, software(plan.identity), provenance(plan.identity), plan.bigtiff),
         overwrite=overwrite,
-        software=software(plan.identity),
-        provenance=provenance(plan.identity),
         progress=progress,
     )
 

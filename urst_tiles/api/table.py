@@ -30,7 +30,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from urst_tiles.api.output import check_name
+from urst_tiles.api.output import check_name, written_format
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.module import is_module
 from urst_tiles.options import Options, from_table, kinds
@@ -150,11 +150,12 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
         for style_name, style in styles:
             words = {"stem": input.stem, "style": style_name, "folder": input.parent.name}
             named = filled(pattern, words, "output")
-            check_name(named)
+            options = options_from(group["options"], folder, words)
+            check_name(named, format=options.format)
             output = _tidy(folder / named)
-            if output.is_dir():
+            if output.is_dir() and written_format(output, options.format).shape != "folder":
                 raise BadInput(f"the output {output} is a folder; name a file in it")
-            yield BatchJob(input, output, style, style_name, options_from(group["options"], folder, words))
+            yield BatchJob(input, output, style, style_name, options)
 
 
 def options_from(values: Mapping[str, Any], folder: Path, words: Mapping[str, str]) -> Options:

@@ -80,8 +80,16 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
-        "compression": "compression of OUTPUT; jpeg and webp hold 8 bits only",
-        "quality": "quality of jpeg and webp compression, from 1 to 100",
+        "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg"
+        " or .webp; iiif makes a folder for viewers of IIIF",
+        "compression": "compression of a TIFF; jpeg and webp hold 8 bits only",
+        "quality": "quality of jpeg and webp, from 1 to 100",
+        "predictor": "whether deflate, lzw and zstd store differences of neighbouring pixels, which makes"
+        " most TIFFs smaller",
+        "blocksize": "side in pixels of the tiles of OUTPUT, a multiple of 16 (default: 512, or 256 for an"
+        " image of at most 256 pixels)",
+        "overview_resampling": "how overviews are made",
+        "bigtiff": "whether a TIFF is a BigTIFF, which alone can have 4 GiB and more",
         "provenance": "write into OUTPUT what made it: version, model, hashes of weights and styles, options"
         " (default: --provenance)",
         "job_dir": "folder for unfinished work, possibly on an object store, as s3://bucket/folder (default:"

@@ -1,4 +1,4 @@
-"""The commands ``info`` (how this program reads an image file) and ``validate`` (checks a pyramidal TIFF)."""
+"""The commands ``info`` (how this program reads an image file) and ``validate`` (checks an output)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def add(commands: Any) -> None:
     )
     info.set_defaults(run=run_info)
     validate = add_command(
-        commands, "validate", "check whether a file is a valid pyramidal TIFF; if not, the exit status is 1"
+        commands,
+        "validate",
+        "check whether an output is valid: a pyramidal TIFF, OME-TIFF, OME-Zarr, DZI, IIIF image, PNG, JPEG"
+        " or WebP; if not, the exit status is 1",
     )
     validate.set_defaults(run=run_validate)
     for name in CHOICES:
@@ -90,7 +93,7 @@ def facts_of(source: Source) -> dict[str, Any]:
 
 
 def run_validate(arguments: argparse.Namespace) -> int:
-    """Print what is wrong with a pyramidal TIFF; return 0 if it is valid, else 1."""
+    """Print what is wrong with an output; return 0 if it is valid, else 1."""
     from urst_tiles.pyramid import validate
 
     report = validate(arguments.file)

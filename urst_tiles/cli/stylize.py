@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the commands ``stylize``, ``plan`` and ``preview``."""
-    tiff = "file to write: a TIFF (.tif, .tiff, .btf, or no suffix)"
+    tiff = (
+        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg"
+        " or .webp"
+    )
     for name, run, text, written in (
         (
             "stylize",
             run_stylize,
-            "stylise the image INPUT into the pyramidal TIFF OUTPUT; if it is interrupted, the same command"
-            " continues it",
+            "stylise the image INPUT into OUTPUT, by default a pyramidal TIFF; if it is interrupted, the same"
+            " command continues it",
             tiff,
         ),
         (
@@ -135,12 +138,13 @@ def save_plan(arguments: argparse.Namespace) -> None:
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """The fields of the plan, and the bytes that it needs, as ``--json`` prints them."""
-    known = ("peak_bytes", "device_bytes", "disk_bytes")
+    known = ("peak_bytes", "device_bytes", "disk_bytes", "expected_output_bytes")
     return asdict(plan) | {name: getattr(plan, name) for name in known}
 
 
 def describe_plan(plan: Plan) -> str:
     """The plan for people, with one subject on each line."""
+    from urst_tiles.pyramid.formats import FORMATS
     from urst_tiles.storage.publish import megabytes
 
     grid = plan.grid
@@ -155,6 +159,8 @@ def describe_plan(plan: Plan) -> str:
         "memory": f"at most {megabytes(plan.peak_bytes)}"
         + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
         "disk": f"about {megabytes(plan.disk_bytes)} while it runs",
+        "output": f"about {megabytes(plan.expected_output_bytes)}, {FORMATS[plan.format].title} (a guess,"
+        " from photographs)",
         "fingerprint": plan.fingerprint[:16],
     }
     return "\n".join(f"{name:12} {value}" for name, value in rows.items())

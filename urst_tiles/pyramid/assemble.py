@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,14 +35,24 @@ from urst_tiles.pyramid.levels import (
     resolution_fields,
     tiles_of,
 )
+from urst_tiles.pyramid.ome_tiff import with_ome_xml
 from urst_tiles.pyramid.part import PartLevel, read_cells
 from urst_tiles.pyramid.parts import Parts
+from urst_tiles.pyramid.statistics import band_items
 from urst_tiles.pyramid.validate import validate
-from urst_tiles.storage.publish import check_room, publishing, remove_dead_attempts, writing
+from urst_tiles.storage.publish import check_room, megabytes, publishing, remove_dead_attempts, writing
 from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.metadata import PROVENANCE, Info, with_items
-from urst_tiles.tiff.writing import DirectoryField, header, text
+from urst_tiles.tiff.writing import (
+    BIG,
+    CLASSIC,
+    DirectoryField,
+    TiffForm,
+    header,
+    sub_directories_field,
+    text,
+)
 
 SOFTWARE = "urst-tiles"
 
@@ -56,6 +66,8 @@ def assemble(
     description: str | None = None,
     software: str | None = SOFTWARE,
     provenance: str | None = None,
+    ome: bool = False,
+    bigtiff: str = "yes",
     progress: Progress = silent,
 ) -> None:
     """Make the final file from all parts.
@@ -74,6 +86,8 @@ def assemble(
     description : text for the tag ImageDescription, or None.
     software : text for the tag Software, or None.
     provenance : what made the picture, for an item of GDAL's metadata, or None.
+    ome : whether it becomes an OME-TIFF, whose overviews are SubIFDs of its only image.
+    bigtiff : "yes", "no", or "if-needed": only if the file is too large for a classic TIFF.
     progress : is called with "overviews" and "assembling".
 
     Raises
@@ -85,9 +99,12 @@ def assemble(
     """
     output = Path(output)
     _require(parts)
-    with _naming_damage(parts):
-        stages = _make_stages(parts, progress)
-        layout = _lay_out(stages, info, _extra_fields(info, description, software, provenance))
+    with naming_damage(parts):
+        stages = made_stages(parts, progress)
+        extra = _extra_fields(info, description, software, provenance, band_items(stages))
+        if ome:
+            extra = with_ome_xml(extra, parts.grid, parts.encoding, info)
+        layout = _arranged(stages, info, extra, ome, bigtiff, output)
     with writing(output.parent):
         remove_dead_attempts(output.parent, output.name)
         if not overwrite and os.path.lexists(output):
@@ -95,7 +112,7 @@ def assemble(
         check_room(output.parent, layout.file_bytes)
     try:
         with publishing(output, replace=overwrite) as file:
-            with _naming_damage(parts):
+            with naming_damage(parts):
                 _write(file, layout, progress)
             file.flush()
             _verify(file, output, layout)
@@ -114,7 +131,7 @@ def _require(parts: Parts) -> None:
 
 def _require_same(output: Path, layout: _Layout, parts: Parts) -> None:
     """Raise BadInput unless the existing file ``output`` is what would be written, byte by byte."""
-    with _naming_damage(parts):
+    with naming_damage(parts):
         if _holds(output, layout):
             return
     raise BadInput(
@@ -140,7 +157,7 @@ def _holds(path: Path, layout: _Layout) -> bool:
 
 
 @contextmanager
-def _naming_damage(parts: Parts) -> Iterator[None]:
+def naming_damage(parts: Parts) -> Iterator[None]:
     """On damage in any part, check all parts, remove the damaged ones, and say in the error how to go on."""
     try:
         yield
@@ -160,7 +177,7 @@ def _stages(parts: Parts) -> list[Parts]:
     return stages
 
 
-def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
+def made_stages(parts: Parts, progress: Progress) -> list[Parts]:
     """All stages; parts that are missing above the first stage are made."""
     stages = _stages(parts)
     for lower, upper in pairwise(stages):
@@ -173,13 +190,17 @@ def _make_stages(parts: Parts, progress: Progress) -> list[Parts]:
 
 
 def _extra_fields(
-    info: Info, description: str | None, software: str | None, provenance: str | None
+    info: Info,
+    description: str | None,
+    software: str | None,
+    provenance: str | None,
+    statistics: Sequence[tuple[str, int, str]] = (),
 ) -> list[DirectoryField]:
     """The fields of metadata; a ``description`` takes the place of that of the source."""
     if provenance is not None:
         items = [(PROVENANCE, "", provenance)]
         info = replace(info, gdal_metadata=with_items(info.gdal_metadata, items))
-    fields = {field.code: field for field in info_fields(info)}
+    fields = {field.code: field for field in info_fields(info, statistics)}
     fields |= {code: text(code, value) for code, value in ((270, description), (305, software)) if value}
     return list(fields.values())
 
@@ -209,25 +230,61 @@ class _Layout:
     head: bytes
     sources: list[_Source]
     file_bytes: int
+    chained: bool = True
 
     def directories(self) -> Iterator[bytes]:
         """The bytes of all directories in the order of the file."""
         position = len(self.head)
         for i, source in enumerate(self.sources):
-            yield from source.level.directories(position, source.start, last=i == len(self.sources) - 1)
+            last = i == len(self.sources) - 1 or not self.chained
+            yield from source.level.directories(position, source.start, last=last)
             position += source.level.directory_bytes
 
 
-def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[DirectoryField]) -> _Layout:
+#: A classic TIFF is smaller than this, since its offsets have 32 bits.
+_CLASSIC_BYTES = 1 << 32
+
+
+def _arranged(
+    stages: Sequence[Parts],
+    info: Info,
+    extra: Sequence[DirectoryField],
+    ome: bool,
+    bigtiff: str,
+    output: Path,
+) -> _Layout:
+    """The layout of the file, as BigTIFF or classic TIFF."""
+    if bigtiff == "yes":
+        return _lay_out(stages, info, extra, ome)
+    classic = _lay_out(stages, info, extra, ome, CLASSIC)
+    if classic.file_bytes < _CLASSIC_BYTES:
+        return classic
+    if bigtiff == "no":
+        raise BadInput(
+            f"{output} would have {megabytes(classic.file_bytes)}, and a classic TIFF can have 4 GiB: give"
+            " the same command again without --bigtiff no, which keeps all blocks"
+        )
+    return _lay_out(stages, info, extra, ome)
+
+
+def _lay_out(
+    stages: Sequence[Parts],
+    info: Info,
+    extra: Sequence[DirectoryField],
+    ome: bool = False,
+    form: TiffForm = BIG,
+) -> _Layout:
     """Compute every offset of the file from the sizes of the tiles in the parts."""
     places: list[tuple[Parts, int]] = []
     levels: list[Level] = []
     for stage in stages:
         for local, (height, width, sizes) in enumerate(_level_sizes(stage)):
             places.append((stage, local))
-            levels.append(_level(stage.encoding, (height, width), sizes, info, extra, len(levels)))
-    words = ghost(stages[0].encoding.masked)
-    head = header(16 + len(words)) + words
+            levels.append(_level(stage.encoding, (height, width), sizes, info, extra, len(levels), form))
+    words = ghost(stages[0].encoding.masked, form)
+    head = header(form.header_bytes + len(words), form) + words
+    if ome and len(levels) > 1:
+        levels[0] = _with_children(levels, len(head))
     position = len(head) + sum(level.directory_bytes for level in levels)
     starts = []
     for level in reversed(levels):
@@ -237,7 +294,19 @@ def _lay_out(stages: Sequence[Parts], info: Info, extra: Sequence[DirectoryField
         _Source(*place, level, start)
         for place, level, start in zip(places, levels, reversed(starts), strict=True)
     ]
-    return _Layout(head, sources, position)
+    return _Layout(head, sources, position, chained=not ome)
+
+
+def _with_children(levels: Sequence[Level], position: int) -> Level:
+    """The first level, whose directory lies at ``position``, with the field that leads to all others."""
+    first = levels[0]
+
+    def with_field(offsets: Sequence[int]) -> Level:
+        return replace(first, fields=[*first.fields, sub_directories_field(offsets, first.layout)])
+
+    position += with_field([0] * (len(levels) - 1)).directory_bytes
+    sizes = [level.directory_bytes for level in levels[1:]]
+    return with_field([position, *(position + n for n in accumulate(sizes[:-1]))])
 
 
 def _level(
@@ -247,10 +316,11 @@ def _level(
     info: Info,
     extra: Sequence[DirectoryField],
     number: int,
+    form: TiffForm = BIG,
 ) -> Level:
     """Level ``number`` of the file, with the fields that belong there; ``extra`` are those of level 0."""
     fields = [*resolution_fields(info, number), *(extra if number == 0 else ())]
-    return level_of(encoding, *shape, sizes, overview=number > 0, extra=fields)
+    return level_of(encoding, *shape, sizes, overview=number > 0, extra=fields, layout=form)
 
 
 def check_header(

@@ -22,6 +22,7 @@ from urst_tiles.tiff.metadata import Validity
 codecs: Any = imagecodecs  # its functions also take arrays, which its type stubs do not say
 
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
+Resampling = Literal["average", "nearest", "lanczos"]
 
 #: On stylised pictures level 1 of libdeflate is 1.8 times as fast as level 5, and files are no larger
 #: (design/output.md).
@@ -47,6 +48,9 @@ class Encoding:
     nodata : the value of invalid pixels, for validity "nodata".
     tile : side of a TIFF tile in pixels, a multiple of 16.
     keeps_hidden : whether the colours of invalid pixels stay, under a mask or alpha, and are not made black.
+    predictor : whether deflate, LZW and zstd encode the differences between neighbours.
+    overviews : how the smaller levels are made, see `urst_tiles.pyramid.reduce`.
+    separate_mask : whether the format of the file has masks; if not, JPEG and WebP lose validity.
 
     Raises
     ------
@@ -61,6 +65,9 @@ class Encoding:
     nodata: int | None = None
     tile: int = 512
     keeps_hidden: bool = False
+    predictor: bool = True
+    overviews: Resampling = "average"
+    separate_mask: bool = True
 
     def __post_init__(self) -> None:
         if self.compression not in get_args(Compression):
@@ -105,7 +112,7 @@ class Encoding:
         """How the file really marks valid pixels: under JPEG and WebP by a mask, or not at all for RGB."""
         if not self.lossy:
             return self.validity
-        return "mask" if self.channels == 4 else "none"
+        return "mask" if self.channels == 4 and self.separate_mask else "none"
 
     @property
     def masked(self) -> bool:
@@ -235,31 +242,45 @@ def _difference(samples: NDArray) -> NDArray:
     return out
 
 
+def _predicted(samples: NDArray, encoding: Encoding) -> NDArray:
+    return _difference(samples) if encoding.predictor else samples
+
+
 def _deflate(samples: NDArray, encoding: Encoding) -> bytes:
-    return codecs.deflate_encode(_difference(samples), level=DEFLATE_LEVEL)
+    return codecs.deflate_encode(_predicted(samples, encoding), level=DEFLATE_LEVEL)
 
 
 def _lzw(samples: NDArray, encoding: Encoding) -> bytes:
-    return codecs.lzw_encode(_difference(samples))
+    return codecs.lzw_encode(_predicted(samples, encoding))
 
 
 def _zstd(samples: NDArray, encoding: Encoding) -> bytes:
-    return codecs.zstd_encode(_difference(samples), level=ZSTD_LEVEL)
+    return codecs.zstd_encode(_predicted(samples, encoding), level=ZSTD_LEVEL)
+
+
+def encode_jpeg(samples: NDArray, quality: int) -> bytes:
+    """A complete JPEG stream of RGB pixels, uint8, (h, w, 3), at a quality of 1 to 100."""
+    return codecs.jpeg8_encode(
+        samples,
+        level=quality,
+        colorspace="RGB",
+        outcolorspace="YCBCR",
+        subsampling="444" if quality >= FULL_CHROMA_QUALITY else "420",
+    )
+
+
+def encode_webp(samples: NDArray, quality: int) -> bytes:
+    """A WebP of RGB or RGBA pixels, uint8, (h, w, 3 or 4), at a quality of 1 to 100."""
+    return codecs.webp_encode(samples, level=float(quality), lossless=False, method=2)
 
 
 def _jpeg(samples: NDArray, encoding: Encoding) -> bytes:
     """A complete JPEG stream with tables, which take 0.6 kB per tile; every reader can decode it."""
-    return codecs.jpeg8_encode(
-        samples,
-        level=encoding.quality,
-        colorspace="RGB",
-        outcolorspace="YCBCR",
-        subsampling="444" if encoding.full_chroma else "420",
-    )
+    return encode_jpeg(samples, encoding.quality)
 
 
 def _webp(samples: NDArray, encoding: Encoding) -> bytes:
-    return codecs.webp_encode(samples, level=float(encoding.quality), lossless=False, method=2)
+    return encode_webp(samples, encoding.quality)
 
 
 _DRESS: dict[Validity, Callable[[NDArray, Encoding], NDArray]] = {

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div, round_up
 from urst_tiles.pyramid.encode import Compression, Encoding
-from urst_tiles.tiff.metadata import Info, with_items
+from urst_tiles.tiff.metadata import Info, with_band_items, with_items
 from urst_tiles.tiff.types import LONG, RATIONAL, SHORT, UNDEFINED
 from urst_tiles.tiff.writing import (
+    BIG,
     DirectoryField,
+    TiffForm,
     array_fields,
     directory,
     directory_bytes,
@@ -54,7 +56,7 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
         field(284, SHORT, 1),
         field(339, SHORT, *[1] * n),
     ]
-    if not encoding.lossy:
+    if not encoding.lossy and encoding.predictor:
         fields.append(field(317, SHORT, 2))
     if encoding.stored_validity == "nodata":
         fields.append(text(42113, str(encoding.nodata)))
@@ -92,14 +94,18 @@ def _shape(tile: int, height: int, width: int, subfile: int) -> list[DirectoryFi
     ]
 
 
-def info_fields(info: Info) -> list[DirectoryField]:
-    """The fields of metadata at full resolution: georeferencing, texts, EXIF, colour profile, GDAL's XML."""
+def info_fields(info: Info, statistics: Sequence[tuple[str, int, str]] = ()) -> list[DirectoryField]:
+    """The fields of metadata at full resolution: georeferencing, texts, EXIF, colour profile, GDAL's XML.
+
+    ``statistics`` are items about bands: (name, band counted from 0, text).
+    """
     fields = [tag_field(tag) for tag in (*info.geo, *info.tags)]
     fields += [directory_field(code, tags) for code, tags in ((34665, info.exif), (34853, info.gps)) if tags]
     if info.icc:
         fields.append(DirectoryField(34675, UNDEFINED, len(info.icc), info.icc))
     chosen = [(CHOICE, "", info.chosen)] if info.chosen else []
     metadata = with_items(info.gdal_metadata, chosen) if chosen else info.gdal_metadata
+    metadata = with_band_items(metadata, statistics)
     if metadata:
         fields.append(text(42112, metadata))
     return fields
@@ -118,7 +124,7 @@ def resolution_fields(info: Info, level: int) -> list[DirectoryField]:
     return [rational(282, round(x * 2.54, 6)), rational(283, round(y * 2.54, 6)), field(296, SHORT, 2)]
 
 
-def ghost(masked: bool) -> bytes:
+def ghost(masked: bool, layout: TiffForm = BIG) -> bytes:
     """GDAL's ghost header, which announces how the file is laid out; a directory may lie right behind it."""
     lines = (
         "LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
@@ -127,7 +133,7 @@ def ghost(masked: bool) -> bytes:
     if masked:
         lines += "MASK_INTERLEAVED_WITH_IMAGERY=YES\n"
     first = "GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n"
-    used = 16 + len(first % 0) + len(lines)
+    used = layout.header_bytes + len(first % 0) + len(lines)
     lines += " " * (round_up(used, 8) - used)
     return (first % len(lines) + lines).encode()
 
@@ -195,16 +201,18 @@ class Level:
     fields : fields of the image's directory, without the tables of tiles.
     mask_fields : the same of the mask's directory; None for a level without mask.
     sizes : the sizes of all tiles.
+    layout : BigTIFF or classic TIFF.
     """
 
     fields: list[DirectoryField]
     mask_fields: list[DirectoryField] | None
     sizes: TileSizes
+    layout: TiffForm = BIG
 
     @property
     def directory_bytes(self) -> int:
         """Bytes of the directory of the image, and of the mask's where there is a mask."""
-        return sum(directory_bytes(f, self.sizes.image.size) for f in self._lists)
+        return sum(directory_bytes(f, self.sizes.image.size, self.layout) for f in self._lists)
 
     @property
     def _lists(self) -> list[list[DirectoryField]]:
@@ -219,9 +227,10 @@ class Level:
             sizes = self.sizes.image if i == 0 else self.sizes.mask
             assert sizes is not None
             offsets = self.sizes.offsets(start) if i == 0 else self.sizes.mask_offsets(start)
-            following = position + directory_bytes(fields, sizes.size)
+            following = position + directory_bytes(fields, sizes.size, self.layout)
             end = last and i == len(self._lists) - 1
-            yield from directory([*fields, *array_fields(offsets, sizes)], position, 0 if end else following)
+            entries = [*fields, *array_fields(offsets, sizes, self.layout)]
+            yield from directory(entries, position, 0 if end else following, self.layout)
             position = following
 
 
@@ -233,11 +242,12 @@ def level_of(
     *,
     overview: bool,
     extra: Sequence[DirectoryField] = (),
+    layout: TiffForm = BIG,
 ) -> Level:
     """Describe a level of ``height`` x ``width`` pixels; ``extra`` are further fields of its image."""
     fields = [*level_fields(encoding, height, width, overview=overview), *extra]
     mask = mask_fields(encoding, height, width, overview=overview) if encoding.masked else None
-    return Level(fields, mask, sizes)
+    return Level(fields, mask, sizes, layout)
 
 
 def tiles_of(height: int, width: int, tile: int) -> tuple[int, int]:

@@ -118,7 +118,8 @@ class Parts:
     def _levels(self, pixels: NDArray, pool: ThreadPoolExecutor) -> Iterator[NDArray]:
         """The levels to encode, largest first; the smaller ones are made while the first is encoded."""
         binary = self.encoding.binary and pixels.shape[-1] == 4
-        below = pool.submit(levels_below, pixels, self.grid.block_overviews, binary=binary)
+        count, method = self.grid.block_overviews, self.encoding.overviews
+        below = pool.submit(levels_below, pixels, count, binary=binary, method=method)
         if self.stage == 0:
             yield pixels
         yield from below.result()

@@ -1,16 +1,25 @@
-"""Images of half the size: means of 2 x 2 pixels in which invalid pixels do not count.
+"""Images of half the size, in which invalid pixels do not count: means of 2 x 2 pixels, or by other methods.
 
 A level of n rows or columns is followed by a level of ``ceil(n / 2)``; where n is odd, the last row or column
-counts twice. The result is exact and rounded half up, so its bytes are the same on every machine.
+counts twice. A mean is exact and rounded half up, so its bytes are the same on every machine.
+
+``average``   means of 2 x 2 pixels
+``nearest``   the upper left of 2 x 2 pixels, as GDAL takes it; for pictures of few colours
+``lanczos``   a window of 12 x 12 pixels (Lanczos with three lobes), which is sharper, and may ring at edges.
+              It does not look beyond the pixels that are given, which are those of a block: there it goes
+              on by reflection. Validity is that of ``average``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import mapped
+from urst_tiles.pyramid.encode import Encoding, Resampling
 
 #: Bytes of input that are halved at once: few enough to stay in the cache of the processor.
 _STRIP_BYTES = 1 << 20
@@ -45,13 +54,79 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
     return out
 
 
-def levels_below(pixels: NDArray, count: int, *, binary: bool = False) -> list[NDArray]:
+def smaller(pixels: NDArray, encoding: Encoding) -> NDArray:
+    """The next smaller level of pixels that are read from the finished pyramid of this encoding."""
+    binary = encoding.binary and pixels.shape[-1] == 4
+    return _METHODS[encoding.overviews](pixels, binary)
+
+
+def levels_below(
+    pixels: NDArray, count: int, *, binary: bool = False, method: Resampling = "average"
+) -> list[NDArray]:
     """Halve an image ``count`` times; returns all results, largest first. See `halve`."""
     levels: list[NDArray] = []
     for _ in range(count):
-        pixels = halve(pixels, binary=binary)
+        pixels = _METHODS[method](pixels, binary)
         levels.append(pixels)
     return levels
+
+
+def _average(pixels: NDArray, binary: bool) -> NDArray:
+    return halve(pixels, binary=binary)
+
+
+def _nearest(pixels: NDArray, binary: bool) -> NDArray:
+    h, w, channels = pixels.shape
+    out = mapped((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
+    out[...] = pixels[::2, ::2]
+    return out
+
+
+def _lanczos(pixels: NDArray, binary: bool) -> NDArray:
+    """Colours by Lanczos, weighted by alpha; where little is valid, and of alpha itself, the mean."""
+    out, top = halve(pixels, binary=binary), np.iinfo(pixels.dtype).max
+    columns = _mirrored(-_BEFORE, 2 * out.shape[1] + _BEFORE, pixels.shape[1])
+    for y in range(0, len(out), _LANCZOS_ROWS):
+        into = out[y : y + _LANCZOS_ROWS]
+        rows = _mirrored(2 * y - _BEFORE, 2 * (y + len(into)) + _BEFORE, len(pixels))
+        strip = pixels[rows].astype(np.float32)
+        if strip.shape[-1] == 4:
+            strip[..., 3] = (strip[..., 3] > 0) if binary else strip[..., 3] / top
+            strip[..., :3] *= strip[..., 3:]
+        tall = sum(k * strip[j : j + 2 * len(into) : 2] for j, k in enumerate(_KERNEL))[:, columns]
+        small = sum(k * tall[:, j : j + 2 * out.shape[1] : 2] for j, k in enumerate(_KERNEL))
+        some = np.full(small.shape[:2], True)
+        if small.shape[-1] == 4:
+            some = small[..., 3] > 0.25
+            small[..., :3] /= np.maximum(small[..., 3:], 0.25)
+        colour = np.clip(np.floor(small[..., :3] + np.float32(0.5)), 0, top).astype(out.dtype)
+        np.copyto(into[..., :3], colour, where=some[..., None])
+    return out
+
+
+def _mirrored(start: int, stop: int, n: int) -> NDArray[np.intp]:
+    """The positions from ``start`` to ``stop`` in a line of n pixels continued by reflection, its last pixel
+    repeated."""
+    at = np.arange(start, stop) % (2 * n)
+    return np.minimum(at, 2 * n - 1 - at)
+
+
+def _kernel() -> list[np.float32]:
+    """The weights of the 12 pixels around the middle of two pixels: sinc(x) sinc(x / 3), x in pixels of the
+    result (C. E. Duchon, "Lanczos filtering in one and two dimensions", 1979)."""
+    x = (np.arange(12) - 5.5) / 2
+    weights = np.sinc(x) * np.sinc(x / 3)
+    return [np.float32(weight) for weight in weights / weights.sum()]
+
+
+#: Rows of a result that are made at once, the weights, and how many pixels lie before the first of the two.
+_LANCZOS_ROWS, _KERNEL, _BEFORE = 8, _kernel(), 5
+
+_METHODS: dict[Resampling, Callable[[NDArray, bool], NDArray]] = {
+    "average": _average,
+    "nearest": _nearest,
+    "lanczos": _lanczos,
+}
 
 
 def _even(strip: NDArray) -> NDArray:

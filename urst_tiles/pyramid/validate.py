@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.bytes import FileBytes
-from urst_tiles.tiff.directory import Directory, read_chain
+from urst_tiles.tiff.directory import Directory, read_chain, read_children
 from urst_tiles.tiff.header import read_header
 from urst_tiles.tiff.streams import SIZES, Size, check_size
 
@@ -69,11 +70,15 @@ class ValidationReport:
         return "\n".join([head, *(f"  - {problem}" for problem in self.problems)])
 
 
+#: The number of a page, or with that of a SubIFD of it.
+Page = int | tuple[int, int]
+
+
 @dataclass(frozen=True)
 class _Image:
     """A level, or the mask of a level, as its directory describes it."""
 
-    page: int
+    page: Page
     directory_offset: int
     height: int
     width: int
@@ -124,11 +129,13 @@ class _Findings:
 
     def many(self, sentences: Iterator[str]) -> None:
         """Add the first few of these sentences, and one that says that there are more."""
-        for i, sentence in enumerate(sentences):
-            if i == _MOST_SENTENCES:
-                self.add("and more of the same")
-                return
-            self.add(sentence)
+        self.problems += few(sentences)
+
+
+def few(sentences: Iterator[str]) -> list[str]:
+    """The first few of these sentences, and one that says that there are more."""
+    found = list(islice(sentences, _MOST_SENTENCES + 1))
+    return [*found[:_MOST_SENTENCES], "and more of the same"] if len(found) > _MOST_SENTENCES else found
 
 
 def validate(
@@ -154,8 +161,7 @@ def validate(
     tiles = 0
     file = _opened(path, descriptor)
     try:
-        chain = read_chain(file, checked=False, most_entries=_MOST_ENTRIES)
-        images.extend(_image(page, directory) for page, directory in enumerate(chain))
+        images.extend(_images(file))
         levels = [image for image in images if not image.is_mask]
         masks = [image for image in images if image.is_mask]
         _check_pyramid(levels, masks, findings)
@@ -176,6 +182,19 @@ def validate(
     return ValidationReport(path, shapes, tiles, tuple(findings.problems))
 
 
+def _images(file: FileBytes) -> Iterator[_Image]:
+    """The levels and masks of a file; of an OME-TIFF, whose only image has SubIFDs, these are the overviews.
+
+    ``page`` of an image is its number in the chain, or the pair of that and the number of the SubIFD.
+    """
+    chain = list(read_chain(file, checked=False, most_entries=_MOST_ENTRIES))
+    for page, directory in enumerate(chain):
+        yield _image(page, directory)
+    if len(chain) == 1:
+        for number, directory in enumerate(read_children(file, chain[0])):
+            yield _image((0, number), directory)
+
+
 def _opened(path: Path, descriptor: int | None) -> FileBytes:
     try:
         return FileBytes(path, descriptor)
@@ -183,7 +202,7 @@ def _opened(path: Path, descriptor: int | None) -> FileBytes:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _image(page: int, directory: Directory) -> _Image:
+def _image(page: Page, directory: Directory) -> _Image:
     samples = directory.bands
     planes = max(1, samples) if directory.number(284, 1) == 2 else 1
     tiled = 324 in directory.entries
@@ -299,16 +318,21 @@ def _check_content(file: FileBytes, images: list[_Image], findings: _Findings) -
     done, before = 0, len(findings.problems)
     with tifffile.TiffFile(file.path) as tif, ThreadPoolExecutor() as pool:
         for image in images:
-            decoder = _Decoder(tif.pages[image.page], image, file)
+            decoder = _Decoder(_page(tif, image.page), image, file)
             indexes = range(image.offsets.size)
             results = in_order(pool, decoder.problem, indexes, 16)
             findings.many(sentence for sentence in results if sentence)
             done += image.offsets.size
-        masks = [_Decoder(tif.pages[i.page], i, file) for i in images if i.is_mask and i.tiled]
+        masks = [_Decoder(_page(tif, i.page), i, file) for i in images if i.is_mask and i.tiled]
         if len(findings.problems) == before:
             for above, below in zip(masks, masks[1:], strict=False):
                 findings.many(_wrong_mask_tiles(above, below))
     return done
+
+
+def _page(tif: Any, page: Page) -> Any:
+    """A page, or a SubIFD, as tifffile sees it."""
+    return tif.pages[page] if isinstance(page, int) else tif.pages[page[0]].pages[page[1]]
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _domains(found: Sequence[Element]) -> dict[str, dict[str, str]]:
 def _position(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
     """The tags that say where the pixels lie, and the text (WKT) of the reference system."""
     texts = {element.path[1]: element for element in found if len(element.path) == 2}
-    reference = texts["SRS"].text if "SRS" in texts else ""
+    reference = _reference(texts["SRS"]) if "SRS" in texts else ""
     numbers = (
         [float(word) for word in _NUMBER.findall(texts["GeoTransform"].text)]
         if "GeoTransform" in texts
@@ -143,6 +143,18 @@ def _position(found: Sequence[Element]) -> tuple[tuple[Tag, ...], str]:
         reference = reference or inside or (lists.attributes.get("Projection", "") if lists else "")
         return (Tag(33922, DOUBLE, len(values), tuple(values)),), reference
     return (), reference
+
+
+def _reference(element: Element) -> str:
+    """The WKT of a reference system; of one that is told as ``EPSG:CODE``, as much of it as has the code.
+
+    Of geographic systems GDAL says that its first axis is the second of the data.
+    """
+    code = re.fullmatch(r"\s*EPSG:(\d{4,5})\s*", element.text)
+    if not code:
+        return element.text
+    geographic = element.attributes.get("dataAxisToSRSAxisMapping", "").startswith("2,1")
+    return f'{"GEOGCS" if geographic else "PROJCS"}["",AUTHORITY["EPSG","{code[1]}"]]'
 
 
 def epsg_keys(wkt: str) -> tuple[Tag, ...]:

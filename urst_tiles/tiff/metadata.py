@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape, quoteattr, unescape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -280,10 +280,28 @@ def with_items(xml: str | None, items: Iterable[tuple[str, str, str]]) -> str | 
     return "<GDALMetadata>\n" + "".join([*old, *lines]) + _END if old or lines else None
 
 
+def with_band_items(xml: str | None, items: Iterable[tuple[str, int, str]]) -> str | None:
+    """GDAL's XML with items about single bands, each (name, band counted from 0, text)."""
+    lines = "".join(_line({"name": name, "sample": str(band)}, text) for name, band, text in items)
+    if not lines:
+        return xml
+    return (xml.removesuffix(_END) if xml else "<GDALMetadata>\n") + lines + _END
+
+
 def item_of(xml: str | None, name: str) -> str | None:
     """The text of an item of GDAL's XML in the default domain; None where it is missing."""
     found = [i for i in (_items(xml, "the file") if xml else ()) if i.attributes.get("name") == name]
     return "".join(found[0].texts) if found and not found[0].attributes.get("domain") else None
+
+
+def items_of(xml: str | None) -> list[tuple[str, str, str]]:
+    """The items of GDAL's XML that are about no single band: (name, domain, text)."""
+    found = (i for i in (_items(xml, "the file") if xml else ()) if "sample" not in i.attributes)
+    return [
+        (i.attributes["name"], i.attributes.get("domain", ""), unescape("".join(i.texts)))
+        for i in found
+        if "name" in i.attributes
+    ]
 
 
 #: Characters that XML 1.0 cannot hold.
