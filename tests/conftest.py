@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -17,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Fixtures that several folders of tests share.
 pytest_plugins = ["commands", "networks"]
 
-# Two processes with two torch threads each only wait for each other on two cores (before torch is imported).
+# Before torch is imported: its threads that spin while they wait take the cores from the others, and two processes
+# with two threads each only wait for each other on two cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, (os.cpu_count() or 1) // int(workers))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -43,6 +46,12 @@ def pytest_configure() -> None:
     in_our_venv = Path(sys.prefix) == ROOT / ".venv"
     if in_our_venv and package_folder() == ROOT / "urst_tiles":
         pytest.exit("the source tree is on sys.path; `make test` tests the installed wheel", returncode=2)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays: no collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

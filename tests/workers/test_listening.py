@@ -33,6 +33,7 @@ FLAGS = [str(word) for name, value in SMALL.items() for word in (f"--{name}", va
 #: What somebody without the key tries at every port; each line of its output is something that worked.
 INTRUDER = """
 import asyncio, socket, sys
+from concurrent.futures import ThreadPoolExecutor
 from distributed.comm import connect
 from distributed.security import Security
 
@@ -47,19 +48,22 @@ def get(port):
         plain.sendall(b"GET /sitemap.json HTTP/1.1\\r\\nHost: me\\r\\n\\r\\n")
         return plain.recv(1000)
 
-print("began")
-for port in map(int, sys.argv[1:]):
-    for scheme, security in (("tcp", Security(require_encryption=False)), ("tls", Security.temporary())):
-        try:
-            told = asyncio.run(asyncio.wait_for(ask(f"{scheme}://127.0.0.1:{port}", security), 5))
-            print("told by", told["type"])
-        except (OSError, ValueError, TypeError, RuntimeError, TimeoutError):
-            pass
+KINDS = {"tcp": Security(require_encryption=False), "tls": Security.temporary()}
+
+def try_at(port, scheme):
     try:
-        if b"HTTP" in get(port):
-            print("page")
-    except OSError:
-        pass
+        if scheme == "http":
+            return "page" if b"HTTP" in get(port) else None
+        told = asyncio.run(asyncio.wait_for(ask(f"{scheme}://127.0.0.1:{port}", KINDS[scheme]), 5))
+        return f"told by {told['type']}"
+    except (OSError, ValueError, TypeError, RuntimeError, TimeoutError):
+        return None
+
+print("began")
+tries = [(int(port), scheme) for port in sys.argv[1:] for scheme in (*KINDS, "http")]
+with ThreadPoolExecutor(len(tries)) as pool:  # most of them wait for an answer that never comes
+    for achieved in filter(None, pool.map(try_at, *zip(*tries))):
+        print(achieved)
 print("ended")
 """
 

@@ -7,7 +7,6 @@ import dataclasses
 import gc
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -22,15 +21,12 @@ import psutil
 import pytest
 import torch
 from helpers import wait_for
+from tasks import open_to, quiet
 
 from urst_tiles.engine.threads import ComputeThreads, on_device
 from urst_tiles.errors import BadInput, BlocksFailed, DiskFull
 from urst_tiles.workers import local, run
 from urst_tiles.workers.run import TRIES, Cluster, DaskRunner, cluster, plain
-
-
-def quiet(done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -124,23 +120,16 @@ def test_a_full_disk_ends_the_run_at_once(on: Cluster) -> None:
     assert len(Seen.ran) <= 7
 
 
-def dying(index: int) -> int:
-    """Takes its process with it at block 3."""
-    if index == 3:
-        os._exit(1)
-    return index
-
-
 def test_a_block_that_kills_its_worker_is_named(tmp_path: Path) -> None:
     """In a process of its own: worker processes import ``__main__`` again."""
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\n"
-        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
-        "from test_run import dying, quiet\n"
-        "from urst_tiles.errors import BlocksFailed\n"
-        "from urst_tiles.workers.run import cluster\n"
+        f"sys.path[:0] = [{str(Path(__file__).parents[1])!r}]\n"
+        "from tasks import dying, quiet\n"
         "if __name__ == '__main__':\n"
+        "    from urst_tiles.errors import BlocksFailed\n"
+        "    from urst_tiles.workers.run import cluster\n"
         "    with cluster(workers=2, in_flight=1) as on:\n"
         "        try:\n"
         "            on.run_all(dying, range(6), total=6, progress=quiet)\n"
@@ -251,16 +240,6 @@ def test_device_work_is_done_by_one_thread() -> None:
     assert len(names) == 1
 
 
-def open_to(processes: list[psutil.Process]) -> set[str]:
-    """The addresses of their sockets that others may send to: TCP that listens, UDP that is bound."""
-    return {
-        one.laddr.ip
-        for process in processes
-        for one in process.net_connections("inet")
-        if one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and not one.raddr)
-    }
-
-
 def test_we_listen_on_this_machine_alone() -> None:
     with cluster(in_flight=1) as on:
         on.run_all(square, [1], total=1, progress=quiet)
@@ -268,21 +247,16 @@ def test_we_listen_on_this_machine_alone() -> None:
     assert here <= {"127.0.0.1", "::1"}
 
 
-def listeners(index: int) -> set[str]:
-    """Of the whole tree of processes, asked by one of the workers."""
-    top = psutil.Process(int(os.environ["TOP"]))
-    return open_to([top, *top.children(recursive=True)])
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_worker_processes_listen_on_this_machine_alone(device: str, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "import os, sys, psutil, torch\n"
-        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
-        "from test_run import listeners, quiet\n"
-        "from urst_tiles.workers.run import cluster\n"
+        "import os, sys, psutil\n"
+        f"sys.path[:0] = [{str(Path(__file__).parents[1])!r}]\n"
+        "from tasks import listeners, quiet\n"
         "if __name__ == '__main__':\n"
+        "    import torch\n"
+        "    from urst_tiles.workers.run import cluster\n"
         "    os.environ['TOP'] = str(os.getpid())\n"
         "    torch.cuda.device_count = lambda: 2\n"
         f"    with cluster(workers=2, in_flight=1, device={device!r}) as on:\n"
@@ -321,7 +295,7 @@ def crowded(index: int) -> None:
 
 def test_what_is_in_flight_follows_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urst_tiles.workers.run.LOOK_SECONDS", 0.1)
-    at = {60: 3, 400: 1}
+    at = {40: 3, 160: 1}
     with elsewhere(workers=1, threads=8) as there:
 
         def progress(done: int, total: int) -> None:
@@ -330,10 +304,10 @@ def test_what_is_in_flight_follows_the_workers(monkeypatch: pytest.MonkeyPatch) 
                 wait_for(lambda: len(there.scheduler.workers) == at[done])
 
         with cluster(scheduler=there.scheduler_address, in_flight=2) as on:
-            on.run_all(crowded, range(600), total=600, progress=progress)
-    most = [crowds[index] for index in range(600)]
-    # From 400 on a block of a worker that left runs again elsewhere while its thread, which is ours, ends.
-    assert max(most[:60]) == 2 and max(most[100:390]) == max(most[:390]) == 6 and max(most[460:]) == 2
+            on.run_all(crowded, range(260), total=260, progress=progress)
+    most = [crowds[index] for index in range(260)]
+    # From 160 on a block of a worker that left runs again elsewhere while its thread, which is ours, ends.
+    assert max(most[:40]) == 2 and max(most[80:150]) == max(most[:150]) == 6 and max(most[220:]) == 2
 
 
 def test_without_workers_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,8 +345,7 @@ def test_threads_compute_at_once_and_share_the_torch_threads() -> None:
 # Cards
 
 PINNED = """
-import os, sys, torch
-from urst_tiles.workers.run import cluster
+import os, sys
 
 def where(index):
     import time
@@ -380,6 +353,9 @@ def where(index):
     return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
 if __name__ == "__main__":
+    import torch
+    from urst_tiles.workers.run import cluster
+
     torch.cuda.device_count = lambda: int(sys.argv[2])
     with cluster(workers=int(sys.argv[1]), in_flight=1, device=sys.argv[3]) as on:
         found = on.run_all(where, range(12), total=12, progress=lambda done, total: None)
@@ -402,7 +378,7 @@ def cards_of(tmp_path: Path, workers: int, count: int, device: str, visible: str
 @pytest.mark.parametrize(
     ("workers", "count", "device", "visible", "found"),
     [
-        (3, 2, "cuda", None, ["0", "0", "1"]),
+        pytest.param(3, 2, "cuda", None, ["0", "0", "1"], marks=pytest.mark.slow),
         (2, 2, "cuda", "3,GPU-5ad1", ["3", "GPU-5ad1"]),
         (2, 2, "cuda:1", None, ["None", "None"]),
     ],
@@ -529,7 +505,7 @@ def test_a_closed_cluster_leaves_nothing() -> None:
         )
 
     seen = []
-    for _ in range(20):
+    for _ in range(12):
         with cluster(in_flight=2) as on:
             on.run_all(square, [3], total=1, progress=quiet)
         del on

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.progress import Progress
 from urst_tiles.workers.interrupt import loop_for_processes
@@ -147,6 +145,8 @@ def _in_process(in_flight: int) -> Any:
 
 def cards() -> list[str]:
     """The cards that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
+    import torch  # not at the top: processes that have no cards to share out need no torch
+
     count = torch.cuda.device_count()
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
