@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 
-from urst_tiles.options import Options
+from urst_tiles.errors import BadInput
+from urst_tiles.options import TRANSFERS, Options
 from urst_tiles.source import Source, open_source
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
@@ -17,16 +19,24 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
 
     Raises
     ------
-    UrstError : as `open_source`.
+    UrstError : as `open_source`, and as `Options.stretch_for`.
     """
-    return open_source(
+    given = partial(
+        open_source,
         path,
         page=options.page,
         channels=options.channels,
         bands=options.bands,
-        stretch=options.stretch,
         overviews=options.overviews,
     )
+    if options.stretch is not None or options.model not in TRANSFERS:
+        return given(stretch=options.stretch_for(""))
+    source = given()
+    try:
+        stretch = options.stretch_for(str(source.file_dtype))
+    except BadInput as error:
+        raise BadInput(f"{source.path}: {error}") from None
+    return given(stretch=stretch)
 
 
 def tell_choice(source: Source) -> None:

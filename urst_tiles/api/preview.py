@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import open_input, tell_choice
 from urst_tiles.api.stylize import freeze
 from urst_tiles.engine.block import stylize_block
@@ -54,7 +55,7 @@ def preview(
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)
     small = array_source(source.thumbnail)
-    recipe = recipe_of(style, options)
+    recipe = with_looks(recipe_of(style, options), source, options)
     field = field_of(recipe, source.shape, options, folder)
     recipe = recipe.over(field and field.resized(*small.shape))
     chosen = Options.of(options, {"dtype": "uint8", "compression": "deflate"})

@@ -17,6 +17,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
+from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import open_input, tell_choice, tell_lost
 from urst_tiles.api.output import (
     check_output,
@@ -176,6 +177,7 @@ def open_job(
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
     refuse_inputs(output, read_files(source, recipe, options))
+    recipe = with_looks(recipe, source, options)
     recipe = recipe.on_levels(source.shape, options.stroke)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
