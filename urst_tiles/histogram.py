@@ -12,7 +12,8 @@ Float = NDArray[np.float64]
 
 
 class Bins(NamedTuple):
-    """How a histogram is divided: ``count`` values from ``low`` to ``high``, both included, at equal distances.
+    """How a histogram is divided: ``count`` values from ``low`` to ``high``, both included, at equal
+    distances.
 
     A feature is counted at the value that is nearest to it.
     """

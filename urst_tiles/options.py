@@ -149,8 +149,8 @@ class Options:
             return "2%,98%"
         if dtype != "uint16":
             raise BadInput(
-                f"its samples are {dtype}, and --model {self.model} must know which of their values are black and"
-                " white: give --stretch LOW,HIGH in values, as in --stretch 0,10000"
+                f"its samples are {dtype}, and --model {self.model} must know which of their values are black"
+                " and white: give --stretch LOW,HIGH in values, as in --stretch 0,10000"
             )
         return "0,65535"
 

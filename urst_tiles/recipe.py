@@ -54,8 +54,8 @@ class Recipe:
         statistics hold everywhere.
     method : of a model that transfers colours; else empty.
     white : red, green and blue of the glass of a slide, in 0..1; None to estimate them.
-    looks : of a model that transfers colours, what was measured of the reference of each style, as the text of
-        a look file (`urst_tiles.nets.colour.look`); filled in by `with_looks`.
+    looks : of a model that transfers colours, what was measured of the reference of each style, as the text
+        of a look file (`urst_tiles.nets.colour.look`); filled in by `with_looks`.
     depth : bits of the samples of the image, 8 or 16.
     colours : mean (3) and covariance (3 x 3, row by row) of the colours of the image, if style images shall
         take on these colours; else None.
@@ -211,6 +211,8 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         raise BadInput(f"--model {model} is a style by itself; leave --style out")
     styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)
     method = method_of(model, options)
+    if methods and options.method is None:
+        method = next((look_method(one, model) for one, _ in styles if _is_look(one)), method)
     check_controls(model, styles, regions, options)
     return Recipe(
         model=model,
@@ -225,6 +227,20 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         method=method,
         white=parse_white(options.white) if methods else None,
     )
+
+
+def _is_look(style: Path | str) -> bool:
+    return isinstance(style, Path) and nets.is_look(style)
+
+
+def look_method(style: Path | str, model: str) -> str:
+    """The method of a look file; BadInput if it is one of another model than ``model``."""
+    look = nets.read_look(Path(style))
+    if look.model != model:
+        raise BadInput(
+            f"{style} is a look of --model {look.model}, not of {model}; give --model {look.model}"
+        )
+    return look.method
 
 
 def method_of(model: str, options: Options) -> str:
@@ -247,8 +263,8 @@ def method_of(model: str, options: Options) -> str:
 
 
 def parse_white(text: str) -> tuple[float, float, float] | None:
-    """Red, green and blue in 0..1 of a text such as ``245,243,240`` or ``240``, in levels from 0 to 255; None for
-    ``auto``. BadInput for any other text."""
+    """Red, green and blue in 0..1 of a text such as ``245,243,240`` or ``240``, in levels from 0 to 255; None
+    for ``auto``. BadInput for any other text."""
     if text == "auto":
         return None
     try:

@@ -1,4 +1,5 @@
-"""Colour transfer, as a user gives it, against the formulas of the papers computed by numpy on the whole image."""
+"""Colour transfer, as a user gives it, against the formulas of the papers computed by numpy on the whole
+image."""
 
 from __future__ import annotations
 
@@ -7,32 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from colours import METHODS, from_lab, scene, to_lab, written
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput, MissingFile
 
-METHODS = ("mean-std", "monge-kantorovich", "reinhard", "reinhard-lab", "histogram")
 #: Blocks of 512 and windows of 64, against one block and one window.
 TILED, WHOLE = {"block": 512, "tile": 64}, {"block": 2048, "tile": 2048}
-
-
-def scene(h: int, w: int, seed: int, tint: tuple[float, float, float], dtype=np.uint8) -> np.ndarray:
-    """Smooth and busy, its channels correlated; 16 bits use a twentieth of their range, as satellites do."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[:h, :w]
-    base = 110 + 60 * np.sin(x / 31 + seed) * np.cos(y / 47)
-    own = 25 * np.sin(x[..., None] / np.array([9.0, 23, 77]) + y[..., None] / np.array([23.0, 11, 50]))
-    image = (base[..., None] + own + random.normal(0, 9, (h, w, 3))) * tint
-    return (
-        np.rint(np.clip(image * (1 if dtype == np.uint8 else 13.7), 1, None))
-        .clip(0, 255 if dtype == np.uint8 else 65535)
-        .astype(dtype)
-    )
-
-
-def written(path: Path, pixels: np.ndarray, **options: object) -> Path:
-    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="deflate", **options)
-    return path
 
 
 # The formulas: images are float64 (n, 3) in 0..1
@@ -59,25 +41,6 @@ LAB = np.diag(1 / np.sqrt([3, 6, 2])) @ [[1, 1, 1], [1, 1, -2], [1, -1, 0]]
 def reinhard(x, ref, floor):
     there = [np.log10(np.maximum(a @ LMS.T, floor)) @ LAB.T for a in (x, ref)]
     return 10 ** (mean_std(*there, floor) @ np.linalg.inv(LAB).T) @ np.linalg.inv(LMS).T
-
-
-XYZ = np.array([[0.412453, 0.35758, 0.180423], [0.212671, 0.71516, 0.072169], [0.019334, 0.119193, 0.950227]])
-WHITE = np.array([0.95047, 1.0, 1.08883])
-
-
-def to_lab(x):
-    linear = np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
-    t = linear @ XYZ.T / WHITE
-    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
-
-
-def from_lab(lab):
-    fy = (lab[:, 0] + 16) / 116
-    f = np.stack([fy + lab[:, 1] / 500, fy, fy - lab[:, 2] / 200], 1)
-    t = np.where(f > 0.2068966, f**3, (f - 16 / 116) / 7.787)
-    linear = np.maximum((t * WHITE) @ np.linalg.inv(XYZ).T, 0)
-    return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, linear * 12.92)
 
 
 def reinhard_lab(x, ref, floor):

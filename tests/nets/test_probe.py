@@ -25,6 +25,7 @@ REACH = {
     "microast": (51, 4),
     "adain": (62, 8),
     "colour": (0, 1),
+    "stain": (0, 1),
     "identity": (0, 1),
 }
 

@@ -31,10 +31,10 @@ def measure_look(
 
     Parameters
     ----------
-    references : an image file, a prepared `Source` or a list of these. In a list each counts the same, however
-        large it is.
-    options, changes : the options of a job, of which ``model`` ("colour" or "stain"), ``method``, ``statistics``,
-        ``white`` and those that say how an image is read have an effect.
+    references : an image file, a prepared `Source` or a list of these. In a list each counts the same,
+        however large it is.
+    options, changes : the options of a job, of which ``model`` ("colour" or "stain"), ``method``,
+        ``statistics``, ``white`` and those that say how an image is read have an effect.
     progress : called with the name of a stage, and how much of it is done out of how much.
 
     Raises
@@ -74,7 +74,7 @@ def _look(style: Path | str, options: Options, recipe: Recipe, progress: Progres
     if isinstance(style, str):
         return nets.standard_look(recipe.method)
     if not nets.is_look(style):
-        return _measured(style, options, progress)
+        return _measured(style, options, progress, recipe.method)
     look = nets.read_look(style)
     if (look.model, look.method) != (recipe.model, recipe.method):
         raise BadInput(
@@ -84,9 +84,11 @@ def _look(style: Path | str, options: Options, recipe: Recipe, progress: Progres
     return look
 
 
-def _measured(reference: str | os.PathLike[str] | Source, options: Options, progress: Progress) -> Look:
+def _measured(
+    reference: str | os.PathLike[str] | Source, options: Options, progress: Progress, method: str = ""
+) -> Look:
     """The look of one reference."""
-    method, white = method_of(options.model, options), parse_white(options.white)
+    method, white = method or method_of(options.model, options), parse_white(options.white)
     with TemporaryDirectory(prefix="urst-tiles-") as folder:
         source = reference if isinstance(reference, Source) else _opened(reference, options)
         if not isinstance(reference, Source):
@@ -96,8 +98,6 @@ def _measured(reference: str | os.PathLike[str] | Source, options: Options, prog
         found = (
             measure_thumbnail(style, source) if thumbnail else measure_here(style, source, progress=progress)
         )
-    for note in nets.notes_of(style, found):
-        told.warning("%s: %s", source.path, note)
     height, width = source.shape
     facts = Measured(
         name=source.path.name,
@@ -107,13 +107,17 @@ def _measured(reference: str | os.PathLike[str] | Source, options: Options, prog
         fingerprint=source.fingerprint,
     )
     on = "thumbnail" if thumbnail else "exact"
-    return nets.look_of(options.model, method, style, found, on=on, sources=(facts,))
+    try:
+        return nets.look_of(options.model, method, style, found, on=on, sources=(facts,))
+    except BadInput as error:
+        raise BadInput(f"{source.path}: {error}") from None
 
 
 def _opened(path: str | os.PathLike[str], options: Options) -> Source:
     """A reference, read as the image of the job is: with its bands and its stretch; its main page is taken.
 
-    A reference that does not have these bands, such as a map in red, green and blue, is read by its own colours.
+    A reference that does not have these bands, such as a map in red, green and blue, is read by its own
+    colours.
     """
     alike = replace(options, page=None)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from urst_tiles.errors import BadInput
@@ -50,3 +51,9 @@ def tell_lost(source: Source) -> None:
     """Say in one line which facts of the file the output does not take over, if there are any."""
     if source.info.lost:
         told.warning("%s: not taken over into the output: %s", source.path, ", ".join(source.info.lost))
+
+
+def tell_notes(source: Source, notes: Sequence[str]) -> None:
+    """Say what was found while the image was measured, each in one line."""
+    for note in notes:
+        told.warning("%s: %s", source.path, note)

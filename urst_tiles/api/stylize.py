@@ -18,7 +18,7 @@ from typing import Any
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
 from urst_tiles.api.look import with_looks
-from urst_tiles.api.opening import open_input, tell_choice, tell_lost
+from urst_tiles.api.opening import open_input, tell_choice, tell_lost, tell_notes
 from urst_tiles.api.output import (
     check_output,
     is_finished,
@@ -263,7 +263,10 @@ def set_up(
     """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
     recipe = take_colours(recipe, source, plan, job, on, progress)
     job.writes([job.net])
-    freeze(recipe, measure(recipe, source, plan, job, on, progress)).save(job.net)
+    moments = measure(recipe, source, plan, job, on, progress)
+    if recipe.method and isinstance(source, Source):
+        tell_notes(source, nets.notes_of(build_style(recipe), moments or {}))
+    freeze(recipe, moments).save(job.net)
     trim()
 
 

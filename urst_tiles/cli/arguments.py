@@ -31,8 +31,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " imported from the installed packages and PYTHONPATH, and run",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
         " reinhard-lab, histogram; how --model stain normalises stains: macenko (its default), reinhard",
-        "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255; auto"
-        " estimates it from the glass itself",
+        "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
+        " auto estimates it from the glass itself",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",
@@ -138,8 +138,8 @@ def add_styles(parser: argparse.ArgumentParser) -> None:
         metavar="STYLE",
         help="a style image, or with --model lite a name of the list of `urst-tiles styles`; repeat it to mix"
         " styles; with --mask NUMBER=STYLE, once for each region; --model fast and multimodal take a"
-        " checkpoint here, --model cin the name or number of a style, --model colour and stain a reference image"
-        " or a look file (.json) of `urst-tiles measure`, --model stain the word standard too",
+        " checkpoint here, --model cin the name or number of a style, --model colour and stain a reference"
+        " image or a look file (.json) of `urst-tiles measure`, --model stain the word standard too",
     )
     group.add_argument(
         "--style-weight",

@@ -93,6 +93,14 @@ class Kernel:
             return [self._points(window[crop.slices]) for window, crop in zip(windows, crops, strict=True)]
         return self._divide(windows, list(boxes), crops, quantise=True)
 
+    def run_unit(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """The result of a network that sees one pixel at a time, for floats (n, h, w, 3) in 0..1: float32, of
+        the same shape, clipped to 0..1."""
+        with torch.inference_mode():
+            planes = np.ascontiguousarray(windows.transpose(0, 3, 1, 2), np.float32)
+            y = self.net(torch.from_numpy(planes).to(self.device)).clamp_(0.0, 1.0)
+            return self._to_host(y.permute(0, 2, 3, 1).contiguous())
+
     def _points(self, pixels: Pixels) -> Pixels:
         """The result of a network that sees one pixel at a time, (h, w, 3) -> same shape, ``out_dtype``.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial, reduce
 from operator import add
@@ -111,15 +111,29 @@ def measure_here(
 
     They are `Moments`, or for a composition `MemberMoments`. This is the reference for `measure_exact`.
     """
-    reader, over = windows_of(source), composed(style)
+    return measure_several(style, [source], device=device, threads=threads, progress=progress)
+
+
+def measure_several(
+    style: Subject,
+    sources: Sequence[Source | PaintedLevel],
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The same as `measure_here` over several images together, as if they were parts of one; more than one
+    only for styles without a field."""
+    over = composed(style)
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
         blocks, at_site = [], SiteMoments(over, site, over.mixtures(moments), device, compute)
-        grid = measuring_grid(source.shape, style, site, device=device)
-        for index in range(len(grid)):
-            blocks.append(_block_moments(at_site, reader, grid, index))
-            progress(f"measuring {site.name}", index + 1, len(grid))
+        for source in sources:
+            reader, grid = windows_of(source), measuring_grid(source.shape, style, site, device=device)
+            for index in range(len(grid)):
+                blocks.append(_block_moments(at_site, reader, grid, index))
+                progress(f"measuring {site.name}", index + 1, len(grid))
         moments[site.name] = usable(over, site, reduce(add, blocks))
     return for_style(style, moments)
 

@@ -110,8 +110,8 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """A map of each channel by itself, given by a table: ``table`` is float32 (C, N), the new value of each of N
-    values at equal distances from 0 to 1.
+    """A map of each channel by itself, given by a table: ``table`` is float32 (C, N), the new value of each
+    of N values at equal distances from 0 to 1.
 
     Where a site's statistics are a histogram, it may stand in the place of an `Affine`.
     """

@@ -45,6 +45,7 @@ from urst_tiles.nets.base import (
     neutral_moments,
 )
 from urst_tiles.nets.cascade import Cascade, CascadeStyle
+from urst_tiles.nets.colour import stain
 from urst_tiles.nets.composition import Composition, Subject
 from urst_tiles.nets.frozen.adain import FrozenAdaIN
 from urst_tiles.nets.frozen.colour import FrozenColour
@@ -160,6 +161,7 @@ MODELS: dict[str, Family] = {
     "wct": _family(wct, FrozenWCT, name="wct", variant="wct"),
     "wct-16x": _family(wct, FrozenWCT, name="wct-16x", variant="wct-16x"),
     "colour": _family(colour, FrozenColour),
+    "stain": _family(stain, FrozenColour, needs_style=False),
     "identity": _family(identity, identity.frozen, needs_style=False),
 }
 

@@ -215,5 +215,6 @@ TABLE: dict[str, Weights] = {
         inside="model",
     ),
     "colour": Weights("colour", (), licence="none needed", source="none"),
+    "stain": Weights("stain", (), licence="none needed", source="none"),
     "identity": Weights("identity", (), licence="none needed", source="none"),
 }

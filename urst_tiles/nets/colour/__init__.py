@@ -4,8 +4,10 @@ Every method measures something of the colours of the whole image, and maps them
 reference has: a point operation, of halo 0 and stride 1.
 
 - ``mean-std``: mean and standard deviation of red, green and blue, each by itself.
-- ``monge-kantorovich``: mean and covariance of the three together, by the linear map that moves colours least [1].
-- ``reinhard``: mean and standard deviation of l, alpha and beta, which are nearly independent in photographs [2].
+- ``monge-kantorovich``: mean and covariance of the three together, by the linear map that moves colours least
+  [1].
+- ``reinhard``: mean and standard deviation of l, alpha and beta, which are nearly independent in photographs
+  [2].
 - ``reinhard-lab``: the same in CIELAB, as papers on histology use it [3].
 - ``histogram``: the whole distribution of red, green and blue, each by itself.
 
@@ -68,7 +70,8 @@ class ColourStyle:
     target : the statistics of the reference, by name: "mean" (3,) and "covariance" (3, 3) in the space of the
         method, float64; or for ``histogram`` "counts" (3, 65536).
     alpha : strength: the map is blended with the identity.
-    depth : bits of the samples of the image, 8 or 16; ``reinhard`` takes logarithms of no less than one level.
+    depth : bits of the samples of the image, 8 or 16; ``reinhard`` takes logarithms of no less than one
+        level.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -125,10 +128,11 @@ class ColourStyle:
 
 
 def linear_map(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric map, float64 (3, 3), that gives colours of covariance ``source`` the covariance ``target`` and
-    moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [1, equation 10].
+    """The symmetric map, float64 (3, 3), that gives colours of covariance ``source`` the covariance
+    ``target`` and moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [1, equation 10].
 
-    In directions in which the source has no spread, as the colours of a grey image, the result has none either.
+    In directions in which the source has no spread, as the colours of a grey image, the result has none
+    either.
     """
     values, vectors = np.linalg.eigh(source)
     some = values > max(NO_SPREAD * values[-1], LEAST_VARIANCE_RGB)
@@ -156,19 +160,25 @@ def fitted(style: ColourStyle, statistics: Mapping[str, Any]) -> Fitted:
 
 
 def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
-    """The common statistics of several references: those of all their pixels together, where each reference has
-    the weight that stands beside it."""
+    """The common statistics of several references: those of all their pixels together, where each reference
+    has the weight that stands beside it."""
     if len(parts) == 1:
         return parts[0][0]
     if method == "histogram":
         counts = [share / max(one["counts"][0].sum(), 1.0) * one["counts"] for one, share in parts]
         return {"counts": np.sum(counts, 0)}
+    return merged_moments(parts)
+
+
+def merged_moments(parts: Sequence[tuple[Fitted, float]]) -> dict[str, NDArray[np.float64]]:
+    """Mean and covariance of several references together."""
     total = reduce(add, (Moments(share, one["mean"], share * one["covariance"]) for one, share in parts))
     return {"mean": total.mean, "covariance": total.m2 / total.n}
 
 
 def measuring(method: str, depth: int, white: Any = None) -> ColourStyle:
-    """A style whose sites measure what ``method`` takes from a reference; it changes nothing worth knowing."""
+    """A style whose sites measure what ``method`` takes from a reference; it changes nothing worth
+    knowing."""
     target: Fitted = {"mean": np.zeros(3), "covariance": np.eye(3)}
     if method == "histogram":
         target = {"counts": np.zeros((3, LEVELS.count))}
@@ -176,7 +186,8 @@ def measuring(method: str, depth: int, white: Any = None) -> ColourStyle:
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> ColourStyle:
-    """A style from the look of a reference, or from images, float32 (h, w, 3) in 0..1, by the first method."""
+    """A style from the look of a reference, or from images, float32 (h, w, 3) in 0..1, by the first
+    method."""
     look, depth = METHODS[0], 8
     parts: list[tuple[Fitted, float]] = []
     for style, share in shares(styles):

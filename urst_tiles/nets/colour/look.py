@@ -84,8 +84,8 @@ class Look:
     statistics : float64 arrays by name; `SHAPES` says which.
     on : what they were measured on: "exact" for every pixel, "thumbnail", or "published".
     sources : the images that were measured.
-    depth, given_white : bits of the samples of the image on which the look is used, and red, green and blue of its
-        glass in 0..1, None to estimate them; these are not saved.
+    depth, given_white : bits of the samples of the image on which the look is used, and red, green and blue
+        of its glass in 0..1, None to estimate them; these are not saved.
     """
 
     model: str
@@ -120,16 +120,21 @@ class Look:
         """
         try:
             facts = json.loads(text)
-            if facts["format"] != FORMAT or facts["version"] != VERSION:
-                raise BadInput(
-                    f"{name} is no look file of version {VERSION}; make it anew with urst-tiles measure"
-                )
+            known = facts["format"] == FORMAT
+            version = facts["version"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            known = False
+        if not known:
+            raise BadInput(f"{name} is no look file; urst-tiles measure makes one")
+        if version != VERSION:
+            raise BadInput(f"{name} is a look file of version {version}, not {VERSION}; measure it anew")
+        try:
             model, method = str(facts["model"]), str(facts["method"])
             statistics = {name: _array(name, values) for name, values in facts["statistics"].items()}
             sources = tuple(Measured(**source) for source in facts["measured from"])
             on = str(facts["measured on"])
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
-            raise BadInput(f"{name} is no look file; urst-tiles measure makes one") from None
+            raise BadInput(f"{name} is damaged; make it anew with urst-tiles measure") from None
         look = cls(model=model, method=method, statistics=statistics, on=on, sources=sources)
         look.check(name)
         return look

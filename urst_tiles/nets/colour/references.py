@@ -9,10 +9,11 @@ from typing import Any
 from urst_tiles.errors import BadInput
 from urst_tiles.nets import colour
 from urst_tiles.nets.base import Style
+from urst_tiles.nets.colour import stain
 from urst_tiles.nets.colour.look import Look
 
 #: Each model's module: ``measuring``, ``fitted`` and ``merged`` are what this module needs of it.
-MODULES: dict[str, Any] = {"colour": colour}
+MODULES: dict[str, Any] = {"colour": colour, "stain": stain}
 
 
 def reference_style(
@@ -20,8 +21,8 @@ def reference_style(
 ) -> Style:
     """The style whose sites measure what a method takes from a reference.
 
-    ``depth`` are the bits of the samples of the reference, ``white`` the colour of its glass in 0..1, if that is
-    known.
+    ``depth`` are the bits of the samples of the reference, ``white`` the colour of its glass in 0..1, if that
+    is known.
     """
     style: Style = MODULES[model].measuring(method, depth, white)
     return style
@@ -71,4 +72,6 @@ def standard_look(method: str) -> Look:
     ------
     BadInput : there is none for the method.
     """
+    if method == stain.METHODS[0]:
+        return Look(model=stain.NAME, method=method, statistics=stain.STANDARD, on="published")
     raise BadInput(f"there is no published look for --method {method}; name a reference image with --style")

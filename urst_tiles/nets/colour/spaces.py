@@ -1,6 +1,7 @@
 """Colour spaces in which colours are transferred, as point operations on tensors.
 
-Tensors are (n, 3, ...), float32 or float64: red, green and blue in 0..1, or three coordinates of another space.
+Tensors are (n, 3, ...), float32 or float64: red, green and blue in 0..1, or three coordinates of another
+space.
 
 References
 ----------

@@ -14,6 +14,7 @@ from torch import Tensor
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Frozen, Precision, Site, Style
 from urst_tiles.nets.colour.spaces import mixed
+from urst_tiles.nets.colour.stain import StainStyle, fused
 
 
 class FrozenColour(Frozen):
@@ -26,7 +27,11 @@ class FrozenColour(Frozen):
         self.channelwise = getattr(style, "channelwise", False)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        return self.style.forward(x[:, :3].contiguous(), self._at)
+        x = x[:, :3].contiguous()
+        if isinstance(self.style, StainStyle) and self.style.method == "macenko":
+            assert self.affines is not None
+            return fused(self.style, self.affines, x)
+        return self.style.forward(x, self._at)
 
     def _at(self, site: Site, x: Tensor) -> Tensor:
         """The map of a site, applied channel by channel."""
