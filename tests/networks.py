@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from urst_tiles import nets
 from urst_tiles.moments import Moments
 from urst_tiles.nets import LocalNet, Site, Style
+from urst_tiles.nets.base import statistics_of
 
 Measure = Callable[[Style, torch.Tensor], dict[str, Moments]]
 
@@ -42,7 +43,7 @@ def moments_of(style: Style, x: torch.Tensor) -> dict[str, Moments]:
     def at(site: Site, features: torch.Tensor) -> torch.Tensor:
         if not site.measured:
             return style.affine(site, Moments.empty(0))(features)
-        found[site.name] = Moments.of(features[0].flatten(1).numpy(), full=site.full)
+        found[site.name] = statistics_of(site, features[0].flatten(1))
         return style.affine(site, found[site.name])(features)
 
     with torch.inference_mode():

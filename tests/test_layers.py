@@ -27,6 +27,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "progress": set(),
         "storage": {"upath"},
         "moments": {"numpy"},
+        "histogram": {"numpy"},
         "field": {"numpy"},
         "machine": {"numpy", "dask", "distributed"},
     },

@@ -5,6 +5,9 @@ from urst_tiles.api.batch import run_batch as run_batch
 from urst_tiles.api.contact_sheet import contact_sheet as contact_sheet
 from urst_tiles.api.contact_sheet import named_styles as named_styles
 from urst_tiles.api.dask_array import map_blocks as map_blocks
+from urst_tiles.api.fit_colour import ColourTransform as ColourTransform
+from urst_tiles.api.fit_colour import fit_colour as fit_colour
+from urst_tiles.api.look import measure_look as measure_look
 from urst_tiles.api.preview import preview as preview
 from urst_tiles.api.shards import assemble_job as assemble_job
 from urst_tiles.api.shards import save_job as save_job

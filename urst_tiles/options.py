@@ -42,6 +42,9 @@ TISSUE = "tissue"
 #: The job queues of clusters on which workers can be started.
 QUEUES = ("slurm", "pbs", "lsf")
 
+#: Models that transfer the statistics of colours, and paint nothing.
+TRANSFERS = ("colour", "stain")
+
 #: Options that are counts, lengths or sizes: at least 1.
 AT_LEAST_ONE = (
     "style_size", "thumbnail", "local_scale", "feather", "block", "workers", "tile", "threads", "memory",
@@ -63,6 +66,8 @@ class Options:
     """
 
     model: str = "lite"
+    method: str | None = None
+    white: str = "auto"
     weights: Path | None = None
     alpha: float = 1.0
     style_size: int = 512
@@ -90,7 +95,7 @@ class Options:
     page: int | str | None = None
     channels: tuple[int | str, ...] | None = None
     bands: tuple[int | str, ...] | None = None
-    stretch: str = "2%,98%"
+    stretch: str | None = None
     dtype: Dtype = "auto"
     format: OutputFormat = "auto"
     compression: Compression = "deflate"
@@ -194,6 +199,26 @@ class Options:
                 and (type(value) is not tuple or len(value) not in (1, 3))
             ):
                 raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
+
+    def stretch_for(self, dtype: str) -> str:
+        """The values or percentiles that become black and white, for a file whose samples are of ``dtype``.
+
+        Models that transfer colours keep the values of 16 bits as they are.
+
+        Raises
+        ------
+        BadInput : such a model needs to be told, since the dtype has no natural range.
+        """
+        if self.stretch is not None:
+            return self.stretch
+        if self.model not in TRANSFERS or dtype == "uint8":
+            return "2%,98%"
+        if dtype != "uint16":
+            raise BadInput(
+                f"its samples are {dtype}, and --model {self.model} must know which of their values are black"
+                " and white: give --stretch LOW,HIGH in values, as in --stretch 0,10000"
+            )
+        return "0,65535"
 
     @classmethod
     def of(cls, given: Options | None, changes: Mapping[str, Any]) -> Options:

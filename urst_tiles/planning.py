@@ -136,14 +136,16 @@ def resolve_precision(wanted: str, model: str, device: str, pinned: Mapping[str,
 
 
 def resolve_statistics(options: Options, model: str) -> Statistics:
-    """What statistics are measured on; ``auto`` is a sample for a network that paints levels, else the
-    thumbnail.
+    """What statistics are measured on; ``auto`` is a sample for a network that paints levels, the whole image
+    for one that transfers colours, and the thumbnail for others.
 
     Raises
     ------
-    BadInput : a thumbnail, or a part of the image, is to be measured, and the network paints levels.
+    BadInput : a thumbnail, or a part of the image, is to be measured, and the network paints levels; or local
+        ones are, for stains.
     """
-    paints, wanted = nets.family(model).paints_levels, options.statistics
+    paints, transfers = nets.family(model).paints_levels, bool(nets.family(model).methods)
+    wanted = options.statistics
     if paints and options.statistics_of == "region":
         raise BadInput(f"--model {model} measures each level of the whole image; leave --statistics-of out")
     if paints and wanted in ("thumbnail", "tile"):
@@ -151,7 +153,13 @@ def resolve_statistics(options: Options, model: str) -> Statistics:
             f"--model {model} measures each level at its own scale; choose --statistics sampled, exact or"
             " local"
         )
-    chosen = wanted if wanted != "auto" else "sampled" if paints else "thumbnail"
+    if model == "stain" and wanted == "local":
+        raise BadInput(
+            "--model stain looks for the stains of the whole slide; choose --statistics exact, sampled or"
+            " thumbnail"
+        )
+    best = "sampled" if paints else "exact" if transfers else "thumbnail"
+    chosen = wanted if wanted != "auto" else best
     return cast(Statistics, chosen)
 
 
@@ -248,6 +256,8 @@ def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any
     facts: dict[str, Any] = {"stroke": recipe.stroke, "preserve color": options.preserve_color}
     if recipe.levels:
         facts |= {"levels": recipe.levels, "level": recipe.number}
+    if recipe.method:
+        facts |= {"method": recipe.method, "white": options.white}
     facts["provenance"] = "yes" if options.provenance else "no"
     if options.provenance:
         facts |= recipe.told() | {"style size": options.style_size}
@@ -353,7 +363,7 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "page": options.page or "default",
         "channels": options.channels or "default",
         "bands": options.bands or "default",
-        "stretch": options.stretch if str(source.file_dtype) != "uint8" else "none",
+        "stretch": "none" if source.file_dtype == np.uint8 else options.stretch_for(str(source.file_dtype)),
         "overviews": options.overviews,
         "model": model,
         "style": style.fingerprint,

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,11 @@ class Recipe:
     regions : the number in the mask of each style; empty if all styles are mixed everywhere.
     field : the field over the image, for a mask or local statistics; None if one style and one set of
         statistics hold everywhere.
+    method : of a model that transfers colours; else empty.
+    white : red, green and blue of the glass of a slide, in 0..1; None to estimate them.
+    looks : of a model that transfers colours, what was measured of the reference of each style, as the text
+        of a look file (`urst_tiles.nets.colour.look`); filled in by `with_looks`.
+    depth : bits of the samples of the image, 8 or 16.
     colours : mean (3) and covariance (3 x 3, row by row) of the colours of the image, if style images shall
         take on these colours; else None.
     """
@@ -69,6 +75,14 @@ class Recipe:
     regions: tuple[int, ...] = ()
     field: Field | None = None
     colours: tuple[float, ...] | None = None
+    method: str = ""
+    white: tuple[float, float, float] | None = None
+    looks: tuple[str, ...] = ()
+    depth: int = 8
+
+    def with_looks(self, looks: Sequence[nets.Look], depth: int) -> Recipe:
+        """The same recipe with the looks of its styles, for an image whose samples have ``depth`` bits."""
+        return replace(self, looks=tuple(look.to_json() for look in looks), depth=depth)
 
     def over(self, field: Field | None) -> Recipe:
         """The same recipe with another field."""
@@ -102,9 +116,15 @@ class Recipe:
         """Pairs of a style and a weight.
 
         A style image is read as float32, (h, w, 3), in 0..1. A named style or a checkpoint is a dict of
-        tensors.
+        tensors. Of a model that transfers colours it is a look.
         """
+        if nets.family(self.model).methods:
+            weighted = zip(self.looks, self.styles or (("standard", 1.0),), strict=True)
+            return [(self._look(text), weight) for text, (_, weight) in weighted]
         return [(self._ingredient(style), weight) for style, weight in self.styles]
+
+    def _look(self, text: str) -> Any:
+        return replace(nets.Look.from_json(text), depth=self.depth, given_white=self.white)
 
     def _ingredient(self, style: Path | str) -> NDArray[np.float32] | dict[str, Tensor]:
         family = nets.family(self.model)
@@ -179,7 +199,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     MissingFile : a style image or checkpoint does not exist.
     """
     model = style.model if isinstance(style, ModuleStyle) else options.model
-    takes_style = nets.family(model).takes_style
+    takes_style, methods = nets.family(model).takes_style, nets.family(model).methods
     pairs, regions = pairs_of(style)
     if takes_style and nets.family(model).needs_style and not pairs:
         raise BadInput("no style given: name a style image with --style")
@@ -195,6 +215,9 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     if pairs and not takes_style:
         raise BadInput(f"--model {model} is a style by itself; leave --style out")
     styles = tuple((_style_of(style, options), float(weight)) for style, weight in pairs)
+    method = method_of(model, options)
+    if methods and options.method is None:
+        method = next((look_method(one, model) for one, _ in styles if _is_look(one)), method)
     check_controls(model, styles, regions, options)
     return Recipe(
         model=model,
@@ -206,7 +229,57 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         preserve_color=options.preserve_color,
         stamps=tuple(_stamp(style) for style, _ in styles if isinstance(style, Path)),
         regions=regions,
+        method=method,
+        white=parse_white(options.white) if methods else None,
     )
+
+
+def _is_look(style: Path | str) -> bool:
+    return isinstance(style, Path) and nets.is_look(style)
+
+
+def look_method(style: Path | str, model: str) -> str:
+    """The method of a look file; BadInput if it is one of another model than ``model``."""
+    look = nets.read_look(Path(style))
+    if look.model != model:
+        raise BadInput(
+            f"{style} is a look of --model {look.model}, not of {model}; give --model {look.model}"
+        )
+    return look.method
+
+
+def method_of(model: str, options: Options) -> str:
+    """The method of a model that transfers colours, by default its first; empty for other models.
+
+    Raises
+    ------
+    BadInput : the model has no such method, or none at all; or a white is given to another model than stain.
+    """
+    methods = nets.family(model).methods
+    if model != "stain" and options.white != "auto":
+        raise BadInput(
+            f"--white is the colour of the glass of a slide, for --model stain and not for {model}"
+        )
+    if options.method is None:
+        return methods[0] if methods else ""
+    if not methods:
+        raise BadInput(f"--method is for --model colour and --model stain; leave it out with --model {model}")
+    return nets.colour.checked_method(options.method, methods, model)
+
+
+def parse_white(text: str) -> tuple[float, float, float] | None:
+    """Red, green and blue in 0..1 of a text such as ``245,243,240`` or ``240``, in levels from 0 to 255; None
+    for ``auto``. BadInput for any other text."""
+    if text == "auto":
+        return None
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        levels = []
+    if len(levels) not in (1, 3) or not all(0 < level <= 255 for level in levels):
+        raise BadInput(f"--white must be auto, R,G,B or one number, above 0 and up to 255, got {text!r}")
+    red, green, blue = (level / 255 for level in (levels if len(levels) == 3 else levels * 3))
+    return red, green, blue
 
 
 def _stamp(style: Path) -> tuple[int, int]:
@@ -243,6 +316,11 @@ def check_controls(
         raise BadInput(
             f"--mask goes with --statistics thumbnail, sampled or exact, not with {options.statistics}"
         )
+    if family.methods and (regions or (options.stroke or 1) > 1 or options.preserve_color != "none"):
+        which = (
+            "--mask" if regions else "--stroke" if options.preserve_color == "none" else "--preserve-color"
+        )
+        raise BadInput(f"--model {model} transfers colours and paints nothing; leave {which} out")
     images = bool(styles) and not whole and not any(isinstance(style, str) for style, _ in styles)
     if options.preserve_color == "coral" and not images:
         raise BadInput(
@@ -255,8 +333,10 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     """The absolute path of a style image or checkpoint, or the name of a named style."""
     path, name = Path(style), os.fspath(style)
     family = nets.family(options.model)
-    if family.style_named:
+    if family.style_named or (options.model == "stain" and name == "standard"):
         return name
+    if family.methods:
+        require_file(name, "look file" if nets.is_look(path) else "reference image")
     if os.path.isfile(path):
         return path.absolute()
     if family.load_style:

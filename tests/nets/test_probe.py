@@ -24,6 +24,8 @@ REACH = {
     "wct-16x": (246, 16),
     "microast": (51, 4),
     "adain": (62, 8),
+    "colour": (0, 1),
+    "stain": (0, 1),
     "identity": (0, 1),
 }
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from urst_tiles.options import Options
+from urst_tiles.errors import BadInput
+from urst_tiles.options import TRANSFERS, Options
 from urst_tiles.plan import Plan
 from urst_tiles.pyramid.beside import lost_beside
 from urst_tiles.pyramid.formats import FORMATS, lost_in
@@ -27,16 +30,24 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
 
     Raises
     ------
-    UrstError : as `open_source`.
+    UrstError : as `open_source`, and as `Options.stretch_for`.
     """
-    source = open_source(
+    given = partial(
+        open_source,
         path,
         page=options.page,
         channels=options.channels,
         bands=options.bands,
-        stretch=options.stretch,
         overviews=options.overviews,
     )
+    if options.stretch is not None or options.model not in TRANSFERS:
+        source = given(stretch=options.stretch_for(""))
+    else:
+        source = given()
+        try:
+            source = given(stretch=options.stretch_for(str(source.file_dtype)))
+        except BadInput as error:
+            raise BadInput(f"{source.path}: {error}") from None
     areas = areas_of(source, options.valid, options.aoi)
     return source.with_valid(*areas) if areas else source
 
@@ -92,3 +103,9 @@ def tell_compression(source: Source, plan: Plan) -> None:
             "%s is a JPEG: with --compression jpeg the output would take about %s instead of %s",
             source.path, megabytes(small), megabytes(plan.expected_output_bytes),
         )  # fmt: skip
+
+
+def tell_notes(source: Source, notes: Sequence[str]) -> None:
+    """Say what was found while the image was measured, each in one line."""
+    for note in notes:
+        told.warning("%s: %s", source.path, note)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import open_input, tell_choice, tell_part
 from urst_tiles.api.stylize import freeze
 from urst_tiles.engine.block import stylize_block
@@ -59,7 +60,7 @@ def preview(
     if part is not None:
         shown = cut_out(source, part.box).prepare(folder, thumbnail=options.thumbnail, progress=progress)
     small = array_source(shown.thumbnail)
-    recipe = recipe_of(style, options)
+    recipe = with_looks(recipe_of(style, options), source, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, folder))
     of_shown = recipe if part is None else recipe.of_part(part.box)
     chosen = Options.of(options.without_part(), {"dtype": "uint8", "compression": "deflate", "format": "tif"})

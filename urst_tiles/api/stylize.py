@@ -17,12 +17,14 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
+from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import (
     open_input,
     tell_choice,
     tell_compression,
     tell_format,
     tell_lost,
+    tell_notes,
     tell_part,
 )
 from urst_tiles.api.output import (
@@ -195,6 +197,7 @@ def open_job(
     recipe = recipe_of(style, options)
     for path in (output, *chosen.companions(output), *chosen.sidecars(output)):
         refuse_inputs(path, read_files(source, recipe, options))
+    recipe = with_looks(recipe, source, options)
     recipe = recipe.on_levels(source.shape, options.stroke)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
@@ -286,6 +289,8 @@ def set_up(
     recipe = take_colours(recipe, seen, plan, job, on, progress)
     measured = recipe if seen is source else recipe.of_part(plan.measured)
     moments = measure(measured, seen, plan, job, on, progress)
+    if recipe.method and isinstance(source, Source):
+        tell_notes(source, nets.notes_of(build_style(recipe), moments or {}))
     job.writes([job.net])
     freeze(recipe, moments).save(job.net)
     trim()

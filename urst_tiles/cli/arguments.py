@@ -28,9 +28,14 @@ from urst_tiles.options import (
 SUBJECTS: dict[str, dict[str, str]] = {
     "network and controls": {
         "model": "the network: lite or painter (their weights come with the package), microast, adain,"
-        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, multimodal, or identity, which changes"
-        " nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
+        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, multimodal; colour and stain, which paint"
+        " nothing and give INPUT the colours of a reference, by --method; identity, which changes nothing; or"
+        " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
         " imported from the installed packages and PYTHONPATH, and run",
+        "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
+        " reinhard-lab, histogram; how --model stain normalises stains: macenko (its default), reinhard",
+        "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
+        " auto estimates it from the glass itself",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",
@@ -78,7 +83,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " for example 3,2,1 or B4,B3,B2; or one that becomes grey (default: those that INPUT calls red, green"
         " and blue, else the first three)",
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
-        " or values (0,4000)",
+        " or values (0,4000) (default: 2%,98%; --model colour and stain keep the values of uint16)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
         "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg"
         " or .webp; iiif makes a folder for viewers of IIIF",
@@ -133,7 +138,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
-    "scheduler": "ADDRESS", "cluster": "QUEUE", "region": "X,Y,W,H", "bbox": "MINX,MINY,MAXX,MAXY",
+    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H", "bbox": "MINX,MINY,MAXX,MAXY",
     "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
@@ -159,7 +164,8 @@ def add_styles(parser: argparse.ArgumentParser) -> None:
         metavar="STYLE",
         help="a style image, or with --model lite a name of the list of `urst-tiles styles`; repeat it to mix"
         " styles; with --mask NUMBER=STYLE, once for each region; --model fast and multimodal take a"
-        " checkpoint here, --model cin the name or number of a style",
+        " checkpoint here, --model cin the name or number of a style, --model colour and stain a reference"
+        " image or a look file (.json) of `urst-tiles measure`, --model stain the word standard too",
     )
     group.add_argument(
         "--style-weight",

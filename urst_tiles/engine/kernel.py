@@ -24,6 +24,10 @@ from urst_tiles.nets.base import LocalNet, Precision
 log = logging.getLogger(__name__)
 
 Pixels = NDArray[Any]
+#: About how many pixels a network that sees one pixel at a time computes at once: they fit the cache of a
+#: processor.
+STRIP_PIXELS = 1 << 13
+
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
@@ -60,6 +64,7 @@ class Kernel:
             raise BadPlan(f"output pixels are uint8 or uint16, got {self.out_dtype}")
         self.net = net.to_precision(precision).to(self.device).eval()
         self.splits = 0
+        self._tables: dict[np.dtype[Any], Pixels] = {}
 
     def run(self, windows: Pixels, boxes: Sequence[Box], cores: Sequence[Box]) -> list[Pixels]:
         """Stylise windows, and return the core of each.
@@ -84,7 +89,56 @@ class Kernel:
             return [
                 np.ascontiguousarray(window[crop.slices]) for window, crop in zip(windows, crops, strict=True)
             ]
+        if self.net.pointwise and self.device.type == "cpu":
+            return [self._points(window[crop.slices]) for window, crop in zip(windows, crops, strict=True)]
         return self._divide(windows, list(boxes), crops, quantise=True)
+
+    def run_unit(self, windows: NDArray[Any]) -> NDArray[np.float32]:
+        """The result of a network that sees one pixel at a time, for floats (n, h, w, 3) in 0..1: float32, of
+        the same shape, clipped to 0..1."""
+        with torch.inference_mode():
+            planes = np.ascontiguousarray(windows.transpose(0, 3, 1, 2), np.float32)
+            y = self.net(torch.from_numpy(planes).to(self.device)).clamp_(0.0, 1.0)
+            return self._to_host(y.permute(0, 2, 3, 1).contiguous())
+
+    def _points(self, pixels: Pixels) -> Pixels:
+        """The result of a network that sees one pixel at a time, (h, w, 3) -> same shape, ``out_dtype``.
+
+        Where it sees one channel at a time, every level is computed once and then looked up. Else strips are
+        computed one after the other, so that all their numbers stay in the cache of the processor.
+        """
+        out = np.empty((*pixels.shape[:2], 3), self.out_dtype)
+        if self.net.channelwise:
+            for channel, table in enumerate(self._table(pixels.dtype)):
+                out[..., channel] = np.take(table, pixels[..., channel], mode="clip")
+            return out
+        rows = max(1, STRIP_PIXELS // max(1, pixels.shape[1]))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # to share out so little costs more than it saves, and encoders want the others
+        try:
+            for y in range(0, len(pixels), rows):
+                out[y : y + rows] = self._strip(pixels[y : y + rows])
+        finally:
+            torch.set_num_threads(threads)
+        return out
+
+    def _strip(self, pixels: Pixels) -> Pixels:
+        with torch.inference_mode():
+            planes = torch.from_numpy(np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1)))[None]
+            y = self.net(planes.float().div_(LEVELS[pixels.dtype]))[0]
+            levels = LEVELS[self.out_dtype]
+            scaled = y.mul(levels).clamp_(0, levels).round_().to(torch.int32)
+            return scaled.numpy().astype(self.out_dtype).transpose(1, 2, 0)
+
+    def _table(self, dtype: np.dtype[Any]) -> Pixels:
+        """What the network makes of each level of ``dtype`` in each channel, (3, levels), ``out_dtype``."""
+        if dtype not in self._tables:
+            levels = np.arange(LEVELS[dtype] + 1).astype(dtype)
+            every = self._strip(np.repeat(levels[None, :, None], 3, 2))
+            self._tables[dtype] = np.ascontiguousarray(every[0].T)
+        return self._tables[dtype]
 
     def run_float(self, windows: Pixels, boxes: Sequence[Box]) -> list[NDArray[np.float32]]:
         """Stylise whole windows, for blending: float32, (h, w, 3) each, in units of 0..1, neither clipped nor

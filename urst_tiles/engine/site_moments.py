@@ -1,4 +1,4 @@
-"""Moments of the features that reach a site of the network, over one window.
+"""Moments, or histograms, of the features that reach a site of the network, over one window.
 
 Features are float32, and sums are float64. On a CPU NumPy sums; on a card torch sums, so that no features
 need to be copied from the card.
@@ -24,7 +24,7 @@ from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import Composition, Site
-from urst_tiles.nets.base import neutral
+from urst_tiles.nets.base import neutral, statistics_of
 from urst_tiles.nets.composition import Mixture, Subject, mixing
 
 P = ParamSpec("P")
@@ -151,14 +151,14 @@ def shared(over: Composition, site: Site, cells: Tensor, weights: Weights | None
     members = over.field.active(core)
     if len(members) == 1:
         alone = weights is None or bool(weights.any())
-        return MemberMoments({members[0]: moments_of(cells, weights, full=site.full)} if alone else {})
+        return MemberMoments({members[0]: statistics_at(site, cells, weights)} if alone else {})
     members, shares = over.field.weights(core, site.stride)
     parts = {}
     for member, share in zip(members, shares, strict=True):
         shares_of_cells = share.ravel().astype(np.float64)
         shares_of_cells = shares_of_cells if weights is None else shares_of_cells * weights
         if shares_of_cells.any():
-            parts[member] = moments_of(cells, shares_of_cells, full=site.full)
+            parts[member] = statistics_at(site, cells, shares_of_cells)
     return MemberMoments(parts)
 
 
@@ -178,11 +178,11 @@ def for_style(style: Subject, moments: Mapping[str, MemberMoments]) -> dict[str,
     return {name: several.parts[0] for name, several in moments.items()}
 
 
-def moments_of(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:
-    """The same as `Moments.of` for a tensor, computed on the device of the tensor."""
-    if cells.device.type == "cpu":
-        return Moments.of(cells.numpy(), weights, full=full)
-    return summed(cells, weights, full=full)
+def statistics_at(site: Site, cells: Tensor, weights: Weights | None) -> Any:
+    """The same as `statistics_of`, but sums for moments are computed on the device of the tensor."""
+    if cells.device.type == "cpu" or site.bins:
+        return statistics_of(site, cells, weights)
+    return summed(cells if site.view is None else site.view(cells), weights, full=site.full)
 
 
 def summed(cells: Tensor, weights: Weights | None, *, full: bool) -> Moments:

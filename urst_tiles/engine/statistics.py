@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial, reduce
 from operator import add
@@ -30,6 +30,7 @@ from urst_tiles.engine.loaded import Builds, build_style
 from urst_tiles.engine.site_moments import SiteMoments, cell_weights, for_style, halo_of, usable
 from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
 from urst_tiles.geometry import Grid
+from urst_tiles.histogram import Bins, Histogram
 from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets import CascadeStyle, Composition, Site
 from urst_tiles.nets.composition import Mixture, Subject, composed, measured_sites
@@ -110,15 +111,29 @@ def measure_here(
 
     They are `Moments`, or for a composition `MemberMoments`. This is the reference for `measure_exact`.
     """
-    reader, over = windows_of(source), composed(style)
+    return measure_several(style, [source], device=device, threads=threads, progress=progress)
+
+
+def measure_several(
+    style: Subject,
+    sources: Sequence[Source | PaintedLevel],
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The same as `measure_here` over several images together, as if they were parts of one; more than one
+    only for styles without a field."""
+    over = composed(style)
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
         blocks, at_site = [], SiteMoments(over, site, over.mixtures(moments), device, compute)
-        grid = measuring_grid(source.shape, style, site, device=device)
-        for index in range(len(grid)):
-            blocks.append(_block_moments(at_site, reader, grid, index))
-            progress(f"measuring {site.name}", index + 1, len(grid))
+        for source in sources:
+            reader, grid = windows_of(source), measuring_grid(source.shape, style, site, device=device)
+            for index in range(len(grid)):
+                blocks.append(_block_moments(at_site, reader, grid, index))
+                progress(f"measuring {site.name}", index + 1, len(grid))
         moments[site.name] = usable(over, site, reduce(add, blocks))
     return for_style(style, moments)
 
@@ -244,9 +259,14 @@ def saved_paths(
 
 
 def save(path: Path, several: MemberMoments) -> None:
-    """Publish moments as an ``.npz`` file; `load` reads it."""
+    """Publish moments, or histograms, as an ``.npz`` file; `load` reads it."""
     buffer = io.BytesIO()
     members, parts = list(several.parts), list(several.parts.values())
+    if parts and isinstance(parts[0], Histogram):
+        counts = np.array([part.counts for part in parts])
+        np.savez_compressed(buffer, members=np.array(members, np.int64), bins=parts[0].bins, counts=counts)
+        publish(path, buffer.getvalue())
+        return
     n, mean, m2 = (np.array([getattr(part, name) for part in parts]) for name in ("n", "mean", "m2"))
     np.savez(buffer, members=np.array(members, np.int64), n=n, mean=mean, m2=m2)
     publish(path, buffer.getvalue())
@@ -277,5 +297,10 @@ def load(path: Path) -> MemberMoments:
     OSError, EOFError, KeyError, ValueError, BadZipFile : the file does not exist or is damaged.
     """
     with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
+        if "counts" in file:
+            count, low, high = file["bins"].tolist()
+            bins = Bins(int(count), low, high)
+            histograms: Any = zip(file["members"], file["counts"], strict=True)
+            return MemberMoments({int(k): Histogram(bins, counts) for k, counts in histograms})
         columns = zip(file["members"], file["n"], file["mean"], file["m2"], strict=True)
         return MemberMoments({int(k): Moments(float(n), mean, m2) for k, n, mean, m2 in columns})

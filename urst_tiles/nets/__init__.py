@@ -1,6 +1,6 @@
 """Networks: families of styles, each of which is frozen to a plain local convolutional network."""
 
-from urst_tiles.nets import module, named_styles
+from urst_tiles.nets import colour, module, named_styles
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -12,6 +12,14 @@ from urst_tiles.nets.base import (
     StyleImages,
 )
 from urst_tiles.nets.cascade import CascadeStyle
+from urst_tiles.nets.colour.look import Look, Measured, is_look, read_look
+from urst_tiles.nets.colour.references import (
+    look_of,
+    merged_look,
+    notes_of,
+    reference_style,
+    standard_look,
+)
 from urst_tiles.nets.composition import Composition
 from urst_tiles.nets.families import (
     MODELS,
@@ -36,7 +44,9 @@ __all__ = [
     "Family",
     "Frozen",
     "LocalNet",
+    "Look",
     "Luminance",
+    "Measured",
     "OwnStatistics",
     "PainterStyle",
     "Precision",
@@ -46,12 +56,20 @@ __all__ = [
     "StyleImages",
     "best_precision",
     "build",
+    "colour",
     "family",
     "freeze",
+    "is_look",
     "live",
     "load_frozen",
+    "look_of",
+    "merged_look",
     "module",
     "named_styles",
     "neutral_net",
+    "notes_of",
+    "read_look",
+    "reference_style",
     "seeded",
+    "standard_look",
 ]

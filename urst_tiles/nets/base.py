@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from urst_tiles.errors import BadInput, BadPlan
 from urst_tiles.geometry import Box
+from urst_tiles.histogram import Bins, Histogram
 from urst_tiles.moments import Moments
 from urst_tiles.storage.publish import publish
 
@@ -57,6 +58,9 @@ class Site:
     measured : whether the site's map depends on the image; otherwise it depends on the style alone.
     halo : how far, in pixels beyond a stride cell of the network, the features there look; None for as far as
         the whole network.
+    bins : where a `Histogram` is measured instead of `Moments`, its values.
+    view : what is measured of the features, as a function (C, cells) -> (K, cells); None for the features.
+    viewed : number of channels K of that; None for C.
     """
 
     name: str
@@ -67,6 +71,14 @@ class Site:
     full: bool = False
     measured: bool = True
     halo: int | None = None
+    bins: Bins | None = None
+    view: Callable[[Tensor], Tensor] | None = None
+    viewed: int | None = None
+
+    @property
+    def measures(self) -> int:
+        """The number of channels of the statistics."""
+        return self.channels if self.viewed is None else self.viewed
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +106,34 @@ class Affine:
         scale = alpha * self.scale
         identity = np.eye(len(self.shift)) if scale.ndim == 2 else np.ones(len(self.shift))
         return Affine(scale + (1.0 - alpha) * identity, alpha * self.shift)
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """A map of each channel by itself, given by a table: ``table`` is float32 (C, N), the new value of each
+    of N values at equal distances from 0 to 1.
+
+    Where a site's statistics are a histogram, it may stand in the place of an `Affine`.
+    """
+
+    table: NDArray[np.float32]
+
+    @classmethod
+    def identity(cls, channels: int, count: int) -> Curves:
+        """The map that changes nothing."""
+        return cls(np.tile(np.linspace(0.0, 1.0, count, dtype=np.float32), (channels, 1)))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The map applied to ``x`` (n, C, h, w); each value becomes that of the nearest in the table."""
+        top = self.table.shape[1] - 1
+        table = torch.from_numpy(self.table).to(x)
+        at = (x * top).round_().clamp_(0, top).to(torch.int32)
+        return torch.stack([table[c][at[:, c]] for c in range(len(table))], 1)
+
+    def blend(self, alpha: float) -> Curves:
+        """The mixture of this map, weight alpha, and the identity, weight 1 - alpha."""
+        same = np.linspace(0.0, 1.0, self.table.shape[1])
+        return Curves((alpha * self.table + (1.0 - alpha) * same).astype(np.float32))
 
 
 #: A function of (a site, its input (n, C, h, w)) that gives the site's output, of the same shape.
@@ -148,6 +188,10 @@ class LocalNet(nn.Module):
     passthrough: bool = False
     #: Whether a window may be cut in two without changing its result.
     splittable: bool = True
+    #: Whether an output pixel depends on the input pixel at its place alone, whatever is around it.
+    pointwise: bool = False
+    #: Whether, besides, each channel of it depends on the same channel alone.
+    channelwise: bool = False
     #: Whether ``forward`` takes a third argument, the parts of the windows that are needed, to save work.
     selective: bool = False
 
@@ -219,8 +263,8 @@ class Stylised(LocalNet):
         """The style's state and, if they are constant, the maps of its sites."""
         tensors, values = saved_style(self.style)
         for name, affine in (self.affines or {}).items():
-            tensors[f"site.{name}.scale"] = torch.from_numpy(np.array(affine.scale, np.float64))
-            tensors[f"site.{name}.shift"] = torch.from_numpy(np.array(affine.shift, np.float64))
+            parts = {f.name: getattr(affine, f.name) for f in fields(affine)}
+            tensors |= {f"site.{name}.{part}": torch.from_numpy(np.array(v)) for part, v in parts.items()}
         return tensors, values | {"own_statistics": self.affines is None}
 
 
@@ -250,24 +294,40 @@ def frozen_affines(style: Style, moments: Mapping[str, Moments]) -> dict[str, Af
             continue
         if site.name not in moments:
             raise BadPlan(f"{style.name} needs statistics at {site.name}, got {sorted(moments) or 'none'}")
-        if moments[site.name].channels != site.channels:
+        if moments[site.name].channels != site.measures:
             got = moments[site.name].channels
             raise BadPlan(
-                f"{style.name} has {site.channels} channels at {site.name}, got statistics of {got}"
+                f"{style.name} has {site.measures} channels at {site.name}, got statistics of {got}"
             )
         affines[site.name] = style.affine(site, moments[site.name])
     return affines
 
 
-def neutral_moments(style: Style) -> dict[str, Moments]:
+def neutral_moments(style: Style) -> dict[str, Any]:
     """Statistics that make the map of every site harmless, by the site's name."""
     return {site.name: neutral(site) for site in style.sites}
 
 
-def neutral(site: Site) -> Moments:
-    """Statistics of mean 0 and variance 1."""
-    unit = np.eye(site.channels) if site.full else np.ones(site.channels)
-    return Moments(2.0, np.zeros(site.channels), unit)
+def neutral(site: Site) -> Any:
+    """Statistics of mean 0 and variance 1, or a histogram that counts nothing."""
+    if site.bins:
+        return Histogram.empty(site.measures, site.bins)
+    unit = np.eye(site.measures) if site.full else np.ones(site.measures)
+    return Moments(2.0, np.zeros(site.measures), unit)
+
+
+def statistics_of(site: Site, cells: Tensor, weights: Float | None = None) -> Any:
+    """What is measured at a site: `Moments`, or a `Histogram`.
+
+    Parameters
+    ----------
+    cells : the features there, (C, cells), on any device.
+    weights : float64, (cells,), the weight of each cell; None where all are 1.
+    """
+    seen = (cells if site.view is None else site.view(cells)).cpu().numpy()
+    if site.bins:
+        return Histogram.of(seen, site.bins, weights)
+    return Moments.of(seen, weights, full=site.full)
 
 
 def check_affines(style: Style, affines: Mapping[str, Affine]) -> None:

@@ -26,6 +26,7 @@ from urst_tiles.nets.base import (
     NOTHING,
     Affine,
     At,
+    Curves,
     LocalNet,
     Precision,
     Site,
@@ -151,8 +152,10 @@ class Composition:
         return Varying(self, self.mixtures(moments), alone)
 
 
-def _like(site: Site) -> Affine:
-    """The identity in the form, diagonal or full, of the maps of ``site``."""
+def _like(site: Site) -> Any:
+    """The identity in the form of the maps of ``site``: diagonal, full, or curves."""
+    if site.bins and site.view is None:
+        return Curves.identity(site.channels, site.bins.count)
     identity = Affine.identity(site.channels)
     return Affine(np.diag(identity.scale), identity.shift) if site.full else identity
 
@@ -162,27 +165,45 @@ class Mixture(nn.Module):
 
     Parameters
     ----------
-    affines : the map of each member, diagonal or full.
+    affines : the map of each member, diagonal or full; or all of them `Curves`.
     """
 
-    def __init__(self, affines: Sequence[Affine]):
+    def __init__(self, affines: Sequence[Any]):
         super().__init__()
+        self.curved = any(isinstance(a, Curves) for a in affines)
+        if self.curved:
+            self._put("tables", [a.table for a in affines], len(affines))
+            return
         full = any(a.scale.ndim == 2 for a in affines)
         alike = all(a is affines[0] for a in affines)
         distinct = affines[:1] if alike else affines
         scales = [np.diag(a.scale) if full and a.scale.ndim == 1 else a.scale for a in distinct]
         for name, values in (("scales", scales), ("shifts", [a.shift for a in distinct])):
-            stacked = torch.from_numpy(np.stack(values))
-            self.register_buffer(name, stacked.expand(len(affines), *stacked.shape[1:]))
+            self._put(name, values, len(affines))
 
-    def affine(self, member: int) -> Affine:
+    def _put(self, name: str, values: Sequence[Any], members: int) -> None:
+        stacked = torch.from_numpy(np.stack(values))
+        self.register_buffer(name, stacked.expand(members, *stacked.shape[1:]))
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors of the maps, (members, ...), by what they are: scale and shift, or table."""
+        names = ("table",) if self.curved else ("scale", "shift")
+        return {name: self.get_buffer(f"{name}s") for name in names}
+
+    def affine(self, member: int) -> Any:
         """The map of one member."""
+        if self.curved:
+            return Curves(self.get_buffer("tables")[member].cpu().numpy())
         scales, shifts = self.get_buffer("scales"), self.get_buffer("shifts")
         return Affine(scales[member].cpu().numpy(), shifts[member].cpu().numpy())
 
     def forward(self, x: Tensor, members: Sequence[int], weights: Tensor) -> Tensor:
         """Apply the mixed maps to ``x`` (1, C, h, w). ``weights`` (members, h, w) belong to ``members`` and
         sum to 1."""
+        if self.curved:
+            changed = [self.affine(k)(x) * weight for k, weight in zip(members, weights, strict=True)]
+            return torch.stack(changed).sum(0)
         scales, shifts = (self.get_buffer(name)[list(members)].to(x) for name in ("scales", "shifts"))
         y = torch.einsum("kc,khw->chw", shifts, weights)
         if scales.ndim == 2:
@@ -293,8 +314,7 @@ class Varying(LocalNet):
             tensors |= {f"style{k}.{name}": t for name, t in state.items()}
             styles.append(values)
         for name, mixture in self.maps.items():
-            for part in ("scale", "shift"):
-                tensors[f"members.{name}.{part}"] = mixture.get_buffer(f"{part}s")
+            tensors |= {f"members.{name}.{part}": values for part, values in mixture.parts.items()}
         field = self.composition.field.described()
         return tensors, {"family": self.family, "styles": styles, "field": field, "kind": "varying"}
 
@@ -320,6 +340,8 @@ def restored(
 
 
 def _mixture(tensors: State, name: str) -> Mixture:
+    if f"{name}.table" in tensors:
+        return Mixture([Curves(table) for table in tensors[f"{name}.table"].numpy()])
     scales, shifts = (tensors[f"{name}.{part}"].numpy() for part in ("scale", "shift"))
     return Mixture([Affine(scale, shift) for scale, shift in zip(scales, shifts, strict=True)])
 

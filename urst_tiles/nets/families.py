@@ -19,6 +19,7 @@ from urst_tiles.nets import (
     adain,
     cascade,
     cin,
+    colour,
     fast,
     identity,
     linear,
@@ -44,8 +45,10 @@ from urst_tiles.nets.base import (
     neutral_moments,
 )
 from urst_tiles.nets.cascade import Cascade, CascadeStyle
+from urst_tiles.nets.colour import stain
 from urst_tiles.nets.composition import Composition, Subject
 from urst_tiles.nets.frozen.adain import FrozenAdaIN
+from urst_tiles.nets.frozen.colour import FrozenColour
 from urst_tiles.nets.frozen.fast import FrozenFast
 from urst_tiles.nets.frozen.lite import FrozenLite
 from urst_tiles.nets.frozen.microast import FrozenMicroAST
@@ -76,6 +79,8 @@ class Family:
     takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
     needs_style : False where ``build`` accepts styles, and does without them too.
     paints_levels : whether the network learned to paint each level of a picture over the one above.
+    methods : for families whose style is a look (`urst_tiles.nets.colour.look`) their methods, the first of
+        which is the default.
     """
 
     name: str
@@ -93,6 +98,7 @@ class Family:
     takes_style: bool = True
     needs_style: bool = True
     paints_levels: bool = False
+    methods: tuple[str, ...] = ()
 
 
 def _family(
@@ -135,6 +141,7 @@ def _family(
         style_named=style_named,
         needs_style=needs_style,
         paints_levels=paints_levels,
+        methods=getattr(module, "METHODS", ()),
     )
 
 
@@ -153,6 +160,8 @@ MODELS: dict[str, Family] = {
     "linear-r41": _family(linear, Frozen, name="linear-r41", variant="r41"),
     "wct": _family(wct, FrozenWCT, name="wct", variant="wct"),
     "wct-16x": _family(wct, FrozenWCT, name="wct-16x", variant="wct-16x"),
+    "colour": _family(colour, FrozenColour),
+    "stain": _family(stain, FrozenColour, needs_style=False),
     "identity": _family(identity, identity.frozen, needs_style=False),
 }
 

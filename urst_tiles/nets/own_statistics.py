@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from urst_tiles.geometry import Box
-from urst_tiles.moments import Moments
-from urst_tiles.nets.base import NOTHING, At, Precision, Site, Style, Stylised
+from urst_tiles.nets.base import NOTHING, At, Precision, Site, Style, Stylised, statistics_of
 
 
 def live(style: Style) -> At:
@@ -19,8 +18,7 @@ def live(style: Style) -> At:
     def at(site: Site, x: Tensor) -> Tensor:
         if not site.measured:
             return style.affine(site, NOTHING)(x)
-        features = x[0].flatten(1).cpu().numpy()
-        return style.affine(site, Moments.of(features, full=site.full))(x)
+        return style.affine(site, statistics_of(site, x[0].flatten(1)))(x)
 
     return at
 

@@ -214,5 +214,7 @@ TABLE: dict[str, Weights] = {
         subfolder="collaborative_wct",
         inside="model",
     ),
+    "colour": Weights("colour", (), licence="none needed", source="none"),
+    "stain": Weights("stain", (), licence="none needed", source="none"),
     "identity": Weights("identity", (), licence="none needed", source="none"),
 }

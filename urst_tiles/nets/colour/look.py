@@ -1,0 +1,206 @@
+"""Looks: the statistics of a reference that a method transfers, as a small file in JSON.
+
+A look is made once, from one image or many, and used on any number of images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.errors import BadInput, MissingFile
+
+#: The statistics of a reference by name, float64.
+Fitted = Mapping[str, NDArray[np.float64]]
+
+FORMAT, VERSION = "urst-tiles look", 1
+
+#: The largest file that is read as a look; a histogram of 16 bits has about 4 MB.
+MOST_BYTES = 64 << 20
+
+#: The names and shapes of the statistics of each method, by the model.
+SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
+    **{
+        ("colour", method): {"mean": (3,), "covariance": (3, 3)}
+        for method in ("mean-std", "monge-kantorovich", "reinhard", "reinhard-lab")
+    },
+    ("colour", "histogram"): {"counts": (3, 65536)},
+    ("stain", "macenko"): {"white": (3,), "stains": (2, 3), "concentrations": (2,)},
+    ("stain", "reinhard"): {"white": (3,), "mean": (3,), "covariance": (3, 3)},
+}
+
+RGB = "red, green, blue as fractions of their full range, 0 to 1"
+
+#: What the numbers of each method are, for people who read the file.
+UNITS: dict[tuple[str, str], str] = {
+    ("colour", "mean-std"): RGB,
+    ("colour", "monge-kantorovich"): RGB,
+    ("colour", "reinhard"): "l, alpha, beta: from decimal logarithms of L, M, S (Reinhard et al. 2001)",
+    ("colour", "reinhard-lab"): "CIELAB with D65: L* 0 to 100, a*, b*",
+    (
+        "colour",
+        "histogram",
+    ): "for red, green and blue pairs of a level (of 65535) and how many pixels have it",
+    ("stain", "macenko"): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
+    " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles",
+    ("stain", "reinhard"): f"white: {RGB}; mean and covariance: CIELAB of tissue, L* 0 to 100, a*, b*",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An image from which a look was measured.
+
+    Attributes
+    ----------
+    name : name of the file, without its folder.
+    width, height : in pixels.
+    dtype : of its samples.
+    fingerprint : of its content, as in the provenance of an output.
+    weight : its share in the look.
+    """
+
+    name: str
+    width: int
+    height: int
+    dtype: str
+    fingerprint: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The statistics of a reference, or of several together.
+
+    Attributes
+    ----------
+    model, method : what they are for: "colour" or "stain", and the method.
+    statistics : float64 arrays by name; `SHAPES` says which.
+    on : what they were measured on: "exact" for every pixel, "thumbnail", or "published".
+    sources : the images that were measured.
+    depth, given_white : bits of the samples of the image on which the look is used, and red, green and blue
+        of its glass in 0..1, None to estimate them; these are not saved.
+    """
+
+    model: str
+    method: str
+    statistics: Fitted
+    on: str = "exact"
+    sources: tuple[Measured, ...] = ()
+    depth: int = 8
+    given_white: tuple[float, float, float] | None = None
+
+    def to_json(self) -> str:
+        """The text of a look file."""
+        facts = {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.model,
+            "method": self.method,
+            "units": UNITS[self.model, self.method],
+            "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
+            "measured on": self.on,
+            "measured from": [asdict(source) for source in self.sources],
+        }
+        return json.dumps(facts, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, name: str = "the look") -> Look:
+        """The inverse of `to_json`; ``name`` is the file in messages.
+
+        Raises
+        ------
+        BadInput : the text is no look, or its numbers are not those of its method.
+        """
+        try:
+            facts = json.loads(text)
+            known = facts["format"] == FORMAT
+            version = facts["version"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            known = False
+        if not known:
+            raise BadInput(f"{name} is no look file; urst-tiles measure makes one")
+        if version != VERSION:
+            raise BadInput(f"{name} is a look file of version {version}, not {VERSION}; measure it anew")
+        try:
+            model, method = str(facts["model"]), str(facts["method"])
+            statistics = {name: _array(name, values) for name, values in facts["statistics"].items()}
+            sources = tuple(Measured(**source) for source in facts["measured from"])
+            on = str(facts["measured on"])
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+            raise BadInput(f"{name} is damaged; make it anew with urst-tiles measure") from None
+        look = cls(model=model, method=method, statistics=statistics, on=on, sources=sources)
+        look.check(name)
+        return look
+
+    def check(self, name: str) -> None:
+        """Raise BadInput unless the statistics are those of the method, finite, and possible."""
+        wanted = SHAPES.get((self.model, self.method))
+        if wanted is None:
+            raise BadInput(
+                f"{name} is a look of --model {self.model} --method {self.method}, which is unknown here"
+            )
+        if {key: values.shape for key, values in self.statistics.items()} != wanted:
+            raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
+        for key, values in self.statistics.items():
+            signed = key in ("mean", "covariance", "stains")
+            spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
+            if not np.isfinite(values).all() or (not signed and (values < 0).any()) or (spread < 0).any():
+                raise BadInput(
+                    f"{name}: its {key} cannot be right; make the look anew with urst-tiles measure"
+                )
+
+
+def read_look(path: Path) -> Look:
+    """The look in a file.
+
+    Raises
+    ------
+    MissingFile, BadInput : the file does not exist, or is no look.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise MissingFile(f"there is no look file {path}") from None
+    if len(data) > MOST_BYTES:
+        raise BadInput(f"{path} is too large for a look file")
+    try:
+        return Look.from_json(data.decode("utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is no look file; urst-tiles measure makes one") from None
+
+
+def is_look(path: Path) -> bool:
+    """Whether a file is to be read as a look: its name ends in ``.json``."""
+    return path.suffix.lower() == ".json"
+
+
+def _listed(name: str, values: NDArray[np.float64]) -> list[Any]:
+    """The numbers as lists; of a histogram only the values that occur, each with its count."""
+    if name != "counts":
+        return list(values.tolist())
+    held = [np.flatnonzero(row) for row in values]
+    return [
+        [[int(k), float(v)] for k, v in zip(at, row[at], strict=True)]
+        for at, row in zip(held, values, strict=True)
+    ]
+
+
+def _array(name: str, values: Any) -> NDArray[np.float64]:
+    """The inverse of `_listed`."""
+    if name != "counts":
+        return np.array(values, np.float64)
+    out = np.zeros((len(values), 65536))
+    for row, pairs in zip(out, values, strict=True):
+        for level, count in pairs:
+            if not 0 <= level < 65536:
+                raise ValueError(level)
+            row[int(level)] = float(count)
+    return out
