@@ -78,7 +78,7 @@ def make_plan(
     at_once = resolve_measuring(style, seen, options, pinned)
     seam, halo = resolve_seam(options, style)
     network = footprint(recipe, style, precision)
-    grid = make_grid(source, options, network, halo, device, part and part.box)
+    grid = make_grid(source, options, network, halo, device, part.box if part else None)
     output = FORMATS["tif" if options.format == "auto" else options.format]
     check_size(output, *grid.made.shape)
     dtype = resolve_dtype(options.dtype, source, output)

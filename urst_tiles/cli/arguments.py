@@ -138,8 +138,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
-    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H", "bbox": "MINX,MINY,MAXX,MAXY",
-    "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
+    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H",
+    "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 
