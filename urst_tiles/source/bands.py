@@ -14,6 +14,7 @@ from pathlib import Path
 
 from urst_tiles.tiff.choice import COLOURS, Names, Word, colour_numbers, first_word, number_of, said
 from urst_tiles.tiff.elements import elements
+from urst_tiles.tiff.georeference import PamBands
 
 #: The wavelengths in micrometres that count as red, green and blue, (from, to), and the middle that is
 #: preferred: that of Sentinel-2's bands 4, 3 and 2.
@@ -64,6 +65,18 @@ def gdal_bands(bands: Sequence[Band], xml: str | None) -> list[Band]:
         number = int(sample)
         if number < len(told) and item.text:
             told[number] = _told(told[number], item.attributes, item.text)
+    return told
+
+
+def pam_bands(bands: Sequence[Band], pam: PamBands) -> list[Band]:
+    """The bands with what GDAL's file NAME.aux.xml tells of each; it comes before the file itself, as in
+    GDAL."""
+    told = list(bands)
+    for number, name, colour in pam.told:
+        if number <= len(told):
+            for role, text in (("description", name), ("colorinterp", colour)):
+                if text:
+                    told[number - 1] = _told(told[number - 1], {"role": role}, text)
     return told
 
 

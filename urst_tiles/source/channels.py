@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
-from urst_tiles.source.bands import Band, gdal_bands, plain_bands
+from urst_tiles.source.bands import Band, gdal_bands, pam_bands, plain_bands
 from urst_tiles.tiff.choice import Names
 from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.georeference import NO_BANDS, PamBands
 from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.plain import RGB, YCBCR
 from urst_tiles.tiff.segments import DecodeTiff, Segments
@@ -107,7 +108,9 @@ def open_pages(
     return pages[0] if len(pages) == 1 else StackedPages(pages)
 
 
-def stored_bands(main: Directory, count: int, photometric: int, names: Sequence[Names] = ()) -> list[Band]:
+def stored_bands(
+    main: Directory, count: int, photometric: int, names: Sequence[Names] = (), pam: PamBands = NO_BANDS
+) -> list[Band]:
     """What is told of each band of a page.
 
     Parameters
@@ -115,6 +118,7 @@ def stored_bands(main: Directory, count: int, photometric: int, names: Sequence[
     main : the directory of the page.
     count, photometric : how many bands are read of it, and their photometric interpretation (TIFF tag 262).
     names : the names of the bands that the file keeps elsewhere; empty for none.
+    pam : what GDAL's file beside it says.
     """
     bands = plain_bands(count, photometric in (RGB, YCBCR))
     if len(names) == len(bands):
@@ -123,4 +127,4 @@ def stored_bands(main: Directory, count: int, photometric: int, names: Sequence[
     for number, kind in zip(range(count - len(kinds), count), kinds, strict=True):
         if kind in (1, 2) and number >= 0:
             bands[number] = replace(bands[number], colour="alpha")
-    return gdal_bands(bands, main.text(42112))
+    return pam_bands(gdal_bands(bands, main.text(42112)), pam)

@@ -18,6 +18,7 @@ from urst_tiles.source.gdal_reader import told_bands
 from urst_tiles.source.gdal_sources import check_sources
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.remote import place_of
+from urst_tiles.source.sidecars import find_sidecars
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
@@ -170,7 +171,8 @@ def _bands(file: TiffFile, choice: Choice) -> list[Band]:
     pages = selection.pages
     if len(pages.mains) > 1:
         return []
-    return stored_bands(pages.main, pages.main.bands, pages.main.number(262), selection.names)
+    pam = find_sidecars(file.path).pam.bands
+    return stored_bands(pages.main, pages.main.bands, pages.main.number(262), selection.names, pam)
 
 
 def _dtype(page: Directory) -> str | None:

@@ -82,7 +82,7 @@ def tiff_info(
         geo=completed(geo, pam, sidecars.rpc),
         icc=profile if profile and is_rgb_profile(profile) and main.number(262) != 5 else None,
         gdal_metadata=clean_gdal_metadata(main.text(42112), str(main.path)),
-        nodata=main.text(42113),
+        nodata=pam.bands.nodata or main.text(42113),
         validity=validity,
     )
     block, carried = _tiff_exif(main), _tiff_texts(main, facts)

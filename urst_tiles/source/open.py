@@ -126,7 +126,7 @@ def _words(words: Sequence[int | str] | None) -> tuple[int | str, ...] | None:
 def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
     """The facts of a TIFF; None if tifffile cannot decode it, but libvips perhaps can."""
     try:
-        reader = TiffReader(path, choice)
+        reader = TiffReader(path, choice, sidecars.pam.bands)
     except Undecodable:
         return None
     check_slide_pages(reader.file)
@@ -148,7 +148,7 @@ def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
         spooling_bytes=0 if reader.is_tiled else reader.reader_bytes,
-        opener=TiffOpener(path, choice, sidecars.all, sidecars.mask, fingerprint),
+        opener=TiffOpener(path, choice, sidecars.all, sidecars.mask, fingerprint, sidecars.pam.bands),
         random_access=reader.is_tiled,
         stretched=reader.dtype != np.uint8,
     )
@@ -162,7 +162,7 @@ def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
     image = open_image(path, loader, place, sequential=True)
     if main is None:
         notes = [*notes, *_paged(image, place)]
-    nodata = main.text(42113) if main is not None else None
+    nodata = sidecars.pam.bands.nodata or (main.text(42113) if main is not None else None)
     decoded = Decoded(path, image, choice.wanted, nodata)
     if decoded.said:
         notes = [*notes, Note(decoded.said, choice.wanted is None)]

@@ -30,6 +30,7 @@ from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
 from urst_tiles.source.valid import Samples, combine, full, weight_dtype
 from urst_tiles.source.vips import Place, VipsReader, stream
 from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.georeference import NO_BANDS, PamBands
 from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.segments import Segments
 from urst_tiles.tiff.selection import select
@@ -101,6 +102,7 @@ class TiffOpener:
     sidecars : paths of all files that belong to the image.
     mask : path of the ``.msk`` sidecar, which is then among ``sidecars``, or None.
     fingerprint : the fingerprint of the file and its sidecars when the source was opened.
+    pam : what GDAL's file beside it says about the bands.
     content : the whole content of these files when the job began; None outside of jobs.
     """
 
@@ -109,6 +111,7 @@ class TiffOpener:
     sidecars: tuple[Path, ...]
     mask: Path | None
     fingerprint: str
+    pam: PamBands = NO_BANDS
     content: Content | None = None
 
     @property
@@ -121,7 +124,7 @@ class TiffOpener:
             check_same(self.path, self.fingerprint, tiff_fingerprint(TiffFile(self.path), self.sidecars))
 
     def open(self) -> Reader:
-        reader = TiffReader(self.path, self.choice)
+        reader = TiffReader(self.path, self.choice, self.pam)
         check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return _masked(reader, self.mask)
 

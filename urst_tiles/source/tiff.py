@@ -21,6 +21,7 @@ from urst_tiles.source.vips import bilevel
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.decodable import LAB, Undecodable
 from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.georeference import NO_BANDS, PamBands
 from urst_tiles.tiff.metadata import Validity
 from urst_tiles.tiff.pages import Pages, TiffFile
 from urst_tiles.tiff.plain import BLACK_IS_ZERO, CMYK, PALETTE, RGB, WHITE_IS_ZERO, YCBCR
@@ -49,6 +50,7 @@ class TiffReader:
     ----------
     path : the file.
     choice : the page, and the channels or bands, that the user chose.
+    pam : what GDAL's file beside it says about the bands.
 
     Attributes
     ----------
@@ -73,7 +75,7 @@ class TiffReader:
     BadInput : the file does not have these bands, or its segments are too large to be decoded at once.
     """
 
-    def __init__(self, path: Path, choice: Choice) -> None:
+    def __init__(self, path: Path, choice: Choice, pam: PamBands = NO_BANDS) -> None:
         file = TiffFile(path)
         selection = select(file, choice)
         pages = selection.pages
@@ -82,9 +84,9 @@ class TiffReader:
         self._main = _decodable(open_pages(file, pages.mains, fax))
         self._mask = None if pages.mask is None else mask_page(file, pages.mask)
         self.notes = list(selection.notes)
-        self._choose(pages.main, selection)
+        self._choose(pages.main, selection, pam)
         stored = self._main.dtype if self._main.dtype.kind != "b" else np.dtype(np.uint8)
-        self.nodata = valid.nodata_value(pages.main.text(42113), stored)
+        self.nodata = valid.nodata_value(pam.nodata or pages.main.text(42113), stored)
         marked = self._alpha is not None or self._mask is not None or self.nodata is not None
         self.has_valid = marked or stored.kind == "f" or _leaves_out(self._main)
         self._overviews = self._usable(pages)
@@ -95,10 +97,13 @@ class TiffReader:
             height, width = ceil_div(CELL, height) * height, ceil_div(CELL, width) * width
         self.cell_shape = height, width
 
-    def _choose(self, main: Directory, selection: Selection) -> None:
+    def _choose(self, main: Directory, selection: Selection, pam: PamBands) -> None:
         """Decide which of the stored bands are colours and which is alpha, and how colours are decoded."""
         page, bands = self._main, selection.bands
-        extra, named = _extra(main, page), stored_bands(main, page.bands, page.photometric, selection.names)
+        extra, named = (
+            _extra(main, page),
+            stored_bands(main, page.bands, page.photometric, selection.names, pam),
+        )
         first = page.bands - len(extra)
         alphas = [first + i for i, kind in enumerate(extra) if kind in (1, 2)]
         alphas = alphas or [i for i, band in enumerate(named) if band.colour == "alpha"]

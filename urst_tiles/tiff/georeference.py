@@ -65,6 +65,23 @@ def rpc_text_tag(text: str) -> Tag | None:
 
 
 @dataclass(frozen=True)
+class PamBands:
+    """What GDAL's file NAME.aux.xml says about the bands of the image.
+
+    Attributes
+    ----------
+    nodata : the nodata value of the first band that has one, or None. It comes before that of the image file.
+    told : (number from 1, description, colour interpretation) of bands; either text may be empty.
+    """
+
+    nodata: str | None = None
+    told: tuple[tuple[int, str, str], ...] = ()
+
+
+NO_BANDS = PamBands()
+
+
+@dataclass(frozen=True)
 class Pam:
     """What GDAL's file NAME.aux.xml says about the image.
 
@@ -74,6 +91,7 @@ class Pam:
     keys : the coordinate reference system as geo keys.
     rpc : rational polynomials.
     items : items of metadata, (name, domain, text).
+    bands : what it says of the bands.
     lost : what is not taken over, in words.
     """
 
@@ -81,6 +99,7 @@ class Pam:
     keys: tuple[Tag, ...] = ()
     rpc: Tag | None = None
     items: tuple[tuple[str, str, str], ...] = ()
+    bands: PamBands = NO_BANDS
     lost: tuple[str, ...] = field(default=())
 
 
@@ -96,17 +115,34 @@ def read_pam(text: str) -> Pam:
     domains = _domains(found)
     position, reference = _position(found)
     keys = epsg_keys(reference) if reference else ()
-    lost = [*(["the CRS of its .aux.xml, which has no EPSG code (write it with gdal_edit -a_srs)"]
-              if reference and not keys else []),
-            *(["the nodata value of its .aux.xml (write it with gdal_edit -a_nodata)"]
-              if any(e.path[1:] == ("PAMRasterBand", "NoDataValue") for e in found) else [])]  # fmt: skip
+    lost = []
+    if reference and not keys:
+        lost = ["the CRS of its .aux.xml, which has no EPSG code (write it with gdal_edit -a_srs)"]
     items = tuple(
         (name, domain, value)
         for domain, pairs in domains.items()
         for name, value in pairs.items()
         if domain != "RPC" and not domain.startswith("xml:") and stays_true({"name": name, "domain": domain})
     )
-    return Pam(position, keys, rpc_tag(domains.get("RPC", {})), items, tuple(lost))
+    return Pam(position, keys, rpc_tag(domains.get("RPC", {})), items, _bands(found), tuple(lost))
+
+
+def _bands(found: Sequence[Element]) -> PamBands:
+    """What is said of the bands."""
+    nodata: str | None = None
+    bands: list[tuple[int, str, str]] = []
+    for element in found:
+        match element.path[1:]:
+            case ("PAMRasterBand",):
+                word = element.attributes.get("band", "")
+                bands.append((int(word) if re.fullmatch("[0-9]{1,6}", word) else 0, "", ""))
+            case ("PAMRasterBand", "NoDataValue"):
+                nodata = nodata or element.text.strip() or None
+            case ("PAMRasterBand", "Description"):
+                bands[-1] = (bands[-1][0], element.text, bands[-1][2])
+            case ("PAMRasterBand", "ColorInterp"):
+                bands[-1] = (*bands[-1][:2], element.text)
+    return PamBands(nodata, tuple(band for band in bands if band[0] and any(band[1:])))
 
 
 def _domains(found: Sequence[Element]) -> dict[str, dict[str, str]]:
