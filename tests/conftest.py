@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Fixtures that several folders of tests share.
 pytest_plugins = ["commands", "networks"]
 
-# Before torch is imported: its threads that spin while they wait take the cores from the others, and two processes
-# with two threads each only wait for each other on two cores.
+# Before torch is imported: its threads that spin while they wait take the cores from the others, and two
+# processes with two threads each only wait for each other on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     threads = max(1, (os.cpu_count() or 1) // int(workers))
