@@ -18,7 +18,7 @@ import urst_tiles as ut
 from urst_tiles.api.batch import run_batch
 from urst_tiles.api.table import BatchJob
 
-SMALL: dict[str, Any] = {"tile": 128, "block": 256, "thumbnail": 64, "device": "cpu", "threads": 1}
+SMALL: dict[str, Any] = {"tile": 256, "block": 256, "thumbnail": 64, "device": "cpu", "threads": 1}
 STYLE = "hokusai-wave"
 
 
@@ -45,7 +45,7 @@ def left(seconds: float) -> Left:
 
 
 def inputs(folder: Path, count: int) -> list[Path]:
-    first = geotiff(folder / "scene.tif", picture(300, 300))
+    first = geotiff(folder / "scene.tif", picture(200, 200))
     paths = [folder / f"in{number}.tif" for number in range(count)]
     for path in paths:
         os.link(first, path)

@@ -101,9 +101,7 @@ def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["local.tif", "out.tif"]
 
 
-def test_workers_on_machines_that_share_nothing_else(
-    s3: str, run, run_apart, scene: Path, tmp_path: Path
-) -> None:
+def test_workers_on_machines_that_share_nothing_else(s3: str, run, scene: Path, tmp_path: Path) -> None:
     """Saved here; a worker killed -9; two workers at once, one with two processes; assembled."""
     styles = ["--mask", mask(tmp_path / "mask.tif"), "--style", f"1={STYLE}", "--style", "2=munch-scream"]
     assert run("stylize", scene, tmp_path / "whole.tif", *styles, *FLAGS).returncode == 0
@@ -118,11 +116,11 @@ def test_workers_on_machines_that_share_nothing_else(
         time.sleep(0.01)
     victim.kill()
     assert victim.wait() < 0
-    done = run_apart("assemble", job)
+    done = run("assemble", job)
     assert done.returncode == 1 and f"`urst-tiles work {job}`" in done.stderr
     both = [started("work", job, "--shard", f"{i}/2", "--workers", str(i)) for i in (1, 2)]
     assert [one.wait() for one in both] == [0, 0]
-    done = run_apart("assemble", job, "--json")
+    done = run("assemble", job, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert sha(output) == sha(tmp_path / "whole.tif") and left(s3) == []
 

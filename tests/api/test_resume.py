@@ -60,7 +60,13 @@ def kill_when(command: Sequence[str], moment: Moment, folder: Path) -> bool:
             process.wait()
 
 
-@pytest.mark.parametrize("when", list(MOMENTS))
+#: The others are slow tests; the storm of `tests/storm` tries all of them.
+QUICK = ("after the first site", "fourth block", "the end")
+
+
+@pytest.mark.parametrize(
+    "when", [when if when in QUICK else pytest.param(when, marks=pytest.mark.slow) for when in MOMENTS]
+)
 def test_kill_and_go_on(when: str, command, undisturbed: str, tmp_path: Path) -> None:
     output = tmp_path / "out.tif"
     kill_when(command(output), MOMENTS[when], tmp_path)

@@ -343,11 +343,10 @@ def test_a_block_that_always_fails_is_named_and_tried_next_time(
     assert (report.blocks_run, report.blocks_kept) == (1, 5)
 
 
-def test_measuring_that_fails_keeps_what_is_measured(
-    tiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_measuring_that_fails_keeps_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five sites of six, and one of two blocks of the last: hours, of a large image."""
     monkeypatch.setattr(statistics, "BLOCK", 512)
+    tiled = geotiff(tmp_path / "tiled.tif", picture(200, 600))
     exact = SMALL | {"statistics": "exact"}
     ut.stylize(tiled, tmp_path / "good.tif", STYLE, **exact)
     save = statistics.save
@@ -368,8 +367,11 @@ def test_measuring_that_fails_keeps_what_is_measured(
     assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
 
 
-def test_an_unpacked_input_is_kept(scene: Path, undisturbed: str, tmp_path: Path) -> None:
+def test_an_unpacked_input_is_kept(
+    scene: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever fails before the first task: a scheduler that is not there, say."""
+    monkeypatch.setattr("urst_tiles.workers.local.CONNECT_SECONDS", 0.5)
     with pytest.raises(ut.BadInput) as caught:
         ut.stylize(scene, tmp_path / "out.tif", STYLE, scheduler="tcp://127.0.0.1:9", **SMALL)
     assert caught.value.exit_status == 1

@@ -173,7 +173,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does(
 ) -> None:
     command = [
         "stylize", files / "scene.tif", tmp_path / "out.tif", "--style", files / "style.png",
-        "--model", "microast", "--weights", weights_dir, "--tile", "64", "--block", "512",
+        "--model", "microast", "--weights", weights_dir, "--tile", "128", "--block", "512",
         "--thumbnail", "128", "--style-size", "128",
     ]  # fmt: skip
     process = subprocess.Popen(

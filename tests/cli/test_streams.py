@@ -51,10 +51,21 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("how", list(BAD))
-@pytest.mark.parametrize("more", [(), ("--json",)])
-def test_the_job_runs(shell, files: Path, tmp_path: Path, how: str, more: tuple[str, ...]) -> None:
-    arguments = ("stylize", files / "small.tif", "out.tif", "--style", files / "style.png", *SMALL, *more)
+#: Both streams closed and full, with words and with JSON; the others are slow tests.
+QUICK = {("stdout closed", "--json"), ("all closed", ""), ("stderr full", ""), ("both full", "--json")}
+
+
+@pytest.mark.parametrize(
+    ("how", "more"),
+    [
+        pytest.param(how, more, marks=[] if (how, more) in QUICK else pytest.mark.slow)
+        for how in BAD
+        for more in ("", "--json")
+    ],
+)
+def test_the_job_runs(shell, files: Path, tmp_path: Path, how: str, more: str) -> None:
+    arguments = ("stylize", files / "small.tif", "out.tif", "--style", files / "style.png", *SMALL)
+    arguments += (more,) if more else ()
     status, _, said = shell(BAD[how], *arguments)
     assert (status, said) == (0, "") and ut.validate(tmp_path / "out.tif").valid
     status, _, said = shell(BAD[how], *arguments)
@@ -79,7 +90,7 @@ def test_ctrl_c_with_worker_processes_is_one_sentence(files: Path, tmp_path: Pat
     """A terminal sends the signal to every process of the command."""
     job = tmp_path / "out.tif.job"
     command = ["stylize", files / "scene.tif", tmp_path / "out.tif", "--style", "hokusai-wave"]
-    more = ["--tile", 64, "--block", 256, "--thumbnail", 64, "--threads", 1, "--workers", 2]
+    more = ["--tile", 128, "--block", 256, "--thumbnail", 64, "--threads", 1, "--workers", 2]
     process = subprocess.Popen(
         [sys.executable, "-m", "urst_tiles", *map(str, command + more)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -118,10 +129,10 @@ def test_names_that_are_no_text(run, run_apart, files: Path, tmp_path: Path) -> 
     geotiff(inputs[0], picture(300, 456))
     strips(inputs[1])
     write_png(inputs[2], picture(300, 456))
-    for source in inputs:
+    for source, call in zip(inputs, (run_apart, run, run), strict=True):
         output = folder / f"o{source.name}.tif"
         styles = ("--mask", mask, "--style", f"1={style}")
-        done = run_apart("stylize", source, output, *styles, *SMALL)
+        done = call("stylize", source, output, *styles, *SMALL)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         assert done.stdout.count("\n") == 1 and one_line(output) in done.stdout
         assert "\x1b" not in done.stdout and r"\xe9t\xe9 \x1b[31m\x0ared" in done.stdout

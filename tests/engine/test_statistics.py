@@ -188,7 +188,7 @@ def test_moments_of_earlier_sites_are_read_once_for_all_blocks(
     recipe, folder, read = OfStyle(small), tmp_path / "m", list[str]()
     monkeypatch.setattr(statistics, "load", lambda path: read.append(path.stem) or load(path))
     for seed in range(2):
-        source = array_source(picture(1100, 1100, seed=seed))
+        source = array_source(picture(600, 600, seed=seed))
         read.clear()
         done = measure_exact(recipe, source, folder, Cluster(plain))  # type: ignore[arg-type]
         expected = measure_here(small, source)
