@@ -77,7 +77,7 @@ def make_plan(
     at_once = resolve_measuring(style, seen, options, pinned)
     seam, halo = resolve_seam(options, style)
     network = footprint(recipe, style, precision)
-    grid = make_grid(source, options, network, halo, device, part and part.box)
+    grid = make_grid(source, options, network, halo, device, part.box if part else None)
     dtype = resolve_dtype(options.dtype, source)
     encoding = make_encoding(source, dtype, options.compression, options.quality, grid.tile)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()

@@ -80,7 +80,7 @@ class Polygons:
 
 def _middles(start: int, stop: int, length: int, count: int) -> NDArray[np.float64]:
     """The positions of the middles of pixels start..stop - 1, of ``count``, on a line of ``length``."""
-    return (np.arange(start, stop) + 0.5) * (length / count)
+    return (np.arange(start, stop, dtype=np.float64) + 0.5) * (length / count)
 
 
 def filled(rings: Sequence[Ring], xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Mask:
