@@ -71,7 +71,10 @@ def _painted(
     measured: Source, recipe: Recipe, small: Source, of_small: Recipe, options: Options, unpainted: bool
 ) -> NDArray[np.uint8]:
     """The thumbnail ``small`` in the style of ``of_small``, by the statistics of ``measured`` in that of
-    ``recipe``; the two differ in the field alone, which is seen from one and the other. What is invalid has the colours of ``small`` if it is ``unpainted``."""
+    ``recipe``; the two differ in the field alone, which is seen from one and the other.
+
+    What is invalid has the colours of ``small`` if it is to be left ``unpainted``.
+    """
     chosen = Options.of(options.without_part(), {"dtype": "uint8", "compression": "deflate"})
     plan = make_plan(small, of_small, build_style(of_small), chosen)
     if recipe.preserve_color == "coral":

@@ -201,7 +201,7 @@ def cut_out(source: Source, box: Box) -> Source:
             overviews=(),
             reader_bytes=source.reader_bytes,
             spooling_bytes=0,
-            opener=PartOpener(source, box),
+            opener=PartOpener(source.without_metadata(), box),
             random_access=True,
             stretched=False,
         )
