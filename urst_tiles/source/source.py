@@ -276,7 +276,7 @@ class Source:
         """All files that `prepare`, called with the same arguments, writes into ``folder``."""
         if isinstance(self._facts.opener, TiffOpener | VipsOpener):
             yield folder / self._content_name
-        for source in (self, self.bare):
+        for source in (self, self.bare) if self.areas else (self,):
             yield source._average_path(folder, thumbnail)
             yield source._thumbnail_path(folder, thumbnail)
         for area in self._facts.areas:
