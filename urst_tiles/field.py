@@ -100,7 +100,8 @@ class Lattice:
     @classmethod
     def of_scale(cls, height: int, width: int, scale: int) -> Lattice:
         """The lattice over an image of this size whose places are about ``scale`` pixels apart."""
-        return cls(height, width, *(max(1, (2 * n + scale) // (2 * scale)) for n in (height, width)))
+        rows, columns = (max(1, (2 * n + scale) // (2 * scale)) for n in (height, width))
+        return cls(height, width, rows, columns)
 
     @property
     def members(self) -> int:

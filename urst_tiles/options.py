@@ -272,7 +272,7 @@ WORDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
-    tuple: "a list of numbers or names",
+    tuple: "a list of whole numbers or names",
     Path: "a path as text",
 }
 
@@ -355,6 +355,11 @@ def parse_bytes(text: str) -> int:
         raise BadInput(f"expected a size such as 1.5G or 800M, got {text!r}") from None
 
 
+def _members(name: str) -> tuple[type, ...]:
+    """The types that the members of a list may have, by the name of the option."""
+    return (int, float) if name in ("region", "bbox") else (int, str)
+
+
 def from_table(name: str, value: Any, folder: Path) -> Any:
     """The value of the option ``name`` that a TOML table gives; relative paths start at ``folder``.
 
@@ -371,10 +376,11 @@ def from_table(name: str, value: Any, folder: Path) -> Any:
         return value
     if kind is Path and isinstance(value, str):
         return path_of(value) if name == "job_dir" and "://" in value else folder / value
-    if kind is tuple and isinstance(value, list) and all(type(word) in (int, float, str) for word in value):
+    if kind is tuple and isinstance(value, list) and all(type(word) in _members(name) for word in value):
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise BadInput(f"option {name} must be {WORDS[kind]}, got {value!r}")
+        words = "a list of four numbers" if float in _members(name) else WORDS[kind]
+        raise BadInput(f"option {name} must be {words}, got {value!r}")
     return value

@@ -49,7 +49,9 @@ HOLE[70:100, 30:90] = True
 
 @pytest.mark.parametrize(
     "more",
-    [{"statistics": "thumbnail"}, {"statistics": "exact"}, {"statistics": "local", "local_scale": 150},
+    [pytest.param({"statistics": "thumbnail"}, marks=pytest.mark.slow),
+     pytest.param({"statistics": "exact"}, marks=pytest.mark.slow),
+     pytest.param({"statistics": "local", "local_scale": 150}, marks=pytest.mark.slow),
      {"statistics": "sampled", "region": (20, 60, 300, 190)}],
     ids=["thumbnail", "exact", "local", "sampled-region"],
 )  # fmt: skip
@@ -130,7 +132,7 @@ def test_tissue_is_painted_and_glass_stays(tmp_path: Path, compression: str) -> 
     difference = np.abs(made.astype(int) - before).mean(-1)
     if compression == "deflate":
         assert (difference[~valid] == 0).all()
-    assert difference[~valid].mean() < 2 < 20 < difference[valid].mean()
+    assert difference[~valid].mean() < 5 < 20 < difference[valid].mean()
     ut.stylize(path, tmp_path / "part.tif", "hokusai-wave", region=(101, 33, 200, 90), **options)
     if compression == "deflate":
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "part.tif"), made[33:123, 101:301])

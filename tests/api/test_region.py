@@ -64,7 +64,7 @@ def check_parts(scene: Path, folder: Path, style: Any, parts: list[Region], **op
     [
         {"model": "lite"},
         {"model": "lite", "seam": "blend", "halo": 16},
-        {"model": "lite", "statistics": "local", "local_scale": 150},
+        pytest.param({"model": "lite", "statistics": "local", "local_scale": 150}, marks=pytest.mark.slow),
     ],
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
@@ -82,7 +82,7 @@ def test_a_part_with_real_weights(
     check_parts(scene, tmp_path, files / "style.png", PARTS, **options)
 
 
-@pytest.mark.parametrize("validity", ["alpha", "nodata"])
+@pytest.mark.parametrize("validity", [pytest.param("alpha", marks=pytest.mark.slow), "nodata"])
 def test_invalid_pixels_of_a_part(tmp_path: Path, validity: str) -> None:
     pixels = picture(300, 400)
     y, x = np.mgrid[:300, :400]
@@ -369,6 +369,7 @@ def test_a_part_of_a_painting(tmp_path: Path) -> None:
     check_parts(path, tmp_path, "monet-water-lilies", [(51, 33, 167, 205)], **options)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_painting_needs_parts_of_the_levels_above(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,13 @@ def test_filling_is_gdals() -> None:
     assert 2000 < found.sum() < 6000
 
 
+def test_middles_on_edges_are_gdals() -> None:
+    ring = [[20.5, 10.5], [90.5, 10.5], [90.5, 50.5], [55, 80.5], [20.5, 40.5], [20.5, 10.5]]
+    found = filled((np.array(ring),), np.arange(160) + 0.5, np.arange(120) + 0.5)
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    np.testing.assert_array_equal(found, rasterize([geometry], SHAPE) == 1)
+
+
 def features(*rings: Any, **more: Any) -> str:
     """A collection of features, each a polygon of one ring."""
     found = [

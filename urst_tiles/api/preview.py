@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import open_input, tell_choice, tell_part
 from urst_tiles.api.stylize import freeze
-from urst_tiles.engine.block import stylize_block
+from urst_tiles.engine.block import rescale, stylize_block
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_thumbnail
@@ -20,8 +20,8 @@ from urst_tiles.nets.keep_colours import ColourStatistics
 from urst_tiles.options import Options
 from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
-from urst_tiles.recipe import StyleArgument, field_of, prepare_mask, recipe_of
-from urst_tiles.source import array_source
+from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
+from urst_tiles.source import Source, array_source
 from urst_tiles.source.part import cut_out, part_of
 from urst_tiles.source.windows import WindowReader
 
@@ -56,23 +56,39 @@ def preview(
     tell_part(source, options)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)
-    shown, part = source, part_of(source, options.region, options.bbox, options.bbox_crs)
-    if part is not None:
-        shown = cut_out(source, part.box).prepare(folder, thumbnail=options.thumbnail, progress=progress)
-    small = array_source(shown.thumbnail)
     recipe = with_looks(recipe_of(style, options), source, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, folder))
-    of_shown = recipe if part is None else recipe.of_part(part.box)
+    shown, of_shown, unpainted = source, recipe, source.unpainted
+    part = part_of(source, options.region, options.bbox, options.bbox_crs)
+    if part is not None:
+        shown = cut_out(source, part.box).prepare(folder, thumbnail=options.thumbnail, progress=progress)
+        of_shown = recipe.of_part(part.box)
+    if options.statistics_of == "region":
+        source, recipe = shown, of_shown
+    return _painted(source, recipe, array_source(shown.thumbnail), of_shown, options, unpainted)
+
+
+def _painted(
+    measured: Source, recipe: Recipe, small: Source, of_small: Recipe, options: Options, unpainted: bool
+) -> NDArray[np.uint8]:
+    """The thumbnail ``small`` in the style of ``of_small``, by the statistics of ``measured`` in that of
+    ``recipe``; the two differ in the field alone, which is seen from one and the other.
+
+    What is invalid has the colours of ``small`` if it is to be left ``unpainted``.
+    """
     chosen = Options.of(options.without_part(), {"dtype": "uint8", "compression": "deflate", "format": "tif"})
-    plan = make_plan(small, of_shown, build_style(of_shown), chosen)
-    seen, recipe = (shown, of_shown) if options.statistics_of == "region" else (source, recipe)
+    plan = make_plan(small, of_small, build_style(of_small), chosen)
     if recipe.preserve_color == "coral":
-        colours = measure_thumbnail(ColourStatistics(), seen)["colours"]
-        recipe, of_shown = recipe.in_colours(colours), of_shown.in_colours(colours)
+        colours = measure_thumbnail(ColourStatistics(), measured)["colours"]
+        recipe, of_small = recipe.in_colours(colours), of_small.in_colours(colours)
     found = measure_thumbnail(
-        build_style(recipe), seen, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
+        build_style(recipe), measured, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
     )
-    field = of_shown.field
-    net = freeze(of_shown.over(field and field.resized(*small.shape)), found)
+    field = of_small.field
+    net = freeze(of_small.over(field and field.resized(*small.shape)), found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
-    return stylize_block(kernel, WindowReader(small), plan, plan.grid.image)
+    out = stylize_block(kernel, WindowReader(small), plan, plan.grid.image)
+    if unpainted:
+        pixels = rescale(small.read(plan.grid.image), "uint8")
+        np.copyto(out[..., :3], pixels[..., :3], where=pixels[..., 3:] == 0)
+    return out

@@ -227,7 +227,7 @@ def assemble_job(
         job.keep = True
         source = same_source(request, job.source, progress)
         target = check_output(
-            _target(request, output), request.input, request.options.mask, *_style_files(request),
+            _target(request, output), request.input, *_masks(request.options), *_style_files(request),
             format=request.options.format,
         )  # fmt: skip
         parts = parts_of(request.plan, source, job)
@@ -239,6 +239,11 @@ def assemble_job(
         clock.lap("assemble")
         job.remove()
     return Report(target, request.plan, clock.laps, 0, len(request.plan.grid), 0)
+
+
+def _masks(options: Options) -> list[Path]:
+    """The files that say where something applies."""
+    return [Path(one) for one in (options.mask, options.valid, options.aoi) if one is not None]
 
 
 def _style_files(request: Request) -> list[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.field import raster_at
 from urst_tiles.geometry import Box
+from urst_tiles.machine import decoder_count
 from urst_tiles.progress import Progress
 from urst_tiles.source.identity import Content
 from urst_tiles.source.openers import Opener, Reader, reader_of
@@ -25,6 +26,9 @@ from urst_tiles.source.thumbnail import Thumbnail
 from urst_tiles.source.valid import Samples, combine, weight_dtype
 
 Mask = NDArray[np.bool_]
+
+#: The pixels of a cell that is read at once, and the bytes of memory for each while it is marked.
+CELL_PIXELS, PIXEL_BYTES = 1 << 20, 6
 
 
 class Inside(Protocol):
@@ -149,6 +153,12 @@ class AreaReader:
         valid = as_stored(inside, self._orientation)
         dtype = weight_dtype(samples.colour.dtype)
         return Samples(samples.colour, combine(samples.weight, valid, dtype))
+
+
+def area_bytes(areas: tuple[Area, ...]) -> int:
+    """Bytes of memory that marking what lies outside of areas takes at most: for each thread that reads, a
+    cell's validity, what toggles it, and its weight."""
+    return decoder_count() * CELL_PIXELS * PIXEL_BYTES if areas else 0
 
 
 def lines(start: int, stop: int, length: int, count: int) -> NDArray[np.int64]:

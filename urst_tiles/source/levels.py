@@ -194,10 +194,12 @@ def level_above(source: Source, folder: Path, progress: Progress = silent) -> So
     """
     what, halves = shape_above(source), Halves(source)
     spool(folder, what, halves.stream(what.rows), lambda _, done, total: progress("halving", done, total))
+    said = f"half of {source.fingerprint} {source.stretch}"
+    said += "".join(f" {area.fingerprint}" for area in source.areas)
     facts = Facts(
         path=source.path,
         info=Info(validity="alpha" if what.has_valid else "none"),
-        fingerprint=sha256(f"half of {source.fingerprint} {source.stretch}".encode()).hexdigest(),
+        fingerprint=sha256(said.encode()).hexdigest(),
         stored=what.shape,
         orientation=1,
         choice=Choice(),

@@ -183,14 +183,14 @@ class PartReader:
 
 
 def cut_out(source: Source, box: Box) -> Source:
-    """A part of an image as an image of its own, with values as the whole image has them."""
+    """A part of an image as an image of its own, with values and validity as the whole image has them."""
+    areas = " ".join(area.fingerprint for area in source.areas)
+    said = f"{box.xywh} of {source.fingerprint} {source.stretch_text} {areas}"
     return Source(
         Facts(
             path=source.path,
             info=info_of(source, box),
-            fingerprint=sha256(
-                f"{box.xywh} of {source.fingerprint} {source.stretch_text}".encode()
-            ).hexdigest(),
+            fingerprint=sha256(said.encode()).hexdigest(),
             stored=box.shape,
             orientation=1,
             choice=Choice(),
@@ -201,7 +201,7 @@ def cut_out(source: Source, box: Box) -> Source:
             overviews=(),
             reader_bytes=source.reader_bytes,
             spooling_bytes=0,
-            opener=PartOpener(source, box),
+            opener=PartOpener(source.without_metadata(), box),
             random_access=True,
             stretched=False,
         )

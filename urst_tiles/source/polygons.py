@@ -1,5 +1,7 @@
 """Polygons as the area of an image that is valid: a pixel lies inside if its middle does.
 
+As in GDAL, a middle on an edge belongs to what lies to the left of the edge, or below it.
+
 Holes are rings inside of rings (even-odd rule); what lies in any of several polygons is inside. The crossing
 of an edge with a row of pixels follows from positions in the whole image alone, so any box gives the same.
 """
@@ -72,7 +74,7 @@ class Polygons:
             x0, y0 = polygon[0].min(0)
             x1, y1 = polygon[0].max(0)
             rows = slice(*np.searchsorted(ys, (y0, y1)))
-            columns = slice(*np.searchsorted(xs, (x0, x1)))
+            columns = slice(np.searchsorted(xs, x0), np.searchsorted(xs, x1, side="right"))
             if rows.start < rows.stop and columns.start < columns.stop:
                 out[rows, columns] |= filled(polygon, xs[columns], ys[rows])
         return out
@@ -80,7 +82,7 @@ class Polygons:
 
 def _middles(start: int, stop: int, length: int, count: int) -> NDArray[np.float64]:
     """The positions of the middles of pixels start..stop - 1, of ``count``, on a line of ``length``."""
-    return (np.arange(start, stop) + 0.5) * (length / count)
+    return (np.arange(start, stop, dtype=np.float64) + 0.5) * (length / count)
 
 
 def filled(rings: Sequence[Ring], xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Mask:
@@ -96,7 +98,7 @@ def filled(rings: Sequence[Ring], xs: NDArray[np.float64], ys: NDArray[np.float6
     edge = np.repeat(np.arange(len(edges)), counts)
     row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     crossing = x0[edge] + (ys[row] - y0[edge]) * ((x1 - x0)[edge] / (y1 - y0)[edge])
-    column = np.searchsorted(xs, crossing)
+    column = np.searchsorted(xs, crossing, side="right")
     toggles = np.zeros((len(ys), len(xs) + 1), np.uint8)
     np.add.at(toggles, (row, column), 1)
     return np.cumsum(toggles[:, :-1], axis=1, dtype=np.uint8) % 2 == 1

@@ -19,7 +19,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.machine import decoders, in_order, mapped
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source import thumbnail as thumbs
-from urst_tiles.source.area import Area
+from urst_tiles.source.area import Area, area_bytes
 from urst_tiles.source.averages import averages_of, in_areas, weighed
 from urst_tiles.source.facts import Facts, Prepared
 from urst_tiles.source.identity import Content, content_of
@@ -33,7 +33,7 @@ from urst_tiles.source.openers import (
 from urst_tiles.source.orient import oriented, shown, stored_box
 from urst_tiles.source.saved import load_if_whole, npz, read_thumbnail
 from urst_tiles.source.spool import Shape, spool
-from urst_tiles.source.stretch import Ranges, Stretch, parse_stretch, resolve
+from urst_tiles.source.stretch import Ranges, Stretch, finisher, parse_stretch, resolve
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import names_in, read_file, remove
@@ -92,6 +92,7 @@ class Source:
         self.dtype = weight_dtype(self.file_dtype)
         self.random_access = facts.random_access
         self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
+        self.reader_bytes += area_bytes(facts.areas)
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
 
     @property
@@ -273,7 +274,7 @@ class Source:
         """All files that `prepare`, called with the same arguments, writes into ``folder``."""
         if self.files:
             yield folder / self._content_name
-        for source in (self, self.bare):
+        for source in (self, self.bare) if self.areas else (self,):
             yield source._average_path(folder, thumbnail)
             yield source._thumbnail_path(folder, thumbnail)
         for area in self._facts.areas:
@@ -422,7 +423,7 @@ class Source:
                 prepared = self._ready() if needs or self._prepared else None
                 opener = prepared.opener if prepared else self._facts.opener
                 ranges = prepared.ranges if prepared else None
-                self._cache["tools"] = reader_of(opener), _finisher(ranges, self.file_dtype)
+                self._cache["tools"] = reader_of(opener), finisher(ranges, self.file_dtype)
             return self._cache["tools"]
 
     @property
@@ -434,18 +435,6 @@ class Source:
         from urst_tiles.source.zarr_view import as_zarr
 
         return as_zarr(self)
-
-
-def _finisher(ranges: Ranges | None, dtype: np.dtype[Any]) -> Callable[[Samples, NDArray[Any]], None]:
-    """A function that writes samples, whose colours have this dtype, as pixels into an array."""
-    stretch = None if ranges is None else Stretch(ranges, dtype)
-
-    def finish(samples: Samples, out: NDArray[Any]) -> None:
-        out[..., :3] = samples.colour if stretch is None else stretch(samples.colour)
-        if out.shape[-1] == 4:
-            out[..., 3] = full(out.dtype) if samples.weight is None else samples.weight
-
-    return finish
 
 
 def _lattice(box: Box, cell: tuple[int, int]) -> list[Box]:

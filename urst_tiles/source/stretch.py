@@ -7,6 +7,7 @@ are percentiles of the valid pixels of the thumbnail, computed for each band.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
+from urst_tiles.source.valid import Samples, full
 
 #: (low, high) of each colour band: the values that become 0 and 65535.
 Ranges = tuple[tuple[float, float], ...]
@@ -118,3 +120,15 @@ def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint16]:
     return np.rint(np.clip(np.nan_to_num(part, nan=0.0, posinf=65535.0, neginf=0.0), 0.0, 65535.0)).astype(
         np.uint16
     )
+
+
+def finisher(ranges: Ranges | None, dtype: np.dtype[Any]) -> Callable[[Samples, NDArray[Any]], None]:
+    """A function that writes samples, whose colours have this dtype, as pixels into an array."""
+    stretch = None if ranges is None else Stretch(ranges, dtype)
+
+    def finish(samples: Samples, out: NDArray[Any]) -> None:
+        out[..., :3] = samples.colour if stretch is None else stretch(samples.colour)
+        if out.shape[-1] == 4:
+            out[..., 3] = full(out.dtype) if samples.weight is None else samples.weight
+
+    return finish
