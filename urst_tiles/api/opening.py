@@ -24,6 +24,8 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
         page=options.page,
         channels=options.channels,
         bands=options.bands,
+        level=options.level,
+        magnification=options.magnification,
         stretch=options.stretch,
         overviews=options.overviews,
     )
