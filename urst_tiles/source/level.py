@@ -96,9 +96,11 @@ def at_level(facts: Facts, level: int | None, magnification: float | None) -> Fa
     if number == 0:
         return facts
     shape = shapes[number]
+    info = reduced(facts.info, facts.stored[0] / shape[0], facts.stored[1] / shape[1], facts.orientation)
+    said = f"level {number} of 0 to {len(shapes) - 1}"
     return replace(
         facts,
-        info=reduced(facts.info, facts.stored[0] / shape[0], facts.stored[1] / shape[1], facts.orientation),
+        info=replace(info, chosen=f"{info.chosen}; {said}" if info.chosen else said),
         fingerprint=hashlib.sha256(f"level {number} of {facts.fingerprint}".encode()).hexdigest(),
         stored=shape,
         overviews=shapes[number + 1 :],

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div
@@ -25,8 +24,8 @@ from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info, sane_resolution
 from urst_tiles.tiff.selection import chosen, told
 
-#: The least side of a cell in pixels.
-CELL = 512
+#: The least side of a cell in pixels: a call has a fixed cost, and decodes several chunks at the same time.
+CELL = 2048
 
 #: How many files of a folder are watched for changes, spread evenly, and of how many samples are read.
 MOST_WATCHED, SAMPLED = 4096, 64
@@ -92,8 +91,9 @@ class ZarrReader:
                 f"{self.path}: the pixels at rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} cannot"
                 f" be decoded ({type(error).__name__}: {said})"
             ) from None
-        pixels = self._in_order(raw)[..., [band - low for band in wanted]]
-        pixels = pixels.astype(self.dtype, copy=False)
+        pixels = self._in_order(raw).astype(self.dtype, copy=False)
+        if wanted != list(range(low, low + pixels.shape[-1])):
+            pixels = pixels[..., [band - low for band in wanted]]
         colour, out = pixels[..., : self.colours], valid.weight_dtype(self.dtype)
         weight = None if self._alpha is None else valid.alpha_weight(pixels[..., -1], out)
         if self.dtype.kind == "f":
@@ -112,6 +112,8 @@ class ZarrReader:
 
 def _array(path: Path, folder: Path) -> Any:
     """An array of Zarr, read-only. Raises DamagedFile."""
+    import zarr  # not at the top, where it would make every command slow
+
     shape_of(folder)  # refuses codecs before zarr makes them
     try:
         return zarr.open_array(store=os.fspath(folder), mode="r")

@@ -75,7 +75,7 @@ def state_of(path: Path) -> tuple[str, ...]:
     ------
     MissingFile : there is nothing at that address, or no server.
     """
-    url = str(path)
+    url = str(path).removeprefix("/vsicurl/")
     if not url.lower().startswith(("http://", "https://")):
         return ()
     try:
