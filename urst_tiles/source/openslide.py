@@ -118,7 +118,8 @@ class SlideReader:
                 whole = self._region(piece, level)
                 part = piece.clip(box)
                 pixels[part.within(box).slices] = whole[part.within(piece).slices]
-        return Samples(pixels[..., self._pick], valid.alpha_weight(pixels[..., 3], np.dtype(np.uint8)))
+        colour = pixels[..., :3] if self._pick == [0, 1, 2] else pixels[..., self._pick]
+        return Samples(colour, valid.alpha_weight(pixels[..., 3], np.dtype(np.uint8)))
 
     def _region(self, box: Box, level: int) -> np.ndarray[Any, Any]:
         """The pixels, uint8 (h, w, 4), of a box of a level."""
