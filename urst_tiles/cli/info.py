@@ -50,7 +50,7 @@ def run_info(arguments: argparse.Namespace) -> int:
         if not is_place(arguments.file):
             require_file(arguments.file)
         found = contents_of(Path(arguments.file).absolute(), **choice)
-        level = {name: getattr(arguments, name, None) for name in LEVELS}
+        level: dict[str, Any] = {name: getattr(arguments, name, None) for name in LEVELS}
         facts = facts_of(open_source(arguments.file, **choice, **level))
     except UrstError:
         if found.pages:
