@@ -95,6 +95,8 @@ class Options:
     page: int | str | None = None
     channels: tuple[int | str, ...] | None = None
     bands: tuple[int | str, ...] | None = None
+    level: int | None = None
+    magnification: float | None = None
     stretch: str | None = None
     dtype: Dtype = "auto"
     format: OutputFormat = "auto"
@@ -136,6 +138,12 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.level is not None and self.magnification is not None:
+            raise BadInput("--level and --magnification choose the same level; give one of them")
+        if self.level is not None and self.level < 0:
+            raise BadInput(f"--level counts from 0, the image itself, got {self.level}")
+        if self.magnification is not None and not 0 < self.magnification < float("inf"):
+            raise BadInput(f"--magnification must be a number above 0, got {self.magnification}")
         if self.halo is not None and self.halo < 0:
             raise BadInput(f"--halo must not be negative, got {self.halo}")
         self._check_choice()

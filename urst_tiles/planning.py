@@ -258,6 +258,8 @@ def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any
         facts |= {"levels": recipe.levels, "level": recipe.number}
     if recipe.method:
         facts |= {"method": recipe.method, "white": options.white}
+    asked = {"input level": options.level, "input magnification": options.magnification}
+    facts |= {name: value for name, value in asked.items() if value is not None}
     facts["provenance"] = "yes" if options.provenance else "no"
     if options.provenance:
         facts |= recipe.told() | {"style size": options.style_size}

@@ -31,7 +31,7 @@ NO_INPUT = {
     "HTTP://user@127.0.0.1:9/a.tif": ("HTTP://user@127.0.0.1:9/a.tif",),
     "gopher://bucket/a.tif": ("gopher://bucket/a.tif is an address", "download"),
     "file:///data/a.tif": ("give the path alone: /data/a.tif",),
-    "/vsicurl/http://127.0.0.1:9/a.tif": ("/vsicurl/http://127.0.0.1:9/a.tif", "GDAL"),
+    "/vsicurl/http://127.0.0.1:9/a.tif": ("/vsicurl/http://127.0.0.1:9/a.tif",),
     "/vsizip/a.zip/b.tif": ("GDAL", "unpack"),
     "GTIFF_DIR:2:in.tif": ("only GDAL knows", "gdal_translate"),
     'NETCDF:"a.nc":band': ("only GDAL knows",),

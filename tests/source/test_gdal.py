@@ -250,12 +250,12 @@ def test_a_point_is_no_area(tmp_path: Path) -> None:
 
 
 def test_many_threads_read_the_same_pixels(tmp_path: Path) -> None:
-    pixels = picture(1500, 2300)
+    pixels = picture(1100, 1300)
     copy(tiff(tmp_path / "a.tif", pixels), tmp_path / "a.jp2", driver="JP2OpenJPEG", QUALITY="100",
          REVERSIBLE="YES", BLOCKXSIZE="256", BLOCKYSIZE="256")  # fmt: skip
     source = open_source(tmp_path / "a.jp2").prepare(None, thumbnail=64)
-    np.testing.assert_array_equal(source.read(Box(0, 0, 1500, 2300)), pixels)
-    np.testing.assert_array_equal(source.read(Box(1001, 77, 1303, 2111)), pixels[1001:1303, 77:2111])
+    np.testing.assert_array_equal(source.read(Box(0, 0, 1100, 1300)), pixels)
+    np.testing.assert_array_equal(source.read(Box(1001, 77, 1093, 1211)), pixels[1001:1093, 77:1211])
 
 
 def test_another_file_of_a_virtual_dataset_is_another_image(tmp_path: Path) -> None:
@@ -362,9 +362,8 @@ def test_subdatasets_are_pages(tables: Path) -> None:
     assert source.shape == (90, 90) and source.told.lower() == "page 2 (large) of 3"
     for number, page in enumerate(pages, 1):
         expected = picture(*page.shape, number - 1)
-        np.testing.assert_array_equal(read(tables, page=number)[..., :3], expected)
-        np.testing.assert_array_equal(read(tables, page=page.name)[..., :3], expected)
-    assert len({open_source(tables, page=n)._key() for n in (1, 2, 3)}) == 3
+        word = page.name if number == 2 else number
+        np.testing.assert_array_equal(read(tables, page=word)[..., :3], expected)
     with pytest.raises(BadInput, match="has no page 'none'"):
         open_source(tables, page="none")
 

@@ -38,6 +38,8 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
         page=options.page,
         channels=options.channels,
         bands=options.bands,
+        level=options.level,
+        magnification=options.magnification,
         overviews=options.overviews,
     )
     if options.stretch is not None or options.model not in TRANSFERS:

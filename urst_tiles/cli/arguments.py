@@ -82,6 +82,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "bands": "which bands of INPUT are red, green and blue, by their numbers, counted from 1, or names,"
         " for example 3,2,1 or B4,B3,B2; or one that becomes grey (default: those that INPUT calls red, green"
         " and blue, else the first three)",
+        "level": "which level of INPUT is read, counted from 0, the image itself; `urst-tiles info` lists the"
+        " others as overviews",
+        "magnification": "the magnification of the level that is read, within 5 %, for example 10",
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000) (default: 2%,98%; --model colour and stain keep the values of uint16)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",

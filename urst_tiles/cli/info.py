@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: The options that say which picture of a file is read.
 CHOICES = ("page", "channels", "bands")
+LEVELS = ("level", "magnification")
 
 
 def add(commands: Any) -> None:
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
         " or WebP; if not, the exit status is 1",
     )
     validate.set_defaults(run=run_validate)
-    for name in CHOICES:
+    for name in (*CHOICES, *LEVELS):
         add_option(info, name)
     for command in (info, validate):
         command.add_argument("file", metavar="FILE", help="the file to look at")
@@ -52,7 +53,8 @@ def run_info(arguments: argparse.Namespace) -> int:
         if not is_place(arguments.file):
             require_file(arguments.file)
         found = contents_of(Path(arguments.file).absolute(), **choice)
-        facts = facts_of(open_source(arguments.file, **choice))
+        level: dict[str, Any] = {name: getattr(arguments, name, None) for name in LEVELS}
+        facts = facts_of(open_source(arguments.file, **choice, **level))
     except UrstError:
         if found.pages:
             file = str(arguments.file)

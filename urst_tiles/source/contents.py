@@ -17,8 +17,12 @@ from urst_tiles.source.gdal_names import chosen_name, described, subdatasets
 from urst_tiles.source.gdal_reader import told_bands
 from urst_tiles.source.gdal_sources import check_sources
 from urst_tiles.source.headers import check_file
+from urst_tiles.source.ome_zarr import is_zarr, shape_of
+from urst_tiles.source.ome_zarr_opener import ZarrReader
+from urst_tiles.source.openslide import SlideReader, can_open
 from urst_tiles.source.remote import place_of
 from urst_tiles.source.sidecars import find_sidecars
+from urst_tiles.source.slides import check_slide, is_joined
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
@@ -91,9 +95,14 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     if place is not None:
         require_library(place)
         return _of_gdal(place.path, place.name, place.archive is None, choice)
+    if is_zarr(path):
+        return _of_zarr(path)
+    if not path.is_dir() and check_slide(path, check_file(path)) == "openslide":
+        return _of_slide(path)
     is_folder = path.is_dir() and library() is not None
     if not is_folder and is_tiff(check_file(path)):
-        return _of_tiff(TiffFile(path), choice)
+        file = TiffFile(path)
+        return _of_slide(path) if is_joined(file) and can_open(path) else _of_tiff(file, choice)
     if is_folder or is_for_gdal(path):
         with suppress(Unrecognised):
             return _of_gdal(path, str(path), False, choice)
@@ -108,6 +117,36 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     if image.hasalpha():
         bands[-1] = Band(colour="alpha")
     return Contents(pages, [], bands)
+
+
+def _of_zarr(path: Path) -> Contents:
+    """The planes and channels of an image of Zarr."""
+    reader = ZarrReader(path, Choice())
+    image, dtype = reader.image, reader.dtype.name
+    shape, count = shape_of(image.arrays[0]), max(1, len(image.channels))
+    depths, times = (shape[at] if at >= 0 else 1 for at in (image.axes.z, image.axes.t))
+    pages = [
+        PageFacts(
+            i + 1,
+            reader.shape,
+            count,
+            dtype,
+            "image",
+            f"z {i % depths + 1}, t {i // depths + 1}",
+            reader.levels,
+        )
+        for i in range(min(1000, depths * times))
+    ]
+    named = [] if image.rgb else zip(image.channels, image.colours, strict=True)
+    channels = [ChannelFacts(i, name, colour, None) for i, (name, colour) in enumerate(named, 1)]
+    return Contents(pages, channels, [], depths * times - len(pages))
+
+
+def _of_slide(path: Path) -> Contents:
+    """What OpenSlide sees in a slide: its levels."""
+    reader = SlideReader(path, Choice())
+    page = PageFacts(1, reader.shape, 3, "uint8", "image", None, reader.levels)
+    return Contents([page], [], plain_bands(3, True))
 
 
 def _of_gdal(path: Path, name: str, remote: bool, choice: Choice) -> Contents:

@@ -18,10 +18,14 @@ from urst_tiles.source.gdal import Unrecognised, library
 from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
+from urst_tiles.source.level import at_level
+from urst_tiles.source.ome_zarr import is_zarr
+from urst_tiles.source.ome_zarr_opener import zarr_facts
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
+from urst_tiles.source.openslide import can_open, slide_facts
 from urst_tiles.source.remote import place_of
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
-from urst_tiles.source.slides import check_slide, check_slide_pages
+from urst_tiles.source.slides import JoinedSlide, check_slide, check_slide_pages
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
@@ -56,6 +60,8 @@ def open_source(
     page: int | str | None = None,
     channels: Sequence[int | str] | None = None,
     bands: Sequence[int | str] | None = None,
+    level: int | None = None,
+    magnification: float | None = None,
     stretch: str = "2%,98%",
     overviews: bool = True,
 ) -> Source:
@@ -71,6 +77,8 @@ def open_source(
         1, or by their names; by default the first three, or the first if there are fewer than three.
     bands : one or three bands, likewise; by default those that the file calls red, green and blue, else the
         first three, or the first if there are fewer than three.
+    level : a level of the image instead of the image itself: 0 is the image, 1 its first overview.
+    magnification : the magnification of the level, within 5 %, instead of its number.
     stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000";
         used only for files that are not uint8.
     overviews : whether the thumbnail may be made from the overviews in the file.
@@ -85,15 +93,21 @@ def open_source(
     choice = Choice(page, _words(channels), _words(bands))
     place = place_of(path)
     facts = _folder_facts(path, choice) if place is None else place_facts(place, choice)
-    return Source(facts or _file_facts(path, choice), stretch=stretch, use_overviews=overviews)
+    facts = at_level(facts or _file_facts(path, choice), level, magnification)
+    return Source(facts, stretch=stretch, use_overviews=overviews)
 
 
 def _folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
     """The facts of an image that is a folder; None for anything else, of which `require_file` will speak."""
-    if not os.path.isdir(path) or library() is None:
+    if not os.fspath(path) or not os.path.isdir(path):
+        return None
+    path = Path(path).absolute()
+    if is_zarr(path):
+        return zarr_facts(path, choice)
+    if library() is None:
         return None
     try:
-        return gdal_facts(Path(path).absolute(), choice)
+        return gdal_facts(path, choice)
     except Unrecognised:
         return None
 
@@ -103,16 +117,22 @@ def _file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
     require_file(path)
     path = Path(path).absolute()
     start = headers.check_file(path)
-    by_openslide = check_slide(path, start)
-    if not by_openslide and not is_tiff(start) and is_for_gdal(path):
+    slide = check_slide(path, start)
+    if slide == "openslide":
+        return slide_facts(path, choice)
+    if not slide and not is_tiff(start) and is_for_gdal(path):
         try:
             return gdal_facts(path, choice)
         except Unrecognised:
             loader_of(path)  # says what can be read
     sidecars = find_sidecars(path)
-    facts = _tiff_facts(path, choice, sidecars) if is_tiff(start) and not by_openslide else None
-    if facts is None:
-        facts = _vips_facts(path, choice, sidecars)
+    try:
+        facts = _tiff_facts(path, choice, sidecars) if is_tiff(start) and not slide else None
+        facts = facts or _vips_facts(path, choice, sidecars)
+    except JoinedSlide:
+        if not can_open(path):
+            raise
+        return slide_facts(path, choice)
     if sidecars.mask is not None and open_mask(sidecars.mask).shape != facts.stored:
         raise BadInput(f"{sidecars.mask} is a mask of another size than {path}; remove it, or make it anew")
     return facts

@@ -75,7 +75,7 @@ def state_of(path: Path) -> tuple[str, ...]:
     ------
     MissingFile : there is nothing at that address, or no server.
     """
-    url = str(path)
+    url = str(path).removeprefix("/vsicurl/")
     if not url.lower().startswith(("http://", "https://")):
         return ()
     try:
@@ -84,10 +84,10 @@ def state_of(path: Path) -> tuple[str, ...]:
             return tuple(answer.headers.get(name, "") for name in ("Content-Length", "ETag", "Last-Modified"))
     except urllib.error.HTTPError as error:
         if error.code in NOTHING:
-            raise MissingFile(f"there is nothing at {url} (the server says {error.code})") from None
+            raise MissingFile(f"there is nothing at {path} (the server says {error.code})") from None
         return ()  # servers may not allow the question, or want to know who asks: GDAL's affair
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "reason", None) or error
-        raise MissingFile(f"{url} cannot be reached: {why}; check the address and the network") from None
+        raise MissingFile(f"{path} cannot be reached: {why}; check the address and the network") from None
     except ValueError as error:
-        raise BadInput(f"{url} is no address: {error}") from None
+        raise BadInput(f"{path} is no address: {error}") from None

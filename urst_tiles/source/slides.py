@@ -1,15 +1,19 @@
 """Slides whose picture is not in the file that carries their name, or not as TIFF has it.
 
-Such a file may begin as a JPEG or a TIFF does, and then hold a thumbnail. It is read where libvips has
-OpenSlide (https://openslide.org/formats/), and is refused elsewhere, never taken for what it begins as.
+Such a file may begin as a JPEG or a TIFF does, and then hold a thumbnail. It is read where OpenSlide is
+(https://openslide.org/formats/), by itself or in libvips, and is refused elsewhere, never taken for what it
+begins as.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from urst_tiles.errors import BadInput
+from urst_tiles.source.openslide import INSTALL, can_open
+from urst_tiles.source.openslide import library as openslide
 from urst_tiles.source.vips import loader_of
 from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.texts import XMP
@@ -39,8 +43,13 @@ STARTS = {b"ZISRAWFILE": ".czi"}
 HAMAMATSU = 65420
 
 
-def check_slide(path: Path, start: bytes) -> bool:
-    """Whether an image file is a slide that libvips reads through OpenSlide.
+class JoinedSlide(BadInput):
+    """A TIFF whose tiles are not the picture as they stand; OpenSlide may read it."""
+
+
+def check_slide(path: Path, start: bytes) -> Literal["", "openslide", "libvips"]:
+    """Who reads an image file that is a slide of these kinds: OpenSlide, or libvips through OpenSlide; empty
+    for any other file.
 
     Parameters
     ----------
@@ -49,14 +58,16 @@ def check_slide(path: Path, start: bytes) -> bool:
 
     Raises
     ------
-    BadInput : it is a slide, and this libvips cannot read it.
+    BadInput : it is a slide, and neither of them can read it.
     """
     suffix = _suffix(path, start)
     if suffix is None:
-        return False
+        return ""
     what, library = SLIDES[suffix]
+    if library == OPENSLIDE and can_open(path):
+        return "openslide"
     if library == OPENSLIDE and _has_openslide(path):
-        return True
+        return "libvips"
     raise BadInput(f"{path} is {what}; it cannot be read here. {_advice(path, library)}")
 
 
@@ -82,27 +93,37 @@ def _advice(path: Path, library: str) -> str:
     """How to convert a slide."""
     name = path.name
     if library == OPENSLIDE:
+        install = f" (or install OpenSlide: {INSTALL})" if openslide() is None else ""
         return (
             f"Convert it with a libvips that has OpenSlide (vips tiffsave {name} out.tif --tile --pyramid"
-            " --bigtiff --compression jpeg), or export it from QuPath as OME-TIFF"
+            f" --bigtiff --compression jpeg), or export it from QuPath as OME-TIFF{install}"
         )
     return f"Convert it with Bio-Formats (bfconvert {name} out.ome.tif), or export it from QuPath as OME-TIFF"
 
 
 def check_slide_pages(file: TiffFile) -> None:
-    """Raise BadInput for a TIFF whose tiles are not the picture as they stand.
+    """Raise JoinedSlide for a TIFF whose tiles are not the picture as they stand.
 
     Hamamatsu's TIFFs have rules of their own; the tiles of Ventana's overlap where its description (in XMP,
     tag 700) says so, and must be joined by it.
     """
     if HAMAMATSU in file.chain[0].entries:
-        raise BadInput(
+        raise JoinedSlide(
             f"{file.path} is {SLIDES['.ndpi'][0]}; it cannot be read here. {_advice(file.path, OPENSLIDE)}"
         )
     for page in file.chain:
         xmp = page.raw(XMP) if page.has_short(XMP) else b""
         if b"<iScan" in xmp and any(int(n) for n in re.findall(rb"Overlap[XY]=\"(\d{1,9})\"", xmp)):
-            raise BadInput(
+            raise JoinedSlide(
                 f"{file.path} is a Ventana slide whose tiles overlap and must be joined; that cannot be done"
                 f" here. {_advice(file.path, OPENSLIDE)}"
             )
+
+
+def is_joined(file: TiffFile) -> bool:
+    """Whether a TIFF is one that `check_slide_pages` refuses."""
+    try:
+        check_slide_pages(file)
+    except JoinedSlide:
+        return True
+    return False
