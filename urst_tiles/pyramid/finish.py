@@ -35,6 +35,7 @@ from urst_tiles.storage.folders import (
     give_name,
     remove_any,
     remove_dead_folders,
+    same_files,
     same_trees,
     sync_tree,
 )
@@ -85,7 +86,8 @@ def finish(
     job = Finishing(parts, info, output, chosen, made, overwrite, progress)
     if not is_remote(job.output):
         with writing(job.output.parent):
-            remove_dead_attempts(job.output.parent, job.output.name)
+            names = [path.name for path in (job.output, *chosen.sidecars(job.output))]
+            remove_dead_attempts(job.output.parent, *names)
             remove_dead_folders(job.output.parent, job.output.name)
     with naming_damage(parts):
         (_folder if chosen.name in _FOLDERS else _picture)(job)
@@ -134,7 +136,7 @@ def _require_same(job: Finishing, made: Path, path: Path) -> None:
     """Where ``path`` exists and may not be replaced: raise _Same if it is equal, BadInput if it is not."""
     if job.overwrite or not os.path.lexists(path):
         return
-    if made.is_file() and path.is_file() and made.read_bytes() == path.read_bytes():
+    if path.is_file() and same_files(made, path):
         raise _Same
     raise _exists(path)
 
