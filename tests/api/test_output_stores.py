@@ -49,7 +49,7 @@ def test_a_zarr_on_a_store_can_be_opened_when_it_is_whole(
     output, put = f"{BUCKET}/out.ome.zarr", stores.put
 
     def fail(local: Any, path: Any) -> None:
-        if str(path).endswith("/2/zarr.json"):
+        if str(path).endswith("/1/zarr.json"):
             raise ut.JobError("the store failed")
         put(local, path)
 
