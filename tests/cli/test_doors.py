@@ -72,7 +72,7 @@ NO_OUTPUT = {
     "": ("no name of a file",),
     "-": ("standard output", "./-"),
     "https://example.com/out.tif": ("https://example.com/out.tif is an address", "upload"),
-    "s3://bucket/out.tif": ("s3://bucket/out.tif is an address", "upload"),
+    "nowhere://bucket/out.tif": ("nowhere://bucket/out.tif",),
     "/vsimem/out.tif": ("GDAL", "upload"),
     "C:\\out.tif": ("a path of Windows",),
     "~/out.tif": ("no folder", "only a shell replaces ~"),

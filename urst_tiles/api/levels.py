@@ -157,6 +157,8 @@ def _options_above(options: Options, source: Source) -> Options:
         overview_resampling="average",
         bigtiff="yes",
         page=None,
+        level=None,
+        magnification=None,
         channels=None,
         bands=None,
         compression="deflate",

@@ -18,6 +18,7 @@ from urst_tiles.pyramid.formats import FORMATS, SUFFIXES, Format, format_of
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.storage.names import NAME_MAX, address, from_home
 from urst_tiles.storage.publish import refuse_special
+from urst_tiles.storage.stores import exists, fetched, is_remote, path_of
 
 AnyPath = str | os.PathLike[str]
 
@@ -50,6 +51,8 @@ def check_output(
     makes_folder : whether the caller makes the folder if it does not exist.
     format : the option of this name, for an output of a job.
     """
+    if suffixes is OUTPUTS and (stored := _on_store(output, format)) is not None:
+        return stored
     path = check_name(output, suffixes, format)
     try:
         refuse_special(path)
@@ -59,6 +62,28 @@ def check_output(
         refuse_inputs(path, (("input", Path(one)) for one in inputs if one is not None))
     except OSError as error:  # names that are too long, folders that may not be searched
         raise BadInput(f"{output} cannot be written: {error.strerror}; choose another output") from None
+    return path
+
+
+def _on_store(output: AnyPath, format: str) -> Path | None:
+    """The path of an output on an object store, as ``s3://bucket/out.tif``; None for any other name.
+
+    Raises
+    ------
+    BadInput : the store cannot be reached, or the format is not written there.
+    """
+    if not is_remote(output):
+        scheme, found, _ = os.fspath(output).partition("://")
+        if not found or scheme.lower() in ("http", "https", "file") or not scheme.isidentifier():
+            return None
+    path = path_of(output)
+    check_suffix(path, OUTPUTS, format)
+    chosen = written_format(path, format)
+    if not chosen.on_stores:
+        raise BadInput(
+            f"{path}: {chosen.title} is written to a folder of this machine only (TIFF and OME-Zarr to object"
+            " stores, too); name a file here, and upload it when it is finished"
+        )
     return path
 
 
@@ -137,7 +162,7 @@ def refuse_inputs(output: Path, inputs: Iterable[tuple[str, Path]]) -> None:
 
     ``inputs`` are pairs of what a file is, in words, and its path; it need not exist.
     """
-    if not os.path.exists(output):
+    if is_remote(output) or not os.path.exists(output):
         return
     for what, path in inputs:
         if os.path.exists(path) and os.path.samefile(output, path):
@@ -163,13 +188,13 @@ def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
     """
     chosen = FORMATS[plan.format]
     names = (output, *chosen.companions(output), *chosen.sidecars(output))
-    there = next((path for path in names if os.path.lexists(path)), None)
+    there = next((path for path in names if exists(path)), None)
     if there is None:
         return
     begun = job.identity == dict(plan.identity)
     if not begun:
         raise BadInput(f"{there} exists; give --overwrite to make it anew, or choose another output")
-    if os.path.lexists(output) and parts.missing():
+    if exists(output) and parts.missing():
         raise BadInput(
             f"{output} exists, and this job, which {job.folder} holds, has not written it: move it away and"
             " give the same command again, or give --overwrite to start anew"
@@ -178,9 +203,11 @@ def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
 
 def is_finished(output: Path, job: Job, plan: Plan) -> bool:
     """Whether this same job has written the output, and was killed while it removed its folder."""
-    if job.ended != dict(plan.identity) or not output.exists():
+    if job.ended != dict(plan.identity) or not exists(output):
         return False
-    report = validate(output, deep=False)
+    if is_remote(output) and FORMATS[plan.format].shape == "folder":
+        return exists(output / "zarr.json")
+    report = validate(fetched(output), deep=False)
     return report.valid and report.levels[0] == plan.grid.made.shape
 
 

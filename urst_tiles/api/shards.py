@@ -20,7 +20,7 @@ from zlib import crc32
 
 from urst_tiles.api.levels import level_of, paint_above
 from urst_tiles.api.opening import open_input
-from urst_tiles.api.output import check_name, check_output, refuse_existing, written_format
+from urst_tiles.api.output import check_output, refuse_existing, written_format
 from urst_tiles.api.stylize import (
     Clock,
     Report,
@@ -254,7 +254,7 @@ def _style_files(request: Request) -> list[str]:
 def _target(request: Request, output: AnyPath | None) -> Path:
     if output is None:
         return request.output
-    path, planned = check_name(output, format=request.options.format), FORMATS[request.plan.format]
+    path, planned = check_output(output, format=request.options.format), FORMATS[request.plan.format]
     if written_format(path, request.options.format) is not planned:
         raise BadInput(
             f"the job was planned for {planned.title}, and {path.name} is no name of one: give a name that"

@@ -95,7 +95,7 @@ class Request:
             options = {name: from_table(name, v, Path()) for name, v in values["options"].items()}
             return cls(
                 Path(values["input"]),
-                Path(values["output"]),
+                path_of(values["output"]),
                 values["styles"],
                 Options(**options),
                 _plan(values["plan"]),

@@ -1,4 +1,4 @@
-"""The output: pixels become overviews, tiles, part files, and at last one cloud-optimised GeoTIFF.
+"""The output: pixels become overviews, tiles, part files, and at last a GeoTIFF or another format.
 
 reduce     means of 2 x 2 pixels that ignore invalid pixels
 encode     one tile of pixels becomes the bytes that lie in the file
@@ -15,7 +15,9 @@ pixels     the finished pyramid as pixels, for formats that encode them anew
 picture    PNG, JPEG and WebP (`png` and `jpeg` write their streams), and what they carry inside
 beside     world files and ``.aux.xml`` beside a picture
 deep_zoom  DZI and IIIF: folders of tiles for viewers in browsers
+ome_tiff   OME-XML, for the OME-TIFF that `assemble` writes
 ome_zarr   OME-Zarr
+statistics statistics of the bands, for GDAL and QGIS
 check      checks an output of any format (`zarr_check` an OME-Zarr)
 """
 

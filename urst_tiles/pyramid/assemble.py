@@ -41,7 +41,7 @@ from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.statistics import band_items
 from urst_tiles.pyramid.validate import validate
 from urst_tiles.storage.publish import check_room, megabytes, publishing, remove_dead_attempts, writing
-from urst_tiles.storage.stores import REQUESTS, is_remote, side_by_side
+from urst_tiles.storage.stores import REQUESTS, exists, fetched, is_remote, side_by_side
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.metadata import PROVENANCE, Info, with_items
 from urst_tiles.tiff.writing import (
@@ -79,7 +79,7 @@ def assemble(
     ----------
     parts : the parts of the image; all of them must be there.
     info : metadata for the file.
-    output : path of the file, on a file system (not on an object store).
+    output : path of the file, possibly on an object store, where it is uploaded when it is finished.
     overwrite : whether an existing file is replaced. If not, the name is looked at again at the moment when
         the file gets it. An existing file that is equal to the byte is left as it is: another process, or
         this one before it was killed, made it.
@@ -97,7 +97,6 @@ def assemble(
     DamagedFile : a part fails its checksum; it is removed, so that the next run makes it anew.
     DiskFull : the disk is full; the parts stay where they are.
     """
-    output = Path(output)
     _require(parts)
     with naming_damage(parts):
         stages = made_stages(parts, progress)
@@ -107,7 +106,7 @@ def assemble(
         layout = _arranged(stages, info, extra, ome, bigtiff, output)
     with writing(output.parent):
         remove_dead_attempts(output.parent, output.name)
-        if not overwrite and os.path.lexists(output):
+        if not overwrite and exists(output):
             return _require_same(output, layout, parts)
         check_room(output.parent, layout.file_bytes)
     try:
@@ -143,7 +142,7 @@ def _require_same(output: Path, layout: _Layout, parts: Parts) -> None:
 def _holds(path: Path, layout: _Layout) -> bool:
     """Whether a file has exactly the bytes that would be written."""
     try:
-        file = FileBytes(path)
+        file = FileBytes(fetched(path))
     except OSError:
         return False
     if file.size != layout.file_bytes:
@@ -441,6 +440,6 @@ def _verify(file: BinaryIO, output: Path, layout: _Layout) -> None:
     size = os.fstat(file.fileno()).st_size
     if size != layout.file_bytes:
         raise DamagedFile(f"{output} would have {size} bytes, {layout.file_bytes} were written")
-    problems = validate(output, deep=False, descriptor=file.fileno()).problems
+    problems = validate(str(output), deep=False, descriptor=file.fileno()).problems
     if problems:
         raise DamagedFile(f"the assembled file is not valid: {problems[0]}")

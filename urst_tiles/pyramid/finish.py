@@ -12,6 +12,7 @@ loss twice. Nothing gets its final name before it is complete and was checked.
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -34,11 +35,12 @@ from urst_tiles.storage.folders import (
     give_name,
     remove_any,
     remove_dead_folders,
+    same_files,
     same_trees,
     sync_tree,
 )
 from urst_tiles.storage.publish import publish, publishing, remove_dead_attempts, writing
-from urst_tiles.storage.stores import is_remote
+from urst_tiles.storage.stores import exists, is_remote, put_tree, remove
 from urst_tiles.tiff.metadata import Info
 
 #: The writers of formats that are folders, or a file and a folder.
@@ -81,10 +83,11 @@ def finish(
             ome=chosen.name == "ome.tif", bigtiff=made.bigtiff, progress=progress,
         )  # fmt: skip
         return
-    job = Finishing(parts, info, Path(output), chosen, made, overwrite, progress)
+    job = Finishing(parts, info, output, chosen, made, overwrite, progress)
     if not is_remote(job.output):
         with writing(job.output.parent):
-            remove_dead_attempts(job.output.parent, job.output.name)
+            names = [path.name for path in (job.output, *chosen.sidecars(job.output))]
+            remove_dead_attempts(job.output.parent, *names)
             remove_dead_folders(job.output.parent, job.output.name)
     with naming_damage(parts):
         (_folder if chosen.name in _FOLDERS else _picture)(job)
@@ -133,7 +136,7 @@ def _require_same(job: Finishing, made: Path, path: Path) -> None:
     """Where ``path`` exists and may not be replaced: raise _Same if it is equal, BadInput if it is not."""
     if job.overwrite or not os.path.lexists(path):
         return
-    if made.is_file() and path.is_file() and made.read_bytes() == path.read_bytes():
+    if path.is_file() and same_files(made, path):
         raise _Same
     raise _exists(path)
 
@@ -158,14 +161,36 @@ def _publish_beside(path: Path, content: bytes | None, job: Finishing) -> None:
 
 def _folder(job: Finishing) -> None:
     """Write a folder, or a file and a folder, in a folder beside the output, and give them their names."""
+    if is_remote(job.output):
+        return _on_store(job)
     levels = stored_levels(made_stages(job.parts, job.progress))
     with attempting_folder(job.output) as place:
         _FOLDERS[job.chosen.name](place / job.output.name, levels, job.info, job.made, job.progress)
-        report = validate(place / job.output.name, deep=False)
-        if report.problems:
-            raise DamagedFile(f"{job.output} would not be valid: {report.problems[0]}")
+        _verify_folder(place / job.output.name, job)
         sync_tree(place)
         _give_names(place, job)
+
+
+def _on_store(job: Finishing) -> None:
+    """Write an OME-Zarr on this machine, and upload it; ``zarr.json``, which opens it, goes last."""
+    last = "zarr.json"
+    if exists(job.output / last) and not job.overwrite:
+        raise _exists(job.output)
+    levels = stored_levels(made_stages(job.parts, job.progress))
+    scratch = Path(tempfile.gettempdir())
+    with writing(scratch), tempfile.TemporaryDirectory(prefix="urst-tiles-", dir=scratch) as folder:
+        place = Path(folder) / job.output.name
+        _FOLDERS[job.chosen.name](place, levels, job.info, job.made, job.progress)
+        _verify_folder(place, job)
+        remove(job.output / last)
+        remove(job.output)
+        put_tree(place, job.output, last)
+
+
+def _verify_folder(made: Path, job: Finishing) -> None:
+    report = validate(made, deep=False)
+    if report.problems:
+        raise DamagedFile(f"{job.output} would not be valid: {report.problems[0]}")
 
 
 def _give_names(place: Path, job: Finishing) -> None:

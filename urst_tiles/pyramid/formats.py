@@ -33,6 +33,7 @@ class Format:
     alpha : whether it says which pixels are valid.
     lossy : whether its pixels are encoded with loss, at ``--quality``.
     georeference : how it tells where it lies: in itself, in files beside it, or not at all.
+    on_stores : whether it is written to object stores, too.
     carries : what it carries of the metadata: "icc" (a colour profile), "exif" (with GPS), "xmp", "iptc",
         "texts" (such as a description), "resolution" (the size of a pixel, or its density).
     """
@@ -47,6 +48,7 @@ class Format:
     alpha: bool = True
     lossy: bool = False
     georeference: Literal["inside", "beside", "none"] = "none"
+    on_stores: bool = False
     carries: frozenset[str] = frozenset()
 
     def companions(self, output: Path) -> list[Path]:
@@ -71,15 +73,15 @@ FORMATS: dict[str, Format] = {
     for one in (
         Format(
             "tif", "TIFF", (".tif", ".tiff", ".btf", ".tf8", ".tf2"), tiff=True, sixteen_bit=True,
-            georeference="inside", carries=_CARRIED | {"iptc"},
+            georeference="inside", carries=_CARRIED | {"iptc"}, on_stores=True,
         ),
         Format(
             "ome.tif", "OME-TIFF", (".ome.tif", ".ome.tiff", ".ome.btf", ".ome.tf8", ".ome.tf2"), tiff=True,
-            sixteen_bit=True, georeference="inside", carries=_CARRIED | {"iptc"},
+            sixteen_bit=True, georeference="inside", carries=_CARRIED | {"iptc"}, on_stores=True,
         ),
         Format(
             "ome.zarr", "OME-Zarr", (".ome.zarr", ".zarr"), "folder", sixteen_bit=True,
-            carries=frozenset({"resolution"}),
+            carries=frozenset({"resolution"}), on_stores=True,
         ),
         Format("dzi", "DZI", (".dzi",), lossy=True),
         Format("iiif", "IIIF", (".iiif",), "folder", lossy=True),

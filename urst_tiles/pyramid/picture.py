@@ -22,7 +22,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.encode import Encoding, encode_webp
 from urst_tiles.pyramid.jpeg import SEGMENT_BYTES, write_jpeg
 from urst_tiles.pyramid.pixels import StoredLevel
-from urst_tiles.pyramid.png import write_png
+from urst_tiles.pyramid.png import PIECE_ROWS, write_png
 from urst_tiles.tiff.metadata import PROVENANCE, Info
 from urst_tiles.tiff.texts import IPTC, XMP
 from urst_tiles.tiff.types import SHORT
@@ -45,9 +45,12 @@ _PROFILE = b"ICC_PROFILE\0"
 #: The largest EXIF block, which must fit a segment of a JPEG behind its name.
 _MOST_EXIF = SEGMENT_BYTES - 6
 
-#: Bytes of memory for each pixel of a WebP while it is encoded: the picture, and as the encoder has it (ARGB,
-#: then the planes of YUV and of alpha, and what is encoded).
-_WEBP_BYTES = 14
+#: Memory of the pieces of a PNG that are filtered and wait, in pieces; those of a JPEG take less.
+_FILTERING = 48
+
+#: Bytes of memory for each pixel of a WebP while it is encoded, by channels (measured with noise, also in
+#: alpha): the picture, and as the encoder has it.
+_WEBP_BYTES = {3: 13, 4: 42}
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,10 @@ def picture_bytes(name: str, grid: Grid, encoding: Encoding) -> int:
     """Peak memory of writing a picture of the format ``name``, in bytes."""
     pixel = encoding.channels * np.dtype(encoding.dtype).itemsize
     if name == "webp":
-        return grid.height * grid.width * _WEBP_BYTES
+        return grid.height * grid.width * _WEBP_BYTES[encoding.channels]
     strip = min(grid.height, grid.tile) * grid.width * pixel
-    pieces = 8 * 64 * grid.width * pixel  # of rows that wait, and what filters and encoders make of them
-    return 2 * strip + 4 * pieces + 16 * encoding.tile_bytes
+    piece = PIECE_ROWS * grid.width * pixel
+    return 3 * strip + _FILTERING * piece + 16 * encoding.tile_bytes
 
 
 def write_picture_of(
@@ -83,7 +86,7 @@ def write_picture_of(
 
     ``file`` is opened for writing, and empty; ``info`` has the metadata that the picture carries.
     """
-    with ThreadPoolExecutor(max(2, level.stage.threads), "encode") as pool:
+    with ThreadPoolExecutor(2, "encode") as pool:
         _WRITERS[name](file, level, info, made, pool, progress)
 
 
@@ -122,7 +125,11 @@ def _jpg(
     file: BinaryIO, level: StoredLevel, info: Info, made: Made, pool: ThreadPoolExecutor, progress: Progress
 ) -> None:
     with ThreadPoolExecutor(2, "decode") as decoders:
-        strips = (without_alpha(strip) for strip in _strips(level, decoders, progress))
+        strips = (
+            without_alpha(strip[y : y + PIECE_ROWS])
+            for strip in _strips(level, decoders, progress)
+            for y in range(0, len(strip), PIECE_ROWS)
+        )
         shape = level.height, level.width
         write_jpeg(file, strips, shape, made.quality, [*_jpeg_segments(info, made)], pool)
 

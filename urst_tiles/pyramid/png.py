@@ -20,6 +20,9 @@ from urst_tiles.machine import in_order
 #: Rows that are filtered and compressed at once.
 PIECE_ROWS = 64
 
+#: Pieces that are compressed, or wait for that or to be written.
+_AHEAD = 4
+
 #: Level of zlib; the header of the stream says the same.
 _LEVEL, _ZLIB_HEADER = 6, b"\x78\x9c"
 
@@ -52,7 +55,7 @@ def write_png(
     for name, data in chunks:
         file.write(chunk(name, data))
     adler, start = 1, _ZLIB_HEADER
-    for data, checksum, size in in_order(pool, _compress, _pieces(strips)):
+    for data, checksum, size in in_order(pool, _compress, _pieces(strips), _AHEAD):
         file.write(chunk(b"IDAT", start + data))
         adler, start = _joined(adler, checksum, size), b""
     end = zlib.compressobj(_LEVEL, zlib.DEFLATED, -15).flush()

@@ -13,6 +13,7 @@ counts twice. A mean is exact and rounded half up, so its bytes are the same on 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +94,9 @@ def _lanczos(pixels: NDArray, binary: bool) -> NDArray:
         if strip.shape[-1] == 4:
             strip[..., 3] = (strip[..., 3] > 0) if binary else strip[..., 3] / top
             strip[..., :3] *= strip[..., 3:]
-        tall = sum(k * strip[j : j + 2 * len(into) : 2] for j, k in enumerate(_KERNEL))[:, columns]
-        small = sum(k * tall[:, j : j + 2 * out.shape[1] : 2] for j, k in enumerate(_KERNEL))
+        tall: Any = sum(k * strip[j : j + 2 * len(into) : 2] for j, k in enumerate(_KERNEL))
+        tall = tall[:, columns]
+        small: Any = sum(k * tall[:, j : j + 2 * out.shape[1] : 2] for j, k in enumerate(_KERNEL))
         some = np.full(small.shape[:2], True)
         if small.shape[-1] == 4:
             some = small[..., 3] > 0.25

@@ -151,10 +151,11 @@ def same_trees(one: Path, other: Path) -> bool:
     if one.is_dir():
         names = sorted(os.listdir(one))
         return names == sorted(os.listdir(other)) and all(same_trees(one / n, other / n) for n in names)
-    return one.is_file() and other.is_file() and _same_files(one, other)
+    return one.is_file() and other.is_file() and same_files(one, other)
 
 
-def _same_files(one: Path, other: Path) -> bool:
+def same_files(one: Path, other: Path) -> bool:
+    """Whether two files are equal to the byte."""
     if one.stat().st_size != other.stat().st_size:
         return False
     with one.open("rb") as left, other.open("rb") as right:

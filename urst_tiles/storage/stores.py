@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 from urst_tiles.errors import BadInput, DamagedFile, JobError, MissingFile, UrstError
@@ -104,6 +104,22 @@ def names_in(folder: Path) -> set[str]:
     except (FileNotFoundError, NotADirectoryError):
         return set()
     return {name.rstrip("/").rpartition("/")[2] for name in names}
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file, a folder, a symbolic link or an object of this name."""
+    if not is_remote(path):
+        return os.path.lexists(path)
+    with asking(path) as store:
+        return bool(store.exists(_key(path)))
+
+
+def put_tree(folder: Path, path: Path, last: str) -> None:
+    """Upload the files in a folder of this machine as objects below ``path``; the file ``last`` goes last."""
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    names.remove(last)
+    side_by_side(path, lambda name: put(folder / name, path / name), names)
+    put(folder / last, path / last)
 
 
 def size_of(path: Path) -> int:
@@ -263,15 +279,23 @@ def remove(path: Path) -> None:
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:
-    """Delete the objects with these names, relative to ``folder``, on an object store; those that exist."""
+    """Delete the objects with these names, relative to ``folder``, on an object store; those that exist.
+
+    Some stores have folders: those below ``folder`` that are empty then are deleted, too.
+    """
     with asking(folder) as store:
         base = f"{_key(folder).rstrip('/')}/"
         try:
             there = {key.partition(base)[2] or key: key for key in store.find(_key(folder))}
         except FileNotFoundError:
             return
-        if keys := [there[name] for name in names if name in there]:
-            store.rm(keys)
+        gone = [name for name in names if name in there]
+        if gone:
+            store.rm([there[name] for name in gone])
+        folders = {str(parent) for name in gone for parent in PurePosixPath(name).parents} - {"."}
+        for name in sorted(folders, key=lambda name: -name.count("/")):
+            with suppress(Exception):  # most stores have no folders
+                store.rmdir(base + name)
 
 
 def fetched(path: Path) -> Path:

@@ -285,7 +285,8 @@ def with_band_items(xml: str | None, items: Iterable[tuple[str, int, str]]) -> s
     lines = "".join(_line({"name": name, "sample": str(band)}, text) for name, band, text in items)
     if not lines:
         return xml
-    return (xml.removesuffix(_END) if xml else "<GDALMetadata>\n") + lines + _END
+    start = xml.rstrip().removesuffix(_END.rstrip()) if xml else "<GDALMetadata>\n"
+    return start + lines + _END
 
 
 def item_of(xml: str | None, name: str) -> str | None:
