@@ -83,7 +83,7 @@ def test_fitting_several_images_fits_their_pixels_together(tmp_path: Path) -> No
     [
         ("{}", "no look file"),
         ("[1, 2", "no look file"),
-        ('{"format": "urst-tiles look", "version": 9}', "version 1"),
+        ('{"format": "urst-tiles look", "version": 9}', "version 9"),
         ("MEAN", "does not hold what a look of mean-std holds: mean, covariance"),
         ("SPREAD", "covariance cannot be right"),
         ("OTHER", "is a look of --model colour --method mean-std"),

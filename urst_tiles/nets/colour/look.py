@@ -104,11 +104,11 @@ class Look:
             "model": self.model,
             "method": self.method,
             "units": UNITS[self.model, self.method],
-            "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
             "measured on": self.on,
             "measured from": [asdict(source) for source in self.sources],
+            "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
         }
-        return json.dumps(facts, indent=1)
+        return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in facts.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str, name: str = "the look") -> Look:
