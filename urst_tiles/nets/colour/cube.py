@@ -1,7 +1,7 @@
 """Look-up tables of colours in files ``.cube`` (Adobe, "Cube LUT Specification 1.0", 2013): read and written.
 
-A table is float64 (N, N, N, 3): the new red, green and blue of each of N values of blue, green and red, in this
-order of the axes, at equal distances from 0 to 1. Between them a colour is interpolated trilinearly.
+A table is float64 (N, N, N, 3): the new red, green and blue of each of N values of blue, green and red, in
+this order of the axes, at equal distances from 0 to 1. Between them a colour is interpolated trilinearly.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def read_cube(path: Path) -> Float:
         if not words or words[0] in IGNORED:
             continue
         if words[0] == "LUT_1D_SIZE":
-            raise BadInput(f"{path} is a table of single channels (LUT_1D_SIZE), and three dimensions are needed")
+            raise BadInput(
+                f"{path} is a table of single channels (LUT_1D_SIZE), and three dimensions are needed"
+            )
         if words[0] in ("DOMAIN_MIN", "DOMAIN_MAX"):
             _check_domain(path, words)
         elif words[0] == "LUT_3D_SIZE":
@@ -58,7 +60,9 @@ def read_cube(path: Path) -> Float:
     if not LEAST <= size <= MOST:
         raise BadInput(f"{path} is no table of colours: LUT_3D_SIZE from {LEAST} to {MOST} is missing")
     if len(rows) != size**3:
-        raise BadInput(f"{path} has {len(rows)} colours, and LUT_3D_SIZE {size} needs {size**3}; it is cut off")
+        raise BadInput(
+            f"{path} has {len(rows)} colours, and LUT_3D_SIZE {size} needs {size**3}; it is cut off"
+        )
     return np.array(rows).reshape(size, size, size, 3)
 
 
