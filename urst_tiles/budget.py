@@ -194,7 +194,15 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
         return max(colours, thumbnail_bytes(style, source, options))
     if options.statistics == "sampled":
         return max(colours, int(sample_pixels(style, source.shape) * style.plain_bytes))
-    return max(colours, _site_bytes(style, source, device))
+    return max(colours, _site_bytes(style, source, device)) + histogram_bytes(style)
+
+
+def histogram_bytes(style: Subject) -> int:
+    """Memory of the histograms at a site, of all members of a field: there are three of each for a moment,
+    the sum, what is added to it, and the map that is made of it."""
+    members = style.field.members if isinstance(style, nets.Composition) else 1
+    counted = [site.measures * site.bins.count for site in measured_sites(style) if site.bins]
+    return 3 * 8 * members * max(counted, default=0)
 
 
 def _site_bytes(style: Subject, source: Source, device: str) -> int:

@@ -83,7 +83,7 @@ def test_fitting_several_images_fits_their_pixels_together(tmp_path: Path) -> No
     [
         ("{}", "no look file"),
         ("[1, 2", "no look file"),
-        ('{"format": "urst-tiles look", "version": 9}', "version 1"),
+        ('{"format": "urst-tiles look", "version": 9}', "version 9"),
         ("MEAN", "does not hold what a look of mean-std holds: mean, covariance"),
         ("SPREAD", "covariance cannot be right"),
         ("OTHER", "is a look of --model colour --method mean-std"),
@@ -122,3 +122,65 @@ def test_what_fit_colour_cannot_take(tmp_path: Path) -> None:
             colour(wrong)
     with pytest.raises(BadInput, match="exact or thumbnail"):
         ut.fit_colour(input, ref, statistics="local")
+
+
+def trilinear(x: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """x (n, 3) in 0..1 by a table [blue, green, red], in float64."""
+    top = len(table) - 1
+    low = np.minimum(np.floor(x * top), top - 1).astype(int)
+    part, out = x * top - low, np.zeros_like(x)
+    for r in (0, 1):
+        for g in (0, 1):
+            for b in (0, 1):
+                weight = np.prod(np.where([r, g, b], part, 1 - part), axis=1)
+                out += weight[:, None] * table[low[:, 2] + b, low[:, 1] + g, low[:, 0] + r]
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_cube_file_is_looked_up_trilinearly(dtype, tmp_path: Path) -> None:
+    """Red is fastest in the file, as the specification says."""
+    image, table = scene(140, 600, 0, (1.0, 0.8, 0.6), dtype), np.random.default_rng(0).random((5, 5, 5, 3))
+    rows = "\n".join(" ".join(f"{v:.9f}" for v in row) for row in table.reshape(-1, 3))
+    (tmp_path / "film.cube").write_text(
+        f'# by hand\nTITLE "a film"\nLUT_3D_SIZE 5\nDOMAIN_MIN 0 0 0\n{rows}\n'
+    )
+    input = written(tmp_path / "in.tif", image)
+    ut.stylize(input, tmp_path / "o.tif", tmp_path / "film.cube", model="colour", block=512, tile=64)
+    top = np.iinfo(dtype).max
+    wanted = trilinear(image.reshape(-1, 3) / top, table).reshape(image.shape) * top
+    assert np.abs(tifffile.imread(tmp_path / "o.tif") - wanted).max() < (0.51 if dtype == np.uint8 else 1.5)
+
+
+def test_a_transfer_is_written_as_a_cube_and_comes_back(tmp_path: Path) -> None:
+    input, ref = pair("colour", tmp_path)
+    colour = ut.fit_colour(input, ref, method="mean-std")
+    colour.save_cube(tmp_path / "t.cube", 65)
+    ut.stylize(input, tmp_path / "o.tif", tmp_path / "t.cube", model="colour")
+    pixels = tifffile.imread(input)
+    assert np.abs(tifffile.imread(tmp_path / "o.tif").astype(int) - colour(pixels)).max() <= 1
+    with pytest.raises(BadInput, match=r"\.cube"):
+        colour.save_cube(tmp_path / "t.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("LUT_3D_SIZE 2\n" + "0 0 0\n" * 7, "has 7 colours, and LUT_3D_SIZE 2 needs 8"),
+        ("LUT_1D_SIZE 2\n0 0 0\n1 1 1\n", "three dimensions are needed"),
+        ("0 0 0\n" * 8, "LUT_3D_SIZE from 2 to 256 is missing"),
+        ("LUT_3D_SIZE 2\n" + "0 nan 0\n" * 8, "line 2: expected three numbers"),
+        ("LUT_3D_SIZE 2\nDOMAIN_MAX 2 2 2\n" + "0 0 0\n" * 8, "from 0 to 1"),
+    ],
+)
+def test_a_damaged_cube_file_is_refused_by_name(text: str, said: str, tmp_path: Path) -> None:
+    input, _ = pair("colour", tmp_path)
+    (tmp_path / "film.cube").write_text(text)
+    with pytest.raises(BadInput, match=rf"film\.cube.*{said}"):
+        ut.stylize(input, tmp_path / "o.tif", tmp_path / "film.cube", model="colour")
+
+
+def test_lut_takes_a_table_and_no_image(tmp_path: Path) -> None:
+    input, ref = pair("colour", tmp_path)
+    with pytest.raises(BadInput, match="takes a table of colours"):
+        ut.stylize(input, tmp_path / "o.tif", ref, model="colour", method="lut")

@@ -169,3 +169,28 @@ def test_a_reference_without_tissue_and_looks_of_others_are_refused(tmp_path: Pa
         job(input, tmp_path / "o.tif", "standard", statistics="local")
     with pytest.raises(BadInput, match="--white must be auto"):
         job(input, tmp_path / "o.tif", "standard", white="300")
+
+
+@pytest.mark.parametrize("statistics", ["thumbnail", "sampled"])
+def test_statistics_of_a_small_slide_are_exact_in_every_way(statistics: str, tmp_path: Path) -> None:
+    """Its thumbnail, and the sample of its windows, are the slide itself."""
+    input = written(tmp_path / "in.tif", slide(200, 230, 0))
+    exact = job(input, tmp_path / "e.tif")
+    other = job(input, tmp_path / "o.tif", statistics=statistics)
+    assert np.abs(exact.astype(int) - other).max() <= 1
+
+
+def test_several_slides_make_a_mean_reference(tmp_path: Path) -> None:
+    """Mean stains, of length 1, and mean amounts."""
+    files = [
+        written(tmp_path / f"{k}.tif", slide(200, 200, k, strength=(0.7 + 0.2 * k, 0.9))) for k in (0, 1)
+    ]
+    both = ut.measure_look(files, model="stain").statistics
+    singles = [ut.measure_look(file, model="stain").statistics for file in files]
+    np.testing.assert_allclose(both["concentrations"], np.mean([one["concentrations"] for one in singles], 0))
+    mean = np.mean([one["stains"] for one in singles], 0)
+    np.testing.assert_allclose(both["stains"], mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    one = ut.measure_look(files[0], model="stain", white="240").statistics
+    stains, _, most = macenko_fit(tifffile.imread(files[0]))
+    np.testing.assert_allclose(one["stains"], stains, atol=5e-4)
+    np.testing.assert_allclose(one["concentrations"], most, atol=2e-3)

@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from urst_tiles import nets
 from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import open_input, tell_choice, tell_notes
+from urst_tiles.api.output import check_output
 from urst_tiles.engine.kernel import LEVELS, Kernel
 from urst_tiles.engine.statistics import measure_several
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.nets import LocalNet, Look
+from urst_tiles.nets.colour.cube import LEAST, MOST, cube_text, lattice
 from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import Recipe, StyleArgument, parse_white, recipe_of
 from urst_tiles.source import Source, array_source
+from urst_tiles.storage.publish import publish
 
 Image = str | os.PathLike[str] | Source | NDArray[Any]
 
@@ -62,6 +65,24 @@ class ColourTransform:
             raise BadInput(f"a tensor must be (..., 3, height, width), got {tuple(pixels.shape)}")
         array = self._of_array(pixels.detach().cpu().movedim(-3, -1).numpy())
         return pixels.new_tensor(array).movedim(-1, -3).contiguous()
+
+    def save_cube(self, path: str | os.PathLike[str], size: int = 33) -> None:
+        """Write the transfer as a table of colours (``.cube``) with ``size`` steps, for programs that read
+        these.
+
+        Between the steps such programs interpolate, so a steep or bent transfer is met only about.
+
+        Raises
+        ------
+        BadInput : the name does not end in ``.cube``, or the size is not allowed.
+        """
+        target = check_output(path, suffixes=None)
+        if target.suffix.lower() != ".cube" or not LEAST <= size <= MOST:
+            raise BadInput(
+                f"a table of colours is a .cube file of {LEAST} to {MOST} steps, got {path} and {size}"
+            )
+        table = self._of_array(lattice(size)).astype(np.float64).reshape(size, size, size, 3)
+        publish(target, cube_text(table, "urst-tiles").encode())
 
     def _of_array(self, pixels: NDArray[Any]) -> NDArray[Any]:
         if pixels.ndim < 3 or pixels.shape[-1] != 3:

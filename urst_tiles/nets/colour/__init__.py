@@ -10,6 +10,7 @@ reference has: a point operation, of halo 0 and stride 1.
   [2].
 - ``reinhard-lab``: the same in CIELAB, as papers on histology use it [3].
 - ``histogram``: the whole distribution of red, green and blue, each by itself.
+- ``lut``: nothing is measured; a table of colours from a file ``.cube`` is looked up.
 
 References
 ----------
@@ -47,11 +48,12 @@ from urst_tiles.nets.base import (
     shares,
     style_tensor,
 )
+from urst_tiles.nets.colour.cube import looked_up
 from urst_tiles.nets.colour.look import Fitted, Look
 from urst_tiles.nets.colour.spaces import from_lab, from_lalphabeta, to_lab, to_lalphabeta
 
 NAME, HALO, STRIDE, MINIMUM = "colour", 0, 1, 1
-METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram")
+METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram", "lut")
 
 #: Variances below this are rounding and no colour, and are not amplified: of red, green and blue in 0..1, of
 #: decimal logarithms (a deviation of 0.2 %), and in CIELAB (a deviation of 0.01).
@@ -68,7 +70,8 @@ class ColourStyle:
     ----------
     method : one of ``METHODS``.
     target : the statistics of the reference, by name: "mean" (3,) and "covariance" (3, 3) in the space of the
-        method, float64; or for ``histogram`` "counts" (3, 65536).
+        method, float64; or for ``histogram`` "counts" (3, 65536); or for ``lut`` "table"
+        (N, N, N, 3).
     alpha : strength: the map is blended with the identity.
     depth : bits of the samples of the image, 8 or 16; ``reinhard`` takes logarithms of no less than one
         level.
@@ -82,7 +85,11 @@ class ColourStyle:
         self.alpha, self.depth = checked_alpha(alpha), depth
         bins = LEVELS if method == "histogram" else None
         full = method == "monge-kantorovich"
-        self.sites: tuple[Site, ...] = (Site("colours", 3, 1, 0.0, 0, full=full, halo=0, bins=bins),)
+        self.sites: tuple[Site, ...] = ()
+        if method == "lut":
+            self.table = torch.from_numpy(np.array(self.target["table"], np.float32))
+            return
+        self.sites = (Site("colours", 3, 1, 0.0, 0, full=full, halo=0, bins=bins),)
 
     @property
     def channelwise(self) -> bool:
@@ -94,6 +101,8 @@ class ColourStyle:
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
+        if self.method == "lut":
+            return self._mixed(x, looked_up(x, self.table.to(x)))
         if self.method == "reinhard":
             floor = 1.0 / (2**self.depth - 1)
             return self._mixed(x, from_lalphabeta(at(self.sites[0], to_lalphabeta(x, floor))))
@@ -167,6 +176,10 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
     if method == "histogram":
         counts = [share / max(one["counts"][0].sum(), 1.0) * one["counts"] for one, share in parts]
         return {"counts": np.sum(counts, 0)}
+    if method == "lut":
+        if len({one["table"].shape for one, _ in parts}) > 1:
+            raise BadInput("tables of colours of different sizes do not mix; give one of them")
+        return {"table": np.sum([share * one["table"] for one, share in parts], 0)}
     return merged_moments(parts)
 
 
@@ -179,6 +192,8 @@ def merged_moments(parts: Sequence[tuple[Fitted, float]]) -> dict[str, NDArray[n
 def measuring(method: str, depth: int, white: Any = None) -> ColourStyle:
     """A style whose sites measure what ``method`` takes from a reference; it changes nothing worth
     knowing."""
+    if method == "lut":
+        raise BadInput("--method lut takes a table of colours, a .cube file, and measures no image")
     target: Fitted = {"mean": np.zeros(3), "covariance": np.eye(3)}
     if method == "histogram":
         target = {"counts": np.zeros((3, LEVELS.count))}

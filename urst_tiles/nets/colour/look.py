@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.nets.colour.cube import read_cube
 
 #: The statistics of a reference by name, float64.
 Fitted = Mapping[str, NDArray[np.float64]]
@@ -24,13 +25,14 @@ FORMAT, VERSION = "urst-tiles look", 1
 #: The largest file that is read as a look; a histogram of 16 bits has about 4 MB.
 MOST_BYTES = 64 << 20
 
-#: The names and shapes of the statistics of each method, by the model.
+#: The names and shapes of the statistics of each method, by the model; 0 stands for any length.
 SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     **{
         ("colour", method): {"mean": (3,), "covariance": (3, 3)}
         for method in ("mean-std", "monge-kantorovich", "reinhard", "reinhard-lab")
     },
     ("colour", "histogram"): {"counts": (3, 65536)},
+    ("colour", "lut"): {"table": (0, 0, 0, 3)},
     ("stain", "macenko"): {"white": (3,), "stains": (2, 3), "concentrations": (2,)},
     ("stain", "reinhard"): {"white": (3,), "mean": (3,), "covariance": (3, 3)},
 }
@@ -47,6 +49,7 @@ UNITS: dict[tuple[str, str], str] = {
         "colour",
         "histogram",
     ): "for red, green and blue pairs of a level (of 65535) and how many pixels have it",
+    ("colour", "lut"): f"table: by blue, green, red in equal steps, {RGB}",
     ("stain", "macenko"): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
     " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles",
     ("stain", "reinhard"): f"white: {RGB}; mean and covariance: CIELAB of tissue, L* 0 to 100, a*, b*",
@@ -104,11 +107,11 @@ class Look:
             "model": self.model,
             "method": self.method,
             "units": UNITS[self.model, self.method],
-            "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
             "measured on": self.on,
             "measured from": [asdict(source) for source in self.sources],
+            "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
         }
-        return json.dumps(facts, indent=1)
+        return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in facts.items()) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str, name: str = "the look") -> Look:
@@ -146,10 +149,11 @@ class Look:
             raise BadInput(
                 f"{name} is a look of --model {self.model} --method {self.method}, which is unknown here"
             )
-        if {key: values.shape for key, values in self.statistics.items()} != wanted:
+        shapes = {key: values.shape for key, values in self.statistics.items()}
+        if shapes.keys() != wanted.keys() or not all(_fits(shapes[key], wanted[key]) for key in wanted):
             raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
         for key, values in self.statistics.items():
-            signed = key in ("mean", "covariance", "stains")
+            signed = key in ("mean", "covariance", "stains", "table")
             spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
             if not np.isfinite(values).all() or (not signed and (values < 0).any()) or (spread < 0).any():
                 raise BadInput(
@@ -157,13 +161,20 @@ class Look:
                 )
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    pairs = zip(shape, wanted, strict=True) if len(shape) == len(wanted) else [(0, 1)]
+    return all(length == allowed or (not allowed and length > 1) for length, allowed in pairs)
+
+
 def read_look(path: Path) -> Look:
-    """The look in a file.
+    """The look in a file, which may also be a table of colours, ``.cube``.
 
     Raises
     ------
     MissingFile, BadInput : the file does not exist, or is no look.
     """
+    if path.suffix.lower() == ".cube":
+        return Look(model="colour", method="lut", statistics={"table": read_cube(path)}, on="published")
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -178,8 +189,8 @@ def read_look(path: Path) -> Look:
 
 
 def is_look(path: Path) -> bool:
-    """Whether a file is to be read as a look: its name ends in ``.json``."""
-    return path.suffix.lower() == ".json"
+    """Whether a file is to be read as a look: its name ends in ``.json`` or ``.cube``."""
+    return path.suffix.lower() in (".json", ".cube")
 
 
 def _listed(name: str, values: NDArray[np.float64]) -> list[Any]:
