@@ -31,7 +31,9 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
 
 def tell_choice(source: Source) -> None:
     """Say in one line which page, channels or bands are read, if the file left a choice and the user did not
-    make it."""
+    make it; and of many files, how they make one image."""
+    if source.made_of:
+        told.warning("%s: %s", source.path, source.made_of)
     if source.told:
         told.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)
 

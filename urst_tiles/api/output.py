@@ -14,6 +14,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.planning import PINNED_LIBRARIES
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.validate import validate
+from urst_tiles.source.members import own_path, takes_in
 from urst_tiles.storage.names import NAME_MAX, address, from_home
 from urst_tiles.storage.publish import refuse_special
 
@@ -61,7 +62,9 @@ def check_output(
         path = followed(path)
         check_suffix(path, suffixes)
         _check_folder(path, makes_folder)
-        refuse_inputs(path, (("input", Path(one)) for one in inputs if one is not None))
+        given = [one for one in inputs if one is not None]
+        _refuse_among(path, given)
+        refuse_inputs(path, (("input", own_path(one)) for one in given))
     except OSError as error:  # names that are too long, folders that may not be searched
         raise BadInput(f"{output} cannot be written: {error.strerror}; choose another output") from None
     return path
@@ -118,6 +121,16 @@ def _check_folder(output: Path, makes_folder: bool) -> None:
         raise BadInput(f"the output {output} is a folder; name a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"the folder {folder} may not be written; choose another output")
+
+
+def _refuse_among(output: Path, inputs: Iterable[AnyPath]) -> None:
+    """Raise BadInput if ``output`` would be one of the many files that an input stands for."""
+    for name in inputs:
+        if takes_in(name, output):
+            raise BadInput(
+                f"the output {output} lies among the files of the input {name}, and would be taken for one of"
+                " them the next time; write it into another folder"
+            )
 
 
 def refuse_inputs(output: Path, inputs: Iterable[tuple[str, Path]]) -> None:

@@ -49,7 +49,7 @@ def preview(
     UrstError : as `stylize`.
     """
     options = Options.of(options, changes)
-    source = open_input(Path(input), options)
+    source = open_input(input, options)
     tell_choice(source)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source.shape, folder, progress)

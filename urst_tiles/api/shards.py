@@ -49,6 +49,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
 from urst_tiles.source import Source
+from urst_tiles.source.members import absolute
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import open_file, path_of
 from urst_tiles.workers.run import cluster
@@ -110,7 +111,7 @@ def save_job(
     ------
     UrstError : as `stylize`. The same call continues, and does not compute finished blocks again.
     """
-    folder, input = path_of(folder), Path(input).absolute()
+    folder, input = path_of(folder), absolute(input)
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
     output = check_output(output, input)

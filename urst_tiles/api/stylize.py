@@ -199,10 +199,11 @@ def open_job(
 
 def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[str, Path]]:
     """The files that a job reads besides weights, each with what it is in words."""
-    sidecars = [("sidecar of the input", path) for path in source.files if path != source.path]
+    one = source.path in source.files[:1]  # and not many files
+    inputs = [("sidecar of the input" if one and n else "input", path) for n, path in enumerate(source.files)]
     styles = [("style", style) for style, _ in recipe.styles if isinstance(style, Path)]
     mask = [("mask", options.mask)] if options.mask else []
-    return [("input", source.path), *sidecars, *styles, *mask]
+    return [*inputs, *styles, *mask]
 
 
 def run_job(

@@ -40,13 +40,15 @@ def run_info(arguments: argparse.Namespace) -> int:
     """Print the facts about an image file; of one that is refused, what it contains."""
     from urst_tiles.source import open_source
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
+    from urst_tiles.source.members import is_many
     from urst_tiles.storage.names import require_file
 
     choice: dict[str, Any] = {name: getattr(arguments, name, None) for name in CHOICES}
     found = Contents()
     try:
-        require_file(arguments.file)
-        found = contents_of(Path(arguments.file).absolute(), **choice)
+        if not is_many(arguments.file):
+            require_file(arguments.file)
+            found = contents_of(Path(arguments.file).absolute(), **choice)
         facts = facts_of(open_source(arguments.file, **choice))
     except UrstError:
         if found.pages:
@@ -67,6 +69,7 @@ def facts_of(source: Source) -> dict[str, Any]:
     info = source.info
     return {
         "file": str(source.path),
+        "made of": source.made_of or None,
         "size": f"{source.shape[1]} x {source.shape[0]}",
         "file dtype": str(source.file_dtype),
         "read as": f"{source.channels} x {source.dtype}",

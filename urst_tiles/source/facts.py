@@ -34,6 +34,8 @@ class Facts:
     opener : gives access to the pixels; without random access it only streams them from top to bottom.
     random_access : whether ``opener`` can read any box at any time.
     stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
+    made_of : how many files make the image, as a phrase, if it is several; else empty.
+    average_cell : (height, width) of the cells whose sums make the thumbnail, if they are not the reader's.
     """
 
     path: Path
@@ -52,6 +54,8 @@ class Facts:
     opener: Opener
     random_access: bool
     stretched: bool
+    made_of: str = ""
+    average_cell: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from urst_tiles.source import headers
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
+from urst_tiles.source.many import open_many
+from urst_tiles.source.members import is_many
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide, check_slide_pages
@@ -56,11 +58,12 @@ def open_source(
     stretch: str = "2%,98%",
     overviews: bool = True,
 ) -> Source:
-    """Open an image file. This is cheap: only the header is read, no pixels are decoded.
+    """Open an image file, or many as one. This is cheap: only headers are read, no pixels are decoded.
 
     Parameters
     ----------
-    path : any image file that libvips or tifffile can read.
+    path : any image file that libvips or tifffile can read; or a folder, a pattern such as ``tiles/*.tif``,
+        or ``@`` and the path of a list of files, which are georeferenced parts of one image.
     page : a page of the file by its number, counted from 1, or by its name; by default the main image (see
         "Which picture of a file" in docs/formats.md).
     channels : one or three channels that become grey, or red, green and blue, by their numbers, counted from
@@ -74,22 +77,30 @@ def open_source(
     Raises
     ------
     MissingFile : the file does not exist or cannot be read.
-    BadInput : ``path`` is a folder, or the file is empty, no image, or not safe to decode; or an option does
-        not fit the file.
+    BadInput : the file is empty, no image, or not safe to decode; or an option does not fit the file; or many
+        files do not make one image.
     DamagedFile : the header is cut off or contradicts itself.
     """
-    require_file(path)
-    path = Path(path).absolute()
+    choice = Choice(page, _words(channels), _words(bands))
+    if is_many(path):
+        facts = open_many(path, choice, _facts)
+    else:
+        require_file(path)
+        facts = _facts(Path(path).absolute(), choice)
+    return Source(facts, stretch=stretch, use_overviews=overviews)
+
+
+def _facts(path: Path, choice: Choice) -> Facts:
+    """The facts of one image file."""
     start = headers.check_file(path)
     sidecars = find_sidecars(path)
-    choice = Choice(page, _words(channels), _words(bands))
     by_openslide = check_slide(path, start)
     facts = _tiff_facts(path, choice, sidecars) if is_tiff(start) and not by_openslide else None
     if facts is None:
         facts = _vips_facts(path, choice, sidecars)
     if sidecars.mask is not None and open_mask(sidecars.mask).shape != facts.stored:
         raise BadInput(f"{sidecars.mask} is a mask of another size than {path}; remove it, or make it anew")
-    return Source(facts, stretch=stretch, use_overviews=overviews)
+    return facts
 
 
 def _words(words: Sequence[int | str] | None) -> tuple[int | str, ...] | None:

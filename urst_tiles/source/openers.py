@@ -7,8 +7,9 @@ reader from it, which all threads share.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -67,7 +68,14 @@ class Reader(Protocol):
 
 
 class Opener(Protocol):
-    """Makes a reader of an image in any process; can be pickled."""
+    """Makes a reader of an image in any process; can be pickled.
+
+    Attributes
+    ----------
+    pinned : whether a job notes the whole content of the files when it begins (`with_content`).
+    """
+
+    pinned: ClassVar[bool]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,6 +84,9 @@ class Opener(Protocol):
     @property
     def content(self) -> Content | None:
         """The whole content of these files when the job began; None if nobody has read it yet."""
+
+    def with_content(self, content: Content) -> Opener:
+        """This opener, which knows the whole content that its files had when the job began."""
 
     def check(self) -> None:
         """Raise DamagedFile if the content of these files has changed since the source was opened."""
@@ -107,10 +118,14 @@ class TiffOpener:
     mask: Path | None
     fingerprint: str
     content: Content | None = None
+    pinned: ClassVar[bool] = True
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
+
+    def with_content(self, content: Content) -> TiffOpener:
+        return replace(self, content=content)
 
     def check(self) -> None:
         check_file(self.path)
@@ -120,10 +135,10 @@ class TiffOpener:
     def open(self) -> Reader:
         reader = TiffReader(self.path, self.choice)
         _check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
-        return _masked(reader, self.mask)
+        return masked(reader, self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from _bands(self.open(), rows)
+        yield from bands_of(self.open(), rows)
         self.check()
 
 
@@ -155,10 +170,14 @@ class VipsOpener:
     masked: bool = False
     place: Place = None
     content: Content | None = None
+    pinned: ClassVar[bool] = True
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
+
+    def with_content(self, content: Content) -> VipsOpener:
+        return replace(self, content=content)
 
     def check(self) -> None:
         check_file(self.path)
@@ -205,6 +224,11 @@ class SpoolOpener:
     original: Original
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
+    pinned: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> SpoolOpener:
+        """This opener: there is no content to know."""
+        return self
 
     def check(self) -> None:
         """Check nothing: only the job itself writes to its spool, and every chunk has a checksum."""
@@ -213,7 +237,7 @@ class SpoolOpener:
         return SpoolReader(self.folder, self.what, self.original)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        return _bands(self.open(), rows)
+        return bands_of(self.open(), rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +253,11 @@ class ArrayOpener:
     array: Any
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
+    pinned: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> ArrayOpener:
+        """This opener: there is no content to know."""
+        return self
 
     def check(self) -> None:
         """Check nothing: the caller answers for the content of the array."""
@@ -237,7 +266,7 @@ class ArrayOpener:
         return ArrayReader(self.array)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        return _bands(self.open(), rows)
+        return bands_of(self.open(), rows)
 
 
 class ArrayReader:
@@ -301,7 +330,7 @@ def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
     return Samples(samples.colour, combine(weight, mask_of(mask, box), out))
 
 
-def _masked(reader: Reader, mask: Path | None) -> Reader:
+def masked(reader: Reader, mask: Path | None) -> Reader:
     """The reader, with the mask if there is a mask."""
     return reader if mask is None else MaskedReader(reader, open_mask(mask))
 
@@ -346,7 +375,7 @@ def _check_same(path: Path, expected: str, present: str) -> None:
         )
 
 
-def _bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
+def bands_of(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
     """Yield (box, samples) in bands of ``rows`` rows; several are decoded at the same time if that helps."""
     height, width = reader.shape
     boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
@@ -366,6 +395,18 @@ def reader_of(opener: Opener) -> Reader:
     """The reader of an opener. Files are opened once; all threads of the process share the reader."""
     if isinstance(opener, TiffOpener | VipsOpener | SpoolOpener):
         return _open_once(opener)[0]
+    if not opener.pinned:
+        return opener.open()
+    with _opening:
+        return _kept(opener)
+
+
+_opening = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)  # it holds dozens of open files
+def _kept(opener: Opener) -> Reader:
+    """The reader of an opener of many files, which watches over them itself."""
     return opener.open()
 
 

@@ -25,8 +25,6 @@ from urst_tiles.source.openers import (
     Opener,
     Reader,
     SpoolOpener,
-    TiffOpener,
-    VipsOpener,
     check_unchanged,
     reader_of,
 )
@@ -59,6 +57,7 @@ class Source:
     dtype : uint8 for uint8 files, else uint16.
     file_dtype : dtype of the samples in the file.
     info : metadata that the output takes over.
+    made_of : how many files make the image, as a phrase, if it is several; else empty.
     told : what the program chose where the file has several pages, channels or bands and the user did not
         choose, as a phrase; empty if there was no choice.
     random_access : whether boxes can be read without spooling.
@@ -84,7 +83,7 @@ class Source:
         self._cache: dict[str, Any] = {}
         self.path, self.info, self.fingerprint = facts.path, facts.info, facts.fingerprint
         self.shape = oriented(facts.stored, facts.orientation)
-        self.told = facts.told
+        self.told, self.made_of = facts.told, facts.made_of
         self.channels = 4 if facts.has_valid else 3
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype = weight_dtype(self.file_dtype)
@@ -184,7 +183,7 @@ class Source:
         JobDiffers : the files have another content now.
         """
         opener = self._facts.opener
-        if not isinstance(opener, TiffOpener | VipsOpener):
+        if not opener.pinned:
             return self
         path = folder / self._content_name
         before = Content.from_json(read_file(path)) if path.exists() else None
@@ -196,7 +195,7 @@ class Source:
             )
         if before != now:
             publish(path, json.dumps(now.to_json()).encode())
-        facts = replace(self._facts, opener=replace(opener, content=now))
+        facts = replace(self._facts, opener=opener.with_content(now))
         return self._like(facts, None)
 
     def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
@@ -238,7 +237,7 @@ class Source:
 
     def saved_paths(self, folder: Path, *, thumbnail: int = 1024) -> Iterator[Path]:
         """All files that `prepare`, called with the same arguments, writes into ``folder``."""
-        if isinstance(self._facts.opener, TiffOpener | VipsOpener):
+        if self._facts.opener.pinned:
             yield folder / self._content_name
         yield self._average_path(folder, thumbnail)
         yield self._thumbnail_path(folder, thumbnail)
@@ -294,7 +293,7 @@ class Source:
             lambda box: reader.cell(box, number),
             self._facts.stored if level is None else reader.levels[level],
             shape,
-            reader.cell_shape,
+            self._facts.average_cell or reader.cell_shape,
             bands=self._facts.colours,
             has_valid=self._facts.has_valid,
             origin=origin,
