@@ -169,9 +169,7 @@ def _members(files: Sequence[_File], placed: Placed) -> Iterator[Member]:
     for file, box in zip(files, placed.boxes.tolist(), strict=True):
         seen = file.seen
         opener = file.facts.opener if seen.kind is None else None
-        yield Member(
-            seen.path, seen.sidecars, seen.mask, tuple(box), opener, seen.stamps, seen.fingerprint
-        )
+        yield Member(seen.path, seen.sidecars, seen.mask, tuple(box), opener, seen.stamps, seen.fingerprint)
 
 
 def _key(members: Sequence[Member], look: Look) -> str:
@@ -250,4 +248,3 @@ def _said(files: Sequence[_File], placed: Placed) -> str:
     if placed.has_overlaps:
         said += "; where files overlap, the later lies over the earlier"
     return said
-

@@ -20,6 +20,12 @@ SUFFIXES = (
     (".png", ".jpg", ".jpeg", ".webp"),
 )
 
+#: The suffixes of what lies beside images, which no pattern takes in.
+BESIDE = (
+    ".msk", ".xml", ".ovr", ".tfw", ".tifw", ".tiffw", ".wld", ".jgw", ".jpgw", ".pgw", ".pngw", ".j2w",
+    ".prj", ".rpb", ".txt", ".json", ".md5",
+)  # fmt: skip
+
 #: Folders that are one data set each, and no folder of images.
 _DATA_SETS = (".zarr", ".gdb", ".n5")
 
@@ -69,7 +75,7 @@ def takes_in(name: AnyPath, path: Path) -> bool:
 def find_members(name: AnyPath) -> list[Path]:
     """The absolute paths of the files that a name stands for, in the order in which they lie on each other.
 
-    Those of a folder or a pattern are in the natural order of their names, in which 9 comes before 10; those
+    Those of a folder or a pattern, which takes no sidecars such as masks and world files, are in the natural order of their names, in which 9 comes before 10; those
     of a list in its order. Of a folder all TIFFs are taken, or if there is none all JPEG 2000 files, or else
     all PNG, JPEG and WebP files; no hidden files, and none in folders of the folder.
 
@@ -83,7 +89,8 @@ def find_members(name: AnyPath) -> list[Path]:
         return _listed(Path(text[1:]).absolute())
     if os.path.isdir(text):
         return _in_folder(Path(text).absolute())
-    found = [Path(path).absolute() for path in glob.glob(text, recursive=True) if os.path.isfile(path)]
+    names = [one for one in glob.glob(text, recursive=True) if not one.lower().endswith(BESIDE)]
+    found = [Path(one).absolute() for one in names if os.path.isfile(one)]
     if not found:
         raise MissingFile(f"no file matches {text}{reason(text)}")
     return sorted(found, key=natural)

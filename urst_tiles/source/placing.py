@@ -17,6 +17,7 @@ from urst_tiles.tiff.placement import (
     Affine,
     affine_of,
     is_placed,
+    keys_of,
     offset_of,
     shifted,
     system_name,
@@ -92,12 +93,12 @@ def place(tiles: Sequence[Tile]) -> Placed:
         resolution, or do not lie on one lattice. The message names both.
     """
     first = tiles[0]
-    base, system = _affine(first), system_of(first.geo)
+    base, keys, system = _affine(first), keys_of(first.geo), system_of(first.geo)
     boxes = np.empty((len(tiles), 4), np.int64)
     for number, tile in enumerate(tiles):
         affine = _affine(tile)
         check_alike(first, tile)
-        if tile.geo is not first.geo and system_of(tile.geo) != system:
+        if keys_of(tile.geo) != keys and system_of(tile.geo) != system:
             raise BadInput(
                 f"{tile.path} is in {system_name(tile.geo)} and {first.path} in {system_name(first.geo)}, and"
                 " one image has one CRS; bring them into one first, for example: gdalwarp -t_srs"

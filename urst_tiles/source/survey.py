@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from urst_tiles.source.identity import Stamp, sampled, stamps_of
 from urst_tiles.source.info import georeference
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide
+from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
@@ -36,6 +37,9 @@ FREE_TAGS = {
     256, 257, 269, 270, 271, 272, 273, 279, 282, 283, 285, 296, 305, 306, 315, 316, 324, 325, 700, 33432,
     42112, *GEO_TAGS, RPC,
 }  # fmt: skip
+
+#: How many files a thread looks at before it takes the next of them.
+AT_ONCE = 50
 
 #: How many samples of the contents of all files together enter their fingerprints, and how many bytes.
 SAMPLES, SAMPLED_BYTES = 4096, 256 << 20
@@ -86,10 +90,11 @@ def survey(paths: Sequence[Path], choice: Choice) -> list[Surveyed]:
     listings = {folder: _other_names(folder, paths) for folder in {path.parent for path in paths}}
     count = len(paths)
 
-    def one(path: Path) -> Surveyed:
-        return _survey(path, choice, listings[path.parent], count)
+    def some(start: int) -> list[Surveyed]:
+        part = paths[start : start + AT_ONCE]
+        return [_survey(path, choice, listings[path.parent], count) for path in part]
 
-    return list(in_order(decoders(), one, paths, ahead=64))
+    return [one for part in in_order(decoders(), some, range(0, count, AT_ONCE)) for one in part]
 
 
 def _other_names(folder: Path, paths: Sequence[Path]) -> list[str]:
@@ -112,27 +117,34 @@ def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Survey
     sidecars = _sidecars(path, others)
     files = (path, *sidecars.all)
     stamps = stamps_of(files)
-    fingerprint = fingerprint_of(files, count)
     by_openslide = check_slide(path, start)
-    if is_tiff(start) and not by_openslide:
-        file = TiffFile(path)
-        selection = select(file, choice)
-        main = selection.pages.main
-        if len(selection.pages.mains) == 1 and main.number(259, 1) in PLAIN_STREAMS:
-            return Surveyed(
-                path, sidecars.all, sidecars.mask, _kind(file, selection), main.shape,
-                georeference(main, sidecars), main.number(277, 1),
-                tuple(pages[0].shape for pages, _ in selection.pages.overviews), _is_sparse(main), stamps,
-                fingerprint,
-            )  # fmt: skip
+    if not is_tiff(start) or by_openslide:
+        return _unknown(path, sidecars, stamps, fingerprint_of(files, count))
+    file = TiffFile(path)
+    fingerprint = _fingerprint([file.bytes, *map(FileBytes, sidecars.all)], count)
+    selection = select(file, choice)
+    pages, main = selection.pages, selection.pages.main
+    if len(pages.mains) > 1 or main.number(259, 1) not in PLAIN_STREAMS:
+        return _unknown(path, sidecars, stamps, fingerprint)
     return Surveyed(
-        path, sidecars.all, sidecars.mask, None, (0, 0), (), 0, (), False, stamps, fingerprint
-    )
+        path, sidecars.all, sidecars.mask, _kind(file, selection), main.shape, georeference(main, sidecars),
+        main.number(277, 1), tuple(pages[0].shape for pages, _ in pages.overviews), _is_sparse(main), stamps,
+        fingerprint,
+    )  # fmt: skip
+
+
+def _unknown(path: Path, sidecars: Sidecars, stamps: tuple[Stamp | None, ...], digest: bytes) -> Surveyed:
+    """A file of a kind of its own."""
+    return Surveyed(path, sidecars.all, sidecars.mask, None, (0, 0), (), 0, (), False, stamps, digest)
 
 
 def fingerprint_of(files: Sequence[Path], count: int) -> bytes:
     """The digest of samples of a file and its sidecars, which is one of ``count`` files of an image: the more
     there are, the fewer samples of each are read, but at least four."""
+    return _fingerprint(map(FileBytes, files), count)
+
+
+def _fingerprint(files: Iterable[FileBytes], count: int) -> bytes:
     samples = max(4, min(64, SAMPLES // count))
     return sampled(files, samples, max(512, min(1 << 16, SAMPLED_BYTES // (count * samples))))
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,9 +101,19 @@ def shifted(tags: Sequence[Tag], rows: int, columns: int) -> tuple[Tag, ...]:
     return tuple(sorted(kept.values(), key=lambda tag: tag.code))
 
 
+def keys_of(tags: Sequence[Tag]) -> tuple[Tag, ...]:
+    """Those of the tags that hold geo keys."""
+    return tuple(tag for tag in tags if tag.code in GEO_CODES)
+
+
 def _keys(tags: Sequence[Tag]) -> dict[int, Hashable]:
     """The geo keys with their values: numbers, texts, or tuples of floats."""
-    found = {tag.code: tag.value for tag in tags if tag.code in GEO_CODES}
+    return _values(keys_of(tags))
+
+
+@lru_cache(maxsize=64)
+def _values(tags: tuple[Tag, ...]) -> dict[int, Hashable]:
+    found = {tag.code: tag.value for tag in tags}
     directory, floats, text = (found.get(code, ()) for code in GEO_CODES)
     if not isinstance(directory, tuple):
         return {}
