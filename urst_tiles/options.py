@@ -18,6 +18,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
 Seam = Literal["auto", "crop", "blend"]
+Tiles = Literal["one", "same"]
 
 #: Words that are accepted but not advertised, since they make seams: tests and benchmarks show with them what
 #: the other words avoid. With ``tile`` each window is stylised by the statistics of its pixels alone; with
@@ -76,6 +77,7 @@ class Options:
     scheduler: str | None = None
     cluster: str | None = None
     memory: int | None = None
+    tiles: Tiles = "one"
     provenance: bool = True
     job_dir: Path | None = None
     overwrite: bool = False

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import tifffile
 from helpers import geotiff, one_sentence, picture
-from mosaics import cut, tile
+from mosaics import cut, placed, tile
 
 import urst_tiles as ut
 
@@ -137,3 +137,79 @@ def test_a_tile_that_was_edited_ends_the_job(place: Path, tmp_path: Path, run, s
 def test_two_worker_processes_read_the_files(place: Path, tmp_path: Path) -> None:
     ut.stylize(place / "tiles", tmp_path / "o.tif", None, model="identity", workers=2, **SMALL)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "o.tif"), tifffile.imread(place / "scene.tif"))
+
+
+def test_an_output_for_each_input(place: Path, tmp_path: Path, run) -> None:
+    """Each has the pixels of the whole at its place, and the georeferencing of its input."""
+    ut.stylize(place / "tiles", tmp_path / "whole.tif", "hokusai-wave", **SMALL)
+    ut.stylize(place / "tiles", tmp_path / "out", "hokusai-wave", tiles="same", **SMALL)
+    names = sorted(path.name for path in (place / "tiles").iterdir())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole.tif"]
+    with rasterio.open(tmp_path / "whole.tif") as whole:
+        for name in names:
+            with rasterio.open(tmp_path / "out" / name) as after, rasterio.open(place / "tiles" / name) as b:
+                assert (after.crs, after.transform, after.shape) == (b.crs, b.transform, b.shape)
+                window = whole.window(*after.bounds).round()
+                np.testing.assert_array_equal(after.read(), whole.read(window=window))
+        assert ut.validate(tmp_path / "out" / names[0]).valid
+    with pytest.raises(ut.BadInput, match="overwrite"):
+        ut.stylize(place / "tiles", tmp_path / "out", "hokusai-wave", tiles="same", **SMALL)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_output_for_each_input_with_gaps(scene: np.ndarray, tmp_path: Path, run, dtype: str) -> None:
+    values = scene.astype(dtype)
+    values[100:150, 100:150] = 0
+    (tmp_path / "t").mkdir()
+    options = {"extratags": [*placed(0, 0), (42113, "s", 0, "0", True)]}
+    tile(tmp_path / "t" / "1.tif", values, 0, 0, 500, 600, **options)
+    options = {"extratags": [*placed(300, 700), (42113, "s", 0, "0", True)]}
+    tile(tmp_path / "t" / "2.tif", values, 300, 700, 900, 1100, **options)
+    flags = (*FLAGS, "--stretch", "0,65535", "--tiles", "same")
+    assert run("plan", tmp_path / "t", tmp_path / "o", *flags, "--save", tmp_path / "j").returncode == 0
+    assert run("work", tmp_path / "j").returncode == 0
+    assert run("assemble", tmp_path / "j").returncode == 0
+    for name, box in (("1.tif", (0, 0, 500, 600)), ("2.tif", (300, 700, 900, 1100))):
+        part = values[box[0] : box[2], box[1] : box[3]]
+        with rasterio.open(tmp_path / "o" / name) as after:
+            assert after.nodata == 0 and after.dtypes[0] == dtype
+            valid = after.dataset_mask() > 0
+            np.testing.assert_array_equal(valid, (part != 0).any(-1))
+            np.testing.assert_array_equal(after.read().transpose(1, 2, 0)[valid], part[valid])
+
+
+def test_folders_of_outputs_that_are_refused(place: Path, tmp_path: Path, run) -> None:
+    tiles, same = place / "tiles", ("--tiles", "same", *FLAGS)
+    (tmp_path / "file").touch()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "tile3.tif").touch()
+    (tmp_path / "l.txt").write_text(f"{tiles}/tile3.tif\n{tmp_path}/b/tile3.tif")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "tile3.tif").write_bytes((tiles / "tile3.tif").read_bytes())
+    for name, output, words in (
+        (place / "scene.tif", "o", "is one"),
+        (tiles, tiles, "folder of the input"),
+        (tiles, "file", "is a file"),
+        (tiles, "none/o", "no folder"),
+        (tiles, "a", "a/tile3.tif exists"),
+        (f"@{tmp_path}/l.txt", "o", "both become"),
+    ):
+        done = run("stylize", name, tmp_path / output, *same)
+        assert done.returncode == 2 and words in done.stderr.splitlines()[-1], done.stderr
+    assert not (tmp_path / "o").exists() and not (tmp_path / "a.job").exists()
+
+
+def test_cutting_goes_on_where_it_was_stopped(place: Path, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "cutting" and done == 5:
+            raise KeyboardInterrupt
+
+    job = (place / "tiles", tmp_path / "out", None)
+    options = {"model": "identity", "tiles": "same"} | SMALL
+    with pytest.raises(KeyboardInterrupt):
+        ut.stylize(*job, progress=stop, **options)
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    report = ut.stylize(*job, **options)
+    assert report.blocks_run == 0 and len(list((tmp_path / "out").iterdir())) == 64
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

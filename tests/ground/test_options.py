@@ -40,5 +40,5 @@ def test_changes_leave_the_rest() -> None:
 
 def test_closed_words_are_found() -> None:
     assert choices()["compression"] == ("deflate", "jpeg", "lzw", "zstd", "webp")
-    words = {"statistics", "precision", "compression", "dtype", "seam", "preserve_color"}
+    words = {"statistics", "precision", "compression", "dtype", "seam", "preserve_color", "tiles"}
     assert set(choices()) == words

@@ -121,6 +121,7 @@ def _options_above(options: Options, source: Source) -> Options:
         options,
         dtype=cast(Dtype, str(source.dtype)),
         provenance=False,
+        tiles="one",
         page=None,
         channels=None,
         bands=None,

@@ -156,12 +156,15 @@ def followed(output: Path) -> Path:
     return target
 
 
-def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
+def refuse_existing(
+    output: Path, job: Job, plan: Plan, parts: Parts, targets: Iterable[Path] | None = None
+) -> None:
     """Raise BadInput if the output exists and this job cannot have written it.
 
-    If the job has made all its blocks, it may have written the output before it was killed; assembling then
-    finds out whether it did.
+    ``targets`` are the files to be written, if these are not the output alone. If the job has made all its
+    blocks, it may have written the output before it was killed; assembling then finds out whether it did.
     """
+    output = next((one for one in targets or (output,) if os.path.lexists(one)), output)
     if not os.path.lexists(output):
         return
     begun = job.identity == dict(plan.identity)
@@ -176,8 +179,10 @@ def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
 
 def is_finished(output: Path, job: Job, plan: Plan) -> bool:
     """Whether this same job has written the output, and was killed while it removed its folder."""
-    if job.ended != dict(plan.identity) or not output.is_file():
+    if job.ended != dict(plan.identity) or not output.exists():
         return False
+    if output.is_dir():  # all its files were written before the job began to end
+        return True
     report = validate(output, deep=False)
     return report.valid and report.levels[0] == (plan.grid.height, plan.grid.width)
 

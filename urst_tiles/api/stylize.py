@@ -23,9 +23,9 @@ from urst_tiles.api.output import (
     is_finished,
     provenance,
     refuse_existing,
-    refuse_inputs,
     software,
 )
+from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled
@@ -92,8 +92,9 @@ def stylize(
 
     Parameters
     ----------
-    input : an image file in any format that libvips opens.
-    output : the cloud-optimised GeoTIFF to write; its name ends in ``.tif``, ``.tiff`` or ``.btf``, or has no
+    input : an image file in any format that libvips opens; or many files, as `open_source` takes them.
+    output : the cloud-optimised GeoTIFF to write; with ``tiles="same"`` a folder for one for each file of
+        the input. Its name ends in ``.tif``, ``.tiff`` or ``.btf``, or has no
         suffix. It appears only when it is complete and valid. A file that exists, also one that came into
         being meanwhile, is replaced only with the option ``overwrite``. If it is a symbolic link, the file
         that the link leads to is written. It must be none of the files that are read.
@@ -126,12 +127,12 @@ def stylize_on(
 ) -> Report:
     """As `stylize`, on the dask cluster that ``opening`` opens; it takes the arguments of `cluster`."""
     replace = options.overwrite if replace is None else replace
-    output = check_output(output, input)
+    output = check_target(output, input, options)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not replace:
         if before := finished_before(output, job, plan):
             return before
-        refuse_existing(output, job, plan, parts_of(plan, source, job))
+        refuse_existing(output, job, plan, parts_of(plan, source, job), targets_of(source, output, options))
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
         return run_job(job, plan, source, recipe, output, options, progress, replace=replace, opening=opening)
@@ -155,7 +156,7 @@ def plan_job(
 ) -> tuple[Plan, float]:
     """The plan that `stylize` would follow, and a guess at its time in seconds; nothing is run or written."""
     options = Options.of(options, changes)
-    output = check_output(output, input)
+    output = check_target(output, input, options)
     _, recipe, built, _, plan = open_job(input, output, style, options)
     return plan, guess_seconds(plan, recipe, built)
 
@@ -175,7 +176,7 @@ def open_job(
     if options.cluster:
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
-    refuse_inputs(output, read_files(source, recipe, options))
+    refuse_targets(targets_of(source, output, options), read_files(source, recipe, options))
     recipe = recipe.on_levels(source.shape, options.stroke)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
     built = build_style(recipe)
@@ -229,7 +230,7 @@ def run_job(
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress, image=image)
         clock.lap("blocks")
-    assemble(plan, source, job, output, progress, overwrite=replace)
+    finish(plan, source, job, output, options, progress, overwrite=replace)
     clock.lap("assemble")
     job.remove()
     return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
@@ -385,6 +386,26 @@ def assemble(
         provenance=provenance(plan.identity),
         progress=progress,
     )
+
+
+def finish(
+    plan: Plan,
+    source: Source,
+    job: Job,
+    output: Path,
+    options: Options,
+    progress: Progress = silent,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """As `assemble`; with the option ``tiles`` the output is a folder with a part of it for each input."""
+    if options.tiles == "one":
+        return assemble(plan, source, job, output, progress, overwrite=overwrite)
+    whole = job.folder / WHOLE
+    job.writes([whole])
+    if not whole.exists():
+        assemble(plan, source, job, whole, progress)
+    cut_tiles(whole, parts_of(plan, source, job), source, job, output, options, plan, progress, overwrite)
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:

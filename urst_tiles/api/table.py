@@ -13,10 +13,10 @@
     styles = "starry-night.jpg"
     options = {alpha = 0.7}
 
-There is a job for every input in each of its styles. A folder, or ``@`` and a list of files, is one input: the
-files of it as one image. A pattern is many. Without ``[[jobs]]`` the keys at the top describe all
-jobs. Relative paths start at the folder of the table. With the option ``mask``, which may be a pattern such
-as ``"masks/{stem}.png"``, a style is ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``.
+There is a job for every input in each of its styles. A folder, or ``@`` and a list of files, is one input:
+its files are one image. Without ``[[jobs]]`` the keys at the top describe all jobs. Relative paths start at
+the folder of the table. With the option ``mask``, which may be a pattern such as ``"masks/{stem}.png"``, a
+style is ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ NAMES = ("stem", "style", "folder")
 ELSEWHERE = {
     "job_dir": "each job has its folder beside its output",
     "overwrite": "it is a flag of `urst-tiles run`",
+    "tiles": "an output of a table is one file; `urst-tiles stylize --tiles same` writes a folder",
 }
 
 

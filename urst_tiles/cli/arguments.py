@@ -66,6 +66,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
         "compression": "compression of OUTPUT; jpeg and webp hold 8 bits only",
         "quality": "quality of jpeg and webp compression, from 1 to 100",
+        "tiles": "where INPUT is many files: one writes one OUTPUT, same makes OUTPUT a folder with a file"
+        " for each of INPUT, at its place and without a jump at any border",
         "provenance": "write into OUTPUT what made it: version, model, hashes of weights and styles, options"
         " (default: --provenance)",
         "job_dir": "folder for unfinished work, possibly on an object store, as s3://bucket/folder (default:"

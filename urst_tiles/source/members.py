@@ -75,9 +75,10 @@ def takes_in(name: AnyPath, path: Path) -> bool:
 def find_members(name: AnyPath) -> list[Path]:
     """The absolute paths of the files that a name stands for, in the order in which they lie on each other.
 
-    Those of a folder or a pattern, which takes no sidecars such as masks and world files, are in the natural order of their names, in which 9 comes before 10; those
+    Those of a folder or a pattern are in the natural order of their names, in which 9 comes before 10; those
     of a list in its order. Of a folder all TIFFs are taken, or if there is none all JPEG 2000 files, or else
-    all PNG, JPEG and WebP files; no hidden files, and none in folders of the folder.
+    all PNG, JPEG and WebP files; no hidden files, and none in folders of the folder. A pattern takes no
+    sidecars such as masks and world files.
 
     Raises
     ------

@@ -398,7 +398,7 @@ def reader_of(opener: Opener) -> Reader:
     if not opener.pinned:
         return opener.open()
     with _opening:
-        return _kept(opener)
+        return _kept(opener)  # type: ignore[arg-type]  # openers are hashable records
 
 
 _opening = threading.Lock()

@@ -96,6 +96,12 @@ class Source:
         """The file and its sidecars; empty for an array."""
         return self._facts.opener.files
 
+    @property
+    def members(self) -> tuple[tuple[Path, Box], ...]:
+        """Each of the files that make the image, with its box in it; empty for a single file."""
+        found = getattr(self._facts.opener, "members", ())
+        return tuple((member.path, Box(*member.box)) for member in found)
+
     def __repr__(self) -> str:
         (h, w), kind = self.shape, "RGBA" if self.channels == 4 else "RGB"
         return f"<Source {self.path.name}: {w} x {h} {kind} {self.dtype}>"
