@@ -30,6 +30,7 @@ from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import assemble as assemble_parts
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source
+from urst_tiles.source.bandfiles import band_files
 from urst_tiles.source.cutting import StoredPixels, info_of
 from urst_tiles.source.members import AnyPath, is_many, takes_in
 from urst_tiles.storage.publish import make_folder
@@ -44,9 +45,10 @@ def check_target(output: AnyPath, input: AnyPath, options: Options, *more: AnyPa
 
     ``more`` are other files that are read. The errors are those of `check_output`.
     """
+    by_band = band_files(input, options.bands) is not None  # then an output in that folder is none of them
     if options.tiles == "one":
-        return check_output(output, input, *more)
-    if not is_many(input):
+        return check_output(output, None if by_band else input, *more)
+    if by_band or not is_many(input):
         raise BadInput(f"--tiles same writes a file for each of many, and {input} is one; leave it out")
     if options.job_dir is not None and is_remote(path_of(options.job_dir)):
         raise BadInput(

@@ -59,8 +59,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "channels": "which channels of INPUT, pages of their own in OME-TIFF, are red, green and blue, by"
         " their numbers or names, for example DAPI,FITC,TRITC; or one that becomes grey",
         "bands": "which bands of INPUT are red, green and blue, by their numbers, counted from 1, or names,"
-        " for example 3,2,1 or B4,B3,B2; or one that becomes grey (default: those that INPUT calls red, green"
-        " and blue, else the first three)",
+        " for example 3,2,1 or B4,B3,B2; or names of files of one band each, in the folder INPUT or beside it"
+        " (B04.tif,B03.tif,B02.tif), or of assets of INPUT, a STAC item; or one that becomes grey (default:"
+        " those that INPUT calls red, green and blue, else the first three)",
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",

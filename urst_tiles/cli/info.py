@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
 def run_info(arguments: argparse.Namespace) -> int:
     """Print the facts about an image file; of one that is refused, what it contains."""
     from urst_tiles.source import open_source
+    from urst_tiles.source.bandfiles import band_files
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
     from urst_tiles.source.members import is_many
     from urst_tiles.storage.names import require_file
@@ -46,7 +47,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     choice: dict[str, Any] = {name: getattr(arguments, name, None) for name in CHOICES}
     found = Contents()
     try:
-        if not is_many(arguments.file):
+        if not is_many(arguments.file) and band_files(arguments.file, choice["bands"]) is None:
             require_file(arguments.file)
             found = contents_of(Path(arguments.file).absolute(), **choice)
         facts = facts_of(open_source(arguments.file, **choice))

@@ -114,6 +114,7 @@ class MosaicOpener:
     packed: bytes = field(repr=False)
     content_digest: str | None = None
     pinned: ClassVar[bool] = True
+    many: ClassVar[bool] = True
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, MosaicOpener) and self._id == other._id

@@ -13,9 +13,11 @@ import numpy as np
 from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
+from urst_tiles.source.bandfiles import band_files
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
+from urst_tiles.source.joined import open_joined
 from urst_tiles.source.many import open_many
 from urst_tiles.source.members import is_many
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
@@ -63,13 +65,15 @@ def open_source(
     Parameters
     ----------
     path : any image file that libvips or tifffile can read; or a folder, a pattern such as ``tiles/*.tif``,
-        or ``@`` and the path of a list of files, which are georeferenced parts of one image.
+        or ``@`` and the path of a list of files, which are georeferenced parts of one image; or a STAC item,
+        whose assets are the bands.
     page : a page of the file by its number, counted from 1, or by its name; by default the main image (see
         "Which picture of a file" in docs/formats.md).
     channels : one or three channels that become grey, or red, green and blue, by their numbers, counted from
         1, or by their names; by default the first three, or the first if there are fewer than three.
-    bands : one or three bands, likewise; by default those that the file calls red, green and blue, else the
-        first three, or the first if there are fewer than three.
+    bands : one or three bands, likewise, or the names of files that hold a band each, in the folder ``path``
+        or beside the file ``path``, or of assets of a STAC item; by default those that the file calls red,
+        green and blue, else the first three, or the first if there are fewer than three.
     stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000";
         used only for files that are not uint8.
     overviews : whether the thumbnail may be made from the overviews in the file.
@@ -82,7 +86,10 @@ def open_source(
     DamagedFile : the header is cut off or contradicts itself.
     """
     choice = Choice(page, _words(channels), _words(bands))
-    if is_many(path):
+    named = band_files(path, choice.bands)
+    if named is not None:
+        facts = open_joined(Path(path), named, choice, _facts)
+    elif is_many(path):
         facts = open_many(path, choice, _facts)
     else:
         require_file(path)

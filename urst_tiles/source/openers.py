@@ -73,9 +73,11 @@ class Opener(Protocol):
     Attributes
     ----------
     pinned : whether a job notes the whole content of the files when it begins (`with_content`).
+    many : whether there may be thousands of files, over which the reader itself watches.
     """
 
     pinned: ClassVar[bool]
+    many: ClassVar[bool]
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -119,6 +121,7 @@ class TiffOpener:
     fingerprint: str
     content: Content | None = None
     pinned: ClassVar[bool] = True
+    many: ClassVar[bool] = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -171,6 +174,7 @@ class VipsOpener:
     place: Place = None
     content: Content | None = None
     pinned: ClassVar[bool] = True
+    many: ClassVar[bool] = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -225,6 +229,7 @@ class SpoolOpener:
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
     pinned: ClassVar[bool] = False
+    many: ClassVar[bool] = False
 
     def with_content(self, content: Content) -> SpoolOpener:
         """This opener: there is no content to know."""
@@ -254,6 +259,7 @@ class ArrayOpener:
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
     pinned: ClassVar[bool] = False
+    many: ClassVar[bool] = False
 
     def with_content(self, content: Content) -> ArrayOpener:
         """This opener: there is no content to know."""
@@ -385,32 +391,34 @@ def bands_of(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
 
 
 @functools.lru_cache(maxsize=16)
-def _open_once(opener: TiffOpener | VipsOpener | SpoolOpener) -> tuple[Reader, FileWatch]:
+def _open_once(opener: Opener) -> tuple[Reader, FileWatch]:
     """The reader of an opener and the watch over its files; a process remembers the last 16 of them."""
     watch = FileWatch(opener)  # made first, so that a change during the opening is noticed
     return opener.open(), watch
 
 
-def reader_of(opener: Opener) -> Reader:
-    """The reader of an opener. Files are opened once; all threads of the process share the reader."""
-    if isinstance(opener, TiffOpener | VipsOpener | SpoolOpener):
-        return _open_once(opener)[0]
-    if not opener.pinned:
-        return opener.open()
-    with _opening:
-        return _kept(opener)  # type: ignore[arg-type]  # openers are hashable records
+@functools.lru_cache(maxsize=1)  # it holds dozens of open files
+def _open_many(opener: Opener) -> Reader:
+    """The reader of an opener of many files, which watches over them itself."""
+    return opener.open()
 
 
 _opening = threading.Lock()
 
 
-@functools.lru_cache(maxsize=1)  # it holds dozens of open files
-def _kept(opener: Opener) -> Reader:
-    """The reader of an opener of many files, which watches over them itself."""
+def reader_of(opener: Opener) -> Reader:
+    """The reader of an opener. Files are opened once; all threads of the process share the reader."""
+    known: Any = opener  # which is a record that can be hashed
+    if opener.many:
+        with _opening:
+            return _open_many(known)
+    if opener.pinned or isinstance(opener, SpoolOpener):
+        return _open_once(known)[0]
     return opener.open()
 
 
 def check_unchanged(opener: Opener) -> None:
     """Raise DamagedFile if the content of the files has changed; cheap while they look the same."""
-    if isinstance(opener, TiffOpener | VipsOpener):
-        _open_once(opener)[1]()
+    known: Any = opener
+    if opener.pinned and not opener.many:
+        _open_once(known)[1]()
