@@ -16,6 +16,8 @@ from mosaics import EAST, KEYS, NORTH, SIZE, boxes, cut, placed, tile
 
 import urst_tiles as ut
 from urst_tiles.geometry import Box
+from urst_tiles.source import mosaic
+from urst_tiles.source.identity import content_of
 from urst_tiles.source.members import find_members, is_many
 from urst_tiles.source.mosaic import MOST_OPEN
 
@@ -211,6 +213,30 @@ def test_a_file_that_changes_is_noticed(scene: np.ndarray, tmp_path: Path) -> No
     path.write_bytes(content)
     with pytest.raises(ut.DamagedFile, match=f"{path.name} was changed"):
         source.read(box)
+
+
+def test_files_that_were_touched_are_read_once_more(
+    scene: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a copy of the folder while a job runs: the content counts, and is read once for all files."""
+    folder = cut(tmp_path / "t", scene, 3, 3)
+    source = ut.open_source(folder).prepare(tmp_path / "job", thumbnail=64)
+    read = []
+    monkeypatch.setattr(mosaic, "content_of", lambda *a: read.append(1) or content_of(*a))
+    for path in source.files:
+        os.utime(path, (1, 1))
+    np.testing.assert_array_equal(source.read(Box(0, 0, 700, 900)), scene)
+    assert read == [1]
+    tile(source.files[4], 255 - scene, 0, 0, 40, 40)
+    with pytest.raises(ut.DamagedFile, match=f"{source.files[4].name} was changed"):
+        source.read(Box(0, 0, 700, 900))
+
+
+def test_a_mask_of_another_size_is_refused(scene: np.ndarray, tmp_path: Path) -> None:
+    folder = cut(tmp_path / "t", scene, 2, 2)
+    tifffile.imwrite(folder / "tile2.tif.msk", np.full((3, 4), 255, np.uint8))
+    with pytest.raises(ut.BadInput, match=r"tile2\.tif\.msk is a mask of another size"):
+        ut.open_source(folder)
 
 
 def test_a_file_that_changes_between_two_runs_is_noticed(scene: np.ndarray, tmp_path: Path) -> None:

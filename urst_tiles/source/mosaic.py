@@ -166,10 +166,8 @@ class MosaicOpener:
             self.check_member(member)
 
     def check_member(self, member: Member) -> None:
-        """Raise DamagedFile if the content of one file has changed."""
-        if self.content is not None:
-            self.check()
-        elif stamps_of(member.files) != member.stamps and (
+        """Raise DamagedFile if samples of one file are not what they were when the source was opened."""
+        if stamps_of(member.files) != member.stamps and (
             fingerprint_of(member.files, len(self.members)) != member.fingerprint
         ):
             raise DamagedFile(
@@ -282,6 +280,7 @@ class OpenFiles:
         self._lock = threading.Condition()
         self._readers: OrderedDict[int, Reader | None] = OrderedDict()  # None while it is being opened
         self._users: dict[int, int] = {}
+        self._checking = threading.Lock()
         self._seen = self._stamps()
 
     def _stamps(self) -> dict[int, tuple[Stamp | None, ...]]:
@@ -363,6 +362,14 @@ class OpenFiles:
         """Raise DamagedFile if the content of a file has changed; cheap while it looks the same."""
         member = self._members[number]
         now = stamps_of(member.files)
-        if now != self._seen[number]:
+        if now == self._seen[number]:
+            return
+        if self._opener.content is None:
             self._opener.check_member(member)
             self._seen[number] = now
+            return
+        with self._checking:  # one digest covers all files, so all of them are read
+            if stamps_of(member.files) != self._seen[number]:
+                present = {n: stamps_of(one.files) for n, one in enumerate(self._members)}
+                self._opener.check()
+                self._seen = present

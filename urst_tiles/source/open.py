@@ -20,7 +20,7 @@ from urst_tiles.source.info import tiff_info, vips_info
 from urst_tiles.source.joined import open_joined
 from urst_tiles.source.many import open_many
 from urst_tiles.source.members import is_many
-from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
+from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, check_mask, inner_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide, check_slide_pages
 from urst_tiles.source.source import Source
@@ -105,8 +105,7 @@ def _facts(path: Path, choice: Choice) -> Facts:
     facts = _tiff_facts(path, choice, sidecars) if is_tiff(start) and not by_openslide else None
     if facts is None:
         facts = _vips_facts(path, choice, sidecars)
-    if sidecars.mask is not None and open_mask(sidecars.mask).shape != facts.stored:
-        raise BadInput(f"{sidecars.mask} is a mask of another size than {path}; remove it, or make it anew")
+    check_mask(path, sidecars.mask, facts.stored)
     return facts
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source.headers import check_file
@@ -317,6 +317,12 @@ def open_mask(path: Path) -> Segments:
     """The first page of the ``.msk`` file ``path``. Raises DamagedFile if it cannot be decoded."""
     file = TiffFile(path)
     return mask_page(file, file.directories[0])
+
+
+def check_mask(path: Path, mask: Path | None, shape: tuple[int, int]) -> None:
+    """Raise BadInput if the ``.msk`` file of an image does not have its shape, (height, width)."""
+    if mask is not None and open_mask(mask).shape != shape:
+        raise BadInput(f"{mask} is a mask of another size than {path}; remove it, or make it anew")
 
 
 def inner_mask(path: Path, choice: Choice) -> Segments:

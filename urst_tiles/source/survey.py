@@ -18,6 +18,7 @@ from urst_tiles.machine import decoders, in_order
 from urst_tiles.source import headers
 from urst_tiles.source.identity import Stamp, sampled, stamps_of
 from urst_tiles.source.info import georeference
+from urst_tiles.source.openers import check_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import check_slide
 from urst_tiles.tiff.bytes import FileBytes
@@ -124,6 +125,7 @@ def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Survey
     fingerprint = _fingerprint([file.bytes, *map(FileBytes, sidecars.all)], count)
     selection = select(file, choice)
     pages, main = selection.pages, selection.pages.main
+    check_mask(path, sidecars.mask, main.shape)
     if len(pages.mains) > 1 or main.number(259, 1) not in PLAIN_STREAMS:
         return _unknown(path, sidecars, stamps, fingerprint)
     return Surveyed(
