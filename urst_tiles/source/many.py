@@ -26,9 +26,9 @@ from urst_tiles.tiff.metadata import Info, Validity
 #: Opens one file: its path and the choice in it.
 OpenOne = Callable[[Path, Choice], Facts]
 
-#: Bytes of memory of an open file besides its tables and what it keeps decoded, and of the record of a file
-#: (measured).
-OPEN_BYTES, MEMBER_BYTES = 300_000, 3_000
+#: Bytes of memory of an open file besides what it keeps decoded (9 kB measured, with the tables of one tile;
+#: this has room for those of some thousand tiles), and of the record of a file (2.7 kB measured).
+OPEN_BYTES, MEMBER_BYTES = 100_000, 3_000
 
 #: What all open files together may keep decoded; fewer are open at once where they would keep more.
 KEPT_BYTES = 256 << 20

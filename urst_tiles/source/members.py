@@ -69,7 +69,8 @@ def takes_in(name: AnyPath, path: Path) -> bool:
     whole = Path(name).absolute()
     if whole.is_dir():
         return path.suffix.lower() in SUFFIXES[0] and path.parent.resolve() == whole.resolve()
-    return fnmatch(str(path), str(whole)) and len(path.parts) == len(whole.parts)
+    deep = "**" in whole.parts
+    return fnmatch(str(path), str(whole)) and (deep or len(path.parts) == len(whole.parts))
 
 
 def find_members(name: AnyPath) -> list[Path]:
