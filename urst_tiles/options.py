@@ -30,6 +30,7 @@ FORMAT_WORDS = {
     "tiff": "tif", "gtiff": "tif", "cog": "tif", "ome.tiff": "ome.tif", "ome-tiff": "ome.tif",
     "ome-tif": "ome.tif", "ome-zarr": "ome.zarr", "zarr": "ome.zarr", "jpeg": "jpg", "iiif3": "iiif",
 }  # fmt: skip
+Tiles = Literal["one", "same"]
 
 #: Words that are accepted but not advertised, since they make seams: tests and benchmarks show with them what
 #: the other words avoid. With ``tile`` each window is stylised by the statistics of its pixels alone; with
@@ -110,6 +111,7 @@ class Options:
     scheduler: str | None = None
     cluster: str | None = None
     memory: int | None = None
+    tiles: Tiles = "one"
     provenance: bool = True
     job_dir: Path | None = None
     overwrite: bool = False

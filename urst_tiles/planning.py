@@ -23,7 +23,7 @@ from urst_tiles.job.folder import differences
 from urst_tiles.machine import available_memory, cpu_count
 from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.options import Compression, Options, Statistics
-from urst_tiles.plan import Footprint, Plan
+from urst_tiles.plan import EXPECTED_RATIO, ITEMSIZE, Footprint, Plan
 from urst_tiles.pyramid import Encoding
 from urst_tiles.pyramid.formats import FORMATS, Format, check_dtype, check_size
 from urst_tiles.recipe import Recipe
@@ -108,7 +108,10 @@ def make_plan(
         in_flight=min(2 if device == "cpu" else 3, len(grid)),
         encoders=encoders,
         workers=1 if options.cluster else min(options.workers, len(grid)),  # on this machine
-        spool_bytes=source.spool_bytes + (mask.spool_bytes if mask else 0) + levels_bytes(recipe, source),
+        spool_bytes=source.spool_bytes
+        + (mask.spool_bytes if mask else 0)
+        + levels_bytes(recipe, source)
+        + cut_bytes(source, options, dtype),
         levels=recipe.levels,
         level=recipe.number,
         statistics=options.statistics,
@@ -167,6 +170,15 @@ def levels_bytes(recipe: Recipe, source: Source) -> int:
     """Disk for the levels above: the halved images and their pictures, each a quarter of the one below."""
     pixel = source.channels * source.dtype.itemsize
     return int(3 * pixel * prod(source.shape) * sum(0.25**k for k in range(1, recipe.levels)))
+
+
+def cut_bytes(source: Source, options: Options, dtype: str) -> int:
+    """Disk for the files that are cut from the whole, if there is an output for each input."""
+    if options.tiles == "one":
+        return 0
+    pixels = sum(box.area for _, box in source.members)
+    raw = pixels * source.channels * ITEMSIZE[dtype] * 4 // 3
+    return int(raw * EXPECTED_RATIO[options.compression])
 
 
 def resolve_seam(options: Options, style: Subject) -> tuple[Literal["crop", "blend", "cut"], int]:

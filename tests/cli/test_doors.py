@@ -47,8 +47,10 @@ NO_INPUT = {
     "loop.tif": ("symbolic link",),
     "socket.tif": ("no regular file", "a socket"),
     "/dev/null": ("no regular file",),
-    "folder": ("is a folder",),
-    "folder/": ("is a folder",),
+    "empty": ("is a folder",),
+    "empty/": ("is a folder",),
+    "empty/*.tif": ("no", "empty/*.tif"),
+    "@none.txt": ("none.txt",),
     "none.tif": ("there is no", "none.tif"),
     "": ("is empty",),
     "a" * 300: ("too long",),
@@ -93,6 +95,7 @@ def place(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     geotiff(tmp_path / "in.tif", picture(90, 110))
     write_png(tmp_path / "picture.png", picture(64, 80))
     (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").mkdir()
     shutil.copy("in.tif", "folder/in.tif")
     for name, target in {
         "broken.tif": "nowhere.tif", "to_none.tif": "none/out.tif", "to_gif.tif": "picture.gif",
@@ -138,6 +141,17 @@ def test_what_is_no_input_of_python(place: Path, name: str) -> None:
         with pytest.raises(ut.BadInput) as caught:
             call()
         assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_folder_is_an_image_as_input_alone(run, place: Path) -> None:
+    """Of what else is read, and of what is checked, a single file is to be named."""
+    assert run("info", "folder").returncode == 0
+    for arguments in (
+        ("validate", "folder"),
+        ("stylize", "in.tif", "out.tif", "--model", "fast", "--style", "folder"),
+        ("stylize", "in.tif", "out.tif", "--style", "1=picture.png", "--mask", "folder"),
+    ):
+        one_sentence(run(*arguments), 2, "folder is a folder; name the")
 
 
 @pytest.mark.parametrize("name", list(NO_OUTPUT))

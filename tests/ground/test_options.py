@@ -48,4 +48,4 @@ def test_changes_leave_the_rest() -> None:
 def test_closed_words_are_found() -> None:
     assert choices()["compression"] == ("deflate", "jpeg", "lzw", "zstd", "webp")
     words = {"statistics", "statistics_of", "precision", "compression", "dtype", "seam", "preserve_color"}
-    assert set(choices()) == words | {"format", "predictor", "overview_resampling", "bigtiff"}
+    assert set(choices()) == words | {"tiles", "format", "predictor", "overview_resampling", "bigtiff"}

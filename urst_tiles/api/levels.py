@@ -156,6 +156,7 @@ def _options_above(options: Options, source: Source) -> Options:
         blocksize=None,
         overview_resampling="average",
         bigtiff="yes",
+        tiles="one",
         page=None,
         level=None,
         magnification=None,

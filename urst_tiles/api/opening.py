@@ -56,7 +56,9 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
 
 def tell_choice(source: Source) -> None:
     """Say in one line which page, channels or bands are read, if the file left a choice and the user did not
-    make it."""
+    make it; and of many files, how they make one image."""
+    if source.made_of:
+        told.warning("%s: %s", source.path, source.made_of)
     if source.told:
         told.warning("%s: reads %s; --page, --channels or --bands choose otherwise", source.path, source.told)
 
@@ -97,9 +99,7 @@ def tell_format(output: Path, source: Source, plan: Plan) -> None:
 
 def tell_compression(source: Source, plan: Plan) -> None:
     """Say in one line that a TIFF could be smaller, if the input is a JPEG and the output is lossless."""
-    with source.path.open("rb") as file:
-        is_jpeg = file.read(3) == b"\xff\xd8\xff"
-    if is_jpeg and FORMATS[plan.format].tiff and plan.compression not in ("jpeg", "webp"):
+    if source.is_jpeg and FORMATS[plan.format].tiff and plan.compression not in ("jpeg", "webp"):
         small = replace(plan, compression="jpeg").expected_output_bytes
         told.warning(
             "%s is a JPEG: with --compression jpeg the output would take about %s instead of %s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -16,6 +16,7 @@ from urst_tiles.planning import PINNED_LIBRARIES
 from urst_tiles.pyramid import validate
 from urst_tiles.pyramid.formats import FORMATS, SUFFIXES, Format, format_of
 from urst_tiles.pyramid.parts import Parts
+from urst_tiles.source.members import own_path, takes_in
 from urst_tiles.storage.names import NAME_MAX, address, from_home
 from urst_tiles.storage.publish import refuse_special
 from urst_tiles.storage.stores import exists, fetched, is_remote, path_of
@@ -59,7 +60,9 @@ def check_output(
         path = followed(path)
         check_suffix(path, suffixes, format)
         _check_folder(path, makes_folder, suffixes is OUTPUTS and written_format(path, format).shape)
-        refuse_inputs(path, (("input", Path(one)) for one in inputs if one is not None))
+        given = [one for one in inputs if one is not None]
+        _refuse_among(path, given)
+        refuse_inputs(path, (("input", own_path(one)) for one in given))
     except OSError as error:  # names that are too long, folders that may not be searched
         raise BadInput(f"{output} cannot be written: {error.strerror}; choose another output") from None
     return path
@@ -157,6 +160,16 @@ def _check_folder(output: Path, makes_folder: bool, shape: str | bool = "file") 
         raise BadInput(f"the folder {folder} may not be written; choose another output")
 
 
+def _refuse_among(output: Path, inputs: Iterable[AnyPath]) -> None:
+    """Raise BadInput if ``output`` would be one of the many files that an input stands for."""
+    for name in inputs:
+        if takes_in(name, output):
+            raise BadInput(
+                f"the output {output} lies among the files of the input {name}, and would be taken for one of"
+                " them the next time; write it into another folder"
+            )
+
+
 def refuse_inputs(output: Path, inputs: Iterable[tuple[str, Path]]) -> None:
     """Raise BadInput if ``output`` is one of the files that are read, under whatever name.
 
@@ -180,23 +193,26 @@ def followed(output: Path) -> Path:
     return target
 
 
-def refuse_existing(output: Path, job: Job, plan: Plan, parts: Parts) -> None:
+def refuse_existing(
+    output: Path, job: Job, plan: Plan, parts: Parts, targets: Sequence[Path] | None = None
+) -> None:
     """Raise BadInput if the output exists and this job cannot have written it.
 
-    If the job has made all its blocks, it may have written the output before it was killed; assembling then
-    finds out whether it did.
+    ``targets`` are the files to be written, if these are not the output alone. If the job has made all its
+    blocks, it may have written the output before it was killed; assembling then finds out whether it did.
     """
     chosen = FORMATS[plan.format]
-    names = (output, *chosen.companions(output), *chosen.sidecars(output))
+    names = targets or (output, *chosen.companions(output), *chosen.sidecars(output))
     there = next((path for path in names if exists(path)), None)
     if there is None:
         return
+    more = {*chosen.companions(output), *chosen.sidecars(output)}
     begun = job.identity == dict(plan.identity)
     if not begun:
         raise BadInput(f"{there} exists; give --overwrite to make it anew, or choose another output")
-    if exists(output) and parts.missing():
+    if there not in more and parts.missing():
         raise BadInput(
-            f"{output} exists, and this job, which {job.folder} holds, has not written it: move it away and"
+            f"{there} exists, and this job, which {job.folder} holds, has not written it: move it away and"
             " give the same command again, or give --overwrite to start anew"
         )
 
@@ -207,6 +223,8 @@ def is_finished(output: Path, job: Job, plan: Plan) -> bool:
         return False
     if is_remote(output) and FORMATS[plan.format].shape == "folder":
         return exists(output / "zarr.json")
+    if not is_remote(output) and output.is_dir() and FORMATS[plan.format].tiff:
+        return True  # many files: all were written before the job began to end
     report = validate(fetched(output), deep=False)
     return report.valid and report.levels[0] == plan.grid.made.shape
 

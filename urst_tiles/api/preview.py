@@ -51,7 +51,7 @@ def preview(
     UrstError : as `stylize`.
     """
     options = Options.of(options, changes)
-    source = open_input(Path(input), options)
+    source = open_input(input, options)
     tell_choice(source)
     tell_part(source, options)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)

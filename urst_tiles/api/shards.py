@@ -20,12 +20,12 @@ from zlib import crc32
 
 from urst_tiles.api.levels import level_of, paint_above
 from urst_tiles.api.opening import open_input
-from urst_tiles.api.output import check_output, refuse_existing, written_format
+from urst_tiles.api.output import check_name, check_output, refuse_existing, written_format
 from urst_tiles.api.stylize import (
     Clock,
     Report,
-    assemble,
     cluster_of,
+    finish,
     finished_before,
     open_job,
     parts_of,
@@ -33,6 +33,7 @@ from urst_tiles.api.stylize import (
     run_job,
     set_up,
 )
+from urst_tiles.api.tiles import check_target, targets_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.errors import BadInput, DamagedFile, JobDiffers, JobError, MissingFile
 from urst_tiles.job.folder import Job, differences
@@ -50,6 +51,7 @@ from urst_tiles.pyramid.formats import FORMATS
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.recipe import Recipe, StyleArgument
 from urst_tiles.source import Source
+from urst_tiles.source.members import absolute
 from urst_tiles.storage.publish import publish
 from urst_tiles.storage.stores import open_file, path_of
 from urst_tiles.workers.run import cluster
@@ -111,13 +113,13 @@ def save_job(
     ------
     UrstError : as `stylize`. The same call continues, and does not compute finished blocks again.
     """
-    folder, input = path_of(folder), Path(input).absolute()
+    folder, input = path_of(folder), absolute(input)
     _refuse_made_here(style)
     options = _in_folder(Options.of(options, changes), folder)
-    output = check_output(output, input, format=options.format)
+    output = check_target(output, input, options)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not options.overwrite:
-        refuse_existing(output, job, plan, parts_of(plan, source, job))
+        refuse_existing(output, job, plan, parts_of(plan, source, job), targets_of(source, output, options))
     clock = Clock()
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
@@ -226,16 +228,19 @@ def assemble_job(
         request = _load(job)
         job.keep = True
         source = same_source(request, job.source, progress)
-        target = check_output(
-            _target(request, output), request.input, *_masks(request.options), *_style_files(request),
-            format=request.options.format,
-        )  # fmt: skip
+        target = check_target(
+            _target(request, output),
+            request.input,
+            request.options,
+            *_masks(request.options),
+            *_style_files(request),
+        )
         parts = parts_of(request.plan, source, job)
         _require(job, parts)
         job.writes(parts.paths())
         starting(target)
         with _explaining(job, target):
-            assemble(request.plan, source, job, target, progress, overwrite=overwrite)
+            finish(request.plan, source, job, target, request.options, progress, overwrite=overwrite)
         clock.lap("assemble")
         job.remove()
     return Report(target, request.plan, clock.laps, 0, len(request.plan.grid), 0)
@@ -254,6 +259,8 @@ def _style_files(request: Request) -> list[str]:
 def _target(request: Request, output: AnyPath | None) -> Path:
     if output is None:
         return request.output
+    if request.options.tiles == "same":
+        return check_name(output, None)
     path, planned = check_output(output, format=request.options.format), FORMATS[request.plan.format]
     if written_format(path, request.options.format) is not planned:
         raise BadInput(

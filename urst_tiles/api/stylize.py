@@ -33,11 +33,11 @@ from urst_tiles.api.output import (
     is_finished,
     provenance,
     refuse_existing,
-    refuse_inputs,
     software,
     written_format,
 )
 from urst_tiles.api.part import measured_of
+from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled
@@ -53,7 +53,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.planning import encoding_of, guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import check_header
-from urst_tiles.pyramid.finish import finish
+from urst_tiles.pyramid.finish import finish as finish_output
 from urst_tiles.pyramid.formats import FORMATS
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.picture import Made
@@ -107,12 +107,13 @@ def stylize(
 
     Parameters
     ----------
-    input : an image file in any format that libvips opens.
+    input : an image file, or many that make one image, as `open_source` takes them.
     output : what to write. Its suffix, or the option ``format``, says the format: without a suffix, and with
         ``.tif``, it is a cloud-optimised GeoTIFF; docs/formats.md has the others. It appears only when it is
         complete and valid. A file that exists, also one that came into being meanwhile, is replaced only with
         the option ``overwrite``. If it is a symbolic link, the file that the link leads to is written. It
-        must be none of the files that are read.
+        must be none of the files that are read. With ``tiles="same"`` it is a folder for a file for each file
+        of the input.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
         number; or the result of `from_module`; or None for a model that needs no style.
@@ -142,12 +143,12 @@ def stylize_on(
 ) -> Report:
     """As `stylize`, on the dask cluster that ``opening`` opens; it takes the arguments of `cluster`."""
     replace = options.overwrite if replace is None else replace
-    output = check_output(output, input, format=options.format)
+    output = check_target(output, input, options)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not replace:
         if before := finished_before(output, job, plan):
             return before
-        refuse_existing(output, job, plan, parts_of(plan, source, job))
+        refuse_existing(output, job, plan, parts_of(plan, source, job), targets_of(source, output, options))
     with job.locked():
         job.claim(plan.identity, overwrite=options.overwrite)
         return run_job(job, plan, source, recipe, output, options, progress, replace=replace, opening=opening)
@@ -171,7 +172,7 @@ def plan_job(
 ) -> tuple[Plan, float]:
     """The plan that `stylize` would follow, and a guess at its time in seconds; nothing is run or written."""
     options = Options.of(options, changes)
-    output = check_output(output, input, format=options.format)
+    output = check_target(output, input, options)
     _, recipe, built, _, plan = open_job(input, output, style, options)
     return plan, guess_seconds(plan, recipe, built)
 
@@ -195,8 +196,7 @@ def open_job(
     if options.cluster:
         queues.require(options.cluster)
     recipe = recipe_of(style, options)
-    for path in (output, *chosen.companions(output), *chosen.sidecars(output)):
-        refuse_inputs(path, read_files(source, recipe, options))
+    refuse_targets(targets_of(source, output, options), read_files(source, recipe, options))
     recipe = with_looks(recipe, source, options)
     recipe = recipe.on_levels(source.shape, options.stroke)
     recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
@@ -223,11 +223,12 @@ def open_job(
 
 def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[str, Path]]:
     """The files that a job reads besides weights, each with what it is in words."""
-    sidecars = [("sidecar of the input", path) for path in source.files if path != source.path]
+    one = source.path in source.files[:1]  # and not many files
+    inputs = [("sidecar of the input" if one and n else "input", path) for n, path in enumerate(source.files)]
     styles = [("style", style) for style, _ in recipe.styles if isinstance(style, Path)]
     mask = [("mask", options.mask)] if options.mask else []
     areas = [("mask of valid pixels", path) for area in source.areas for path in area.files]
-    return [("input", source.path), *sidecars, *styles, *mask, *areas]
+    return [*inputs, *styles, *mask, *areas]
 
 
 def run_job(
@@ -253,7 +254,7 @@ def run_job(
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress, image=image)
         clock.lap("blocks")
-    assemble(plan, source, job, output, progress, overwrite=replace)
+    finish(plan, source, job, output, options, progress, overwrite=replace)
     clock.lap("assemble")
     job.remove()
     return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
@@ -405,7 +406,7 @@ def assemble(
     BadInput : if blocks are missing; or if the output exists, unless ``overwrite`` is true or it has the same
         bytes already.
     """
-    finish(
+    finish_output(
         parts_of(plan, source, job),
         info_of(source, plan.grid.part),
         check_output(output, format=plan.format),
@@ -414,6 +415,26 @@ def assemble(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def finish(
+    plan: Plan,
+    source: Source,
+    job: Job,
+    output: Path,
+    options: Options,
+    progress: Progress = silent,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """As `assemble`; with the option ``tiles`` the output is a folder with a part of it for each input."""
+    if options.tiles == "one":
+        return assemble(plan, source, job, output, progress, overwrite=overwrite)
+    whole = job.folder / WHOLE
+    job.writes([whole])
+    if not whole.exists():
+        assemble(plan, source, job, whole, progress)
+    cut_tiles(whole, parts_of(plan, source, job), source, job, output, options, plan, progress, overwrite)
 
 
 def parts_of(plan: Plan, source: Source, job: Job) -> Parts:

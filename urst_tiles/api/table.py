@@ -13,9 +13,10 @@
     styles = "starry-night.jpg"
     options = {alpha = 0.7}
 
-There is a job for every input in each of its styles. Without ``[[jobs]]`` the keys at the top describe all
-jobs. Relative paths start at the folder of the table. With the option ``mask``, which may be a pattern such
-as ``"masks/{stem}.png"``, a style is ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``.
+There is a job for every input in each of its styles. A folder, or ``@`` and a list of files, is one input:
+its files are one image. Without ``[[jobs]]`` the keys at the top describe all jobs. Relative paths start at
+the folder of the table. With the option ``mask``, which may be a pattern such as ``"masks/{stem}.png"``, a
+style is ``{name = "fields", regions = {1 = "a.jpg", 2 = "b.jpg"}}``.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.module import is_module
 from urst_tiles.options import Options, from_table, kinds
 from urst_tiles.recipe import StyleArgument, pairs_of, recipe_of
+from urst_tiles.source.members import is_many
 from urst_tiles.storage.names import address, reason, remote_name, require_file
 from urst_tiles.workers import queues
 
@@ -47,6 +49,7 @@ NAMES = ("stem", "style", "folder")
 ELSEWHERE = {
     "job_dir": "each job has its folder beside its output",
     "overwrite": "it is a flag of `urst-tiles run`",
+    "tiles": "an output of a table is one file; `urst-tiles stylize --tiles same` writes a folder",
 }
 
 
@@ -221,7 +224,9 @@ def _matches(pattern: Any, folder: Path) -> list[Path]:
         raise BadInput(f"a path or pattern must be a text, got {pattern!r}")
     if remote_name(pattern) and "*" not in pattern:
         return [Path(pattern)]
-    if os.path.isfile(folder / pattern):
+    if pattern.startswith("@") and not os.path.isfile(folder / pattern):
+        return [Path(f"@{_tidy(folder / pattern[1:])}")]
+    if os.path.isfile(folder / pattern) or (os.path.isdir(folder / pattern) and is_many(folder / pattern)):
         return [_tidy(folder / pattern)]
     paths = (folder / name for name in sorted(glob.glob(pattern, root_dir=folder, recursive=True)))
     return [_tidy(path) for path in paths if os.path.isfile(path)]

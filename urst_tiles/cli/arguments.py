@@ -81,8 +81,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "channels": "which channels of INPUT, pages of their own in OME-TIFF, are red, green and blue, by"
         " their numbers or names, for example DAPI,FITC,TRITC; or one that becomes grey",
         "bands": "which bands of INPUT are red, green and blue, by their numbers, counted from 1, or names,"
-        " for example 3,2,1 or B4,B3,B2; or one that becomes grey (default: those that INPUT calls red, green"
-        " and blue, else the first three)",
+        " for example 3,2,1 or B4,B3,B2; or names of files of one band each, in the folder INPUT or beside it"
+        " (B04.tif,B03.tif,B02.tif), or of assets of INPUT, a STAC item; or one that becomes grey (default:"
+        " those that INPUT calls red, green and blue, else the first three)",
         "level": "which level of INPUT is read, counted from 0, the image itself; `urst-tiles info` lists the"
         " others as overviews",
         "magnification": "the magnification of the level that is read, within 5 %, for example 10",
@@ -98,6 +99,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "blocksize": "side in pixels of the tiles of OUTPUT, a multiple of 16 (default: 512, or 256 for an"
         " image of at most 256 pixels)",
         "overview_resampling": "how overviews are made",
+        "tiles": "where INPUT is many files: one writes one OUTPUT, same makes OUTPUT a folder with a file"
+        " for each of INPUT, at its place and without a jump at any border",
         "bigtiff": "whether a TIFF is a BigTIFF, which alone can have 4 GiB and more",
         "provenance": "write into OUTPUT what made it: version, model, hashes of weights and styles, options"
         " (default: --provenance)",

@@ -44,15 +44,18 @@ def run_info(arguments: argparse.Namespace) -> int:
     """Print the facts about an image file; of one that is refused, what it contains."""
     from urst_tiles.source import open_source
     from urst_tiles.source.contents import Contents, as_json, contents_of, rows
+    from urst_tiles.source.open import has_contents
     from urst_tiles.source.remote import is_place
     from urst_tiles.storage.names import require_file
 
     choice: dict[str, Any] = {name: getattr(arguments, name, None) for name in CHOICES}
     found = Contents()
     try:
-        if not is_place(arguments.file):
-            require_file(arguments.file)
-        found = contents_of(Path(arguments.file).absolute(), **choice)
+        path = Path(arguments.file).absolute()
+        if has_contents(arguments.file, choice["bands"]):
+            if not is_place(arguments.file) and not path.is_dir():
+                require_file(arguments.file)
+            found = contents_of(path, **choice)
         level: dict[str, Any] = {name: getattr(arguments, name, None) for name in LEVELS}
         facts = facts_of(open_source(arguments.file, **choice, **level))
     except UrstError:
@@ -74,6 +77,7 @@ def facts_of(source: Source) -> dict[str, Any]:
     info = source.info
     return {
         "file": str(source.path),
+        "made of": source.made_of or None,
         "size": f"{source.shape[1]} x {source.shape[0]}",
         "file dtype": str(source.file_dtype),
         "read as": f"{source.channels} x {source.dtype}",

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from urst_tiles.api.stylize import Report
     from urst_tiles.plan import Plan
 
+#: The help of INPUT.
+INPUT = (
+    "image to stylise: a file; or georeferenced files that are parts of one image, as a folder, a pattern in"
+    " quotes ('tiles/*.tif'), or @LIST, a file with a path on each line"
+)
+
 
 def add(commands: Any) -> None:
     """Add the commands ``stylize``, ``plan`` and ``preview``."""
     tiff = (
         "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg"
-        " or .webp"
+        " or .webp; with --tiles same a folder"
     )
     for name, run, text, written in (
         (
@@ -45,7 +51,7 @@ def add(commands: Any) -> None:
     ):
         usage = f"urst-tiles {name} INPUT OUTPUT --style STYLE [options]"
         command = add_command(commands, name, text, usage=usage)
-        command.add_argument("input", metavar="INPUT", help="image file to stylise")
+        command.add_argument("input", metavar="INPUT", help=INPUT)
         command.add_argument("output", metavar="OUTPUT", help=written)
         add_styles(command)
         add_options(command)

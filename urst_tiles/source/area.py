@@ -8,7 +8,7 @@ area. What lies outside has the weight 0, as any invalid pixel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,6 +106,13 @@ class AreaOpener:
     @property
     def content(self) -> Content | None:
         return self.opener.content
+
+    @property
+    def many(self) -> bool:
+        return self.opener.many
+
+    def with_content(self, content: Content) -> AreaOpener:
+        return replace(self, opener=self.opener.with_content(content))
 
     def check(self) -> None:
         self.opener.check()

@@ -62,7 +62,7 @@ def _averages(
         lambda box: reader.cell(box, number),
         facts.stored if level is None else reader.levels[level],
         shape,
-        reader.cell_shape,
+        facts.average_cell or reader.cell_shape,
         bands=facts.colours,
         has_valid=reader.has_valid,
         origin=origin,

@@ -47,7 +47,7 @@ class Band:
         return Names(self.name, (self.colour,) if self.colour else ())
 
 
-def plain_bands(count: int, is_rgb: bool) -> list[Band]:
+def plabands_of(count: int, is_rgb: bool) -> list[Band]:
     """Bands of which nothing is told, except that the first three are red, green and blue."""
     return [Band(colour=COLOURS[i] if is_rgb and i < 3 else None) for i in range(count)]
 
@@ -113,7 +113,7 @@ def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band
     BadInput : the file does not have all of the bands ``wanted``.
     """
     if isinstance(bands, int):
-        bands = plain_bands(bands, True)
+        bands = plabands_of(bands, True)
     if wanted is None:
         return _default(bands)
     return [number_of(path, "band", word, [band.names for band in bands]) for word in wanted]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
-from urst_tiles.source.bands import Band, gdal_bands, pam_bands, plain_bands
+from urst_tiles.source.bands import Band, gdal_bands, pam_bands, plabands_of
 from urst_tiles.tiff.choice import Names
 from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
@@ -120,7 +120,7 @@ def stored_bands(
     names : the names of the bands that the file keeps elsewhere; empty for none.
     pam : what GDAL's file beside it says.
     """
-    bands = plain_bands(count, photometric in (RGB, YCBCR))
+    bands = plabands_of(count, photometric in (RGB, YCBCR))
     if len(names) == len(bands):
         bands = [replace(band, name=told.name) for band, told in zip(bands, names, strict=True)]
     kinds = [int(kind) for kind in main.array(338)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.source.bands import Band, plain_bands
+from urst_tiles.source.bands import Band, plabands_of
 from urst_tiles.source.channels import stored_bands
 from urst_tiles.source.gdal import Unrecognised, environment, library, open_dataset
 from urst_tiles.source.gdal_facts import is_for_gdal, require_library
@@ -113,7 +113,7 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     dtype = FORMATS.get(image.format)
     shape = (image.get("page-height") if image.get_typeof("page-height") else image.height, image.width)
     pages = [PageFacts(i + 1, shape, image.bands, dtype and _word(dtype), "image") for i in range(count)]
-    bands = plain_bands(image.bands, image.interpretation in RGB)
+    bands = plabands_of(image.bands, image.interpretation in RGB)
     if image.hasalpha():
         bands[-1] = Band(colour="alpha")
     return Contents(pages, [], bands)
@@ -146,7 +146,7 @@ def _of_slide(path: Path) -> Contents:
     """What OpenSlide sees in a slide: its levels."""
     reader = SlideReader(path, Choice())
     page = PageFacts(1, reader.shape, 3, "uint8", "image", None, reader.levels)
-    return Contents([page], [], plain_bands(3, True))
+    return Contents([page], [], plabands_of(3, True))
 
 
 def _of_gdal(path: Path, name: str, remote: bool, choice: Choice) -> Contents:

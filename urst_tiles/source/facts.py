@@ -36,6 +36,8 @@ class Facts:
     random_access : whether ``opener`` can read any box at any time.
     stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
     areas : what the user calls valid; a pixel is valid if the file says so and it lies in all of them.
+    made_of : how many files make the image, as a phrase, if it is several; else empty.
+    average_cell : (height, width) of the cells whose sums make the thumbnail, if they are not the reader's.
     """
 
     path: Path
@@ -55,6 +57,8 @@ class Facts:
     random_access: bool
     stretched: bool
     areas: tuple[Area, ...] = ()
+    made_of: str = ""
+    average_cell: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.source.gdal_reader import GdalReader
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.openers import Reader, check_same, in_bands, is_whole
+from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
 from urst_tiles.source.remote import state_of
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES
@@ -49,6 +50,10 @@ class GdalOpener:
     files: tuple[Path, ...]
     fingerprint: str
     content: Content | None = None
+    many: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> GdalOpener:
+        return replace(self, content=content)
 
     @property
     def remote(self) -> bool:
@@ -69,7 +74,7 @@ class GdalOpener:
         return GdalReader(self.path, self.name, self.choice, self.remote)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from in_bands(self.open(), rows)
+        yield from bands_of(self.open(), rows)
         self.check()
 
 

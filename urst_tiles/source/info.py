@@ -75,11 +75,10 @@ def tiff_info(
     BadInput : the GDAL metadata is not safe to read, or the georeferencing makes no sense.
     """
     pam = sidecars.pam
-    geo = with_world_file(tuple(_tag(main, code) for code in _geo_codes(main)), sidecars.world)
     facts = _facts(main, first or main)
     profile = main.raw(34675) or None
     info = Info(
-        geo=completed(geo, pam, sidecars.rpc),
+        geo=georeference(main, sidecars),
         icc=profile if profile and is_rgb_profile(profile) and main.number(262) != 5 else None,
         gdal_metadata=clean_gdal_metadata(main.text(42112), str(main.path)),
         nodata=pam.bands.nodata or main.text(42113),
@@ -95,6 +94,13 @@ def tiff_info(
     )
     items = [*exif.items(block), *pam.items]
     return _with_facts(_with_tiff_resolution(info, main, facts, orientation), main, facts, items)
+
+
+def georeference(main: Directory, sidecars: Sidecars) -> tuple[Tag, ...]:
+    """The georeferencing of a TIFF and of the files beside it, as GeoTIFF tags; BadInput where it makes no
+    sense."""
+    geo = with_world_file(tuple(_tag(main, code) for code in _geo_codes(main)), sidecars.world)
+    return completed(geo, sidecars.pam, sidecars.rpc)
 
 
 def _geo_codes(main: Directory) -> list[int]:

@@ -16,7 +16,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content
-from urst_tiles.source.openers import Opener, Reader, in_bands, reader_of
+from urst_tiles.source.openers import Opener, Reader, bands_of, reader_of
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.metadata import GEO_KEYS, RPC, Info, Tag, with_items
 from urst_tiles.tiff.microscopes import OBJECTIVE
@@ -57,12 +57,19 @@ class OverviewOpener:
     content: Content | None = None
 
     @property
+    def many(self) -> bool:
+        return self.image.many
+
+    def with_content(self, content: Content) -> OverviewOpener:
+        return replace(self, content=content)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         return tuple(self.image.files)
 
     @property
     def _known(self) -> Opener:
-        return replace(self.image, content=self.content) if self.files else self.image
+        return self.image.with_content(self.content) if self.content is not None else self.image
 
     def check(self) -> None:
         self._known.check()
@@ -71,7 +78,7 @@ class OverviewOpener:
         return OverviewReader(self._known.open(), self.level)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from in_bands(self.open(), rows)
+        yield from bands_of(self.open(), rows)
         self.check()
 
 

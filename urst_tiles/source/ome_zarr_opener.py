@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from urst_tiles.source import valid
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content, file_fingerprint
 from urst_tiles.source.ome_zarr import ZarrImage, image_of, plane_of, shape_of
-from urst_tiles.source.openers import Reader, check_same, in_bands, is_whole
+from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info, sane_resolution
@@ -140,6 +140,10 @@ class ZarrOpener:
     files: tuple[Path, ...]
     fingerprint: str
     content: Content | None = None
+    many: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> ZarrOpener:
+        return replace(self, content=content)
 
     def check(self) -> None:
         if not is_whole(self):
@@ -150,7 +154,7 @@ class ZarrOpener:
         return ZarrReader(self.path, self.choice)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from in_bands(self.open(), rows)
+        yield from bands_of(self.open(), rows)
         self.check()
 
 

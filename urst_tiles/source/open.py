@@ -13,15 +13,19 @@ import numpy as np
 from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
+from urst_tiles.source.bandfiles import band_files
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.gdal import Unrecognised, library
 from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
+from urst_tiles.source.joined import open_joined
 from urst_tiles.source.level import at_level
+from urst_tiles.source.many import open_many
+from urst_tiles.source.members import is_many
 from urst_tiles.source.ome_zarr import is_zarr
 from urst_tiles.source.ome_zarr_opener import zarr_facts
-from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, inner_mask, open_mask
+from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, check_mask, inner_mask
 from urst_tiles.source.openslide import can_open, slide_facts
 from urst_tiles.source.remote import place_of
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
@@ -65,18 +69,21 @@ def open_source(
     stretch: str = "2%,98%",
     overviews: bool = True,
 ) -> Source:
-    """Open an image file. This is cheap: only the header is read, no pixels are decoded.
+    """Open an image file, or many as one. This is cheap: only headers are read, no pixels are decoded.
 
     Parameters
     ----------
     path : any image file that tifffile, libvips or, where it is installed, GDAL can read; with GDAL also an
-        address such as ``https://...`` or ``s3://...``, a name such as ``/vsizip/...``, or a folder.
+        address such as ``https://...`` or ``s3://...``, or a name such as ``/vsizip/...``. A folder, a
+        pattern such as ``tiles/*.tif``, or ``@`` and the path of a list stand for georeferenced parts of one
+        image; of a STAC item the assets are the bands.
     page : a page of the file by its number, counted from 1, or by its name; by default the main image (see
         "Which picture of a file" in docs/formats.md).
     channels : one or three channels that become grey, or red, green and blue, by their numbers, counted from
         1, or by their names; by default the first three, or the first if there are fewer than three.
-    bands : one or three bands, likewise; by default those that the file calls red, green and blue, else the
-        first three, or the first if there are fewer than three.
+    bands : one or three bands, likewise, or the names of files that hold a band each, in the folder ``path``
+        or beside the file ``path``, or of assets of a STAC item; by default those that the file calls red,
+        green and blue, else the first three, or the first if there are fewer than three.
     level : a level of the image instead of the image itself: 0 is the image, 1 its first overview.
     magnification : the magnification of the level, within 5 %, instead of its number.
     stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000";
@@ -86,18 +93,38 @@ def open_source(
     Raises
     ------
     MissingFile : the file does not exist or cannot be read, or there is nothing at the address.
-    BadInput : ``path`` is a folder that is no image, or the file is empty, no image, or not safe to decode;
-        or an option does not fit the file.
+    BadInput : the file is empty, no image, or not safe to decode; or an option does not fit the file; or many
+        files do not make one image.
     DamagedFile : the header is cut off or contradicts itself.
     """
     choice = Choice(page, _words(channels), _words(bands))
-    place = place_of(path)
-    facts = _folder_facts(path, choice) if place is None else place_facts(place, choice)
-    facts = at_level(facts or _file_facts(path, choice), level, magnification)
+    facts = at_level(_facts_of(path, choice), level, magnification)
     return Source(facts, stretch=stretch, use_overviews=overviews)
 
 
-def _folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
+def _facts_of(path: str | os.PathLike[str], choice: Choice) -> Facts:
+    """The facts of what a name stands for: bands in files of their own, a place elsewhere, an image that is a
+    folder, many files, or one."""
+    named = band_files(path, choice.bands)
+    if named is not None:
+        return open_joined(Path(path), named, choice, file_facts)
+    place = place_of(path)
+    if place is not None:
+        return place_facts(place, choice)
+    facts = folder_facts(path, choice)
+    if facts is None:
+        facts = open_many(path, choice, file_facts) if is_many(path) else file_facts(path, choice)
+    return facts
+
+
+def has_contents(path: str | os.PathLike[str], bands: Sequence[int | str] | None) -> bool:
+    """Whether a name stands for one file or folder, whose pages, channels and bands `contents_of` lists."""
+    if band_files(path, _words(bands)) is not None:
+        return False
+    return not is_many(path) or folder_facts(path, Choice()) is not None
+
+
+def folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
     """The facts of an image that is a folder; None for anything else, of which `require_file` will speak."""
     if not os.fspath(path) or not os.path.isdir(path):
         return None
@@ -112,7 +139,7 @@ def _folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
         return None
 
 
-def _file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
+def file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
     """The facts of a file, from its header, whichever library reads it."""
     require_file(path)
     path = Path(path).absolute()
@@ -133,8 +160,7 @@ def _file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
         if not can_open(path):
             raise
         return slide_facts(path, choice)
-    if sidecars.mask is not None and open_mask(sidecars.mask).shape != facts.stored:
-        raise BadInput(f"{sidecars.mask} is a mask of another size than {path}; remove it, or make it anew")
+    check_mask(path, sidecars.mask, facts.stored)
     return facts
 
 

@@ -7,14 +7,15 @@ reader from it, which all threads share.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from urst_tiles.errors import DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source.headers import check_file
@@ -71,12 +72,19 @@ class Opener(Protocol):
     """Makes a reader of an image in any process; can be pickled."""
 
     @property
+    def many(self) -> bool:
+        """Whether there may be thousands of files, over which the reader itself watches."""
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that the pixels come from, and that other programs may change while they are read."""
 
     @property
     def content(self) -> Content | None:
         """The whole content of these files when the job began; None if nobody has read it yet."""
+
+    def with_content(self, content: Content) -> Opener:
+        """This opener, which knows the whole content that its files had when the job began."""
 
     def check(self) -> None:
         """Raise DamagedFile if the content of these files has changed since the source was opened."""
@@ -113,10 +121,14 @@ class TiffOpener:
     fingerprint: str
     pam: PamBands = NO_BANDS
     content: Content | None = None
+    many: ClassVar[bool] = False
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
+
+    def with_content(self, content: Content) -> TiffOpener:
+        return replace(self, content=content)
 
     def check(self) -> None:
         check_file(self.path)
@@ -126,10 +138,10 @@ class TiffOpener:
     def open(self) -> Reader:
         reader = TiffReader(self.path, self.choice, self.pam)
         check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
-        return _masked(reader, self.mask)
+        return masked(reader, self.mask)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from in_bands(self.open(), rows)
+        yield from bands_of(self.open(), rows)
         self.check()
 
 
@@ -161,10 +173,14 @@ class VipsOpener:
     masked: bool = False
     place: Place = None
     content: Content | None = None
+    many: ClassVar[bool] = False
 
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
+
+    def with_content(self, content: Content) -> VipsOpener:
+        return replace(self, content=content)
 
     def check(self) -> None:
         check_file(self.path)
@@ -211,6 +227,11 @@ class SpoolOpener:
     original: Original
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
+    many: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> SpoolOpener:
+        """This opener: there is no content to know."""
+        return self
 
     def check(self) -> None:
         """Check nothing: only the job itself writes to its spool, and every chunk has a checksum."""
@@ -219,7 +240,7 @@ class SpoolOpener:
         return SpoolReader(self.folder, self.what, self.original)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        return in_bands(self.open(), rows)
+        return bands_of(self.open(), rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +256,11 @@ class ArrayOpener:
     array: Any
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
+    many: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> ArrayOpener:
+        """This opener: there is no content to know."""
+        return self
 
     def check(self) -> None:
         """Check nothing: the caller answers for the content of the array."""
@@ -243,7 +269,7 @@ class ArrayOpener:
         return ArrayReader(self.array)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        return in_bands(self.open(), rows)
+        return bands_of(self.open(), rows)
 
 
 class ArrayReader:
@@ -290,6 +316,12 @@ def open_mask(path: Path) -> Segments:
     return mask_page(file, file.directories[0])
 
 
+def check_mask(path: Path, mask: Path | None, shape: tuple[int, int]) -> None:
+    """Raise BadInput if the ``.msk`` file of an image does not have its shape, (height, width)."""
+    if mask is not None and open_mask(mask).shape != shape:
+        raise BadInput(f"{mask} is a mask of another size than {path}; remove it, or make it anew")
+
+
 def inner_mask(path: Path, choice: Choice) -> Segments:
     """The page of the TIFF ``path`` that is the mask of the image chosen there. Raises DamagedFile."""
     file = TiffFile(path)
@@ -307,7 +339,7 @@ def _with_mask(samples: Samples, mask: Segments, box: Box) -> Samples:
     return Samples(samples.colour, combine(weight, mask_of(mask, box), out))
 
 
-def _masked(reader: Reader, mask: Path | None) -> Reader:
+def masked(reader: Reader, mask: Path | None) -> Reader:
     """The reader, with the mask if there is a mask."""
     return reader if mask is None else MaskedReader(reader, open_mask(mask))
 
@@ -352,7 +384,7 @@ def check_same(path: Path, expected: str, present: str) -> None:
         )
 
 
-def in_bands(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
+def bands_of(reader: Reader, rows: int) -> Iterator[tuple[Box, Samples]]:
     """Yield (box, samples) in bands of ``rows`` rows; several are decoded at the same time if that helps."""
     height, width = reader.shape
     boxes = (Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows))
@@ -368,12 +400,24 @@ def _open_once(opener: Opener) -> tuple[Reader, FileWatch]:
     return opener.open(), watch
 
 
+@functools.lru_cache(maxsize=1)  # it holds dozens of open files
+def _open_many(opener: Opener) -> Reader:
+    """The reader of an opener of many files, which watches over them itself."""
+    return opener.open()
+
+
+_opening = threading.Lock()
+
+
 def reader_of(opener: Opener) -> Reader:
     """The reader of an opener. Files are opened once; all threads of the process share the reader."""
+    if opener.many:
+        with _opening:
+            return _open_many(opener)
     return opener.open() if isinstance(opener, ArrayOpener) else _open_once(opener)[0]
 
 
 def check_unchanged(opener: Opener) -> None:
     """Raise DamagedFile if the content of the files has changed; cheap while they look the same."""
-    if opener.files:
+    if not opener.many and opener.files:
         _open_once(opener)[1]()

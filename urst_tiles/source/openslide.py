@@ -10,10 +10,10 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.openers import Reader, check_same, in_bands, is_whole
+from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.metadata import Info, is_rgb_profile, sane_resolution, with_items
@@ -164,6 +164,10 @@ class SlideOpener:
     files: tuple[Path, ...]
     fingerprint: str
     content: Content | None = None
+    many: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> SlideOpener:
+        return replace(self, content=content)
 
     def check(self) -> None:
         check_file(self.path)
@@ -175,7 +179,7 @@ class SlideOpener:
         return SlideReader(self.path, self.choice)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from in_bands(self.open(), rows)
+        yield from bands_of(self.open(), rows)
         self.check()
 
 

@@ -17,6 +17,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source.crs import box_in_image
 from urst_tiles.source.facts import Facts
+from urst_tiles.source.identity import Content
 from urst_tiles.source.polygons import Polygons
 from urst_tiles.source.source import Source
 from urst_tiles.source.valid import Samples
@@ -151,6 +152,10 @@ class PartOpener:
     box: Box
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
+    many: ClassVar[bool] = False
+
+    def with_content(self, content: Content) -> PartOpener:
+        return self
 
     def check(self) -> None:
         """Check nothing: reading the source checks that its file has not changed."""

@@ -27,6 +27,7 @@ from urst_tiles.source.openers import (
     Opener,
     Reader,
     SpoolOpener,
+    VipsOpener,
     check_unchanged,
     reader_of,
 )
@@ -59,6 +60,7 @@ class Source:
     dtype : uint8 for uint8 files, else uint16.
     file_dtype : dtype of the samples in the file.
     info : metadata that the output takes over.
+    made_of : how many files make the image, as a phrase, if it is several; else empty.
     told : what the program chose where the file has several pages, channels or bands and the user did not
         choose, as a phrase; empty if there was no choice.
     random_access : whether boxes can be read without spooling.
@@ -85,7 +87,7 @@ class Source:
         self._cache: dict[str, Any] = {}
         self.path, self.info, self.fingerprint = facts.path, facts.info, facts.fingerprint
         self.shape = oriented(facts.stored, facts.orientation)
-        self.told = facts.told
+        self.told, self.made_of = facts.told, facts.made_of
         self.stretch_text = stretch
         self.channels = 4 if facts.has_valid or facts.areas else 3
         self.file_dtype = np.dtype(facts.file_dtype)
@@ -99,6 +101,12 @@ class Source:
     def files(self) -> tuple[Path, ...]:
         """The file and its sidecars; empty for an array."""
         return self._facts.opener.files
+
+    @property
+    def members(self) -> tuple[tuple[Path, Box], ...]:
+        """Each of the files that make the image, with its box in it; empty for a single file."""
+        found = getattr(self._facts.opener, "members", ())
+        return tuple((member.path, Box(*member.box)) for member in found)
 
     def __repr__(self) -> str:
         (h, w), kind = self.shape, "RGBA" if self.channels == 4 else "RGB"
@@ -186,7 +194,7 @@ class Source:
         ------
         JobDiffers : the files have another content now.
         """
-        opener: Any = self._facts.opener
+        opener = self._facts.opener
         if not opener.files:
             return self
         path = folder / self._content_name
@@ -199,7 +207,7 @@ class Source:
             )
         if before != now:
             publish(path, json.dumps(now.to_json()).encode())
-        facts = replace(self._facts, opener=replace(opener, content=now))
+        facts = replace(self._facts, opener=opener.with_content(now))
         return self._like(facts, None)
 
     def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
@@ -239,6 +247,12 @@ class Source:
     def areas(self) -> tuple[Area, ...]:
         """What the user calls valid, see `with_valid`."""
         return self._facts.areas
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether the file is a JPEG."""
+        opener = self._facts.opener
+        return isinstance(opener, VipsOpener) and opener.loader == "jpegload"
 
     @property
     def is_grey(self) -> bool:

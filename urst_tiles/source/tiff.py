@@ -186,12 +186,17 @@ class TiffReader:
         pixel = len(self._stored) * kind.itemsize * 2 + 4 + (16 * self.colours if wide else 0)
         area = math.prod(self.cell_shape) if self.is_tiled else 0
         tables = sum(page.layout.offsets.nbytes + page.layout.counts.nbytes for page in pages)
-        cached = sum(page.keeps * page.layout.segment_bytes for page in pages)
         return (
             (1 if self.alone and not self.is_tiled else decoder_count()) * (2 * size + area * pixel)
-            + cached
+            + self.kept_bytes
             + tables
         )
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of decoded segments that stay in memory, at most."""
+        pages = [self._main, *(page for page, _ in self._overviews)]
+        return sum(page.keeps * page.layout.segment_bytes for page in pages)
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         page, mask = (self._main, self._mask) if level == 0 else self._overviews[level - 1]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import valid
-from urst_tiles.source.bands import bands_said, choose_bands, plain_bands
+from urst_tiles.source.bands import bands_said, choose_bands, plabands_of
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.jpeg_head import mended_file
 from urst_tiles.source.valid import Samples
@@ -186,7 +186,7 @@ class Decoded:
             raise BadInput(complex_samples(path))
         self.dtype = np.dtype(FORMATS[image.format])
         self.alpha = bool(image.hasalpha()) and image.bands > 1
-        known = plain_bands(image.bands - self.alpha, image.interpretation in RGB)
+        known = plabands_of(image.bands - self.alpha, image.interpretation in RGB)
         self._pick = choose_bands(path, bands, known)
         self.said = bands_said(known, self._pick)
         self.colours = len(self._pick)

@@ -1,0 +1,179 @@
+"""Placing many files in one image: they must be alike, and their pixels must lie on one lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.errors import BadInput
+from urst_tiles.tiff.metadata import Tag
+from urst_tiles.tiff.placement import (
+    Affine,
+    affine_of,
+    is_placed,
+    keys_of,
+    offset_of,
+    shifted,
+    system_name,
+    system_of,
+)
+
+#: How far, in pixels, a corner of a file may lie off the lattice of the others.
+TOLERANCE = 0.01
+
+#: The image may have so many rows and columns: what a TIFF can say.
+MOST_SIDE = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A file as far as its place counts: its path, its GeoTIFF tags, (height, width) in pixels, how many
+    samples a pixel has, and their dtype."""
+
+    path: Path
+    geo: tuple[Tag, ...]
+    shape: tuple[int, int]
+    bands: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where many files lie in one image.
+
+    Attributes
+    ----------
+    shape : (height, width) of the image, the smallest that holds all files.
+    boxes : int64, (files, 4): y0, x0, y1, x1 of each file in it.
+    geo : the georeferencing of the image as GeoTIFF tags.
+    """
+
+    shape: tuple[int, int]
+    boxes: NDArray[np.int64]
+    geo: tuple[Tag, ...]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there are pixels that no file covers."""
+        return self.covered < self.shape[0] * self.shape[1]
+
+    @property
+    def has_overlaps(self) -> bool:
+        """Whether there are pixels that several files cover."""
+        sizes = self.boxes[:, 2:] - self.boxes[:, :2]
+        return int((sizes[:, 0] * sizes[:, 1]).sum()) > self.covered
+
+    @cached_property
+    def covered(self) -> int:
+        """How many pixels the files cover together."""
+        y0, x0, y1, x1 = self.boxes[np.argsort(self.boxes[:, 1])].T
+        edges = np.unique(self.boxes[:, [0, 2]])
+        pixels = 0
+        for top, bottom in pairwise(edges.tolist()):
+            here = (y0 <= top) & (y1 > top)
+            if here.any():
+                start, reach = x0[here], np.maximum.accumulate(x1[here])
+                before = np.concatenate([start[:1], reach[:-1]])
+                pixels += (bottom - top) * int((reach - np.maximum(start, before)).clip(0).sum())
+        return pixels
+
+
+def place(tiles: Sequence[Tile]) -> Placed:
+    """Where the files lie in the image that they make together.
+
+    Raises
+    ------
+    BadInput : a file has no georeferencing; or two of them differ in bands, dtype, reference system or
+        resolution, or do not lie on one lattice. The message names both.
+    """
+    first = tiles[0]
+    base, keys, system = _affine(first), keys_of(first.geo), system_of(first.geo)
+    boxes = np.empty((len(tiles), 4), np.int64)
+    for number, tile in enumerate(tiles):
+        affine = _affine(tile)
+        check_alike(first, tile)
+        if keys_of(tile.geo) != keys and system_of(tile.geo) != system:
+            raise BadInput(
+                f"{tile.path} is in {system_name(tile.geo)} and {first.path} in {system_name(first.geo)}, and"
+                " one image has one CRS; bring them into one first, for example: gdalwarp -t_srs"
+                f" {_code(first)} IN OUT"
+            )
+        boxes[number] = _box(first, base, tile, affine)
+    corner = boxes[:, :2].min(axis=0)
+    height, width = (int(side) for side in boxes[:, 2:].max(axis=0) - corner)
+    if max(height, width) > MOST_SIDE:
+        raise BadInput(
+            f"the files from {first.path} on span {width} x {height} pixels, more than an image can have; are"
+            " all of them where they belong? (gdalinfo tells)"
+        )
+    nearest = int(np.abs(boxes[:, :2] - corner).sum(axis=1).argmin())
+    rows, columns = (int(n) for n in corner - boxes[nearest, :2])
+    return Placed((height, width), boxes - np.tile(corner, 2), shifted(tiles[nearest].geo, rows, columns))
+
+
+def check_alike(first: Tile, tile: Tile) -> None:
+    """Raise BadInput if two files differ in the number of bands or in the dtype."""
+    if (tile.bands, tile.dtype) == (first.bands, first.dtype):
+        return
+    raise BadInput(
+        f"{tile.path} has {tile.bands} band(s) of {tile.dtype} and {first.path} has {first.bands} of"
+        f" {first.dtype}, and the files of one image are alike; make them so first, for example: gdalwarp -ot"
+        f" {first.dtype.capitalize()} IN OUT, or gdal_translate -b to choose bands"
+    )
+
+
+def _code(tile: Tile) -> str:
+    name = system_name(tile.geo)
+    return name if name.startswith("EPSG:") else "EPSG:CODE"
+
+
+def _affine(tile: Tile) -> Affine:
+    """The affine map of a file. Raises BadInput where it has none."""
+    affine = affine_of(tile.geo)
+    if affine is not None:
+        return affine
+    if is_placed(tile.geo):
+        raise BadInput(
+            f"{tile.path} is georeferenced by control points or polynomials, which place no pixel on a"
+            " lattice; rectify the files first, for example: gdalwarp -r bilinear IN OUT"
+        )
+    raise BadInput(
+        f"{tile.path} has no georeferencing, so that its place among the other files is unknown; give it"
+        " some (gdal_translate -a_ullr, or a world file), or name a single file as INPUT"
+    )
+
+
+def _box(first: Tile, base: Affine, tile: Tile, affine: Affine) -> tuple[int, int, int, int]:
+    """y0, x0, y1, x1 of a file in the pixels of the first. Raises BadInput where it is off the lattice."""
+    h, w = tile.shape
+    corners = offset_of(base, affine, tile.shape)
+    sides = corners - corners[0]
+    wanted = np.array([(0, 0), (0, w), (h, 0), (h, w)])
+    if not np.isfinite(corners).all() or np.abs(sides - wanted).max() > TOLERANCE:
+        raise BadInput(
+            f"{tile.path} has pixels of {_size(affine)} and {first.path} of {_size(base)}, and one image has"
+            f" one resolution; resample first, for example: gdalwarp -tr {abs(base[0]):.12g}"
+            f" {abs(base[4]):.12g} -tap IN OUT"
+        )
+    at = np.rint(corners[0])
+    off = np.abs(corners[0] - at).max()
+    if off > TOLERANCE:
+        raise BadInput(
+            f"{tile.path} is shifted against {first.path} by a fraction of a pixel ({off:.3f}), so that their"
+            " pixels make no one lattice; resample one of them first, for example: gdalwarp -tap -tr"
+            f" {abs(base[0]):.12g} {abs(base[4]):.12g} IN OUT"
+        )
+    y, x = int(at[0]), int(at[1])
+    return y, x, y + h, x + w
+
+
+def _size(affine: Affine) -> str:
+    """The size of a pixel in words."""
+    a, b, _, d, e, _ = affine
+    return f"{np.hypot(a, d):.12g} x {np.hypot(b, e):.12g}"
