@@ -9,7 +9,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
-import rasterio
+import rasterio.features
 import tifffile
 from helpers import geotiff, picture, sha
 

@@ -151,7 +151,7 @@ def test_a_folder_is_an_image_as_input_alone(run, place: Path) -> None:
         ("stylize", "in.tif", "out.tif", "--model", "fast", "--style", "folder"),
         ("stylize", "in.tif", "out.tif", "--style", "1=picture.png", "--mask", "folder"),
     ):
-        one_sentence(run(*arguments), 2, "folder is a folder; name the")
+        one_sentence(run(*arguments), 2, "folder is a folder", "name ")
 
 
 @pytest.mark.parametrize("name", list(NO_OUTPUT))

@@ -4,6 +4,7 @@ of a phase."""
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import threading
@@ -189,18 +190,31 @@ def power_cut(phase: str, seconds: float, log: Path) -> Callable[[], None]:
     def install() -> None:
         install_kill()
         handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        sync = os.fsync
+        sync, link = os.fsync, os.link
 
         def synced(descriptor: Any) -> None:
             sync(descriptor)
             state = os.fstat(descriptor)
             os.write(handle, f"S\t{state.st_ino}\t{state.st_size}\n".encode())
 
+        count = itertools.count()
+
+        def replaced(target: str) -> str:
+            """Another name of the file that is about to be replaced: what a rename that is lost brings back."""
+            other = f"{log}.{os.getpid()}.{next(count)}"
+            try:
+                link(target, other)
+            except FileNotFoundError:
+                return ""
+            return other
+
         def named(real: Callable[..., Any]) -> Callable[..., Any]:
             def call(source: Any, target: Any, **more: Any) -> Any:
+                before = replaced(os.fspath(target))
                 result = real(source, target, **more)
                 folder = os.stat(os.path.dirname(os.fspath(target))).st_ino
-                os.write(handle, f"N\t{folder}\t{os.fspath(source)}\t{os.fspath(target)}\n".encode())
+                line = f"N\t{folder}\t{os.fspath(source)}\t{os.fspath(target)}\t{before}\n"
+                os.write(handle, line.encode())
                 return result
 
             return call
@@ -213,18 +227,22 @@ def power_cut(phase: str, seconds: float, log: Path) -> Callable[[], None]:
 
 def lose_what_was_not_synced(log: Path, folder: Path, random: np.random.Generator) -> int:
     """Do to the files in ``folder`` what a power cut may do; returns how many files lost something."""
-    sizes, names, lost = dict[int, int](), dict[str, tuple[int, str]](), 0
+    sizes, names, lost = dict[int, int](), dict[str, tuple[int, str, str]](), 0
     for line in log.read_text().splitlines() if log.exists() else []:
         kind, *words = line.split("\t")
         if kind == "S":
             sizes[int(words[0])] = int(words[1])
             names = {target: one for target, one in names.items() if one[0] != int(words[0])}
         else:
-            names[words[2]] = (int(words[0]), words[1])
-    for target, (_, source) in names.items():
+            names[words[2]] = (int(words[0]), words[1], words[3])
+    for target, (_, source, before) in names.items():
         if random.random() < 0.5 and os.path.exists(target) and not os.path.exists(source):
             os.rename(target, source)
+            if before:  # a rename that replaces is done or not done, and no name is lost in between
+                os.rename(before, target)
             lost += 1
+    for other in log.parent.glob(f"{log.name}.*"):
+        other.unlink()
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
             state = path.stat()

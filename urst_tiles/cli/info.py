@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def run_info(arguments: argparse.Namespace) -> int:
     try:
         path = Path(arguments.file).absolute()
         if has_contents(arguments.file, choice["bands"]):
-            if not is_place(arguments.file) and not path.is_dir():
+            if not is_place(arguments.file) and not os.path.isdir(path):
                 require_file(arguments.file)
             found = contents_of(path, **choice)
         level: dict[str, Any] = {name: getattr(arguments, name, None) for name in LEVELS}

@@ -21,7 +21,6 @@ from functools import lru_cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from urst_tiles.engine.at_once import Sample, measure_at_once
 from urst_tiles.engine.loaded import Builds, build_style
 from urst_tiles.engine.site_moments import SiteMoments, cell_weights, for_style, halo_of, usable
 from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
+from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Grid
 from urst_tiles.histogram import Bins, Histogram
 from urst_tiles.moments import MemberMoments, Moments
@@ -278,8 +278,8 @@ def load_saved(path: Path) -> MemberMoments | None:
         return load(path)
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-        log.warning("%s is damaged (%s) and is made again", path, error)
+    except DamagedFile as error:
+        log.warning("%s, and is made again", error)
         return None
 
 
@@ -294,8 +294,18 @@ def load(path: Path) -> MemberMoments:
 
     Raises
     ------
-    OSError, EOFError, KeyError, ValueError, BadZipFile : the file does not exist or is damaged.
+    FileNotFoundError : the file does not exist.
+    DamagedFile : it cannot be read.
     """
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise errors of many kinds
+        raise DamagedFile(f"{path} is damaged ({error})") from error
+
+
+def _load(path: Path) -> MemberMoments:
     with open_file(path) as opened, np.load(opened, allow_pickle=False) as file:
         if "counts" in file:
             count, low, high = file["bins"].tolist()

@@ -14,7 +14,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.members import AnyPath, absolute, find_members
-from urst_tiles.source.mosaic import CELL, MOST_OPEN, Look, Member, MosaicOpener, pack, reduced_shape
+from urst_tiles.source.mosaic import CELL, MOST_OPEN, Member, MosaicOpener, Traits, pack, reduced_shape
 from urst_tiles.source.openers import TiffOpener
 from urst_tiles.source.placing import Placed, Tile, place
 from urst_tiles.source.survey import Surveyed, survey
@@ -107,7 +107,7 @@ def open_many(name: AnyPath, choice: Choice, open_one: OpenOne) -> Facts:
     placed = place([file.tile for file in files])
     first = files[0].facts
     has_valid = placed.has_gaps or any(file.has_valid for file in files)
-    look = Look(
+    look = Traits(
         placed.shape, first.file_dtype, first.colours, has_valid, _factors(files),
         any(kind.alone and not kind.facts.random_access for kind in _kinds(files)), _most_open(files),
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _members(files: Sequence[_File], placed: Placed) -> Iterator[Member]:
         yield Member(seen.path, seen.sidecars, seen.mask, tuple(box), opener, seen.stamps, seen.fingerprint)
 
 
-def _key(members: Sequence[Member], look: Look) -> str:
+def _key(members: Sequence[Member], look: Traits) -> str:
     """Tells these files, their samples and their places from all others, whatever their names."""
     digest = hashlib.sha256(repr((look.shape, look.dtype, look.colours, look.has_valid)).encode())
     for member in members:
@@ -224,7 +224,7 @@ def _most_open(files: Sequence[_File]) -> int:
     return MOST_OPEN if not kept else max(4, min(MOST_OPEN, KEPT_BYTES // kept))
 
 
-def _reader_bytes(files: Sequence[_File], look: Look) -> int:
+def _reader_bytes(files: Sequence[_File], look: Traits) -> int:
     """Bytes of memory that reading takes at most.
 
     These are what one file takes, the other open files with what they keep decoded, the records of all, and

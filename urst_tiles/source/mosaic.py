@@ -71,7 +71,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Look:
+class Traits:
     """What the reader of a mosaic needs to know besides its files.
 
     Attributes
@@ -110,7 +110,7 @@ class MosaicOpener:
 
     key: str
     choice: Choice
-    look: Look
+    look: Traits
     packed: bytes = field(repr=False)
     content_digest: str | None = None
     many: ClassVar[bool] = True
