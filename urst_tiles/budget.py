@@ -201,7 +201,7 @@ def histogram_bytes(style: Subject) -> int:
     """Memory of the histograms at a site, of all members of a field: there are three of each for a moment,
     the sum, what is added to it, and the map that is made of it."""
     members = style.field.members if isinstance(style, nets.Composition) else 1
-    counted = [site.measures * site.bins.count for site in measured_sites(style) if site.bins]
+    counted = [site.measures * site.bins.size for site in measured_sites(style) if site.bins]
     return 3 * 8 * members * max(counted, default=0)
 
 

@@ -12,20 +12,20 @@ Float = NDArray[np.float64]
 
 
 class Bins(NamedTuple):
-    """How a histogram is divided: ``count`` values from ``low`` to ``high``, both included, at equal
+    """How a histogram is divided: ``size`` values from ``low`` to ``high``, both included, at equal
     distances.
 
     A feature is counted at the value that is nearest to it.
     """
 
-    count: int
+    size: int
     low: float = 0.0
     high: float = 1.0
 
     @property
     def values(self) -> Float:
         """The values, float64, (count,)."""
-        return np.linspace(self.low, self.high, self.count)
+        return np.linspace(self.low, self.high, self.size)
 
 
 #: Every level of uint16 in 0..1; the levels of uint8 are every 257th of these, exactly.
@@ -39,7 +39,7 @@ class Histogram:
     Attributes
     ----------
     bins : the values.
-    counts : float64, (C, bins.count): the total weight of the features at each value.
+    counts : float64, (C, bins.size): the total weight of the features at each value.
     """
 
     bins: Bins
@@ -48,7 +48,7 @@ class Histogram:
     @classmethod
     def empty(cls, channels: int, bins: Bins) -> Histogram:
         """The histogram of nothing, the neutral element of ``+``."""
-        return cls(bins, np.zeros((channels, bins.count)))
+        return cls(bins, np.zeros((channels, bins.size)))
 
     @classmethod
     def of(cls, features: ArrayLike, bins: Bins, weights: ArrayLike | None = None) -> Histogram:
@@ -60,16 +60,16 @@ class Histogram:
         weights : (N,), at least 0, the weight of each vector; None where all are 1.
         """
         values = np.asarray(features)
-        counts = np.zeros((len(values), bins.count))
-        scale = values.dtype.type((bins.count - 1) / (bins.high - bins.low))
+        counts = np.zeros((len(values), bins.size))
+        scale = values.dtype.type((bins.size - 1) / (bins.high - bins.low))
         w = None if weights is None else np.asarray(weights, np.float64)
         for channel, row in enumerate(values):
             known = np.isfinite(row)
             part = None if w is None else w
             if not known.all():
                 row, part = row[known], None if w is None else w[known]
-            at = np.clip(np.rint((row - values.dtype.type(bins.low)) * scale), 0, bins.count - 1)
-            counts[channel] = np.bincount(at.astype(np.int32), part, bins.count)
+            at = np.clip(np.rint((row - values.dtype.type(bins.low)) * scale), 0, bins.size - 1)
+            counts[channel] = np.bincount(at.astype(np.int32), part, bins.size)
         return cls(bins, counts)
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -113,7 +113,7 @@ class Histogram:
 
 def matched(source: Histogram, target: Histogram) -> Float:
     """The values that give the channels of ``source`` the distribution of those of ``target``: float64,
-    (C, bins.count), the new value of each value.
+    (C, bins.size), the new value of each value.
 
     At each value that occurs, the share of the weight up to it is the same in both (R. Gonzalez and R. Woods,
     "Digital Image Processing", section 3.3: histogram matching), interpolated between the values that occur

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -122,10 +123,11 @@ class MemberMoments:
 
     Attributes
     ----------
-    parts : the moments of each member, by number of the member; members of weight 0 are left out.
+    parts : the moments of each member, or another statistic that can be added, by number of the member;
+        members of weight 0 are left out.
     """
 
-    parts: Mapping[int, Moments]
+    parts: Mapping[int, Any]
 
     def __add__(self, other: MemberMoments) -> MemberMoments:
         if not isinstance(other, MemberMoments):
@@ -136,7 +138,7 @@ class MemberMoments:
         return MemberMoments(merged)
 
     @property
-    def total(self) -> Moments:
+    def total(self) -> Any:
         """The moments of all members together; raises ValueError if no member has any weight."""
         if not self.parts:
             raise ValueError("there are no statistics")

@@ -40,7 +40,7 @@ def at_phases(begin: Callable[[str], None]) -> None:
         ("thumbnail", thumbnail, "average"),
         ("statistics", stylize, "set_up"), ("statistics", shards, "set_up"),
         ("blocks", StylizeBlock, "__call__"),
-        ("assembling", stylize, "assemble"), ("assembling", shards, "assemble"),
+        ("assembling", stylize, "finish"), ("assembling", shards, "finish"),
         ("publishing", assemble, "_verify"),
         ("cleaning up", Job, "remove"),
     ]  # fmt: skip
@@ -200,7 +200,7 @@ def power_cut(phase: str, seconds: float, log: Path) -> Callable[[], None]:
         count = itertools.count()
 
         def replaced(target: str) -> str:
-            """Another name of the file that is about to be replaced: what a rename that is lost brings back."""
+            """Another name of the file that is about to be replaced, for a rename that is lost."""
             other = f"{log}.{os.getpid()}.{next(count)}"
             try:
                 link(target, other)

@@ -140,7 +140,7 @@ def fit_colour(
     chosen = Options.of(options, changes)
     if chosen.statistics not in ("auto", "exact", "thumbnail"):
         raise BadInput(f"fit_colour takes statistics exact or thumbnail, got {chosen.statistics!r}")
-    several = list(source) if isinstance(source, list | tuple) else [source]
+    several: list[Any] = list(source) if isinstance(source, list | tuple) else [source]
     if not several:
         raise BadInput("no image given to measure")
     with ExitStack() as stack:

@@ -155,7 +155,7 @@ class Composition:
 def _like(site: Site) -> Any:
     """The identity in the form of the maps of ``site``: diagonal, full, or curves."""
     if site.bins and site.view is None:
-        return Curves.identity(site.channels, site.bins.count)
+        return Curves.identity(site.channels, site.bins.size)
     identity = Affine.identity(site.channels)
     return Affine(np.diag(identity.scale), identity.shift) if site.full else identity
 

@@ -196,7 +196,7 @@ def measuring(method: str, depth: int, white: Any = None) -> ColourStyle:
         raise BadInput("--method lut takes a table of colours, a .cube file, and measures no image")
     target: Fitted = {"mean": np.zeros(3), "covariance": np.eye(3)}
     if method == "histogram":
-        target = {"counts": np.zeros((3, LEVELS.count))}
+        target = {"counts": np.zeros((3, LEVELS.size))}
     return ColourStyle(method, target, depth=depth)
 
 
