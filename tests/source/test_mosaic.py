@@ -270,14 +270,6 @@ def turned(folder: Path, scene: np.ndarray) -> None:
     tile(folder / "b.tif", scene, 0, 0, 300, 300, extratags=[(34264, 12, 16, matrix, True), keys])
 
 
-def off_the_lattice(folder: Path, scene: np.ndarray) -> None:
-    tile(folder / "b.tif", scene, 0, 400, 300, 700, extratags=placed(0, 400.25))
-
-
-def slightly_off(folder: Path, scene: np.ndarray) -> None:
-    tile(folder / "b.tif", scene, 0, 400, 300, 700, extratags=placed(0.02, 400))
-
-
 def more_bands(folder: Path, scene: np.ndarray) -> None:
     tile(folder / "b.tif", np.dstack([scene, scene[..., 0]]), 0, 400, 300, 700, **RGBA)
 
@@ -297,8 +289,6 @@ def wider(folder: Path, scene: np.ndarray) -> None:
         (other_size, "20 x 20.*10 x 10"),
         (almost_other_size, "10.001 x 10.001"),
         (turned, "resolution|turned"),
-        (off_the_lattice, "fraction of a pixel .0.250"),
-        (slightly_off, "fraction of a pixel"),
         (more_bands, "4 band.*3"),
         (grey, "1 band.*3"),
         (wider, "uint16.*uint8"),
@@ -311,6 +301,21 @@ def test_files_that_make_no_image(scene: np.ndarray, tmp_path: Path, spoil, word
         ut.open_source(tmp_path)
     for word in ("a.tif", "b.tif", "gdalwarp"):
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("y", "x", "said"), [(0, 400.25, "0.25"), (-0.02, 400, "0.02"), (0.004, 399.996, "")]
+)
+def test_files_that_are_shifted_by_a_part_of_a_pixel(
+    scene: np.ndarray, tmp_path: Path, y: float, x: float, said: str
+) -> None:
+    """Each is taken at the nearest pixel, and the shift is told."""
+    tile(tmp_path / "a.tif", scene, 0, 0, 300, 400)
+    tile(tmp_path / "b.tif", scene, 0, 400, 300, 700, extratags=placed(y, x))
+    source = ut.open_source(tmp_path)
+    assert source.shape == (300, 700) and ("shifted by up to " + said in source.made_of) == bool(said)
+    read = source.prepare(tmp_path / "job").read(Box(0, 0, 300, 700))
+    np.testing.assert_array_equal(read[..., :3], scene[:300, :700])
 
 
 def test_files_that_have_no_place(scene: np.ndarray, tmp_path: Path) -> None:

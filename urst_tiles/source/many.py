@@ -16,7 +16,7 @@ from urst_tiles.source.facts import Facts
 from urst_tiles.source.members import AnyPath, absolute, find_members
 from urst_tiles.source.mosaic import CELL, MOST_OPEN, Member, MosaicOpener, Traits, pack, reduced_shape
 from urst_tiles.source.openers import TiffOpener
-from urst_tiles.source.placing import Placed, Tile, place
+from urst_tiles.source.placing import TOLERANCE, Placed, Tile, place
 from urst_tiles.source.survey import Surveyed, survey
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.valid import weight_dtype
@@ -247,4 +247,6 @@ def _said(files: Sequence[_File], placed: Placed) -> str:
         said += "; what no file covers is invalid"
     if placed.has_overlaps:
         said += "; where files overlap, the later lies over the earlier"
+    if placed.shift > TOLERANCE:
+        said += f"; files are shifted by up to {placed.shift:.2g} of a pixel, and taken at the nearest"
     return said

@@ -24,7 +24,7 @@ from urst_tiles.tiff.placement import (
     system_of,
 )
 
-#: How far, in pixels, a corner of a file may lie off the lattice of the others.
+#: How far, in pixels, the sides of a file may be off those in pixels of the first; a larger shift is told.
 TOLERANCE = 0.01
 
 #: The image may have so many rows and columns: what a TIFF can say.
@@ -52,11 +52,14 @@ class Placed:
     shape : (height, width) of the image, the smallest that holds all files.
     boxes : int64, (files, 4): y0, x0, y1, x1 of each file in it.
     geo : the georeferencing of the image as GeoTIFF tags.
+    shift : by how much of a pixel, at most, a file lies off the lattice of the first: each is taken at the
+        nearest pixel, up to a half away, as with GDAL's nearest neighbour.
     """
 
     shape: tuple[int, int]
     boxes: NDArray[np.int64]
     geo: tuple[Tag, ...]
+    shift: float
 
     @property
     def has_gaps(self) -> bool:
@@ -90,11 +93,11 @@ def place(tiles: Sequence[Tile]) -> Placed:
     Raises
     ------
     BadInput : a file has no georeferencing; or two of them differ in bands, dtype, reference system or
-        resolution, or do not lie on one lattice. The message names both.
+        resolution. The message names both.
     """
     first = tiles[0]
     base, keys, system = _affine(first), keys_of(first.geo), system_of(first.geo)
-    boxes = np.empty((len(tiles), 4), np.int64)
+    boxes, shift = np.empty((len(tiles), 4), np.int64), 0.0
     for number, tile in enumerate(tiles):
         affine = _affine(tile)
         check_alike(first, tile)
@@ -104,7 +107,8 @@ def place(tiles: Sequence[Tile]) -> Placed:
                 " one image has one CRS; bring them into one first, for example: gdalwarp -t_srs"
                 f" {_code(first)} IN OUT"
             )
-        boxes[number] = _box(first, base, tile, affine)
+        boxes[number], off = _box(first, base, tile, affine)
+        shift = max(shift, off)
     corner = boxes[:, :2].min(axis=0)
     height, width = (int(side) for side in boxes[:, 2:].max(axis=0) - corner)
     if max(height, width) > MOST_SIDE:
@@ -114,7 +118,8 @@ def place(tiles: Sequence[Tile]) -> Placed:
         )
     nearest = int(np.abs(boxes[:, :2] - corner).sum(axis=1).argmin())
     rows, columns = (int(n) for n in corner - boxes[nearest, :2])
-    return Placed((height, width), boxes - np.tile(corner, 2), shifted(tiles[nearest].geo, rows, columns))
+    geo = shifted(tiles[nearest].geo, rows, columns)
+    return Placed((height, width), boxes - np.tile(corner, 2), geo, shift)
 
 
 def check_alike(first: Tile, tile: Tile) -> None:
@@ -149,8 +154,13 @@ def _affine(tile: Tile) -> Affine:
     )
 
 
-def _box(first: Tile, base: Affine, tile: Tile, affine: Affine) -> tuple[int, int, int, int]:
-    """y0, x0, y1, x1 of a file in the pixels of the first. Raises BadInput where it is off the lattice."""
+def _box(first: Tile, base: Affine, tile: Tile, affine: Affine) -> tuple[tuple[int, int, int, int], float]:
+    """y0, x0, y1, x1 of a file in the pixels of the first, and its shift against their lattice in pixels.
+
+    Raises
+    ------
+    BadInput : its pixels have another size or direction.
+    """
     h, w = tile.shape
     corners = offset_of(base, affine, tile.shape)
     sides = corners - corners[0]
@@ -162,15 +172,8 @@ def _box(first: Tile, base: Affine, tile: Tile, affine: Affine) -> tuple[int, in
             f" {abs(base[4]):.12g} -tap IN OUT"
         )
     at = np.rint(corners[0])
-    off = np.abs(corners[0] - at).max()
-    if off > TOLERANCE:
-        raise BadInput(
-            f"{tile.path} is shifted against {first.path} by a fraction of a pixel ({off:.3f}), so that their"
-            " pixels make no one lattice; resample one of them first, for example: gdalwarp -tap -tr"
-            f" {abs(base[0]):.12g} {abs(base[4]):.12g} IN OUT"
-        )
     y, x = int(at[0]), int(at[1])
-    return y, x, y + h, x + w
+    return (y, x, y + h, x + w), float(np.abs(corners[0] - at).max())
 
 
 def _size(affine: Affine) -> str:
