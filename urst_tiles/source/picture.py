@@ -126,11 +126,14 @@ def write_png(path: Path, pixels: NDArray[Any]) -> None:
     publish(path, encoded_png(pixels))
 
 
-def encoded_png(pixels: NDArray[Any]) -> bytes:
-    """The bytes of a PNG file of ``pixels``, uint8 or uint16, (h, w, 3) RGB or (h, w, 4) RGBA."""
+def encoded_png(pixels: NDArray[Any], compression: int = 6) -> bytes:
+    """The bytes of a PNG file of ``pixels``, uint8 or uint16, (h, w, 3) RGB or (h, w, 4) RGBA.
+
+    ``compression`` goes from 0, the fastest, to 9.
+    """
     image = libvips().Image.new_from_array(np.ascontiguousarray(pixels))
     deep = pixels.dtype == np.uint16
-    return image.copy(interpretation="rgb16" if deep else "srgb").pngsave_buffer()
+    return image.copy(interpretation="rgb16" if deep else "srgb").pngsave_buffer(compression=compression)
 
 
 def encoded_jpeg(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
