@@ -126,12 +126,13 @@ def inside(root: Path, name: str) -> Path:
         raise BadInput("a name has no character 0")
     try:
         found = (root / name).resolve()
-        if not found.is_relative_to(root):
-            raise BadInput(f"{name} does not lie in the folder that the studio was given")
-        if not found.exists():
-            raise MissingFile(f"there is no file {name} in the folder of the studio")
+        there = found.exists()
     except (OSError, RuntimeError):
         raise BadInput(f"{name} is no name of a file") from None
+    if not found.is_relative_to(root):
+        raise BadInput(f"{name} does not lie in the folder that the studio was given")
+    if not there:
+        raise MissingFile(f"there is no file {name} in the folder of the studio")
     return found
 
 
