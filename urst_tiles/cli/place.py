@@ -17,9 +17,6 @@ from urst_tiles.errors import BadInput
 from urst_tiles.options import Options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from urst_tiles.source import Source
 
 #: The longest side of a picture of a place, in pixels.
@@ -101,7 +98,7 @@ def files_of(looks: Mapping[str, Any]) -> list[str]:
 
 def pictures(
     arguments: argparse.Namespace, looks: Mapping[str, Any], options: Options, folder: Path
-) -> tuple[NDArray[Any], str]:
+) -> tuple[Any, str]:
     """The picture that the arguments ask for, (h, w, 3 or 4), and what is said of it behind its size.
 
     It is uint8; uint16 where a place alone is written as PNG and the output of ``stylize`` would be uint16.
@@ -119,7 +116,7 @@ def pictures(
 
 def _places(
     arguments: argparse.Namespace, looks: Mapping[str, Any], options: Options, folder: Path
-) -> tuple[dict[str, NDArray[Any]], str]:
+) -> tuple[dict[str, Any], str]:
     """A place at full scale in each look; on a sheet also as it is."""
     from urst_tiles.api.opening import tell_choice
     from urst_tiles.api.view import open_view, place, prepare_input
@@ -128,7 +125,7 @@ def _places(
     source = prepare_input(arguments.input, options, folder=folder, progress=progress)
     tell_choice(source)
     box = place(source.shape, arguments.at, arguments.size or (1024, 1024))
-    made: dict[str, NDArray[Any]] = {}
+    made: dict[str, Any] = {}
     if arguments.styles is not None:
         made[AS_IT_IS] = _eight_bits(source.read(box))
     for label, styles in looks.items():
@@ -138,14 +135,14 @@ def _places(
 
 def _wholes(
     arguments: argparse.Namespace, looks: Mapping[str, Any], options: Options, folder: Path
-) -> tuple[dict[str, NDArray[np.uint8]], str]:
+) -> tuple[dict[str, Any], str]:
     """The thumbnail in each look; on a sheet also as it is."""
     from urst_tiles.api.opening import open_input
     from urst_tiles.api.preview import preview
 
     progress = progress_for(arguments.json)
     source = open_input(arguments.input, options)
-    made: dict[str, NDArray[np.uint8]] = {}
+    made: dict[str, Any] = {}
     if arguments.styles is not None:
         prepared = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
         made[AS_IT_IS] = _eight_bits(prepared.thumbnail)
@@ -154,7 +151,7 @@ def _wholes(
     return made, _scale(source, next(reversed(made.values())))
 
 
-def _scale(source: Source, small: NDArray[Any]) -> str:
+def _scale(source: Source, small: Any) -> str:
     """At which scale the strokes of a preview of the whole are; empty at full scale."""
     times = max(source.shape) / max(small.shape[:2])
     if times <= 1:
@@ -162,6 +159,6 @@ def _scale(source: Source, small: NDArray[Any]) -> str:
     return f", {times:.3g} times smaller than INPUT: strokes look that much larger; --at X,Y shows their size"
 
 
-def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _eight_bits(pixels: Any) -> Any:
     """Pixels in 8 bits."""
     return pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")
