@@ -34,12 +34,19 @@ def test_the_newest_goes_first_and_what_nobody_waits_for_is_not_made() -> None:
     assert begun.wait(30)
     futures = {
         name: lane.submit(lambda name=name: made.append(name), urgency)  # type: ignore[misc]
-        for name, urgency in (("old", 1), ("dropped", 1), ("new", 1), ("gallery", 0), ("newest", 1))
+        for name, urgency in (
+            ("old", 1),
+            ("dropped", 1),
+            ("new", 1),
+            ("gallery", 0),
+            ("its next", 0),
+            ("newest", 1),
+        )
     }
     assert futures["dropped"].cancel()
     gate.set()
-    futures["gallery"].result(30)
-    assert made == ["newest", "new", "old", "gallery"] and first.done()
+    futures["its next"].result(30)
+    assert made == ["newest", "new", "old", "gallery", "its next"] and first.done()
     lane.close()
 
 

@@ -15,12 +15,14 @@ T = TypeVar("T")
 class Lane:
     """Some threads that take the most urgent of the waiting calls, and of equally urgent ones the newest.
 
+    Calls of no urgency are made in their order.
+
     A view that moves asks for ever new tiles: what was asked for last is what is looked at. A call whose
     future is cancelled before its turn is never made.
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._waiting: list[tuple[int, int, Future[Any], Callable[[], Any]]] = []
+        self._waiting: list[tuple[int, int, Future[Any], Callable[[], Any]]] = []  # a heap
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._open = True
@@ -34,7 +36,8 @@ class Lane:
         """Have ``call`` made; a higher ``urgency`` goes first."""
         future: Future[T] = Future()
         with self._changed:
-            heapq.heappush(self._waiting, (-urgency, -next(self._numbers), future, call))
+            number = next(self._numbers)
+            heapq.heappush(self._waiting, (-urgency, -number if urgency else number, future, call))
             self._changed.notify()
         return future
 

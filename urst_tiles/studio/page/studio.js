@@ -124,6 +124,7 @@ function fillGallery() {
 function showSwatches(before) {
   for (const label of $("gallery").children) {
     const name = label.querySelector("input").value;
+    label.querySelector("img").removeAttribute("src"); // that of the last image
     label.querySelector("img").src = name ? `swatches/${before}/${name}.jpg` : `swatches/${before}.jpg`;
   }
 }
