@@ -89,12 +89,8 @@ class Look:
 
     def options(self) -> Options:
         """The options of the job that makes what is seen."""
-        return Options(
-            model=self.model,
-            alpha=self.alpha / 100,
-            preserve_color=self.colours,
-            dtype="uint8",  # type: ignore[arg-type]
-        )
+        settings: dict[str, Any] = {"alpha": self.alpha / 100, "preserve_color": self.colours}
+        return Options(model=self.model, dtype="uint8", **settings)
 
     def flags(self) -> list[str]:
         """The same as flags of ``urst-tiles stylize``, without those that are the defaults."""
