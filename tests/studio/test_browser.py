@@ -84,7 +84,7 @@ def test_a_style_is_chosen_and_looked_at_by_keyboard(page: Browser) -> None:
     assert page.complaints == []
 
 
-def test_what_is_seen_at_full_scale_are_the_bytes_of_the_job(
+def test_at_full_scale_the_screen_shows_the_bytes_of_the_job(
     page: Browser, root: Path, tmp_path: Path
 ) -> None:
     choose_first_style(page)
@@ -94,10 +94,7 @@ def test_what_is_seen_at_full_scale_are_the_bytes_of_the_job(
     page.wait("document.getElementById('approximate').hidden")
     ut.stylize(root / "scene.tif", tmp_path / "out.tif", STYLE)
     width, height = page.value("(c => [c.width, c.height])(document.querySelector('#view canvas'))")
-    y, x = (
-        1000 - height // 2 + 200,
-        2000 - width // 2 + 100,
-    )  # of what lies 200 below and 100 right of the corner
+    y, x = 1000 - height // 2 + 200, 2000 - width // 2 + 100  # 200 below and 100 right of the corner
     wanted = ut.open_source(tmp_path / "out.tif").read(Box(y, x, y + 256, x + 256))
 
     def equal() -> bool:
@@ -128,6 +125,20 @@ def test_a_link_holds_the_whole_state(page: Browser) -> None:
     assert page.value("document.getElementById('alpha').value") == "40"
     assert page.value("document.getElementById('colours').checked")
     assert page.value("document.getElementById('divider').getAttribute('aria-valuenow')") == "45"
+
+
+def test_a_still_view_is_not_drawn_again_and_again(page: Browser) -> None:
+    choose_first_style(page)
+    counted = """new Promise((done) => {
+        let drawn = 0;
+        const draw = CanvasRenderingContext2D.prototype.drawImage;
+        CanvasRenderingContext2D.prototype.drawImage = function (...all) { drawn += 1; return draw.apply(this, all); };
+        setTimeout(() => done(drawn), 1000);
+    })"""
+    for _ in range(60):
+        if (drawn := page.value(counted)) == 0:
+            break
+    assert drawn == 0
 
 
 def test_back_undoes_a_change(page: Browser) -> None:

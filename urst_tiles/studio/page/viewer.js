@@ -3,6 +3,7 @@ import { strings } from "./strings.js";
 
 const $ = (id) => document.getElementById(id);
 const OSD = window.OpenSeadragon;
+const SETTLED_MS = 250; // a view that has not moved for so long stands in the link
 
 function tileSource(facts, state, suffix) {
   return {
@@ -24,6 +25,7 @@ export class Viewer {
     this.swipe = 50;
     this.before = null;
     this.afters = []; // the newest last; older ones stay until it is loaded
+    this.clipped = new WeakMap(); // where the clip of each begins
     this.approximate = new WeakSet();
     this.onMove = onMove;
     this.onTrouble = onTrouble;
@@ -37,7 +39,6 @@ export class Viewer {
     this.osd.canvas.setAttribute("aria-label", strings.viewer);
     this.osd.canvas.setAttribute("role", "application");
     this.osd.addHandler("update-viewport", () => this.moved());
-    this.osd.addHandler("animation-finish", () => this.onMove());
     this.osd.addHandler("tile-loaded", (event) => {
       if (event.tileRequest?.getResponseHeader?.("X-Approximate") === "yes") this.approximate.add(event.tile);
     });
@@ -91,6 +92,8 @@ export class Viewer {
     const at = this.osd.viewport.pointFromPixel(new OSD.Point(width * this.swipe / 100, 0), true);
     for (const item of this.afters) {
       const x = Math.min(Math.max(item.viewportToImageCoordinates(at).x, 0), this.facts.width);
+      if (this.clipped.get(item) === x) continue; // a new clip has all drawn anew, which calls this again
+      this.clipped.set(item, x);
       item.setOpacity(x >= this.facts.width ? 0 : 1);
       if (x < this.facts.width) item.setClip(new OSD.Rect(x, 0, this.facts.width - x, this.facts.height));
     }
@@ -106,7 +109,6 @@ export class Viewer {
   }
 
   flip() {
-    if (this.swipe > 0) this.kept = this.swipe;
     this.swipeTo(this.swipe === 100 ? 0 : 100);
     this.onMove();
   }
@@ -135,6 +137,8 @@ export class Viewer {
     const { x, y, zoom } = this.middle();
     $("where").textContent = strings.where(x, y, zoom < 0.095 ? (100 * zoom).toPrecision(2) : Math.round(100 * zoom));
     this.showScale(zoom / devicePixelRatio);
+    clearTimeout(this.settling);
+    this.settling = setTimeout(this.onMove, SETTLED_MS);
     const shown = this.after && this.swipe < 100 ? this.after.getTilesToDraw() : [];
     $("approximate").hidden = !shown.some((one) => this.approximate.has(one.tile));
   }
