@@ -132,7 +132,10 @@ def test_a_still_view_is_not_drawn_again_and_again(page: Browser) -> None:
     counted = """new Promise((done) => {
         let drawn = 0;
         const draw = CanvasRenderingContext2D.prototype.drawImage;
-        CanvasRenderingContext2D.prototype.drawImage = function (...all) { drawn += 1; return draw.apply(this, all); };
+        CanvasRenderingContext2D.prototype.drawImage = function (...all) {
+            drawn += 1;
+            return draw.apply(this, all);
+        };
         setTimeout(() => done(drawn), 1000);
     })"""
     for _ in range(60):

@@ -6,7 +6,8 @@ import { openFiles } from "./files.js";
 import { Making } from "./making.js";
 
 const $ = (id) => document.getElementById(id);
-const look = { image: "", style: "", model: "lite", alpha: "100", colours: "none" };
+const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none" };
+const look = { ...FIRST };
 let asked = 0; // the number of the newest request for a look; older answers are dropped
 let start = null;
 let viewer = null;
@@ -38,7 +39,7 @@ function busy(text, part) {
 // The link: all of the state stands behind the # of the address, which no server sees.
 function readLink() {
   const words = new URLSearchParams(location.hash.slice(1));
-  for (const name of Object.keys(look)) if (words.has(name)) look[name] = words.get(name);
+  for (const name of Object.keys(look)) look[name] = words.get(name) ?? FIRST[name];
   const place = ["x", "y", "zoom"].map((name) => Number(words.get(name)));
   const swipe = Number(words.get("swipe") ?? 50);
   return { place: words.has("zoom") && place.every(Number.isFinite) ? place : null, swipe: Number.isFinite(swipe) ? swipe : 50 };
@@ -194,8 +195,8 @@ async function begin() {
     return;
   }
   fillGallery();
+  FIRST.image = start.image;
   const { place, swipe } = readLink();
-  if (!look.image) look.image = start.image;
   wire();
   viewer.swipeTo(swipe);
   making.watch();
