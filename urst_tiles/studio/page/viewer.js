@@ -3,6 +3,7 @@ import { strings } from "./strings.js";
 
 const $ = (id) => document.getElementById(id);
 const OSD = window.OpenSeadragon;
+const NEXT_TO_NONE = 1e-9;
 const SETTLED_MS = 250; // a view that has not moved for so long stands in the link
 
 function tileSource(facts, state, suffix) {
@@ -134,13 +135,39 @@ export class Viewer {
   moved() {
     if (!this.before) return;
     if (this.afters.length) this.clip();
+    this.sharpen();
     const { x, y, zoom } = this.middle();
     $("where").textContent = strings.where(x, y, zoom < 0.095 ? (100 * zoom).toPrecision(2) : Math.round(100 * zoom));
     this.showScale(zoom / devicePixelRatio);
     clearTimeout(this.settling);
-    this.settling = setTimeout(this.onMove, SETTLED_MS);
+    this.settling = setTimeout(() => { this.snap(); this.onMove(); }, SETTLED_MS);
     const shown = this.after && this.swipe < 100 ? this.after.getTilesToDraw() : [];
     $("approximate").hidden = !shown.some((one) => this.approximate.has(one.tile));
+  }
+
+  // OpenSeadragon draws tiles without overlap a pixel too large, so that no gap is seen between them. At full scale
+  // there is none, and pixels stay as they are.
+  sharpen() {
+    const overlap = this.atFullScale() ? NEXT_TO_NONE : 0;
+    for (const { source } of [this.before, ...this.afters]) {
+      if (source.tileOverlap !== overlap) this.osd.forceRedraw();
+      source.tileOverlap = overlap;
+    }
+  }
+
+  atFullScale() {
+    return Math.abs(this.osd.viewport.getZoom(true) / this.before.imageToViewportZoom(1 / devicePixelRatio) - 1) < 1e-3;
+  }
+
+  // At full scale pixels of the image lie on those of the screen, so that none is mixed with its neighbours.
+  snap() {
+    if (!this.atFullScale()) return;
+    const scale = this.before.imageToViewportZoom(1 / devicePixelRatio);
+    const corner = this.before.viewerElementToImageCoordinates(new OSD.Point(0, 0));
+    const move = new OSD.Point(Math.round(corner.x) - corner.x, Math.round(corner.y) - corner.y);
+    if (Math.abs(move.x) + Math.abs(move.y) < 0.001) return;
+    this.osd.viewport.zoomTo(scale, null, true);
+    this.osd.viewport.panBy(move.divide(this.facts.width), true);
   }
 
   middle() {
