@@ -47,6 +47,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "engine": {"engine": {"numpy", "torch"}},
     "choices": {"recipe": {"numpy", "torch"}, "budget": set(), "planning": {"numpy"}},
     "api": {"api": {"numpy", "dask"}},
+    "studio": {"studio": {"numpy", "starlette", "uvicorn"}},
     "roof": {"cli": set(), "__init__": set(), "__main__": set()},
 }
 
@@ -62,7 +63,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "engine": ("ground", "records", "images", "networks", "workers"),
     "choices": ("ground", "records", "job", "images", "networks", "engine"),
     "api": ("ground", "records", "job", "images", "networks", "workers", "engine", "choices"),
-    "roof": ("ground", "records", "job", "images", "networks", "workers", "engine", "api"),
+    "studio": ("ground", "records", "images", "networks", "engine", "api"),
+    "roof": ("ground", "records", "job", "images", "networks", "workers", "engine", "api", "studio"),
 }
 
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

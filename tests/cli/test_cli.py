@@ -15,6 +15,7 @@ import pytest
 import urst_tiles as ut
 from urst_tiles.cli import HELP, build_parser, parse_bytes
 from urst_tiles.cli.arguments import options_of
+from urst_tiles.geometry import Box
 from urst_tiles.options import Options
 
 IDENTITY = ("--model", "identity", "--tile", "128", "--block", "512")
@@ -155,6 +156,44 @@ def test_preview(run, files: Path, tmp_path: Path) -> None:
         "identity",
     )
     assert refused.returncode == 2 and "p.png" in refused.stderr
+
+
+def test_preview_of_a_place_and_of_several_styles(run, files: Path, tmp_path: Path) -> None:
+    scene, out = files / "scene.tif", tmp_path / "place.png"
+    done = run("preview", scene, out, "--at", "1000,100", "--size", "256,90", *IDENTITY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out}: 100 x 90 at 1000,100, at full scale\n"
+    pixels = ut.open_source(scene).read(Box(100, 1000, 190, 1100))
+    shown = ut.open_source(out).prepare(tmp_path / "spool").read(Box(0, 0, 90, 100))
+    assert (shown == pixels).all()
+    sheet = tmp_path / "sheet.png"
+    place = ("preview", scene, sheet, "--at", "0,0", "--size", "300,64", "--styles")
+    done = run(*place, "hokusai-wave,hokusai-nave")
+    assert done.returncode == 2 and "hokusai-nave" in done.stderr and not sheet.exists()
+    done = run(*place, "hokusai-wave")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{sheet}: 648 x 136 at 0,0, at full scale: as it is, hokusai-wave, row by row\n"
+    (made,) = (ut.open_source(sheet).prepare(tmp_path / "spool").read(Box(0, 0, 136, 648)),)
+    assert (made[16:80, 16:316] == ut.open_source(scene).read(Box(0, 0, 64, 300))).all()
+    assert made[80:120, 16:316].min() < 100 and made[80:120, 332:632].min() < 100, "the labels"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--at", "1100,0"), "lies outside the image, which is 1100 x 900 px"),
+        (("--at", "a,b"), "expected a place such as 2048,4096, got 'a,b'"),
+        (("--at", "1,2", "--size", "0"), "expected a size such as 1024"),
+        (("--at", "1,2", "--size", "99999"), "at most 16384 px"),
+        (("--size", "64"), "give the place with --at"),
+        (("--styles", ","), "names no style"),
+        (("--styles", "a", "--style", "b"), "leave --style"),
+    ],
+)
+def test_a_place_that_cannot_be_shown_is_refused_in_words(run, files, tmp_path, flags, words) -> None:
+    done = run("preview", files / "scene.tif", tmp_path / "p.png", "--model", "identity", *flags)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_validate_finds_what_is_wrong(run, files: Path, tmp_path: Path) -> None:

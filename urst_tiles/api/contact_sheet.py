@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options
-from urst_tiles.recipe import Recipe, recipe_of
+from urst_tiles.recipe import recipe_of
 from urst_tiles.source import array_source
 from urst_tiles.source.picture import read_picture
 from urst_tiles.source.windows import WindowReader
@@ -43,9 +42,7 @@ def contact_sheet(
     h, w = picture.shape[:2]
     top, left = (h - side) // 2, (w - side) // 2
     square = np.rint(255 * picture[top : top + side, left : left + side]).astype(np.uint8)
-    options = Options()
-    recipe = recipe_of(next(iter(named_styles())), options)
-    pictures = [square, *(_in_style(square, name, recipe) for name in named_styles())]
+    pictures = [square, *(in_style(square, name) for name in named_styles())]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
     for k, one in enumerate(pictures):
@@ -54,9 +51,9 @@ def contact_sheet(
     return sheet
 
 
-def _in_style(pixels: NDArray[np.uint8], name: str, recipe: Recipe) -> NDArray[np.uint8]:
+def in_style(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """Stylise a small image, uint8 (h, w, 3), in a named style, by exact statistics of its pixels."""
-    style = replace(recipe, styles=((name, 1.0),)).build()
+    style = recipe_of(name, Options()).build()
     h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
     kernel = Kernel(nets.freeze(style, measure_thumbnail(style, source)))

@@ -1,4 +1,7 @@
-"""The commands ``stylize``, ``plan`` (what stylize would do) and ``preview`` (its result in small)."""
+"""The commands ``stylize``, ``plan`` (what stylize would do) and ``preview`` (its result in small).
+
+What ``preview`` shows with ``--at`` and ``--styles`` is made by `urst_tiles.cli.place`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from urst_tiles.cli import place
 from urst_tiles.cli.arguments import add_command, add_options, add_styles, options_of, styles_of
 from urst_tiles.cli.terminal import event, one_line, progress_for, say
 
@@ -45,7 +49,8 @@ def add(commands: Any) -> None:
         (
             "preview",
             run_preview,
-            "stylise a thumbnail of the image INPUT into the PNG or JPEG file OUTPUT, in seconds",
+            "stylise a thumbnail of the image INPUT, or with --at a place of it at full scale, into the PNG"
+            " or JPEG file OUTPUT, in seconds",
             "file to write: .png, .jpg or .jpeg",
         ),
     ):
@@ -56,6 +61,8 @@ def add(commands: Any) -> None:
         add_styles(command)
         add_options(command)
         command.set_defaults(run=run)
+        if name == "preview":
+            place.add_place(command)
         if name == "plan":
             command.add_argument(
                 "--save", metavar="JOB",
@@ -173,28 +180,19 @@ def describe_plan(plan: Plan) -> str:
 
 
 def run_preview(arguments: argparse.Namespace) -> None:
-    """Write the stylised thumbnail as a PNG or JPEG file, and print its size."""
+    """Write the stylised thumbnail, or what ``--at`` and ``--styles`` ask for, as a PNG or JPEG file."""
     from tempfile import TemporaryDirectory
 
     from urst_tiles.api.output import PICTURE, check_output, refuse_inputs
-    from urst_tiles.api.preview import preview
     from urst_tiles.source.picture import write_picture
     from urst_tiles.storage.names import cut
 
-    styles, options = styles_of(arguments), options_of(arguments)
+    looks, options = place.looks_of(arguments), options_of(arguments)
     output = check_output(arguments.output, arguments.input, suffixes=PICTURE)
-    pictures = styles.values() if isinstance(styles, dict) else [style for style, _ in styles or []]
     masks = [("mask", Path(one)) for one in (options.mask, options.valid, options.aoi) if one is not None]
-    refuse_inputs(output, [*(("style", Path(one)) for one in pictures), *masks])
+    refuse_inputs(output, [*(("style", Path(one)) for one in place.files_of(looks)), *masks])
     with TemporaryDirectory(dir=output.parent, prefix=f".{cut(output.name, 200)}.") as folder:
-        progress = progress_for(arguments.json)
-        pixels = preview(
-            arguments.input,
-            styles,
-            options,
-            folder=Path(folder),
-            progress=progress,
-        )
+        pixels, said = place.pictures(arguments, looks, options, Path(folder))
     write_picture(output, pixels)
     if not arguments.json:
-        say(f"{one_line(output)}: {pixels.shape[1]} x {pixels.shape[0]}")
+        say(f"{one_line(output)}: {pixels.shape[1]} x {pixels.shape[0]}{said}")

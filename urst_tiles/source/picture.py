@@ -96,8 +96,10 @@ def _rgb(image: Any) -> Any:
     return image.extract_band(0, n=3) if image.bands >= 3 else image[0].bandjoin([image[0], image[0]])
 
 
-def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+def write_picture(path: Path, pixels: NDArray[Any]) -> None:
     """Write ``pixels``, uint8, (h, w, 3) RGB or (h, w, 4) RGBA, atomically, as PNG or as JPEG.
+
+    PNG also takes uint16.
 
     The suffix of ``path`` says which: ``.jpg`` and ``.jpeg`` are JPEG of quality 90, in which transparent
     parts are laid over white.
@@ -108,21 +110,34 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     """
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         return write_png(path, pixels)
-    pyvips = libvips()
-    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
-    image = image.flatten(background=255) if image.bands == 4 else image
     remove_dead_attempts(path.parent, path.name)
-    publish(path, image.copy(interpretation="srgb").jpegsave_buffer(Q=90))
+    publish(path, encoded_jpeg(pixels))
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write ``pixels``, uint8, (h, w, 3) RGB or (h, w, 4) RGBA, as the PNG file ``path``, atomically.
+def write_png(path: Path, pixels: NDArray[Any]) -> None:
+    """Write ``pixels``, uint8 or uint16, (h, w, 3) RGB or (h, w, 4) RGBA, as a PNG file, atomically.
 
     Raises
     ------
     DiskFull, BadInput, MissingFile, JobError : the file cannot be written, see `publish`.
     """
-    pyvips = libvips()
     path = Path(path)
     remove_dead_attempts(path.parent, path.name)
-    publish(path, pyvips.Image.new_from_array(np.ascontiguousarray(pixels)).write_to_buffer(".png"))
+    publish(path, encoded_png(pixels))
+
+
+def encoded_png(pixels: NDArray[Any], compression: int = 6) -> bytes:
+    """The bytes of a PNG file of ``pixels``, uint8 or uint16, (h, w, 3) RGB or (h, w, 4) RGBA.
+
+    ``compression`` goes from 0, the fastest, to 9.
+    """
+    image = libvips().Image.new_from_array(np.ascontiguousarray(pixels))
+    deep = pixels.dtype == np.uint16
+    return image.copy(interpretation="rgb16" if deep else "srgb").pngsave_buffer(compression=compression)
+
+
+def encoded_jpeg(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
+    """The bytes of a JPEG file of ``pixels``, uint8, (h, w, 3) or (h, w, 4), whose transparent parts are laid
+    over white."""
+    image = libvips().Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation="srgb")
+    return (image.flatten(background=255) if image.bands == 4 else image).jpegsave_buffer(Q=quality)

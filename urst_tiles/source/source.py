@@ -411,15 +411,23 @@ class Source:
             if self.random_access:
                 check_unchanged(self._facts.opener)
 
-    def _read(self, box: Box) -> NDArray[Any]:
-        """The pixels of a box, without the checks of ``read``."""
+    def read_overview(self, box: Box, number: int) -> NDArray[Any]:
+        """The same of a box of overview ``number`` of the file, counted from 1; see ``overviews``."""
+        try:
+            return self._read(box, number)
+        finally:
+            check_unchanged(self._facts.opener)
+
+    def _read(self, box: Box, number: int = 0) -> NDArray[Any]:
+        """The pixels of a box of the image, or of an overview, without the checks of ``read``."""
         reader, finish = self._tools()
         orientation = self._facts.orientation
-        stored = stored_box(box, self._facts.stored, orientation)
+        whole = self._facts.overviews[number - 1] if number else self._facts.stored
+        stored = stored_box(box, whole, orientation)
         out = mapped((*stored.shape, self.channels), self.dtype)
 
         def put(cell: Box) -> None:
-            finish(reader.cell(cell), out[cell.within(stored).slices])
+            finish(reader.cell(cell, number), out[cell.within(stored).slices])
 
         cells = _lattice(stored, reader.cell_shape)
         if len(cells) == 1:

@@ -1,0 +1,224 @@
+"""The pages and the tiles that the studio serves; what they show is made elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from urst_tiles.api.contact_sheet import named_styles
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.studio.files import listed
+from urst_tiles.studio.guard import Guard
+from urst_tiles.studio.lane import Lane
+from urst_tiles.studio.look import COLOURS, MODELS, Look
+from urst_tiles.studio.making import Making, plan_of
+from urst_tiles.studio.pictures import Pictures, Tile
+
+T = TypeVar("T")
+
+PAGE = Path(__file__).parent / "page"
+
+#: The longest body of a request, in bytes.
+MOST_BODY = 16384
+
+#: How often it is looked whether somebody still waits for an answer, in seconds.
+GLANCE_SECONDS = 0.1
+
+#: The order in which calls are made: what is looked at goes first, then the squares of the gallery.
+LOOKED_AT, GALLERY = 1, 0
+
+
+class Gone(Exception):
+    """Whoever asked waits no more."""
+
+
+class Studio:
+    """What a studio holds while it is open.
+
+    Parameters
+    ----------
+    root : the folder of the images.
+    folder : a folder for temporary files; the caller removes it.
+    image : the image that is shown first, relative to the root; empty for none.
+    """
+
+    def __init__(self, root: Path, folder: Path, image: str = "") -> None:
+        self.root, self.image = root, image
+        self.pictures = Pictures(root, folder)
+        self.making = Making(root)
+        self.computing = Lane(1, "studio-computes")
+        self.reading = Lane(2, "studio-reads")
+
+    def close(self) -> None:
+        """End all work."""
+        self.computing.close()
+        self.reading.close()
+        self.making.close()
+
+    # What is answered
+
+    async def start(self, request: Request) -> Response:
+        """What the page must know at first: the image, the styles, and what may be chosen."""
+        return JSONResponse(
+            {
+                "image": self.image,
+                "root": str(self.root),
+                "styles": [{"name": name, "title": title} for name, title in named_styles().items()],
+                "models": MODELS,
+                "colours": COLOURS,
+            }
+        )
+
+    async def files(self, request: Request) -> Response:
+        """The images and folders in a folder below the root."""
+        folder = request.query_params.get("folder", "")
+        return JSONResponse(
+            await answered(request, self.reading, lambda: listed(self.root, folder), LOOKED_AT)
+        )
+
+    async def look(self, request: Request) -> Response:
+        """Open an image and freeze a style; what the viewer must know of it."""
+        look = Look.of(request.query_params)
+
+        def opened() -> dict[str, Any]:
+            facts = self.pictures.facts(look)
+            if look.style:
+                self.pictures.view(look)
+            return facts
+
+        lane = self.computing if look.style else self.reading
+        return JSONResponse(await answered(request, lane, opened, LOOKED_AT))
+
+    async def tile(self, request: Request) -> Response:
+        """A tile of an image or of a painting."""
+        state, level, x, y, suffix = (request.path_params[k] for k in ("state", "level", "x", "y", "suffix"))
+        if suffix not in ("png", "jpg"):
+            raise BadInput("tiles are png or jpg")
+        look = Look.from_state(state)
+        lane = self.computing if look.style else self.reading
+        tile = await answered(request, lane, lambda: self.pictures.tile(look, level, x, y, suffix), LOOKED_AT)
+        return _shown(tile)
+
+    async def swatch(self, request: Request) -> Response:
+        """A small square of the image in a style."""
+        look = Look.from_state(request.path_params["state"]).styled(request.path_params.get("style", ""))
+        return _shown(await answered(request, self.computing, lambda: self.pictures.swatch(look), GALLERY))
+
+    async def plan(self, request: Request) -> Response:
+        """What making the painting takes."""
+        look, name = Look.of(request.query_params), request.query_params.get("output", "")
+
+        def planned() -> dict[str, Any]:
+            return plan_of(self.root, look, name, self.pictures.source(look.image))
+
+        return JSONResponse(await answered(request, self.computing, planned, LOOKED_AT))
+
+    async def make(self, request: Request) -> Response:
+        """Begin to make the painting."""
+        words = await body_of(request)
+        look, name = Look.of(words), str(words.get("output", ""))
+
+        def begun() -> dict[str, Any]:
+            self.making.start(look, name, self.pictures.source(look.image))
+            return self.making.state
+
+        return JSONResponse(await answered(request, self.reading, begun, LOOKED_AT))
+
+    async def stop(self, request: Request) -> Response:
+        """Stop making it."""
+        self.making.stop()
+        return JSONResponse(self.making.state)
+
+    async def status(self, request: Request) -> Response:
+        """What is being opened, and how far the job is."""
+        stage = self.pictures.stage
+        opening = dict(zip(("stage", "done", "total"), stage, strict=True)) if stage else None
+        return JSONResponse({"opening": opening, "job": self.making.state})
+
+
+def _shown(tile: Tile) -> Response:
+    headers = {"Cache-Control": "private, max-age=3600", "X-Approximate": "yes" if tile.approximate else "no"}
+    return Response(tile.data, media_type=tile.media, headers=headers)
+
+
+async def answered(request: Request, lane: Lane, call: Callable[[], T], urgency: int) -> T:
+    """What ``call`` returns, made in a lane; it is not made at all once nobody waits for it.
+
+    Raises
+    ------
+    Gone : nobody waits.
+    UrstError : as ``call``.
+    """
+    future = lane.submit(call, urgency)
+    waiting = asyncio.wrap_future(future)
+    while True:
+        done, _ = await asyncio.wait({waiting}, timeout=GLANCE_SECONDS)
+        if done:
+            return waiting.result()
+        if await request.is_disconnected() and future.cancel():
+            raise Gone
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object that a request brings; BadInput if it brings none, or a long one."""
+    data = b""
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MOST_BODY:
+            raise BadInput("the request is too long")
+    try:
+        words = json.loads(data)
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, dict):
+        raise BadInput("the request is no JSON object")
+    return words
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """An error as a sentence."""
+    return JSONResponse({"error": str(error)}, 400)
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)
+
+
+def app_of(studio: Studio, token: str, hosts: Collection[str]) -> Starlette:
+    """The server of a studio, which answers who knows the token and calls it by one of ``hosts``."""
+    routes: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
+        ("/api/start", studio.start, "GET"),
+        ("/api/files", studio.files, "GET"),
+        ("/api/look", studio.look, "GET"),
+        ("/api/plan", studio.plan, "GET"),
+        ("/api/status", studio.status, "GET"),
+        ("/api/make", studio.make, "POST"),
+        ("/api/stop", studio.stop, "POST"),
+        ("/tiles/{state}/{level:int}/{x:int}_{y:int}.{suffix}", studio.tile, "GET"),
+        ("/swatches/{state}.jpg", studio.swatch, "GET"),
+        ("/swatches/{state}/{style}.jpg", studio.swatch, "GET"),
+    ]
+    inner = [Route(path, call, methods=[method]) for path, call, method in routes]
+
+    @asynccontextmanager
+    async def life(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(studio.close)
+
+    return Starlette(
+        routes=[Mount(f"/{token}", routes=[*inner, Mount("/", StaticFiles(directory=PAGE, html=True))])],
+        middleware=[Middleware(Guard, token=token, hosts=hosts)],
+        exception_handlers={UrstError: _told, Gone: _nobody},
+        lifespan=life,
+    )

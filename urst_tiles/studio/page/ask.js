@@ -1,0 +1,19 @@
+// Asking the studio: an answer, or an error whose message is a sentence.
+import { strings } from "./strings.js";
+
+async function answer(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch {
+    throw new Error(strings.notAnswering);
+  }
+  const words = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(words.error ?? strings.notAnswering);
+  return words;
+}
+
+export const ask = (path, words = {}) => answer(`${path}?${new URLSearchParams(words)}`);
+
+export const send = (path, words = {}) =>
+  answer(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(words) });

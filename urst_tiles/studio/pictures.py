@@ -1,0 +1,216 @@
+"""Tiles of images and of their paintings, at every scale.
+
+At full scale a tile of a painting has the very bytes that the job writes. Reduced tiles are made from those
+where they are few; where they would be many, the same network paints the reduced image. Its strokes are too
+large then, and the tile is called approximate.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from urst_tiles.api.contact_sheet import in_style
+from urst_tiles.api.view import View, open_view, prepare_input
+from urst_tiles.engine.block import stylize_block
+from urst_tiles.errors import BadInput
+from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.options import Options
+from urst_tiles.pyramid.reduce import halve, levels_below
+from urst_tiles.source import Source
+from urst_tiles.source.picture import encoded_jpeg, encoded_png
+from urst_tiles.source.scaled import ScaledSource
+from urst_tiles.source.windows import WindowReader
+from urst_tiles.studio.kept import Kept
+from urst_tiles.studio.look import Look, inside
+
+#: Side of a tile in pixels.
+TILE = 512
+
+#: A reduced tile is made from pixels of full scale, if these are at most so many.
+MOST_PIXELS = 1 << 20
+
+#: Memory for pixels at full scale, and for encoded tiles.
+CORE_BYTES, TILE_BYTES = 192 << 20, 96 << 20
+
+#: How many images and frozen networks are kept open.
+IMAGES, VIEWS = 2, 4
+
+#: Side of the small squares that show each style.
+SWATCH = 128
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An encoded tile; ``approximate`` tells that it is not what the finished pyramid shows there."""
+
+    data: bytes
+    media: str
+    approximate: bool
+
+
+class Pictures:
+    """The images below a root and their paintings.
+
+    Parameters
+    ----------
+    root : the folder of the images; nothing outside of it is read.
+    folder : a folder for thumbnails and unpacked images; the caller removes it.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self._folder = root, folder
+        self._sources: Kept[Source] = Kept(IMAGES)
+        self._views: Kept[View] = Kept(VIEWS)
+        self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
+        self._tiles: Kept[Tile] = Kept(TILE_BYTES, lambda tile: len(tile.data))
+        self._opening = threading.Lock()
+        self.stage: tuple[str, int, int] | None = None
+
+    def source(self, image: str) -> Source:
+        """An image, prepared.
+
+        Raises
+        ------
+        UrstError : it does not lie below the root, or cannot be read.
+        """
+        path = inside(self.root, image)
+        with self._opening:
+            try:
+                return self._sources.made(path, lambda: self._open(path))
+            finally:
+                self.stage = None
+
+    def _open(self, path: Path) -> Source:
+        def progress(stage: str, done: int, total: int) -> None:
+            self.stage = stage, done, total
+
+        return prepare_input(path, Options(dtype="uint8"), folder=self._folder, progress=progress)
+
+    def view(self, look: Look) -> View:
+        """The painting that a look shows."""
+        if not look.style:
+            raise BadInput("no style is chosen")
+
+        def made() -> View:
+            source = self.source(look.image)
+            return open_view(source, look.style, look.options(), folder=self._folder)
+
+        return self._views.made(look, made)
+
+    def facts(self, look: Look) -> dict[str, Any]:
+        """What a viewer must know of an image."""
+        source = self.source(look.image)
+        h, w = source.shape
+        return {
+            "width": w,
+            "height": h,
+            "tile": TILE,
+            "levels": levels_of(source.shape),
+            "exact": exact_levels(),
+            "microns": microns(source),
+            "before": look.before.state,
+            "after": look.state if look.style else None,
+        }
+
+    def tile(self, look: Look, level: int, x: int, y: int, suffix: str) -> Tile:
+        """A tile; levels count from 0, the smallest, up to full scale.
+
+        Raises
+        ------
+        BadInput : there is no such tile.
+        UrstError : the image cannot be read there.
+        """
+        key = look, level, x, y, suffix
+        return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
+
+    def _tile(self, look: Look, level: int, x: int, y: int, suffix: str) -> Tile:
+        source = self.source(look.image)
+        halvings = levels_of(source.shape) - 1 - level
+        box = tile_box(source.shape, halvings, x, y)
+        if not look.style:
+            pixels, approximate = eight_bits(scaled(source, halvings).read(box)), False
+        elif halvings < exact_levels():
+            pixels, approximate = self._reduced(look, halvings, box), False
+        else:
+            pixels, approximate = self._approximated(look, halvings, box), True
+        if suffix == "jpg":
+            return Tile(encoded_jpeg(pixels), "image/jpeg", approximate)
+        return Tile(encoded_png(pixels, compression=1), "image/png", approximate)
+
+    def _reduced(self, look: Look, halvings: int, box: Box) -> NDArray[np.uint8]:
+        """The painting at full scale, reduced as the pyramid of the job is."""
+        view = self.view(look)
+        grid = view.plan.grid
+        whole = Box(*(side << halvings for side in (box.y0, box.x0, box.y1, box.x1))).clip(grid.image)
+        pixels = np.empty((*whole.shape, view.source.channels), np.uint8)
+        for part in whole.cells(grid.core):
+            core = part.align(grid.core).clip(grid.image)
+            made = self._cores.made((look, core), lambda core=core: np.array(view.pixels(core)))  # type: ignore[misc]
+            pixels[part.within(whole).slices] = made[part.within(core).slices]
+        binary = view.source.info.validity != "alpha"
+        return [pixels, *levels_below(pixels, halvings, binary=binary)][-1]
+
+    def _approximated(self, look: Look, halvings: int, box: Box) -> NDArray[np.uint8]:
+        """The reduced image, painted by the same network."""
+        view = self.view(look)
+        small = scaled(view.source, halvings)
+        (height, width), grid = small.shape, view.plan.grid
+        core = max(grid.stride, TILE // grid.stride * grid.stride)
+        grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
+        return stylize_block(view.kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
+
+    def swatch(self, look: Look) -> Tile:
+        """A small square of the image in a style."""
+        return self._tiles.made((look, "swatch"), lambda: self._swatch(look))
+
+    def _swatch(self, look: Look) -> Tile:
+        pixels = eight_bits(self.source(look.image).thumbnail)
+        while min(pixels.shape[:2]) >= 2 * SWATCH:
+            pixels = halve(pixels)
+        (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
+        top, left = (h - side) // 2, (w - side) // 2
+        square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
+        return Tile(encoded_jpeg(in_style(square, look.style) if look.style else square), "image/jpeg", True)
+
+
+def levels_of(shape: tuple[int, int]) -> int:
+    """How many levels there are, from full scale to a single pixel."""
+    return (max(shape) - 1).bit_length() + 1
+
+
+def exact_levels() -> int:
+    """How many levels, from full scale on, show the pixels of the job."""
+    return (MOST_PIXELS // TILE**2).bit_length() // 2 + 1
+
+
+def tile_box(shape: tuple[int, int], halvings: int, x: int, y: int) -> Box:
+    """The box of a tile in the image that was halved so often; BadInput if there is no such tile."""
+    if not 0 <= halvings < levels_of(shape):
+        raise BadInput("there is no such level")
+    h, w = (ceil_div(n, 1 << halvings) for n in shape)
+    box = Box(y * TILE, x * TILE, (y + 1) * TILE, (x + 1) * TILE).clip(Box(0, 0, h, w))
+    if not (box.area and x >= 0 and y >= 0):
+        raise BadInput("there is no such tile")
+    return box
+
+
+def scaled(source: Source, halvings: int) -> Source | ScaledSource:
+    """The image at 1 / 2 ** ``halvings`` of its size."""
+    return ScaledSource(source, halvings) if halvings else source
+
+
+def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels in 8 bits."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+
+
+def microns(source: Source) -> float | None:
+    """The side of a pixel in micrometres, if the file says it."""
+    known = source.info.microns_per_pixel
+    return known[1] if known else None
