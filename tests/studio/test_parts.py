@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from urst_tiles.errors import BadInput
+from urst_tiles.studio.asked import Asked
 from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.lane import Lane
-from urst_tiles.studio.look import Look
 from urst_tiles.studio.pictures import exact_levels, levels_of, tile_box
 
 
@@ -59,12 +59,12 @@ def test_errors_reach_who_waits_and_a_closed_lane_makes_nothing() -> None:
 
 
 def test_a_look_is_its_state() -> None:
-    look = Look("a folder/bild ä.tif", "hokusai-wave", alpha=40, colours="luminance")
-    assert Look.from_state(look.state) == look and "/" not in look.state and "=" not in look.state
+    look = Asked("a folder/bild ä.tif", "hokusai-wave", alpha=40, colours="luminance")
+    assert Asked.from_state(look.state) == look and "/" not in look.state and "=" not in look.state
     assert look.flags() == ["--style", "hokusai-wave", "--alpha", "0.4", "--preserve-color", "luminance"]
     assert look.options().alpha == 0.4
     with pytest.raises(BadInput):
-        Look.from_state(look.state[:-4])
+        Asked.from_state(look.state[:-4])
 
 
 def test_levels_and_their_tiles() -> None:

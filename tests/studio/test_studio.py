@@ -22,8 +22,8 @@ from served import Served
 
 import urst_tiles as ut
 from urst_tiles.source.picture import write_png
+from urst_tiles.studio.asked import Asked
 from urst_tiles.studio.guard import POLICY
-from urst_tiles.studio.look import Look
 
 STYLE = "hokusai-wave"
 SHAPE = 700, 1300  # two cores, and levels that end in odd rows
@@ -160,7 +160,7 @@ def test_nothing_outside_of_the_root_is_read(studio: Served, root: Path) -> None
     for image in outside:
         assert "folder that the studio was given" in studio.trouble("api/look", image=image)
         assert "folder that the studio was given" in studio.trouble("api/files", folder=image)
-        state = Look(image).state
+        state = Asked(image).state
         assert "folder that the studio was given" in studio.trouble(f"tiles/{state}/0/0_0.png")
     for path in ("../app.py", "%2e%2e/app.py", "..%2fapp.py", "openseadragon/../../app.py"):
         assert studio.ask(path)[0] in (403, 404)
@@ -225,7 +225,7 @@ def test_bad_questions_are_answered_with_a_sentence(studio: Served) -> None:
     assert "colours are" in studio.trouble("api/look", image="scene.tif", style=STYLE, colours="x")
     assert "no image is named" in studio.trouble("api/look")
     assert "character 0" in studio.trouble("api/look", image="a\0b")
-    state = Look("scene.tif", STYLE).state
+    state = Asked("scene.tif", STYLE).state
     assert "no such level" in studio.trouble(f"tiles/{state}/12/0_0.png")
     assert "no such tile" in studio.trouble(f"tiles/{state}/11/3_0.png")
     assert "png or jpg" in studio.trouble(f"tiles/{state}/11/0_0.exe")
@@ -262,7 +262,7 @@ def test_the_plan_says_what_it_takes_and_how_to_do_it_from_a_terminal(studio: Se
         f"urst-tiles stylize scene.tif scene.{STYLE}.tif --style {STYLE} --alpha 0.5"
         " --preserve-color luminance"
     )
-    assert "image.png" in studio.trouble("api/plan", image="scene.tif", style=STYLE, output="image.png")
+    assert "image.jp2" in studio.trouble("api/plan", image="scene.tif", style=STYLE, output="image.jp2")
 
 
 def test_a_job_is_run_and_gives_the_file_of_the_command(studio: Served, root: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles import nets
+from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import open_input
 from urst_tiles.api.stylize import cluster_of, freeze, measure, take_colours
 from urst_tiles.engine.kernel import Kernel
@@ -100,9 +101,10 @@ def open_view(
     BadInput : the network paints levels, so that a place needs the pictures of all levels above it.
     UrstError : as `stylize`.
     """
-    options = Options.of(options, changes)
+    options = Options.of(options, changes).without_part()
     recipe = recipe_of(style, options)
     _refuse_levels(recipe)
+    recipe = with_looks(recipe, source, options)
     recipe = recipe.over(field_of(recipe, source.shape, options, folder))
     plan = make_plan(source, recipe, build_style(recipe), options)
     net = _frozen(source, recipe, plan, options, folder, progress)

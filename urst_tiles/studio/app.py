@@ -18,12 +18,12 @@ from starlette.staticfiles import StaticFiles
 
 from urst_tiles.api.contact_sheet import named_styles
 from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.studio.asked import COLOURS, MODELS, Asked
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
 from urst_tiles.studio.lane import Lane
-from urst_tiles.studio.look import COLOURS, MODELS, Look
 from urst_tiles.studio.making import Making, plan_of
-from urst_tiles.studio.pictures import Pictures, Tile
+from urst_tiles.studio.pictures import Pictures, Shown
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Studio:
 
     async def look(self, request: Request) -> Response:
         """Open an image and freeze a style; what the viewer must know of it."""
-        look = Look.of(request.query_params)
+        look = Asked.of(request.query_params)
 
         def opened() -> dict[str, Any]:
             facts = self.pictures.facts(look)
@@ -105,19 +105,19 @@ class Studio:
         state, level, x, y, suffix = (request.path_params[k] for k in ("state", "level", "x", "y", "suffix"))
         if suffix not in ("png", "jpg"):
             raise BadInput("tiles are png or jpg")
-        look = Look.from_state(state)
+        look = Asked.from_state(state)
         lane = self.computing if look.style else self.reading
         tile = await answered(request, lane, lambda: self.pictures.tile(look, level, x, y, suffix), LOOKED_AT)
         return _shown(tile)
 
     async def swatch(self, request: Request) -> Response:
         """A small square of the image in a style."""
-        look = Look.from_state(request.path_params["state"]).styled(request.path_params.get("style", ""))
+        look = Asked.from_state(request.path_params["state"]).styled(request.path_params.get("style", ""))
         return _shown(await answered(request, self.computing, lambda: self.pictures.swatch(look), GALLERY))
 
     async def plan(self, request: Request) -> Response:
         """What making the painting takes."""
-        look, name = Look.of(request.query_params), request.query_params.get("output", "")
+        look, name = Asked.of(request.query_params), request.query_params.get("output", "")
 
         def planned() -> dict[str, Any]:
             return plan_of(self.root, look, name, self.pictures.source(look.image))
@@ -127,7 +127,7 @@ class Studio:
     async def make(self, request: Request) -> Response:
         """Begin to make the painting."""
         words = await body_of(request)
-        look, name = Look.of(words), str(words.get("output", ""))
+        look, name = Asked.of(words), str(words.get("output", ""))
 
         def begun() -> dict[str, Any]:
             self.making.start(look, name, self.pictures.source(look.image))
@@ -147,7 +147,7 @@ class Studio:
         return JSONResponse({"opening": opening, "job": self.making.state})
 
 
-def _shown(tile: Tile) -> Response:
+def _shown(tile: Shown) -> Response:
     headers = {"Cache-Control": "private, max-age=3600", "X-Approximate": "yes" if tile.approximate else "no"}
     return Response(tile.data, media_type=tile.media, headers=headers)
 
@@ -200,7 +200,7 @@ def app_of(studio: Studio, token: str, hosts: Collection[str]) -> Starlette:
     routes: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
         ("/api/start", studio.start, "GET"),
         ("/api/files", studio.files, "GET"),
-        ("/api/look", studio.look, "GET"),
+        ("/api/look", studio.asked, "GET"),
         ("/api/plan", studio.plan, "GET"),
         ("/api/status", studio.status, "GET"),
         ("/api/make", studio.make, "POST"),

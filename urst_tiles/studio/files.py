@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput
-from urst_tiles.studio.look import inside, relative
+from urst_tiles.studio.asked import inside, relative
 
 #: Suffixes of files that are listed as images.
 IMAGES = (

@@ -20,13 +20,13 @@ from urst_tiles.api.output import check_output
 from urst_tiles.api.stylize import plan_job
 from urst_tiles.errors import BadInput
 from urst_tiles.source.source import Source
-from urst_tiles.studio.look import Look, inside, relative
+from urst_tiles.studio.asked import Asked, inside, relative
 
 #: How many seconds a job has to stop before it is killed.
 STOP_SECONDS = 20
 
 
-def output_of(root: Path, look: Look, name: str) -> Path:
+def output_of(root: Path, look: Asked, name: str) -> Path:
     """The file that a job writes; its name is relative to the root, and by default stands beside the image.
 
     Raises
@@ -39,7 +39,7 @@ def output_of(root: Path, look: Look, name: str) -> Path:
     return check_output(folder / path.name, image)
 
 
-def command_of(root: Path, look: Look, output: Path, source: Source) -> list[str]:
+def command_of(root: Path, look: Asked, output: Path, source: Source) -> list[str]:
     """The command line that makes the painting, with names relative to the root."""
     deep = ["--dtype", "uint8"] if source.file_dtype == "uint16" else []
     image, made = (_plain(relative(root, path)) for path in (inside(root, look.image), output))
@@ -51,7 +51,7 @@ def _plain(name: str) -> str:
     return f"./{name}" if name.startswith("-") else name
 
 
-def plan_of(root: Path, look: Look, name: str, source: Source) -> dict[str, Any]:
+def plan_of(root: Path, look: Asked, name: str, source: Source) -> dict[str, Any]:
     """What making the painting takes: sizes in pixels and bytes, seconds, and the command line.
 
     Raises
@@ -97,7 +97,7 @@ class Making:
         """
         return dict(self._state)
 
-    def start(self, look: Look, name: str, source: Source) -> None:
+    def start(self, look: Asked, name: str, source: Source) -> None:
         """Run the job of a look.
 
         Raises

@@ -26,8 +26,8 @@ from urst_tiles.source import Source
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
+from urst_tiles.studio.asked import Asked, inside
 from urst_tiles.studio.kept import Kept
-from urst_tiles.studio.look import Look, inside
 
 #: Side of a tile in pixels.
 TILE = 512
@@ -46,7 +46,7 @@ SWATCH = 128
 
 
 @dataclass(frozen=True)
-class Tile:
+class Shown:
     """An encoded tile; ``approximate`` tells that it is not what the finished pyramid shows there."""
 
     data: bytes
@@ -68,7 +68,7 @@ class Pictures:
         self._sources: Kept[Source] = Kept(IMAGES)
         self._views: Kept[View] = Kept(VIEWS)
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
-        self._tiles: Kept[Tile] = Kept(TILE_BYTES, lambda tile: len(tile.data))
+        self._tiles: Kept[Shown] = Kept(TILE_BYTES, lambda tile: len(tile.data))
         self._opening = threading.Lock()
         self.stage: tuple[str, int, int] | None = None
 
@@ -92,7 +92,7 @@ class Pictures:
 
         return prepare_input(path, Options(dtype="uint8"), folder=self._folder, progress=progress)
 
-    def view(self, look: Look) -> View:
+    def view(self, look: Asked) -> View:
         """The painting that a look shows."""
         if not look.style:
             raise BadInput("no style is chosen")
@@ -103,7 +103,7 @@ class Pictures:
 
         return self._views.made(look, made)
 
-    def facts(self, look: Look) -> dict[str, Any]:
+    def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
         source = self.source(look.image)
         h, w = source.shape
@@ -118,7 +118,7 @@ class Pictures:
             "after": look.state if look.style else None,
         }
 
-    def tile(self, look: Look, level: int, x: int, y: int, suffix: str) -> Tile:
+    def tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
         """A tile; levels count from 0, the smallest, up to full scale.
 
         Raises
@@ -129,7 +129,7 @@ class Pictures:
         key = look, level, x, y, suffix
         return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
 
-    def _tile(self, look: Look, level: int, x: int, y: int, suffix: str) -> Tile:
+    def _tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
         source = self.source(look.image)
         halvings = levels_of(source.shape) - 1 - level
         box = tile_box(source.shape, halvings, x, y)
@@ -140,10 +140,10 @@ class Pictures:
         else:
             pixels, approximate = self._approximated(look, halvings, box), True
         if suffix == "jpg":
-            return Tile(encoded_jpeg(pixels), "image/jpeg", approximate)
-        return Tile(encoded_png(pixels, compression=1), "image/png", approximate)
+            return Shown(encoded_jpeg(pixels), "image/jpeg", approximate)
+        return Shown(encoded_png(pixels, compression=1), "image/png", approximate)
 
-    def _reduced(self, look: Look, halvings: int, box: Box) -> NDArray[np.uint8]:
+    def _reduced(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The painting at full scale, reduced as the pyramid of the job is."""
         view = self.view(look)
         grid = view.plan.grid
@@ -156,7 +156,7 @@ class Pictures:
         binary = view.source.info.validity != "alpha"
         return [pixels, *levels_below(pixels, halvings, binary=binary)][-1]
 
-    def _approximated(self, look: Look, halvings: int, box: Box) -> NDArray[np.uint8]:
+    def _approximated(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The reduced image, painted by the same network."""
         view = self.view(look)
         small = scaled(view.source, halvings)
@@ -165,18 +165,18 @@ class Pictures:
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
         return stylize_block(view.kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
-    def swatch(self, look: Look) -> Tile:
+    def swatch(self, look: Asked) -> Shown:
         """A small square of the image in a style."""
         return self._tiles.made((look, "swatch"), lambda: self._swatch(look))
 
-    def _swatch(self, look: Look) -> Tile:
+    def _swatch(self, look: Asked) -> Shown:
         pixels = eight_bits(self.source(look.image).thumbnail)
         while min(pixels.shape[:2]) >= 2 * SWATCH:
             pixels = halve(pixels)
         (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
-        return Tile(encoded_jpeg(in_style(square, look.style) if look.style else square), "image/jpeg", True)
+        return Shown(encoded_jpeg(in_style(square, look.style) if look.style else square), "image/jpeg", True)
 
 
 def levels_of(shape: tuple[int, int]) -> int:

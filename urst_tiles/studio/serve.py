@@ -14,8 +14,8 @@ import uvicorn
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.storage.names import address as is_address
 from urst_tiles.studio.app import Studio, app_of
+from urst_tiles.studio.asked import relative
 from urst_tiles.studio.guard import new_token
-from urst_tiles.studio.look import relative
 
 #: Seconds that open connections have to end when the studio is closed.
 GRACE_SECONDS = 2

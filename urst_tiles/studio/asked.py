@@ -24,7 +24,7 @@ LONGEST = 4096
 
 
 @dataclass(frozen=True)
-class Look:
+class Asked:
     """An image, and how it is painted.
 
     Attributes
@@ -53,7 +53,7 @@ class Look:
             raise BadInput(f"the strength lies between 0 and 100, got {self.alpha}")
 
     @classmethod
-    def of(cls, words: Mapping[str, Any]) -> Look:
+    def of(cls, words: Mapping[str, Any]) -> Asked:
         """A look from words by name, as in the query of an address; BadInput if they are none."""
         known = {name: str(words[name]) for name in ("image", "style", "model", "colours") if name in words}
         if not known.get("image"):
@@ -70,7 +70,7 @@ class Look:
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def from_state(cls, state: str) -> Look:
+    def from_state(cls, state: str) -> Asked:
         """The inverse of ``state``; BadInput if these are the letters of no look."""
         try:
             if len(state) > LONGEST:
@@ -83,9 +83,9 @@ class Look:
         return cls.of(words)
 
     @property
-    def before(self) -> Look:
+    def before(self) -> Asked:
         """The image as it is."""
-        return Look(self.image)
+        return Asked(self.image)
 
     def options(self) -> Options:
         """The options of the job that makes what is seen."""
@@ -103,7 +103,7 @@ class Look:
             flags += ["--preserve-color", self.colours]
         return flags
 
-    def styled(self, style: str) -> Look:
+    def styled(self, style: str) -> Asked:
         """The same in another style."""
         return replace(self, style=style)
 
