@@ -200,7 +200,7 @@ def app_of(studio: Studio, token: str, hosts: Collection[str]) -> Starlette:
     routes: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
         ("/api/start", studio.start, "GET"),
         ("/api/files", studio.files, "GET"),
-        ("/api/look", studio.asked, "GET"),
+        ("/api/look", studio.look, "GET"),
         ("/api/plan", studio.plan, "GET"),
         ("/api/status", studio.status, "GET"),
         ("/api/make", studio.make, "POST"),
