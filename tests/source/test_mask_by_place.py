@@ -21,7 +21,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.warp import reproject, transform_bounds
 
-from urst_tiles.errors import BadInput
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import Source, mask, open_source
 from urst_tiles.source.areas import areas_of
@@ -124,6 +124,28 @@ def test_a_mask_of_the_whole_world_serves_a_scene(tmp_path: Path, image: Source)
     made = unpacked(open_mask(path, image), tmp_path)
     np.testing.assert_array_equal(made, warped(path))
     assert made.min() > 0
+
+
+def test_a_small_mask_lies_in_an_image_of_the_whole_world(tmp_path: Path) -> None:
+    """Most of the image has no place in the system of the mask."""
+    world, crs = from_origin(-180, 90, 2.25, 1.5), "EPSG:4326"
+    pixels = np.moveaxis(picture(*SHAPE), -1, 0)
+    image = open_source(
+        raster(tmp_path / "in.tif", pixels, world, crs, tiled=True, blockxsize=64, blockysize=64)
+    )
+    path = raster(tmp_path / "mask.tif", blobs(90, 90), from_origin(200000, 6200000, 9000, 9000))
+    expected = np.zeros(SHAPE, np.uint8)
+    with rasterio.open(path) as file:
+        reproject(rasterio.band(file, 1), expected, dst_transform=world, dst_crs=crs)
+    np.testing.assert_array_equal(unpacked(open_mask(path, image), tmp_path), expected)
+    assert 5 < (expected > 0).sum() < 200
+
+
+def test_a_mask_that_is_cut_off_is_called_damaged(tmp_path: Path, image: Source) -> None:
+    path = raster(tmp_path / "mask.tif", blobs(300, 300))
+    path.write_bytes(path.read_bytes()[:40000])
+    with pytest.raises(DamagedFile, match=r"mask\.tif"):
+        open_mask(path, image)
 
 
 @pytest.mark.parametrize("reduced", [1, 4])
@@ -373,6 +395,21 @@ def test_polygons_of_another_place_are_refused(tmp_path: Path, image: Source) ->
     for act in (open_mask, lambda path, image: areas_of(image, path)):
         with pytest.raises(BadInput, match=r"r\.geojson does not touch the image"):
             act(path, image)
+
+
+def test_a_point_without_a_place_in_the_system_is_one_sentence(tmp_path: Path, image: Source) -> None:
+    ring = [[8.9, 46.9], [9.1, 46.9], [99.5, 0.1], [8.9, 46.9]]
+    feature = {
+        "type": "Feature",
+        "properties": {"n": 1},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+    (tmp_path / "r.geojson").write_text(json.dumps(feature))
+    for act in (open_mask, lambda path, image: areas_of(image, aoi=path)):
+        with pytest.raises(
+            BadInput, match=r"r\.geojson: some of its coordinates have no place in the reference"
+        ):
+            act(tmp_path / "r.geojson", image)
 
 
 def test_valid_polygons_make_no_part(tmp_path: Path, image: Source) -> None:

@@ -101,9 +101,12 @@ def _in_pixels(
         return tuple(polygons)
     every = np.concatenate([ring for polygon in polygons for ring in polygon])
     there = points_in_image(source, every, crs, f"{flag} {path}") if crs else every
+    if not np.isfinite(there).all():
+        raise BadInput(
+            f"{path}: some of its coordinates have no place in the reference system of {source.path};"
+            " cut it to the image first, as with ogr2ogr -clipsrc"
+        )
     placed = np.stack(place.inverse(*there.T), 1)
-    if not np.isfinite(placed).all():
-        raise BadInput(f"{path}: its coordinates have no place in the reference system of {source.path}")
     ends = np.cumsum([len(ring) for polygon in polygons for ring in polygon])[:-1]
     rings = iter(np.split(placed, ends))
     return tuple(tuple(next(rings) for _ in polygon) for polygon in polygons)

@@ -49,10 +49,21 @@ def points_in_image(source: Source, points: NDArray[np.float64], crs: str, flag:
     ------
     BadInput : rasterio is not installed, or a reference system is not known.
     """
-    warp, found, wanted = rasterio_for(flag).warp, image_crs(source, flag), known_crs(crs, flag)
-    if found == wanted:
-        return points
-    return np.stack([np.array(line) for line in warp.transform(wanted, found, *points.T)[:2]], 1)
+    found, wanted = image_crs(source, flag), known_crs(crs, flag)
+    return points if found == wanted else transformed(points, wanted, found)
+
+
+def transformed(points: NDArray[np.float64], given: Any, wanted: Any) -> NDArray[np.float64]:
+    """Points (x, y), float64, (n, 2), of a `rasterio.crs.CRS` in another; infinite where they have no place
+    there. PROJ fails for all points if one of them has none, so these are found by halving."""
+    try:
+        moved = rasterio_for("a reference system").warp.transform(given, wanted, *points.T)
+    except Exception:  # rasterio passes on errors of PROJ in several types
+        if len(points) < 2:
+            return np.full_like(points, np.inf)
+        halves = np.array_split(points, 2)
+        return np.concatenate([transformed(half, given, wanted) for half in halves])
+    return np.stack([np.array(line) for line in moved[:2]], 1)
 
 
 def image_crs(source: Source, flag: str) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile, UrstError
 from urst_tiles.geometry import Box
-from urst_tiles.source.crs import image_crs, rasterio_for
+from urst_tiles.source.crs import image_crs, rasterio_for, transformed
 from urst_tiles.source.gdal import CACHE_BYTES, LIBRARY_BYTES, Handles, plain
 from urst_tiles.source.open import open_source
 from urst_tiles.source.source import Source
@@ -140,7 +140,7 @@ def warped_mask(
     if same and _same_system(source, mask, flag):
         return None
     crs, system = image_crs(source, flag), image_crs(mask, flag)
-    if not _touch(source, here, crs, mask, there, system, flag):
+    if not _touch(source.shape, here, crs, mask.shape, there, system):
         raise BadInput(f"{path} does not touch the image {source.path}; give a mask of the same place")
     dtype = "uint8" if binary else _numbers(path)
     systems = [epsg_of(one.info.geo) or system_tags(one.info.geo) for one in (source, mask)]
@@ -151,9 +151,11 @@ def warped_mask(
 
 
 def _placed(path: Path) -> Source | None:
-    """A mask that has a reference system and a transform; None for any other file."""
+    """A mask that has a reference system and a transform; None for any other file. Raises DamagedFile."""
     try:
         mask = open_source(path)
+    except DamagedFile:
+        raise
     except UrstError:
         return None  # what is wrong with it is said where it is opened as a mask
     geo = mask.info.geo
@@ -180,22 +182,28 @@ def _same_system(source: Source, mask: Source, flag: str) -> bool:
 
 
 def _touch(
-    source: Source, here: Placement, crs: Any, mask: Source, there: Placement, system: Any, flag: str
+    image: tuple[int, int], here: Placement, crs: Any, mask: tuple[int, int], there: Placement, system: Any
 ) -> bool:
-    """Whether the box around an image, as it lies in a mask, touches the mask."""
-    height, width = source.shape
-    ys, xs = np.meshgrid(np.linspace(0, height, PLACES), np.linspace(0, width, PLACES))
-    ground = here(xs.ravel(), ys.ravel())  # type: ignore[arg-type]
-    try:
-        warp = rasterio_for(flag).warp
-        moved = ground if crs == system else warp.transform(crs, system, *ground)[:2]
-    except Exception as error:  # rasterio passes on errors of PROJ in several types
-        raise BadInput(f"{flag} has no place in the reference system of {source.path} ({error})") from None
-    x, y = there.inverse(np.asarray(moved[0]), np.asarray(moved[1]))
-    found = np.isfinite(x) & np.isfinite(y)
-    if not found.any():
+    """Whether an image and a mask, of these shapes, touch: the box around one, as it lies in the other, does.
+
+    Both ways are tried, as a small one may lie between the places at which a large one is transformed, and a
+    large one reaches beyond where the system of a small one holds.
+    """
+    return _reaches(image, here, crs, mask, there, system) or _reaches(mask, there, system, image, here, crs)
+
+
+def _reaches(
+    one: tuple[int, int], place: Placement, crs: Any, other: tuple[int, int], there: Placement, system: Any
+) -> bool:
+    """Whether the box around ``one`` raster, as it lies in the ``other``, touches that."""
+    (height, width), (h, w) = one, other
+    xs, ys = np.meshgrid(np.linspace(0, width, PLACES), np.linspace(0, height, PLACES))
+    ground = np.array([place(x, y) for x, y in zip(xs.ravel(), ys.ravel(), strict=True)])
+    moved = ground if crs == system else transformed(ground, crs, system)
+    moved = moved[np.isfinite(moved).all(1)]
+    if not len(moved):
         return False
-    (h, w), x, y = mask.shape, x[found], y[found]
+    x, y = there.inverse(*moved.T)
     return bool(x.min() < w and x.max() > 0 and y.min() < h and y.max() > 0)
 
 
