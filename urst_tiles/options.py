@@ -75,6 +75,7 @@ class Options:
     preserve_color: PreserveColor = "none"
     stroke: int | None = None
     mask: Path | None = None
+    mask_attribute: str | None = None
     feather: int = 64
     region: tuple[int, ...] | None = None
     bbox: tuple[float, ...] | None = None

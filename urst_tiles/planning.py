@@ -28,7 +28,7 @@ from urst_tiles.pyramid import Encoding
 from urst_tiles.pyramid.formats import FORMATS, Format, check_dtype, check_size
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
-from urst_tiles.source.mask import Mask, open_mask
+from urst_tiles.source.mask import AnyMask, open_mask, reading_bytes, spool_bytes
 from urst_tiles.source.part import cut_out, part_of
 
 #: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
@@ -72,7 +72,7 @@ def make_plan(
     options = replace(options, statistics=resolve_statistics(options, recipe.model))
     device = resolve_device(options.device)
     precision = resolve_precision(options.precision, recipe.model, device, pinned)
-    mask = open_mask(options.mask, source.shape) if options.mask else None
+    mask = open_mask(options.mask, source, options.mask_attribute) if options.mask else None
     part = part_of(source, options.region, options.bbox, options.bbox_crs)
     seen = cut_out(source, part.box) if part and options.statistics_of == "region" else source
     at_once = resolve_measuring(style, seen, options, pinned)
@@ -92,6 +92,8 @@ def make_plan(
         source, recipe, style, options, grid=grid, encoding=encoding, device=device, encoders=encoders,
         weight_bytes=network.weight_bytes, at_once=at_once, seen=seen, output=output.name,
     )  # fmt: skip
+    if mask:
+        needs["prepare_bytes"] = max(needs["prepare_bytes"], reading_bytes(mask))
     plan = Plan(
         grid=grid,
         footprint=network,
@@ -109,7 +111,7 @@ def make_plan(
         encoders=encoders,
         workers=1 if options.cluster else min(options.workers, len(grid)),  # on this machine
         spool_bytes=source.spool_bytes
-        + (mask.spool_bytes if mask else 0)
+        + (spool_bytes(mask) if mask else 0)
         + levels_bytes(recipe, source)
         + cut_bytes(source, options, dtype),
         levels=recipe.levels,
@@ -262,7 +264,7 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
     return work * seconds_per_pixel / plan.workers
 
 
-def varied(recipe: Recipe, options: Options, mask: Mask | None) -> dict[str, Any]:
+def varied(recipe: Recipe, options: Options, mask: AnyMask | None) -> dict[str, Any]:
     """Facts for the identity: what varies over the image, what happens before and after the network, and what
     the output tells of how it was made."""
     facts: dict[str, Any] = {"stroke": recipe.stroke, "preserve color": options.preserve_color}

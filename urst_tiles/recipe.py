@@ -26,6 +26,7 @@ from urst_tiles.nets.keep_colours import recoloured
 from urst_tiles.nets.module.style import ModuleStyle
 from urst_tiles.options import Options
 from urst_tiles.progress import Progress, silent
+from urst_tiles.source import Source
 from urst_tiles.source.mask import open_mask, spool_mask
 from urst_tiles.source.picture import read_picture
 from urst_tiles.storage.names import address, reason, require_file
@@ -305,6 +306,8 @@ def check_controls(
     whole = family.load_style is not None or not family.takes_style
     if bool(options.mask) != bool(regions):
         raise BadInput("--mask needs a style for each region, as in --style 1=a.jpg --style 2=b.jpg")
+    if options.mask_attribute is not None and not options.mask:
+        raise BadInput("--mask-attribute names the numbers of polygons in the file of --mask; give that too")
     if regions and not all(0 <= number <= 65535 for number in regions):
         raise BadInput(f"the numbers of --mask lie in 0..65535, got {', '.join(map(str, regions))}")
     if regions and whole:
@@ -360,19 +363,20 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     )
 
 
-def field_of(recipe: Recipe, shape: tuple[int, int], options: Options, folder: Path) -> Field | None:
-    """The field over an image of ``shape`` for a mask or for local statistics; None if the options ask for
+def field_of(recipe: Recipe, source: Source, options: Options, folder: Path) -> Field | None:
+    """The field over an image for a mask or for local statistics; None if the options ask for
     neither.
 
     ``folder`` is the folder into which `prepare_mask` writes the mask.
     """
+    shape = source.shape
     if options.mask:
-        mask = open_mask(options.mask, shape)
+        mask = open_mask(options.mask, source, options.mask_attribute)
         return Regions(*shape, folder / MASK, recipe.regions, options.feather, mask.fingerprint)
     return Lattice.of_scale(*shape, options.local_scale) if options.statistics == "local" else None
 
 
-def prepare_mask(options: Options, shape: tuple[int, int], folder: Path, progress: Progress = silent) -> None:
-    """Unpack the mask of the options, if they have one, into ``folder``."""
+def prepare_mask(options: Options, source: Source, folder: Path, progress: Progress = silent) -> None:
+    """Unpack the mask of the options for an image, if they have one, into ``folder``."""
     if options.mask:
-        spool_mask(open_mask(options.mask, shape), folder / MASK, progress)
+        spool_mask(open_mask(options.mask, source, options.mask_attribute), folder / MASK, progress)

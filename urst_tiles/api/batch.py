@@ -261,11 +261,12 @@ def _asked(entry: BatchJob) -> tuple[dict[str, Any], list[Path]]:
     source = open_input(entry.input, options)
     recipe = recipe_of(entry.style, options)
     weight_files = _weights(options)
+    mask = open_mask(options.mask, source, options.mask_attribute) if options.mask else None
     request = {
         "source": source.fingerprint,
         "styles": [[_content(style) if isinstance(style, Path) else style, w] for style, w in recipe.styles],
         "regions": list(recipe.regions),
-        "mask": open_mask(options.mask, source.shape).fingerprint if options.mask else None,
+        "mask": mask.fingerprint if mask else None,
         **({"valid": valid_said(source)} if source.areas else {}),
         "weights": {file.name: _content(file) for file in weight_files},
         "options": {name: value for name, value in chosen(options).items() if name not in APART},

@@ -111,7 +111,7 @@ def _paint(
     own = _options_above(options, source)
     above = Job(job.folder / "above")
     coarser = recipe.above()
-    coarser = coarser.over(field_of(coarser, half.shape, own, above.folder))
+    coarser = coarser.over(field_of(coarser, half, own, above.folder))
     job.writes_folder(above.folder)
     plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
     plan = plan.for_blocks(blocks_above(below, build_style(recipe), source, plan.grid))

@@ -55,9 +55,9 @@ def preview(
     tell_choice(source)
     tell_part(source, options)
     source = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
-    prepare_mask(options, source.shape, folder, progress)
+    prepare_mask(options, source, folder, progress)
     recipe = with_looks(recipe_of(style, options), source, options)
-    recipe = recipe.over(field_of(recipe, source.shape, options, folder))
+    recipe = recipe.over(field_of(recipe, source, options, folder))
     shown, of_shown, unpainted = source, recipe, source.unpainted
     part = part_of(source, options.region, options.bbox, options.bbox_crs)
     if part is not None:

@@ -199,7 +199,7 @@ def open_job(
     refuse_targets(targets_of(source, output, options), read_files(source, recipe, options))
     recipe = with_looks(recipe, source, options)
     recipe = recipe.on_levels(source.shape, options.stroke)
-    recipe = recipe.over(field_of(recipe, source.shape, options, job.folder))
+    recipe = recipe.over(field_of(recipe, source, options, job.folder))
     built = build_style(recipe)
     before = None if options.overwrite else job.identity or job.ended
     plan = make_plan(source, recipe, built, options, pinned=before)
@@ -272,7 +272,7 @@ def prepare(job: Job, source: Source, options: Options, progress: Progress = sil
         source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
     finally:
         job.keep |= job.is_unpacked
-    prepare_mask(options, source.shape, job.folder, progress)
+    prepare_mask(options, source, job.folder, progress)
     return source
 
 

@@ -49,8 +49,11 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
         " changes the brightness alone, coral first gives the colours of the image to the style image",
         "mask": "an image that holds a region number in each pixel and covers the same area as INPUT, at any"
-        " resolution; each region gets a style by --style NUMBER=STYLE; not with --statistics local, nor with"
+        " resolution, or where both are georeferenced lies anywhere on it; or polygons in GeoJSON or a"
+        " GeoPackage; each region gets a style by --style NUMBER=STYLE; not with --statistics local, nor with"
         " --model fast and multimodal",
+        "mask_attribute": "the attribute of the polygons of --mask that is their region number (default:"
+        " their only attribute of integers)",
         "feather": "width in pixels of the soft edges between the regions of --mask",
     },
     "which part of INPUT is made, and which pixels are valid": {
@@ -61,9 +64,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " first); needs rasterio",
         "aoi": "the part as a GeoJSON or GeoPackage file of polygons: what lies in none of them is invalid,"
         " and the part is the box around all",
-        "valid": "which pixels count and are painted: a picture of the same area as INPUT, at any"
-        " resolution, whose zeros are invalid; or tissue, which finds the tissue of a slide and leaves all"
-        " else unpainted",
+        "valid": "which pixels count and are painted: a picture whose zeros are invalid, of the same area as"
+        " INPUT, at any resolution, or placed by its georeference; or polygons in GeoJSON or a GeoPackage; or"
+        " tissue, which finds the tissue of a slide and leaves all else unpainted",
         "statistics_of": "what --statistics are measured on: the whole image, or the part alone",
     },
     "statistics of the image, which the network needs": {
@@ -147,6 +150,7 @@ METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
     "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H",
     "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
+    "mask_attribute": "NAME",
 }  # fmt: skip
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urst_tiles.errors import BadInput
 from urst_tiles.source.aoi import read_polygons
 from urst_tiles.source.area import Area
-from urst_tiles.source.mask import MaskArea, open_valid_mask
+from urst_tiles.source.mask import valid_area
 from urst_tiles.source.source import Source
 from urst_tiles.source.tissue import Tissue
 
@@ -17,7 +17,7 @@ def areas_of(source: Source, valid: Path | str | None = None, aoi: Path | None =
 
     Parameters
     ----------
-    valid : a picture whose zeros are invalid; or the word "tissue".
+    valid : a picture whose zeros are invalid, a file of polygons, or the word "tissue".
     aoi : a GeoJSON file or a GeoPackage of polygons.
 
     Raises
@@ -34,7 +34,7 @@ def areas_of(source: Source, valid: Path | str | None = None, aoi: Path | None =
             )
         areas.append(Tissue())
     elif valid is not None:
-        areas.append(MaskArea(open_valid_mask(Path(valid), source.shape)))
+        areas.append(valid_area(Path(valid), source))
     if aoi is not None:
         areas.append(read_polygons(source, aoi))
     return tuple(areas)

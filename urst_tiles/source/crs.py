@@ -6,7 +6,6 @@ Nothing else needs rasterio, which is imported when it is first used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def box_in_image(source: Source, bbox: Sequence[float], crs: str) -> tuple[float
         image's.
     """
     flag = "--bbox-crs"
-    warp, found, wanted = _rasterio(flag).warp, image_crs(source, flag), known_crs(crs, flag)
+    warp, found, wanted = rasterio_for(flag).warp, image_crs(source, flag), known_crs(crs, flag)
     if found == wanted:
         return tuple(bbox)
     try:
@@ -42,25 +41,35 @@ def box_in_image(source: Source, bbox: Sequence[float], crs: str) -> tuple[float
         ) from None
 
 
-def points_in_image(source: Source, points: NDArray[np.float64], crs: str, path: Path) -> NDArray[np.float64]:
+def points_in_image(source: Source, points: NDArray[np.float64], crs: str, flag: str) -> NDArray[np.float64]:
     """Points (x, y), float64, (n, 2), of the system ``crs`` in that of the image; infinite where they have no
-    place there. ``path`` is the file that they come from.
+    place there. ``flag`` is the option, with its file, that they come from.
 
     Raises
     ------
     BadInput : rasterio is not installed, or a reference system is not known.
     """
-    flag = f"--aoi {path}"
-    warp, found, wanted = _rasterio(flag).warp, image_crs(source, flag), known_crs(crs, flag)
-    if found == wanted:
-        return points
-    return np.stack([np.array(line) for line in warp.transform(wanted, found, *points.T)[:2]], 1)
+    found, wanted = image_crs(source, flag), known_crs(crs, flag)
+    return points if found == wanted else transformed(points, wanted, found)
+
+
+def transformed(points: NDArray[np.float64], given: Any, wanted: Any) -> NDArray[np.float64]:
+    """Points (x, y), float64, (n, 2), of a `rasterio.crs.CRS` in another; infinite where they have no place
+    there. PROJ fails for all points if one of them has none, so these are found by halving."""
+    try:
+        moved = rasterio_for("a reference system").warp.transform(given, wanted, *points.T)
+    except Exception:  # rasterio passes on errors of PROJ in several types
+        if len(points) < 2:
+            return np.full_like(points, np.inf)
+        halves = np.array_split(points, 2)
+        return np.concatenate([transformed(half, given, wanted) for half in halves])
+    return np.stack([np.array(line) for line in moved[:2]], 1)
 
 
 def image_crs(source: Source, flag: str) -> Any:
     """The reference system of an image, a `rasterio.crs.CRS`. Raises BadInput, which names ``flag``, if it
     has none."""
-    rasterio = _rasterio(flag)
+    rasterio = rasterio_for(flag)
     code = epsg_of(source.info.geo)
     if code is not None:
         return rasterio.crs.CRS.from_epsg(code)
@@ -79,18 +88,19 @@ def image_crs(source: Source, flag: str) -> Any:
 
 def known_crs(text: str, flag: str) -> Any:
     """The reference system that a text such as "EPSG:4326" names, a `rasterio.crs.CRS`; BadInput if none."""
-    rasterio = _rasterio(flag)
+    rasterio = rasterio_for(flag)
     try:
         return rasterio.crs.CRS.from_user_input(text)
     except (rasterio.errors.CRSError, ValueError) as error:
         raise BadInput(f"{flag} {text!r} is no reference system, such as EPSG:4326 ({error})") from None
 
 
-def _rasterio(flag: str) -> Any:
+def rasterio_for(flag: str) -> Any:
     """The library rasterio; BadInput, which names ``flag``, where it is not installed."""
     try:
         import rasterio
         import rasterio.crs
+        import rasterio.enums
         import rasterio.errors
         import rasterio.warp
     except ImportError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput
+from urst_tiles.source.features import Feature
 
 WGS84 = "OGC:CRS84"
 
@@ -19,8 +20,9 @@ WGS84 = "OGC:CRS84"
 _PLAIN = ("", "CRS84", "OGC:CRS84", "urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:OGC::CRS84")
 
 
-def read_geojson(path: Path) -> tuple[list[Any], str]:
-    """The polygons of a file, each a list of rings of positions, and the reference system of these.
+def read_geojson(path: Path) -> tuple[list[Feature], str]:
+    """The features of a file, and the reference system of their positions. A geometry without a feature is
+    one that has no attributes.
 
     Raises
     ------
@@ -33,21 +35,28 @@ def read_geojson(path: Path) -> tuple[list[Any], str]:
             f"{path} is no GeoJSON ({error}); write it anew, as with ogr2ogr out.geojson"
         ) from None
     try:
-        return list(_polygons(values)), _crs(values)
+        return list(_features(values)), _crs(values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise BadInput(f"{path} is no GeoJSON that can be read ({error or type(error).__name__})") from None
 
 
-def _polygons(value: Any) -> Iterator[list[Any]]:
-    """The rings of all polygons in a GeoJSON object, whatever it is wrapped in."""
+def _features(value: Any) -> Iterator[Feature]:
+    """All features in a GeoJSON object."""
     kind = value["type"]
     if kind == "FeatureCollection":
         for feature in value["features"]:
-            yield from _polygons(feature)
+            yield from _features(feature)
     elif kind == "Feature":
-        if value["geometry"] is not None:
-            yield from _polygons(value["geometry"])
-    elif kind == "GeometryCollection":
+        found = [] if value["geometry"] is None else list(_polygons(value["geometry"]))
+        yield Feature(found, dict(value.get("properties") or {}), value.get("id"))
+    else:
+        yield Feature(list(_polygons(value)), {})
+
+
+def _polygons(value: Any) -> Iterator[list[Any]]:
+    """The rings of all polygons in a geometry."""
+    kind = value["type"]
+    if kind == "GeometryCollection":
         for geometry in value["geometries"]:
             yield from _polygons(geometry)
     elif kind == "MultiPolygon":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput
+from urst_tiles.source.features import Feature
 
 #: The bytes of the envelope in the header of a geometry, by its code.
 ENVELOPE_BYTES = (0, 32, 48, 48, 64)
@@ -32,9 +33,9 @@ ORDER BY g.rowid
 Rings = list[list[tuple[float, ...]]]
 
 
-def read_geopackage(path: Path) -> tuple[list[Rings], str]:
-    """The polygons of the first table of polygons, each a list of rings of positions, and the reference
-    system of their coordinates; "" for an undefined one.
+def read_geopackage(path: Path) -> tuple[list[Feature], str]:
+    """The features of the first table of polygons, and the reference system of their coordinates; "" for an
+    undefined one.
 
     Raises
     ------
@@ -46,12 +47,35 @@ def read_geopackage(path: Path) -> tuple[list[Rings], str]:
             if found is None:
                 raise BadInput(f"{path} holds no table of polygons")
             table, column, *system = found
-            rows = database.execute(f"SELECT {_quoted(column)} FROM {_quoted(table)}")
-            return [rings for (blob,) in rows if blob for rings in _of_blob(blob)], _crs(*system)
+            return list(_features(database, table, column)), _crs(*system)
     except (sqlite3.Error, struct.error, IndexError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path} is no GeoPackage that can be read ({error})") from None
+
+
+def has_features(path: Path) -> bool:
+    """Whether an SQLite database is a GeoPackage of features, and not of tiles of a raster alone."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            return database.execute("SELECT 1 FROM gpkg_geometry_columns").fetchone() is not None
+    except sqlite3.Error:
+        return False
+
+
+def _features(database: sqlite3.Connection, table: str, column: str) -> Iterator[Feature]:
+    """The features of a table whose geometry is in ``column``. The primary key is the id, no attribute."""
+    said = database.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
+    others = [(name, str(kind).upper(), key) for _, name, kind, _, _, key in said if name != column]
+    listed = ", ".join(_quoted(name) for name in (column, *(name for name, _, _ in others)))
+    for blob, *values in database.execute(f"SELECT {listed} FROM {_quoted(table)}"):
+        attributes, number = {}, None
+        for (name, kind, key), value in zip(others, values, strict=True):
+            if key:
+                number = value
+            else:
+                attributes[name] = bool(value) if kind == "BOOLEAN" and value is not None else value
+        yield Feature(list(_of_blob(blob)) if blob else [], attributes, number)
 
 
 def _quoted(name: str) -> str:

@@ -1,11 +1,14 @@
 """Mask files: of numbered regions, and of which pixels are valid.
 
 A mask is checked by its header, and unpacked once into a ``.npy`` file, of which every window reads its part.
+A picture covers the image in proportion, unless both are georeferenced (`warped`); polygons are burnt
+(`burnt`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,20 +16,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile, UrstError
 from urst_tiles.geometry import Box
 from urst_tiles.progress import Progress, silent
-from urst_tiles.source.area import RasterInside
-from urst_tiles.source.colour import libvips
+from urst_tiles.source.aoi import is_vector, read_polygons
+from urst_tiles.source.area import Area, RasterInside
+from urst_tiles.source.burnt import BurntMask, burnt_mask, check_touch
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import content_of
+from urst_tiles.source.source import Source
 from urst_tiles.source.thumbnail import Thumbnail
-from urst_tiles.source.vips import FORMATS, loader_of, open_image
+from urst_tiles.source.vips import FORMATS, loader_of, open_image, pushed
+from urst_tiles.source.warped import WARPING_BYTES, WarpedMask, warped_mask
 from urst_tiles.storage.publish import check_room, publishing
 
-#: How many rows are decoded at a time.
-ROWS = 256
+#: How many rows are decoded at a time, and how many pixels these have at most.
+ROWS, STRIP_PIXELS = 256, 1 << 22
 
 
 @dataclass(frozen=True)
@@ -48,45 +55,113 @@ class Mask:
     fingerprint: str
     binary: bool = False
 
-    @property
-    def spool_bytes(self) -> int:
-        """Bytes of the unpacked mask on disk."""
-        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize + 128
+    def strips(self, boxes: Sequence[Box]) -> Iterator[NDArray[Any]]:
+        """The numbers, of ``dtype``, in boxes of the mask that are as wide as it and follow each other down
+        it, all but the last with equally many rows.
+
+        Raises
+        ------
+        DamagedFile : the mask cannot be decoded.
+        """
+        image = open_image(self.path, loader_of(self.path), sequential=True)
+        image = _validity(image) if self.binary else image
+        with closing(pushed(image, boxes[0].shape[0])) as decoded:
+            for box, data in zip(boxes, decoded, strict=True):
+                if data is None:
+                    raise DamagedFile(f"the mask {self.path} cannot be decoded; get a new copy of it")
+                yield np.frombuffer(data, self.dtype).reshape(box.shape)
 
 
-def open_mask(path: Path, image: tuple[int, int]) -> Mask:
-    """Check the header of the mask file ``path`` for an image of shape ``image`` (height, width).
+#: A mask whose file has been checked, and which gives its numbers from top to bottom.
+AnyMask = Mask | WarpedMask | BurntMask
+
+
+def spool_bytes(mask: AnyMask) -> int:
+    """Bytes of the unpacked mask on disk."""
+    return mask.shape[0] * mask.shape[1] * np.dtype(mask.dtype).itemsize + 128
+
+
+def reading_bytes(mask: AnyMask) -> int:
+    """Bytes of memory that unpacking a mask takes at most: its strips, and what they are made of."""
+    strips = 6 * max(STRIP_PIXELS, mask.shape[1]) * np.dtype(mask.dtype).itemsize
+    return strips + (WARPING_BYTES if isinstance(mask, WarpedMask) else 0)
+
+
+def open_mask(path: Path, source: Source, attribute: str | None = None) -> AnyMask:
+    """Check the header of the mask file ``path`` for an image.
+
+    It is a picture, which is warped to the image if both are georeferenced, or a file of polygons, whose
+    numbers are in ``attribute``, or by default in their only attribute of integers.
 
     Raises
     ------
     MissingFile : the file does not exist or cannot be read.
     DamagedFile : the header of the file cannot be read.
     BadInput : the file is no image, has more than one band or no unsigned integers of 8 or 16 bits, or its
-        aspect ratio is not that of the image.
+        aspect ratio is not that of the image; or it does not touch the image; or as `burnt_mask`.
     """
     path = Path(path).absolute()
-    check_file(path, "mask")
+    start, digest = check_file(path, "mask"), content_of((path,)).digest
+    if is_vector(path, start):
+        return burnt_mask(source, path, digest, attribute)
+    if attribute is not None:
+        raise BadInput(
+            f"--mask-attribute is for polygons, and the mask {path} is a picture; leave it out, or give"
+            " GeoJSON or a GeoPackage"
+        )
+    warped = warped_mask(source, path, digest, stretches=_is_numbered(path))
+    if warped is not None:
+        return warped
     header = open_image(path, loader_of(path))
-    dtype = np.dtype(FORMATS.get(header.format, "f4")).name
-    if header.bands != 1 or dtype not in ("uint8", "uint16"):
+    dtype = _dtype_of(header)
+    if not _is_numbered(path):
         raise BadInput(
             f"the mask {path} has {header.bands} band(s) of {header.format}; it must have one, of region"
             " numbers in 8 or 16 bits"
         )
-    _check_extent(path, header, image)
-    return Mask(path, (header.height, header.width), dtype, content_of((path,)).digest)
+    _check_extent(path, header, source.shape)
+    return Mask(path, (header.height, header.width), dtype, digest)
 
 
-def open_valid_mask(path: Path, image: tuple[int, int]) -> Mask:
-    """Check the header of a picture of any kind that says which pixels of an image are valid.
+def _dtype_of(header: Any) -> str:
+    return np.dtype(FORMATS.get(header.format, "f4")).name
 
-    Parameters and errors are those of `open_mask`, but for bands and dtype, which may be any.
+
+def _is_numbered(path: Path) -> bool:
+    """Whether libvips reads a file as one band of region numbers."""
+    if not _is_picture(path):
+        return False
+    header = open_image(path, loader_of(path))
+    return header.bands == 1 and _dtype_of(header) in ("uint8", "uint16")
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether libvips reads a file."""
+    try:
+        open_image(path, loader_of(path))
+    except UrstError:
+        return False
+    return True
+
+
+def valid_area(path: Path, source: Source) -> Area:
+    """The area of an image that a file calls valid: a picture of any kind, or polygons.
+
+    Errors are those of `open_mask`, but that bands and dtype may be any, and polygons need no attribute.
     """
     path = Path(path).absolute()
-    check_file(path, "file of --valid")
+    start = check_file(path, "file of --valid")
+    if is_vector(path, start):
+        area = read_polygons(source, path, "--valid")
+        check_touch(source, path, area.polygons)
+        return area
+    digest = content_of((path,)).digest
+    warped = warped_mask(source, path, digest, binary=True, stretches=_is_picture(path))
+    if warped is not None:
+        return MaskArea(warped)
     header = open_image(path, loader_of(path))
-    _check_extent(path, header, image)
-    return Mask(path, (header.height, header.width), "uint8", content_of((path,)).digest, binary=True)
+    _check_extent(path, header, source.shape)
+    return MaskArea(Mask(path, (header.height, header.width), "uint8", digest, binary=True))
 
 
 def _check_extent(path: Path, header: Any, image: tuple[int, int]) -> None:
@@ -108,7 +183,7 @@ def _validity(image: Any) -> Any:
     return valid if alpha is None else valid & (alpha > 0)
 
 
-def spool_mask(mask: Mask, target: Path, progress: Progress = silent) -> Path:
+def spool_mask(mask: AnyMask, target: Path, progress: Progress = silent) -> Path:
     """Unpack a mask into the ``.npy`` file ``target``, unless that exists. Returns ``target``.
 
     ``progress`` is called with the stage "reading the mask" and numbers of rows.
@@ -121,20 +196,16 @@ def spool_mask(mask: Mask, target: Path, progress: Progress = silent) -> Path:
     """
     if target.exists():
         return target
-    check_room(target.parent, mask.spool_bytes)
+    check_room(target.parent, spool_bytes(mask))
     height, width = mask.shape
-    image = open_image(mask.path, loader_of(mask.path), sequential=True)
-    image = _validity(image) if mask.binary else image
+    rows = max(1, min(ROWS, STRIP_PIXELS // width))
+    boxes = [Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows)]
     header = {"descr": npy.dtype_to_descr(np.dtype(mask.dtype)), "fortran_order": False, "shape": mask.shape}
     with publishing(target) as file:
         npy.write_array_header_2_0(file, header)
-        for y in range(0, height, ROWS):
-            try:
-                rows = image.crop(0, y, width, min(ROWS, height - y)).numpy()
-            except libvips().Error:
-                raise DamagedFile(f"the mask {mask.path} cannot be decoded; get a new copy of it") from None
-            file.write(np.ascontiguousarray(rows).tobytes())
-            progress("reading the mask", min(y + ROWS, height), height)
+        for box, strip in zip(boxes, mask.strips(boxes), strict=True):
+            file.write(strip.tobytes())
+            progress("reading the mask", box.y1, height)
     return target
 
 
@@ -144,10 +215,10 @@ class MaskArea:
 
     Attributes
     ----------
-    mask : the file, as `open_valid_mask` returns it.
+    mask : the file, checked by `valid_area`.
     """
 
-    mask: Mask
+    mask: Mask | WarpedMask
     outline: ClassVar[Box | None] = None
     needs_thumbnail: ClassVar[bool] = False
     unpainted: ClassVar[bool] = False

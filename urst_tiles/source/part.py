@@ -90,8 +90,8 @@ def part_of(
 
 
 def _drawn(source: Source) -> Polygons | None:
-    """The polygons that are the valid area of an image; None if there are none."""
-    return next((area for area in source.areas if isinstance(area, Polygons)), None)
+    """The polygons whose box is the part that is made; None if there are none."""
+    return next((area for area in source.areas if isinstance(area, Polygons) and area.cuts), None)
 
 
 def _touched(source: Source, bbox: Sequence[float], crs: str | None) -> Box:

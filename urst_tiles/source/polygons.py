@@ -38,12 +38,14 @@ class Polygons:
     polygons : in pixels of the upright image.
     shape : (height, width) of the image.
     fingerprint : hex digest of the file.
+    cuts : whether the box around the polygons is the part of the image that is made.
     """
 
     path: Path
     polygons: tuple[Polygon, ...]
     shape: tuple[int, int]
     fingerprint: str
+    cuts: bool = True
     needs_thumbnail: ClassVar[bool] = False
     unpainted: ClassVar[bool] = False
     finest: ClassVar[tuple[int, int] | None] = None

@@ -258,9 +258,9 @@ def stream(
     original = open_image(path, loader, place, sequential=True)
     decoded = Decoded(path, original, bands, nodata)
     image = in_rgb(original)
-    with closing(_pushed(image, rows)) as pushed:
+    with closing(pushed(image, rows)) as decoded_bands:
         y = 0
-        for data in pushed:
+        for data in decoded_bands:
             if data is None:
                 raise DamagedFile(
                     f"{path}: its pixels cannot be decoded beyond row {y}; the file is damaged or cut off"
@@ -270,7 +270,7 @@ def stream(
             y = box.y1
 
 
-def _pushed(image: Any, rows: int) -> Generator[bytearray | None, None, None]:
+def pushed(image: Any, rows: int) -> Generator[bytearray | None, None, None]:
     """Yield the raw pixels of bands of rows, which another thread decodes; None at last if decoding fails."""
     vips = libvips()
     ready: Queue[bytearray | None] = Queue(maxsize=1)

@@ -90,6 +90,17 @@ def epsg_of(geo: Sequence[Tag]) -> int | None:
     return None if code in (0, USER_DEFINED) else code
 
 
+def names_system(geo: Sequence[Tag]) -> bool:
+    """Whether the geo keys name or describe a reference system."""
+    keys = _keys(geo)
+    return any(keys.get(code, 0) for code in (1024, 2048, 3072))
+
+
+def system_tags(geo: Sequence[Tag]) -> tuple[Tag, ...]:
+    """The tags of the geo keys, and of the numbers and texts to which they point."""
+    return tuple(tag for tag in geo if GEO_KEYS <= tag.code <= GEO_KEYS + 2)
+
+
 def _keys(geo: Sequence[Tag]) -> dict[int, int]:
     """The geo keys that hold a number themselves, by their code."""
     numbers = next((numbers_of(tag) for tag in geo if tag.code == GEO_KEYS), ())
