@@ -75,7 +75,7 @@ def prepare_input(
     UrstError : as `stylize`.
     """
     source = open_input(input, options).prepare(folder, thumbnail=options.thumbnail, progress=progress)
-    prepare_mask(options, source.shape, folder, progress)
+    prepare_mask(options, source, folder, progress)
     return source
 
 
@@ -105,7 +105,7 @@ def open_view(
     recipe = recipe_of(style, options)
     _refuse_levels(recipe)
     recipe = with_looks(recipe, source, options)
-    recipe = recipe.over(field_of(recipe, source.shape, options, folder))
+    recipe = recipe.over(field_of(recipe, source, options, folder))
     plan = make_plan(source, recipe, build_style(recipe), options)
     net = _frozen(source, recipe, plan, options, folder, progress)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype(plan.dtype))
