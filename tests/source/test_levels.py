@@ -12,6 +12,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.source import array_source
 from urst_tiles.source.levels import PaintedLevel, halved, level_above, noise, windows_of
 from urst_tiles.source.windows import WindowReader
+from urst_tiles.tiff.metadata import Info, Tag
 
 RNG = np.random.default_rng(0)
 
@@ -107,3 +108,12 @@ def test_the_guide_has_no_dark_border_where_the_picture_above_is_invalid():
 def test_an_image_alone_is_read_as_it_is():
     source = array_source(RNG.integers(0, 255, (40, 60, 3)).astype(np.uint8)).prepare(None)
     assert type(windows_of(source)) is WindowReader
+
+
+def test_the_image_above_lies_where_the_image_does(tmp_path):
+    """So that a mask with a place of its own meets it there."""
+    geo = (Tag(33550, 12, 3, (10.0, 20.0, 0.0)), Tag(33922, 12, 6, (0.0, 0.0, 0.0, 500.0, 900.0, 0.0)))
+    source = array_source(np.zeros((40, 61, 3), np.uint8), info=Info(geo=geo)).prepare(None, thumbnail=8)
+    half = level_above(source, tmp_path / "half.zarr")
+    assert half.shape == (20, 31)
+    assert [tag.value for tag in half.info.geo] == [(20.0, 40.0, 0.0), (0.0, 0.0, 0.0, 500.0, 900.0, 0.0)]

@@ -20,6 +20,7 @@ from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import mapped
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.facts import Facts
+from urst_tiles.source.level import reduced
 from urst_tiles.source.openers import SpoolOpener
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import Shape, spool
@@ -198,7 +199,7 @@ def level_above(source: Source, folder: Path, progress: Progress = silent) -> So
     said += "".join(f" {area.fingerprint}" for area in source.areas)
     facts = Facts(
         path=source.path,
-        info=Info(validity="alpha" if what.has_valid else "none"),
+        info=Info(validity="alpha" if what.has_valid else "none", geo=reduced(source.info, 2, 2).geo),
         fingerprint=sha256(said.encode()).hexdigest(),
         stored=what.shape,
         orientation=1,
