@@ -148,7 +148,7 @@ def building_bytes(recipe: Recipe, style: Subject) -> int:
     largest of them, and the weights as they are read."""
     images = (
         []
-        if nets.family(recipe.model).load_style or recipe.looks
+        if nets.family(recipe.model).load_style or recipe.looks or recipe.look
         else [s for s, _ in recipe.styles if not isinstance(s, str)]
     )
     areas = [prod(picture_shape(path, recipe.style_size)) for path in images]

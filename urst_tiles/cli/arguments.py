@@ -39,6 +39,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " auto estimates it from the glass itself",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
+        "look": "a look (.safetensors) that `urst-tiles measure INPUT... --style STYLE` made of many images:"
+        " its network, style, statistics and stretch, so that all images of a series are painted alike; without"
+        " --style",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",
         "style_size": "resize the style image to this many pixels on its short side",
         "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
