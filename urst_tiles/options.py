@@ -32,10 +32,10 @@ FORMAT_WORDS = {
 }  # fmt: skip
 Tiles = Literal["one", "same"]
 
-#: Words that are accepted but not advertised. ``look``, the statistics of a look, follows from that option. The
-#: others make seams: tests and benchmarks show with them what the advertised words avoid. With ``tile`` each
-#: window is stylised by the statistics of its pixels alone; with ``cut`` the halos are cut off although they
-#: are too small.
+#: Words that are accepted but not advertised. ``look``, the statistics of a look, follows from that option.
+#: The others make seams: tests and benchmarks show with them what the advertised words avoid. With ``tile``
+#: each window is stylised by the statistics of its pixels alone; with ``cut`` the halos are cut off although
+#: they are too small.
 _UNADVERTISED: dict[str, tuple[str, ...]] = {"statistics": ("tile", "look"), "seam": ("cut",)}
 
 #: The word of the option ``valid`` that finds the tissue of a slide. A file of that name is ``./tissue``.

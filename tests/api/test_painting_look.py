@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from networks import moments_of, picture_of, style_of, tensor_of
 from safetensors.torch import load_file
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.moments import Moments
-from urst_tiles.nets import read_painting_look
+from urst_tiles.nets import MODELS, PaintingLook, family, freeze, load_frozen, read_painting_look
 from urst_tiles.nets.lite import blocks
 
 STYLE = "hokusai-wave"
@@ -81,8 +82,15 @@ def test_a_thumbnail_counts_for_the_pixels_that_it_stands_for(tmp_path: Path) ->
     np.testing.assert_allclose(look.moments["colour"].mean, (200 * share + 40 * (1 - share)) / 255, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "top"), [("uint8", 256), ("uint16", 3000)])
-@pytest.mark.parametrize("statistics", ["thumbnail", "exact"])
+@pytest.mark.parametrize(
+    ("dtype", "top", "statistics"),
+    [
+        ("uint8", 256, "thumbnail"),
+        ("uint16", 3000, "exact"),
+        pytest.param("uint8", 256, "exact", marks=pytest.mark.slow),
+        pytest.param("uint16", 3000, "thumbnail", marks=pytest.mark.slow),
+    ],
+)
 def test_scenes_that_share_a_half_get_the_same_half(
     dtype: str, top: int, statistics: str, tmp_path: Path
 ) -> None:
@@ -213,6 +221,41 @@ def test_files_that_are_no_looks_and_images_that_do_not_fit(tmp_path: Path) -> N
 def test_looks_that_cannot_be_made(options: dict, said: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=said):
         ut.measure_painting_look(tmp_path / "none.tif", STYLE, **options)
+
+
+@pytest.mark.parametrize("model", [one for one in MODELS if not family(one).paints_levels])
+def test_every_family_comes_back_from_its_file(model: str, tmp_path: Path) -> None:
+    """The network of the file, moments or not, computes what the network did from which it was saved."""
+    if model in ("identity", "colour", "stain"):
+        with pytest.raises(BadInput, match="look|measures nothing"):
+            ut.measure_painting_look(tmp_path / "none.tif", None, model=model)
+        return
+    style, image = style_of(model), tensor_of(picture_of(64, 80, 3))
+    moments = moments_of(style, image)
+    look = PaintingLook(freeze(style, moments), {"alpha": 1.0, "stretch": None}, moments)
+    look.save(tmp_path / "look.safetensors")
+    again = read_painting_look(tmp_path / "look.safetensors")
+    assert again.model == model and again.style.fingerprint == style.fingerprint
+    with torch.inference_mode():
+        torch.testing.assert_close(again.net(image), look.net(image), rtol=0, atol=0)
+        load_frozen(tmp_path / "look.safetensors")(image)  # it is a frozen network, too
+
+
+def test_a_look_with_luminance_a_part_and_its_preview(tmp_path: Path) -> None:
+    """What follows the network is free: colours of the image come back, and a part is that of the whole."""
+    file, look = scenes(tmp_path)[0], tmp_path / "look.safetensors"
+    ut.measure_painting_look(scenes(tmp_path), STYLE, thumbnail=64, device="cpu").save(look)
+    options = {"look": look, "preserve_color": "luminance", **FAST}
+    whole = tifffile.imread(ut.stylize(file, tmp_path / "w.tif", **options).output)
+    part = ut.stylize(file, tmp_path / "p.tif", region=(64, 32, 128, 96), **options)
+    np.testing.assert_array_equal(tifffile.imread(part.output), whole[32:128, 64:192])
+    image = tifffile.imread(file).astype(float)
+    chroma = [values[..., 0].astype(float) - values[..., 2] for values in (image, whole)]
+    inside = ((whole > 0) & (whole < 255)).all(2)
+    assert np.abs(chroma[0] - chroma[1])[inside].max() <= 1.01
+    plain = ut.preview(file, look=look, folder=tmp_path, thumbnail=64, device="cpu")
+    assert plain.shape[:2] == ut.open_source(file).prepare(None, thumbnail=64).thumbnail.shape[:2]
+    assert np.abs(plain.astype(float).mean() - whole.mean()) < 60
 
 
 def test_a_look_names_no_code(tmp_path: Path) -> None:

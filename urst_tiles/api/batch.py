@@ -46,18 +46,9 @@ Status = Literal["done", "skipped", "failed"]
 #: Options that are not compared by value: they decide where and how fast a job runs, or name files, which are
 #: compared by content.
 APART = (
-    "weights",
-    "look",
-    "mask",
-    "valid",
-    "aoi",
-    "device",
-    "threads",
-    "workers",
-    "scheduler",
-    "cluster",
+    "weights", "look", "mask", "valid", "aoi", "device", "threads", "workers", "scheduler", "cluster",
     "memory",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ def stylize(
         of the input.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
-        number; or the result of `from_module`; or None for a model that needs no style, and with the option ``look``.
+        number; or the result of `from_module`; or None for a model that needs no style, and with the
+        option ``look``.
     options, changes : the options of the job; ``changes`` are single options by name, as in ``alpha=0.5``.
     replace : whether an existing output is replaced (default: as the option ``overwrite`` says, which also
         starts unfinished work anew).
@@ -225,9 +226,8 @@ def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[s
     """The files that a job reads besides weights, each with what it is in words."""
     one = source.path in source.files[:1]  # and not many files
     inputs = [("sidecar of the input" if one and n else "input", path) for n, path in enumerate(source.files)]
-    styles = [
-        ("look" if recipe.look else "style", style) for style, _ in recipe.styles if isinstance(style, Path)
-    ]
+    what = "look" if recipe.look else "style"
+    styles = [(what, style) for style, _ in recipe.styles if isinstance(style, Path)]
     mask = [("mask", options.mask)] if options.mask else []
     areas = [("mask of valid pixels", path) for area in source.areas for path in area.files]
     return [*inputs, *styles, *mask, *areas]
