@@ -188,7 +188,7 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
     ``whole`` : whether it runs over the whole thumbnail, and not over one window.
     """
     colours = _site_bytes(ColourStatistics(), source, device) if options.preserve_color == "coral" else 0
-    if options.statistics == "tile" or not style.sites:
+    if options.statistics in ("tile", "look") or not style.sites:
         return colours
     if whole:
         return max(colours, thumbnail_bytes(style, source, options))

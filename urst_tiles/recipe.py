@@ -254,6 +254,8 @@ def _of_look(style: StyleArgument, path: Path, options: Options) -> Recipe:
         raise BadInput("--look holds its style; leave --style out")
     require_file(path, "look file")
     look = nets.read_painting_look(path.absolute(), options.model)
+    if options.model not in (Options().model, look.model):
+        raise BadInput(f"{path} is a look of --model {look.model} and knows it; leave --model out")
     return Recipe(
         model=look.model,
         weights=weights.folder(options.weights).absolute(),
@@ -368,6 +370,8 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
         return name
     if family.methods:
         require_file(name, "look file" if nets.is_look(path) else "reference image")
+    if path.suffix.lower() == ".safetensors" and os.path.isfile(path) and not family.load_style:
+        raise BadInput(f"{name} is no image; if it is a look, give it as --look {name} without --style")
     if os.path.isfile(path):
         return path.absolute()
     if family.load_style:

@@ -13,7 +13,7 @@ from networks import moments_of, picture_of, style_of, tensor_of
 from safetensors.torch import load_file
 
 import urst_tiles as ut
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput, MissingFile, UrstError
 from urst_tiles.moments import Moments
 from urst_tiles.nets import MODELS, PaintingLook, family, freeze, load_frozen, read_painting_look
 from urst_tiles.nets.lite import blocks
@@ -201,6 +201,22 @@ def test_files_that_are_no_looks_and_images_that_do_not_fit(tmp_path: Path) -> N
     for name in ("net", "text", "cut"):
         with pytest.raises(BadInput, match=f"{name}.safetensors is no look"):
             ut.stylize(eight, out, None, look=tmp_path / f"{name}.safetensors")
+    facts = {"format": "urst-tiles look", "version": 1, **measured.facts}
+    for changed, said in (
+        ({"stretch": "a"}, "damaged"),
+        ({"version": 2}, "version"),
+        ({"alpha": "x"}, "damaged"),
+    ):
+        measured.net.save(tmp_path / "odd.safetensors", look=facts | changed)
+        with pytest.raises(UrstError, match=rf"odd\.safetensors is .*{said}"):
+            ut.stylize(eight, out, None, look=tmp_path / "odd.safetensors")
+    with pytest.raises(BadInput, match=r"give it as --look .*look\.safetensors"):
+        ut.stylize(eight, out, look)
+    (tmp_path / "colours.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"colours\.json is a look of --model colour"):
+        ut.stylize(eight, out, None, look=tmp_path / "colours.json")
+    with pytest.raises(BadInput, match="look of --model lite and knows it"):
+        ut.stylize(eight, out, None, look=look, model="somebody.module:function")
     with pytest.raises(MissingFile, match=r"gone\.safetensors"):
         ut.stylize(eight, out, None, look=tmp_path / "gone.safetensors")
     with pytest.raises(BadInput, match="look"):

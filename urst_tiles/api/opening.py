@@ -20,6 +20,7 @@ from urst_tiles.pyramid.formats import FORMATS, lost_in
 from urst_tiles.source import Source, open_source
 from urst_tiles.source.areas import areas_of
 from urst_tiles.source.part import part_of
+from urst_tiles.source.stretch import is_stretch
 from urst_tiles.storage.names import require_file
 from urst_tiles.storage.publish import megabytes
 
@@ -67,7 +68,9 @@ def _like_look(given: Callable[..., Source], path: Path) -> Source:
     """
     require_file(path, "look file")
     stretch = nets.look_facts(path).get("stretch")
-    source = given(stretch=stretch) if isinstance(stretch, str) else given()
+    if stretch is not None and not is_stretch(stretch):
+        raise BadInput(f"{path} is damaged: its stretch is {stretch!r}; make it anew with urst-tiles measure")
+    source = given() if stretch is None else given(stretch=stretch)
     if (source.file_dtype == np.uint8) != (stretch is None):
         of = "uint8 images" if stretch is None else "images whose values are stretched"
         raise BadInput(

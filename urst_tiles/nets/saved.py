@@ -17,6 +17,7 @@ from urst_tiles.errors import BadInput, BadWeights, MissingFile, UrstError
 from urst_tiles.nets import cascade, composition
 from urst_tiles.nets.base import Affine, Curves, LocalNet, State, Style
 from urst_tiles.nets.cascade import CascadeStyle
+from urst_tiles.nets.colour.look import is_look
 from urst_tiles.nets.families import family, frozen
 from urst_tiles.nets.keep_colours import Luminance
 from urst_tiles.nets.module import is_module, only_here
@@ -65,6 +66,10 @@ def look_facts(path: Path) -> Mapping[str, Any]:
     MissingFile : the file does not exist.
     BadInput : the file is no look.
     """
+    if is_look(path):
+        raise BadInput(
+            f"{path} is a look of --model colour or stain: give that model, and the look as --style"
+        )
     try:
         facts = _read(path)[0].get(LOOK)
     except BadWeights:

@@ -68,6 +68,14 @@ def parse_stretches(text: str) -> tuple[tuple[Bound, Bound], ...]:
     return tuple(parse_stretch(part) for part in text.split(";"))
 
 
+def is_stretch(text: object) -> bool:
+    """Whether `parse_stretches` takes ``text``."""
+    try:
+        return isinstance(text, str) and bool(parse_stretches(text))
+    except BadInput:
+        return False
+
+
 def stretch_text(ranges: Ranges) -> str:
     """The text from which `parse_stretches` makes just these ranges."""
     return ";".join(f"{low!r},{high!r}" for low, high in ranges)
