@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -132,13 +133,9 @@ def _measured(
     style, device = build_style(recipe), resolve_device(options.device)
     threads = options.threads or cpu_count()
     assert isinstance(style, nets.Style)
-    seen, weights = list(sources), [1.0] * len(sources)
-    if options.statistics != "exact":
-        seen = [array_source(source.thumbnail) for source in sources]
-        stands = [
-            np.prod(source.shape) / np.prod(small.shape) for source, small in zip(sources, seen, strict=True)
-        ]
-        weights = [float(one / min(stands)) for one in stands]
+    seen = _OneByOne(sources, options.statistics != "exact")
+    stands = [prod(source.shape) / prod(one.shape) for source, one in zip(sources, seen, strict=True)]
+    weights = [one / min(stands) for one in stands]
     found = measure_several(style, seen, device=device, threads=threads, weights=weights, progress=progress)
     net = on_device(1, nets.freeze, style, found)
     assert isinstance(net, Stylised)
@@ -154,6 +151,28 @@ def _measured(
         "stretch": None if stretch is None else stretch_text(stretch),
     }
     return PaintingLook(net, facts, found)
+
+
+@dataclass(frozen=True)
+class _OneByOne(Sequence[Source]):
+    """Images, or their thumbnails, each made when it is asked for: the memory of one is free before the next.
+
+    Attributes
+    ----------
+    sources : the prepared images.
+    small : whether it is their thumbnails.
+    """
+
+    sources: Sequence[Source]
+    small: bool
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: Any) -> Any:
+        # What it keeps in memory, such as a thumbnail, goes with it.
+        fresh = self.sources[index].without_metadata()
+        return array_source(fresh.thumbnail) if self.small else fresh
 
 
 def _facts(source: Source) -> Measured:

@@ -59,8 +59,8 @@ def run_measure(arguments: argparse.Namespace) -> None:
     refuse_inputs(output, [("style", Path(one)) for one in arguments.style])
     if output.suffix.lower() != suffix:
         raise BadInput(
-            f"a look of --model {arguments.model} is a {suffix} file; name it {output.stem}{suffix}, not"
-            f" {output.name}"
+            f"a look of --model {arguments.model} is a {suffix} file: name it {output.stem}{suffix}, not"
+            f" {output.name} (.json is for --model colour or stain, .safetensors for a painting network)"
         )
     if os.path.lexists(output) and not arguments.overwrite:
         raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")

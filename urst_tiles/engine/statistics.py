@@ -133,13 +133,14 @@ def measure_several(
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
-        blocks, at_site = [], SiteMoments(over, site, over.mixtures(moments), device, compute)
+        total = MemberMoments({})
+        at_site = SiteMoments(over, site, over.mixtures(moments), device, compute)
         for source, weight in zip(sources, weights or [1.0] * len(sources), strict=True):
             reader, grid = windows_of(source), measuring_grid(source.shape, style, site, device=device)
             for index in range(len(grid)):
-                blocks.append(_weighted(_block_moments(at_site, reader, grid, index), weight))
+                total += _weighted(_block_moments(at_site, reader, grid, index), weight)
                 progress(f"measuring {site.name}", index + 1, len(grid))
-        moments[site.name] = usable(over, site, reduce(add, blocks))
+        moments[site.name] = usable(over, site, total)
     return for_style(style, moments)
 
 
