@@ -185,8 +185,8 @@ def run_preview(arguments: argparse.Namespace) -> None:
     output = check_output(arguments.output, arguments.input, suffixes=PICTURE)
     pictures = styles.values() if isinstance(styles, dict) else [style for style, _ in styles or []]
     masks = [("mask", Path(one)) for one in (options.mask, options.valid, options.aoi) if one is not None]
-    looks = [("look", options.look)] if options.look is not None else []
-    refuse_inputs(output, [*(("style", Path(one)) for one in pictures), *masks, *looks])
+    masks += [("look", options.look)] if options.look is not None else []
+    refuse_inputs(output, [*(("style", Path(one)) for one in pictures), *masks])
     with TemporaryDirectory(dir=output.parent, prefix=f".{cut(output.name, 200)}.") as folder:
         progress = progress_for(arguments.json)
         pixels = preview(
