@@ -8,6 +8,7 @@ from urst_tiles.api.dask_array import map_blocks as map_blocks
 from urst_tiles.api.fit_colour import ColourTransform as ColourTransform
 from urst_tiles.api.fit_colour import fit_colour as fit_colour
 from urst_tiles.api.look import measure_look as measure_look
+from urst_tiles.api.painting_look import measure_painting_look as measure_painting_look
 from urst_tiles.api.preview import preview as preview
 from urst_tiles.api.shards import assemble_job as assemble_job
 from urst_tiles.api.shards import save_job as save_job

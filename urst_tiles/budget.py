@@ -148,7 +148,7 @@ def building_bytes(recipe: Recipe, style: Subject) -> int:
     largest of them, and the weights as they are read."""
     images = (
         []
-        if nets.family(recipe.model).load_style or recipe.looks
+        if nets.family(recipe.model).load_style or recipe.looks or recipe.look
         else [s for s, _ in recipe.styles if not isinstance(s, str)]
     )
     areas = [prod(picture_shape(path, recipe.style_size)) for path in images]
@@ -188,7 +188,7 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
     ``whole`` : whether it runs over the whole thumbnail, and not over one window.
     """
     colours = _site_bytes(ColourStatistics(), source, device) if options.preserve_color == "coral" else 0
-    if options.statistics == "tile" or not style.sites:
+    if options.statistics in ("tile", "look") or not style.sites:
         return colours
     if whole:
         return max(colours, thumbnail_bytes(style, source, options))

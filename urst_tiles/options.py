@@ -32,10 +32,11 @@ FORMAT_WORDS = {
 }  # fmt: skip
 Tiles = Literal["one", "same"]
 
-#: Words that are accepted but not advertised, since they make seams: tests and benchmarks show with them what
-#: the other words avoid. With ``tile`` each window is stylised by the statistics of its pixels alone; with
-#: ``cut`` the halos are cut off although they are too small.
-_UNADVERTISED: dict[str, tuple[str, ...]] = {"statistics": ("tile",), "seam": ("cut",)}
+#: Words that are accepted but not advertised. ``look``, the statistics of a look, follows from that option.
+#: The others make seams: tests and benchmarks show with them what the advertised words avoid. With ``tile``
+#: each window is stylised by the statistics of its pixels alone; with ``cut`` the halos are cut off although
+#: they are too small.
+_UNADVERTISED: dict[str, tuple[str, ...]] = {"statistics": ("tile", "look"), "seam": ("cut",)}
 
 #: The word of the option ``valid`` that finds the tissue of a slide. A file of that name is ``./tissue``.
 TISSUE = "tissue"
@@ -45,6 +46,22 @@ QUEUES = ("slurm", "pbs", "lsf")
 
 #: Models that transfer the statistics of colours, and paint nothing.
 TRANSFERS = ("colour", "stain")
+
+#: Options that do not go with a look, and what it has instead.
+FIXED_IN_LOOKS = {
+    "model": "knows its model",
+    "method": "holds a painting network, which has no method",
+    "white": "holds a painting network, which asks for no white",
+    "weights": "holds its weights",
+    "alpha": "was frozen at its strength, that of --alpha when it was measured",
+    "style_size": "holds its style",
+    "stroke": "holds a network of one pass",
+    "mask": "paints the whole image in its one style",
+    "preserve_color": "holds a style whose colours are fixed",
+    "statistics": "has its statistics",
+    "statistics_of": "has its statistics",
+    "stretch": "has its stretch",
+}
 
 #: Options that are counts, lengths or sizes: at least 1.
 AT_LEAST_ONE = (
@@ -70,6 +87,7 @@ class Options:
     method: str | None = None
     white: str = "auto"
     weights: Path | None = None
+    look: Path | None = None
     alpha: float = 1.0
     style_size: int = 512
     preserve_color: PreserveColor = "none"
@@ -151,6 +169,23 @@ class Options:
             raise BadInput(f"--halo must not be negative, got {self.halo}")
         self._check_choice()
         self._check_part()
+        self._check_look()
+
+    def _check_look(self) -> None:
+        """Raise BadInput if an option would change what is fixed in a look."""
+        if self.look is None:
+            if self.statistics == "look":
+                raise BadInput("--statistics look takes those of a look; give --look LOOK.safetensors too")
+            return
+        object.__setattr__(self, "look", Path(self.look))
+        for name, why in FIXED_IN_LOOKS.items():
+            value, default = getattr(self, name), getattr(Options, name)
+            named = name == "model" and ":" in value  # a function of the user runs only if it is named
+            if value == default or named or (name == "statistics" and value == "look"):
+                continue
+            if name != "preserve_color" or value == "coral":
+                given = " coral" if name == "preserve_color" else ""
+                raise BadInput(f"--look {why}; leave --{name.replace('_', '-')}{given} out")
 
     def _check_part(self) -> None:
         """Raise BadInput unless the part of the image is given once, as four numbers that make a box.

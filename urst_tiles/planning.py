@@ -149,6 +149,8 @@ def resolve_statistics(options: Options, model: str) -> Statistics:
     BadInput : a thumbnail, or a part of the image, is to be measured, and the network paints levels; or local
         ones are, for stains.
     """
+    if options.look is not None:
+        return cast(Statistics, "look")
     paints, transfers = nets.family(model).paints_levels, bool(nets.family(model).methods)
     wanted = options.statistics
     if paints and options.statistics_of == "region":
@@ -272,6 +274,8 @@ def varied(recipe: Recipe, options: Options, mask: AnyMask | None) -> dict[str, 
         facts |= {"levels": recipe.levels, "level": recipe.number}
     if recipe.method:
         facts |= {"method": recipe.method, "white": options.white}
+    if recipe.look:
+        facts |= {"style": recipe.look, "alpha": recipe.alpha}
     asked = {"input level": options.level, "input magnification": options.magnification}
     facts |= {name: value for name, value in asked.items() if value is not None}
     facts["provenance"] = "yes" if options.provenance else "no"
@@ -379,7 +383,7 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "page": options.page or "default",
         "channels": options.channels or "default",
         "bands": options.bands or "default",
-        "stretch": "none" if source.file_dtype == np.uint8 else options.stretch_for(str(source.file_dtype)),
+        "stretch": _stretch_said(source, options),
         "overviews": options.overviews,
         "model": model,
         "style": style.fingerprint,
@@ -390,6 +394,13 @@ def _identity(plan: Plan, source: Source, model: str, style: Subject, options: O
         "urst-tiles": version("urst-tiles"),
         **{name: installed(name) for name in PINNED_LIBRARIES},
     }
+
+
+def _stretch_said(source: Source, options: Options) -> str:
+    """The stretch as a fact of the identity."""
+    if source.file_dtype == np.uint8:
+        return "none"
+    return source.stretch_text if options.look else options.stretch_for(str(source.file_dtype))
 
 
 def _decided(plan: Plan) -> dict[str, Any]:

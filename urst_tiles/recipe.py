@@ -59,6 +59,7 @@ class Recipe:
     looks : of a model that transfers colours, what was measured of the reference of each style, as the text
         of a look file (`urst_tiles.nets.colour.look`); filled in by `with_looks`.
     depth : bits of the samples of the image, 8 or 16.
+    look : hex SHA-256 of the look of a painting network whose path is the only style; else empty.
     colours : mean (3) and covariance (3 x 3, row by row) of the colours of the image, if style images shall
         take on these colours; else None.
     """
@@ -80,6 +81,7 @@ class Recipe:
     white: tuple[float, float, float] | None = None
     looks: tuple[str, ...] = ()
     depth: int = 8
+    look: str = ""
 
     def with_looks(self, looks: Sequence[nets.Look], depth: int) -> Recipe:
         """The same recipe with the looks of its styles, for an image whose samples have ``depth`` bits."""
@@ -142,6 +144,8 @@ class Recipe:
 
     def build(self) -> nets.Style | nets.Composition:
         """Read the files and build the style."""
+        if self.look:
+            return self.frozen_look().style
         ingredients = self.ingredients()
         groups = [[one] for one in ingredients] if self.regions else [ingredients]
         styles = tuple(self._style(group) for group in groups)
@@ -152,6 +156,14 @@ class Recipe:
         if isinstance(style, nets.PainterStyle):
             return style.at_level(finer=self.levels > 1)
         return nets.CascadeStyle(style, self.stroke) if self.stroke > 1 else style
+
+    def frozen_look(self) -> nets.PaintingLook:
+        """The look of the recipe; BadInput if its file has changed since the recipe was made."""
+        path = Path(self.styles[0][0])
+        look = nets.read_painting_look(path, self.model)
+        if look.sha256 != self.look:
+            raise BadInput(f"{path} was changed while the job began; give the same command again")
+        return look
 
     def finish(self, net: nets.LocalNet) -> nets.LocalNet:
         """The network with the steps that follow it: with ``preserve_color="luminance"`` the colours of the
@@ -170,7 +182,7 @@ class Recipe:
             | ({"region": self.regions[i]} if self.regions else {})
             for i, (style, weight) in enumerate(self.styles)
         ]
-        files = weights.hashes(self.model, self.weights)
+        files = {} if self.look else weights.hashes(self.model, self.weights)
         return {"styles": json.dumps(styles, sort_keys=True), "weights": json.dumps(files, sort_keys=True)}
 
     @property
@@ -199,6 +211,8 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     BadInput : no style is given, the model is unknown, or a control does not go with the model.
     MissingFile : a style image or checkpoint does not exist.
     """
+    if options.look is not None:
+        return _of_look(style, options.look, options)
     model = style.model if isinstance(style, ModuleStyle) else options.model
     takes_style, methods = nets.family(model).takes_style, nets.family(model).methods
     pairs, regions = pairs_of(style)
@@ -232,6 +246,25 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         regions=regions,
         method=method,
         white=parse_white(options.white) if methods else None,
+    )
+
+
+def _of_look(style: StyleArgument, path: Path, options: Options) -> Recipe:
+    """The recipe for a look of a painting network."""
+    if isinstance(style, ModuleStyle) or style:
+        raise BadInput("--look holds its style; leave --style out")
+    require_file(path, "look file")
+    look = nets.read_painting_look(path.absolute(), options.model)
+    if options.model not in (Options().model, look.model):
+        raise BadInput(f"{path} is a look of --model {look.model} and knows it; leave --model out")
+    return Recipe(
+        model=look.model,
+        weights=weights.folder(options.weights).absolute(),
+        styles=((path.absolute(), 1.0),),
+        alpha=look.alpha,
+        preserve_color=options.preserve_color,
+        stamps=(_stamp(path),),
+        look=look.sha256,
     )
 
 
@@ -340,6 +373,8 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
         return name
     if family.methods:
         require_file(name, "look file" if nets.is_look(path) else "reference image")
+    if path.suffix.lower() == ".safetensors" and os.path.isfile(path) and not family.load_style:
+        raise BadInput(f"{name} is no image; if it is a look, give it as --look {name} without --style")
     if os.path.isfile(path):
         return path.absolute()
     if family.load_style:

@@ -45,7 +45,10 @@ Status = Literal["done", "skipped", "failed"]
 
 #: Options that are not compared by value: they decide where and how fast a job runs, or name files, which are
 #: compared by content.
-APART = ("weights", "mask", "valid", "aoi", "device", "threads", "workers", "scheduler", "cluster", "memory")
+APART = (
+    "weights", "look", "mask", "valid", "aoi", "device", "threads", "workers", "scheduler", "cluster",
+    "memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -241,8 +244,10 @@ def output_fingerprint(output: Path) -> str:
 
 def _weights(options: Options) -> list[Path]:
     """The files of the weights of a network that has a folder of them."""
-    folder = weights.model_folder(options.model, options.weights) if options.model in weights.TABLE else None
-    files = sorted(folder.iterdir()) if folder and folder.is_dir() else []
+    if options.look is not None or options.model not in weights.TABLE:
+        return []
+    folder = weights.model_folder(options.model, options.weights)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [file for file in files if file.is_file()]
 
 

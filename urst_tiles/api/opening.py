@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from urst_tiles import nets
 from urst_tiles.errors import BadInput
 from urst_tiles.options import TRANSFERS, Options
 from urst_tiles.plan import Plan
@@ -19,6 +20,8 @@ from urst_tiles.pyramid.formats import FORMATS, lost_in
 from urst_tiles.source import Source, open_source
 from urst_tiles.source.areas import areas_of
 from urst_tiles.source.part import part_of
+from urst_tiles.source.stretch import is_stretch
+from urst_tiles.storage.names import require_file
 from urst_tiles.storage.publish import megabytes
 
 #: What the user is told about the choices that the program made; the command line prints it on stderr.
@@ -42,7 +45,9 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
         magnification=options.magnification,
         overviews=options.overviews,
     )
-    if options.stretch is not None or options.model not in TRANSFERS:
+    if options.look is not None:
+        source = _like_look(given, options.look)
+    elif options.stretch is not None or options.model not in TRANSFERS:
         source = given(stretch=options.stretch_for(""))
     else:
         source = given()
@@ -52,6 +57,27 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
             raise BadInput(f"{source.path}: {error}") from None
     areas = areas_of(source, options.valid, options.aoi)
     return source.with_valid(*areas) if areas else source
+
+
+def _like_look(given: Callable[..., Source], path: Path) -> Source:
+    """An image that is opened by ``given``, with the stretch of the look at ``path``.
+
+    Raises
+    ------
+    BadInput : the values of the image do not mean what those did that the look was measured of.
+    """
+    require_file(path, "look file")
+    stretch = nets.look_facts(path).get("stretch")
+    if stretch is not None and not is_stretch(stretch):
+        raise BadInput(f"{path} is damaged: its stretch is {stretch!r}; make it anew with urst-tiles measure")
+    source = given() if stretch is None else given(stretch=stretch)
+    if (source.file_dtype == np.uint8) != (stretch is None):
+        of = "uint8 images" if stretch is None else "images whose values are stretched"
+        raise BadInput(
+            f"{source.path}: its samples are {source.file_dtype}, and the look {path} was measured of {of};"
+            " convert the image, or measure a look of images like it"
+        )
+    return source
 
 
 def tell_choice(source: Source) -> None:

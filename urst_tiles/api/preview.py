@@ -28,7 +28,7 @@ from urst_tiles.source.windows import WindowReader
 
 def preview(
     input: str | os.PathLike[str],
-    style: StyleArgument,
+    style: StyleArgument = None,
     options: Options | None = None,
     *,
     folder: Path,
@@ -81,9 +81,12 @@ def _painted(
     if recipe.preserve_color == "coral":
         colours = measure_thumbnail(ColourStatistics(), measured)["colours"]
         recipe, of_small = recipe.in_colours(colours), of_small.in_colours(colours)
-    found = measure_thumbnail(
-        build_style(recipe), measured, device=plan.device, threads=plan.threads, whole=plan.measure_at_once
-    )
+    found = None
+    if not recipe.look:
+        found = measure_thumbnail(
+            build_style(recipe), measured, device=plan.device, threads=plan.threads,
+            whole=plan.measure_at_once,
+        )  # fmt: skip
     field = of_small.field
     net = freeze(of_small.over(field and field.resized(*small.shape)), found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))

@@ -96,7 +96,7 @@ def save_job(
     folder: AnyPath,
     input: AnyPath,
     output: AnyPath,
-    style: StyleArgument,
+    style: StyleArgument = None,
     options: Options | None = None,
     *,
     progress: Progress = silent,
@@ -125,7 +125,9 @@ def save_job(
         job.claim(plan.identity, overwrite=options.overwrite)
         if not _is_ready(job):
             _make_ready(job, plan, source, recipe, options, progress)
-        request = Request(input, output, _styles(recipe), options, plan, _digest(job.net))
+        request = Request(
+            input, output, _styles(recipe), _without_look(options, source), plan, _digest(job.net)
+        )
         job.writes([job.request, *parts_of(plan, source, job).paths()])
         publish(job.request, request.to_json())
     clock.lap("prepare and measure")
@@ -336,6 +338,16 @@ def _refuse_made_here(style: StyleArgument) -> None:
             "a network handed over in Python is known to this process alone, and workers need others: give"
             " model='package.module:function'"
         )
+
+
+def _without_look(options: Options, source: Source) -> Options:
+    """The options without a look, whose network is in the job folder, and whose stretch they name instead:
+    those who work on the job need not have its file."""
+    if options.look is None:
+        return options
+    return replace(
+        options, look=None, stretch=None if str(source.file_dtype) == "uint8" else source.stretch_text
+    )
 
 
 def _styles(recipe: Recipe) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class Report:
 def stylize(
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    style: StyleArgument,
+    style: StyleArgument = None,
     options: Options | None = None,
     *,
     replace: bool | None = None,
@@ -116,7 +116,8 @@ def stylize(
         of the input.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
-        number; or the result of `from_module`; or None for a model that needs no style.
+        number; or the result of `from_module`; or None for a model that needs no style, and with the
+        option ``look``.
     options, changes : the options of the job; ``changes`` are single options by name, as in ``alpha=0.5``.
     replace : whether an existing output is replaced (default: as the option ``overwrite`` says, which also
         starts unfinished work anew).
@@ -166,7 +167,7 @@ def finished_before(output: Path, job: Job, plan: Plan) -> Report | None:
 def plan_job(
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    style: StyleArgument,
+    style: StyleArgument = None,
     options: Options | None = None,
     **changes: Any,
 ) -> tuple[Plan, float]:
@@ -225,7 +226,8 @@ def read_files(source: Source, recipe: Recipe, options: Options) -> list[tuple[s
     """The files that a job reads besides weights, each with what it is in words."""
     one = source.path in source.files[:1]  # and not many files
     inputs = [("sidecar of the input" if one and n else "input", path) for n, path in enumerate(source.files)]
-    styles = [("style", style) for style, _ in recipe.styles if isinstance(style, Path)]
+    what = "look" if recipe.look else "style"
+    styles = [(what, style) for style, _ in recipe.styles if isinstance(style, Path)]
     mask = [("mask", options.mask)] if options.mask else []
     areas = [("mask of valid pixels", path) for area in source.areas for path in area.files]
     return [*inputs, *styles, *mask, *areas]
@@ -307,9 +309,10 @@ def measure(
 ) -> dict[str, Any] | None:
     """The moments of the image at each site of the network, measured as the plan says.
 
-    None if the plan has each window use the statistics of its pixels alone, as some benchmarks do.
+    None if they are those of a look, or if the plan has each window use the statistics of its pixels alone,
+    as some benchmarks do.
     """
-    if plan.statistics == "tile":
+    if plan.statistics in ("tile", "look"):
         return None
     if plan.statistics == "sampled":
         return measure_sampled(build_style(recipe), source, device=plan.device, threads=plan.threads)
@@ -356,7 +359,12 @@ def take_colours(
 
 
 def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:
-    """The local network of a recipe whose statistics are fixed to ``moments``, as `measure` returns them."""
+    """The local network of a recipe whose statistics are fixed to ``moments``, as `measure` returns them.
+
+    The network of a look is frozen already, and needs no moments.
+    """
+    if recipe.look:
+        return recipe.finish(recipe.frozen_look().net)
     return recipe.finish(nets.freeze(build_style(recipe), moments))
 
 

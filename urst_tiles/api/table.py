@@ -148,7 +148,9 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
     if not isinstance(pattern, str):
         raise BadInput(f"output must be a text, got {pattern!r}")
     model = str(group["options"].get("model", Options().model))
-    styles = [_style(one, folder) for one in _list(group, "styles")] or [(model, None)]
+    look = group["options"].get("look")
+    plain = Path(look).stem if isinstance(look, str) else model
+    styles = [_style(one, folder) for one in _list(group, "styles")] or [(plain, None)]
     for input in _inputs(group, folder):
         for style_name, style in styles:
             words = {"stem": input.stem, "style": style_name, "folder": input.parent.name}
@@ -306,6 +308,7 @@ def files_named(entry: BatchJob) -> list[Path]:
     """The files that the style and the mask of a job name, if they exist."""
     options = entry.options
     named = [*(style for style, _ in pairs_of(entry.style)[0]), options.mask, options.valid, options.aoi]
+    named.append(options.look)
     return [Path(one).absolute() for one in named if one is not None and os.path.isfile(one)]
 
 

@@ -39,6 +39,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " auto estimates it from the glass itself",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
+        "look": "a look (.safetensors) that `urst-tiles measure INPUT... --style STYLE` made of many images:"
+        " its network, style, statistics and stretch, so that all images of a series are painted alike; it"
+        " takes the place of --style and --model",
         "alpha": "strength of the style, from 0 (none) to 1 (full)",
         "style_size": "resize the style image to this many pixels on its short side",
         "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
@@ -91,7 +94,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " others as overviews",
         "magnification": "the magnification of the level that is read, within 5 %, for example 10",
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
-        " or values (0,4000) (default: 2%,98%; --model colour and stain keep the values of uint16)",
+        " or values (0,4000), for each band '0,900;0,800;10,700'"
+        " (default: 2%,98%; --model colour and stain keep the values of uint16)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
         "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg"
         " or .webp; iiif makes a folder for viewers of IIIF",

@@ -190,6 +190,7 @@ def run_preview(arguments: argparse.Namespace) -> None:
     looks, options = place.looks_of(arguments), options_of(arguments)
     output = check_output(arguments.output, arguments.input, suffixes=PICTURE)
     masks = [("mask", Path(one)) for one in (options.mask, options.valid, options.aoi) if one is not None]
+    masks += [("look", options.look)] if options.look is not None else []
     refuse_inputs(output, [*(("style", Path(one)) for one in place.files_of(looks)), *masks])
     with TemporaryDirectory(dir=output.parent, prefix=f".{cut(output.name, 200)}.") as folder:
         pixels, said = place.pictures(arguments, looks, options, Path(folder))

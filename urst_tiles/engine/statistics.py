@@ -120,22 +120,35 @@ def measure_several(
     *,
     device: str = "cpu",
     threads: int = 1,
+    weights: Sequence[float] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """The same as `measure_here` over several images together, as if they were parts of one; more than one
-    only for styles without a field."""
+    only for styles without a field.
+
+    Each site is measured over all images before the next, since its map follows from all of them. ``weights``
+    are what a pixel of each image counts; None where all count 1.
+    """
     over = composed(style)
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     for site in measured_sites(style):
-        blocks, at_site = [], SiteMoments(over, site, over.mixtures(moments), device, compute)
-        for source in sources:
+        total = MemberMoments({})
+        at_site = SiteMoments(over, site, over.mixtures(moments), device, compute)
+        for source, weight in zip(sources, weights or [1.0] * len(sources), strict=True):
             reader, grid = windows_of(source), measuring_grid(source.shape, style, site, device=device)
             for index in range(len(grid)):
-                blocks.append(_block_moments(at_site, reader, grid, index))
+                total += _weighted(_block_moments(at_site, reader, grid, index), weight)
                 progress(f"measuring {site.name}", index + 1, len(grid))
-        moments[site.name] = usable(over, site, reduce(add, blocks))
+        moments[site.name] = usable(over, site, total)
     return for_style(style, moments)
+
+
+def _weighted(moments: MemberMoments, weight: float) -> MemberMoments:
+    """Moments of which every pixel counts ``weight`` times."""
+    if weight == 1:
+        return moments
+    return MemberMoments({member: part.scaled(weight) for member, part in moments.parts.items()})
 
 
 def _block_moments(at_site: SiteMoments, reader: WindowReader, grid: Grid, index: int) -> MemberMoments:

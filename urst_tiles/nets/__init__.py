@@ -34,7 +34,8 @@ from urst_tiles.nets.families import (
 from urst_tiles.nets.keep_colours import Luminance
 from urst_tiles.nets.own_statistics import OwnStatistics, live
 from urst_tiles.nets.painter import PainterStyle
-from urst_tiles.nets.saved import load_frozen
+from urst_tiles.nets.painting_look import PaintingLook, read_painting_look
+from urst_tiles.nets.saved import load_frozen, look_facts
 
 __all__ = [
     "MODELS",
@@ -49,6 +50,7 @@ __all__ = [
     "Measured",
     "OwnStatistics",
     "PainterStyle",
+    "PaintingLook",
     "Precision",
     "Site",
     "State",
@@ -62,6 +64,7 @@ __all__ = [
     "is_look",
     "live",
     "load_frozen",
+    "look_facts",
     "look_of",
     "merged_look",
     "module",
@@ -69,6 +72,7 @@ __all__ = [
     "neutral_net",
     "notes_of",
     "read_look",
+    "read_painting_look",
     "reference_style",
     "seeded",
     "standard_look",

@@ -217,9 +217,13 @@ class LocalNet(nn.Module):
         """Tensors and JSON-able values from which ``load_frozen`` restores this network."""
         raise NotImplementedError
 
-    def save(self, path: Path) -> None:
-        """Write a safetensors file from which alone ``load_frozen`` restores this network."""
+    def save(self, path: Path, more: State | None = None, **facts: Any) -> None:
+        """Write a safetensors file from which alone ``load_frozen`` restores this network.
+
+        ``more`` are tensors and ``facts`` JSON-able values about the network that are saved with it.
+        """
         tensors, values = self.saved()
+        tensors, values = {**tensors, **(more or {})}, {**values, **facts}
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
         tensors.setdefault("format", torch.ones((), dtype=torch.int64))
         publish(path, save(tensors, metadata={"urst_tiles": json.dumps(values, sort_keys=True)}))

@@ -17,11 +17,15 @@ from urst_tiles.errors import BadInput, BadWeights, MissingFile, UrstError
 from urst_tiles.nets import cascade, composition
 from urst_tiles.nets.base import Affine, Curves, LocalNet, State, Style
 from urst_tiles.nets.cascade import CascadeStyle
+from urst_tiles.nets.colour.look import is_look
 from urst_tiles.nets.families import family, frozen
 from urst_tiles.nets.keep_colours import Luminance
 from urst_tiles.nets.module import is_module, only_here
 from urst_tiles.nets.own_statistics import OwnStatistics
 from urst_tiles.storage.stores import fetched, utf8_name
+
+#: What a file says under this name is about the look that it is, and so are tensors whose names begin so.
+LOOK = "look"
 
 #: What reading a damaged description of a network may raise.
 DAMAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -45,11 +49,37 @@ def load_frozen(path: Path, model: str | None = None) -> LocalNet:
     values, tensors = _read(path, with_tensors=True)
     _refuse_code(path, values, model)
     try:
+        if LOOK in values:
+            tensors = {name: t for name, t in tensors.items() if not name.startswith(f"{LOOK}.")}
         return restored(tensors, values)
     except UrstError:
         raise
     except DAMAGE as error:
         raise BadWeights(f"{path} is no frozen network ({type(error).__name__}: {error})") from error
+
+
+def look_facts(path: Path) -> Mapping[str, Any]:
+    """What a look file of a painting network says of itself; no tensors are read.
+
+    Raises
+    ------
+    MissingFile : the file does not exist.
+    BadInput : the file is no look.
+    """
+    if is_look(path):
+        raise BadInput(
+            f"{path} is a look of --model colour or stain: give that model, and the look as --style"
+        )
+    try:
+        facts = _read(path)[0].get(LOOK)
+    except BadWeights:
+        facts = None
+    if not isinstance(facts, Mapping):
+        raise BadInput(
+            f"{path} is no look of a painting network; `urst-tiles measure INPUT... --style STYLE -o"
+            " LOOK.safetensors` makes one"
+        )
+    return facts
 
 
 def check_code(path: Path, model: str | None) -> None:

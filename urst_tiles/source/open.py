@@ -86,7 +86,8 @@ def open_source(
         green and blue, else the first three, or the first if there are fewer than three.
     level : a level of the image instead of the image itself: 0 is the image, 1 its first overview.
     magnification : the magnification of the level, within 5 %, instead of its number.
-    stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000";
+    stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000", or
+        for each band as in "0,900;0,800;10,700";
         used only for files that are not uint8.
     overviews : whether the thumbnail may be made from the overviews in the file.
 

@@ -34,7 +34,7 @@ from urst_tiles.source.openers import (
 from urst_tiles.source.orient import oriented, shown, stored_box
 from urst_tiles.source.saved import load_if_whole, npz, read_thumbnail
 from urst_tiles.source.spool import Shape, spool
-from urst_tiles.source.stretch import Ranges, Stretch, finisher, parse_stretch, resolve
+from urst_tiles.source.stretch import Ranges, Stretch, finisher, parse_stretches, resolve_each
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import names_in, read_file, remove
@@ -81,7 +81,12 @@ class Source:
         prepared: Prepared | None = None,
     ) -> None:
         self._facts, self._use_overviews = facts, use_overviews
-        self._bounds = parse_stretch(stretch)
+        self._bounds = parse_stretches(stretch)
+        if facts.stretched and len(self._bounds) not in (1, facts.colours):
+            raise BadInput(
+                f"{facts.path}: the stretch has {len(self._bounds)} pairs LOW,HIGH and the image"
+                f" {facts.colours} band(s); give one pair, or one for each band"
+            )
         self._prepared = prepared
         self._lock = threading.RLock()
         self._cache: dict[str, Any] = {}
@@ -221,7 +226,7 @@ class Source:
             )
         ranges = None
         if self._facts.stretched:
-            ranges = resolve(self._bounds, averages.colour, averages.weight)
+            ranges = resolve_each(self._bounds, averages.colour, averages.weight)
         pixels = self._as_pixels(averages, ranges)
         saved: NDArray[Any] | Path = pixels
         if folder is not None:

@@ -1,7 +1,8 @@
 """The stretch: samples that are not uint8 are mapped linearly to the full range of uint16.
 
 The user gives the values that become 0 and 65535, as percentiles or as plain numbers: with ``2%,98%`` they
-are percentiles of the valid pixels of the thumbnail, computed for each band.
+are percentiles of the valid pixels of the thumbnail, computed for each band. Three pairs with semicolons
+between them, as in ``0,900;0,800;10,700``, are those of the three bands.
 """
 
 from __future__ import annotations
@@ -55,6 +56,38 @@ def parse_stretch(text: str) -> tuple[Bound, Bound]:
     if low.percent == high.percent and low.value >= high.value:
         raise BadInput(f"--stretch must rise from LOW to HIGH, got {text!r}")
     return low, high
+
+
+def parse_stretches(text: str) -> tuple[tuple[Bound, Bound], ...]:
+    """The bounds of each band, of a text such as "0,900;0,800;10,700"; a single pair stands for all bands.
+
+    Raises
+    ------
+    BadInput : as `parse_stretch`.
+    """
+    return tuple(parse_stretch(part) for part in text.split(";"))
+
+
+def is_stretch(text: object) -> bool:
+    """Whether `parse_stretches` takes ``text``."""
+    try:
+        return isinstance(text, str) and bool(parse_stretches(text))
+    except BadInput:
+        return False
+
+
+def stretch_text(ranges: Ranges) -> str:
+    """The text from which `parse_stretches` makes just these ranges."""
+    return ";".join(f"{low!r},{high!r}" for low, high in ranges)
+
+
+def resolve_each(
+    bounds: tuple[tuple[Bound, Bound], ...], colour: NDArray[Any], weight: NDArray[Any] | None
+) -> Ranges:
+    """As `resolve`, where ``bounds`` are those of each band, or one pair for all."""
+    if len(bounds) == 1:
+        return resolve(bounds[0], colour, weight)
+    return tuple(resolve(pair, colour[..., b : b + 1], weight)[0] for b, pair in enumerate(bounds))
 
 
 def resolve(bounds: tuple[Bound, Bound], colour: NDArray[Any], weight: NDArray[Any] | None) -> Ranges:
