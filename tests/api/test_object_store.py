@@ -381,7 +381,7 @@ def test_a_server_that_goes_away(run, s3: str, scene: Path, tmp_path: Path, monk
     def gone(*arguments: object, **more: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://10.0.0.1")
 
-    monkeypatch.setattr("urst_tiles.api.stylize.assemble_parts", gone)
+    monkeypatch.setattr("urst_tiles.api.stylize.finish_output", gone)
     done = run("stylize", scene, tmp_path / "out.tif", "--style", STYLE, "--job-dir", f"{s3}/job", *FLAGS)
     assert done.returncode == 1 and done.stderr.count("urst-tiles: ") == 1, done.stderr
     assert "http://10.0.0.1" in done.stderr and "the same command goes on" in done.stderr

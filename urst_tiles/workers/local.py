@@ -25,6 +25,10 @@ from urst_tiles.workers.interrupt import loop_for_processes
 
 log = logging.getLogger(__name__)
 
+#: So many messages and events are kept in dask's logs of its own work. They hold tasks, and these the files
+#: of jobs that have long ended, which stay open as long.
+LOGGED = 10
+
 #: Seconds that a scheduler may take to answer.
 CONNECT_SECONDS = 20.0
 
@@ -96,9 +100,11 @@ def local(workers: int, in_flight: int, device: str) -> Iterator[OpenCluster]:
     BadInput : cryptography, which processes need, is not installed.
     UrstError : the processes do not start.
     """
+    import dask
     from distributed import Client
 
     with (
+        dask.config.set({"distributed.admin.low-level-log-length": LOGGED}),
         loop_for_processes() if workers > 1 else nullcontext() as loop,
         closing(_started(workers, in_flight, device, loop)) as cluster,
         closing(Client(cluster)) as client,
