@@ -16,7 +16,7 @@ from urst_tiles.source.bandfiles import Named
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content, content_of
 from urst_tiles.source.openers import Opener, Reader
-from urst_tiles.source.placing import Tile, place
+from urst_tiles.source.placing import TOLERANCE, Tile, place
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.tiff.choice import COLOURS, Choice
 from urst_tiles.tiff.metadata import Info
@@ -153,9 +153,11 @@ def _check_alike(found: Sequence[Facts]) -> None:
                 " OUT"
             )
     tiles = [Tile(facts.path, facts.info.geo, facts.stored, 1, facts.file_dtype) for facts in found]
-    boxes = place(tiles).boxes if any(facts.info.geo for facts in found) else None
+    placed = place(tiles) if any(facts.info.geo for facts in found) else None
     for number, facts in enumerate(found):
-        apart = boxes is not None and (boxes[number] != boxes[0]).any()
+        apart = placed is not None and (
+            (placed.boxes[number] != placed.boxes[0]).any() or placed.shifts[number] > TOLERANCE
+        )
         if facts.stored != first.stored or apart:
             raise BadInput(
                 f"{facts.path} has {facts.stored[1]} x {facts.stored[0]} pixels and {first.path}"

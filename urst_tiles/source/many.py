@@ -247,6 +247,6 @@ def _said(files: Sequence[_File], placed: Placed) -> str:
         said += "; what no file covers is invalid"
     if placed.has_overlaps:
         said += "; where files overlap, the later lies over the earlier"
-    if placed.shift > TOLERANCE:
-        said += f"; files are shifted by up to {placed.shift:.2g} of a pixel, and taken at the nearest"
+    if (shift := placed.shifts.max()) > TOLERANCE:
+        said += f"; files are shifted by up to {shift:.2g} of a pixel, and taken at the nearest"
     return said

@@ -12,17 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
-from urst_tiles.tiff.metadata import Tag
-from urst_tiles.tiff.placement import (
-    Affine,
-    affine_of,
-    is_placed,
-    keys_of,
-    offset_of,
-    shifted,
-    system_name,
-    system_of,
-)
+from urst_tiles.tiff.metadata import GEO_CODES, POSITION_TAGS, Tag
+from urst_tiles.tiff.position import Placement, affine_of, is_placed, moved, system_tags
+from urst_tiles.tiff.systems import system_name, system_of
 
 #: How far, in pixels, the sides of a file may be off those in pixels of the first; a larger shift is told.
 TOLERANCE = 0.01
@@ -52,14 +44,14 @@ class Placed:
     shape : (height, width) of the image, the smallest that holds all files.
     boxes : int64, (files, 4): y0, x0, y1, x1 of each file in it.
     geo : the georeferencing of the image as GeoTIFF tags.
-    shift : by how much of a pixel, at most, a file lies off the lattice of the first: each is taken at the
-        nearest pixel, up to a half away, as with GDAL's nearest neighbour.
+    shifts : float64, (files,): by how much of a pixel each file lies off the lattice of the first. It is
+        taken at the nearest pixel, up to a half away, as with GDAL's nearest neighbour.
     """
 
     shape: tuple[int, int]
     boxes: NDArray[np.int64]
     geo: tuple[Tag, ...]
-    shift: float
+    shifts: NDArray[np.float64]
 
     @property
     def has_gaps(self) -> bool:
@@ -96,19 +88,18 @@ def place(tiles: Sequence[Tile]) -> Placed:
         resolution. The message names both.
     """
     first = tiles[0]
-    base, keys, system = _affine(first), keys_of(first.geo), system_of(first.geo)
-    boxes, shift = np.empty((len(tiles), 4), np.int64), 0.0
+    base, keys, system = _affine(first), system_tags(first.geo), system_of(first.geo)
+    boxes, shifts = np.empty((len(tiles), 4), np.int64), np.empty(len(tiles))
     for number, tile in enumerate(tiles):
         affine = _affine(tile)
         check_alike(first, tile)
-        if keys_of(tile.geo) != keys and system_of(tile.geo) != system:
+        if system_tags(tile.geo) != keys and system_of(tile.geo) != system:
             raise BadInput(
                 f"{tile.path} is in {system_name(tile.geo)} and {first.path} in {system_name(first.geo)}, and"
                 " one image has one CRS; bring them into one first, for example: gdalwarp -t_srs"
                 f" {_code(first)} IN OUT"
             )
-        boxes[number], off = _box(first, base, tile, affine)
-        shift = max(shift, off)
+        boxes[number], shifts[number] = _box(first, base, tile, affine)
     corner = boxes[:, :2].min(axis=0)
     height, width = (int(side) for side in boxes[:, 2:].max(axis=0) - corner)
     if max(height, width) > MOST_SIDE:
@@ -118,8 +109,9 @@ def place(tiles: Sequence[Tile]) -> Placed:
         )
     nearest = int(np.abs(boxes[:, :2] - corner).sum(axis=1).argmin())
     rows, columns = (int(n) for n in corner - boxes[nearest, :2])
-    geo = shifted(tiles[nearest].geo, rows, columns)
-    return Placed((height, width), boxes - np.tile(corner, 2), geo, shift)
+    kept = (*POSITION_TAGS, *GEO_CODES)  # rational polynomials are of one file
+    geo = moved([tag for tag in tiles[nearest].geo if tag.code in kept], rows, columns)
+    return Placed((height, width), boxes - np.tile(corner, 2), geo, shifts)
 
 
 def check_alike(first: Tile, tile: Tile) -> None:
@@ -138,7 +130,7 @@ def _code(tile: Tile) -> str:
     return name if name.startswith("EPSG:") else "EPSG:CODE"
 
 
-def _affine(tile: Tile) -> Affine:
+def _affine(tile: Tile) -> Placement:
     """The affine map of a file. Raises BadInput where it has none."""
     affine = affine_of(tile.geo)
     if affine is not None:
@@ -154,7 +146,9 @@ def _affine(tile: Tile) -> Affine:
     )
 
 
-def _box(first: Tile, base: Affine, tile: Tile, affine: Affine) -> tuple[tuple[int, int, int, int], float]:
+def _box(
+    first: Tile, base: Placement, tile: Tile, affine: Placement
+) -> tuple[tuple[int, int, int, int], float]:
     """y0, x0, y1, x1 of a file in the pixels of the first, and its shift against their lattice in pixels.
 
     Raises
@@ -162,21 +156,23 @@ def _box(first: Tile, base: Affine, tile: Tile, affine: Affine) -> tuple[tuple[i
     BadInput : its pixels have another size or direction.
     """
     h, w = tile.shape
-    corners = offset_of(base, affine, tile.shape)
+    down, across = np.array([0, 0, h, h]), np.array([0, w, 0, w])
+    x, y = affine.a * across + affine.b * down + affine.c, affine.d * across + affine.e * down + affine.f
+    columns, rows = base.inverse(x, y)
+    corners = np.stack([rows, columns], axis=1)
     sides = corners - corners[0]
     wanted = np.array([(0, 0), (0, w), (h, 0), (h, w)])
     if not np.isfinite(corners).all() or np.abs(sides - wanted).max() > TOLERANCE:
         raise BadInput(
             f"{tile.path} has pixels of {_size(affine)} and {first.path} of {_size(base)}, and one image has"
-            f" one resolution; resample first, for example: gdalwarp -tr {abs(base[0]):.12g}"
-            f" {abs(base[4]):.12g} -tap IN OUT"
+            f" one resolution; resample first, for example: gdalwarp -tr {abs(base.a):.12g}"
+            f" {abs(base.e):.12g} -tap IN OUT"
         )
     at = np.rint(corners[0])
-    y, x = int(at[0]), int(at[1])
-    return (y, x, y + h, x + w), float(np.abs(corners[0] - at).max())
+    top, left = int(at[0]), int(at[1])
+    return (top, left, top + h, left + w), float(np.abs(corners[0] - at).max())
 
 
-def _size(affine: Affine) -> str:
+def _size(affine: Placement) -> str:
     """The size of a pixel in words."""
-    a, b, _, d, e, _ = affine
-    return f"{np.hypot(a, d):.12g} x {np.hypot(b, e):.12g}"
+    return f"{np.hypot(affine.a, affine.d):.12g} x {np.hypot(affine.b, affine.e):.12g}"

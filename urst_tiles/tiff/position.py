@@ -8,11 +8,12 @@ south whatever the sign of the scale, and PixelIsPoint means the middle of a pix
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from urst_tiles.tiff.metadata import GEO_KEYS, RPC, Tag
+from urst_tiles.tiff.metadata import GEO_CODES, GEO_KEYS, RPC, Tag
 
 #: ModelPixelScale, ModelTiepoint and ModelTransformation.
 SCALE, TIEPOINT, MATRIX = 33550, 33922, 34264
@@ -59,12 +60,18 @@ def affine_of(geo: Sequence[Tag]) -> Placement | None:
         found = Placement(matrix[0], matrix[1], matrix[3], matrix[4], matrix[5], matrix[7])
     else:
         return None
-    if found.a * found.e == found.b * found.d:
+    numbers = (found.a, found.b, found.c, found.d, found.e, found.f)
+    if not all(map(math.isfinite, numbers)) or found.a * found.e == found.b * found.d:
         return None
     if _is_point(geo):
         c, f = found(-0.5, -0.5)
         found = Placement(found.a, found.b, c, found.d, found.e, f)
     return found
+
+
+def is_placed(geo: Sequence[Tag]) -> bool:
+    """Whether the tags say anything about where the image lies, be it by points or polynomials."""
+    return any(tag.code not in GEO_CODES for tag in geo)
 
 
 def has_scale(geo: Sequence[Tag]) -> bool:
