@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 from helpers import mask, sha, strips
+from s3_server import serving
 
 import urst_tiles as ut
 from urst_tiles.job import folder as job_module
@@ -34,16 +34,8 @@ Store = Callable[[str], str]
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server with a bucket."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as file, subprocess.Popen(command, stderr=file, stdout=file) as process:
-        try:
-            while not (found := re.search(r"Running on (http\S+)", log.read_text())):
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield found[1]
-        finally:
-            process.kill()
+    with serving(tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import rasterio
 from helpers import geotiff, picture
 from rasterio.shutil import copy
+from s3_server import serving
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
@@ -203,16 +203,8 @@ def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server on this machine."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as file, subprocess.Popen(command, stderr=file, stdout=file) as process:
-        try:
-            while not (found := re.search(r"Running on http://(\S+)", log.read_text())):
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield found[1]
-        finally:
-            process.kill()
+    with serving(tmp_path_factory.mktemp("server") / "log") as address:
+        yield address.removeprefix("http://")
 
 
 def test_s3(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
