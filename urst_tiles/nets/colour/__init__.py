@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,8 @@ from urst_tiles.nets.base import (
 from urst_tiles.nets.colour.cube import looked_up
 from urst_tiles.nets.colour.look import Fitted, Look
 from urst_tiles.nets.colour.spaces import from_lab, from_lalphabeta, to_lab, to_lalphabeta
+from urst_tiles.nets.identity import check as check
+from urst_tiles.nets.identity import seeded as seeded
 
 NAME, HALO, STRIDE, MINIMUM = "colour", 0, 1, 1
 METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram", "lut")
@@ -216,16 +217,11 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
     return ColourStyle(look, merged(look, parts), alpha, depth)
 
 
+def target_of(state: State) -> dict[str, NDArray[Any]]:
+    """What a style takes from its reference, of the state in which it is saved."""
+    return {name: values.numpy() for name, values in state.items() if "." not in name and name != "format"}
+
+
 def restore(state: State, settings: Mapping[str, Any]) -> ColourStyle:
     """The inverse of ``ColourStyle.state``."""
-    target = {name: values.numpy() for name, values in state.items() if "." not in name and name != "format"}
-    return ColourStyle(settings["method"], target, settings["alpha"], settings["depth"])
-
-
-def check(state: State, file: str, path: Path) -> None:
-    """Accept anything, since there are no weights."""
-
-
-def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """An empty dict, since there are no weights."""
-    return {}
+    return ColourStyle(settings["method"], target_of(state), settings["alpha"], settings["depth"])

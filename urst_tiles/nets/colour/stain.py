@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,9 +40,11 @@ from urst_tiles.nets.base import (
     digest,
     shares,
 )
-from urst_tiles.nets.colour import checked_method, merged_moments
+from urst_tiles.nets.colour import checked_method, merged_moments, target_of
 from urst_tiles.nets.colour.look import Fitted, Look
 from urst_tiles.nets.colour.spaces import from_lab, mixed, to_lab
+from urst_tiles.nets.identity import check as check
+from urst_tiles.nets.identity import seeded as seeded
 
 Float = NDArray[np.float64]
 
@@ -386,17 +387,7 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 def restore(state: State, settings: Mapping[str, Any]) -> StainStyle:
     """The inverse of ``StainStyle.state``."""
-    target = {name: values.numpy() for name, values in state.items() if "." not in name and name != "format"}
-    return StainStyle(settings["method"], target, settings["alpha"], settings["white"])
-
-
-def check(state: State, file: str, path: Path) -> None:
-    """Accept anything, since there are no weights."""
-
-
-def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """An empty dict, since there are no weights."""
-    return {}
+    return StainStyle(settings["method"], target_of(state), settings["alpha"], settings["white"])
 
 
 def fused(style: StainStyle, affines: Mapping[str, Affine], x: Tensor) -> Tensor:
