@@ -217,7 +217,10 @@ def _window_bytes(style: Subject, site: Site, grid: Grid) -> float:
     """Peak memory of measuring one window: the pass up to the site; or the features there, twice as float32
     and twice as float64, beside the window."""
     area, core = prod(grid.window), min(grid.core, grid.height) * min(grid.core, grid.width)
-    return max(area * pass_bytes(style), 12 * area + core * 24 * site.channels / site.stride**2)
+    reaching = site.plain_bytes
+    if reaching is None or isinstance(style, nets.Composition):
+        reaching = pass_bytes(style)
+    return max(area * reaching, 12 * area + core * 24 * site.channels / site.stride**2)
 
 
 def measure_read_bytes(style: Subject, source: Source, options: Options, device: str) -> int:

@@ -31,8 +31,12 @@ MAPPED_BYTES = 4 << 20
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: The parameter M_ARENA_MAX of mallopt, from glibc's ``malloc.h``.
-_M_ARENA_MAX = -8
+#: Parameters of mallopt, from glibc's ``malloc.h``.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+#: Where glibc's own thresholds end, which grow with what is freed: arrays of at least this size lie in pages
+#: of their own.
+_LARGEST_THRESHOLD = 32 << 20
 
 
 def mapped(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -84,6 +88,27 @@ def trim() -> None:
     Otherwise glibc keeps the memory of freed arrays that lie between others.
     """
     _glibc("malloc_trim", 0)
+
+
+@contextlib.contextmanager
+def large_arrays_apart() -> Iterator[None]:
+    """While this lasts, arrays of at least 1 MB lie in pages of their own, so that no gaps are left between
+    them; what is free goes back to the system first.
+
+    It is for a step with few, large arrays: for many small ones mapping pages costs time. It changes nothing
+    if the environment has a variable that sets glibc's thresholds.
+    """
+    names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+    if any(name in os.environ for name in names):
+        yield
+        return
+    trim()
+    _glibc("mallopt", _M_MMAP_THRESHOLD, 1 << 20)
+    try:
+        yield
+    finally:  # a threshold that was set grows no more
+        _glibc("mallopt", _M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+        _glibc("mallopt", _M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 
 
 def _glibc(name: str, *arguments: int) -> None:

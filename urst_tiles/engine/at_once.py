@@ -22,6 +22,7 @@ from urst_tiles.engine.kernel import to_tensor
 from urst_tiles.engine.site_moments import cell_weights, if_it_fits, shared, usable
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.geometry import Box
+from urst_tiles.machine import large_arrays_apart
 from urst_tiles.moments import MemberMoments
 from urst_tiles.nets import Composition, Site
 from urst_tiles.nets.composition import Mixture, mixing
@@ -49,7 +50,8 @@ def measure_at_once(
     pixels, valid = zip(*(reader.padded(sample.window) for sample in samples), strict=True)
     batch = _Batch(over, samples, valid)
     stacked = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-    return if_it_fits(ComputeThreads(1, threads), batch.run, stacked, torch.device(device))
+    with large_arrays_apart():
+        return if_it_fits(ComputeThreads(1, threads), batch.run, stacked, torch.device(device))
 
 
 class _Batch:

@@ -61,6 +61,8 @@ class Site:
     bins : where a `Histogram` is measured instead of `Moments`, its values.
     view : what is measured of the features, as a function (C, cells) -> (K, cells); None for the features.
     viewed : number of channels K of that; None for C.
+    plain_bytes : measured peak bytes per pixel of ``forward`` in float32 up to this site; None for those of
+        the whole pass.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Site:
     bins: Bins | None = None
     view: Callable[[Tensor], Tensor] | None = None
     viewed: int | None = None
+    plain_bytes: float | None = None
 
     @property
     def measures(self) -> int:

@@ -101,7 +101,7 @@ class LiteStyle:
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
-    plain_bytes = 200.0
+    plain_bytes = 145.0
 
     def __init__(self, weights: State, features: State, alpha: float = 1.0):
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)

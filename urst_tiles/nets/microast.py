@@ -129,14 +129,15 @@ class MicroASTStyle:
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
-    plain_bytes = 600.0
+    plain_bytes = 450.0
+    encoder_bytes = 200.0  # the same up to the sites
 
     def __init__(self, weights: State, features: State, alpha: float = 1.0):
         self.weights, self.features, self.alpha = dict(weights), dict(features), checked_alpha(alpha)
         channels = len(features["mean1"])
         self.sites: tuple[Site, ...] = (
-            Site("content", channels, STRIDE, EPS, DDOF, halo=24),
-            Site("decoder", channels, STRIDE, EPS, DDOF, halo=32),
+            Site("content", channels, STRIDE, EPS, DDOF, halo=24, plain_bytes=self.encoder_bytes),
+            Site("decoder", channels, STRIDE, EPS, DDOF, halo=32, plain_bytes=self.encoder_bytes),
             *(Site(name, channels, STRIDE, 0.0, 0, measured=False) for name in MODULATIONS),
         )
 
