@@ -47,7 +47,7 @@ from training.states import tensors_of
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput
-from urst_tiles.nets import fast, live
+from urst_tiles.nets import fast, fast_layouts, live
 from urst_tiles.nets.base import DTYPES, Precision
 
 FILE = "fast.pth"
@@ -141,7 +141,7 @@ def paint(
 
 def measured(y: Tensor, batch_norm: bool) -> losses.MeanStd:
     """The mean and deviation of each picture, (n, C), or for a batch norm those of all together, (1, C)."""
-    means, stds = losses.mean_std(y, fast.EPS)
+    means, stds = losses.mean_std(y, fast_layouts.EPS)
     if not batch_norm:
         return means, stds
     mean = means.mean(0, keepdim=True)
@@ -180,7 +180,7 @@ class Fast:
     def export(self) -> dict[str, bytes]:
         """The file of the running average of the weights."""
         state = {k: t.cpu() for k, t in self.training.average.items()}
-        return {FILE: torch_bytes(fast.checkpoint(state, self.settings.layout))}
+        return {FILE: torch_bytes(fast_layouts.checkpoint(state, self.settings.layout))}
 
     @torch.inference_mode()
     def samples(self, count: int = 6) -> NDArray[np.uint8]:
@@ -199,8 +199,8 @@ MOMENTUM = 0.1
 def follow(leaves: State, used: Statistics, pixels: int) -> None:
     """Update the running means and unbiased variances of batch norms with those of a batch of ``pixels``."""
     for name, (mean, std) in used.items():
-        count = pixels / fast.strides()[name] ** 2
-        variance = (std.square() - fast.EPS) * count / (count - 1)
+        count = pixels / fast.strides(name) ** 2
+        variance = (std.square() - fast_layouts.EPS) * count / (count - 1)
         leaves[f"{name}.mean"].lerp_(mean[0], MOMENTUM)
         leaves[f"{name}.variance"].lerp_(variance[0], MOMENTUM)
 
@@ -219,7 +219,7 @@ def first_weights(settings: Settings) -> State:
         return state | {
             f"{k}.{part}": f(state[f"{k}.beta"]) for k in fast.NORMED for part, f in still.items()
         }
-    state, layout = fast.read(tensors_of(Path(settings.init)), settings.init)
+    state, layout = fast_layouts.read(tensors_of(Path(settings.init)), settings.init)
     if layout != settings.layout or ("conv1.mean" in state) != batch:
         kind = f"{layout} with {'batch' if 'conv1.mean' in state else 'instance'} norms"
         raise BadInput(f"--init {settings.init} is {kind}: say so by --layout and --norm")

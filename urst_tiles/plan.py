@@ -255,10 +255,12 @@ class Plan:
 
     @property
     def measuring_bytes(self) -> int:
-        """Peak host memory of measuring, beyond what reading takes; on a card it is the card's."""
+        """Peak host memory of measuring; on a card it is the card's. Measuring the thumbnail reads nothing from
+        the file."""
         if self.device != "cpu":
             return 0
-        return self.reader_bytes + self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
+        reading = self.reader_bytes if self.passes > 1 or self.statistics == "sampled" else 0
+        return reading + self.measuring_threads * (self.measure_bytes + self.measure_read_bytes)
 
     @property
     def worker_bytes(self) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.errors import BadInput, BadWeights
-from urst_tiles.nets import Frozen, fast, live, load_frozen
+from urst_tiles.nets import Frozen, fast, fast_layouts, live, load_frozen
 
 
 def conv64(x, state, name, side, stride=1):
@@ -73,8 +73,8 @@ def checkpoint(layout, batch=False, seed=0):
     """A random checkpoint; the other layout has the same tensors under other names."""
     state = fast.seeded(seed)[""]
     if layout == "linder-noren":
-        theirs, ours = fast.linder_noren_names(), fast.pytorch_names()
-        pairs = [pair for name in fast.LAYERS for pair in zip(ours[name], theirs[name], strict=True)]
+        theirs, ours = fast_layouts.linder_noren_names(), fast_layouts.pytorch_names()
+        pairs = [pair for name in fast_layouts.LAYERS for pair in zip(ours[name], theirs[name], strict=True)]
         state = {
             f"{new}.{part}": state[f"{old}.{part}"]
             for old, new in pairs

@@ -3,11 +3,12 @@
 All convolutions are shared. A style is a row of gamma and a row of beta in each norm, 2 C numbers per layer.
 A linear mixture of rows is a style in between. With a style chosen, this is the network of `fast`.
 
-The checkpoint is one file, ``cin.safetensors``. For each layer of ``fast.LAYERS`` it holds tensors such as
-``conv1.weight``, ``conv1.bias``, ``conv1.gamma`` (N, C) and ``conv1.beta`` (N, C); the last layer has no
-norm. ``layout`` is the index in ``fast.RANGES``, from 0, of the range of the network's pixels. ``styles`` is
+The checkpoint is one file, ``cin.safetensors``. For each layer of ``fast_layouts.LAYERS`` it holds tensors
+such as ``conv1.weight``, ``conv1.bias``, ``conv1.gamma`` (N, C) and ``conv1.beta`` (N, C); the last layer has
+no norm. ``layout`` is the index in ``fast_layouts.LAYOUTS``, from 0. ``styles`` is
 optional and gives the styles names: uint8, a JSON list of N words in UTF-8. `checkpoint` adds ``layout`` and
-``styles``.
+``styles``. The file may also be the one that Magenta published for phones, with the names that it had there
+(`fast_layouts.read_magenta`).
 
 References
 ----------
@@ -25,15 +26,16 @@ import torch
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, BadWeights
-from urst_tiles.nets import fast
+from urst_tiles.nets import fast, fast_layouts
 from urst_tiles.nets.base import State, StyleImages
-from urst_tiles.nets.fast import NORMED, RANGES, FastStyle
+from urst_tiles.nets.fast import FastStyle
+from urst_tiles.nets.fast_layouts import NORMED
 from urst_tiles.nets.style_rows import are_named, asked, encoded, mixture_of_rows, names_in, row_of
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "cin", "cin.safetensors"
 HALO, STRIDE, MINIMUM, restore = fast.HALO, fast.STRIDE, fast.MINIMUM, fast.restore
-LAYOUTS = list(RANGES)
+LAYOUTS = list(fast_layouts.LAYOUTS)
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:
@@ -43,11 +45,11 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
     ------
     BadInput : an image is given, or the checkpoint does not have the style; the message lists its styles.
     """
-    state = states[FILE]
+    state = ours(states[FILE], FILE)
     names = names_of(state)
     share = mixture_of_rows(styles, len(names), lambda style: _row(style, names))
     weights = {key: t.float() for key, t in state.items() if key.endswith((".weight", ".bias"))}
-    for key in (f"{name}.{part}" for name in NORMED for part in ("gamma", "beta")):
+    for key in (key for key in state if key.endswith((".gamma", ".beta"))):
         weights[key] = (share @ state[key].double()).float()
     return FastStyle(weights, LAYOUTS[int(state["layout"])], alpha, NAME)
 
@@ -77,13 +79,24 @@ def _row(style: NDArray[np.float32] | State, names: Sequence[str]) -> int:
 
 
 def checkpoint(weights: State, layout: str, names: Sequence[str] = ()) -> State:
-    """The state of a file ``FILE`` from the weights of the layers; ``layout`` is a key of ``fast.RANGES``."""
+    """The state of a file ``FILE`` from the weights of the layers; ``layout`` is a key of
+    ``fast_layouts.LAYOUTS``."""
     state = {**weights, "layout": torch.tensor(LAYOUTS.index(layout))}
     return state | ({"styles": encoded(names)} if names else {})
 
 
+def ours(state: State, path: Path | str) -> State:
+    """The state of a file by the names of this module."""
+    if "contract.0.w" not in state:
+        return state
+    return checkpoint(fast_layouts.read_magenta(state, path), "magenta")
+
+
 def check(state: State, file: str, path: Path) -> None:
     """Raise BadWeights for wrong keys, shapes, layout or names."""
+    if "contract.0.w" in state:
+        fast_layouts.read_magenta(state, path)
+        return
     check_keys({k: t for k, t in state.items() if k != "styles"}, shapes(state), path)
     count = len(state["conv1.gamma"])
     layout = state["layout"]
@@ -99,10 +112,10 @@ def check(state: State, file: str, path: Path) -> None:
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Name and shape of every required tensor, for as many styles and channels as conv1 has."""
     first, rows = state.get("conv1.bias"), state.get("conv1.gamma")
-    width = 1.0 if first is None else first.numel() / fast.LAYERS["conv1"][1]
+    width = 1.0 if first is None else first.numel() / fast_layouts.LAYERS["conv1"][1]
     count = 1 if rows is None or not rows.ndim else len(rows)
     keys: dict[str, tuple[int, ...]] = {"layout": ()}
-    for name, (inputs, outputs, side) in fast.wide(width).items():
+    for name, (inputs, outputs, side) in fast_layouts.wide(width).items():
         keys |= {f"{name}.weight": (outputs, inputs, side, side), f"{name}.bias": (outputs,)}
         if name in NORMED:
             keys |= {f"{name}.{part}": (count, outputs) for part in ("gamma", "beta")}
@@ -113,7 +126,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     """The state of ``FILE`` with random weights and three styles, "dawn", "noon" and "night"; the first
     equals ``fast.seeded``."""
     random = np.random.default_rng([seed, 1])
-    weights, layout = fast.read(fast.seeded(seed, width)[""], "the seeded checkpoint")
+    weights, layout = fast_layouts.read(fast.seeded(seed, width)[""], "the seeded checkpoint")
     for name in NORMED:
         channels = len(weights[f"{name}.gamma"])
         others = {

@@ -189,6 +189,9 @@ def check_hash(path: Path, expected: str) -> None:
 def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> list[Path]:
     """Copy files into the weights folder, and record the hashes of files that have no published hash.
 
+    If a model has a single file, which is the user's own, a file of any name becomes it: its tensors are
+    written as safetensors.
+
     Parameters
     ----------
     model : name of the model.
@@ -206,7 +209,8 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
     """
     row, where = entry(model), model_folder(model, given)
     names = {file.name: file for file in row.files}
-    for name, path in files.items():
+    contents = _as_only_file(row, files)
+    for name, path in () if contents else files.items():
         if name not in names:
             raise BadWeights(f"{model} has no file {name}; its files are {', '.join(names)}")
         require_file(path)
@@ -214,14 +218,24 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
             check_hash(path, str(names[name].sha256))
     where = _to_write(model, given)
     known, added = recorded(where), []
-    for name, path in files.items():
-        publish(where / name, path.read_bytes())
+    for name, content in (contents or {name: path.read_bytes() for name, path in files.items()}).items():
+        publish(where / name, content)
         if not names[name].sha256:
             known[name] = sha256_of(where / name)
         added.append(where / name)
     if known:
         publish(where / MANIFEST, json.dumps(known, indent=1, sort_keys=True).encode())
     return added
+
+
+def _as_only_file(row: Weights, files: Mapping[str, Path]) -> dict[str, bytes]:
+    """The only file of a model made of the only file that is given under another name; else nothing."""
+    if len(row.files) != 1 or len(files) != 1 or row.files[0].sha256 or row.files[0].name in files:
+        return {}
+    from safetensors.torch import save
+
+    tensors = load(next(iter(files.values())))
+    return {row.files[0].name: save({name: tensor.contiguous() for name, tensor in tensors.items()})}
 
 
 def fetch(model: str, given: Path | None = None, progress: Progress = silent) -> list[Path]:

@@ -4,7 +4,8 @@ It computes the same as the plain network, up to float rounding. The changes are
 
 1. The norms, as constant maps, and the conversions of the pixels' range are folded into the convolutions
    beside them.
-2. Nearest enlargement and the 3x3 convolution after it become four 2x2 convolutions at low resolution.
+2. Nearest enlargement and the 3x3 convolution after it, or a transposed convolution, become four 2x2
+   convolutions at low resolution.
 3. Padding makes no copies, see `padding`.
 """
 
@@ -13,13 +14,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from urst_tiles.geometry import Box
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.fast import FastStyle
-from urst_tiles.nets.frozen.folding import FoldedLayer, before, behind, doubled, doubling
-from urst_tiles.nets.frozen.padding import conv2d, padded, replicate, ring
+from urst_tiles.nets.fast_layouts import LAYERS
+from urst_tiles.nets.frozen.folding import FoldedLayer, before, behind, doubled, doubling, transposed
+from urst_tiles.nets.frozen.padding import conv2d, padded, replicate, ring, zero_ring
 
 
 class FrozenFast(Stylised):
@@ -27,9 +32,15 @@ class FrozenFast(Stylised):
 
     def __init__(self, style: FastStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
-        self.alpha = style.alpha
+        self.alpha, self.form = style.alpha, style.form
+        self.share = len(style.weights["conv1.bias"]) / LAYERS["conv1"][1]
+        self.blocks = [name for name in style.normed if name.endswith(".conv1")]
         for name, (weight, bias) in folded(style, affines).items():
             self.put(name.replace(".", "_"), weight, bias, self.low)
+        if self.form.squash:
+            for part in ("shift", "scale"):
+                value = getattr(self.form, f"out_{part}") or getattr(self.form, part)
+                self.register_buffer(f"out_{part}", torch.tensor(value)[:, None, None])
 
     def _conv(self, x: Tensor, name: str, stride: int = 1, padding: int = 0) -> Tensor:
         """Convolution ``name``, its norm folded in."""
@@ -41,25 +52,38 @@ class FrozenFast(Stylised):
         ReLU."""
         return self._conv(x, f"{name}_{pixel}").relu_()
 
+    def _padded(self, x: Tensor, lines: int) -> Tensor:
+        """``x`` with ``lines`` lines more on every side, channels_last."""
+        if not self.form.zeros:
+            return padded(x, lines)
+        return F.pad(x, (lines,) * 4).contiguous(memory_format=torch.channels_last)
+
+    def _halved(self, z: Tensor, name: str) -> Tensor:
+        """Layer ``name``, which halves: TensorFlow pads behind only where the sides are even."""
+        z = F.pad(z, (0, 1, 0, 1)) if self.form.zeros else padded(z, 1)
+        return self._conv(z, name, stride=2).relu_()
+
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        z = padded(x.to(self.low), 4)
-        z = padded(self._conv(z, "conv1").relu_(), 1)  # 32, h, w
-        z = padded(self._conv(z, "conv2", stride=2).relu_(), 1)  # 64, h/2, w/2
-        z = padded(self._conv(z, "conv3", stride=2).relu_(), 1)  # 128, h/4, w/4
-        for k in range(1, 6):
-            h = ring(self._conv(z, f"res{k}_conv1", padding=1).relu_())
-            z = ring(z.add_(self._conv(h, f"res{k}_conv2", padding=1)))
+        edge = zero_ring if self.form.zeros else ring
+        z = self._conv(self._padded(x.to(self.low), 4), "conv1").relu_()  # 32, h, w
+        z = self._halved(z, "conv2")  # 64, h/2, w/2
+        z = self._padded(self._halved(z, "conv3"), 1)  # 128, h/4, w/4
+        for name in self.blocks:
+            h = edge(self._conv(z, name.replace(".", "_"), padding=1).relu_())
+            z = edge(z.add_(self._conv(h, name.replace(".conv1", "_conv2"), padding=1)))
         for name in ("deconv1", "deconv2"):  # 64, h/2, w/2; 32, h, w
-            z = replicate(z, (-1, -1), (z.shape[2] - 2, z.shape[3] - 2))
+            z = zero_ring(z) if self.form.zeros else replicate(z, (-1, -1), (z.shape[2] - 2, z.shape[3] - 2))
             z = doubled(z, partial(self._pixel, name))
-            z = padded(z, 1 if name == "deconv1" else 4)
+            z = self._padded(z, 1 if name == "deconv1" else 4)
         y = self._conv(z, "deconv3").float()
+        if self.form.squash:
+            y = getattr(torch, self.form.squash)(y).mul_(self.out_scale).add_(self.out_shift)
         return y if self.alpha == 1.0 else y.mul_(self.alpha).add_(x, alpha=1.0 - self.alpha)
 
     def bytes_per_pixel(self, precision: Precision) -> float:
         """Measured on windows of 1136 px; the value for float32 on a GPU, where cuDNN needs memory of its
-        own."""
-        return 470.0 if precision == "float32" else 250.0
+        own. What the pixels themselves take is the same for all widths."""
+        return 30.0 + self.share * (440.0 if precision == "float32" else 220.0)
 
 
 # The following functions run once per style, in float64.
@@ -68,16 +92,19 @@ class FrozenFast(Stylised):
 def folded(style: FastStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
-    shift, scale = style.range
-    last = Affine(scale, shift)
+    shift, scale = np.array(style.form.shift), np.array(style.form.scale)
+    norms = style.norms(affines)
+    if not style.form.squash:
+        norms["deconv3"] = Affine(scale, shift)
+    cells = transposed if style.form.zeros else doubling
     layers: dict[str, FoldedLayer] = {}
-    for name, norm in (style.norms(affines) | {"deconv3": last}).items():
+    for name, norm in norms.items():
         weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
         if name == "conv1":
             weight, bias = behind(weight, bias, 1 / scale, -shift / scale)
         weight, bias = before(weight, bias, norm)
         if name in ("deconv1", "deconv2"):
-            layers |= {f"{name}_{pixel}": (part, bias) for pixel, part in doubling(weight).items()}
+            layers |= {f"{name}_{pixel}": (part, bias) for pixel, part in cells(weight).items()}
         else:
             layers[name] = weight, bias
     return layers

@@ -33,7 +33,22 @@ def doubling(weight: Float) -> dict[str, Float]:
     They are named "00", "01", "10" and "11" by the pixel (row, column) of a 2x2 cell that each gives. The
     taps -1, 0 and 1 of the large image fall on two cells each way.
     """
-    cells = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float64)
+    return _pixels(weight, [[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+
+
+def transposed(weight: Float) -> dict[str, Float]:
+    """A transposed 3x3 convolution of stride 2, without padding and without its last line, in the form of
+    `doubling`.
+
+    A pixel in front takes tap 2 of the cell before and tap 0 of its own; one behind takes tap 1 of its own.
+    """
+    return _pixels(weight, [[[0, 0, 1], [1, 0, 0]], [[0, 1, 0], [0, 0, 0]]])
+
+
+def _pixels(weight: Float, taps: list[list[list[int]]]) -> dict[str, Float]:
+    """The 2x2 convolution of each pixel of a cell; ``taps`` says for the pixel in front and the one behind
+    which taps of the 3 fall on each of the 2 cells that it sees."""
+    cells = np.array(taps, np.float64)
     pixels = ((p, q) for p in range(2) for q in range(2))
     return {f"{p}{q}": np.einsum("oikl,uk,vl->oiuv", weight, cells[p], cells[q]) for p, q in pixels}
 

@@ -50,6 +50,14 @@ def ring(x: Tensor) -> Tensor:
     return reflect(x, (-1, -1), (x.shape[2] - 2, x.shape[3] - 2))
 
 
+def zero_ring(x: Tensor) -> Tensor:
+    """Overwrite the outermost line on each side with zeros."""
+    for axis in (2, 3):
+        for index in (0, x.shape[axis] - 1):
+            x.select(axis, index).zero_()
+    return x
+
+
 def reflect(x: Tensor, first: Pair, size: Pair) -> Tensor:
     """Overwrite the line beyond each of the image's edges with the value that reflection padding gives it."""
     return _overwrite(x, first, size, 1)
