@@ -255,7 +255,7 @@ class Plan:
 
     @property
     def measuring_bytes(self) -> int:
-        """Peak host memory of measuring; on a card it is the card's. Measuring the thumbnail reads nothing from
+        """Peak host memory of measuring; on a card it is the card's. A thumbnail is measured without reading
         the file."""
         if self.device != "cpu":
             return 0

@@ -138,6 +138,31 @@ def test_out_of_memory_cuts_the_window(model, frozen, picture):
     assert np.abs(whole[0].astype(int) - split[0]).max() <= 1
 
 
+class Place(LocalNet):
+    """A network whose output is where a pixel lies in the image, as of one that paints noise or levels."""
+
+    family, halo, stride, minimum = "place", 8, 4, 8
+
+    def forward(self, x, boxes=None):
+        out = torch.empty_like(x)
+        for picture, box in zip(out, boxes, strict=True):
+            picture[0] = torch.arange(box.y0, box.y1)[:, None] / 1024
+            picture[1] = torch.arange(box.x0, box.x1)[None] / 1024
+            picture[2] = 0
+        return out
+
+    def to_precision(self, precision):
+        return self
+
+
+def test_parts_of_a_window_are_told_where_they_lie(picture):
+    box, core = Box(80, 160, 208, 416), Box(88, 168, 200, 401)
+    windows = picture(128, 256)[None]
+    whole, split, kernel = run_both(Place(), 128 * 256 // 3, windows, [box], [core])
+    assert kernel.splits >= 2 and np.ptp(whole[0][..., 0]) > 20 and np.ptp(whole[0][..., 1]) > 50
+    assert np.array_equal(whole[0], split[0])
+
+
 def test_out_of_memory_cuts_whole_float_windows(frozen, picture):
     net, box = frozen("microast"), Box(0, 0, 320, 96)
     small = Kernel(Small(net, 320 * 96 - 1))
