@@ -8,7 +8,7 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.engine import site_moments
-from urst_tiles.engine.site_moments import SiteMoments, summed
+from urst_tiles.engine.site_moments import SiteMoments, cell_weights, summed
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
@@ -75,3 +75,11 @@ def test_no_room_at_all_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None
         SiteMoments(composed(style), style.sites[0], {}).moments(
             np.zeros((64, 64, 3), np.uint8), box, box, None
         )
+
+
+def test_a_pixel_counts_however_faint_its_validity_is() -> None:
+    """Alpha of 1 is as valid as alpha of 255; a cell counts as much as it has valid pixels."""
+    valid = np.array([[1, 255, 0, 0], [128, 2, 0, 7]], np.uint8)
+    assert cell_weights(valid, 2).tolist() == [1.0, 0.25]
+    assert cell_weights(np.full((4, 4), 3, np.uint16), 4).tolist() == [1.0]
+    assert cell_weights(np.zeros((4, 8), np.uint8), 4).tolist() == [0.0, 0.0]
