@@ -43,6 +43,11 @@ METADATA_COPIES = 4
 FREEZING_COPIES = 5
 
 
+#: What a pass whose large arrays lie apart takes of one that leaves gaps between them, for which the bytes
+#: per pixel of networks stand.
+APART = 0.95
+
+
 class Needs(TypedDict):
     """The memory that a plan names besides that of its blocks; each is described at `Plan`."""
 
@@ -191,7 +196,7 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
     if options.statistics in ("tile", "look") or not style.sites:
         return colours
     if whole:
-        return max(colours, thumbnail_bytes(style, source, options))
+        return max(colours, int(APART * thumbnail_bytes(style, source, options)))
     if options.statistics == "sampled":
         return max(colours, int(sample_pixels(style, source.shape) * style.plain_bytes))
     return max(colours, _site_bytes(style, source, device)) + histogram_bytes(style)
