@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from urst_tiles.engine.site_moments import SiteMoments, cell_weights, summed
 from urst_tiles.errors import DoesNotFit
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
+from urst_tiles.nets import Site
 from urst_tiles.nets.composition import composed
 
 WEIGHTS = {
@@ -83,3 +87,20 @@ def test_a_pixel_counts_however_faint_its_validity_is() -> None:
     assert cell_weights(valid, 2).tolist() == [1.0, 0.25]
     assert cell_weights(np.full((4, 4), 3, np.uint16), 4).tolist() == [1.0]
     assert cell_weights(np.zeros((4, 8), np.uint8), 4).tolist() == [0.0, 0.0]
+
+
+def test_invalid_cells_count_for_no_member_of_a_field() -> None:
+    """The weight of a cell at a member is its share times the valid part of the cell."""
+    cells = torch.from_numpy(np.random.default_rng(2).normal(1.0, 2.0, (5, 12)).astype(np.float32))
+    share = np.linspace(0.0, 1.0, 12, dtype=np.float32).reshape(3, 4)
+    valid = np.where(np.arange(12) % 3 == 0, 0.0, 0.75)
+    field = SimpleNamespace(
+        active=lambda box: (4, 7), weights=lambda box, stride: ((4, 7), np.stack([share, 1 - share]))
+    )
+    over: Any = SimpleNamespace(field=field)
+    site = Site("here", 5, 4, 1e-5, 0)
+    found = site_moments.shared(over, site, cells, valid, Box(0, 0, 12, 16))
+    for member, part in ((4, share), (7, 1 - share)):
+        expected = Moments.of(cells.numpy(), part.ravel().astype(np.float64) * valid)
+        assert found.parts[member].n == pytest.approx(expected.n)
+        np.testing.assert_allclose(found.parts[member].mean, expected.mean, rtol=1e-12)
