@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -180,12 +182,28 @@ def _number(text: str | None) -> float:
         return 0.0
 
 
+def _transform(data: Any) -> Any:
+    """The transform of an open dataset as an Affine; None where it has none.
+
+    Some drivers leave the numbers of a transform that they do not have as they find them in memory (PNM in
+    GDAL 3.10); rasterio then warns, unless there are ground control points.
+    """
+    with quiet(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        numbers = data.read_transform()
+    missing = any(issubclass(one.category, library().errors.NotGeoreferencedWarning) for one in told)
+    transform = type(data.transform).from_gdal(*numbers)
+    sound = all(math.isfinite(n) for n in numbers) and abs(transform.determinant) > 1e-100
+    return None if missing or transform.is_identity or not sound else transform
+
+
 def _one_pixel(data: Any) -> bytes:
     """A GeoTIFF of one pixel that has the georeferencing of an open dataset: reference system, transform or
     ground control points, rational polynomials. Empty where there is none."""
     points, system = data.gcps
     system = data.crs or system
-    placed = not data.transform.is_identity
+    transform = _transform(data)
+    placed = transform is not None
     if not (system or points or placed or data.rpcs):
         return b""
     with library().MemoryFile() as memory, quiet():
@@ -197,7 +215,7 @@ def _one_pixel(data: Any) -> bytes:
             elif system:
                 one.crs = system
             if placed:
-                one.transform = data.transform
+                one.transform = transform
             if data.rpcs:
                 one.rpcs = data.rpcs
         return bytes(memory.read())

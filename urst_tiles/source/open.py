@@ -33,7 +33,16 @@ from urst_tiles.source.slides import JoinedSlide, check_slide, check_slide_pages
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
-from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
+from urst_tiles.source.vips import (
+    LOADERS,
+    PAGED,
+    Decoded,
+    Place,
+    check_codec,
+    loader_of,
+    open_image,
+    page_count,
+)
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.decodable import Undecodable
@@ -218,6 +227,7 @@ def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
         raise BadInput(f"{path}: libvips finds another picture at its page; extract that page first")
     sample_bytes = decoded.dtype.itemsize
     whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
+    check_codec(path, image)
     random = LOADERS[loader] or (main is not None and main.is_tiled)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1

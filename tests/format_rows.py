@@ -1,0 +1,224 @@
+"""The rows of the table of formats in docs/formats.md, each with what writes such a file and what reads it
+beside us."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import format_files as files
+import numpy as np
+import rasterio
+import tifffile
+from format_files import Write, by_gdal, by_pillow, by_tifffile, described, imagecodec
+from helpers import geotiff
+from PIL import Image
+from slide_files import write_dicom, write_ndpi
+
+#: Reads the colours of a file, (h, w, 3), in another way than we do.
+Right = Callable[[Path], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A format that is read.
+
+    Attributes
+    ----------
+    title, names : what the format is called, and its usual suffixes.
+    write : writes such a file.
+    by : who reads it.
+    extra : the extra that is needed.
+    where : what is needed of the libraries, in words; empty where every installation reads it.
+    levels : where overviews are found: "inside", "inside, `.ovr`", "`.ovr`", or nowhere.
+    place : where the georeference is found: "inside", "beside", or nowhere.
+    types : the types of samples that are tried, those of a whole job first.
+    grey : whether a file has one band.
+    at : the key in `PLACES` of where the file lies.
+    right : the other reader; None where the format keeps the very pixels that were written.
+    """
+
+    title: str
+    names: str
+    write: Write
+    by: str
+    extra: str = ""
+    where: str = ""
+    levels: str = ""
+    place: str = ""
+    types: tuple[str, ...] = ("uint8",)
+    grey: bool = False
+    at: str = "web"
+    right: Right | None = None
+
+    def text(self, name: str) -> str:
+        """The row of the table in Markdown."""
+        bits = {"uint8": "8", "int16": "16", "uint16": "16", "float32": "float"}
+        read = f"yes, `{self.extra}`" if self.extra else "yes"
+        cells = (
+            self.title, ", ".join(f"`{one}`" for one in self.names.split()), self.where or read, self.by,
+            self.levels or "–", self.place or "–", ", ".join(bits[one] for one in self.types), f"`{name}`",
+        )  # fmt: skip
+        return "| " + " | ".join(cells) + " |"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A format that is not read: what it is called, its suffixes, why, what writes such a file, and the words
+    of the sentence that it is refused with."""
+
+    title: str
+    names: str
+    why: str
+    write: Callable[[Path], Path]
+    words: str
+
+    def text(self, name: str) -> str:
+        """The row of the table in Markdown."""
+        names = ", ".join(f"`{one}`" for one in self.names.split())
+        return f"| {self.title} | {names} | no | {self.why} | – | – | – | `{name}` |"
+
+
+def by_gdal_itself(path: Path) -> np.ndarray:
+    with rasterio.open(path) as data:
+        bands = data.read()
+    return np.moveaxis(bands if len(bands) == 3 else bands[[0, 0, 0]], 0, -1)
+
+
+def by_openslide_itself(path: Path) -> np.ndarray:
+    import openslide
+
+    with openslide.OpenSlide(path) as slide:
+        return np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3]
+
+
+def by_pillow_itself(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def by_tifffile_itself(path: Path) -> np.ndarray:
+    return tifffile.imread(path, key=0)
+
+
+def by_vips_itself(path: Path) -> np.ndarray:
+    import pyvips
+
+    return pyvips.Image.new_from_file(str(path)).numpy()[..., :3]
+
+
+OWN, VIPS, GDAL, OPENSLIDE, ZARR, MANY = "own reader", "libvips", "GDAL", "OpenSlide", "zarr", "own mosaic"
+ALL, BOTH, FLOAT = ("uint8", "uint16", "float32"), ("uint8", "uint16"), ("float32",)
+IN_OR_OVR, OVR = "inside, `.ovr`", "`.ovr`"
+UNLESS = "where libvips has it"
+
+
+def gdal(title: str, names: str, write: Write, levels: str = OVR, **more: Any) -> Row:
+    """A row of a georeferenced format that GDAL reads."""
+    return Row(title, names, write, GDAL, "gdal", levels=levels, **{"place": "inside"} | more)
+
+
+ROWS: dict[str, Row] = {
+    # TIFF
+    "tiff": Row("TIFF", ".tif .tiff", by_tifffile("a.tif", True), OWN, levels="inside", types=ALL),
+    "bigtiff": Row(
+        "BigTIFF", ".tif .btf .tf8", by_tifffile("a.btf", True, bigtiff=True, tile=(64, 64)), OWN,
+        levels="inside", types=ALL,
+    ),
+    "geotiff": Row(
+        "GeoTIFF", ".tif .tiff", lambda folder, pixels: geotiff(folder / "a.tif", pixels), OWN,
+        place="inside", types=ALL, at="utm",
+    ),
+    "cog": Row(
+        "Cloud Optimized GeoTIFF (COG)", ".tif", by_gdal("COG", "cog.tif", BLOCKSIZE="128"), OWN,
+        levels="inside", place="inside", types=ALL,
+    ),
+    "ome-tiff": Row(
+        "OME-TIFF", ".ome.tif .ome.tiff .ome.btf", files.ome_tiff, OWN, levels="inside", types=ALL
+    ),
+    "imagej": Row("ImageJ's TIFF", ".tif", files.imagej, OWN, types=ALL),
+    # slides
+    "svs": Row("Aperio", ".svs", files.aperio, OWN, levels="inside", right=by_openslide_itself),
+    "scn": Row(
+        "Leica", ".scn", described("a.scn", files.LEICA, files.LEICA), OWN, levels="inside",
+        right=by_tifffile_itself,
+    ),
+    "bif": Row("Ventana, whose tiles do not overlap", ".bif .tif", files.ventana, OWN, levels="inside"),
+    "qptiff": Row(
+        "Akoya, PerkinElmer", ".qptiff",
+        described("a.qptiff", files.AKOYA.format("FullResolution"), files.AKOYA.format("ReducedResolution")),
+        OWN, levels="inside", right=by_tifffile_itself,
+    ),
+    "ndpi": Row(
+        "Hamamatsu NDPI", ".ndpi", lambda folder, pixels: write_ndpi(folder / "a.ndpi", pixels), OPENSLIDE,
+        "slides", levels="inside", right=by_openslide_itself,
+    ),
+    "dicom": Row(
+        "DICOM slide", ".dcm", lambda folder, pixels: write_dicom(folder / "a.dcm", pixels), OPENSLIDE,
+        "slides", right=by_openslide_itself,
+    ),
+    # pictures
+    "png": Row("PNG", ".png", files.png, VIPS, place="beside", types=BOTH),
+    "jpeg": Row(
+        "JPEG", ".jpg .jpeg", by_pillow("a.jpg", quality=95), VIPS, place="beside", right=by_pillow_itself
+    ),
+    "webp": Row("WebP", ".webp", by_pillow("a.webp", lossless=True), VIPS, place="beside"),
+    "gif": Row("GIF", ".gif", by_pillow("a.gif"), VIPS, place="beside", right=by_pillow_itself),
+    "avif": Row(
+        "AVIF", ".avif", by_pillow("a.avif", quality=95), VIPS, place="beside", right=by_vips_itself
+    ),
+    "vips": Row("libvips' own", ".v .vips", files.vips_file, VIPS, types=ALL),
+    "ppm": gdal("PPM, PGM", ".ppm .pgm .pnm", by_pillow("a.ppm"), place="beside", levels="", types=BOTH[:1]),
+    "bmp": gdal("BMP", ".bmp", by_gdal("BMP", "a.bmp", levels="beside"), place="beside"),
+    # what GDAL reads
+    "jpeg2000": gdal(
+        "JPEG 2000", ".jp2 .j2k", by_gdal("JP2OpenJPEG", "a.jp2", QUALITY="100", REVERSIBLE="YES"),
+        IN_OR_OVR, types=BOTH,
+    ),
+    "vrt": gdal("VRT", ".vrt", by_gdal("VRT", "a.vrt", levels="beside"), IN_OR_OVR, types=ALL),
+    "netcdf": gdal("netCDF", ".nc", by_gdal("netCDF", "a.nc", levels="beside"), types=ALL, grey=True),
+    "hdf5": gdal("HDF5", ".h5 .hdf5", files.hdf5, "", place="", types=ALL, grey=True),
+    "geopackage": gdal(
+        "GeoPackage", ".gpkg", by_gdal("GPKG", "a.gpkg", levels="inside", TILE_FORMAT="PNG"), "inside"
+    ),
+    "mbtiles": gdal("MBTiles", ".mbtiles", by_gdal("MBTiles", "a.mbtiles", levels="inside"), "inside"),
+    "envi": gdal("ENVI", ".dat .img .bsq", by_gdal("ENVI", "a.dat", levels="beside"), types=ALL),
+    "hfa": gdal("Erdas Imagine (HFA)", ".img", by_gdal("HFA", "a.img", levels="inside"), IN_OR_OVR, types=ALL),
+    "nitf": gdal("NITF", ".ntf .nitf", by_gdal("NITF", "a.ntf", "utm", "beside"), types=ALL, at="utm"),
+    "mrf": gdal("MRF", ".mrf", by_gdal("MRF", "a.mrf", levels="inside", BLOCKSIZE="64"), "inside", types=ALL),
+    "pcidsk": gdal("PCIDSK", ".pix", by_gdal("PCIDSK", "a.pix", levels="inside"), IN_OR_OVR, types=ALL),
+    "ermapper": gdal("ER Mapper", ".ers", by_gdal("ERS", "a.ers", levels="beside"), types=ALL),
+    "bil": gdal("ESRI BIL", ".bil", by_gdal("EHdr", "a.bil", levels="beside"), types=ALL),
+    "grib": gdal(
+        "GRIB", ".grib .grib2 .grb", by_gdal("GRIB", "a.grib2", "degrees", "beside"), types=FLOAT, grey=True,
+        at="degrees", right=by_gdal_itself,
+    ),
+    "ascii-grid": gdal(
+        "ESRI ASCII grid", ".asc", by_gdal("AAIGrid", "a.asc", levels="beside"), types=("int16",), grey=True
+    ),
+    "gdal-zarr": gdal("Zarr with GDAL's georeference", ".zarr", by_gdal("Zarr", "g.zarr"), "", types=ALL),
+    # Zarr
+    "ome-zarr-0.4": Row(
+        "OME-Zarr 0.1 to 0.4", ".ome.zarr .zarr", files.ome_zarr("0.4"), ZARR, levels="inside", types=ALL
+    ),
+    "ome-zarr-0.5": Row(
+        "OME-Zarr 0.5", ".ome.zarr .zarr", files.ome_zarr("0.5"), ZARR, levels="inside", types=ALL
+    ),
+    "zarr": Row("Zarr array", ".zarr", files.plain_zarr, ZARR, types=ALL),
+    # many files, archives, addresses
+    "folder": Row("a folder of georeferenced files", "tiles/", files.tiles, MANY, place="inside", types=ALL, at="utm"),
+    "pattern": Row("a pattern", "'tiles/*.tif'", files.pattern, MANY, place="inside", types=ALL, at="utm"),
+    "list": Row("a list", "@tiles.txt", files.listed, MANY, place="inside", types=ALL, at="utm"),
+    "stac": Row("a STAC item", "item.json", files.stac, "own reader, or GDAL", place="inside", types=ALL, at="utm"),
+    "archive": gdal(
+        "a file in an archive", "/vsizip/a.zip/a.tif /vsitar/ /vsigzip/", files.archive, "inside", types=ALL, at="utm"
+    ),
+    # where libvips has it
+    "jpeg-xl": Row("JPEG XL", ".jxl", imagecodec("jpegxl", "a.jxl", lossless=True), VIPS, where=UNLESS, types=BOTH),
+    "pfm": Row("PFM", ".pfm", files.pfm, VIPS, where=UNLESS, types=FLOAT),
+    "radiance": Row("Radiance", ".hdr", imagecodec("rgbe", "a.hdr", header=True), VIPS, where=UNLESS, types=FLOAT, right=by_vips_itself),
+    "fits": Row("FITS", ".fits .fit", files.fits, VIPS, where=UNLESS, types=("int16",), grey=True),
+    "openexr": Row("OpenEXR", ".exr", files.exr, VIPS, where=UNLESS, types=FLOAT),
+    "nifti": Row("NIfTI", ".nii .nii.gz", files.nifti, VIPS, where=UNLESS, grey=True),
+}  # fmt: skip
