@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -240,12 +241,12 @@ def exr(folder: Path, pixels: np.ndarray) -> Path:
         return name.encode() + b"\0" + kind.encode() + b"\0" + struct.pack("<I", len(data)) + data
 
     channels = b"".join(c.encode() + b"\0" + struct.pack("<IIii", 2, 0, 1, 1) for c in "BGR") + b"\0"
-    window = struct.pack("<4i", 0, 0, width - 1, height - 1)
+    window, one = struct.pack("<4i", 0, 0, width - 1, height - 1), struct.pack("<f", 1)
     head = struct.pack("<II", 20000630, 2) + b"".join((
         attribute("channels", "chlist", channels), attribute("compression", "compression", b"\0"),
         attribute("dataWindow", "box2i", window), attribute("displayWindow", "box2i", window),
-        attribute("lineOrder", "lineOrder", b"\0"), attribute("pixelAspectRatio", "float", struct.pack("<f", 1)),
-        attribute("screenWindowCenter", "v2f", bytes(8)), attribute("screenWindowWidth", "float", struct.pack("<f", 1)),
+        attribute("lineOrder", "lineOrder", b"\0"), attribute("pixelAspectRatio", "float", one),
+        attribute("screenWindowCenter", "v2f", bytes(8)), attribute("screenWindowWidth", "float", one),
     )) + b"\0"  # fmt: skip
     row = 8 + 12 * width
     start = len(head) + 8 * height
@@ -273,7 +274,9 @@ def ome_zarr(version: str) -> Write:
         datasets = []
         for number, level in enumerate((pixels, pixels[::2, ::2])):
             planes = np.moveaxis(level, -1, 0)
-            group.create_array(str(number), shape=planes.shape, dtype=planes.dtype, chunks=(1, 64, 64))[:] = planes
+            group.create_array(str(number), shape=planes.shape, dtype=planes.dtype, chunks=(1, 64, 64))[:] = (
+                planes
+            )
             scale = [{"type": "scale", "scale": [1.0, 0.5 * 2**number, 0.5 * 2**number]}]
             datasets.append({"path": str(number), "coordinateTransformations": scale})
         axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space"} for n in "yx")]
@@ -334,3 +337,18 @@ def archive(folder: Path, pixels: np.ndarray) -> str:
     with zipfile.ZipFile(folder / "a.zip", "w") as file:
         file.write(source, "in/a.tif")
     return f"/vsizip/{folder}/a.zip/in/a.tif"
+
+
+def uploaded(scheme: str) -> Write:
+    """A COG on the S3 server of this machine, by its address of ``s3`` or ``http``."""
+
+    def write(folder: Path, pixels: np.ndarray) -> str:
+        import s3fs
+
+        source = by_gdal("COG", "cog.tif", BLOCKSIZE="128")(folder, pixels)
+        store = s3fs.S3FileSystem()
+        store.makedirs("images", exist_ok=True)
+        store.put(str(source), "images/a.tif", ACL="public-read")
+        return "s3://images/a.tif" if scheme == "s3" else f"{os.environ['AWS_ENDPOINT_URL']}/images/a.tif"
+
+    return write

@@ -1,4 +1,4 @@
-"""Small slides of further scanners, written as OpenSlide reads them: MIRAX, Hamamatsu's VMS, Sakura's SVSLIDE.
+"""Small slides of further scanners, as OpenSlide reads them: MIRAX, Hamamatsu's VMS, Sakura's SVSLIDE.
 
 Reference: the sources of OpenSlide 4 (``openslide-vendor-mirax.c``, ``-hamamatsu.c``, ``-sakura.c``).
 """
@@ -80,7 +80,9 @@ def write_mirax(path: Path, pixels: np.ndarray) -> Path:
     (folder / "Data0000.dat").write_bytes(data)
     index = b"01.02" + b"0123456789ABCDEF"
     at = len(index) + 8  # behind the pointers to levels and to the rest; each level points to its page
-    index += struct.pack("<6i", at, 0, at + 4, 0, at + 12, len(items)) + struct.pack("<i", 0) + b"".join(items)
+    index += (
+        struct.pack("<6i", at, 0, at + 4, 0, at + 12, len(items)) + struct.pack("<i", 0) + b"".join(items)
+    )
     (folder / "Index.dat").write_bytes(index)
     (folder / "Slidedat.ini").write_text(SLIDEDAT.format(columns=columns, rows=rows))
     return path

@@ -15,7 +15,7 @@ from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.bandfiles import band_files
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.gdal import Unrecognised, library
+from urst_tiles.source.gdal import INSTALL, Unrecognised, library
 from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
@@ -142,6 +142,8 @@ def folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
     if is_zarr(path):
         return zarr_facts(path, choice)
     if library() is None:
+        if (path / ".zgroup").is_file() or (path / "zarr.json").is_file():
+            raise BadInput(f"{path} is a group of Zarr and no OME-Zarr, which GDAL may read: {INSTALL}")
         return None
     try:
         return gdal_facts(path, choice)

@@ -138,8 +138,8 @@ def check_codec(path: Path, image: Any) -> None:
         open_image(path, "heifload").getpoint(0, 0)
     except libvips().Error:
         raise BadInput(
-            f"{path} is a HEIC picture: libvips has no decoder of its pixels (HEVC) here, or they are damaged;"
-            " convert it, for example: heif-convert IN OUT.png"
+            f"{path} is a HEIC picture: libvips has no decoder of its pixels (HEVC) here, or they are"
+            " damaged; convert it, for example: heif-convert IN OUT.png"
         ) from None
 
 
