@@ -27,7 +27,7 @@ def tiff(folder: Path, pixels: np.ndarray) -> Path:
     _tests()
     from helpers import geotiff
 
-    return geotiff(folder / "a.tif", pixels)
+    return geotiff(folder / "a.tif", pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
 
 
 def by_gdal(driver: str, suffix: str, **options: str) -> Write:
