@@ -156,7 +156,7 @@ SOURCES: dict[str, Callable[[], Path]] = {
 
 #: Images that are no TIFF, each of which its opener reads in its own way, by the same names.
 OPENERS: dict[str, Callable[[], Path]] = {
-    f"opener {name}": lambda name=name: made(name, FOLDER, lambda: pixels(4096, 8192, 3))  # type: ignore[misc]
+    f"opener {name}": lambda name=name: made(name, FOLDER, lambda: pixels(4096, 4096, 3))  # type: ignore[misc]
     for name in FILES
 }
 SOURCES |= OPENERS

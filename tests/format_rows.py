@@ -64,7 +64,7 @@ class Row:
         bits = {"uint8": "8", "int16": "16", "uint16": "16", "float32": "float"}
         read = f"yes, `{self.extra}`" if self.extra else "yes"
         cells = (
-            self.title, ", ".join(f"`{one}`" for one in self.names.split()), self.where or read, self.by,
+            self.title, in_backticks(self.names), self.where or read, self.by,
             self.levels or "–", self.place or "–", ", ".join(bits[one] for one in self.types), f"`{name}`",
         )  # fmt: skip
         return "| " + " | ".join(cells) + " |"
@@ -84,7 +84,12 @@ class Refused:
     def text(self, name: str) -> str:
         """The row of the table in Markdown."""
         names = ", ".join(f"`{one}`" for one in self.names.split())
-        return f"| {self.title} | {names} | no | {self.why} | – | – | – | `{name}` |"
+        return f"| {self.title} | {in_backticks(self.names)} | no | {self.why} | – | – | – | `{name}` |"
+
+
+def in_backticks(names: str) -> str:
+    """Names between commas; those of GDAL's file systems would look like paths of this repository."""
+    return ", ".join(one if one.startswith("/") else f"`{one}`" for one in names.split())
 
 
 def by_gdal_itself(path: Path) -> np.ndarray:

@@ -90,7 +90,7 @@ def write_mirax(path: Path, pixels: np.ndarray) -> Path:
 
 def write_vms(path: Path, pixels: np.ndarray) -> Path:
     """A slide of magnification 20: an index, the picture, a JPEG with restart markers, and its map."""
-    blocks = {"quality": 95, "subsampling": 0, "restart_marker_blocks": 8}
+    blocks = {"quality": 95, "subsampling": 0, "restart_marker_rows": 1}
     for name, picture in (("picture.jpg", pixels), ("map.jpg", pixels[::4, ::4])):
         (path.parent / name).write_bytes(encoded(np.ascontiguousarray(picture), "JPEG", **blocks))
     path.write_text(

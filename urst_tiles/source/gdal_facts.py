@@ -12,7 +12,7 @@ from typing import Any
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.containers import is_plain_jp2
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.gdal import INSTALL, Unrecognised, library, quiet
+from urst_tiles.source.gdal import CACHE_BYTES, INSTALL, LIBRARY_BYTES, Unrecognised, library, quiet
 from urst_tiles.source.gdal_names import chosen_name
 from urst_tiles.source.gdal_opener import GdalOpener, files_of, remote_fingerprint
 from urst_tiles.source.gdal_reader import GdalReader
@@ -129,6 +129,8 @@ def gdal_facts(
         has_valid=reader.has_valid,
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
+        returned_bytes=reader.returned_bytes,
+        once_bytes=LIBRARY_BYTES + CACHE_BYTES,
         spooling_bytes=0 if reader.random else reader.reader_bytes,
         opener=GdalOpener(path, image, choice, owned, fingerprint),
         random_access=reader.random,

@@ -149,18 +149,29 @@ class GdalReader:
     def reader_bytes(self) -> int:
         """For each thread these are a block that is decoded, and the samples of a cell as GDAL returns them,
         as they lie in a picture, and with scale or palette once more."""
-        kind = self.kind
-        bands = len(kind.stored) + (1 if kind.alpha else 0) + len(kind.masks)
-        pixel = 2 * bands * kind.dtype.itemsize + 4
-        if kind.scale or kind.palette is not None or kind.cmyk:
-            pixel += 2 * 4 * self.dtype.itemsize
-        threads = decoder_count() if self.random else 1
-        cell = math.prod(self.cell_shape) * pixel
-        block = bands * self.block_bytes
+        block = self._bands * self.block_bytes
         if self.driver.startswith("JP2"):  # OpenJPEG decodes a block in 32 bits, and all its bands at once
             block += 2 * 4 * len(self.bands) * math.prod(self.block)
             block += JP2_TILE_COPIES * self._tile_bytes
-        return LIBRARY_BYTES + CACHE_BYTES + threads * (cell + block)
+        return LIBRARY_BYTES + CACHE_BYTES + self._threads * block + self.returned_bytes
+
+    @property
+    def returned_bytes(self) -> int:
+        """The part of it that is made for those that read: the cells of each thread."""
+        kind = self.kind
+        pixel = 2 * self._bands * kind.dtype.itemsize + 4
+        if kind.scale or kind.palette is not None or kind.cmyk:
+            pixel += 2 * 4 * self.dtype.itemsize
+        return self._threads * math.prod(self.cell_shape) * pixel
+
+    @property
+    def _bands(self) -> int:
+        """How many bands are read."""
+        return len(self.kind.stored) + (1 if self.kind.alpha else 0) + len(self.kind.masks)
+
+    @property
+    def _threads(self) -> int:
+        return decoder_count() if self.random else 1
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         kind = self.kind

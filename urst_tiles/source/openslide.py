@@ -106,7 +106,12 @@ class SlideReader:
     @property
     def reader_bytes(self) -> int:
         """Bytes of memory that reading takes at most, besides the arrays that are returned."""
-        return LIBRARY_BYTES + 2 * CACHE_BYTES + decoder_count() * CELL * CELL * PIXEL_BYTES
+        return LIBRARY_BYTES + 2 * CACHE_BYTES + self.returned_bytes
+
+    @property
+    def returned_bytes(self) -> int:
+        """The part of it that is made for those that read: the cells of each thread."""
+        return decoder_count() * CELL * CELL * PIXEL_BYTES
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         scale = self.slide.level_downsamples[level]
@@ -207,6 +212,8 @@ def slide_facts(path: Path, choice: Choice) -> Facts:
         has_valid=True,
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
+        returned_bytes=reader.returned_bytes,
+        once_bytes=LIBRARY_BYTES,
         spooling_bytes=0,
         opener=SlideOpener(path, choice, files, fingerprint),
         random_access=True,
