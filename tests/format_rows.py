@@ -83,7 +83,6 @@ class Refused:
 
     def text(self, name: str) -> str:
         """The row of the table in Markdown."""
-        names = ", ".join(f"`{one}`" for one in self.names.split())
         return f"| {self.title} | {in_backticks(self.names)} | no | {self.why} | – | – | – | `{name}` |"
 
 
