@@ -49,7 +49,7 @@ OPENERS: dict[str, Write] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("opener", OPENERS)
 def test_every_way_of_reading_keeps_to_its_plan(run: Callable, tmp_path: Path, opener: str) -> None:
-    pixels = np.tile(picture(1024, 1024), (2, 4, 1))
+    pixels = np.tile(picture(1024, 1024), (4, 4, 1))  # enough to fill the caches
     if opener == "netCDF":
         pixels = np.ascontiguousarray(pixels[..., 0])
     path = OPENERS[opener](tmp_path, pixels)
