@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from harness import SHARED, WORK, measured, style_image, table
+from opener_files import FILES, made
 
 HERE = Path(__file__).parent
 FOLDER = WORK / "grid"
@@ -153,6 +154,14 @@ SOURCES: dict[str, Callable[[], Path]] = {
 }  # fmt: skip
 
 
+#: Images that are no TIFF, each of which its opener reads in its own way, by the same names.
+OPENERS: dict[str, Callable[[], Path]] = {
+    f"opener {name}": lambda name=name: made(name, FOLDER, lambda: pixels(4096, 4096, 3))  # type: ignore[misc]
+    for name in FILES
+}
+SOURCES |= OPENERS
+
+
 def weights(model: str) -> Path:
     """The folder of weights; that of adain is made, since the hashes of its files are not in our table."""
     shared = SHARED / "weights"
@@ -239,6 +248,7 @@ def grid() -> list[Combination]:
         "identity": {
             "RGB": ("", "--workers 2"), "RGBA": ("",), "RGB 16 bit": ("",),
             "RGB 8192 x 4096": ("--tile 1024 --block 4096",), "RGB 64 x 64": ("",),
+            **dict.fromkeys(OPENERS, ("",)),
         },
         "microast": {
             "RGB": ("--tile 1024",), "RGB 2048 x 2048": ("", EXACT),

@@ -2,7 +2,9 @@
 
 An opener reads the file through `Source.read` in boxes of 2048 px, on its threads, as a job's blocks do; GDAL
 reads with rasterio in the same boxes, on as many threads with a dataset each, OpenSlide and zarr likewise;
-libvips reads from top to bottom. Each figure is the best of three.
+libvips reads from top to bottom. Each figure is the best of three; both readers take turns.
+
+``python benchmarks/openers.py [SIDE]``: the side of the images, 6144 px by default.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from harness import table
+from opener_files import made
 
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count
@@ -30,6 +33,16 @@ SIDE, BOX = 6144, 2048
 def boxes(shape: tuple[int, int]) -> list[Box]:
     """The boxes in which an image is read."""
     return list(cells(shape, (BOX, BOX)))
+
+
+def pixels(side: int) -> np.ndarray[Any, Any]:
+    """A picture, uint8 (side, side, 3), smooth and noisy at once."""
+    random, steps = np.random.default_rng(0), np.arange(side)
+    noise = np.tile(
+        random.integers(0, 50, (1024, 1024, 3), np.uint8), (-(-side // 1024), -(-side // 1024), 1)
+    )
+    wave = (100 + 80 * np.sin(steps[:, None] / 47) * np.cos(steps / 61)).astype(np.uint8)
+    return noise[:side, :side] + wave[..., None]
 
 
 def ours(source: Source) -> None:
@@ -77,60 +90,68 @@ def by_vips(path: Path) -> None:
     pyvips.Image.new_from_file(str(path), access="sequential").avg()
 
 
-def best(call: Callable[[], object], tries: int = 3) -> float:
-    """The wall seconds of the fastest of some calls."""
-    seconds = []
-    for _ in range(tries):
-        started = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+def by_files(path: Path) -> None:
+    """Every file of a folder by rasterio, one after the other on each thread."""
+    import rasterio
+
+    def read(name: Path) -> None:
+        with rasterio.Env(GDAL_NUM_THREADS="1"), rasterio.open(name) as data:
+            data.read([1, 2, 3])
+
+    with ThreadPoolExecutor(decoder_count()) as pool:
+        list(pool.map(read, sorted(path.iterdir())))
 
 
-def write(folder: Path) -> dict[str, tuple[Path, str, Callable[[Path], None]]]:
-    """The files by what they are, each with the name of the other reader, and that reader."""
+def by_ome(path: Path) -> None:
+    """The full resolution of an OME-Zarr by zarr."""
     import zarr
-    from rasterio.shutil import copy
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    from helpers import geotiff, picture
-    from slide_files import write_dicom
+    array: Any = zarr.open_group(path, mode="r")["0"]
+    for box in boxes(array.shape[1:]):
+        np.asarray(array[:, *box.slices])
 
-    pixels = np.tile(picture(1024, 1024), (SIDE // 1024, SIDE // 1024, 1))
-    tiff = geotiff(folder / "a.tif", pixels)
-    files = {"TIFF, deflate, tiles": (tiff, "GDAL", by_gdal), "the same TIFF": (tiff, "libvips", by_vips)}
-    tiles = {"BLOCKXSIZE": "1024", "BLOCKYSIZE": "1024", "QUALITY": "25"}
-    for name, driver, suffix, options in (
-        ("JPEG 2000, tiles", "JP2OpenJPEG", "jp2", tiles),
-        ("VRT of the TIFF", "VRT", "vrt", {}),
-        ("ENVI", "ENVI", "dat", {}),
-        ("HFA, compressed", "HFA", "img", {"COMPRESSED": "YES"}),
-        ("GeoPackage, JPEG", "GPKG", "gpkg", {"TILE_FORMAT": "JPEG"}),
-    ):
-        path = folder / f"{driver}.{suffix}"
-        copy(tiff, path, driver=driver, **options)
-        files[name] = (path, "GDAL", by_gdal)
-    (folder / "slide").mkdir()
-    slide = write_dicom(folder / "slide" / "a.dcm", pixels, tile=512)
-    files["DICOM slide, JPEG"] = (slide, "OpenSlide", by_openslide)
-    array = zarr.create_array(folder / "a.zarr", shape=pixels.shape, dtype="u1", chunks=(512, 512, 3))
-    array[:] = pixels
-    files["Zarr, zstd"] = (folder / "a.zarr", "zarr", by_zarr)
-    return files
+
+def best(calls: Sequence[Callable[[], object]], tries: int = 3) -> list[float]:
+    """The wall seconds of the fastest of some tries of each call; the calls take turns, so that what else the
+    machine does meets all of them."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(tries):
+        for call, mine in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            mine.append(time.perf_counter() - started)
+    return [min(mine) for mine in seconds]
+
+
+#: The files, by their names in `FILES`, each with the name of the other reader, and that reader.
+ROWS: tuple[tuple[str, str, Callable[[Path], None]], ...] = (
+    ("TIFF", "GDAL", by_gdal),
+    ("TIFF", "libvips", by_vips),
+    ("JPEG 2000", "GDAL", by_gdal),
+    ("VRT", "GDAL", by_gdal),
+    ("ENVI", "GDAL", by_gdal),
+    ("HFA", "GDAL", by_gdal),
+    ("GeoPackage", "GDAL", by_gdal),
+    ("DICOM slide", "OpenSlide", by_openslide),
+    ("MIRAX slide", "OpenSlide", by_openslide),
+    ("Zarr", "zarr", by_zarr),
+    ("OME-Zarr", "zarr", by_ome),
+    ("mosaic of 128", "GDAL, file by file", by_files),
+)
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
+    side = int(sys.argv[1]) if len(sys.argv) > 1 else SIDE
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, (path, other, read) in write(Path(folder)).items():
+        for name, other, read in ROWS:
+            path = made(name, Path(folder), lambda: pixels(side))
             source = open_source(path)
-            pixels = source.shape[0] * source.shape[1]
-            mine, theirs = (
-                best(lambda source=source: ours(source)),
-                best(lambda path=path, read=read: read(path)),
-            )
-            rows.append((name, pixels / mine / 1e6, other, pixels / theirs / 1e6, theirs / mine))
+            mine, theirs = best((lambda source=source: ours(source), lambda path=path, read=read: read(path)))
+            size = source.shape[0] * source.shape[1] / 1e6
+            rows.append((name, size / mine, other, size / theirs, theirs / mine))
+            print(*rows[-1], file=sys.stderr, flush=True)
     table("Reading, Mpx/s", ("file", "here", "beside", "that", "ratio (>= 0.7)"), rows)
 
 

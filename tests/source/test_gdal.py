@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from helpers import picture
+from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
@@ -247,6 +248,17 @@ def test_a_point_is_no_area(tmp_path: Path) -> None:
     with by_rasterio(path) as before, by_rasterio(tmp_path / "out.tif") as after:
         assert after.tags()["AREA_OR_POINT"] == before.tags()["AREA_OR_POINT"] == "Point"
         assert after.transform.almost_equals(before.transform)
+
+
+def test_a_picture_that_lies_nowhere_has_no_place(tmp_path: Path) -> None:
+    """GDAL's driver of Netpbm leaves the transform that a picture does not have as it finds it in memory."""
+    for name in ("a.ppm", "a.pgm"):
+        Image.fromarray(picture(80, 90) if name == "a.ppm" else picture(80, 90)[..., 0]).save(tmp_path / name)
+        assert open_source(tmp_path / name).info.geo == ()
+        np.testing.assert_array_equal(read(tmp_path / name)[..., 0], picture(80, 90)[..., 0])
+    (tmp_path / "a.wld").write_text("10\n0\n0\n-10\n5\n-5\n")
+    geo = {tag.code: tag.value for tag in open_source(tmp_path / "a.ppm").info.geo}
+    assert geo[33550][:2] == (10.0, 10.0) and geo[33922][3:5] == (0.0, 0.0)
 
 
 def test_many_threads_read_the_same_pixels(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -361,3 +362,14 @@ def test_the_boxes_cover_the_scene() -> None:
     for y0, x0, y1, x1 in boxes((300, 400), 3, 4):
         covered[y0:y1, x0:x1] += 1
     assert covered.min() == 1 < covered.max()
+
+
+def test_the_same_tiles_elsewhere_are_read_there(tmp_path: Path) -> None:
+    """Equal content in another folder is no reason to read the files of the first."""
+    scene = picture(200, 300)
+    folder = cut(tmp_path / "first", scene, 2, 2)
+    whole = Box(0, 0, 200, 300)
+    np.testing.assert_array_equal(ut.open_source(folder).read(whole)[..., :3], scene)
+    shutil.copytree(folder, tmp_path / "second")
+    shutil.rmtree(folder)
+    np.testing.assert_array_equal(ut.open_source(tmp_path / "second").read(whole)[..., :3], scene)

@@ -230,6 +230,22 @@ def is_plain_jp2(path: Path) -> bool:
     return not found.geotiff and all(kind != b"asoc" for kind, *_ in _boxes(file, 0, file.size))
 
 
+def jp2_tile_bytes(path: Path) -> int:
+    """About how many bytes a tile of a JPEG 2000 file, or of a bare stream of it, takes there.
+
+    It is its share of the file, by the marker SIZ (annex A.5.1); 0 where that makes no sense.
+    """
+    file = FileBytes(path)
+    streams = [start for kind, start, _ in _boxes(file, 0, file.size) if kind == b"jp2c"]
+    head = file(streams[0] if streams else 0, 40)
+    if len(head) < 40 or head[:4] != b"\xff\x4f\xff\x51":
+        return 0
+    right, bottom, left, top, wide, tall = struct.unpack_from(">6I", head, 8)
+    area = (right - left) * (bottom - top)
+    tile = min(wide, right - left) * min(tall, bottom - top)
+    return file.size * tile // area if area > 0 else 0
+
+
 def _jp2_resolution(file: FileBytes, start: int, size: int, found: Carried) -> None:
     """The resolution of capture, which was measured, or else that of display; both in pixels per metre."""
     boxes = {

@@ -37,6 +37,9 @@ class Facts:
     stretched : whether values are stretched to uint16: so are files that are not uint8, but never arrays.
     areas : what the user calls valid; a pixel is valid if the file says so and it lies in all of them.
     made_of : how many files make the image, as a phrase, if it is several; else empty.
+    returned_bytes : of ``reader_bytes``, what the reader makes for those that call it, and not for libraries,
+        caches and blocks that are decoded; None for all.
+    once_bytes : of ``reader_bytes``, what a process takes once, however many such files it reads.
     average_cell : (height, width) of the cells whose sums make the thumbnail, if they are not the reader's.
     """
 
@@ -59,6 +62,8 @@ class Facts:
     areas: tuple[Area, ...] = ()
     made_of: str = ""
     average_cell: tuple[int, int] | None = None
+    returned_bytes: int | None = None
+    once_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source.containers import is_plain_jp2
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.gdal import INSTALL, Unrecognised, library, quiet
+from urst_tiles.source.gdal import CACHE_BYTES, INSTALL, LIBRARY_BYTES, Unrecognised, library, quiet
 from urst_tiles.source.gdal_names import chosen_name
 from urst_tiles.source.gdal_opener import GdalOpener, files_of, remote_fingerprint
 from urst_tiles.source.gdal_reader import GdalReader
@@ -127,6 +129,8 @@ def gdal_facts(
         has_valid=reader.has_valid,
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
+        returned_bytes=reader.returned_bytes,
+        once_bytes=LIBRARY_BYTES + CACHE_BYTES,
         spooling_bytes=0 if reader.random else reader.reader_bytes,
         opener=GdalOpener(path, image, choice, owned, fingerprint),
         random_access=reader.random,
@@ -180,12 +184,28 @@ def _number(text: str | None) -> float:
         return 0.0
 
 
+def _transform(data: Any) -> Any:
+    """The transform of an open dataset as an Affine; None where it has none.
+
+    Some drivers leave the numbers of a transform that they do not have as they find them in memory (PNM in
+    GDAL 3.10); rasterio then warns, unless there are ground control points.
+    """
+    with quiet(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        numbers = data.read_transform()
+    missing = any(issubclass(one.category, library().errors.NotGeoreferencedWarning) for one in told)
+    transform = type(data.transform).from_gdal(*numbers)
+    sound = all(math.isfinite(n) for n in numbers) and abs(transform.determinant) > 1e-100
+    return None if missing or transform.is_identity or not sound else transform
+
+
 def _one_pixel(data: Any) -> bytes:
     """A GeoTIFF of one pixel that has the georeferencing of an open dataset: reference system, transform or
     ground control points, rational polynomials. Empty where there is none."""
     points, system = data.gcps
     system = data.crs or system
-    placed = not data.transform.is_identity
+    transform = _transform(data)
+    placed = transform is not None
     if not (system or points or placed or data.rpcs):
         return b""
     with library().MemoryFile() as memory, quiet():
@@ -197,7 +217,7 @@ def _one_pixel(data: Any) -> bytes:
             elif system:
                 one.crs = system
             if placed:
-                one.transform = data.transform
+                one.transform = transform
             if data.rpcs:
                 one.rpcs = data.rpcs
         return bytes(memory.read())

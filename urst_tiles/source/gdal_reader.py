@@ -17,6 +17,7 @@ from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.bands import Band, bands_said, choose_bands
 from urst_tiles.source.colour import cmyk_to_rgb
+from urst_tiles.source.containers import jp2_tile_bytes
 from urst_tiles.source.gdal import CACHE_BYTES, LIBRARY_BYTES, Handles
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice
@@ -31,6 +32,10 @@ SEQUENTIAL = frozenset({"PNG", "JPEG", "GIF", "BIGGIF", "WEBP", "JPEGXL", "HEIF"
 
 #: A block of more bytes is decoded anew for each cell, as it does not stay in the cache.
 MOST_BLOCK_BYTES = CACHE_BYTES // 2
+
+#: How many times OpenJPEG holds the bytes of the tile that it decodes a block of, with its tables (measured:
+#: 1.5 to 3); files of a single tile are common.
+JP2_TILE_COPIES = 2
 
 #: What GDAL calls colours -> what `choose_bands` calls them.
 NO_COLOUR = {"undefined", "palette"}
@@ -108,6 +113,8 @@ class GdalReader:
             self.driver = str(data.driver)
             read = (*self.kind.stored, *([self.kind.alpha] if self.kind.alpha else []))
             factors = {tuple(data.overviews(band)) for band in read}
+        local = self.driver.startswith("JP2") and not remote and path.is_file()
+        self._tile_bytes = jp2_tile_bytes(path) if local else 0
         self.dtype = self.kind.out
         self.colours = len(self.kind.pick or self.kind.stored)
         self.has_valid = self.validity != "none" or self.dtype.kind == "f"
@@ -142,17 +149,29 @@ class GdalReader:
     def reader_bytes(self) -> int:
         """For each thread these are a block that is decoded, and the samples of a cell as GDAL returns them,
         as they lie in a picture, and with scale or palette once more."""
+        block = self._bands * self.block_bytes
+        if self.driver.startswith("JP2"):  # OpenJPEG decodes a block in 32 bits, and all its bands at once
+            block += 2 * 4 * len(self.bands) * math.prod(self.block)
+            block += JP2_TILE_COPIES * self._tile_bytes
+        return LIBRARY_BYTES + CACHE_BYTES + self._threads * block + self.returned_bytes
+
+    @property
+    def returned_bytes(self) -> int:
+        """The part of it that is made for those that read: the cells of each thread."""
         kind = self.kind
-        bands = len(kind.stored) + (1 if kind.alpha else 0) + len(kind.masks)
-        pixel = 2 * bands * kind.dtype.itemsize + 4
+        pixel = 2 * self._bands * kind.dtype.itemsize + 4
         if kind.scale or kind.palette is not None or kind.cmyk:
             pixel += 2 * 4 * self.dtype.itemsize
-        threads = decoder_count() if self.random else 1
-        cell = math.prod(self.cell_shape) * pixel
-        block = bands * self.block_bytes
-        if self.driver.startswith("JP2"):  # OpenJPEG decodes a tile in 32 bits, and all its bands at once
-            block += 2 * 4 * len(self.bands) * math.prod(self.block)
-        return LIBRARY_BYTES + CACHE_BYTES + threads * (cell + block)
+        return self._threads * math.prod(self.cell_shape) * pixel
+
+    @property
+    def _bands(self) -> int:
+        """How many bands are read."""
+        return len(self.kind.stored) + (1 if self.kind.alpha else 0) + len(self.kind.masks)
+
+    @property
+    def _threads(self) -> int:
+        return decoder_count() if self.random else 1
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         kind = self.kind

@@ -69,6 +69,8 @@ def check_whole(path: Path, loader: str, shape: tuple[int, int], sample_bytes: i
             f"interlaced, or of a format without rows), which would take {needed / 1e9:.1f} GB (limit "
             f"{MOST_WHOLE_BYTES / 1e9:.1f} GB); save it as a tiled TIFF first"
         )
+    if loader == "webpload" and webp_is_lossless(path):
+        needed += 4 * shape[0] * shape[1]  # libwebp decodes into an array of its own
     return needed
 
 
@@ -98,6 +100,19 @@ def check_png(path: Path) -> None:
             f"{path} declares {width} x {height} pixels, more than its {size} bytes can hold; "
             "it is cut off or made to harm"
         )
+
+
+def webp_is_lossless(path: Path) -> bool:
+    """Whether the first frame of the WebP file ``path`` is in the lossless format (a chunk VP8L)."""
+    with open(path, "rb") as file:
+        size, at = os.fstat(file.fileno()).st_size, 12
+        while at + 8 <= size:
+            file.seek(at)
+            kind, length = struct.unpack("<4sI", file.read(8))
+            if kind in (b"VP8L", b"VP8 "):
+                return bool(kind == b"VP8L")
+            at += 24 if kind == b"ANMF" else 8 + length + length % 2  # the head of a frame; any other chunk
+        return False
 
 
 def png_is_interlaced(path: Path) -> bool:

@@ -123,7 +123,7 @@ class MosaicOpener:
 
     @property
     def _id(self) -> tuple[object, ...]:
-        return self.key, self.choice, self.look, self.content_digest
+        return self.key, self.choice, self.look, self.content_digest, self.packed  # which names the files
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_unpacked", "files")}

@@ -67,8 +67,13 @@ class ZarrReader:
     @property
     def reader_bytes(self) -> int:
         """Bytes of memory that reading takes at most, besides the arrays that are returned."""
-        cell = self.cell_shape[0] * self.cell_shape[1] * max(4, self.colours) * self.dtype.itemsize * 3
-        return decoder_count() * (cell + 4 * self._chunk_bytes)
+        return 3 * self.returned_bytes + decoder_count() * 4 * self._chunk_bytes
+
+    @property
+    def returned_bytes(self) -> int:
+        """The part of it that is made for those that read: the cells of each thread."""
+        cell = self.cell_shape[0] * self.cell_shape[1] * max(4, self.colours) * self.dtype.itemsize
+        return decoder_count() * cell
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         axes, array, first = self.image.axes, self._arrays[level], self._arrays[0]
@@ -199,6 +204,7 @@ def zarr_facts(path: Path, choice: Choice) -> Facts:
         has_valid=reader.has_valid,
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
+        returned_bytes=reader.returned_bytes,
         spooling_bytes=0,
         opener=ZarrOpener(path, choice, files, fingerprint),
         random_access=True,

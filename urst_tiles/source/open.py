@@ -15,7 +15,7 @@ from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.bandfiles import band_files
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.gdal import Unrecognised, library
+from urst_tiles.source.gdal import INSTALL, Unrecognised, library
 from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
 from urst_tiles.source.identity import array_fingerprint, file_fingerprint, tiff_fingerprint
 from urst_tiles.source.info import tiff_info, vips_info
@@ -33,7 +33,16 @@ from urst_tiles.source.slides import JoinedSlide, check_slide, check_slide_pages
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
-from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
+from urst_tiles.source.vips import (
+    LOADERS,
+    PAGED,
+    Decoded,
+    Place,
+    check_codec,
+    loader_of,
+    open_image,
+    page_count,
+)
 from urst_tiles.storage.names import require_file
 from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.decodable import Undecodable
@@ -133,6 +142,8 @@ def folder_facts(path: str | os.PathLike[str], choice: Choice) -> Facts | None:
     if is_zarr(path):
         return zarr_facts(path, choice)
     if library() is None:
+        if (path / ".zgroup").is_file() or (path / "zarr.json").is_file():
+            raise BadInput(f"{path} is a group of Zarr and no OME-Zarr, which GDAL may read: {INSTALL}")
         return None
     try:
         return gdal_facts(path, choice)
@@ -218,6 +229,7 @@ def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
         raise BadInput(f"{path}: libvips finds another picture at its page; extract that page first")
     sample_bytes = decoded.dtype.itemsize
     whole = headers.check_whole(path, loader, shape, sample_bytes, image.bands)
+    check_codec(path, image)
     random = LOADERS[loader] or (main is not None and main.is_tiled)
     tag = image.get("orientation") if image.get_typeof("orientation") else 1
     orientation = _orientation(main) if main is not None else tag if tag in range(1, 9) else 1

@@ -31,8 +31,9 @@ from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.metadata import Info, is_rgb_profile, sane_resolution, with_items
 from urst_tiles.tiff.microscopes import OBJECTIVE
 
-#: OpenSlide's cache of decoded tiles for each slide, and its libraries in a process (measured).
-CACHE_BYTES, LIBRARY_BYTES = 32 << 20, 40 << 20
+#: OpenSlide's cache of decoded tiles for each slide, what it decodes beside that, and its libraries in a
+#: process (measured).
+CACHE_BYTES, DECODING_BYTES, LIBRARY_BYTES = 32 << 20, 16 << 20, 40 << 20
 
 #: Side of a cell, and of the pieces in which levels are read whose pixels lie between those of the slide.
 CELL, PIECE = 1024, 256
@@ -106,7 +107,12 @@ class SlideReader:
     @property
     def reader_bytes(self) -> int:
         """Bytes of memory that reading takes at most, besides the arrays that are returned."""
-        return LIBRARY_BYTES + 2 * CACHE_BYTES + decoder_count() * CELL * CELL * PIXEL_BYTES
+        return LIBRARY_BYTES + CACHE_BYTES + DECODING_BYTES + self.returned_bytes
+
+    @property
+    def returned_bytes(self) -> int:
+        """The part of it that is made for those that read: the cells of each thread."""
+        return decoder_count() * CELL * CELL * PIXEL_BYTES
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         scale = self.slide.level_downsamples[level]
@@ -207,6 +213,8 @@ def slide_facts(path: Path, choice: Choice) -> Facts:
         has_valid=True,
         overviews=reader.levels,
         reader_bytes=reader.reader_bytes,
+        returned_bytes=reader.returned_bytes,
+        once_bytes=LIBRARY_BYTES,
         spooling_bytes=0,
         opener=SlideOpener(path, choice, files, fingerprint),
         random_access=True,

@@ -205,6 +205,7 @@ def cut_out(source: Source, box: Box) -> Source:
             has_valid=source.channels == 4,
             overviews=(),
             reader_bytes=source.reader_bytes,
+            returned_bytes=source.returned_bytes,
             spooling_bytes=0,
             opener=PartOpener(source.without_metadata(), box),
             random_access=True,

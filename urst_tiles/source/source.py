@@ -68,6 +68,7 @@ class Source:
         samples, but never the time.
     spool_bytes : bytes of disk that ``prepare`` takes at most for the spool; 0 with random access.
     reader_bytes : bytes of memory that reading takes at most, besides the arrays that are returned.
+    returned_bytes : the part of it that is made for those that read, and not held by libraries.
     overviews : (height, width) of each overview in the file, upright.
     stretch_text : the values or percentiles that become black and white, as they were asked for.
     """
@@ -100,6 +101,8 @@ class Source:
         self.random_access = facts.random_access
         self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
         self.reader_bytes += area_bytes(facts.areas)
+        told = facts.returned_bytes if facts.random_access else None
+        self.returned_bytes = self.reader_bytes if told is None else told + area_bytes(facts.areas)
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
 
     @property
@@ -142,7 +145,7 @@ class Source:
         # which one band is made at a time.
         average = 4 * f.colours + (4 if self.channels == 4 else 0) + (40 if f.areas else 0)
         pixel = average + max(average, self.channels * self.dtype.itemsize + 12)
-        return max(spooling, 2 * self.reader_bytes + h * w * pixel)
+        return max(spooling, self.reader_bytes + self.returned_bytes + h * w * pixel)
 
     @property
     def spool_bytes(self) -> int:

@@ -27,6 +27,7 @@ from urst_tiles.source import valid
 from urst_tiles.source.bands import bands_said, choose_bands, plabands_of
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.jpeg_head import mended_file
+from urst_tiles.source.refusals import refusal
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.choice import Word
@@ -86,10 +87,7 @@ def loader_of(path: Path) -> str:
     name = name.removeprefix("VipsForeignLoad").removesuffix("File").lower() + "load"
     name = ALIASES.get(name, name)
     if name not in LOADERS:
-        raise BadInput(
-            f"{path} is no image that can be read here; TIFF, JPEG, PNG and WebP can, among others, and"
-            " what GDAL reads (JPEG 2000, netCDF, VRT, ...) where it is there: pip install 'urst-tiles[gdal]'"
-        )
+        raise BadInput(refusal(path))
     if name == "tiffload":
         check_chain(FileBytes(path))  # libtiff goes through all directories, whatever they take
     return name
@@ -127,6 +125,22 @@ def open_image(path: Path, loader: str, place: Place = None, *, sequential: bool
                 "example: gdal_translate -co TILED=YES -co COMPRESS=DEFLATE IN OUT"
             ) from None
         raise DamagedFile(f"{path}: its header cannot be read; the file is damaged or cut off") from None
+
+
+def check_codec(path: Path, image: Any) -> None:
+    """Raise BadInput if an image of HEIF is in HEVC (HEIC), and libvips was built without a decoder of that.
+
+    libheif reads its header nevertheless; only a pixel tells.
+    """
+    if not image.get_typeof("heif-compression") or image.get("heif-compression") != "hevc":
+        return
+    try:
+        open_image(path, "heifload").getpoint(0, 0)
+    except libvips().Error:
+        raise BadInput(
+            f"{path} is a HEIC picture: libvips has no decoder of its pixels (HEVC) here, or they are"
+            " damaged; convert it, for example: heif-convert IN OUT.png"
+        ) from None
 
 
 def page_count(image: Any) -> int:
