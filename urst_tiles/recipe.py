@@ -136,6 +136,8 @@ class Recipe:
         if family.load_style:
             with weights.as_bad_weights(style):
                 return family.load_style(style)
+        if family.learns and nets.style_file.is_style_file(style):
+            return nets.style_file.load_style_file(style)
         image = read_picture(style, self.style_size)
         if self.colours is None:
             return image
@@ -368,7 +370,12 @@ def check_controls(
 def _style_of(style: OneStyle, options: Options) -> Path | str:
     """The absolute path of a style image or checkpoint, or the name of a named style."""
     path, name = Path(style), os.fspath(style)
-    family = nets.family(options.model)
+    family, learned = nets.family(options.model), nets.style_file.is_style_file(path)
+    if family.learns and (learned or os.path.isfile(path)):
+        require_file(name, "style file" if learned else "style image")
+        return path.absolute()
+    if learned and os.path.isfile(path) and not family.style_named:
+        raise BadInput(f"{name} is a learned style, which --model painter paints; give --model painter")
     if family.style_named or (options.model == "stain" and name == "standard"):
         return name
     if family.methods:

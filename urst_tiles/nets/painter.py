@@ -33,18 +33,11 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest
+from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
 from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.seeding import painted, random_state, some_picture
-from urst_tiles.nets.style_rows import (
-    are_named,
-    asked,
-    encoded,
-    mixture_of_rows,
-    names_in,
-    row_of,
-    style_named,
-)
+from urst_tiles.nets.style_file import NETWORK, row_in
+from urst_tiles.nets.style_rows import are_named, asked, encoded, names_in, row_of, style_named
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "painter", "painter.safetensors"
@@ -79,6 +72,11 @@ def convolutions(form: Form) -> dict[str, tuple[int, int]]:
     c = form.channels
     layers = {"enter": (c, 7 * STRIDE**2), "mid": (form.half, c + 24), "full": (3, form.half)}
     return layers | {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
+
+
+def shared_names(form: Form) -> list[str]:
+    """The names of the tensors that all styles share."""
+    return [f"{name}.{part}" for name in convolutions(form) for part in ("weight", "bias")]
 
 
 def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
@@ -220,16 +218,39 @@ class PainterStyle:
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> PainterStyle:
     """A style from the state of ``FILE``; several styles are mixed by their parameters [1].
 
+    A style is the name or number of one in the file, or the tensors of a style file.
+
     Raises
     ------
-    BadInput : an image is given, or the file does not have the style; the message lists its styles.
+    BadInput : an image is given, or the file does not have the style, and the message lists its styles; or a
+        style file belongs to other weights.
     """
     state = states[FILE]
     names = names_in(state["styles"])
-    share = mixture_of_rows(styles, len(names), lambda style: _row(style, names))
-    row = {k: torch.tensordot(share, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
-    wanted = (f"{name}.{part}" for name in convolutions(form_of(state)) for part in ("weight", "bias"))
-    return PainterStyle({k: state[k].float() for k in wanted}, row, alpha)
+    known, learned = [], []
+    for style, share in shares(styles):
+        if isinstance(style, Mapping) and NETWORK in style:
+            learned.append((row_in(style, network_of(state), row_shapes(form_of(state))), share))
+        else:
+            known.append((_row(style, names), share))
+    share_of = torch.zeros(len(names), dtype=torch.float64)
+    for index, share in known:
+        share_of[index] += share
+    row = {k: torch.tensordot(share_of, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
+    for other, share in learned:
+        row = {k: t + share * other[k] for k, t in row.items()}
+    return PainterStyle({k: state[k].float() for k in shared_names(form_of(state))}, row, alpha)
+
+
+def network_of(state: State) -> str:
+    """The fingerprint of the weights that all styles of a file share: that of a style file must be the
+    same."""
+    return digest({k: state[k].float() for k in shared_names(form_of(state))}, {})
+
+
+def row_shapes(form: Form) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of one style."""
+    return {k: shape[1:] for k, shape in shapes(1, form).items() if k in (*PER_STYLE, *COLOURS)}
 
 
 def _row(style: NDArray[np.float32] | State, names: list[str]) -> int:
