@@ -359,12 +359,17 @@ def check_controls(
             "--mask" if regions else "--stroke" if options.preserve_color == "none" else "--preserve-color"
         )
         raise BadInput(f"--model {model} transfers colours and paints nothing; leave {which} out")
-    images = bool(styles) and not whole and not any(isinstance(style, str) for style, _ in styles)
+    images = bool(styles) and not whole and all(map(_is_image, (style for style, _ in styles)))
     if options.preserve_color == "coral" and not images:
         raise BadInput(
             "--preserve-color coral gives the image's colours to a style image, and there is none here;"
             " give one, or choose luminance"
         )
+
+
+def _is_image(style: Path | str) -> bool:
+    """Whether a style is an image, and neither a name nor a style file."""
+    return isinstance(style, Path) and not nets.style_file.is_style_file(style)
 
 
 def _style_of(style: OneStyle, options: Options) -> Path | str:
@@ -374,7 +379,7 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     if family.learns and (learned or os.path.isfile(path)):
         require_file(name, "style file" if learned else "style image")
         return path.absolute()
-    if learned and os.path.isfile(path) and not family.style_named:
+    if learned and os.path.isfile(path):
         raise BadInput(f"{name} is a learned style, which --model painter paints; give --model painter")
     if family.style_named or (options.model == "stain" and name == "standard"):
         return name
