@@ -79,7 +79,8 @@ class Family:
     takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
     needs_style : False where ``build`` accepts styles, and does without them too.
     paints_levels : whether the network learned to paint each level of a picture over the one above.
-    learns : whether a style, besides its name, may be a file that `urst_tiles.learn` made of a painting.
+    learns : whether a style, besides its name, may be a file that `urst_tiles.learn` made of a painting, or
+        an image.
     methods : for families whose style is a look (`urst_tiles.nets.colour.look`) their methods, the first of
         which is the default.
     """

@@ -19,6 +19,8 @@ from urst_tiles.nets.base import State, style_tensor
 from urst_tiles.weights import load
 from urst_tiles.weights.table import TRAINED
 
+#: A style that is farther than the nearest by this share of the nearest's distance counts 1/e of it.
+SOFT = 0.3
 #: Added to deviations, so that what hardly differs counts little.
 FLOOR = 1e-3
 
@@ -33,6 +35,16 @@ def _weights() -> State:
 def statistics(image: NDArray[np.float32]) -> Tensor:
     """The statistics of a painting (h, w, 3) in 0..1, float64 (652,), not divided."""
     return lite.pack(lite.style_features(style_tensor(image, lite.MINIMUM), _weights())).double()
+
+
+def shares(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64] | None:
+    """The share of each of some styles, (n,), in a mixture that is to paint as a painting (h, w, 3) in 0..1
+    was painted: more of what is nearer, and 1 in all; None where none of the names is a named style."""
+    far = distances(image, names)
+    if not np.isfinite(far).any():
+        return None
+    near = np.exp(-(far - far.min()) / (SOFT * max(float(far.min()), FLOOR)))
+    return near / near.sum()
 
 
 def distances(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64]:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
+from urst_tiles.nets import likeness
 from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
 from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.seeding import painted, random_state, some_picture
@@ -218,26 +219,27 @@ class PainterStyle:
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> PainterStyle:
     """A style from the state of ``FILE``; several styles are mixed by their parameters [1].
 
-    A style is the name or number of one in the file, or the tensors of a style file.
+    A style is the name or number of one in the file, the tensors of a style file, or the image of a painting,
+    whose parameters are predicted.
 
     Raises
     ------
-    BadInput : an image is given, or the file does not have the style, and the message lists its styles; or a
-        style file belongs to other weights.
+    BadInput : the file does not have the style, and the message lists its styles; a style file belongs to
+        other weights; or an image is given, and the styles in the file are none of the package's.
     """
     state = states[FILE]
     names = names_in(state["styles"])
-    known, learned = [], []
-    for style, share in shares(styles):
-        if isinstance(style, Mapping) and NETWORK in style:
-            learned.append((row_in(style, network_of(state), row_shapes(form_of(state))), share))
-        else:
-            known.append((_row(style, names), share))
     share_of = torch.zeros(len(names), dtype=torch.float64)
-    for index, share in known:
-        share_of[index] += share
+    others = []
+    for style, share in shares(styles):
+        if not isinstance(style, Mapping):
+            others.append((predicted_row(style, state, names), share))
+        elif NETWORK in style:
+            others.append((row_in(style, network_of(state), row_shapes(form_of(state))), share))
+        else:
+            share_of[_row(style, names)] += share
     row = {k: torch.tensordot(share_of, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
-    for other, share in learned:
+    for other, share in others:
         row = {k: t + share * other[k] for k, t in row.items()}
     return PainterStyle({k: state[k].float() for k in shared_names(form_of(state))}, row, alpha)
 
@@ -253,14 +255,38 @@ def row_shapes(form: Form) -> dict[str, tuple[int, ...]]:
     return {k: shape[1:] for k, shape in shapes(1, form).items() if k in (*PER_STYLE, *COLOURS)}
 
 
-def _row(style: NDArray[np.float32] | State, names: list[str]) -> int:
+def predicted_row(image: NDArray[np.float32], state: State, names: list[str]) -> State:
+    """The tensors of a style, float64, that are to paint as an image (h, w, 3) in 0..1 was painted.
+
+    The parameters are those of the styles in the file, mixed by how alike their paintings are
+    (`urst_tiles.nets.likeness`); the colours are the image's own.
+
+    Raises
+    ------
+    BadInput : the styles in the file are none of the package's, so that nothing is known of them.
+    """
+    share = likeness.shares(image, names)
+    if share is None:
+        raise BadInput(
+            "these weights of --model painter have styles of their own, from which no image's can be"
+            f" predicted; give --style one of {', '.join(names)}, or a file that `urst-tiles learn` made"
+        )
+    colours = Moments.of(image.reshape(-1, 3).T, full=True)
+    values = (colours.mean, colours.covariance(DDOF))
+    row = {k: torch.tensordot(torch.from_numpy(share), state[k].double(), 1) for k in PER_STYLE}
+    return row | {k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)}
+
+
+def _row(style: State, names: list[str]) -> int:
     """The index of the style that is asked for."""
-    known, word = ", ".join(names), asked(style)
-    if word is None:
-        raise BadInput(f"--model painter takes no style image yet; give --style one of its styles: {known}")
+    word = asked(style) or ""
     row = row_of(word, names)
     if row is None:
-        raise BadInput(f"--model painter has no style {word!r}; --style must be one of {known}")
+        known = ", ".join(names)
+        raise BadInput(
+            f"--model painter has no style {word!r}; --style must be one of {known}, an image, or a file that"
+            " `urst-tiles learn` made"
+        )
     return row
 
 
