@@ -19,8 +19,8 @@ from urst_tiles.nets.base import State, style_tensor
 from urst_tiles.weights import load
 from urst_tiles.weights.table import TRAINED
 
-#: A style that is farther than the nearest by this share of the nearest's distance counts 1/e of it.
-SOFT = 0.3
+#: The ridge, as a share of the mean square length of the named styles' centred statistics.
+RIDGE = 0.1
 #: Added to deviations, so that what hardly differs counts little.
 FLOOR = 1e-3
 
@@ -31,6 +31,12 @@ def _weights() -> State:
     return {key: t.float() for key, t in load(TRAINED / lite.FILE).items()}
 
 
+@cache
+def _known() -> dict[str, Tensor]:
+    """The statistics of the named styles by name, float64."""
+    return {name: lite.pack(named_styles.features(name)).double() for name in named_styles.titles()}
+
+
 @torch.inference_mode()
 def statistics(image: NDArray[np.float32]) -> Tensor:
     """The statistics of a painting (h, w, 3) in 0..1, float64 (652,), not divided."""
@@ -38,20 +44,30 @@ def statistics(image: NDArray[np.float32]) -> Tensor:
 
 
 def shares(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64] | None:
-    """The share of each of some styles, (n,), in a mixture that is to paint as a painting (h, w, 3) in 0..1
-    was painted: more of what is nearer, and 1 in all; None where none of the names is a named style."""
-    far = distances(image, names)
-    if not np.isfinite(far).any():
+    """The share of each of some styles, (n,), in the parameters that are predicted for a painting (h, w, 3)
+    in 0..1; None where none of the names is a named style.
+
+    Ridge regression of the parameters on the statistics, both centred, gives y = m + (x - c) A^T (A A^T +
+    r I)^-1 (Y - m), which is a mixture of the rows of Y, the styles. Shares sum to 1, and may be negative.
+    """
+    known, here = _known(), [index for index, name in enumerate(names) if name in _known()]
+    if not here:
         return None
-    near = np.exp(-(far - far.min()) / (SOFT * max(float(far.min()), FLOOR)))
-    return near / near.sum()
+    rows = torch.stack([known[names[index]] for index in here])
+    deviation = (torch.stack(list(known.values())).std(0) + FLOOR) * rows.shape[1] ** 0.5
+    centred, own = (rows - rows.mean(0)) / deviation, (statistics(image) - rows.mean(0)) / deviation
+    products = centred @ centred.T
+    ridge = RIDGE * max(float(products.diagonal().mean()), FLOOR)
+    solved = torch.linalg.solve(products + ridge * torch.eye(len(rows), dtype=torch.float64), centred @ own)
+    share = np.zeros(len(names))
+    share[here] = (solved - solved.mean() + 1 / len(rows)).numpy()
+    return share
 
 
 def distances(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64]:
     """How far a painting is from each of some styles, (n,): the mean square of the differences of their
     statistics; infinite for a name that is none of the named styles."""
-    known = list(named_styles.titles())
-    rows = torch.stack([lite.pack(named_styles.features(name)).double() for name in known])
+    rows = torch.stack(list(_known().values()))
     far = ((rows - statistics(image)) / (rows.std(0) + FLOOR)).square().mean(1).tolist()
-    by_name = dict(zip(known, far, strict=True))
+    by_name = dict(zip(_known(), far, strict=True))
     return np.array([by_name.get(name, np.inf) for name in names])

@@ -258,7 +258,7 @@ def row_shapes(form: Form) -> dict[str, tuple[int, ...]]:
 def predicted_row(image: NDArray[np.float32], state: State, names: list[str]) -> State:
     """The tensors of a style, float64, that are to paint as an image (h, w, 3) in 0..1 was painted.
 
-    The parameters are those of the styles in the file, mixed by how alike their paintings are
+    The parameters are predicted from the statistics of the image and of the styles in the file
     (`urst_tiles.nets.likeness`); the colours are the image's own.
 
     Raises
