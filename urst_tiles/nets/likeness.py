@@ -20,7 +20,7 @@ from urst_tiles.weights import load
 from urst_tiles.weights.table import TRAINED
 
 #: The ridge, as a share of the mean square length of the named styles' centred statistics.
-RIDGE = 0.1
+RIDGE = 0.03
 #: Added to deviations, so that what hardly differs counts little.
 FLOOR = 1e-3
 
