@@ -376,7 +376,7 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     """The absolute path of a style image or checkpoint, or the name of a named style."""
     path, name = Path(style), os.fspath(style)
     family, learned = nets.family(options.model), nets.style_file.is_style_file(path)
-    if family.learns and (learned or os.path.isfile(path)):
+    if family.learns and (learned or os.path.isfile(path) or os.sep in name):
         require_file(name, "style file" if learned else "style image")
         return path.absolute()
     if learned and os.path.isfile(path):

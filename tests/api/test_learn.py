@@ -137,6 +137,8 @@ def test_a_stopped_learning_goes_on_and_gives_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         learn("parts.style", progress=stop)
     assert left(study) == ["mine.png", "parts.style.learning", "whole.style"]
+    with pytest.raises(BadInput, match="has 3 steps already, more than --steps 2"):
+        learn("parts.style", steps=2)
     seen: list[int] = []
     made = learn("parts.style", progress=lambda stage, done, total: seen.append(done))
     assert seen == [3, 4, 5] and made.steps == 5

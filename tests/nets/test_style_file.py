@@ -138,6 +138,8 @@ def test_what_is_no_style_file_is_refused(tmp_path: Path) -> None:
             style_file.load_style_file(tmp_path / "bad.style")
     with pytest.raises(MissingFile, match=r"nowhere\.style"):
         recipe_of(str(tmp_path / "nowhere.style"), Options(model="painter"))
+    with pytest.raises(MissingFile, match=r"nowhere\.jpg"):
+        recipe_of(str(tmp_path / "nowhere.jpg"), Options(model="painter"))
     fewer = {k: t for k, t in row_of(1).items() if k != "beta"}
     (tmp_path / "bad.style").write_bytes(style_file.to_bytes(fewer, "painter", NETWORK, {}))
     with pytest.raises(BadWeights, match="has not the tensors"):

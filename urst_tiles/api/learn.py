@@ -142,6 +142,11 @@ def learn(
     training = one_style.begun(lesson.row, seed, lesson.identity)
     checkpoint = target.with_name(target.name + CHECKPOINT)
     one_style.taken_up(training, checkpoint)
+    if steps is not None and training.step > steps:
+        raise BadInput(
+            f"{checkpoint} has {training.step} steps already, more than --steps {steps}: give more, or"
+            " remove it"
+        )
     count = threads or cpu_count()
     learning = on_device(count, _prepared, lesson, training)
     _run(learning, count, minutes, steps, checkpoint, progress)
