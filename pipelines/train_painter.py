@@ -30,6 +30,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -220,12 +221,11 @@ class Painter:
         """The loss of photographs ``x`` (n, 3, size, size) in the styles ``index`` (n,), painted on so many
         levels; its parts; and the mean distance (n,) of a layer at the finest level."""
         settings = self.settings
-        weights = LossWeights(
-            *(getattr(settings, f"{name}_weight") for name in PARTS), half_least=settings.half_least
-        )
-        how = {"seed": settings.seed, "dtype": DTYPES[settings.precision]}
-        leaves, batch = self.training.leaves, Batch(x, index, levels, origins)
-        return compared(leaves, batch, self.teacher, self.paintings, weights, **how)
+        weight_of: dict[str, Any] = {name: getattr(settings, f"{name}_weight") for name in PARTS}
+        weights = LossWeights(**weight_of, half_least=settings.half_least)
+        batch, dtype = Batch(x, index, levels, origins), DTYPES[settings.precision]
+        leaves, seed = self.training.leaves, settings.seed
+        return compared(leaves, batch, self.teacher, self.paintings, weights, seed=seed, dtype=dtype)
 
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""

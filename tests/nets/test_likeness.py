@@ -75,6 +75,7 @@ def test_a_predicted_style_has_the_colours_of_its_image(tmp_path: Path) -> None:
     colours = Moments.of(image.reshape(-1, 3).T.astype(np.float64), full=True)
     assert np.allclose(row["colour.mean"], colours.mean)
     assert np.allclose(row["colour.covariance"], colours.covariance(1))
+    assert share is not None
     for k in painter.PER_STYLE:
         assert np.allclose(row[k], np.tensordot(share, state[k].double().numpy(), 1))
 

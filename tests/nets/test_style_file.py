@@ -84,8 +84,8 @@ def test_a_style_file_paints_as_its_style_everywhere(folder: Path) -> None:
     regions = np.ones((20, 24), np.uint8)
     regions[:, 12:] = 2
     tifffile.imwrite(folder / "mask.tif", regions)
-    both = [painted(folder, {1: one, 2: "night"}, mask=folder / "mask.tif") for one in (file, "noon")]
-    assert np.array_equal(*both)
+    one, same = (painted(folder, {1: one, 2: "night"}, mask=folder / "mask.tif") for one in (file, "noon"))
+    assert np.array_equal(one, same)
 
 
 def test_a_table_of_jobs_takes_style_files(folder: Path) -> None:

@@ -90,8 +90,9 @@ class OneStyle:
         origins = torch.from_numpy(cell * random.integers(2**20, size=(BATCH, 2)))
         batch = Batch(x, torch.zeros(BATCH, dtype=torch.int64), levels, origins)
         state = {**self.network, **self.training.leaves}
-        how = {"seed": self.seed, "dtype": self.dtype}
-        total, _, far = compared(state, batch, self.teacher, self.paintings, self.weights, **how)
+        total, _, far = compared(
+            state, batch, self.teacher, self.paintings, self.weights, seed=self.seed, dtype=self.dtype
+        )
         return total, far.mean().double()
 
     @property
