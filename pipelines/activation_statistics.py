@@ -40,10 +40,10 @@ import torch
 from scenery.landscape import Landscape
 from torch import Tensor
 from training.command import check_device
-from training.pictures import SUFFIXES
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput, MissingFile, UrstError
+from urst_tiles.learning.crops import SUFFIXES
 from urst_tiles.losses.backbones import BACKBONES, Backbone, backbone
 from urst_tiles.losses.residual import Walk
 from urst_tiles.source.picture import read_picture

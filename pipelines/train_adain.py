@@ -40,16 +40,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop
-from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.encoders import normalised, own_look
-from training.features import Lowered, lowered, weighted
 from training.perceptual import By, Look, look
-from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet
+from training.pictures import Crops, Pictures, patterns_of, random_window, sheet
 from training.states import as_file, split, tensors_of, uniform
 
 from urst_tiles import losses, nets, weights
 from urst_tiles.errors import BadInput
+from urst_tiles.learning.checkpoint import State, Training, torch_bytes, trainable
+from urst_tiles.learning.crops import files_of
+from urst_tiles.learning.features import Lowered, lowered, weighted
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.losses.backbones import VGG
 from urst_tiles.nets import adain, wct

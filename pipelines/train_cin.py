@@ -34,16 +34,17 @@ from safetensors.torch import save
 from torch import Tensor
 from train_fast import PARTS, Layout, paint
 from training import loop
-from training.checkpoint import State, Training, trainable
 from training.command import Program
-from training.features import Statistics
 from training.judge import Judge, judge, photographs
 from training.perceptual import By
-from training.pictures import Crops, files_of, sheet, square
+from training.pictures import Crops, sheet, square
 from training.states import tensors_of
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput
+from urst_tiles.learning.checkpoint import State, Training, trainable
+from urst_tiles.learning.crops import files_of
+from urst_tiles.learning.features import Statistics
 from urst_tiles.nets import cin, fast
 from urst_tiles.nets.base import DTYPES, Precision
 

@@ -37,9 +37,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop
-from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
-from training.features import Statistics
 from training.judge import Judge, judge, photographs
 from training.perceptual import By
 from training.pictures import Crops, sheet
@@ -47,6 +45,8 @@ from training.states import tensors_of
 
 from urst_tiles import losses
 from urst_tiles.errors import BadInput
+from urst_tiles.learning.checkpoint import State, Training, torch_bytes, trainable
+from urst_tiles.learning.features import Statistics
 from urst_tiles.nets import fast, fast_layouts, live
 from urst_tiles.nets.base import DTYPES, Precision
 

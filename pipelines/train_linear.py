@@ -50,16 +50,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop
-from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
 from training.encoders import normalised
-from training.features import weighted
 from training.perceptual import By, Features, Look, look
-from training.pictures import Crops, Pictures, files_of, patterns_of, random_window, sheet
+from training.pictures import Crops, Pictures, patterns_of, random_window, sheet
 from training.states import as_file, tensors_of
 
 from urst_tiles import losses, weights
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.learning.checkpoint import State, Training, torch_bytes, trainable
+from urst_tiles.learning.crops import files_of
+from urst_tiles.learning.features import weighted
 from urst_tiles.losses import vgg
 from urst_tiles.nets import linear
 from urst_tiles.nets.base import Precision

@@ -28,22 +28,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 from training import loop
-from training.checkpoint import State, Training, once, trainable
 from training.command import Program
-from training.features import Lowered, Statistics, lowered, statistics
-from training.pictures import (
-    Crops,
-    Pictures,
-    crop,
-    files_of,
-    patterns_of,
-    random_window,
-    read,
-    sheet,
-    to_tensor,
-)
+from training.pictures import Crops, Pictures, patterns_of, random_window, sheet
 
 from urst_tiles import losses, weights
+from urst_tiles.learning.checkpoint import State, Training, once, trainable
+from urst_tiles.learning.crops import crop, files_of, read, to_tensor
+from urst_tiles.learning.features import Lowered, Statistics, lowered, statistics
 from urst_tiles.losses import backbones
 from urst_tiles.nets import lite
 from urst_tiles.nets.base import DTYPES, Precision

@@ -41,14 +41,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from training import perceptual as looks
-from training.checkpoint import State, Training, torch_bytes, trainable
 from training.command import Program
-from training.features import Statistics, weighted
 from training.perceptual import By, Look
-from training.pictures import Crops, Pictures, drawn, files_of, patterns_of, random_window, sheet, to_tensor
+from training.pictures import Crops, Pictures, drawn, patterns_of, random_window, sheet
 
 from urst_tiles import losses, weights
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.learning.checkpoint import State, Training, torch_bytes, trainable
+from urst_tiles.learning.crops import files_of, to_tensor
+from urst_tiles.learning.features import Statistics, weighted
 from urst_tiles.nets import msgnet
 from urst_tiles.nets.base import Precision
 

@@ -16,21 +16,8 @@ CSV file with the columns name and file: the styles, and the image of each in th
 again goes on where the last one stopped, and gives the same losses as if it had not, except that with
 ``--minutes`` the learning rate falls by the clock. The minutes are those of all calls together.
 
-What is minimised, with the distilled features for a cheap start (they stall early) and VGG-16 after that:
-
-style
-    at every level, the distance of Gram matrices to the painting's, relative to the painting's, a square root
-    for each layer, clamped, so that no sample rules a step; the levels above the finest count half.
-colour
-    mean and covariance of the colours of the picture averaged over 2, 8 and 32 pixels.
-content
-    at the coarsest level alone, features with mean 0 and deviation 1 against those of the guide.
-consistency
-    each level, halved, is to equal the level above.
-half
-    the coarsest picture, halved, is to be a painting, too.
-range
-    values outside 0..1 at the finest level.
+`urst_tiles.learning.objective` says what is minimised, with the distilled features for a cheap start (they
+stall early) and VGG-16 after that.
 
 Styles that are far from their painting are drawn more often. Flat crops are left out: their normalised
 features are noise.
@@ -43,31 +30,27 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop, painter
-from training.checkpoint import Training, trainable
 from training.command import Program
-from training.features import Lowered, weighted
-from training.painter import Form, halved
-from training.paintings import (
-    BLURS,
-    Paintings,
-    Teacher,
-    colour_distance,
-    distance,
-    gather,
-    normal,
-    outside,
-)
-from training.pictures import Pictures, crop, files_of, patterns_of, sheet, square, to_tensor
+from training.painter import Form
+from training.pictures import Pictures, patterns_of, sheet, square
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.learning.checkpoint import Training, trainable
+from urst_tiles.learning.crops import drawn, files_of
+from urst_tiles.learning.features import Lowered
+from urst_tiles.learning.objective import PARTS, Batch, LossWeights, compared
+from urst_tiles.learning.painting import paint, recoloured
+from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, gather
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets.base import DTYPES, Precision
+from urst_tiles.nets.painter import STRIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,17 +111,12 @@ class Settings:
     sample_every: int = 500
 
 
-#: Levels above the finest count so much in the losses of style and colour.
-COARSER = 0.5
-#: Deviation, in levels of 255, below which a crop is flat, and how many are drawn in a row before giving up.
-FLAT, TRIES = 12.0, 1000
 #: By how much the memory of a style's distance follows each new one, and how unevenly styles are drawn.
 FOLLOW, UNEVEN = 0.1, (0.5, 3.0)
 #: What the rate falls to, as a share of itself.
 LOWEST = 0.05
 #: Pictures a step on a CPU, and the share of a card's free memory that is used.
 CPU_BATCH, USED = 4, 0.8
-PARTS = ("style", "content", "consistency", "colour", "half", "range")
 
 
 # What the settings name
@@ -175,20 +153,6 @@ def named(settings: Settings) -> dict[str, Path]:
 
 
 # The recipe
-
-
-def drawn(pictures: Pictures, size: int, count: int, random: np.random.Generator, device: str) -> Tensor:
-    """(count, 3, size, size), random crops at the scale of the pictures, mirrored and turned, none of them
-    flat; BadInput where there are only flat ones."""
-    parts: list[NDArray[np.uint8]] = []
-    for _ in range(TRIES * count):
-        part = crop(pictures[int(random.integers(len(pictures)))], size, random)
-        part = np.rot90(part, int(random.integers(4)))
-        if part[::4, ::4].std() >= FLAT:
-            parts.append(part)
-        if len(parts) == count:
-            return to_tensor(parts, device)
-    raise BadInput(f"{TRIES} crops in a row were flat: take other photographs as --content")
 
 
 @dataclass
@@ -232,7 +196,7 @@ class Painter:
         levels = int(random.integers(1, settings.levels + 1))
         index = self.draw_styles(count)
         x = drawn(self.photographs, settings.size, count, random, settings.device)
-        cell = painter.STRIDE << (settings.levels - 1)
+        cell = STRIDE << (settings.levels - 1)
         origins = torch.from_numpy(cell * random.integers(2**20, size=(count, 2)))
         on = index.to(settings.device), origins.to(settings.device)
         total, parts, distances = self.compared(x, on[0], levels, on[1])
@@ -256,38 +220,12 @@ class Painter:
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """The loss of photographs ``x`` (n, 3, size, size) in the styles ``index`` (n,), painted on so many
         levels; its parts; and the mean distance (n,) of a layer at the finest level."""
-        settings, teacher, paintings = self.settings, self.teacher, self.paintings
-        rows = index.cpu().numpy()
-        guide = painter.recoloured(x, paintings.mean[rows], paintings.covariance[rows])
-        dtype, leaves = DTYPES[settings.precision], self.training.leaves
-        pictures = painter.paint(leaves, x, guide, index, levels, origins, settings.seed, dtype)
-        parts = {name: x.new_zeros(()) for name in PARTS}
-        layers = tuple(dict.fromkeys((*teacher.style, teacher.content)))
-        for k, y in enumerate(pictures):
-            weight = 1.0 if y is pictures[-1] else COARSER
-            features = teacher(y, layers)
-            far = distance(features, paintings, index)
-            parts["style"] = parts["style"] + weight * far.mean()
-            parts["colour"] = parts["colour"] + weight * colour_distance(y, paintings, index)
-            if k:
-                above = pictures[k - 1].detach()
-                parts["consistency"] = parts["consistency"] + (halved(y) - above).abs().mean()
-            else:
-                parts |= self.coarsest(y, features[teacher.content], halved(guide, levels - 1), index)
-        parts["range"] = outside(pictures[-1])
-        weight_of = {name: getattr(settings, f"{name}_weight") for name in PARTS}
-        return weighted(parts, weight_of), parts, far.detach() / len(teacher.style)
-
-    def coarsest(self, y: Tensor, content: Tensor, guide: Tensor, index: Tensor) -> dict[str, Tensor]:
-        """What is asked of the coarsest level alone: the content of its guide, and that ``y`` is a painting
-        when halved, too."""
-        teacher = self.teacher
-        with torch.no_grad():
-            wanted = normal(teacher(guide, (teacher.content,))[teacher.content])
-        parts = {"content": (normal(content) - wanted).square().mean()}
-        if self.settings.half_weight and y.shape[2] >= self.settings.half_least:
-            parts["half"] = distance(teacher(halved(y), teacher.style), self.paintings, index).mean()
-        return parts
+        settings = self.settings
+        weight_of: dict[str, Any] = {name: getattr(settings, f"{name}_weight") for name in PARTS}
+        weights = LossWeights(**weight_of, half_least=settings.half_least)
+        batch, dtype = Batch(x, index, levels, origins), DTYPES[settings.precision]
+        leaves, seed = self.training.leaves, settings.seed
+        return compared(leaves, batch, self.teacher, self.paintings, weights, seed=seed, dtype=dtype)
 
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
@@ -317,9 +255,9 @@ class Painter:
         rows = [[torch.ones(3, side, side), *(square(files[k], side) for k in chosen)]]
         for photograph in x:
             same = photograph.expand(len(chosen), -1, -1, -1)
-            guide = painter.recoloured(same, self.paintings.mean[chosen], self.paintings.covariance[chosen])
+            guide = recoloured(same, self.paintings.mean[chosen], self.paintings.covariance[chosen])
             dtype, state = DTYPES[settings.precision], self.training.average
-            painted = painter.paint(state, same, guide, index, settings.levels, origins, settings.seed, dtype)
+            painted = paint(state, same, guide, index, settings.levels, origins, settings.seed, dtype)
             rows.append([photograph.cpu(), *painted[-1].cpu()])
         return sheet(rows)
 

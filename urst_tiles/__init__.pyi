@@ -7,6 +7,8 @@ from urst_tiles.api.contact_sheet import named_styles as named_styles
 from urst_tiles.api.dask_array import map_blocks as map_blocks
 from urst_tiles.api.fit_colour import ColourTransform as ColourTransform
 from urst_tiles.api.fit_colour import fit_colour as fit_colour
+from urst_tiles.api.learn import LearnedStyle as LearnedStyle
+from urst_tiles.api.learn import learn as learn
 from urst_tiles.api.look import measure_look as measure_look
 from urst_tiles.api.painting_look import measure_painting_look as measure_painting_look
 from urst_tiles.api.preview import preview as preview

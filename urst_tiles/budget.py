@@ -154,7 +154,7 @@ def building_bytes(recipe: Recipe, style: Subject) -> int:
     images = (
         []
         if nets.family(recipe.model).load_style or recipe.looks or recipe.look
-        else [s for s, _ in recipe.styles if not isinstance(s, str)]
+        else [s for s, _ in recipe.styles if not isinstance(s, str) and not nets.style_file.is_style_file(s)]
     )
     areas = [prod(picture_shape(path, recipe.style_size)) for path in images]
     return int(12 * sum(areas) + max(areas, default=0) * style.plain_bytes) + style_bytes(style)

@@ -136,6 +136,8 @@ class Recipe:
         if family.load_style:
             with weights.as_bad_weights(style):
                 return family.load_style(style)
+        if family.learns and nets.style_file.is_style_file(style):
+            return nets.style_file.load_style_file(style)
         image = read_picture(style, self.style_size)
         if self.colours is None:
             return image
@@ -357,7 +359,7 @@ def check_controls(
             "--mask" if regions else "--stroke" if options.preserve_color == "none" else "--preserve-color"
         )
         raise BadInput(f"--model {model} transfers colours and paints nothing; leave {which} out")
-    images = bool(styles) and not whole and not any(isinstance(style, str) for style, _ in styles)
+    images = bool(styles) and not whole and all(map(_is_image, (style for style, _ in styles)))
     if options.preserve_color == "coral" and not images:
         raise BadInput(
             "--preserve-color coral gives the image's colours to a style image, and there is none here;"
@@ -365,10 +367,20 @@ def check_controls(
         )
 
 
+def _is_image(style: Path | str) -> bool:
+    """Whether a style is an image, and neither a name nor a style file."""
+    return isinstance(style, Path) and not nets.style_file.is_style_file(style)
+
+
 def _style_of(style: OneStyle, options: Options) -> Path | str:
     """The absolute path of a style image or checkpoint, or the name of a named style."""
     path, name = Path(style), os.fspath(style)
-    family = nets.family(options.model)
+    family, learned = nets.family(options.model), nets.style_file.is_style_file(path)
+    if family.learns and (learned or os.path.isfile(path) or os.sep in name):
+        require_file(name, "style file" if learned else "style image")
+        return path.absolute()
+    if learned and os.path.isfile(path):
+        raise BadInput(f"{name} is a learned style, which --model painter paints; give --model painter")
     if family.style_named or (options.model == "stain" and name == "standard"):
         return name
     if family.methods:

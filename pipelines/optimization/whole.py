@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from training.checkpoint import REMEDY, Diverged, plain, torch_bytes
 
 from optimization.descent import Adam
 from optimization.files import check_same
 from optimization.objective import Parts, Terms, Whole
 from urst_tiles.errors import BadWeights
+from urst_tiles.learning.checkpoint import REMEDY, Diverged, plain, torch_bytes
 from urst_tiles.storage.publish import publish
 
 #: Iterations of L-BFGS between two occasions for a checkpoint.

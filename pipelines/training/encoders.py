@@ -12,12 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from training.checkpoint import State, once
 from training.perceptual import Look, Looks, through
 from training.pictures import Pictures
 from training.states import split, tensors_of
 from urst_tiles import losses, weights
 from urst_tiles.errors import BadWeights, MissingFile
+from urst_tiles.learning.checkpoint import State, once
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.losses.backbones import VGG
 from urst_tiles.nets import wct

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.features import Statistics
 from training.perceptual import Features, Look, Looks, Style, look
-from training.pictures import Crops, Pictures, drawn, files_of, patterns_of, random_window, read, to_tensor
+from training.pictures import Crops, Pictures, drawn, patterns_of, random_window
 from urst_tiles import losses
+from urst_tiles.learning.crops import files_of, read, to_tensor
+from urst_tiles.learning.features import Statistics
 
 #: Pictures, and the statistics to paint them with or None -> as `paint`.
 Paint = Callable[[Tensor, Statistics | None], tuple[Tensor, Statistics]]

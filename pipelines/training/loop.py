@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.checkpoint import Training
 from training.settings import Common
+from urst_tiles.learning.checkpoint import Training
 from urst_tiles.source.picture import write_png
 from urst_tiles.storage.publish import make_folder, publish
 

@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from training.features import Lowered
 from urst_tiles import losses
 from urst_tiles.errors import BadInput
+from urst_tiles.learning.features import Lowered
 from urst_tiles.losses import backbones
 
 #: What a style is taken to be: mean and deviation of each channel (AdaIN), or the Gram matrix (Gatys).

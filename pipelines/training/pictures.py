@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.source.picture import read_picture
+from urst_tiles.learning.crops import crop, read, to_tensor
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp"}
 #: Decoded images beyond this are decoded anew each time: MS-COCO at 512 pixels would fill 60 GiB.
 KEEP_BYTES = 4 << 30
 #: Sides of the squares that a content crop is made from, in crops.
@@ -29,24 +27,6 @@ def patterns_of(file: str) -> list[str]:
     if file and not Path(file).is_file():
         raise MissingFile(f"there is no file {file} of patterns to hold out")
     return Path(file).read_text("utf-8").split() if file else []
-
-
-def files_of(folder: Path, held_out: Sequence[str] = ()) -> list[Path]:
-    """The images in a folder, by name, without those that a pattern holds out."""
-    if not folder.is_dir():
-        raise MissingFile(f"there is no folder {folder} of training images")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    kept = [path for path in found if not any(fnmatch(path.name, pattern) for pattern in held_out)]
-    if not kept:
-        raise BadInput(
-            f"the folder {folder} holds no image to train on (known: {', '.join(sorted(SUFFIXES))})"
-        )
-    return kept
-
-
-def read(path: Path, short_side: int) -> NDArray[np.uint8]:
-    """uint8 (h, w, 3)."""
-    return np.rint(255 * read_picture(path, short_side)).astype(np.uint8)
 
 
 class Pictures:
@@ -78,19 +58,6 @@ class Pictures:
         """(count, 3, side, side), random crops at the pictures' own scale; for a sheet of samples."""
         chosen = [self[int(i)] for i in random.integers(len(self), size=count)]
         return torch.cat([resized(crop(image, side, random), side, "cpu") for image in chosen])
-
-
-def crop(image: NDArray[np.uint8], side: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    """A random square of ``image``, at most as large as it is, mirrored every other time."""
-    side = min(side, *image.shape[:2])
-    y, x = (int(random.integers(n - side + 1)) for n in image.shape[:2])
-    part = image[y : y + side, x : x + side]
-    return part[:, ::-1] if random.random() < 0.5 else part
-
-
-def to_tensor(images: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
-    """(n, 3, h, w) float32 in 0..1."""
-    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float().div(255)
 
 
 def resized(image: NDArray[np.uint8], side: int, device: str) -> Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.checkpoint import State
 from urst_tiles import weights
 from urst_tiles.errors import BadWeights
+from urst_tiles.learning.checkpoint import State
 
 
 def tensors_of(path: Path) -> State:

@@ -187,8 +187,8 @@ def test_an_unknown_style_is_refused_with_the_names(word):
         painter.build(painter.seeded(0, 1 / 8), [(style_rows.style_named(word), 1.0)])
 
 
-def test_a_style_image_is_refused_with_the_names():
-    with pytest.raises(BadInput, match="takes no style image"):
+def test_a_style_image_is_refused_where_no_style_is_one_of_the_packages():
+    with pytest.raises(BadInput, match="styles of their own.*dawn, noon, night"):
         painter.build(painter.seeded(0, 1 / 8), [(np.zeros((64, 64, 3), np.float32), 1.0)])
 
 

@@ -19,6 +19,7 @@ from trainers import assert_refused, flags, run
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.geometry import Box
+from urst_tiles.learning import painting, paintings
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.moments import Moments
 from urst_tiles.nets import live, style_rows
@@ -44,11 +45,6 @@ def trainer(pipeline: Callable[[str], ModuleType]) -> ModuleType:
 @pytest.fixture(scope="module")
 def painter(trainer: ModuleType) -> ModuleType:
     return import_module("training.painter")
-
-
-@pytest.fixture(scope="module")
-def paintings(trainer: ModuleType) -> ModuleType:
-    return import_module("training.paintings")
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +179,7 @@ def test_the_whole_network_with_its_styles_fits_in_8_megabytes(
 # What is compared
 
 
-def test_a_painting_is_no_distance_from_itself(
-    trainer: ModuleType, paintings: ModuleType, arguments: list[str]
-) -> None:
+def test_a_painting_is_no_distance_from_itself(trainer: ModuleType, arguments: list[str]) -> None:
     recipe = begun(trainer, arguments)
     files = list(recipe.paintings.files.values())
     x = paintings.to_tensor([paintings.read(files[1], 96)], "cpu")[:, :, :96, :96]
@@ -204,16 +198,16 @@ def test_the_distilled_teacher_has_its_own_features(trainer: ModuleType, argumen
     assert sizes == {k: (3, width, width) for k, width in widths.items()}
 
 
-def test_a_gram_matrix_is_the_mean_of_products(paintings: ModuleType) -> None:
+def test_a_gram_matrix_is_the_mean_of_products() -> None:
     f = torch.rand(2, 3, 4, 5, dtype=torch.float64)
     wanted = torch.einsum("nchw,ndhw->ncd", f, f) / 20
     assert torch.allclose(paintings.grams(f).double(), wanted, rtol=1e-6)
 
 
-def test_recoloured_pictures_have_the_paintings_colours(painter: ModuleType) -> None:
+def test_recoloured_pictures_have_the_paintings_colours() -> None:
     x, y = torch.rand(2, 2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    mean, covariance = painter.moments(y * torch.tensor([0.2, 0.6, 1.0])[:, None, None])
-    found = painter.moments(painter.recoloured(x, mean, covariance))
+    mean, covariance = painting.moments(y * torch.tensor([0.2, 0.6, 1.0])[:, None, None])
+    found = painting.moments(painting.recoloured(x, mean, covariance))
     assert np.allclose(found[0], mean, atol=1e-5) and np.allclose(found[1], covariance, atol=1e-3)
 
 
@@ -264,9 +258,9 @@ def test_the_batch_is_remembered(trainer: ModuleType, arguments: list[str]) -> N
 # Noise
 
 
-def test_noise_is_the_hash_of_position_level_and_seed(painter: ModuleType) -> None:
+def test_noise_is_the_hash_of_position_level_and_seed() -> None:
     origins = torch.tensor([[0, 0], [123_456, 2**31 + 5]])
-    found = painter.noise(origins, (3, 4), 2, 17)
+    found = painting.noise(origins, (3, 4), 2, 17)
     assert found.shape == (2, 1, 3, 4) and found.dtype == torch.float32
     for n, (top, left) in enumerate(origins.tolist()):
         wanted = [[noise_bits(top + y, left + x, 2, 17) >> 8 for x in range(4)] for y in range(3)]
@@ -274,23 +268,23 @@ def test_noise_is_the_hash_of_position_level_and_seed(painter: ModuleType) -> No
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [("uint8", 8), ("uint16", 16)])
-def test_noise_is_that_of_the_package(painter: ModuleType, dtype: str, bits: int) -> None:
+def test_noise_is_that_of_the_package(dtype: str, bits: int) -> None:
     box = Box(5, 70000, 69, 70096)
-    found = painter.noise(torch.tensor([[box.y0, box.x0]]), box.shape, 3, 11)[0, 0].double().numpy()
+    found = painting.noise(torch.tensor([[box.y0, box.x0]]), box.shape, 3, 11)[0, 0].double().numpy()
     wanted = levels.noise(box, 3, 11, np.dtype(dtype))
     assert np.array_equal(np.floor((found + 0.5) * 2**bits), wanted)
 
 
-def test_the_noise_of_a_window_is_that_part_of_the_whole(painter: ModuleType) -> None:
-    whole = painter.noise(torch.zeros(1, 2, dtype=torch.int64), (300, 400), 1, 5)
-    window = painter.noise(torch.tensor([[40, 104], [100, 300]]), (64, 96), 1, 5)
+def test_the_noise_of_a_window_is_that_part_of_the_whole() -> None:
+    whole = painting.noise(torch.zeros(1, 2, dtype=torch.int64), (300, 400), 1, 5)
+    window = painting.noise(torch.tensor([[40, 104], [100, 300]]), (64, 96), 1, 5)
     assert torch.equal(window[0], whole[0, :, 40:104, 104:200])
     assert torch.equal(window[1], whole[0, :, 100:164, 300:396])
 
 
-def test_noise_is_white_and_differs_by_level_and_seed(painter: ModuleType) -> None:
+def test_noise_is_white_and_differs_by_level_and_seed() -> None:
     origin = torch.zeros(1, 2, dtype=torch.int64)
-    maps = [painter.noise(origin, (256, 256), level, seed)[0, 0] for level, seed in ((0, 0), (1, 0), (0, 1))]
+    maps = [painting.noise(origin, (256, 256), level, seed)[0, 0] for level, seed in ((0, 0), (1, 0), (0, 1))]
     for grain in maps:
         assert -0.5 <= grain.min() and grain.max() < 0.5
         assert abs(grain.mean()) < 0.005 and abs(grain.std() - 12**-0.5) < 0.005
@@ -301,10 +295,10 @@ def test_noise_is_white_and_differs_by_level_and_seed(painter: ModuleType) -> No
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA card")
-def test_noise_is_the_same_on_a_card(painter: ModuleType) -> None:
+def test_noise_is_the_same_on_a_card() -> None:
     origins = torch.tensor([[0, 0], [123_456, 2**31 + 5]])
     assert torch.equal(
-        painter.noise(origins.cuda(), (64, 64), 3, 9).cpu(), painter.noise(origins, (64, 64), 3, 9)
+        painting.noise(origins.cuda(), (64, 64), 3, 9).cpu(), painting.noise(origins, (64, 64), 3, 9)
     )
 
 
@@ -333,10 +327,10 @@ def test_what_learned_paints_in_the_package_as_it_did(painter: ModuleType, tmp_p
     style = network.build({painter.FILE: weights.load(path)}, [(style_rows.style_named("b"), 1.0)])
     x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     origins, index = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([1])
-    guide = painter.recoloured(x, np.full((1, 3), 0.5), 0.04 * np.eye(3)[None])
-    coarse, fine = painter.paint(state, x, guide, index, 2, origins)
-    grain = [painter.noise(origins, (n * 32, n * 48), 2 - n, 0) + 0.5 for n in (1, 2)]
-    half = painter.halved(x)
+    guide = painting.recoloured(x, np.full((1, 3), 0.5), 0.04 * np.eye(3)[None])
+    coarse, fine = painting.paint(state, x, guide, index, 2, origins)
+    grain = [painting.noise(origins, (n * 32, n * 48), 2 - n, 0) + 0.5 for n in (1, 2)]
+    half = painting.halved(x)
     with torch.inference_mode():
         first = style.forward(torch.cat([half, grain[0]], 1), in_colours(style, x))
         inputs = torch.cat([x, grain[1], network.doubled(coarse)], 1)
@@ -358,14 +352,14 @@ def test_levels_are_painted_from_coarse_to_fine_each_with_its_own_rows(painter: 
     state, origins = small(painter), torch.zeros(2, 2, dtype=torch.int64)
     x, guide = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     index = torch.tensor([1, 0])
-    pictures = painter.paint(state, x, guide, index, 3, origins)
+    pictures = painting.paint(state, x, guide, index, 3, origins)
     assert [tuple(y.shape) for y in pictures] == [(2, 3, 16, 24), (2, 3, 32, 48), (2, 3, 64, 96)]
     for rows, first in ((0, True), (1, False)):
         gamma = state["gamma"].clone()
         gamma[:, rows] += 1
-        other = painter.paint(state | {"gamma": gamma}, x, guide, index, 3, origins)
+        other = painting.paint(state | {"gamma": gamma}, x, guide, index, 3, origins)
         assert torch.equal(other[0], pictures[0]) != first and not torch.equal(other[1], pictures[1])
-    swapped = painter.paint(state, x, guide, index.flip(0), 3, origins)
+    swapped = painting.paint(state, x, guide, index.flip(0), 3, origins)
     assert not torch.allclose(swapped[2], pictures[2], atol=1e-3)
 
 
@@ -373,10 +367,10 @@ def test_the_coarsest_level_is_that_of_a_halved_picture(painter: ModuleType) -> 
     state, origins = small(painter), torch.tensor([[64, 32]])
     x, guide = torch.rand(2, 1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     index = torch.tensor([0])
-    coarse = painter.paint(state, x, guide, index, 2, origins)[0]
+    coarse = painting.paint(state, x, guide, index, 2, origins)[0]
     rows = [state[k][index, 0] for k in painter.PER_STYLE]
-    grain = painter.noise(origins // 2, (32, 48), 1, 0)
-    half = painter.paint_level(state, painter.halved(x), painter.halved(guide), grain, rows, torch.float32)
+    grain = painting.noise(origins // 2, (32, 48), 1, 0)
+    half = painting.paint_level(state, painting.halved(x), painting.halved(guide), grain, rows, torch.float32)
     assert torch.equal(coarse, half)
 
 
@@ -384,7 +378,7 @@ def test_bfloat16_paints_about_the_same(painter: ModuleType) -> None:
     state, origins = small(painter), torch.zeros(1, 2, dtype=torch.int64)
     x, guide = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     exact, low = (
-        painter.paint(state, x, guide, torch.tensor([0]), 1, origins, dtype=dtype)[0]
+        painting.paint(state, x, guide, torch.tensor([0]), 1, origins, dtype=dtype)[0]
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert low.dtype == torch.float32 and (exact - low).abs().mean() < 0.05 * (exact - guide).std()

@@ -21,13 +21,17 @@ from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.source.picture import write_png
 
-ROOMS = ("settings", "pictures", "checkpoint", "loop", "features", "record", "command")
+ROOMS = ("settings", "pictures", "loop", "record", "command")
+LEARNING = ("checkpoint", "crops", "features")
 
 
 @pytest.fixture(scope="module")
 def kit(pipeline: Callable[[str], ModuleType]) -> SimpleNamespace:
-    """The modules of ``training``; `pipeline` puts them within reach."""
-    return SimpleNamespace(**{name: import_module(f"training.{name}") for name in ROOMS})
+    """The modules of ``training``, which `pipeline` puts within reach, and those of the package."""
+    rooms = {name: import_module(f"training.{name}") for name in ROOMS}
+    return SimpleNamespace(
+        **rooms, **{name: import_module(f"urst_tiles.learning.{name}") for name in LEARNING}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +152,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def crops(kit: SimpleNamespace, photographs: Path) -> Any:
     """Batches of 4 crops of 16 pixels from pictures with short sides of 40."""
-    return kit.pictures.Crops(kit.pictures.Pictures(kit.pictures.files_of(photographs), 40), 4, 16, "cpu")
+    return kit.pictures.Crops(kit.pictures.Pictures(kit.crops.files_of(photographs), 40), 4, 16, "cpu")
 
 
 def test_held_out_files(kit: SimpleNamespace, photographs: Path, tmp_path: Path) -> None:
     (tmp_path / "held.txt").write_text("0*\n2.png\n")
     held_out = kit.pictures.patterns_of(str(tmp_path / "held.txt"))
-    assert [path.name for path in kit.pictures.files_of(photographs, held_out)] == ["1.png"]
+    assert [path.name for path in kit.crops.files_of(photographs, held_out)] == ["1.png"]
     assert kit.pictures.patterns_of("") == []
     with pytest.raises(MissingFile, match="nowhere"):
         kit.pictures.patterns_of("/nowhere")
@@ -162,16 +166,16 @@ def test_held_out_files(kit: SimpleNamespace, photographs: Path, tmp_path: Path)
 
 def test_folders_without_images(kit: SimpleNamespace, photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="nowhere"):
-        kit.pictures.files_of(tmp_path / "nowhere")
+        kit.crops.files_of(tmp_path / "nowhere")
     with pytest.raises(BadInput, match="no image"):
-        kit.pictures.files_of(photographs, ["*"])
+        kit.crops.files_of(photographs, ["*"])
 
 
 def test_a_crop_is_a_window_of_its_picture_or_its_mirror_image(kit: SimpleNamespace) -> None:
     image = np.arange(12 * 15 * 3, dtype=np.uint16).reshape(12, 15, 3)
     mirrored, corners = 0, set()
     for seed in range(60):
-        part = kit.pictures.crop(image, 10, np.random.default_rng(seed))
+        part = kit.crops.crop(image, 10, np.random.default_rng(seed))
         if part[0, 0, 0] > part[0, 1, 0]:
             mirrored, part = mirrored + 1, part[:, ::-1]
         y, x = divmod(int(part[0, 0, 0]) // 3, 15)
@@ -199,7 +203,7 @@ def test_the_large_batch_is_the_small_one_enlarged(crops: Any, factor: int) -> N
 def test_pictures_beyond_the_memory_are_decoded_anew_and_the_same(
     kit: SimpleNamespace, photographs: Path
 ) -> None:
-    paths = kit.pictures.files_of(photographs)
+    paths = kit.crops.files_of(photographs)
     all_kept, one_kept = (kit.pictures.Pictures(paths, 20, room) for room in (1 << 20, 20 * 30 * 3))
     for index in (0, 1, 2, 1, 0):
         assert min(all_kept[index].shape[:2]) == 20
@@ -208,7 +212,7 @@ def test_pictures_beyond_the_memory_are_decoded_anew_and_the_same(
 
 
 def test_pictures_may_be_decoded_at_once(kit: SimpleNamespace, photographs: Path) -> None:
-    files = kit.pictures.files_of(photographs)
+    files = kit.crops.files_of(photographs)
     lazy, eager = kit.pictures.Pictures(files, 40), kit.pictures.Pictures(files, 40)
     eager.decode()
     assert sorted(eager.kept) == list(range(len(files))) and not lazy.kept
@@ -258,7 +262,7 @@ class Toy:
 
     def __init__(self, kit: SimpleNamespace, settings: Settings):
         self.kit, self.settings = kit, settings
-        pictures = kit.pictures.Pictures(kit.pictures.files_of(settings.content), 2 * settings.size)
+        pictures = kit.pictures.Pictures(kit.crops.files_of(settings.content), 2 * settings.size)
         self.crops = kit.pictures.Crops(pictures, settings.batch, settings.size, "cpu")
         start = {"colour": torch.zeros(3, 1, 1), "shift": torch.zeros(1)}
         leaves = kit.checkpoint.trainable(start, "cpu")

@@ -37,6 +37,7 @@ from urst_tiles.api.output import (
     written_format,
 )
 from urst_tiles.api.part import measured_of
+from urst_tiles.api.predicted import tell_predicted
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
@@ -212,6 +213,7 @@ def open_job(
         software=software(plan.identity),
         provenance=provenance(plan.identity),
     )
+    tell_predicted(recipe)
     tell_lost(source)
     tell_format(output, source, plan)
     tell_compression(source, plan)

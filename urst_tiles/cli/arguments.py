@@ -178,9 +178,11 @@ def add_styles(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="STYLE",
         help="a style image, or with --model lite a name of the list of `urst-tiles styles`; repeat it to mix"
-        " styles; with --mask NUMBER=STYLE, once for each region; --model fast and multimodal take a"
-        " checkpoint here, --model cin the name or number of a style, --model colour and stain a reference"
-        " image or a look file (.json) of `urst-tiles measure`, --model stain the word standard too",
+        " styles; --model painter takes a style image, a name of that list or a file (.style) of"
+        " `urst-tiles learn`; with --mask NUMBER=STYLE, once for each region; --model fast and multimodal"
+        " take a checkpoint here, --model cin the name or number of a style, --model colour and stain a"
+        " reference image or a look file (.json) of `urst-tiles measure`, --model stain the word"
+        " standard too",
     )
     group.add_argument(
         "--style-weight",

@@ -1,6 +1,6 @@
 """Networks: families of styles, each of which is frozen to a plain local convolutional network."""
 
-from urst_tiles.nets import colour, module, named_styles
+from urst_tiles.nets import colour, module, named_styles, style_file
 from urst_tiles.nets.base import (
     Affine,
     Frozen,
@@ -76,4 +76,5 @@ __all__ = [
     "reference_style",
     "seeded",
     "standard_look",
+    "style_file",
 ]

@@ -79,6 +79,8 @@ class Family:
     takes_style : False where the style is in the network's weights, and ``build`` takes no styles.
     needs_style : False where ``build`` accepts styles, and does without them too.
     paints_levels : whether the network learned to paint each level of a picture over the one above.
+    learns : whether a style, besides its name, may be a file that `urst_tiles.learn` made of a painting, or
+        an image.
     methods : for families whose style is a look (`urst_tiles.nets.colour.look`) their methods, the first of
         which is the default.
     """
@@ -98,6 +100,7 @@ class Family:
     takes_style: bool = True
     needs_style: bool = True
     paints_levels: bool = False
+    learns: bool = False
     methods: tuple[str, ...] = ()
 
 
@@ -112,6 +115,7 @@ def _family(
     style_named: Callable[[str], State] | None = None,
     needs_style: bool = True,
     paints_levels: bool = False,
+    learns: bool = False,
 ) -> Family:
     """The family of a module of this package; ``best`` is its fastest precision that keeps the float32
     output.
@@ -141,6 +145,7 @@ def _family(
         style_named=style_named,
         needs_style=needs_style,
         paints_levels=paints_levels,
+        learns=learns,
         methods=getattr(module, "METHODS", ()),
     )
 
@@ -148,7 +153,12 @@ def _family(
 MODELS: dict[str, Family] = {
     "lite": _family(lite, FrozenLite, "bfloat16"),
     "painter": _family(
-        painter, FrozenPainter, "bfloat16", style_named=style_rows.style_named, paints_levels=True
+        painter,
+        FrozenPainter,
+        "bfloat16",
+        style_named=style_rows.style_named,
+        paints_levels=True,
+        learns=True,
     ),
     "microast": _family(microast, FrozenMicroAST, "bfloat16"),
     "adain": _family(adain, FrozenAdaIN, "bfloat16"),

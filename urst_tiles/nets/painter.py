@@ -33,18 +33,12 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest
+from urst_tiles.nets import likeness
+from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
 from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.seeding import painted, random_state, some_picture
-from urst_tiles.nets.style_rows import (
-    are_named,
-    asked,
-    encoded,
-    mixture_of_rows,
-    names_in,
-    row_of,
-    style_named,
-)
+from urst_tiles.nets.style_file import NETWORK, row_in
+from urst_tiles.nets.style_rows import are_named, asked, encoded, names_in, row_of, style_named
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "painter", "painter.safetensors"
@@ -79,6 +73,11 @@ def convolutions(form: Form) -> dict[str, tuple[int, int]]:
     c = form.channels
     layers = {"enter": (c, 7 * STRIDE**2), "mid": (form.half, c + 24), "full": (3, form.half)}
     return layers | {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
+
+
+def shared_names(form: Form) -> list[str]:
+    """The names of the tensors that all styles share."""
+    return [f"{name}.{part}" for name in convolutions(form) for part in ("weight", "bias")]
 
 
 def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
@@ -220,26 +219,74 @@ class PainterStyle:
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> PainterStyle:
     """A style from the state of ``FILE``; several styles are mixed by their parameters [1].
 
+    A style is the name or number of one in the file, the tensors of a style file, or the image of a painting,
+    whose parameters are predicted.
+
     Raises
     ------
-    BadInput : an image is given, or the file does not have the style; the message lists its styles.
+    BadInput : the file does not have the style, and the message lists its styles; a style file belongs to
+        other weights; or an image is given, and the styles in the file are none of the package's.
     """
     state = states[FILE]
     names = names_in(state["styles"])
-    share = mixture_of_rows(styles, len(names), lambda style: _row(style, names))
-    row = {k: torch.tensordot(share, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
-    wanted = (f"{name}.{part}" for name in convolutions(form_of(state)) for part in ("weight", "bias"))
-    return PainterStyle({k: state[k].float() for k in wanted}, row, alpha)
+    share_of = torch.zeros(len(names), dtype=torch.float64)
+    others = []
+    for style, share in shares(styles):
+        if not isinstance(style, Mapping):
+            others.append((predicted_row(style, state, names), share))
+        elif NETWORK in style:
+            others.append((row_in(style, network_of(state), row_shapes(form_of(state))), share))
+        else:
+            share_of[_row(style, names)] += share
+    row = {k: torch.tensordot(share_of, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
+    for other, share in others:
+        row = {k: t + share * other[k] for k, t in row.items()}
+    return PainterStyle({k: state[k].float() for k in shared_names(form_of(state))}, row, alpha)
 
 
-def _row(style: NDArray[np.float32] | State, names: list[str]) -> int:
+def network_of(state: State) -> str:
+    """The fingerprint of the weights that all styles of a file share: that of a style file must be the
+    same."""
+    return digest({k: state[k].float() for k in shared_names(form_of(state))}, {})
+
+
+def row_shapes(form: Form) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of one style."""
+    return {k: shape[1:] for k, shape in shapes(1, form).items() if k in (*PER_STYLE, *COLOURS)}
+
+
+def predicted_row(image: NDArray[np.float32], state: State, names: list[str]) -> State:
+    """The tensors of a style, float64, that are to paint as an image (h, w, 3) in 0..1 was painted.
+
+    The parameters are predicted from the statistics of the image and of the styles in the file
+    (`urst_tiles.nets.likeness`); the colours are the image's own.
+
+    Raises
+    ------
+    BadInput : the styles in the file are none of the package's, so that nothing is known of them.
+    """
+    share = likeness.shares(image, names)
+    if share is None:
+        raise BadInput(
+            "these weights of --model painter have styles of their own, from which no image's can be"
+            f" predicted; give --style one of {', '.join(names)}, or a file that `urst-tiles learn` made"
+        )
+    colours = Moments.of(image.reshape(-1, 3).T, full=True)
+    values = (colours.mean, colours.covariance(DDOF))
+    row = {k: torch.tensordot(torch.from_numpy(share), state[k].double(), 1) for k in PER_STYLE}
+    return row | {k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)}
+
+
+def _row(style: State, names: list[str]) -> int:
     """The index of the style that is asked for."""
-    known, word = ", ".join(names), asked(style)
-    if word is None:
-        raise BadInput(f"--model painter takes no style image yet; give --style one of its styles: {known}")
+    word = asked(style) or ""
     row = row_of(word, names)
     if row is None:
-        raise BadInput(f"--model painter has no style {word!r}; --style must be one of {known}")
+        known = ", ".join(names)
+        raise BadInput(
+            f"--model painter has no style {word!r}; --style must be one of {known}, an image, or a file that"
+            " `urst-tiles learn` made"
+        )
     return row
 
 

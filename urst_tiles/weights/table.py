@@ -214,6 +214,18 @@ TABLE: dict[str, Weights] = {
         subfolder="collaborative_wct",
         inside="model",
     ),
+    "vgg16": Weights(
+        "vgg16",
+        (
+            WeightFile(
+                "vgg16-397923af.pth",
+                "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+                "https://download.pytorch.org/models/vgg16-397923af.pth",
+            ),
+        ),
+        licence="BSD-3-Clause (torchvision)",
+        source="torchvision's VGG16_Weights.IMAGENET1K_V1: what `urst-tiles learn` looks through, no --model",
+    ),
     "colour": Weights("colour", (), licence="none needed", source="none"),
     "stain": Weights("stain", (), licence="none needed", source="none"),
     "identity": Weights("identity", (), licence="none needed", source="none"),

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.checkpoint import State
-from training.painter import moments
-from training.pictures import read, to_tensor
 from urst_tiles import losses
+from urst_tiles.learning.checkpoint import State
+from urst_tiles.learning.crops import read, to_tensor
+from urst_tiles.learning.painting import moments
 
 #: Sides of the squares that colours are averaged over before their moments are compared.
 BLURS = (2, 8, 32)

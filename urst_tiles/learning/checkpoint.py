@@ -23,6 +23,10 @@ from urst_tiles.storage.publish import publish
 State = dict[str, Tensor]
 
 
+#: What to do about a checkpoint that cannot be used.
+REMEDY = "remove it or give another --out"
+
+
 class Diverged(UrstError, ArithmeticError):
     """A gradient that is no number; the last checkpoint is kept."""
 
@@ -62,7 +66,7 @@ class Training:
         self.memory = dict(memory or {})
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         self.average = {k: t.detach().clone().to(leaves[k].device) for k, t in (average or {}).items()}
-        self.random = np.random.default_rng([seed, 2])
+        self.seed, self.random = seed, np.random.default_rng([seed, 2])
         self.step = 0
 
     @property
@@ -112,9 +116,10 @@ class Training:
         }
         publish(path, torch_bytes(content))
 
-    def load(self, path: Path) -> None:
-        """Take up a checkpoint; BadWeights, in one sentence, for what is none or is another training's."""
-        content = plain(path)
+    def load(self, path: Path, remedy: str = REMEDY) -> None:
+        """Take up a checkpoint; BadWeights, in one sentence that ends with what to do about it, for what is
+        none or is another training's."""
+        content = plain(path, remedy)
         try:
             content.setdefault("memory", {})  # what earlier checkpoints do not have
             for name, tensors in self.tensors().items():
@@ -124,10 +129,10 @@ class Training:
             self.random.bit_generator.state = content["random"]
             self.step = int(content["step"])
         except BadWeights as error:
-            raise BadWeights(f"{error}: not a checkpoint of this training; {REMEDY}") from None
+            raise BadWeights(f"{error}: not a checkpoint of this training; {remedy}") from None
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BadWeights(
-                f"{path} is no checkpoint of this training ({first_line(error)}); {REMEDY}"
+                f"{path} is no checkpoint of this training ({first_line(error)}); {remedy}"
             ) from None
         with torch.no_grad():
             for name, tensors in self.tensors().items():
@@ -149,19 +154,18 @@ BROKEN = (
     TypeError,
     ValueError,
 )
-REMEDY = "remove it or give another --out"
 
 
-def plain(path: Path) -> dict[str, Any]:
+def plain(path: Path, remedy: str = REMEDY) -> dict[str, Any]:
     """The dictionary of numbers and tensors in a file, on the CPU; BadWeights for anything else."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about old pickle protocols
             content = torch.load(path, map_location="cpu", weights_only=True)
     except BROKEN as error:
-        raise BadWeights(f"the checkpoint {path} is damaged ({first_line(error)}); {REMEDY}") from None
+        raise BadWeights(f"the checkpoint {path} is damaged ({first_line(error)}); {remedy}") from None
     if not isinstance(content, dict):
-        raise BadWeights(f"{path} is no checkpoint, it holds a {type(content).__name__}; {REMEDY}")
+        raise BadWeights(f"{path} is no checkpoint, it holds a {type(content).__name__}; {remedy}")
     return content
 
 

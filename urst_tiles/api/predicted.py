@@ -1,0 +1,43 @@
+"""What is said of a style that is predicted from an image, since no network was trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from urst_tiles import nets, weights
+from urst_tiles.api.opening import told
+from urst_tiles.nets import likeness, painter
+from urst_tiles.nets.style_rows import names_in
+from urst_tiles.recipe import Recipe
+from urst_tiles.source.picture import read_picture
+
+#: So many styles are named, those with the largest shares.
+NAMED = 3
+
+
+def tell_predicted(recipe: Recipe) -> None:
+    """Say in one line of each style image, of a network that learns styles, which styles of the network paint
+    it, and how it is painted better."""
+    if not nets.family(recipe.model).learns:
+        return
+    images = [
+        style
+        for style, _ in recipe.styles
+        if isinstance(style, Path) and not nets.style_file.is_style_file(style)
+    ]
+    if not images:
+        return
+    file = weights.find(recipe.model, recipe.weights)[painter.FILE]
+    names = names_in(weights.load(file)["styles"])
+    for image in images:
+        share = likeness.shares(read_picture(image, recipe.style_size), names)
+        if share is None:
+            continue
+        most = sorted(zip(share, names, strict=True), reverse=True)[:NAMED]
+        mixed = ", ".join(name for part, name in most if part > 0)
+        told.warning(
+            "%s: no network was trained on it, so its style is predicted from others, mostly %s;"
+            " `urst-tiles learn` makes a better one",
+            image,
+            mixed,
+        )

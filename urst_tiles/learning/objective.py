@@ -1,0 +1,116 @@
+"""What the painter minimises: how far its pictures are from paintings, and from what they show.
+
+style
+    at every level, the distance of Gram matrices to the painting's, relative to the painting's, a square root
+    for each layer, clamped, so that no sample rules a step; the levels above the finest count half.
+colour
+    mean and covariance of the colours of the picture averaged over 2, 8 and 32 pixels.
+content
+    at the coarsest level alone, features with mean 0 and deviation 1 against those of the guide.
+consistency
+    each level, halved, is to equal the level above.
+half
+    the coarsest picture, halved, is to be a painting, too.
+range
+    values outside 0..1 at the finest level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from urst_tiles.learning.checkpoint import State
+from urst_tiles.learning.features import weighted
+from urst_tiles.learning.painting import halved, paint, recoloured
+from urst_tiles.learning.paintings import (
+    Paintings,
+    Teacher,
+    colour_distance,
+    distance,
+    normal,
+    outside,
+)
+
+#: Levels above the finest count so much in the losses of style and colour.
+COARSER = 0.5
+PARTS = ("style", "content", "consistency", "colour", "half", "range")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What each part of the loss counts, and the sides in pixels from which on the halved picture is
+    compared."""
+
+    style: float = 1.0
+    content: float = 0.3
+    consistency: float = 3.0
+    colour: float = 0.5
+    half: float = 0.3
+    range: float = 5.0
+    half_least: int = 192
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops to paint: ``x`` (n, 3, h, w) in 0..1, the style ``index`` (n,) of each, on how many levels, and
+    where each begins in its whole, ``origins`` (n, 2), as `painting.paint` takes them."""
+
+    x: Tensor
+    index: Tensor
+    levels: int
+    origins: Tensor
+
+
+def compared(
+    state: State,
+    batch: Batch,
+    teacher: Teacher,
+    paintings: Paintings,
+    weights: LossWeights,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The loss of crops painted with the tensors ``state``; its parts, unweighted; and the mean distance (n,)
+    of a layer at the finest level.
+
+    Parameters
+    ----------
+    paintings : of all styles that ``batch.index`` may name.
+    seed : of the noise.
+    dtype : the type in which the network computes.
+    """
+    x, index = batch.x, batch.index
+    rows = index.cpu().numpy()
+    guide = recoloured(x, paintings.mean[rows], paintings.covariance[rows])
+    pictures = paint(state, x, guide, index, batch.levels, batch.origins, seed, dtype)
+    parts = {name: x.new_zeros(()) for name in PARTS}
+    layers = tuple(dict.fromkeys((*teacher.style, teacher.content)))
+    for k, y in enumerate(pictures):
+        weight = 1.0 if y is pictures[-1] else COARSER
+        features = teacher(y, layers)
+        far = distance(features, paintings, index)
+        parts["style"] = parts["style"] + weight * far.mean()
+        parts["colour"] = parts["colour"] + weight * colour_distance(y, paintings, index)
+        if k:
+            above = pictures[k - 1].detach()
+            parts["consistency"] = parts["consistency"] + (halved(y) - above).abs().mean()
+            continue
+        parts["content"] = content_distance(
+            features[teacher.content], halved(guide, batch.levels - 1), teacher
+        )
+        if weights.half and y.shape[2] >= weights.half_least:
+            parts["half"] = distance(teacher(halved(y), teacher.style), paintings, index).mean()
+    parts["range"] = outside(pictures[-1])
+    total = weighted(parts, {name: getattr(weights, name) for name in PARTS})
+    return total, parts, far.detach() / len(teacher.style)
+
+
+def content_distance(content: Tensor, guide: Tensor, teacher: Teacher) -> Tensor:
+    """(): how far features of the content layer are from those of ``guide``, both normalised."""
+    with torch.no_grad():
+        wanted = normal(teacher(guide, (teacher.content,))[teacher.content])
+    return (normal(content) - wanted).square().mean()

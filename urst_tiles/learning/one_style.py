@@ -1,0 +1,160 @@
+"""Learning one painting: the affine parameters of a style follow the loss, and all other weights stay.
+
+A style of the painter is a row of 2912 numbers [1]. They begin as those of a style that is near, and follow
+Adam on crops of a few pictures. The rate falls with the number of steps alone, and the result is a running
+average of the numbers, so that it does not matter when the learning ends: as many steps give the same style
+again, whether they were told by their number or by the clock.
+
+References
+----------
+1. V. Dumoulin, J. Shlens, M. Kudlur, "A Learned Representation For Artistic Style", ICLR 2017: a trained
+   network learns a new style by the parameters of its instance norms alone (section 3.4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from urst_tiles.errors import BadInput
+from urst_tiles.learning.checkpoint import Training, plain, trainable
+from urst_tiles.learning.crops import ManyPictures, drawn
+from urst_tiles.learning.objective import Batch, LossWeights, compared
+from urst_tiles.learning.paintings import Paintings, Teacher
+from urst_tiles.nets import style_file
+from urst_tiles.nets.base import State
+from urst_tiles.nets.painter import COLOURS, PER_STYLE, STRIDE
+
+#: Side in pixels and number of the crops of a step, and the most levels that they are painted on.
+SIZE, BATCH, LEVELS = 256, 2, 2
+#: Adam's rate in the beginning; the steps over which it rises, and after which it has fallen to 0.7 of that.
+RATE, WARMUP, SLOWER = 0.02, 10, 100
+#: What the running average keeps of itself in each step, and the longest gradient that is followed.
+KEEP, LONGEST = 0.97, 5.0
+#: By how much the distance that is told follows that of each step.
+FOLLOW = 0.05
+#: What goes on with a checkpoint that cannot be used.
+REMEDY = "remove it, or give another -o"
+#: A piece of the learning's identity in its checkpoint: SHA-256.
+IDENTITY = "identity"
+
+
+@dataclass
+class OneStyle:
+    """The learning of one style.
+
+    Attributes
+    ----------
+    network : the weights that stay, float32, by name.
+    teacher, paintings : the loss network, and the one painting's statistics by it.
+    pictures : what is painted in the style.
+    seed : of the crops and of the noise.
+    training : the parameters at their present step.
+    dtype : the type in which the network computes.
+    """
+
+    network: State
+    teacher: Teacher
+    paintings: Paintings
+    pictures: ManyPictures
+    seed: int
+    training: Training
+    dtype: torch.dtype
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def step(self) -> None:
+        """One step down the gradient, of crops that are drawn at random."""
+        started, training = time.perf_counter(), self.training
+        total, distance = self._loss()
+        training.advance(total, share_of_rate(training.step), LONGEST)
+        told = training.memory["distance"]
+        if training.step == 1:
+            training.memory["first"].copy_(distance)
+            told.copy_(distance)
+        told.lerp_(distance, FOLLOW)
+        training.memory["seconds"] += time.perf_counter() - started
+
+    def _loss(self) -> tuple[Tensor, Tensor]:
+        """The loss of new crops, and the mean distance of a layer from the painting, float64."""
+        random = self.training.random
+        levels = int(random.integers(1, LEVELS + 1))
+        x = drawn(self.pictures, SIZE, BATCH, random, "cpu")
+        cell = STRIDE << (LEVELS - 1)
+        origins = torch.from_numpy(cell * random.integers(2**20, size=(BATCH, 2)))
+        batch = Batch(x, torch.zeros(BATCH, dtype=torch.int64), levels, origins)
+        state = {**self.network, **self.training.leaves}
+        total, _, far = compared(
+            state, batch, self.teacher, self.paintings, self.weights, seed=self.seed, dtype=self.dtype
+        )
+        return total, far.mean().double()
+
+    @property
+    def row(self) -> State:
+        """The style as it is now, float32: the running average."""
+        return {k: t[0] for k, t in self.training.average.items()}
+
+    @property
+    def distances(self) -> tuple[float, float]:
+        """The distance from the painting in the first step, and about now."""
+        return float(self.training.memory["first"]), float(self.training.memory["distance"])
+
+
+def begun(row: Mapping[str, Tensor], seed: int, identity: bytes) -> Training:
+    """The training of a style at its first step.
+
+    Parameters
+    ----------
+    row : the tensors of `PER_STYLE` to begin with, without an axis of styles.
+    seed : of the crops.
+    identity : 32 bytes by which a checkpoint is known to be of the same learning.
+    """
+    start = {k: row[k].float()[None] for k in PER_STYLE}
+    leaves = trainable(start, "cpu")
+    adam = torch.optim.Adam(leaves.values(), lr=RATE, betas=(0.9, 0.99))
+    memory = {name: torch.zeros((), dtype=torch.float64) for name in ("seconds", "first", "distance")}
+    memory[IDENTITY] = torch.frombuffer(bytearray(identity), dtype=torch.uint8)
+    return Training(leaves, [adam], seed, start, KEEP, memory)
+
+
+def taken_up(training: Training, checkpoint: Path) -> bool:
+    """Go on from a checkpoint, if there is one; returns whether there is.
+
+    Raises
+    ------
+    BadInput : it is of another learning. BadWeights : it is damaged.
+    """
+    if not checkpoint.exists():
+        return False
+    memory = plain(checkpoint, REMEDY).get("memory")
+    there = memory.get(IDENTITY) if isinstance(memory, dict) else None
+    if not isinstance(there, Tensor) or not torch.equal(there, training.memory[IDENTITY]):
+        raise BadInput(
+            f"{checkpoint} was left by the learning of another painting, or with another seed, content,"
+            f" teacher or network: {REMEDY}"
+        )
+    training.load(checkpoint, REMEDY)
+    return True
+
+
+def share_of_rate(step: int) -> float:
+    """By which the rate is multiplied in ``step``, counted from 0."""
+    return float(min(1.0, (step + 1) / WARMUP) / np.sqrt(1 + step / SLOWER))
+
+
+def to_bytes(learning: OneStyle, model: str, network: str, facts: Mapping[str, Any]) -> bytes:
+    """The content of the style file: the parameters in float16, as in the network's own file, and the mean
+    and covariance of the painting's colours. ``facts`` are what it says besides what was learned."""
+    row = {k: t.to(torch.float16) for k, t in learning.row.items()}
+    paintings = learning.paintings
+    for name, values in zip(COLOURS, (paintings.mean, paintings.covariance), strict=True):
+        row[name] = torch.from_numpy(np.asarray(values[0], np.float32))
+    distances = [round(value, 4) for value in learning.distances]
+    more = {**facts, "steps": learning.training.step, "distances": distances}
+    return style_file.to_bytes(row, model, network, more)
