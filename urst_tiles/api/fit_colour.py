@@ -122,8 +122,8 @@ def fit_colour(
         which are measured together, as parts of one image.
     style : the reference, as for `stylize`: a path, or a list of (path, weight) pairs, of images or look
         files; or a `Look`. With ``model="stain"`` and the method macenko it may be "standard", the default.
-    method : the method; one of ``model="stain"`` alone (macenko) chooses that model.
-    options, changes : the options of a job; the default of ``model`` is "colour", or "stain" for macenko. Its
+    method : the method; one of ``model="stain"`` alone (macenko, vahadane) chooses that model.
+    options, changes : the options of a job; the default of ``model`` is "colour", or "stain" for these. Its
         statistics are those of the full image, or of the thumbnail.
 
     Raises

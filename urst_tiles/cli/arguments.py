@@ -34,7 +34,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " imported from the installed packages and PYTHONPATH, and run",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
         " reinhard-lab, histogram, lut (a .cube file as --style); how --model stain"
-        " normalises stains: macenko (its default), reinhard",
+        " normalises stains: macenko (its default), reinhard, vahadane",
         "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
         " auto estimates it from the glass itself",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"

@@ -33,7 +33,10 @@ SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     },
     ("colour", "histogram"): {"counts": (3, 65536)},
     ("colour", "lut"): {"table": (0, 0, 0, 3)},
-    ("stain", "macenko"): {"white": (3,), "stains": (2, 3), "concentrations": (2,)},
+    **{
+        ("stain", method): {"white": (3,), "stains": (2, 3), "concentrations": (2,)}
+        for method in ("macenko", "vahadane")
+    },
     ("stain", "reinhard"): {"white": (3,), "mean": (3,), "covariance": (3, 3)},
 }
 
@@ -50,8 +53,11 @@ UNITS: dict[tuple[str, str], str] = {
         "histogram",
     ): "for red, green and blue pairs of a level (of 65535) and how many pixels have it",
     ("colour", "lut"): f"table: by blue, green, red in equal steps, {RGB}",
-    ("stain", "macenko"): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
-    " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles",
+    **{
+        ("stain", method): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
+        " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles"
+        for method in ("macenko", "vahadane")
+    },
     ("stain", "reinhard"): f"white: {RGB}; mean and covariance: CIELAB of tissue, L* 0 to 100, a*, b*",
 }
 

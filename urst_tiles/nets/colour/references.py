@@ -11,6 +11,7 @@ from urst_tiles.nets import colour
 from urst_tiles.nets.base import Style
 from urst_tiles.nets.colour import stain
 from urst_tiles.nets.colour.look import Look
+from urst_tiles.nets.colour.separation import STANDARD
 
 #: Each model's module: ``measuring``, ``fitted`` and ``merged`` are what this module needs of it.
 MODULES: dict[str, Any] = {"colour": colour, "stain": stain}
@@ -73,5 +74,5 @@ def standard_look(method: str) -> Look:
     BadInput : there is none for the method.
     """
     if method == stain.METHODS[0]:
-        return Look(model=stain.NAME, method=method, statistics=stain.STANDARD, on="published")
+        return Look(model=stain.NAME, method=method, statistics=STANDARD, on="published")
     raise BadInput(f"there is no published look for --method {method}; name a reference image with --style")

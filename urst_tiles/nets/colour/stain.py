@@ -3,17 +3,22 @@
 - ``macenko``: in optical density, the directions of hematoxylin and eosin are found as robust extremes of the
   angles in the plane that holds most of the tissue; the amounts of both are scaled so that their 99th
   percentiles are those of the reference, and mixed again with the stains of the reference [1].
+- ``vahadane``: the same, but the stains are those of a sparse non-negative factorisation, and no amount is
+  negative [4]; `urst_tiles.nets.colour.vahadane` has more.
 - ``reinhard``: mean and standard deviation of the tissue in CIELAB become those of the reference [2, 3].
 
 Glass neither counts nor changes: a pixel none of whose channels absorbs is left as it is, and from there to
 tissue the result fades in. All that is measured is exact over the whole slide: the plane, the angles and the
-amounts in a pass each, percentiles from histograms of 65536 values.
+amounts in a pass each, percentiles from histograms of 65536 values; for ``vahadane`` the stains in a pass,
+from a histogram of densities, and the amounts.
 
 References
 ----------
 1. M. Macenko et al., "A Method for Normalizing Histology Slides for Quantitative Analysis", ISBI 2009.
 2. E. Reinhard et al., "Color Transfer between Images", IEEE Computer Graphics and Applications 21(5), 2001.
 3. D. Magee et al., "Colour Normalisation in Digital Histopathology Images", OPTIMHisE 2009.
+4. A. Vahadane et al., "Structure-Preserving Color Normalization and Sparse Stain Separation for Histological
+   Images", IEEE Transactions on Medical Imaging 35(8), 2016.
 """
 
 from __future__ import annotations
@@ -40,8 +45,24 @@ from urst_tiles.nets.base import (
     digest,
     shares,
 )
-from urst_tiles.nets.colour import checked_method, merged_moments, target_of
+from urst_tiles.nets.colour import checked_method, merged_moments, target_of, vahadane
 from urst_tiles.nets.colour.look import Fitted, Look
+from urst_tiles.nets.colour.separation import (
+    BRIGHT,
+    LEAST_SHARE,
+    MOST,
+    NEUTRAL,
+    STANDARD,
+    enough,
+    estimated_white,
+    factors,
+    in_plane,
+    inside,
+    not_apart,
+    plane_of,
+    share_of,
+    stains_of,
+)
 from urst_tiles.nets.colour.spaces import from_lab, mixed, to_lab
 from urst_tiles.nets.identity import check as check
 from urst_tiles.nets.identity import seeded as seeded
@@ -49,38 +70,22 @@ from urst_tiles.nets.identity import seeded as seeded
 Float = NDArray[np.float64]
 
 NAME, HALO, STRIDE, MINIMUM = "stain", 0, 1, 1
-METHODS = ("macenko", "reinhard")
+METHODS = ("macenko", "reinhard", "vahadane")
 
 #: Optical density (natural logarithm) from which a pixel is tissue, and below half of which it is glass [1].
 BETA = 0.15
 #: Added to intensities before their logarithm is taken: one level of 8 bits.
 OFFSET = 1.0 / 255
-#: Percentiles of the angles, and of the amounts, in 0..1 [1].
-ROBUST, MOST = 0.01, 0.99
-
-#: The published reference: hematoxylin and eosin in optical density of red, green and blue, the 99th
-#: percentiles of their amounts, and the white that belongs to them (normalizeStaining.m).
-STANDARD: dict[str, Float] = {
-    "stains": np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]]),
-    "concentrations": np.array([1.9705, 1.0308]),
-    "white": np.full(3, 240 / 255),
-}
 NAMES = ("hematoxylin", "eosin")
 
-#: With less tissue than this share of the slide, or than this many pixels, nothing is changed.
-LEAST_SHARE, LEAST_PIXELS = 1e-4, 100.0
-#: Two stains are told apart from this angle on, in degrees: theirs is about 22 in the published reference.
-LEAST_ANGLE = 6.0
 #: An amount is scaled by no more than this, nor by less than its inverse.
 MOST_SCALE = 3.0
-#: Glass is estimated from pixels that are bright and nearly grey, if there are at least so many of them.
-BRIGHT, NEUTRAL, LEAST_GLASS = 0.75, 0.14, 0.005
 
 ANGLES, AMOUNTS, WHITES = Bins(65536, -math.pi, math.pi), Bins(65536, -2.0, 8.0), Bins(256)
 
 # What is measured at the sites. Features are optical density or CIELAB (3), whether a pixel is tissue in
-# every channel (1, for macenko), how much of it is tissue (0..1), and for macenko two coordinates in the
-# plane.
+# every channel (1, for macenko; for vahadane the product of the two stains with each other), how much of it
+# is tissue (0..1), and for macenko two coordinates in the plane, which become the amounts of both stains.
 
 
 def see_white(x: Tensor) -> Tensor:
@@ -138,6 +143,13 @@ class StainStyle:
         if method == "reinhard":
             self.sites: tuple[Site, ...] = (first, _site("lab", 4, see_lab, 4, full=True))
             return
+        if method == "vahadane":
+            self.sites = (
+                first,
+                _site("stains", 7, vahadane.see_cells, 1, vahadane.CELLS),
+                _site("amounts", 7, see_amounts, 3, AMOUNTS),
+            )
+            return
         self.sites = (
             first,
             _site("plane", 7, see_tissue, 4, full=True),
@@ -159,6 +171,9 @@ class StainStyle:
         features = torch.cat([density, every, tissue, torch.zeros_like(density[:, :2])], 1)
         for site in self.sites[1:]:
             features = at(site, features)
+            if site.name == "stains":
+                amounts = vahadane.sparse(features[:, 5], features[:, 6], features[:, 3])
+                features = torch.cat([features[:, :5], torch.stack(amounts, 1)], 1)
         return self._faded(x, features[:, :3].neg().exp(), features[:, 4:5])
 
     def _faded(self, x: Tensor, y: Tensor, tissue: Tensor) -> Tensor:
@@ -171,7 +186,8 @@ class StainStyle:
             white = np.array(self.white if self.white is not None else estimated_white(moments)[0])
             return Affine(1.0 / white, OFFSET / white)
         found: dict[str, Any] = {
-            "plane": self._plane, "angles": self._angles, "amounts": self._amounts, "lab": self._lab,
+            "plane": self._plane, "angles": self._angles, "stains": self._stains, "amounts": self._amounts,
+            "lab": self._lab,
         }  # fmt: skip
         made: Affine = found[site.name](moments)
         return made
@@ -193,6 +209,16 @@ class StainStyle:
         else:
             scale[5:7, 5:7] = np.linalg.inv(stains.T)
         return Affine(scale, np.zeros(7))
+
+    def _stains(self, found: Histogram) -> Affine:
+        """For vahadane: the products of the density with both stains, less the penalty of amounts, and the
+        product of the stains with each other."""
+        scale, shift = np.eye(7), np.zeros(7)
+        stains = factors(found)
+        stains = self.target["stains"] if stains is None else stains
+        scale[5:7, :3], shift[5:7] = stains, -vahadane.SPARSE_AMOUNTS
+        scale[3, 3], shift[3] = 0.0, (stains[0] * stains[1]).sum()
+        return Affine(scale, shift)
 
     def _amounts(self, found: Histogram) -> Affine:
         """The amounts become optical densities, in the amounts and the stains of the reference."""
@@ -229,12 +255,12 @@ class StainStyle:
         if self.method == "reinhard":
             share = inside(statistics["lab"])[0]
             return said if share else [*said, _too_little(statistics["lab"].mean[3], statistics["lab"].n)]
-        amounts, angles = statistics["amounts"], statistics["angles"]
+        amounts = statistics["amounts"]
         if not enough(amounts, 2):
             weight = amounts.counts[2]
-            return [*said, _too_little(_share(amounts, 2), float(weight.sum()))]
-        if in_plane(angles) is None:
-            said.append(f"its stains are not told apart ({_said_angle(angles)}); the reference's are taken")
+            return [*said, _too_little(share_of(amounts, 2), float(weight.sum()))]
+        if why := not_apart(self.method, statistics):
+            said.append(f"its stains are not told apart ({why}); the reference's are taken")
         for k, name in enumerate(NAMES):
             most, wanted = amounts.quantile(k, MOST), float(self.target["concentrations"][k])
             if not 1 / MOST_SCALE <= wanted / max(most, 1e-9) <= MOST_SCALE:
@@ -258,73 +284,6 @@ def _too_little(share: float, pixels: float) -> str:
     )
 
 
-def _said_angle(angles: Histogram) -> str:
-    if not enough(angles, 1):
-        return f"{100 * _share(angles, 1):.3g} % of its pixels absorb in every channel"
-    low, high = (angles.quantile(0, q) for q in (ROBUST, 1 - ROBUST))
-    return f"{math.degrees(high - low):.2g} degrees between them, at least {LEAST_ANGLE:g} are needed"
-
-
-def _share(found: Histogram, channel: int) -> float:
-    """The share of the weight in a channel that is 1 rather than 0."""
-    counts, values = found.counts[channel], found.bins.values
-    return float(counts[values > 0.5].sum() / max(counts.sum(), 1.0))
-
-
-def enough(found: Histogram, channel: int) -> bool:
-    """Whether enough pixels are tissue, of which a channel counts 1, and 0 for others."""
-    share = _share(found, channel)
-    return share >= LEAST_SHARE and share * found.counts[channel].sum() >= LEAST_PIXELS
-
-
-def inside(moments: Moments) -> tuple[float, Float, Float]:
-    """The share of tissue, and mean (3,) and covariance (3, 3) of three features in it.
-
-    ``moments`` are those of the features times an indicator of tissue, and of the indicator itself, (4,). The
-    share is 0 where there is too little.
-    """
-    share = float(moments.mean[3])
-    if share < LEAST_SHARE or share * moments.n < LEAST_PIXELS:
-        return 0.0, np.zeros(3), np.eye(3)
-    squares = moments.m2 / moments.n + np.outer(moments.mean, moments.mean)
-    mean = moments.mean[:3] / share
-    return share, mean, squares[:3, :3] / share - np.outer(mean, mean)
-
-
-def plane_of(moments: Moments) -> Float:
-    """The two directions of the plane of most spread in optical density, (2, 3), the larger one first [1].
-
-    The first points to more absorption, and the second to less of red: so the stain of the lower angle is
-    hematoxylin, which absorbs more red than eosin does.
-    """
-    first, second = np.linalg.eigh(inside(moments)[2])[1][:, :0:-1].T
-    return np.stack([first if first.sum() > 0 else -first, second if second[0] < 0 else -second])
-
-
-def in_plane(angles: Histogram) -> Float | None:
-    """Hematoxylin and eosin in coordinates of the plane, (2, 2), of length 1; None where they are not told
-    apart."""
-    if not enough(angles, 1):
-        return None
-    low, high = (angles.quantile(0, q) for q in (ROBUST, 1 - ROBUST))
-    if math.degrees(high - low) < LEAST_ANGLE:
-        return None
-    return np.array([[math.cos(phi), math.sin(phi)] for phi in (low, high)])
-
-
-def estimated_white(found: Histogram) -> tuple[Float, bool]:
-    """Red, green and blue of the glass in 0..1, the most frequent of what looks like glass, and whether there
-    is any; the published white if not.
-
-    ``found`` counts the channels of what looks like glass, and 0 for all other pixels.
-    """
-    glass, total = found.counts[:, 1:].sum(1), found.counts.sum(1)
-    if not (glass > np.maximum(LEAST_GLASS * total, LEAST_PIXELS)).all():
-        return STANDARD["white"], False
-    smooth = [np.convolve(row[1:], np.ones(5), "same") for row in found.counts]
-    return np.array([found.bins.values[1 + int(row.argmax())] for row in smooth]), True
-
-
 def fitted(style: StainStyle, statistics: Mapping[str, Any]) -> Fitted:
     """What a reference gives to a style: its statistics, as they were measured at the sites of a style.
 
@@ -339,13 +298,14 @@ def fitted(style: StainStyle, statistics: Mapping[str, Any]) -> Fitted:
         if not share:
             raise BadInput("the reference has too little tissue; choose another")
         return {"white": white, "mean": mean, "covariance": covariance}
-    stains = in_plane(statistics["angles"])
+    stains = stains_of(style.method, statistics)
     if stains is None or not enough(statistics["amounts"], 2):
-        raise BadInput("the reference does not show two stains; choose another, or --style standard")
+        published = ", or --style standard" if style.method == METHODS[0] else ""
+        raise BadInput(f"the reference does not show two stains; choose another{published}")
     amounts = [statistics["amounts"].quantile(k, MOST) for k in range(2)]
     return {
         "white": white,
-        "stains": stains @ plane_of(statistics["plane"]),
+        "stains": stains,
         "concentrations": np.array(amounts),
     }
 
