@@ -61,8 +61,8 @@ def inside(moments: Moments) -> tuple[float, Float, Float]:
 
 
 def plane_of(moments: Moments) -> Float:
-    """The two directions of the plane of most spread in optical density, (2, 3), the larger one first (Macenko et al.
-    2009).
+    """The two directions of the plane of most spread in optical density, (2, 3), the larger one first
+    (Macenko et al. 2009).
 
     The first points to more absorption, and the second to less of red: so the stain of the lower angle is
     hematoxylin, which absorbs more red than eosin does.
