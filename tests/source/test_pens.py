@@ -24,7 +24,7 @@ INKS = {
     "dark red": (150, 20, 30),
 }
 
-#: Optical densities of stains, of red, green and blue (Ruifrok and Johnston 2001), and of the tests' scanners.
+#: Optical densities of stains in red, green and blue (Ruifrok and Johnston 2001), and of the tests' scanners.
 STAINS = {
     "hematoxylin and eosin": ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)),
     "Macenko's": ((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581)),
