@@ -52,6 +52,7 @@ FIXED_IN_LOOKS = {
     "model": "knows its model",
     "method": "holds a painting network, which has no method",
     "white": "holds a painting network, which asks for no white",
+    "stains": "holds a painting network, which knows no stains",
     "weights": "holds its weights",
     "alpha": "was frozen at its strength, that of --alpha when it was measured",
     "style_size": "holds its style",
@@ -86,6 +87,7 @@ class Options:
     model: str = "lite"
     method: str | None = None
     white: str = "auto"
+    stains: str | None = None
     weights: Path | None = None
     look: Path | None = None
     alpha: float = 1.0

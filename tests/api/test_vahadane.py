@@ -10,52 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 from colours import E2, H2, E, H, slide, written
+from stains import BETA, density_of, vahadane_fit
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput
 
 TILED, WHOLE = {"block": 512, "tile": 64}, {"block": 2048, "tile": 2048}
-BETA = 0.15
-
-
-def density_of(pixels, white=240.0):
-    return -np.log((pixels.reshape(-1, 3).astype(float) + 1) / white)
-
-
-def amounts_of(density, stains, penalty):
-    """The non-negative lasso of two stains, by trying all four sets of them."""
-    toward, shared = density @ stains.T - penalty, stains @ stains.T
-    both = np.linalg.solve(shared, toward.T).T
-    tried = [both, toward * [1, 0], toward * [0, 1], toward * 0]
-    costs = [
-        np.where(
-            (a < -1e-12).any(1),
-            np.inf,
-            0.5 * ((density - a @ stains) ** 2).sum(1) + penalty * a.sum(1),
-        )
-        for a in tried
-    ]
-    return np.array(tried)[np.argmin(costs, 0), np.arange(len(density))]
-
-
-def learned(density, steps=400):
-    """Vahadane et al. 2016, equation 4, by alternating least squares from the published stains."""
-    stains = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
-    for _ in range(steps):
-        amounts = amounts_of(density, stains, 0.1)
-        for k in range(2):
-            rest = density - np.delete(amounts, k, 1) @ np.delete(stains, k, 0)
-            stain = np.maximum(rest.T @ amounts[:, k], 0)
-            stains[k] = stain / np.linalg.norm(stain)
-    return stains
-
-
-def fit(pixels, white=240.0):
-    density = density_of(pixels, white)
-    tissue = density.max(1) >= BETA
-    stains = learned(density[tissue])
-    amounts = amounts_of(density, stains, 0.01)
-    return stains, amounts, np.percentile(amounts[tissue], 99, axis=0)
 
 
 def job(input: Path, output: Path, style=None, **options) -> np.ndarray:
@@ -75,8 +35,8 @@ def test_a_job_is_the_factorisation_and_tiled_equals_whole(pair, tmp_path: Path)
     image, other, input, reference = pair
     tiled = job(input, tmp_path / "t.tif", reference, white="240", **TILED)
     np.testing.assert_array_equal(tiled, job(input, tmp_path / "w.tif", reference, white="240", **WHOLE))
-    _, amounts, most = fit(image)
-    stains, _, wanted = fit(other)
+    _, amounts, most = vahadane_fit(image)
+    stains, _, wanted = vahadane_fit(other)
     expected = np.clip(240 * np.exp(-(amounts * (wanted / most)) @ stains), 0, 255).reshape(image.shape)
     density = density_of(image).max(1).reshape(image.shape[:2])
     assert np.abs(expected - image)[density >= BETA].mean() > 5
@@ -87,7 +47,7 @@ def test_a_job_is_the_factorisation_and_tiled_equals_whole(pair, tmp_path: Path)
 def test_a_look_holds_the_stains_of_the_whole_reference(pair, tmp_path: Path) -> None:
     _, other, _, reference = pair
     look = ut.measure_look(reference, model="stain", method="vahadane", white="240")
-    stains, _, most = fit(other)
+    stains, _, most = vahadane_fit(other)
     np.testing.assert_allclose(look.statistics["stains"], stains, atol=2e-3)
     np.testing.assert_allclose(look.statistics["concentrations"], most, atol=5e-3)
     (tmp_path / "look.json").write_text(look.to_json())

@@ -64,8 +64,11 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
     """
     if not recipe.method:
         return recipe
-    styles = [style for style, _ in recipe.styles] or ["standard"]
-    looks = [_look(style, options, recipe, progress) for style in styles]
+    if recipe.stains and not recipe.styles:
+        looks = [nets.unmixing_look(recipe.method)]
+    else:
+        styles = [style for style, _ in recipe.styles] or ["standard"]
+        looks = [_look(style, options, recipe, progress) for style in styles]
     return recipe.with_looks(looks, 8 * source.dtype.itemsize)
 
 

@@ -37,6 +37,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " normalises stains: macenko (its default), reinhard, vahadane",
         "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
         " auto estimates it from the glass itself",
+        "stains": "write the amounts of stains instead of colours, a band of uint16 for each, for --model"
+        " stain with --method macenko or vahadane: H,E (hematoxylin and eosin) or one of them; --style is not"
+        " needed",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "look": "a look (.safetensors) that `urst-tiles measure INPUT... --style STYLE` made of many images:"
@@ -152,7 +155,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
-    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H",
+    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "stains": "H,E", "region": "X,Y,W,H",
     "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
     "mask_attribute": "NAME",
 }  # fmt: skip

@@ -77,8 +77,8 @@ class Kernel:
 
         Returns
         -------
-        list of arrays of ``out_dtype``, (core height, core width, 3): round(clip(y, 0, 1) * 255) of the
-        output y of the network, or * 65535.
+        list of arrays of ``out_dtype``, (core height, core width, bands of the network): round(clip(y, 0, 1)
+        * 255) of the output y of the network, or * 65535.
 
         Raises
         ------
@@ -102,12 +102,12 @@ class Kernel:
             return self._to_host(y.permute(0, 2, 3, 1).contiguous())
 
     def _points(self, pixels: Pixels) -> Pixels:
-        """The result of a network that sees one pixel at a time, (h, w, 3) -> same shape, ``out_dtype``.
+        """The result of a network that sees one pixel at a time, (h, w, bands), ``out_dtype``.
 
         Where it sees one channel at a time, every level is computed once and then looked up. Else strips are
         computed one after the other, so that all their numbers stay in the cache of the processor.
         """
-        out = np.empty((*pixels.shape[:2], 3), self.out_dtype)
+        out = np.empty((*pixels.shape[:2], self.net.bands), self.out_dtype)
         if self.net.channelwise:
             for channel, table in enumerate(self._table(pixels.dtype)):
                 out[..., channel] = np.take(table, pixels[..., channel], mode="clip")
@@ -163,7 +163,7 @@ class Kernel:
 
     def _cut(self, window: Pixels, box: Box, crop: Box, *, quantise: bool) -> Pixels:
         """Stylise one window in two parts: each half of the crop has a smaller window around it."""
-        out = np.empty((*crop.shape, 3), self.out_dtype if quantise else np.float32)
+        out = np.empty((*crop.shape, self.net.bands), self.out_dtype if quantise else np.float32)
         for part in self._halves(crop):
             around = part.align(self.net.stride).grow(self.net.halo).clip(box.within(box))
             around = around.at_least(self.net.minimum, box.within(box))

@@ -57,11 +57,11 @@ def band_items(stages: Sequence[Parts]) -> list[tuple[str, int, str]]:
     """The items of GDAL's metadata (name, band counted from 0, text) about the bands of the output; empty if
     no pixel is valid."""
     stage = next((stage for stage in reversed(stages) if _seed_pixels(stage) >= ENOUGH), stages[0])
-    sums, pixels = [BandSums() for _ in range(3)], 0
+    sums, pixels = [BandSums() for _ in range(stage.encoding.colours)], 0
     for index in range(len(stage.grid)):
         seed = stage.read_level(index, stage.grid.block_overviews)
         pixels += seed.shape[0] * seed.shape[1]
-        valid = seed[..., 3] > 0 if seed.shape[-1] == 4 else np.full(seed.shape[:2], True)
+        valid = seed[..., -1] > 0 if stage.encoding.alpha else np.full(seed.shape[:2], True)
         if valid.any():
             for band, one in enumerate(sums):
                 one.add(seed[..., band][valid])

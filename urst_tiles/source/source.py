@@ -103,6 +103,16 @@ class Source:
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
 
     @property
+    def colours(self) -> int:
+        """How many channels are colours."""
+        return 3
+
+    @property
+    def has_valid(self) -> bool:
+        """Whether a channel behind the colours says how valid a pixel is."""
+        return self.channels > self.colours
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The file and its sidecars; empty for an array."""
         return self._facts.opener.files

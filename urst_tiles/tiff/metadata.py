@@ -289,6 +289,20 @@ def with_band_items(xml: str | None, items: Iterable[tuple[str, int, str]]) -> s
     return start + lines + _END
 
 
+def with_bands_told(xml: str | None, items: Iterable[tuple[str, int, str]]) -> str:
+    """GDAL's XML with what bands are, each (role, band counted from 0, text).
+
+    Roles are those of GDAL's GeoTIFF driver: "description" is the name of a band, "scale" and "offset" make
+    values of a unit of its samples, "unittype" is that unit.
+    """
+    lines = "".join(
+        _line({"name": role.upper(), "sample": str(band), "role": role}, escape(_NO_XML.sub("", text)))
+        for role, band, text in items
+    )
+    start = xml.rstrip().removesuffix(_END.rstrip()) if xml else "<GDALMetadata>\n"
+    return start + lines + _END
+
+
 def item_of(xml: str | None, name: str) -> str | None:
     """The text of an item of GDAL's XML in the default domain; None where it is missing."""
     found = [i for i in (_items(xml, "the file") if xml else ()) if i.attributes.get("name") == name]

@@ -66,6 +66,18 @@ def notes_of(style: Any, statistics: Mapping[str, Any]) -> list[str]:
     return list(style.notes(statistics)) if hasattr(style, "notes") else []
 
 
+def stain_maps(style: Style, names: Sequence[str]) -> Style:
+    """A style for stains whose result are the amounts of the stains ``names``, a band for each."""
+    assert isinstance(style, stain.StainStyle)
+    return style.with_maps(names)
+
+
+def unmixing_look(method: str) -> Look:
+    """The look for taking a slide apart without a reference: the published stains, which serve where those of
+    the slide are not told apart."""
+    return Look(model=stain.NAME, method=method, statistics=STANDARD, on="published")
+
+
 def standard_look(method: str) -> Look:
     """The published look of a method for stains.
 

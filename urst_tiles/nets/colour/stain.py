@@ -77,6 +77,10 @@ BETA = 0.15
 #: Added to intensities before their logarithm is taken: one level of 8 bits.
 OFFSET = 1.0 / 255
 NAMES = ("hematoxylin", "eosin")
+#: The methods that take a slide apart into the amounts of its stains.
+APART = ("macenko", "vahadane")
+#: An amount is written as so many levels of 16 bits for each 1 of optical density: up to 6.5535.
+LEVELS_PER_AMOUNT = 10000
 
 #: An amount is scaled by no more than this, nor by less than its inverse.
 MOST_SCALE = 3.0
@@ -131,12 +135,23 @@ class StainStyle:
     target : the statistics of the reference, by name, as in `urst_tiles.nets.colour.look`.
     alpha : strength: the result is mixed with the image.
     white : red, green and blue of the glass of the image in 0..1; None to estimate them.
+    maps : names of stains (`NAMES`) whose amounts are the result, a band for each, instead of colours; none
+        for colours. Amounts are those of the image, not of the reference, and negative ones are 0.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
     plain_bytes = 220.0
 
-    def __init__(self, method: str, target: Fitted, alpha: float = 1.0, white: Any = None):
+    def __init__(
+        self,
+        method: str,
+        target: Fitted,
+        alpha: float = 1.0,
+        white: Any = None,
+        maps: Sequence[str] = (),
+    ):
+        self.maps = tuple(maps)
+        self.bands = len(self.maps) or 3
         self.method, self.target = checked_method(method, METHODS, NAME), dict(target)
         self.alpha, self.white = checked_alpha(alpha), None if white is None else tuple(white)
         first = _site("white", 3, see_white, 3, WHITES, measured=self.white is None)
@@ -144,18 +159,14 @@ class StainStyle:
             self.sites: tuple[Site, ...] = (first, _site("lab", 4, see_lab, 4, full=True))
             return
         if method == "vahadane":
-            self.sites = (
-                first,
-                _site("stains", 7, vahadane.see_cells, 1, vahadane.CELLS),
-                _site("amounts", 7, see_amounts, 3, AMOUNTS),
+            apart: tuple[Site, ...] = (_site("stains", 7, vahadane.see_cells, 1, vahadane.CELLS),)
+        else:
+            apart = (
+                _site("plane", 7, see_tissue, 4, full=True),
+                _site("angles", 7, see_angles, 2, ANGLES),
             )
-            return
-        self.sites = (
-            first,
-            _site("plane", 7, see_tissue, 4, full=True),
-            _site("angles", 7, see_angles, 2, ANGLES),
-            _site("amounts", 7, see_amounts, 3, AMOUNTS),
-        )
+        last = () if self.maps else (_site("amounts", 7, see_amounts, 3, AMOUNTS),)
+        self.sites = (first, *apart, *last)
 
     @property
     def fingerprint(self) -> str:
@@ -174,6 +185,9 @@ class StainStyle:
             if site.name == "stains":
                 amounts = vahadane.sparse(features[:, 5], features[:, 6], features[:, 3])
                 features = torch.cat([features[:, :5], torch.stack(amounts, 1)], 1)
+            if self.maps and site is self.sites[-1]:
+                found = [features[:, 5 + NAMES.index(name)] for name in self.maps]
+                return torch.stack(found, 1) * (LEVELS_PER_AMOUNT / 65535)
         return self._faded(x, features[:, :3].neg().exp(), features[:, 4:5])
 
     def _faded(self, x: Tensor, y: Tensor, tissue: Tensor) -> Tensor:
@@ -255,6 +269,11 @@ class StainStyle:
         if self.method == "reinhard":
             share = inside(statistics["lab"])[0]
             return said if share else [*said, _too_little(statistics["lab"].mean[3], statistics["lab"].n)]
+        if self.maps:
+            why = not_apart(self.method, statistics)
+            if why:
+                said.append(f"its stains are not told apart ({why}); the reference's are taken")
+            return said
         amounts = statistics["amounts"]
         if not enough(amounts, 2):
             weight = amounts.counts[2]
@@ -274,7 +293,12 @@ class StainStyle:
     def state(self) -> tuple[State, dict[str, Any]]:
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in self.target.items()}
         white = None if self.white is None else list(self.white)
-        return tensors, {"method": self.method, "alpha": self.alpha, "white": white}
+        settings = {"method": self.method, "alpha": self.alpha, "white": white}
+        return tensors, settings | ({"maps": list(self.maps)} if self.maps else {})
+
+    def with_maps(self, names: Sequence[str]) -> StainStyle:
+        """The same style, whose result are the amounts of the stains ``names``."""
+        return StainStyle(self.method, self.target, self.alpha, self.white, names)
 
 
 def _too_little(share: float, pixels: float) -> str:
@@ -347,7 +371,22 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 def restore(state: State, settings: Mapping[str, Any]) -> StainStyle:
     """The inverse of ``StainStyle.state``."""
-    return StainStyle(settings["method"], target_of(state), settings["alpha"], settings["white"])
+    method, maps = settings["method"], settings.get("maps", ())
+    return StainStyle(method, target_of(state), settings["alpha"], settings["white"], maps)
+
+
+def checked_names(text: str) -> tuple[str, ...]:
+    """The names of the stains that a text such as ``H,E`` or ``eosin`` names.
+
+    Raises
+    ------
+    BadInput : it names none, an unknown one, or one of them twice.
+    """
+    words = [word.strip().lower() for word in text.split(",")]
+    found = tuple(name for word in words for name in NAMES if word and word in (name, name[0]))
+    if len(found) != len(words) or len(set(found)) != len(found):
+        raise BadInput(f"--stains takes H (hematoxylin), E (eosin) or both, as in H,E, got {text!r}")
+    return found
 
 
 def fused(style: StainStyle, affines: Mapping[str, Affine], x: Tensor) -> Tensor:
