@@ -241,12 +241,19 @@ class Options:
             words = () if value is None else (value,) if name == "page" else value
             if not all(word >= 1 if type(word) is int else isinstance(word, str) and word for word in words):
                 raise BadInput(f"--{name} takes numbers, counted from 1, or names, got {value!r}")
-            if (
-                name != "page"
-                and value is not None
-                and (type(value) is not tuple or len(value) not in (1, 3))
-            ):
-                raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
+            if name != "page" and value is not None:
+                many = name == "bands" and self.model == "colour" and value
+                if type(value) is not tuple or not (len(value) in (1, 3) or many):
+                    raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
+        if self.plain_bands and self.model != "colour":
+            raise BadInput(
+                f"--bands all is for --model colour, and {self.model} sees red, green and blue: name three"
+            )
+
+    @property
+    def plain_bands(self) -> bool:
+        """Whether bands are read as they are, and not as red, green and blue or as grey."""
+        return self.bands is not None and (self.bands == ("all",) or len(self.bands) not in (1, 3))
 
     def stretch_for(self, dtype: str) -> str:
         """The values or percentiles that become black and white, for a file whose samples are of ``dtype``.

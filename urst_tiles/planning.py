@@ -103,6 +103,7 @@ def make_plan(
         seam=seam,
         source_channels=source.channels,
         colours=colours,
+        source_colours=source.colours,
         source_dtype=str(source.dtype),
         dtype=dtype,
         compression=options.compression,
@@ -261,7 +262,7 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
         style = style.style  # the job has not yet read the mask, and most windows lie in one region
     kernel = Kernel(recipe.finish(nets.neutral_net(style)), device=plan.device, precision=plan.precision)
     h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
-    box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
+    box, window = Box(0, 0, h, w), np.zeros((1, h, w, plan.source_colours), np.uint8)
     on_device(plan.threads, kernel.run, window, [box], [box])
     started = time.perf_counter()
     on_device(plan.threads, kernel.run, window, [box], [box])

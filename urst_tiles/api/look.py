@@ -69,7 +69,26 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
     else:
         styles = [style for style, _ in recipe.styles] or ["standard"]
         looks = [_look(style, options, recipe, progress) for style in styles]
+    check_bands(recipe, looks, source)
     return recipe.with_looks(looks, 8 * source.dtype.itemsize)
+
+
+def check_bands(recipe: Recipe, looks: Sequence[Look], source: Source) -> None:
+    """Raise BadInput unless the method knows the bands of the image, and each look has as many."""
+    named = recipe.styles or (("standard", 1.0),)
+    if source.colours == 3 and recipe.method not in nets.colour.BANDWISE:
+        return
+    if recipe.method not in nets.colour.BANDWISE:
+        raise BadInput(
+            f"--method {recipe.method} knows red, green and blue, and {source.colours} band(s) are asked for:"
+            f" choose --method {', '.join(nets.colour.BANDWISE)}, or three --bands"
+        )
+    for (style, _), look in zip(named, looks, strict=True):
+        if nets.colour.bands_in(look.statistics) != source.colours:
+            raise BadInput(
+                f"{style} has {nets.colour.bands_in(look.statistics)} band(s), and {source.path.name} is read"
+                f" with {source.colours}; name a reference with the same bands, or choose them with --bands"
+            )
 
 
 def _look(style: Path | str, options: Options, recipe: Recipe, progress: Progress) -> Look:
@@ -96,7 +115,7 @@ def _measured(
         source = reference if isinstance(reference, Source) else _opened(reference, options)
         if not isinstance(reference, Source):
             source = source.prepare(Path(folder), thumbnail=options.thumbnail, progress=progress)
-        style = nets.reference_style(options.model, method, 8 * source.dtype.itemsize, white)
+        style = nets.reference_style(options.model, method, 8 * source.dtype.itemsize, white, source.colours)
         thumbnail = options.statistics == "thumbnail"
         found = (
             measure_thumbnail(style, source) if thumbnail else measure_here(style, source, progress=progress)
@@ -127,7 +146,7 @@ def _opened(path: str | os.PathLike[str], options: Options) -> Source:
     try:
         source = open_input(path, alike)
     except BadInput:
-        if options.bands is None and options.channels is None:
+        if (options.bands is None and options.channels is None) or options.plain_bands:
             raise
         source = open_input(path, replace(alike, bands=None, channels=None))
         told.warning("%s: has not the bands that were asked for, its own red, green and blue are read", path)

@@ -92,7 +92,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "bands": "which bands of INPUT are red, green and blue, by their numbers, counted from 1, or names,"
         " for example 3,2,1 or B4,B3,B2; or names of files of one band each, in the folder INPUT or beside it"
         " (B04.tif,B03.tif,B02.tif), or of assets of INPUT, a STAC item; or one that becomes grey (default:"
-        " those that INPUT calls red, green and blue, else the first three)",
+        " those that INPUT calls red, green and blue, else the first three); with --model colour also any"
+        " other number of bands, or all, which come out as bands",
         "level": "which level of INPUT is read, counted from 0, the image itself; `urst-tiles info` lists the"
         " others as overviews",
         "magnification": "the magnification of the level that is read, within 5 %, for example 10",

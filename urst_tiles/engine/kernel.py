@@ -126,17 +126,19 @@ class Kernel:
 
     def _strip(self, pixels: Pixels) -> Pixels:
         with torch.inference_mode():
-            planes = torch.from_numpy(np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1)))[None]
+            planes = torch.from_numpy(np.ascontiguousarray(pixels[..., : self.net.reads].transpose(2, 0, 1)))[
+                None
+            ]
             y = self.net(planes.float().div_(LEVELS[pixels.dtype]))[0]
             levels = LEVELS[self.out_dtype]
             scaled = y.mul(levels).clamp_(0, levels).round_().to(torch.int32)
             return scaled.numpy().astype(self.out_dtype).transpose(1, 2, 0)
 
     def _table(self, dtype: np.dtype[Any]) -> Pixels:
-        """What the network makes of each level of ``dtype`` in each channel, (3, levels), ``out_dtype``."""
+        """What the network makes of each level of ``dtype`` in each band, (bands, levels), ``out_dtype``."""
         if dtype not in self._tables:
             levels = np.arange(LEVELS[dtype] + 1).astype(dtype)
-            every = self._strip(np.repeat(levels[None, :, None], 3, 2))
+            every = self._strip(np.repeat(levels[None, :, None], self.net.reads, 2))
             self._tables[dtype] = np.ascontiguousarray(every[0].T)
         return self._tables[dtype]
 

@@ -35,7 +35,7 @@ from urst_tiles.source.spool import CHUNK_PIXELS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
 from urst_tiles.storage.names import require_file
-from urst_tiles.tiff.choice import Choice, Names, number_of
+from urst_tiles.tiff.choice import EVERY, Choice, Names, number_of
 from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
@@ -83,7 +83,8 @@ def open_source(
         1, or by their names; by default the first three, or the first if there are fewer than three.
     bands : one or three bands, likewise, or the names of files that hold a band each, in the folder ``path``
         or beside the file ``path``, or of assets of a STAC item; by default those that the file calls red,
-        green and blue, else the first three, or the first if there are fewer than three.
+        green and blue, else the first three, or the first if there are fewer than three. Any other number of
+        bands, or ("all",), is read as it is: the pixels then have so many channels.
     level : a level of the image instead of the image itself: 0 is the image, 1 its first overview.
     magnification : the magnification of the level, within 5 %, instead of its number.
     stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000", or
@@ -312,13 +313,15 @@ def _check_compression(main: Directory) -> None:
         raise BadInput(f"{main.path}: its samples mean nothing that is known (TIFF tag 262); it is damaged")
 
 
-def array_source(array: Any, *, info: Info | None = None, name: str = "array") -> Source:
+def array_source(array: Any, *, info: Info | None = None, name: str = "array", colours: int = 3) -> Source:
     """A source whose pixels are those of an array; `Source.prepare` need not be called.
 
     Parameters
     ----------
     array : NumPy or zarr array, uint8 or uint16, (H, W, 3) for RGB, or (H, W, 4) for RGBA, where a fourth
         channel of 0 marks invalid pixels.
+    colours : the number of bands, if they are not red, green and blue; the array has as many channels, or
+        one more that marks invalid pixels.
     info : metadata for the output; by default only how validity is marked.
     name : the name of the array in error messages.
 
@@ -326,27 +329,28 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
     ------
     BadInput : the array has another shape or dtype.
     """
-    if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
+    if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (colours, colours + 1) or 0 in array.shape:
         shape = getattr(array, "shape", type(array).__name__)
-        raise BadInput(f"an array must be (height, width, 3 or 4) with at least one pixel, got {shape}")
+        wanted = f"(height, width, {colours} or {colours + 1})"
+        raise BadInput(f"an array must be {wanted} with at least one pixel, got {shape}")
     if np.dtype(array.dtype) not in (np.uint8, np.uint16):
         raise BadInput(f"an array must be uint8 or uint16, got {array.dtype}")
-    has_valid = array.shape[2] == 4
+    has_valid = array.shape[2] > colours
     facts = Facts(
         path=Path(name),
         info=info or Info(validity="alpha" if has_valid else "none"),
         fingerprint=array_fingerprint(array),
         stored=(int(array.shape[0]), int(array.shape[1])),
         orientation=1,
-        choice=Choice(),
+        choice=Choice() if colours == 3 else Choice(bands=EVERY),
         told="",
-        colours=3,
+        colours=colours,
         file_dtype=np.dtype(array.dtype).name,
         has_valid=has_valid,
         overviews=(),
-        reader_bytes=decoder_count() * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
+        reader_bytes=decoder_count() * CHUNK_PIXELS * max(4, array.shape[2]) * np.dtype(array.dtype).itemsize,
         spooling_bytes=0,
-        opener=ArrayOpener(array),
+        opener=ArrayOpener(array, colours),
         random_access=True,
         stretched=False,
     )

@@ -21,7 +21,7 @@ from urst_tiles.source.identity import Content
 from urst_tiles.source.polygons import Polygons
 from urst_tiles.source.source import Source
 from urst_tiles.source.valid import Samples
-from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.choice import EVERY, Choice
 from urst_tiles.tiff.metadata import Info
 from urst_tiles.tiff.position import affine_of, moved
 
@@ -179,12 +179,12 @@ class PartReader:
 
     def __init__(self, source: Source, box: Box) -> None:
         self._source, self._box = source, box
-        self.shape, self.dtype, self.colours = box.shape, source.dtype, 3
-        self.has_valid = source.channels == 4
+        self.shape, self.dtype, self.colours = box.shape, source.dtype, source.colours
+        self.has_valid = source.has_valid
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         pixels = self._source.read(box.shift(self._box.y0, self._box.x0))
-        return Samples(pixels[..., :3], pixels[..., 3] if self.has_valid else None)
+        return Samples(pixels[..., : self.colours], pixels[..., -1] if self.has_valid else None)
 
 
 def cut_out(source: Source, box: Box) -> Source:
@@ -198,11 +198,11 @@ def cut_out(source: Source, box: Box) -> Source:
             fingerprint=sha256(said.encode()).hexdigest(),
             stored=box.shape,
             orientation=1,
-            choice=Choice(),
+            choice=Choice() if source.colours == 3 else Choice(bands=EVERY),
             told="",
-            colours=3,
+            colours=source.colours,
             file_dtype=source.dtype.name,
-            has_valid=source.channels == 4,
+            has_valid=source.has_valid,
             overviews=(),
             reader_bytes=source.reader_bytes,
             spooling_bytes=0,

@@ -94,7 +94,7 @@ class Source:
         self.shape = oriented(facts.stored, facts.orientation)
         self.told, self.made_of = facts.told, facts.made_of
         self.stretch_text = stretch
-        self.channels = 4 if facts.has_valid or facts.areas else 3
+        self.channels = self.colours + bool(facts.has_valid or facts.areas)
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype = weight_dtype(self.file_dtype)
         self.random_access = facts.random_access
@@ -104,13 +104,19 @@ class Source:
 
     @property
     def colours(self) -> int:
-        """How many channels are colours."""
-        return 3
+        """How many channels are colours: red, green and blue, or the bands that were chosen as they are."""
+        return self._facts.colours if self._facts.choice.plain else 3
 
     @property
     def has_valid(self) -> bool:
         """Whether a channel behind the colours says how valid a pixel is."""
         return self.channels > self.colours
+
+    @property
+    def kind(self) -> str:
+        """What the channels are, as a word."""
+        colours = "RGB" if self.colours == 3 else f"{self.colours} band(s) "
+        return (colours + ("A" if self.has_valid else "")).strip()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -124,7 +130,7 @@ class Source:
         return tuple((member.path, Box(*member.box)) for member in found)
 
     def __repr__(self) -> str:
-        (h, w), kind = self.shape, "RGBA" if self.channels == 4 else "RGB"
+        (h, w), kind = self.shape, self.kind
         return f"<Source {self.path.name}: {w} x {h} {kind} {self.dtype}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,7 +156,7 @@ class Source:
         h, w = thumbs.thumbnail_shape(f.stored, thumbnail)
         # The averages as float32, and again as the file that they are saved in; or with them the pixels, of
         # which one band is made at a time.
-        average = 4 * f.colours + (4 if self.channels == 4 else 0) + (40 if f.areas else 0)
+        average = 4 * f.colours + (4 if self.has_valid else 0) + (40 if f.areas else 0)
         pixel = average + max(average, self.channels * self.dtype.itemsize + 12)
         return max(spooling, 2 * self.reader_bytes + h * w * pixel)
 
@@ -272,7 +278,7 @@ class Source:
     @property
     def is_grey(self) -> bool:
         """Whether one band becomes red, green and blue alike."""
-        return self._facts.colours == 1
+        return self._facts.colours == 1 and not self._facts.choice.plain
 
     @property
     def bare(self) -> Source:
@@ -346,17 +352,17 @@ class Source:
         """The thumbnail as upright pixels, (h, w, channels), of ``dtype``."""
         top = full(self.dtype)
         out = np.empty((*made.colour.shape[:2], self.channels), self.dtype)
-        for k in range(3):  # band by band to save memory: a long image has a large thumbnail
+        for k in range(self.colours):  # band by band to save memory: a long image has a large thumbnail
             band = min(k, made.colour.shape[-1] - 1)
             values = made.colour[..., band : band + 1]
             if ranges is None:
                 out[..., k] = np.rint(np.clip(values[..., 0], 0, top))
             else:
                 out[..., k] = Stretch(ranges[band : band + 1], np.dtype(np.float32))(values)[..., 0]
-        if self.channels == 4:
+        if self.has_valid:
             weight = made.weight if made.weight is not None else np.ones(out.shape[:2], np.float32)
             # A pixel that is valid in its smallest part stays valid: rounding must not turn it into a hole.
-            out[..., 3] = np.where(weight > 0, np.maximum(np.rint(weight * top), 1), 0)
+            out[..., -1] = np.where(weight > 0, np.maximum(np.rint(weight * top), 1), 0)
         return shown(out, self._facts.orientation)
 
     def _ready(self) -> Prepared:
@@ -460,7 +466,7 @@ class Source:
                 prepared = self._ready() if needs or self._prepared else None
                 opener = prepared.opener if prepared else self._facts.opener
                 ranges = prepared.ranges if prepared else None
-                self._cache["tools"] = reader_of(opener), finisher(ranges, self.file_dtype)
+                self._cache["tools"] = reader_of(opener), finisher(ranges, self.file_dtype, self.colours)
             return self._cache["tools"]
 
     @property

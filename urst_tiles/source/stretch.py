@@ -155,13 +155,16 @@ def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint16]:
     )
 
 
-def finisher(ranges: Ranges | None, dtype: np.dtype[Any]) -> Callable[[Samples, NDArray[Any]], None]:
-    """A function that writes samples, whose colours have this dtype, as pixels into an array."""
+def finisher(
+    ranges: Ranges | None, dtype: np.dtype[Any], colours: int = 3
+) -> Callable[[Samples, NDArray[Any]], None]:
+    """A function that writes samples, whose colours have this dtype, as pixels of so many colours into an
+    array."""
     stretch = None if ranges is None else Stretch(ranges, dtype)
 
     def finish(samples: Samples, out: NDArray[Any]) -> None:
-        out[..., :3] = samples.colour if stretch is None else stretch(samples.colour)
-        if out.shape[-1] == 4:
-            out[..., 3] = full(out.dtype) if samples.weight is None else samples.weight
+        out[..., :colours] = samples.colour if stretch is None else stretch(samples.colour)
+        if out.shape[-1] > colours:
+            out[..., -1] = full(out.dtype) if samples.weight is None else samples.weight
 
     return finish

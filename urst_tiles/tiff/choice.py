@@ -16,6 +16,10 @@ COLOURS = ("red", "green", "blue")
 Word = int | str
 
 
+#: What `Choice.bands` is where every band is to be read.
+EVERY: tuple[Word, ...] = ("all",)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The part of a file that the user chose; what is None is chosen by the program.
@@ -25,11 +29,12 @@ class Choice:
     page : a page by its number, counted from 1, or by its name.
     channels : one or three channels, each by its number, counted from 1, or by its name. A channel is a page
         of its own, or else a band.
-    bands : one or three bands of the page, likewise. Without ``page`` they may be channels.
+    bands : one or three bands of the page, likewise. Without ``page`` they may be channels. Or any other
+        number of bands, or the word `EVERY` alone, which are then read as they are and stand for no colours.
 
     Raises
     ------
-    BadInput : both channels and bands are given, or neither one nor three.
+    BadInput : both channels and bands are given, or neither one nor three channels.
     """
 
     page: Word | None = None
@@ -41,8 +46,13 @@ class Choice:
             raise BadInput("--channels and --bands choose the same colours; give one of them")
         for name in ("channels", "bands"):
             words = getattr(self, name)
-            if words is not None and len(words) not in (1, 3):
+            if words is not None and len(words) not in (1, 3) and name == "channels":
                 raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {len(words)}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether bands are read as they are: one remains one, and none is red, green or blue."""
+        return self.bands is not None and (self.bands == EVERY or len(self.bands) not in (1, 3))
 
     @property
     def wanted(self) -> tuple[Word, ...] | None:

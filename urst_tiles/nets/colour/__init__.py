@@ -54,6 +54,8 @@ from urst_tiles.nets.identity import check as check
 from urst_tiles.nets.identity import seeded as seeded
 
 NAME, HALO, STRIDE, MINIMUM = "colour", 0, 1, 1
+#: The methods that know bands of any number, and not red, green and blue alone.
+BANDWISE = ("monge-kantorovich", "mean-std", "histogram")
 METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram", "lut")
 
 #: Variances below this are rounding and no colour, and are not amplified: of red, green and blue in 0..1, of
@@ -70,27 +72,28 @@ class ColourStyle:
     Parameters
     ----------
     method : one of ``METHODS``.
-    target : the statistics of the reference, by name: "mean" (3,) and "covariance" (3, 3) in the space of the
-        method, float64; or for ``histogram`` "counts" (3, 65536); or for ``lut`` "table"
-        (N, N, N, 3).
+    target : the statistics of the reference, by name: "mean" (C,) and "covariance" (C, C) in the space of the
+        method, float64; or for ``histogram`` "counts" (C, 65536); or for ``lut`` "table"
+        (N, N, N, 3). C is the number of bands, for methods other than those of `BANDWISE` 3.
     alpha : strength: the map is blended with the identity.
     depth : bits of the samples of the image, 8 or 16; ``reinhard`` takes logarithms of no less than one
         level.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
-    plain_bytes = 96.0
 
     def __init__(self, method: str, target: Fitted, alpha: float = 1.0, depth: int = 8):
         self.method, self.target = checked_method(method, METHODS, NAME), dict(target)
         self.alpha, self.depth = checked_alpha(alpha), depth
+        self.reads = self.bands = bands_in(self.target)
+        self.plain_bytes = 32.0 * self.bands
         bins = LEVELS if method == "histogram" else None
         full = method == "monge-kantorovich"
         self.sites: tuple[Site, ...] = ()
         if method == "lut":
             self.table = torch.from_numpy(np.array(self.target["table"], np.float32))
             return
-        self.sites = (Site("colours", 3, 1, 0.0, 0, full=full, halo=0, bins=bins),)
+        self.sites = (Site("colours", self.bands, 1, 0.0, 0, full=full, halo=0, bins=bins),)
 
     @property
     def channelwise(self) -> bool:
@@ -137,8 +140,13 @@ class ColourStyle:
         return tensors, {"method": self.method, "alpha": self.alpha, "depth": self.depth}
 
 
+def bands_in(target: Fitted) -> int:
+    """How many bands the statistics of a reference have."""
+    return len(target["counts"] if "counts" in target else target["mean"]) if "table" not in target else 3
+
+
 def linear_map(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric map, float64 (3, 3), that gives colours of covariance ``source`` the covariance
+    """The symmetric map, float64 (C, C), that gives colours of covariance ``source`` the covariance
     ``target`` and moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [1, equation 10].
 
     In directions in which the source has no spread, as the colours of a grey image, the result has none
@@ -174,6 +182,10 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
     has the weight that stands beside it."""
     if len(parts) == 1:
         return parts[0][0]
+    if len({bands_in(one) for one, _ in parts}) > 1:
+        raise BadInput(
+            "references with different numbers of bands do not mix; give those with the same bands"
+        )
     if method == "histogram":
         counts = [share / max(one["counts"][0].sum(), 1.0) * one["counts"] for one, share in parts]
         return {"counts": np.sum(counts, 0)}
@@ -190,14 +202,14 @@ def merged_moments(parts: Sequence[tuple[Fitted, float]]) -> dict[str, NDArray[n
     return {"mean": total.mean, "covariance": total.m2 / total.n}
 
 
-def measuring(method: str, depth: int, white: Any = None) -> ColourStyle:
+def measuring(method: str, depth: int, white: Any = None, bands: int = 3) -> ColourStyle:
     """A style whose sites measure what ``method`` takes from a reference; it changes nothing worth
     knowing."""
     if method == "lut":
         raise BadInput("--method lut takes a table of colours, a .cube file, and measures no image")
-    target: Fitted = {"mean": np.zeros(3), "covariance": np.eye(3)}
+    target: Fitted = {"mean": np.zeros(bands), "covariance": np.eye(bands)}
     if method == "histogram":
-        target = {"counts": np.zeros((3, LEVELS.size))}
+        target = {"counts": np.zeros((bands, LEVELS.size))}
     return ColourStyle(method, target, depth=depth)
 
 

@@ -27,11 +27,9 @@ MOST_BYTES = 64 << 20
 
 #: The names and shapes of the statistics of each method, by the model; 0 stands for any length.
 SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
-    **{
-        ("colour", method): {"mean": (3,), "covariance": (3, 3)}
-        for method in ("mean-std", "monge-kantorovich", "reinhard", "reinhard-lab")
-    },
-    ("colour", "histogram"): {"counts": (3, 65536)},
+    **{("colour", method): {"mean": (3,), "covariance": (3, 3)} for method in ("reinhard", "reinhard-lab")},
+    **{("colour", m): {"mean": (0,), "covariance": (0, 0)} for m in ("mean-std", "monge-kantorovich")},
+    ("colour", "histogram"): {"counts": (0, 65536)},
     ("colour", "lut"): {"table": (0, 0, 0, 3)},
     **{
         ("stain", method): {"white": (3,), "stains": (2, 3), "concentrations": (2,)}
@@ -41,17 +39,18 @@ SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
 }
 
 RGB = "red, green, blue as fractions of their full range, 0 to 1"
+BANDS = "red, green, blue, or the bands in their order, as fractions of their full range, 0 to 1"
 
 #: What the numbers of each method are, for people who read the file.
 UNITS: dict[tuple[str, str], str] = {
-    ("colour", "mean-std"): RGB,
-    ("colour", "monge-kantorovich"): RGB,
+    ("colour", "mean-std"): BANDS,
+    ("colour", "monge-kantorovich"): BANDS,
     ("colour", "reinhard"): "l, alpha, beta: from decimal logarithms of L, M, S (Reinhard et al. 2001)",
     ("colour", "reinhard-lab"): "CIELAB with D65: L* 0 to 100, a*, b*",
     (
         "colour",
         "histogram",
-    ): "for red, green and blue pairs of a level (of 65535) and how many pixels have it",
+    ): "for red, green and blue, or each band, pairs of a level (of 65535) and how many pixels have it",
     ("colour", "lut"): f"table: by blue, green, red in equal steps, {RGB}",
     **{
         ("stain", method): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
@@ -169,7 +168,7 @@ class Look:
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     pairs = zip(shape, wanted, strict=True) if len(shape) == len(wanted) else [(0, 1)]
-    return all(length == allowed or (not allowed and length > 1) for length, allowed in pairs)
+    return all(length == allowed or (not allowed and length > 0) for length, allowed in pairs)
 
 
 def read_look(path: Path) -> Look:

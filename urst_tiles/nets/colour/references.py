@@ -18,14 +18,14 @@ MODULES: dict[str, Any] = {"colour": colour, "stain": stain}
 
 
 def reference_style(
-    model: str, method: str, depth: int, white: tuple[float, float, float] | None = None
+    model: str, method: str, depth: int, white: tuple[float, float, float] | None = None, bands: int = 3
 ) -> Style:
     """The style whose sites measure what a method takes from a reference.
 
     ``depth`` are the bits of the samples of the reference, ``white`` the colour of its glass in 0..1, if that
-    is known.
+    is known, and ``bands`` the number of its bands, 3 for red, green and blue.
     """
-    style: Style = MODULES[model].measuring(method, depth, white)
+    style: Style = MODULES[model].measuring(method, depth, white, bands)
     return style
 
 

@@ -350,7 +350,7 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
     }
 
 
-def measuring(method: str, depth: int, white: Any = None) -> StainStyle:
+def measuring(method: str, depth: int, white: Any = None, bands: int = 3) -> StainStyle:
     """A style whose sites measure what ``method`` takes from a reference."""
     target = STANDARD
     if method == "reinhard":
