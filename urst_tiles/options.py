@@ -17,7 +17,7 @@ Statistics = Literal["auto", "thumbnail", "sampled", "exact", "local"]
 PreserveColor = Literal["none", "luminance", "coral"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
-Dtype = Literal["auto", "uint8", "uint16"]
+Dtype = Literal["auto", "uint8", "uint16", "float32"]
 Seam = Literal["auto", "crop", "blend"]
 StatisticsOf = Literal["image", "region"]
 OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp"]
@@ -256,7 +256,8 @@ class Options:
         return self.bands is not None and (self.bands == ("all",) or len(self.bands) not in (1, 3))
 
     def stretch_for(self, dtype: str) -> str:
-        """The values or percentiles that become black and white, for a file whose samples are of ``dtype``.
+        """The values or percentiles that become black and white, for a file whose samples are of ``dtype``;
+        "as is" for floats that stay as they are.
 
         Models that transfer colours keep the values of 16 bits as they are.
 
@@ -268,6 +269,8 @@ class Options:
             return self.stretch
         if self.model not in TRANSFERS or dtype == "uint8":
             return "2%,98%"
+        if self.plain_bands and dtype.startswith("float"):
+            return "as is"
         if dtype != "uint16":
             raise BadInput(
                 f"its samples are {dtype}, and --model {self.model} must know which of their values are black"

@@ -42,7 +42,7 @@ BLENDED_BYTES_PER_PIXEL = 24
 #: float32, and what it takes to make that (`urst_tiles.source.fill`).
 FILL_BYTES_PER_PIXEL, FILLING_BYTES_PER_PIXEL = 12, 48
 
-ITEMSIZE = {"uint8": 1, "uint16": 2}
+ITEMSIZE = {"uint8": 1, "uint16": 2, "float32": 4}
 
 #: Encoded bytes for each raw byte of photographs. They only guess the disk that a job needs; a job also
 #: survives a full disk.
@@ -364,7 +364,7 @@ class Plan:
         DoesNotFit : memory or disk do not suffice; the message gives the numbers and the options to change.
         BadPlan : the compression cannot hold the pixels.
         """
-        if self.dtype == "uint16" and self.compression in ("jpeg", "webp"):
+        if self.dtype != "uint8" and self.compression in ("jpeg", "webp"):
             raise BadPlan(
                 f"--compression {self.compression} holds 8 bits only: add --dtype uint8 or choose deflate"
             )

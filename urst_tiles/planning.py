@@ -382,18 +382,29 @@ def resolve_dtype(
                 "--stains writes amounts as uint16, of which 8 bits would keep little: leave --dtype out"
             )
         return "uint16"
-    if wanted != "auto":
-        check_dtype(output, wanted)
-        return wanted
+    floats = source.dtype == np.float32
+    if floats != (wanted == "float32") and wanted != "auto":
+        raise BadPlan(
+            f"--dtype {wanted} cannot be made of samples of {source.file_dtype} that stay as they are: leave"
+            " it out, or say with --stretch LOW,HIGH which values are black and white"
+            if floats
+            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all; leave"
+            " it out"
+        )
+    if floats or wanted != "auto":
+        check_dtype(output, "float32" if floats else wanted)
+        return "float32" if floats else wanted
     return "uint16" if source.file_dtype == np.uint16 and output.sixteen_bit else "uint8"
 
 
-def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
+def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> float:
     """The nodata value of the source if the output has the same dtype and can hold it; else 0."""
     try:
         value = float(nodata) if nodata is not None and file_dtype == dtype else 0.0
     except ValueError:
         return 0
+    if dtype == "float32":
+        return value
     top = 255 if dtype == "uint8" else 65535
     return int(value) if value.is_integer() and 0 <= value <= top else 0
 

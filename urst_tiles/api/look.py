@@ -76,7 +76,13 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
 def check_bands(recipe: Recipe, looks: Sequence[Look], source: Source) -> None:
     """Raise BadInput unless the method knows the bands of the image, and each look has as many."""
     named = recipe.styles or (("standard", 1.0),)
-    if source.colours == 3 and recipe.method not in nets.colour.BANDWISE:
+    floats = source.dtype.kind == "f"
+    if floats and recipe.method not in ("mean-std", "monge-kantorovich"):
+        raise BadInput(
+            f"{source.path}: --method {recipe.method} needs to know which of its values, {source.file_dtype},"
+            " are black and white: give --stretch LOW,HIGH, or choose mean-std or monge-kantorovich"
+        )
+    if source.colours == 3 and not floats and recipe.method not in nets.colour.BANDWISE:
         return
     if recipe.method not in nets.colour.BANDWISE:
         raise BadInput(
@@ -84,6 +90,11 @@ def check_bands(recipe: Recipe, looks: Sequence[Look], source: Source) -> None:
             f" choose --method {', '.join(nets.colour.BANDWISE)}, or three --bands"
         )
     for (style, _), look in zip(named, looks, strict=True):
+        if look.as_is != floats and look.on != "published":
+            raise BadInput(
+                f"{style} and {source.path.name} are not in the same unit: floats are taken as they are, and"
+                " all else as a fraction of its full range; convert one, or give --stretch LOW,HIGH"
+            )
         if nets.colour.bands_in(look.statistics) != source.colours:
             raise BadInput(
                 f"{style} has {nets.colour.bands_in(look.statistics)} band(s), and {source.path.name} is read"
@@ -130,7 +141,8 @@ def _measured(
     )
     on = "thumbnail" if thumbnail else "exact"
     try:
-        return nets.look_of(options.model, method, style, found, on=on, sources=(facts,))
+        as_is = source.dtype.kind == "f"
+        return nets.look_of(options.model, method, style, found, on=on, sources=(facts,), as_is=as_is)
     except BadInput as error:
         raise BadInput(f"{source.path}: {error}") from None
 

@@ -193,6 +193,8 @@ def rescale(validity: Pixels, dtype: str) -> Pixels:
     """
     if validity.dtype == dtype:
         return validity
+    if dtype == "float32":
+        return (validity > 0).astype(np.float32)
     if dtype == "uint16":
         return validity.astype(np.uint16) * np.uint16(257)
     faint = (validity > 0) & (validity < 129)

@@ -30,6 +30,9 @@ STRIP_PIXELS = 1 << 13
 
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
+#: What 1 is in each dtype of pixels; floats are neither scaled, nor clipped, nor rounded.
+UNITS = LEVELS | {np.dtype(np.float32): 1}
+
 
 class Kernel:
     """A frozen network on a device.
@@ -39,7 +42,8 @@ class Kernel:
     net : the frozen network.
     device : "cpu", "cuda", or "cuda:1" and so on.
     precision : number type that the network computes in.
-    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16.
+    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation on
+        floats.
 
     Attributes
     ----------
@@ -60,8 +64,8 @@ class Kernel:
     ):
         self.device = _device(device)
         self.out_dtype = np.dtype(out_dtype)
-        if self.out_dtype not in LEVELS:
-            raise BadPlan(f"output pixels are uint8 or uint16, got {self.out_dtype}")
+        if self.out_dtype not in UNITS:
+            raise BadPlan(f"output pixels are uint8, uint16 or float32, got {self.out_dtype}")
         self.net = net.to_precision(precision).to(self.device).eval()
         self.splits = 0
         self._tables: dict[np.dtype[Any], Pixels] = {}
@@ -108,7 +112,7 @@ class Kernel:
         computed one after the other, so that all their numbers stay in the cache of the processor.
         """
         out = np.empty((*pixels.shape[:2], self.net.bands), self.out_dtype)
-        if self.net.channelwise:
+        if self.net.channelwise and pixels.dtype in LEVELS:
             for channel, table in enumerate(self._table(pixels.dtype)):
                 out[..., channel] = np.take(table, pixels[..., channel], mode="clip")
             return out
@@ -129,7 +133,9 @@ class Kernel:
             planes = torch.from_numpy(np.ascontiguousarray(pixels[..., : self.net.reads].transpose(2, 0, 1)))[
                 None
             ]
-            y = self.net(planes.float().div_(LEVELS[pixels.dtype]))[0]
+            y = self.net(planes.float().div_(UNITS[pixels.dtype]))[0]
+            if self.out_dtype not in LEVELS:
+                return y.numpy().transpose(1, 2, 0)
             levels = LEVELS[self.out_dtype]
             scaled = y.mul(levels).clamp_(0, levels).round_().to(torch.int32)
             return scaled.numpy().astype(self.out_dtype).transpose(1, 2, 0)
@@ -219,7 +225,7 @@ class Kernel:
         With ``quantise`` it becomes ``out_dtype``, rounded half to even; else it stays as it is.
         """
         y = y.permute(1, 2, 0)
-        if not quantise:
+        if not quantise or self.out_dtype not in LEVELS:
             return self._to_host(y.contiguous())
         levels = LEVELS[self.out_dtype]
         scaled = (y * levels).clamp_(0, levels).round_()
@@ -251,7 +257,7 @@ def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
     # The strides of a new tensor depend on the shape alone. Those of a view may differ where a side is 1, and
     # torch would then choose other kernels.
     x = torch.empty(host.shape, dtype=torch.float32, device=device)
-    return x.copy_(host).div_(LEVELS[windows.dtype]).permute(0, 3, 1, 2)
+    return x.copy_(host).div_(UNITS[windows.dtype]).permute(0, 3, 1, 2)
 
 
 def _too_large(box: Box, device: torch.device) -> str:

@@ -42,7 +42,7 @@ class Encoding:
     ----------
     compression : codec of the tiles.
     quality : 1 to 100, for JPEG and WebP.
-    dtype : "uint8" or "uint16"; JPEG and WebP store "uint8" only.
+    dtype : "uint8", "uint16" or "float32"; JPEG and WebP store "uint8" only.
     channels : of the pixels to be encoded: ``colours``, or one more where the last is alpha.
     colours : 3 for red, green and blue; any other number of bands is stored as bands without a colour.
     validity : how the file shall mark valid pixels. JPEG and WebP use a mask for RGBA pixels whatever is
@@ -64,7 +64,7 @@ class Encoding:
     dtype: str = "uint8"
     channels: int = 3
     validity: Validity = "none"
-    nodata: int | None = None
+    nodata: float | None = None
     tile: int = 512
     keeps_hidden: bool = False
     predictor: bool = True
@@ -76,12 +76,12 @@ class Encoding:
         if self.compression not in get_args(Compression):
             allowed = ", ".join(get_args(Compression))
             raise BadPlan(f"--compression must be one of {allowed}, got {self.compression!r}")
-        if self.dtype not in ("uint8", "uint16"):
-            raise BadPlan(f"--dtype must be uint8 or uint16, got {self.dtype!r}")
-        if self.lossy and self.dtype == "uint16":
+        if self.dtype not in ("uint8", "uint16", "float32"):
+            raise BadPlan(f"--dtype must be uint8, uint16 or float32, got {self.dtype!r}")
+        if self.lossy and self.dtype != "uint8":
             raise BadPlan(
-                f"{self.compression} stores 8 bits only: take --compression deflate (lzw, zstd) for uint16, "
-                "or --dtype uint8"
+                f"{self.compression} stores 8 bits only: take --compression deflate (lzw, zstd) for"
+                f" {self.dtype}, or --dtype uint8"
             )
         if self.lossy and not 1 <= self.quality <= 100:
             raise BadPlan(f"--quality must lie between 1 and 100, got {self.quality}")
@@ -105,7 +105,7 @@ class Encoding:
             raise BadPlan("RGBA pixels need a validity (alpha, mask or nodata), got none")
         if not self.alpha and self.validity in ("alpha", "mask"):
             raise BadPlan(f"validity {self.validity} needs RGBA pixels, got RGB")
-        if self.validity == "nodata":
+        if self.validity == "nodata" and self.dtype != "float32":
             top = np.iinfo(self.dtype).max
             if self.nodata is None or not 0 <= self.nodata <= top:
                 raise BadPlan(
@@ -235,15 +235,29 @@ def _dress_nodata(pixels: NDArray, encoding: Encoding) -> NDArray:
     """Valid pixels that equal the nodata value change by one level; invalid pixels become nodata."""
     value = encoding.nodata or 0
     colour = pixels[..., : encoding.colours]
-    moved = _painted(colour, (colour == value).all(axis=-1), value + 1 if value == 0 else value - 1)
+    beside = value + 1 if value == 0 else value - 1
+    if colour.dtype.kind == "f":
+        beside = float(np.nextafter(np.float32(value), np.float32(np.inf)))
+    moved = _painted(colour, (colour == value).all(axis=-1), beside)
     return _painted(moved, pixels[..., -1] == 0, value) if encoding.alpha else moved
 
 
-def _painted(pixels: NDArray, where: NDArray, value: int) -> NDArray:
+def _painted(pixels: NDArray, where: NDArray, value: float) -> NDArray:
     if not where.any():
         return pixels
     out = pixels.copy()
     out[where] = value
+    return out
+
+
+def _float_difference(samples: NDArray) -> NDArray:
+    """TIFF Technical Note 3 (predictor 3): the bytes of a row, the most significant of all its floats first,
+    each minus the one as many bytes to its left as a pixel has samples."""
+    h, w, n = samples.shape
+    rows = samples.astype(">f4").view(np.uint8).reshape(h, w * n, 4).transpose(0, 2, 1).reshape(h, -1)
+    out = np.empty_like(rows)
+    out[:, :n] = rows[:, :n]
+    np.subtract(rows[:, n:], rows[:, :-n], out=out[:, n:])
     return out
 
 
@@ -258,7 +272,9 @@ def _difference(samples: NDArray) -> NDArray:
 
 
 def _predicted(samples: NDArray, encoding: Encoding) -> NDArray:
-    return _difference(samples) if encoding.predictor else samples
+    if not encoding.predictor:
+        return samples
+    return _float_difference(samples) if samples.dtype.kind == "f" else _difference(samples)
 
 
 def _deflate(samples: NDArray, encoding: Encoding) -> bytes:

@@ -161,6 +161,8 @@ def check_size(chosen: Format, height: int, width: int) -> None:
 
 def check_dtype(chosen: Format, dtype: str) -> None:
     """Raise BadPlan if a format does not hold the data type of the output."""
+    if dtype == "float32" and chosen.name != "tif":
+        raise BadPlan(f"{chosen.title} is not written with floats: choose a name that ends in .tif")
     if dtype == "uint16" and not chosen.sixteen_bit:
         raise BadPlan(f"{chosen.title} holds 8 bits only: leave --dtype uint16 out, or write .tif or .png")
 

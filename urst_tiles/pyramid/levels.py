@@ -54,10 +54,10 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
         field(262, SHORT, 6 if jpeg else 2 if encoding.colours == 3 else 1),
         field(277, SHORT, n),
         field(284, SHORT, 1),
-        field(339, SHORT, *[1] * n),
+        field(339, SHORT, *[3 if encoding.dtype == "float32" else 1] * n),
     ]
     if not encoding.lossy and encoding.predictor:
-        fields.append(field(317, SHORT, 2))
+        fields.append(field(317, SHORT, 3 if encoding.dtype == "float32" else 2))
     if encoding.stored_validity == "nodata":
         fields.append(text(42113, str(encoding.nodata)))
     extra = [0] * (encoding.colours - 1) if encoding.colours != 3 else []

@@ -39,7 +39,7 @@ def decode_tile(image: bytes, mask: bytes | None, encoding: Encoding) -> NDArray
     (tile, tile, colours), or with validity as alpha behind them, 0 or the largest value of the dtype where
     the file holds only whether a pixel is valid.
     """
-    side, top = encoding.tile, np.iinfo(encoding.dtype).max
+    side, top = encoding.tile, np.iinfo(encoding.dtype).max  # floats are in TIFFs alone
     raw = _DECODERS[encoding.compression](image, out=side * side * encoding.samples * (1 + (top > 255)))
     samples = np.frombuffer(raw, encoding.dtype).reshape(side, side, encoding.samples)
     if encoding.predictor:

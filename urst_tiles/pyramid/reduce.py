@@ -34,7 +34,7 @@ def halve(pixels: NDArray, *, binary: bool = False, colours: int = 3) -> NDArray
 
     Parameters
     ----------
-    pixels : uint8 or uint16, (h, w, ``colours``), or with alpha behind them (h, w, ``colours`` + 1).
+    pixels : uint8, uint16 or float32, (h, w, ``colours``), or with alpha behind them (h, w, ``colours`` + 1).
     binary : whether pixels are either valid or not. Then every alpha above 0 has the same weight, and a pixel
         of the result is fully valid where any of the four is. This is GDAL's rule for masks and nodata, by
         which no valid pixel vanishes from an overview.
@@ -85,7 +85,8 @@ def _nearest(pixels: NDArray, binary: bool, colours: int) -> NDArray:
 
 def _lanczos(pixels: NDArray, binary: bool, colours: int) -> NDArray:
     """Colours by Lanczos, weighted by alpha; where little is valid, and of alpha itself, the mean."""
-    out, top = halve(pixels, binary=binary, colours=colours), np.iinfo(pixels.dtype).max
+    out, top = halve(pixels, binary=binary, colours=colours), _top(pixels.dtype)
+    whole = pixels.dtype.kind == "u"
     alpha = pixels.shape[-1] > colours
     columns = _mirrored(-_BEFORE, 2 * out.shape[1] + _BEFORE, pixels.shape[1])
     for y in range(0, len(out), _LANCZOS_ROWS):
@@ -102,7 +103,9 @@ def _lanczos(pixels: NDArray, binary: bool, colours: int) -> NDArray:
         if alpha:
             some = small[..., -1] > 0.25
             small[..., :-1] /= np.maximum(small[..., -1:], 0.25)
-        colour = np.clip(np.floor(small[..., :colours] + np.float32(0.5)), 0, top).astype(out.dtype)
+        colour = small[..., :colours]
+        if whole:
+            colour = np.clip(np.floor(colour + np.float32(0.5)), 0, top).astype(out.dtype)
         np.copyto(into[..., :colours], colour, where=some[..., None])
     return out
 
@@ -152,6 +155,9 @@ def _wide(dtype: np.dtype) -> type:
 
 
 def _plain(strip: NDArray, into: NDArray) -> None:
+    if strip.dtype.kind == "f":
+        into[...] = _sums(strip, np.float64) / 4
+        return
     sums = _sums(strip, _wide(strip.dtype))
     sums += 2
     sums >>= 2
@@ -160,12 +166,17 @@ def _plain(strip: NDArray, into: NDArray) -> None:
 
 def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
     """Replace plain means by means weighted by alpha, where that makes a difference."""
-    alpha, top = strip[..., -1], np.iinfo(strip.dtype).max
+    alpha, top = strip[..., -1], _top(strip.dtype)
     least = alpha.min()
     if binary:
         into[..., -1] = top if least > 0 else np.where(_weighted(strip, into, alpha > 0), top, 0)
     elif least < top:
         _weighted(strip, into, alpha)
+
+
+def _top(dtype: np.dtype) -> int:
+    """The alpha of a valid pixel."""
+    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
 
 
 def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
@@ -174,13 +185,18 @@ def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
     This is exact: every sum stays below 2^24 in float32 (uint8) or below 2^53 in float64 (uint16), and no
     quotient is so near to a whole number that rounding could cross it.
     """
-    real = np.float32 if strip.itemsize == 1 else np.float64
+    real: type = np.float32 if strip.itemsize == 1 else np.float64
     weights = weights[..., None].astype(real)
     total = _sums(weights, real)[..., 0]
     some = total > 0
     half, divisor = np.floor(total / 2), np.maximum(total, 1)
-    sums = _sums(strip[..., :-1] * weights, real)
+    colour = strip[..., :-1]
+    if strip.dtype.kind == "f":
+        colour = np.where(weights > 0, colour, 0)  # which may be no number
+        half, divisor = np.float64(0), np.where(some, total, 1)
+    sums = _sums(colour * weights, real)
     for c in range(sums.shape[-1]):
-        mean = np.floor((sums[..., c] + half) / divisor)
+        mean = (sums[..., c] + half) / divisor
+        mean = mean if strip.dtype.kind == "f" else np.floor(mean)
         np.copyto(into[..., c], mean.astype(into.dtype), where=some)
     return some

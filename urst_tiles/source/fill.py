@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box, reflect
+from urst_tiles.source.valid import full
 
 #: How many rows are filled at a time; this bounds the memory of temporary floats.
 ROWS = 64
@@ -98,7 +99,7 @@ class Fill:
         if thumbnail.ndim != 3 or thumbnail.shape[-1] < 2:
             raise ValueError(f"a thumbnail to fill from is (h, w, channels), got {thumbnail.shape}")
         self.shape = shape
-        weight = thumbnail[..., -1].astype(np.float32) / np.float32(np.iinfo(thumbnail.dtype).max)
+        weight = thumbnail[..., -1].astype(np.float32) / np.float32(full(thumbnail.dtype))
         self._small = close_holes(thumbnail[..., :-1].astype(np.float32), weight)
 
     def apply(self, pixels: NDArray[Any], box: Box) -> NDArray[Any]:
@@ -124,5 +125,6 @@ class Fill:
             holes = invalid[part, across]
             if holes.any():
                 near = _enlarge(self._small, rows[part], columns[across], self.shape)
-                out[part, across][holes] = np.rint(near[holes]).astype(out.dtype)
+                values = near[holes] if out.dtype.kind == "f" else np.rint(near[holes])
+                out[part, across][holes] = values.astype(out.dtype)
         return out

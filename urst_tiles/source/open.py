@@ -32,6 +32,7 @@ from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import JoinedSlide, check_slide, check_slide_pages
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
+from urst_tiles.source.stretch import AS_IS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import LOADERS, PAGED, Decoded, Place, loader_of, open_image, page_count
 from urst_tiles.storage.names import require_file
@@ -313,7 +314,14 @@ def _check_compression(main: Directory) -> None:
         raise BadInput(f"{main.path}: its samples mean nothing that is known (TIFF tag 262); it is damaged")
 
 
-def array_source(array: Any, *, info: Info | None = None, name: str = "array", colours: int = 3) -> Source:
+def array_source(
+    array: Any,
+    *,
+    info: Info | None = None,
+    name: str = "array",
+    colours: int = 3,
+    as_is: bool = False,
+) -> Source:
     """A source whose pixels are those of an array; `Source.prepare` need not be called.
 
     Parameters
@@ -322,6 +330,7 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array", c
         channel of 0 marks invalid pixels.
     colours : the number of bands, if they are not red, green and blue; the array has as many channels, or
         one more that marks invalid pixels.
+    as_is : whether the array holds floats that stay as they are, float32; 1 then marks valid pixels.
     info : metadata for the output; by default only how validity is marked.
     name : the name of the array in error messages.
 
@@ -333,7 +342,7 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array", c
         shape = getattr(array, "shape", type(array).__name__)
         wanted = f"(height, width, {colours} or {colours + 1})"
         raise BadInput(f"an array must be {wanted} with at least one pixel, got {shape}")
-    if np.dtype(array.dtype) not in (np.uint8, np.uint16):
+    if np.dtype(array.dtype) not in ((np.float32,) if as_is else (np.uint8, np.uint16)):
         raise BadInput(f"an array must be uint8 or uint16, got {array.dtype}")
     has_valid = array.shape[2] > colours
     facts = Facts(
@@ -354,7 +363,7 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array", c
         random_access=True,
         stretched=False,
     )
-    return Source(facts)
+    return Source(facts, stretch=AS_IS) if as_is else Source(facts)
 
 
 def _orientation(main: Directory) -> int:

@@ -20,7 +20,8 @@ from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content
 from urst_tiles.source.polygons import Polygons
 from urst_tiles.source.source import Source
-from urst_tiles.source.valid import Samples
+from urst_tiles.source.stretch import AS_IS
+from urst_tiles.source.valid import Samples, as_weight
 from urst_tiles.tiff.choice import EVERY, Choice
 from urst_tiles.tiff.metadata import Info
 from urst_tiles.tiff.position import affine_of, moved
@@ -184,7 +185,7 @@ class PartReader:
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         pixels = self._source.read(box.shift(self._box.y0, self._box.x0))
-        return Samples(pixels[..., : self.colours], pixels[..., -1] if self.has_valid else None)
+        return Samples(pixels[..., : self.colours], as_weight(pixels[..., -1]) if self.has_valid else None)
 
 
 def cut_out(source: Source, box: Box) -> Source:
@@ -209,5 +210,6 @@ def cut_out(source: Source, box: Box) -> Source:
             opener=PartOpener(source.without_metadata(), box),
             random_access=True,
             stretched=False,
-        )
+        ),
+        stretch=AS_IS if source.dtype.kind == "f" else "2%,98%",
     )

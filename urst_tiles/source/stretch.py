@@ -36,6 +36,10 @@ class Bound:
     percent: bool
 
 
+#: The stretch of floats that stay as they are, float32.
+AS_IS = "as is"
+
+
 def parse_stretch(text: str) -> tuple[Bound, Bound]:
     """The lower and the upper bound that a text such as "2%,98%", "0,10000" or "0,98%" describes.
 
@@ -162,9 +166,14 @@ def finisher(
     array."""
     stretch = None if ranges is None else Stretch(ranges, dtype)
 
+    def weigh(weight: NDArray[Any] | None, kind: np.dtype[Any]) -> Any:
+        if weight is None:
+            return full(kind)
+        return weight / np.float32(full(weight.dtype)) if kind.kind == "f" else weight
+
     def finish(samples: Samples, out: NDArray[Any]) -> None:
         out[..., :colours] = samples.colour if stretch is None else stretch(samples.colour)
         if out.shape[-1] > colours:
-            out[..., -1] = full(out.dtype) if samples.weight is None else samples.weight
+            out[..., -1] = weigh(samples.weight, out.dtype)
 
     return finish

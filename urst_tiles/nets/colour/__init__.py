@@ -62,6 +62,8 @@ METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogr
 #: decimal logarithms (a deviation of 0.2 %), and in CIELAB (a deviation of 0.01).
 LEAST_VARIANCE = {"reinhard": 1e-6, "reinhard-lab": 1e-4}
 LEAST_VARIANCE_RGB = 1e-12
+#: The deviation of floats that is rounding, relative to their mean, squared.
+FLAT = 1e-13
 #: Directions of colour whose variance is this much smaller than the largest have none.
 NO_SPREAD = 1e-9
 
@@ -76,8 +78,8 @@ class ColourStyle:
         method, float64; or for ``histogram`` "counts" (C, 65536); or for ``lut`` "table"
         (N, N, N, 3). C is the number of bands, for methods other than those of `BANDWISE` 3.
     alpha : strength: the map is blended with the identity.
-    depth : bits of the samples of the image, 8 or 16; ``reinhard`` takes logarithms of no less than one
-        level.
+    depth : bits of the samples of the image, 8 or 16, or 32 for floats in a unit of their own; ``reinhard``
+        takes logarithms of no less than one level.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -126,10 +128,12 @@ class ColourStyle:
             return Curves(matched(moments, target).astype(np.float32)).blend(self.alpha)
         mean, covariance = self.target["mean"], self.target["covariance"]
         if site.full:
-            scale = linear_map(moments.covariance(), covariance)
+            least = LEAST_VARIANCE_RGB if self.depth < 32 else 0.0
+            scale = linear_map(moments.covariance(), covariance, least)
         else:
             spread = moments.variance()
-            flat = spread < LEAST_VARIANCE.get(self.method, LEAST_VARIANCE_RGB)
+            least = LEAST_VARIANCE.get(self.method, LEAST_VARIANCE_RGB)
+            flat = spread <= (least if self.depth < 32 else FLAT * moments.mean**2)
             scale = np.sqrt(np.where(flat, 1.0, np.diagonal(covariance) / np.where(flat, 1.0, spread)))
         shift = mean - (scale @ moments.mean if site.full else scale * moments.mean)
         whole = Affine(scale, shift)
@@ -145,7 +149,9 @@ def bands_in(target: Fitted) -> int:
     return len(target["counts"] if "counts" in target else target["mean"]) if "table" not in target else 3
 
 
-def linear_map(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+def linear_map(
+    source: NDArray[np.float64], target: NDArray[np.float64], least: float = LEAST_VARIANCE_RGB
+) -> NDArray[np.float64]:
     """The symmetric map, float64 (C, C), that gives colours of covariance ``source`` the covariance
     ``target`` and moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [1, equation 10].
 
@@ -153,7 +159,7 @@ def linear_map(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDAr
     either.
     """
     values, vectors = np.linalg.eigh(source)
-    some = values > max(NO_SPREAD * values[-1], LEAST_VARIANCE_RGB)
+    some = values > max(NO_SPREAD * values[-1], least)
     roots = np.sqrt(np.where(some, values, 1.0))
     root = (vectors * np.where(some, roots, 0.0)) @ vectors.T
     inverse = (vectors * np.where(some, 1.0 / roots, 0.0)) @ vectors.T

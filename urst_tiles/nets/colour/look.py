@@ -92,6 +92,7 @@ class Look:
     statistics : float64 arrays by name; `SHAPES` says which.
     on : what they were measured on: "exact" for every pixel, "thumbnail", or "published".
     sources : the images that were measured.
+    as_is : whether the statistics are in the unit of the file, whose floats were taken as they are.
     depth, given_white : bits of the samples of the image on which the look is used, and red, green and blue
         of its glass in 0..1, None to estimate them; these are not saved.
     """
@@ -101,6 +102,7 @@ class Look:
     statistics: Fitted
     on: str = "exact"
     sources: tuple[Measured, ...] = ()
+    as_is: bool = False
     depth: int = 8
     given_white: tuple[float, float, float] | None = None
 
@@ -111,7 +113,8 @@ class Look:
             "version": VERSION,
             "model": self.model,
             "method": self.method,
-            "units": UNITS[self.model, self.method],
+            "units": "those of the image" if self.as_is else UNITS[self.model, self.method],
+            **({"as is": True} if self.as_is else {}),
             "measured on": self.on,
             "measured from": [asdict(source) for source in self.sources],
             "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
@@ -140,10 +143,10 @@ class Look:
             model, method = str(facts["model"]), str(facts["method"])
             statistics = {name: _array(name, values) for name, values in facts["statistics"].items()}
             sources = tuple(Measured(**source) for source in facts["measured from"])
-            on = str(facts["measured on"])
+            on, as_is = str(facts["measured on"]), facts.get("as is") is True
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
             raise BadInput(f"{name} is damaged; make it anew with urst-tiles measure") from None
-        look = cls(model=model, method=method, statistics=statistics, on=on, sources=sources)
+        look = cls(model=model, method=method, statistics=statistics, on=on, sources=sources, as_is=as_is)
         look.check(name)
         return look
 

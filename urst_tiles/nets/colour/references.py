@@ -45,7 +45,7 @@ def merged_look(looks: Sequence[tuple[Look, float]]) -> Look:
     """
     first = looks[0][0]
     for look, _ in looks:
-        if (look.model, look.method) != (first.model, first.method):
+        if (look.model, look.method, look.as_is) != (first.model, first.method, first.as_is):
             raise BadInput(
                 f"a look of {look.method} and one of {first.method} have nothing in common to merge"
             )
