@@ -75,6 +75,11 @@ def _torchstain(method: str) -> Callable[[Picture, Picture], Any]:
 
 def _staintools(image: Picture, reference: Picture) -> Any:
     import torch
+
+    # A torchvision that does not match asks for operators that are not needed here.
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from torch_staintools.normalizer import NormalizerBuilder
 
     def tensor(pixels: Picture) -> Any:

@@ -44,11 +44,13 @@ def learned(density, steps=400):
     """Vahadane et al. 2016, equation 4, by alternating least squares from the published stains."""
     stains = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
     for _ in range(steps):
-        amounts = amounts_of(density, stains, 0.1)
+        before, amounts = stains.copy(), amounts_of(density, stains, 0.1)
         for k in range(2):
             rest = density - np.delete(amounts, k, 1) @ np.delete(stains, k, 0)
             stain = np.maximum(rest.T @ amounts[:, k], 0)
             stains[k] = stain / np.linalg.norm(stain)
+        if np.abs(stains - before).max() < 1e-6:
+            break
     return stains
 
 

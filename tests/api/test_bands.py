@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+import tifffile
+from rasterio.transform import Affine
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput, BadPlan
@@ -33,7 +34,7 @@ def written(path: Path, pixels: np.ndarray, **options) -> Path:
     more = {"photometric": "minisblack", "tiled": True, "blockxsize": 128, "blockysize": 128} | options
     with rasterio.open(
         path, "w", driver="GTiff", height=h, width=w, count=bands, dtype=pixels.dtype, crs="EPSG:32632",
-        transform=from_origin(5e5, 5e6, 10, 10), **more,
+        transform=Affine(10.0, 0.0, 5e5, 0.0, -10.0, 5e6), **more,
     ) as data:  # fmt: skip
         data.write(pixels.transpose(2, 0, 1))
     return path
@@ -94,6 +95,7 @@ def test_a_job_is_the_formula_and_tiled_equals_whole(bands: int, dtype, method: 
         assert np.abs(half - mean).max() <= 0.5
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("mark", ["nodata", "mask", "alpha"])
 def test_invalid_pixels_count_for_nothing_and_stay_invalid(mark: str, tmp_path: Path) -> None:
     image, ref = scene(256, 300, 5, 0), scene(200, 220, 5, 5, gain=0.8)
@@ -104,7 +106,9 @@ def test_invalid_pixels_count_for_nothing_and_stay_invalid(mark: str, tmp_path: 
     options = {}
     if mark == "alpha":
         alpha = np.where(valid, 65535, 0).astype(np.uint16)[..., None]
-        written(input, np.concatenate([holed, alpha], 2), ALPHA="YES")
+        kinds = ["unspecified"] * 4 + ["unassalpha"]  # GDAL would make it the second
+        every = np.concatenate([holed, alpha], 2)
+        tifffile.imwrite(input, every, photometric="minisblack", tile=(128, 128), extrasamples=kinds)
     else:
         written(input, holed, **({"nodata": 0} if mark == "nodata" else {}))
     if mark == "mask":
@@ -114,7 +118,8 @@ def test_invalid_pixels_count_for_nothing_and_stay_invalid(mark: str, tmp_path: 
     job(input, tmp_path / "o.tif", reference, method="monge-kantorovich", **options, **TILED)
     with rasterio.open(tmp_path / "o.tif") as data:
         got = data.read(list(range(1, 6))).transpose(1, 2, 0)
-        np.testing.assert_array_equal(data.dataset_mask() > 0, valid)
+        # in a file of six bands GDAL takes alpha for no mask
+        np.testing.assert_array_equal((data.read(6) if mark == "alpha" else data.dataset_mask()) > 0, valid)
     wanted = formula("monge-kantorovich", image[valid].astype(float), ref.reshape(-1, 5).astype(float))
     assert np.abs(got[valid] - wanted).max() < 0.52
 
@@ -164,3 +169,72 @@ def test_what_does_not_go_together_is_refused(options, error, said: str, tmp_pat
     with pytest.raises(error, match=said):
         ut.stylize(input, output, reference, **({"model": "colour", "bands": ALL} | options))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.tif", "in.tif"]
+
+
+def floats(h: int, w: int, bands: int, seed: int, gain: float = 1.0) -> np.ndarray:
+    """Each band in a unit of its own, and some values below 0."""
+    unit = np.linspace(0.5, 300, bands, dtype=np.float32)
+    return (scene(h, w, bands, seed, gain=gain) / np.float32(10000) - np.float32(0.12)) * unit
+
+
+@pytest.mark.parametrize(
+    ("bands", "method"),
+    [(4, "mean-std"), (4, "monge-kantorovich"), (1, "mean-std"), (3, "monge-kantorovich")],
+)
+def test_floats_stay_floats_in_their_unit(bands: int, method: str, tmp_path: Path) -> None:
+    image, ref = floats(300, 330, bands, 0), floats(200, 220, bands, 5, 0.8)
+    input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)
+    got = job(input, tmp_path / "t.tif", reference, method=method, **TILED)
+    assert got.dtype == np.float32
+    wanted = formula(method, image.reshape(-1, bands).astype(float), ref.reshape(-1, bands).astype(float))
+    wanted = wanted.reshape(image.shape)
+    close = 1e-6 * np.abs(wanted).max((0, 1))
+    assert (np.abs(image - wanted).max((0, 1)) > 1000 * close).all()
+    assert (np.abs(got - wanted).max((0, 1)) < close).all()
+    np.testing.assert_array_equal(got, job(input, tmp_path / "w.tif", reference, method=method, **WHOLE))
+    with rasterio.open(tmp_path / "t.tif") as data, tifffile.TiffFile(tmp_path / "t.tif") as file:
+        half = data.read(out_shape=(bands, 150, 165)).transpose(1, 2, 0)
+        assert file.pages[0].tags["Predictor"].value == 3
+        np.testing.assert_array_equal(file.asarray().reshape(got.shape), got)
+        top = float(data.tags(bands)["STATISTICS_MAXIMUM"])
+    assert (np.abs(half - got.reshape(150, 2, 165, 2, bands).mean((1, 3))) < close).all()
+    assert top == pytest.approx(got[..., -1].max(), rel=0.05)
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, np.nan, None])
+def test_invalid_floats_count_for_nothing(nodata: float | None, tmp_path: Path) -> None:
+    """Without a nodata value NaN marks them."""
+    image, ref, valid = floats(256, 300, 4, 0), floats(200, 220, 4, 5, 0.8), np.ones((256, 300), bool)
+    valid[:, 200:] = False
+    holed = np.where(valid[..., None], image, np.float32(np.nan if nodata is None else nodata))
+    input, reference = written(tmp_path / "in.tif", holed, nodata=nodata), written(tmp_path / "r.tif", ref)
+    exact = job(input, tmp_path / "o.tif", reference, method="mean-std", **TILED)
+    with rasterio.open(tmp_path / "o.tif") as data:
+        np.testing.assert_array_equal(data.dataset_mask() > 0, valid)
+        assert nodata is None or repr(data.nodata) == repr(nodata)
+    wanted = formula("mean-std", image[valid].astype(float), ref.reshape(-1, 4).astype(float))
+    assert np.abs(exact[valid] - wanted).max() < 1e-6 * np.abs(wanted).max()
+    small = job(input, tmp_path / "s.tif", reference, method="mean-std", statistics="thumbnail")
+    assert np.abs(small[valid] - wanted).max() < 1e-4 * np.abs(wanted).max()
+    half = job(input, tmp_path / "h.tif", reference, method="mean-std", region=(100, 20, 150, 200))
+    np.testing.assert_array_equal(half, exact[20:220, 100:250])
+
+
+def test_floats_and_levels_are_not_in_one_unit(tmp_path: Path) -> None:
+    image = floats(128, 140, 4, 0)
+    input, levels = written(tmp_path / "in.tif", image), written(tmp_path / "u.tif", scene(90, 90, 4, 1))
+    with pytest.raises(BadInput, match="not in the same unit"):
+        job(input, tmp_path / "o.tif", levels, method="mean-std")
+    with pytest.raises(BadInput, match="which of its values, float32, are black and white"):
+        job(input, tmp_path / "o.tif", input, method="histogram")
+    with pytest.raises(BadPlan, match="--dtype uint8 cannot be made"):
+        job(input, tmp_path / "o.tif", input, method="mean-std", dtype="uint8")
+    with pytest.raises(BadPlan, match="leave it out"):
+        job(levels, tmp_path / "o.tif", levels, method="mean-std", dtype="float32")
+    look = ut.measure_look(input, model="colour", method="mean-std", bands=ALL)
+    (tmp_path / "look.json").write_text(look.to_json())
+    np.testing.assert_allclose(look.statistics["mean"], image.mean((0, 1)), rtol=1e-5)
+    with pytest.raises(BadInput, match="not in the same unit"):
+        job(levels, tmp_path / "o.tif", tmp_path / "look.json")
+    got = job(input, tmp_path / "o.tif", tmp_path / "look.json")
+    np.testing.assert_allclose(got, image, atol=1e-5)

@@ -27,7 +27,7 @@ def job(input: Path, output: Path, style=None, **options) -> np.ndarray:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("vahadane")
-    image, other = slide(260, 600, 0), slide(200, 200, 7, (H2, E2), (0.8, 1.1))
+    image, other = slide(160, 530, 0), slide(150, 150, 7, (H2, E2), (0.8, 1.1))
     return image, other, written(folder / "in.tif", image), written(folder / "ref.tif", other)
 
 
