@@ -14,6 +14,7 @@ from helpers import geotiff
 from stains import BETA, density_of, macenko_fit, vahadane_fit
 
 import urst_tiles as ut
+from urst_tiles.api.stylize import plan_job
 from urst_tiles.errors import BadInput, BadPlan
 
 SCALE = 1e-4
@@ -98,7 +99,7 @@ def test_a_part_and_a_saved_plan_have_the_bytes_of_the_whole(tmp_path: Path) -> 
     part = maps(input, tmp_path / "p.tif", region=(100, 50, 300, 400), block=512, tile=256)
     np.testing.assert_array_equal(part, whole[50:450, 100:400])
     options = ut.Options(model="stain", stains="H,E", block=512, tile=256)
-    plan, _ = ut.plan_job(input, tmp_path / "q.tif", None, options)
+    plan, _ = plan_job(input, tmp_path / "q.tif", None, options)
     assert (plan.colours, plan.channels, plan.dtype) == (2, 2, "uint16")
     assert json.loads(json.dumps(dict(plan.identity)))["stains"] == "hematoxylin,eosin"
 

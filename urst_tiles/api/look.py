@@ -64,41 +64,46 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
     """
     if not recipe.method:
         return recipe
+    check_method(recipe, source)
     if recipe.stains and not recipe.styles:
         looks = [nets.unmixing_look(recipe.method)]
     else:
         styles = [style for style, _ in recipe.styles] or ["standard"]
         looks = [_look(style, options, recipe, progress) for style in styles]
-    check_bands(recipe, looks, source)
+    check_looks(recipe, looks, source)
     return recipe.with_looks(looks, 8 * source.dtype.itemsize)
 
 
-def check_bands(recipe: Recipe, looks: Sequence[Look], source: Source) -> None:
-    """Raise BadInput unless the method knows the bands of the image, and each look has as many."""
-    named = recipe.styles or (("standard", 1.0),)
-    floats = source.dtype.kind == "f"
-    if floats and recipe.method not in ("mean-std", "monge-kantorovich"):
+def check_method(recipe: Recipe, source: Source) -> None:
+    """Raise BadInput unless the method knows the bands of the image and their values."""
+    if source.dtype.kind == "f" and recipe.method not in ("mean-std", "monge-kantorovich"):
         raise BadInput(
             f"{source.path}: --method {recipe.method} needs to know which of its values, {source.file_dtype},"
             " are black and white: give --stretch LOW,HIGH, or choose mean-std or monge-kantorovich"
         )
-    if source.colours == 3 and not floats and recipe.method not in nets.colour.BANDWISE:
-        return
-    if recipe.method not in nets.colour.BANDWISE:
+    if source.colours != 3 and recipe.method not in nets.colour.BANDWISE:
         raise BadInput(
             f"--method {recipe.method} knows red, green and blue, and {source.colours} band(s) are asked for:"
             f" choose --method {', '.join(nets.colour.BANDWISE)}, or three --bands"
         )
-    for (style, _), look in zip(named, looks, strict=True):
-        if look.as_is != floats and look.on != "published":
+
+
+def check_looks(recipe: Recipe, looks: Sequence[Look], source: Source) -> None:
+    """Raise BadInput unless each look has the bands and the unit of the image."""
+    if recipe.method not in nets.colour.BANDWISE:
+        return
+    floats = source.dtype.kind == "f"
+    for (style, _), look in zip(recipe.styles, looks, strict=True):
+        if look.as_is != floats:
             raise BadInput(
                 f"{style} and {source.path.name} are not in the same unit: floats are taken as they are, and"
                 " all else as a fraction of its full range; convert one, or give --stretch LOW,HIGH"
             )
-        if nets.colour.bands_in(look.statistics) != source.colours:
+        found = nets.colour.bands_in(look.statistics)
+        if found != source.colours:
             raise BadInput(
-                f"{style} has {nets.colour.bands_in(look.statistics)} band(s), and {source.path.name} is read"
-                f" with {source.colours}; name a reference with the same bands, or choose them with --bands"
+                f"{style} has {found} band(s), and {source.path.name} is read with {source.colours}; name a"
+                " reference with the same bands, or choose them with --bands"
             )
 
 

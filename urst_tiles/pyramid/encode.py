@@ -78,6 +78,11 @@ class Encoding:
             raise BadPlan(f"--compression must be one of {allowed}, got {self.compression!r}")
         if self.dtype not in ("uint8", "uint16", "float32"):
             raise BadPlan(f"--dtype must be uint8, uint16 or float32, got {self.dtype!r}")
+        if self.lossy and self.colours != 3:
+            raise BadPlan(
+                f"{self.compression} stores red, green and blue only: take --compression deflate (lzw, zstd)"
+                f" for {self.colours} band(s)"
+            )
         if self.lossy and self.dtype != "uint8":
             raise BadPlan(
                 f"{self.compression} stores 8 bits only: take --compression deflate (lzw, zstd) for"
@@ -88,11 +93,6 @@ class Encoding:
         if self.colours < 1 or self.channels not in (self.colours, self.colours + 1):
             raise BadPlan(
                 f"pixels of {self.colours} bands have as many channels, or alpha besides, got {self.channels}"
-            )
-        if self.lossy and self.colours != 3:
-            raise BadPlan(
-                f"{self.compression} stores red, green and blue only: take --compression deflate (lzw, zstd)"
-                f" for {self.colours} band(s)"
             )
         if self.tile < 16 or self.tile % 16 or self.tile > 16368:
             raise BadPlan(f"a TIFF tile must be a multiple of 16 px, at most 16368, got {self.tile}")
