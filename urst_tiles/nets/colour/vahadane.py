@@ -75,7 +75,7 @@ def learned(found: Histogram) -> Float | None:
     if not len(held):
         return None
     steps = np.array(np.unravel_index(held, (SIDE, SIDE, SIDE)))
-    density = (steps * (math.sqrt(TOP) / (SIDE - 1))) ** 2
+    density: Float = ((steps * (math.sqrt(TOP) / (SIDE - 1))) ** 2).astype(np.float64)
     weight = counts[held] / counts.sum()
     stains = extremes(density, weight)
     for _ in range(MOST_STEPS):
@@ -102,7 +102,8 @@ def extremes(density: Float, weight: Float) -> Float:
     angles = np.arctan2(across, along)
     order = np.argsort(angles, kind="stable")
     below = np.cumsum(weight[order])
-    ends = [angles[order[min(np.searchsorted(below, q), len(order) - 1)]] for q in (ROBUST, 1 - ROBUST)]
+    places = (min(int(np.searchsorted(below, q)), len(order) - 1) for q in (ROBUST, 1 - ROBUST))
+    ends = [float(angles[order[place]]) for place in places]
     stains = np.array([np.maximum(math.cos(a) * first + math.sin(a) * second, 0.0) for a in ends])
     return stains / np.maximum(np.linalg.norm(stains, axis=1, keepdims=True), 1e-9)
 
