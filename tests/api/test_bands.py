@@ -137,6 +137,17 @@ def test_bands_are_chosen_in_their_order_and_thumbnails_sample_the_same(tmp_path
     np.testing.assert_array_equal(part, every[30:120, 20:120])
 
 
+def test_the_names_of_bands_are_kept(tmp_path: Path) -> None:
+    input = written(tmp_path / "in.tif", scene(64, 64, 4, 0))
+    with rasterio.open(input, "r+") as data:
+        data.descriptions = ("B2, 490 nm", "B3", None, "B8 & more")
+    job(input, tmp_path / "o.tif", input, bands=(4, "B3", 3, 1), method="mean-std")
+    job(input, tmp_path / "rgb.tif", input, bands=(1, 2, 3), method="mean-std")
+    with rasterio.open(tmp_path / "o.tif") as data, rasterio.open(tmp_path / "rgb.tif") as colours:
+        assert data.descriptions == ("B8 & more", "B3", None, "B2, 490 nm")
+        assert colours.descriptions == (None, None, None)
+
+
 def test_a_look_and_a_transform_of_patches_know_the_bands(tmp_path: Path) -> None:
     image, ref = scene(200, 230, 4, 0), scene(200, 220, 4, 5, gain=0.8)
     input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)

@@ -72,6 +72,7 @@ def test_bands_say_what_they_are_and_other_programs_read_them(tmp_path: Path) ->
     np.testing.assert_array_equal(maps(input, tmp_path / "eh.tif", "e, h"), both[..., ::-1])
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("mark", ["alpha", "nodata"])
 def test_invalid_pixels_count_for_nothing_and_are_invalid(mark: str, tmp_path: Path) -> None:
     image = slide(256, 512, 0)

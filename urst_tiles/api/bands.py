@@ -17,13 +17,20 @@ UNIT = "optical density (natural logarithm)"
 def info_for(source: Source, plan: Plan) -> Info:
     """The metadata of the output of a plan: that of the image or of its part, and what its bands are."""
     info = info_of(source, plan.grid.part)
-    names = [name for name in plan.identity.get("stains", "").split(",") if name]
-    if not names:
-        return info
+    icc = info.icc if plan.colours == 3 else None
+    maps = [name for name in plan.identity.get("stains", "").split(",") if name]
+    told = [item for n, name in enumerate(maps) for item in _map_items(n, name)]
+    if not maps:
+        told = [("description", n, name) for n, name in enumerate(info.bands) if name]
+    if not told:
+        return replace(info, icc=icc)
+    return replace(info, icc=icc, gdal_metadata=with_bands_told(info.gdal_metadata, told))
+
+
+def _map_items(number: int, stain: str) -> list[tuple[str, int, str]]:
+    """What the band of a stain's amounts says of itself."""
     scale = f"{1 / LEVELS_PER_AMOUNT:g}"
-    told = [
-        item
-        for n, name in enumerate(names)
-        for item in (("description", n, name), ("scale", n, scale), ("offset", n, "0"), ("unittype", n, UNIT))
-    ]
-    return replace(info, icc=None, gdal_metadata=with_bands_told(info.gdal_metadata, told))
+    return [
+        ("description", number, stain), ("scale", number, scale), ("offset", number, "0"),
+        ("unittype", number, UNIT),
+    ]  # fmt: skip

@@ -183,6 +183,8 @@ def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
     fingerprint = tiff_fingerprint(reader.file, sidecars.all)
     validity, first = _validity(reader.validity, sidecars), reader.file.directories[0]
     info = tiff_info(reader.main, validity, sidecars, orientation, first)
+    if choice.plain:
+        info = replace(info, bands=reader.band_names)
     return Facts(
         path=path,
         info=replace(info, chosen=chosen(reader.notes)),

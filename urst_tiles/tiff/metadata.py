@@ -106,6 +106,7 @@ class Info:
     exif, gps : the tags of the EXIF and of the GPS directory.
     lost : what the file carries and the output does not, in words.
     chosen : which page, channels or bands of the source are read, where it has several, as a phrase.
+    bands : the names of the bands that are read, "" for one without; empty where they become colours.
     """
 
     geo: tuple[Tag, ...] = ()
@@ -122,6 +123,7 @@ class Info:
     gps: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
     chosen: str = ""
+    bands: tuple[str, ...] = ()
 
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:

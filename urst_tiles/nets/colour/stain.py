@@ -186,8 +186,8 @@ class StainStyle:
                 amounts = vahadane.sparse(features[:, 5], features[:, 6], features[:, 3])
                 features = torch.cat([features[:, :5], torch.stack(amounts, 1)], 1)
             if self.maps and site is self.sites[-1]:
-                found = [features[:, 5 + NAMES.index(name)] for name in self.maps]
-                return torch.stack(found, 1) * (LEVELS_PER_AMOUNT / 65535)
+                maps = [features[:, 5 + NAMES.index(name)] for name in self.maps]
+                return torch.stack(maps, 1) * (LEVELS_PER_AMOUNT / 65535)
         return self._faded(x, features[:, :3].neg().exp(), features[:, 4:5])
 
     def _faded(self, x: Tensor, y: Tensor, tissue: Tensor) -> Tensor:
