@@ -332,6 +332,8 @@ def make_encoding(
     readers do not know.
     """
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
+    if colours != source.colours:
+        nodata = int(np.iinfo(dtype).max)  # of maps, in which 0 says that there is nothing of a stain
     validity = source.info.validity
     if output.name == "ome.tif":
         validity = "alpha" if source.has_valid else "none"
