@@ -64,8 +64,8 @@ class Kernel:
     ):
         self.device = _device(device)
         self.out_dtype = np.dtype(out_dtype)
-        if self.out_dtype not in UNITS:
-            raise BadPlan(f"output pixels are uint8, uint16 or float32, got {self.out_dtype}")
+        if self.out_dtype not in (UNITS if net.pointwise else LEVELS):
+            raise BadPlan(f"output pixels are uint8 or uint16, got {self.out_dtype}")
         self.net = net.to_precision(precision).to(self.device).eval()
         self.splits = 0
         self._tables: dict[np.dtype[Any], Pixels] = {}
