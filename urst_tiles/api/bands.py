@@ -7,8 +7,7 @@ from dataclasses import replace
 from urst_tiles.nets.colour.stain import LEVELS_PER_AMOUNT
 from urst_tiles.plan import Plan
 from urst_tiles.source import Source
-from urst_tiles.source.part import info_of
-from urst_tiles.tiff.metadata import Info, with_bands_told
+from urst_tiles.source.part import Info, described, info_of
 
 #: The unit of the amount of a stain, whose optical density is a vector of length 1.
 UNIT = "optical density (natural logarithm)"
@@ -17,14 +16,11 @@ UNIT = "optical density (natural logarithm)"
 def info_for(source: Source, plan: Plan) -> Info:
     """The metadata of the output of a plan: that of the image or of its part, and what its bands are."""
     info = info_of(source, plan.grid.part)
-    icc = info.icc if plan.colours == 3 else None
     maps = [name for name in plan.identity.get("stains", "").split(",") if name]
     told = [item for n, name in enumerate(maps) for item in _map_items(n, name)]
     if not maps:
         told = [("description", n, name) for n, name in enumerate(info.bands) if name]
-    if not told:
-        return replace(info, icc=icc)
-    return replace(info, icc=icc, gdal_metadata=with_bands_told(info.gdal_metadata, told))
+    return described(info if plan.colours == 3 else replace(info, icc=None), told)
 
 
 def _map_items(number: int, stain: str) -> list[tuple[str, int, str]]:

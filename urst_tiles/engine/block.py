@@ -85,7 +85,7 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
     grid, cores = plan.grid, cores_of(plan, box)
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
-    out = mapped((*box.shape, plan.channels), plan.dtype)
+    out = mapped((*box.shape, plan.colours + (valid is not None)), plan.dtype)
     if valid is not None:
         valid = valid[box.within(around).slices]
         out[..., -1] = rescale(valid, plan.dtype)

@@ -23,7 +23,8 @@ from urst_tiles.source.source import Source
 from urst_tiles.source.stretch import AS_IS
 from urst_tiles.source.valid import Samples, as_weight
 from urst_tiles.tiff.choice import EVERY, Choice
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import Info as Info
+from urst_tiles.tiff.metadata import with_bands_told
 from urst_tiles.tiff.position import affine_of, moved
 
 #: How far in pixels a side of a box on the ground may miss the edge of a pixel before the pixel counts as
@@ -136,6 +137,12 @@ def info_of(source: Source, box: Box | None) -> Info:
     """The metadata of an image, or of a part of it, whose place on the ground is that of the part."""
     info = source.info
     return info if box is None else replace(info, geo=moved(info.geo, box.y0, box.x0))
+
+
+def described(info: Info, items: Sequence[tuple[str, int, str]]) -> Info:
+    """The metadata with what bands are, each item (role, band counted from 0, text), with the roles of
+    `urst_tiles.tiff.metadata.with_bands_told`."""
+    return replace(info, gdal_metadata=with_bands_told(info.gdal_metadata, items)) if items else info
 
 
 @dataclass(frozen=True, eq=False)

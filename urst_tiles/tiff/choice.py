@@ -130,10 +130,12 @@ def listed(what: str, named: Sequence[Names]) -> str:
 
 
 def said(what: str, named: Sequence[Names], picks: Sequence[int]) -> str:
-    """What of all that can be chosen becomes red, green and blue, or grey, as a phrase."""
+    """What of all that can be chosen is read, and becomes red, green and blue, or grey, as a phrase."""
     words = [f"{i + 1} ({name})" if (name := named[i].name) else str(i + 1) for i in picks]
     if len(words) == 1:
         return f"{what} {words[0]} of {len(named)} as grey"
+    if len(words) != 3:
+        return f"{what}s {', '.join(words[:-1])} and {words[-1]} of {len(named)}"
     return f"{what}s {words[0]}, {words[1]} and {words[2]} of {len(named)} as red, green and blue"
 
 

@@ -160,6 +160,9 @@ class Look:
         shapes = {key: values.shape for key, values in self.statistics.items()}
         if shapes.keys() != wanted.keys() or not all(_fits(shapes[key], wanted[key]) for key in wanted):
             raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
+        known = self.statistics
+        if "mean" in known and known["covariance"].shape != 2 * known["mean"].shape:
+            raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
         for key, values in self.statistics.items():
             signed = key in ("mean", "covariance", "stains", "table")
             spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
