@@ -153,7 +153,7 @@ def test_a_part_has_the_bytes_of_the_whole(model: str, seam: str, frozen: Any, p
     halo = net.halo if seam == "crop" else net.halo // 2 // net.stride * net.stride
     core = 64 if seam == "crop" else max(64, 1 << (halo // 2).bit_length())
     grid = Grid(150, 210, halo, net.stride, core, max(128, core), 32, net.minimum)
-    plan = SimpleNamespace(grid=grid, seam=seam, dtype="uint8", batch=1, threads=1)
+    plan = SimpleNamespace(grid=grid, seam=seam, dtype="uint8", batch=1, threads=1, colours=3)
 
     def made() -> np.ndarray:
         out = np.zeros((*plan.grid.made.shape, 3), np.uint8)
