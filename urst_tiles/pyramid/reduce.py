@@ -193,7 +193,7 @@ def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
     colour = strip[..., :-1]
     if strip.dtype.kind == "f":
         colour = np.where(weights > 0, colour, 0)  # which may be no number
-        half, divisor = np.float64(0), np.where(some, total, 1)
+        half, divisor = np.zeros_like(total), np.where(some, total, 1)
     sums = _sums(colour * weights, real)
     for c in range(sums.shape[-1]):
         mean = (sums[..., c] + half) / divisor
