@@ -98,7 +98,7 @@ class Source:
         self.stretch_text = stretch
         self.channels = self.colours + bool(facts.has_valid or facts.areas)
         self.file_dtype = np.dtype(facts.file_dtype)
-        self.dtype = np.dtype(np.float32) if as_is else weight_dtype(self.file_dtype)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if as_is else weight_dtype(self.file_dtype)
         self.random_access = facts.random_access
         self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
         self.reader_bytes += area_bytes(facts.areas)
