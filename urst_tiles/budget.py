@@ -15,7 +15,7 @@ from urst_tiles import nets
 from urst_tiles.engine.device import built_for_cards
 from urst_tiles.engine.sampled import sample_pixels
 from urst_tiles.engine.statistics import measuring_grid
-from urst_tiles.geometry import Grid
+from urst_tiles.geometry import Grid, ceil_div
 from urst_tiles.nets.base import Site
 from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.nets.keep_colours import ColourStatistics
@@ -95,7 +95,9 @@ def needs_of(
             begin_bytes(source, recipe, style, options, weight_bytes), seen.prepare_bytes(options.thumbnail)
         ),
         held_bytes=held_bytes(source, seen, style, options),
-        fill_pixels=thumbnail_pixels(source, options) if source.channels == 4 else 0,
+        fill_pixels=thumbnail_pixels(source, options) * ceil_div(source.colours, 3)
+        if source.has_valid
+        else 0,
         finish_bytes=max(
             finish_bytes(source, grid, encoding, encoders), format_bytes(output, grid.output, encoding)
         ),
@@ -240,7 +242,7 @@ def measure_read_bytes(style: Subject, source: Source, options: Options, device:
         return 2 * sample_pixels(style, source.shape) * (source.channels + 4) * source.dtype.itemsize
     if not measures_image(options):
         measured = options.statistics == "thumbnail" and any(map(measured_sites, styles))
-        copies = pixel if source.channels == 3 else 2 * pixel + FILL_BYTES_PER_PIXEL
+        copies = pixel if not source.has_valid else 2 * pixel + FILL_BYTES_PER_PIXEL
         return thumbnail_pixels(source, options) * copies if measured else 0
     grids = [
         measuring_grid(source.shape, one, site, device=device)

@@ -17,7 +17,7 @@ Statistics = Literal["auto", "thumbnail", "sampled", "exact", "local"]
 PreserveColor = Literal["none", "luminance", "coral"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
-Dtype = Literal["auto", "uint8", "uint16"]
+Dtype = Literal["auto", "uint8", "uint16", "float32"]
 Seam = Literal["auto", "crop", "blend"]
 StatisticsOf = Literal["image", "region"]
 OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp"]
@@ -52,6 +52,7 @@ FIXED_IN_LOOKS = {
     "model": "knows its model",
     "method": "holds a painting network, which has no method",
     "white": "holds a painting network, which asks for no white",
+    "stains": "holds a painting network, which knows no stains",
     "weights": "holds its weights",
     "alpha": "was frozen at its strength, that of --alpha when it was measured",
     "style_size": "holds its style",
@@ -86,6 +87,7 @@ class Options:
     model: str = "lite"
     method: str | None = None
     white: str = "auto"
+    stains: str | None = None
     weights: Path | None = None
     look: Path | None = None
     alpha: float = 1.0
@@ -239,15 +241,23 @@ class Options:
             words = () if value is None else (value,) if name == "page" else value
             if not all(word >= 1 if type(word) is int else isinstance(word, str) and word for word in words):
                 raise BadInput(f"--{name} takes numbers, counted from 1, or names, got {value!r}")
-            if (
-                name != "page"
-                and value is not None
-                and (type(value) is not tuple or len(value) not in (1, 3))
-            ):
-                raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
+            if name != "page" and value is not None:
+                many = name == "bands" and self.model == "colour" and value
+                if type(value) is not tuple or not (len(value) in (1, 3) or many):
+                    raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
+        if self.plain_bands and self.model != "colour":
+            raise BadInput(
+                f"--bands all is for --model colour, and {self.model} sees red, green and blue: name three"
+            )
+
+    @property
+    def plain_bands(self) -> bool:
+        """Whether bands are read as they are, and not as red, green and blue or as grey."""
+        return self.bands is not None and (self.bands == ("all",) or len(self.bands) not in (1, 3))
 
     def stretch_for(self, dtype: str) -> str:
-        """The values or percentiles that become black and white, for a file whose samples are of ``dtype``.
+        """The values or percentiles that become black and white, for a file whose samples are of ``dtype``;
+        "as is" for floats that stay as they are.
 
         Models that transfer colours keep the values of 16 bits as they are.
 
@@ -259,6 +269,8 @@ class Options:
             return self.stretch
         if self.model not in TRANSFERS or dtype == "uint8":
             return "2%,98%"
+        if self.plain_bands and dtype.startswith("float"):
+            return "as is"
         if dtype != "uint16":
             raise BadInput(
                 f"its samples are {dtype}, and --model {self.model} must know which of their values are black"

@@ -42,7 +42,7 @@ BLENDED_BYTES_PER_PIXEL = 24
 #: float32, and what it takes to make that (`urst_tiles.source.fill`).
 FILL_BYTES_PER_PIXEL, FILLING_BYTES_PER_PIXEL = 12, 48
 
-ITEMSIZE = {"uint8": 1, "uint16": 2}
+ITEMSIZE = {"uint8": 1, "uint16": 2, "float32": 4}
 
 #: Encoded bytes for each raw byte of photographs. They only guess the disk that a job needs; a job also
 #: survives a full disk.
@@ -87,7 +87,9 @@ class Plan:
     grid : how the image is cut into blocks and windows.
     footprint : what the network needs.
     seam : ``crop`` (exact), ``blend`` (overlap-add) or ``cut`` (crop with too small a halo, for comparison).
-    source_channels : number of bands that are read, and written.
+    source_channels : number of bands that are read, with validity where there is some.
+    colours : number of bands that are written, without validity.
+    source_colours : number of bands that are read, without validity.
     source_dtype, dtype : data types of the pixels that are read, and of those that are written.
     compression, quality : codec of the output's tiles; the quality, 1 to 100, matters to JPEG and WebP only.
     precision : number type that the network computes in.
@@ -169,6 +171,8 @@ class Plan:
         """Whether block ``index`` is needed."""
         return self.wanted is None or index in self.wanted
 
+    colours: int = 3
+    source_colours: int = 3
     format: str = "tif"
     predictor: bool = True
     overview_resampling: str = "average"
@@ -213,6 +217,16 @@ class Plan:
         return self.source_channels + (self.levels > 0) + 3 * (self.levels > 1)
 
     @property
+    def has_valid(self) -> bool:
+        """Whether a channel behind the colours says how valid a pixel is."""
+        return self.source_channels > self.source_colours
+
+    @property
+    def channels(self) -> int:
+        """How many channels the pixels have that are made, with validity where there is some."""
+        return self.colours + self.has_valid
+
+    @property
     def read_bytes(self) -> int:
         """Memory of the pixels that are read for one block."""
         return read_bytes(self.grid, self.read_channels, self.source_dtype)
@@ -220,7 +234,7 @@ class Plan:
     @property
     def made_bytes(self) -> int:
         """Memory of the pixels that are made of one block."""
-        return self._block_area * self.source_channels * ITEMSIZE[self.dtype]
+        return self._block_area * self.channels * ITEMSIZE[self.dtype]
 
     @property
     def _block_area(self) -> int:
@@ -243,7 +257,7 @@ class Plan:
         if self.seam == "blend":
             computing += self._block_area * BLENDED_BYTES_PER_PIXEL
         writing = self.made_bytes + self.writer_bytes
-        waiting = self.read_bytes + (self.made_bytes if self.source_channels == 4 else 0)
+        waiting = self.read_bytes + (self.made_bytes if self.has_valid else 0)
         beside = max(self._reading_bytes, waiting, writing)
         together = self.in_flight * writing + self.footprint.weight_bytes
         return max(computing + (self.in_flight - 1) * beside, together)
@@ -310,13 +324,13 @@ class Plan:
     @property
     def _raw_bytes(self) -> int:
         """Bytes of the pixels of all levels."""
-        return self.grid.made.area * self.source_channels * ITEMSIZE[self.dtype] * 4 // 3
+        return self.grid.made.area * self.channels * ITEMSIZE[self.dtype] * 4 // 3
 
     @property
     def expected_output_bytes(self) -> int:
         """A guess at the size of the output, from how photographs are compressed."""
         ratio = FORMAT_RATIO.get(self.format, EXPECTED_RATIO[self.compression])
-        if self.source_channels == 4 and self.format in ("dzi", "iiif"):
+        if self.has_valid and self.format in ("dzi", "iiif"):
             ratio = FORMAT_RATIO["png"] * 4 / 3  # tiles of PNG
         return int(self._raw_bytes * ratio)
 
@@ -352,7 +366,7 @@ class Plan:
         DoesNotFit : memory or disk do not suffice; the message gives the numbers and the options to change.
         BadPlan : the compression cannot hold the pixels.
         """
-        if self.dtype == "uint16" and self.compression in ("jpeg", "webp"):
+        if self.dtype != "uint8" and self.compression in ("jpeg", "webp"):
             raise BadPlan(
                 f"--compression {self.compression} holds 8 bits only: add --dtype uint8 or choose deflate"
             )

@@ -17,7 +17,7 @@ from urst_tiles.budget import measures_image, needs_of, thumbnail_bytes
 from urst_tiles.engine.device import device_kind, resolve_device
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.threads import on_device
-from urst_tiles.errors import BadInput, JobDiffers
+from urst_tiles.errors import BadInput, BadPlan, JobDiffers
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.job.folder import differences
 from urst_tiles.machine import available_memory, cpu_count
@@ -25,7 +25,7 @@ from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.options import Compression, Options, Statistics
 from urst_tiles.plan import EXPECTED_RATIO, ITEMSIZE, Footprint, Plan
 from urst_tiles.pyramid import Encoding
-from urst_tiles.pyramid.formats import FORMATS, Format, check_dtype, check_size
+from urst_tiles.pyramid.formats import FORMATS, Format, check_bands, check_dtype, check_size
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
 from urst_tiles.source.mask import AnyMask, open_mask, reading_bytes, spool_bytes
@@ -80,11 +80,14 @@ def make_plan(
     network = footprint(recipe, style, precision)
     grid = make_grid(source, options, network, halo, device, part.box if part else None)
     output = FORMATS["tif" if options.format == "auto" else options.format]
+    colours = bands_of(style)
+    check_bands(output, colours)
     check_size(output, *grid.made.shape)
-    dtype = resolve_dtype(options.dtype, source, output)
+    dtype = resolve_dtype(options.dtype, source, output, options.stains)
     encoding = make_encoding(
         source, dtype, options.compression, options.quality, grid.tile,
         output=output, predictor=options.predictor == "yes", overviews=options.overview_resampling,
+        colours=colours,
     )  # fmt: skip
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
@@ -99,6 +102,8 @@ def make_plan(
         footprint=network,
         seam=seam,
         source_channels=source.channels,
+        colours=colours,
+        source_colours=source.colours,
         source_dtype=str(source.dtype),
         dtype=dtype,
         compression=options.compression,
@@ -257,7 +262,7 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
         style = style.style  # the job has not yet read the mask, and most windows lie in one region
     kernel = Kernel(recipe.finish(nets.neutral_net(style)), device=plan.device, precision=plan.precision)
     h, w = (min(side, 512 // style.stride * style.stride) for side in plan.grid.window)
-    box, window = Box(0, 0, h, w), np.zeros((1, h, w, 3), np.uint8)
+    box, window = Box(0, 0, h, w), np.zeros((1, h, w, plan.source_colours), np.uint8)
     on_device(plan.threads, kernel.run, window, [box], [box])
     started = time.perf_counter()
     on_device(plan.threads, kernel.run, window, [box], [box])
@@ -274,6 +279,8 @@ def varied(recipe: Recipe, options: Options, mask: AnyMask | None) -> dict[str, 
         facts |= {"levels": recipe.levels, "level": recipe.number}
     if recipe.method:
         facts |= {"method": recipe.method, "white": options.white}
+    if recipe.stains:
+        facts["stains"] = ",".join(recipe.stains)
     if recipe.look:
         facts |= {"style": recipe.look, "alpha": recipe.alpha}
     asked = {"input level": options.level, "input magnification": options.magnification}
@@ -302,6 +309,11 @@ def resolve_measuring(style: Subject, source: Source, options: Options, pinned: 
     return thumbnail_bytes(style, source, options) <= allowed
 
 
+def bands_of(style: Subject) -> int:
+    """How many bands the network makes: red, green and blue unless its style says otherwise."""
+    return int(getattr(style, "bands", 3))
+
+
 def make_encoding(
     source: Source,
     dtype: str,
@@ -312,6 +324,7 @@ def make_encoding(
     output: Format = FORMATS["tif"],
     predictor: bool = True,
     overviews: str = "average",
+    colours: int = 3,
 ) -> Encoding:
     """How the tiles of the parts are encoded, and how the file says which pixels are valid.
 
@@ -319,18 +332,21 @@ def make_encoding(
     readers do not know.
     """
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
+    if colours != source.colours:
+        nodata = int(np.iinfo(dtype).max)  # of maps, in which 0 says that there is nothing of a stain
     validity = source.info.validity
     if output.name == "ome.tif":
-        validity = "alpha" if source.channels == 4 else "none"
+        validity = "alpha" if source.has_valid else "none"
     return Encoding(
         compression=cast(Compression, compression),
         quality=quality,
         dtype=cast(Any, dtype),
-        channels=source.channels,
+        channels=colours + source.has_valid,
+        colours=colours,
         validity=validity,
         nodata=nodata if validity == "nodata" else None,
         tile=tile,
-        keeps_hidden=source.unpainted,
+        keeps_hidden=source.unpainted and colours == source.colours,
         predictor=predictor,
         overviews=cast(Any, overviews),
         separate_mask=output.name != "ome.tif",
@@ -348,29 +364,49 @@ def encoding_of(plan: Plan, source: Source) -> Encoding:
         output=FORMATS[plan.format],
         predictor=plan.predictor,
         overviews=plan.overview_resampling,
+        colours=plan.colours,
     )
 
 
-def resolve_dtype(wanted: str, source: Source, output: Format = FORMATS["tif"]) -> str:
+def resolve_dtype(
+    wanted: str, source: Source, output: Format = FORMATS["tif"], stains: str | None = None
+) -> str:
     """The data type of the output; ``auto`` is uint16 for a uint16 file if the format of the output holds it,
-    and uint8 for all others.
+    and uint8 for all others. Maps of ``stains`` are uint16.
 
     Raises
     ------
-    BadPlan : uint16 is asked for, and the format holds 8 bits only.
+    BadPlan : uint16 is asked for, and the format holds 8 bits only; or maps of stains in uint8.
     """
-    if wanted != "auto":
-        check_dtype(output, wanted)
-        return wanted
+    if stains:
+        if wanted == "uint8":
+            raise BadPlan(
+                "--stains writes amounts as uint16, of which 8 bits would keep little: leave --dtype out"
+            )
+        return "uint16"
+    floats = source.dtype == np.float32
+    if floats != (wanted == "float32") and wanted != "auto":
+        raise BadPlan(
+            f"--dtype {wanted} cannot be made of samples of {source.file_dtype} that stay as they are: leave"
+            " it out, or say with --stretch LOW,HIGH which values are black and white"
+            if floats
+            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all; leave"
+            " it out"
+        )
+    if floats or wanted != "auto":
+        check_dtype(output, "float32" if floats else wanted)
+        return "float32" if floats else wanted
     return "uint16" if source.file_dtype == np.uint16 and output.sixteen_bit else "uint8"
 
 
-def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> int:
+def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> float:
     """The nodata value of the source if the output has the same dtype and can hold it; else 0."""
     try:
         value = float(nodata) if nodata is not None and file_dtype == dtype else 0.0
     except ValueError:
         return 0
+    if dtype == "float32":
+        return value
     top = 255 if dtype == "uint8" else 65535
     return int(value) if value.is_integer() and 0 <= value <= top else 0
 

@@ -56,6 +56,7 @@ class Recipe:
         statistics hold everywhere.
     method : of a model that transfers colours; else empty.
     white : red, green and blue of the glass of a slide, in 0..1; None to estimate them.
+    stains : of the model stain, the names of the stains whose amounts are written instead of colours.
     looks : of a model that transfers colours, what was measured of the reference of each style, as the text
         of a look file (`urst_tiles.nets.colour.look`); filled in by `with_looks`.
     depth : bits of the samples of the image, 8 or 16.
@@ -79,6 +80,7 @@ class Recipe:
     colours: tuple[float, ...] | None = None
     method: str = ""
     white: tuple[float, float, float] | None = None
+    stains: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
     depth: int = 8
     look: str = ""
@@ -155,6 +157,8 @@ class Recipe:
 
     def _style(self, ingredients: nets.StyleImages) -> nets.Style:
         style = nets.build(self.model, self.weights, ingredients, alpha=self.alpha)
+        if self.stains:
+            return nets.stain_maps(style, self.stains)
         if isinstance(style, nets.PainterStyle):
             return style.at_level(finer=self.levels > 1)
         return nets.CascadeStyle(style, self.stroke) if self.stroke > 1 else style
@@ -218,7 +222,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     model = style.model if isinstance(style, ModuleStyle) else options.model
     takes_style, methods = nets.family(model).takes_style, nets.family(model).methods
     pairs, regions = pairs_of(style)
-    if takes_style and nets.family(model).needs_style and not pairs:
+    if takes_style and nets.family(model).needs_style and not pairs and options.stains is None:
         raise BadInput("no style given: name a style image with --style")
     if (
         not takes_style
@@ -248,6 +252,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         regions=regions,
         method=method,
         white=parse_white(options.white) if methods else None,
+        stains=stains_of(model, method, options),
     )
 
 
@@ -301,6 +306,28 @@ def method_of(model: str, options: Options) -> str:
     if not methods:
         raise BadInput(f"--method is for --model colour and --model stain; leave it out with --model {model}")
     return nets.colour.checked_method(options.method, methods, model)
+
+
+def stains_of(model: str, method: str, options: Options) -> tuple[str, ...]:
+    """The names of the stains that ``--stains`` asks for, in its order; none where it is not given.
+
+    Raises
+    ------
+    BadInput : the model or the method takes no slide apart, or a name is unknown.
+    """
+    if options.stains is None:
+        return ()
+    if model != "stain" or method not in nets.stain.APART:
+        raise BadInput(
+            "--stains writes amounts of stains, for --model stain with --method"
+            f" {' or '.join(nets.stain.APART)}, got --model {model}"
+            + (f" --method {method}" if method else "")
+        )
+    if options.tiles != "one":
+        raise BadInput("--stains writes one file; leave --tiles out")
+    if options.alpha != 1.0:
+        raise BadInput("--stains writes amounts, which are not mixed with the image; leave --alpha out")
+    return nets.stain.checked_names(options.stains)
 
 
 def parse_white(text: str) -> tuple[float, float, float] | None:

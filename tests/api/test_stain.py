@@ -9,29 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 from colours import E2, H2, E, H, from_lab, slide, to_lab, written
+from stains import BETA, density_of, macenko_fit
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput
 
 TILED, WHOLE = {"block": 512, "tile": 64}, {"block": 2048, "tile": 2048}
-BETA = 0.15
-
-
-def density_of(pixels, white):
-    return -np.log((pixels.reshape(-1, 3).astype(float) + 1) / white)
-
-
-def macenko_fit(pixels, white=240.0):
-    """Macenko et al. 2009, as torchstain has it; amounts of tissue alone."""
-    od = density_of(pixels, white)
-    tissue = od[~(od < BETA).any(1)]
-    plane = np.linalg.eigh(np.cov(tissue.T))[1][:, [1, 2]]
-    plane[:, 1] *= np.sign(plane[:, 1].sum())
-    angles = np.arctan2(*(tissue @ plane).T)
-    ends = [plane @ [np.sin(a), np.cos(a)] for a in np.percentile(angles, [1, 99])]
-    stains = np.array(sorted(ends, key=lambda v: -v[0]))
-    amounts = np.linalg.lstsq(stains.T, od.T, rcond=None)[0]
-    return stains, amounts, np.percentile(amounts[:, od.max(1) >= BETA], 99, axis=1)
 
 
 def macenko(pixels, stains_ref, most_ref, white=240.0, white_ref=240.0):

@@ -52,7 +52,7 @@ def reader_of(weight: np.ndarray | None = WEIGHT) -> WindowReader:
 
 def block(index: int, kernel: PointKernel, seam: str, weight: np.ndarray | None = WEIGHT, **more: Any) -> Any:
     plan = SimpleNamespace(
-        **({"grid": GRID, "seam": seam, "dtype": "uint8", "batch": 1, "threads": 1} | more)
+        **({"grid": GRID, "seam": seam, "dtype": "uint8", "batch": 1, "threads": 1, "colours": 3} | more)
     )
     box = GRID.block_box(index)
     return stylize_block(kernel, reader_of(weight), plan, box), box  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_the_network_never_sees_an_invalid_pixel(seam: str) -> None:
     kernel, index = PointKernel(white), 5
     pixels = np.where(WEIGHT[..., None] > 0, np.uint8(200), np.uint8(7)).repeat(3, axis=2)
     source = array_source(np.dstack([pixels, WEIGHT])).prepare(None, thumbnail=150)
-    plan = SimpleNamespace(grid=GRID, seam=seam, dtype="uint8", batch=1, threads=1)
+    plan = SimpleNamespace(grid=GRID, seam=seam, dtype="uint8", batch=1, threads=1, colours=3)
     stylize_block(kernel, WindowReader(source), plan, GRID.block_box(index))  # type: ignore[arg-type]
     assert kernel.windows and all((np.abs(w.astype(int) - 200) <= 1).all() for w in kernel.windows)
 
@@ -137,7 +137,7 @@ def test_the_weight_of_a_block_has_the_depth_of_the_output(dtype: str) -> None:
 
 def test_a_part_of_a_core_is_computed_as_the_whole_core() -> None:
     kernel, part = PointKernel(), replace(GRID, part=Box(37, 50, 141, 160))
-    plan = SimpleNamespace(grid=part, seam="crop", dtype="uint8", batch=2, threads=1)
+    plan = SimpleNamespace(grid=part, seam="crop", dtype="uint8", batch=2, threads=1, colours=3)
     for index in range(len(part)):
         box = part.block_box(index)
         made = stylize_block(kernel, reader_of(None), plan, box)  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ def test_a_part_has_the_bytes_of_the_whole(model: str, seam: str, frozen: Any, p
     halo = net.halo if seam == "crop" else net.halo // 2 // net.stride * net.stride
     core = 64 if seam == "crop" else max(64, 1 << (halo // 2).bit_length())
     grid = Grid(150, 210, halo, net.stride, core, max(128, core), 32, net.minimum)
-    plan = SimpleNamespace(grid=grid, seam=seam, dtype="uint8", batch=1, threads=1)
+    plan = SimpleNamespace(grid=grid, seam=seam, dtype="uint8", batch=1, threads=1, colours=3)
 
     def made() -> np.ndarray:
         out = np.zeros((*plan.grid.made.shape, 3), np.uint8)

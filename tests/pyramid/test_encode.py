@@ -37,7 +37,7 @@ def decoded(data, encoding):
         ({"compression": "webp", "dtype": "uint16"}, "8 bits"),
         ({"compression": "png"}, "--compression"),
         ({"compression": "jpeg", "quality": 0}, "--quality"),
-        ({"dtype": "float32"}, "--dtype"),
+        ({"dtype": "float64"}, "--dtype"),
         ({"channels": 2}, "channels"),
         ({"channels": 4}, "needs? a validity"),
         ({"validity": "alpha"}, "RGBA"),

@@ -143,7 +143,10 @@ def test_bands_are_chosen(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path, tmp_path), five[..., :3])
     np.testing.assert_array_equal(read(path, tmp_path, bands=(5, 1, 2)), five[..., [4, 0, 1]])
     np.testing.assert_array_equal(read(path, tmp_path, bands=(4,)), five[..., [3, 3, 3]])
-    for wrong in ((0, 1, 2), (1, 2, 6), (1, 2)):
+    np.testing.assert_array_equal(read(path, tmp_path, bands=(5, 2)), five[..., [4, 1]])
+    np.testing.assert_array_equal(read(path, tmp_path, bands=("all",)), five)
+    assert open_source(path, bands=(5, 2)).info.chosen == "bands 5 and 2 of 5"
+    for wrong in ((0, 1, 2), (1, 2, 6), (1, 9)):
         with pytest.raises(BadInput, match="--bands"):
             open_source(path, bands=wrong)
 

@@ -49,7 +49,8 @@ class ColourTransform:
 
         Parameters
         ----------
-        pixels : a NumPy array (..., height, width, 3), or a torch tensor (..., 3, height, width); uint8 or
+        pixels : a NumPy array (..., height, width, 3), or a torch tensor (..., 3, height, width); with as
+            many channels as the image had bands, if those are not red, green and blue; uint8 or
             uint16 in their full range, or floats in 0..1. Integers become the very levels that a job writes
             into its output; floats are clipped to 0..1 and not rounded.
 
@@ -61,8 +62,10 @@ class ColourTransform:
             return self._of_array(pixels)
         if not hasattr(pixels, "movedim"):
             raise BadInput(f"a NumPy array or a torch tensor is needed, got {type(pixels).__name__}")
-        if pixels.ndim < 3 or pixels.shape[-3] != 3:
-            raise BadInput(f"a tensor must be (..., 3, height, width), got {tuple(pixels.shape)}")
+        if pixels.ndim < 3 or pixels.shape[-3] != self.net.reads:
+            raise BadInput(
+                f"a tensor must be (..., {self.net.reads}, height, width), got {tuple(pixels.shape)}"
+            )
         array = self._of_array(pixels.detach().cpu().movedim(-3, -1).numpy())
         return pixels.new_tensor(array).movedim(-1, -3).contiguous()
 
@@ -81,15 +84,20 @@ class ColourTransform:
             raise BadInput(
                 f"a table of colours is a .cube file of {LEAST} to {MOST} steps, got {path} and {size}"
             )
+        if self.net.reads != 3:
+            raise BadInput(
+                f"a table of colours is of red, green and blue, and not of {self.net.reads} band(s)"
+            )
         table = self._of_array(lattice(size)).astype(np.float64).reshape(size, size, size, 3)
         publish(target, cube_text(table, "urst-tiles").encode())
 
     def _of_array(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        if pixels.ndim < 3 or pixels.shape[-1] != 3:
-            raise BadInput(f"an array must be (..., height, width, 3), got {pixels.shape}")
+        bands = self.net.reads
+        if pixels.ndim < 3 or pixels.shape[-1] != bands:
+            raise BadInput(f"an array must be (..., height, width, {bands}), got {pixels.shape}")
         if pixels.dtype not in LEVELS and pixels.dtype.kind != "f":
             raise BadInput(f"pixels must be uint8, uint16 or floats in 0..1, got {pixels.dtype}")
-        flat = pixels.reshape(1, -1, pixels.shape[-2], 3)
+        flat = pixels.reshape(1, -1, pixels.shape[-2], bands)
         if not flat.size:
             return pixels.copy()
         box = Box(0, 0, *flat.shape[1:3])
@@ -122,8 +130,8 @@ def fit_colour(
         which are measured together, as parts of one image.
     style : the reference, as for `stylize`: a path, or a list of (path, weight) pairs, of images or look
         files; or a `Look`. With ``model="stain"`` and the method macenko it may be "standard", the default.
-    method : the method; one of ``model="stain"`` alone (macenko) chooses that model.
-    options, changes : the options of a job; the default of ``model`` is "colour", or "stain" for macenko. Its
+    method : the method; one of ``model="stain"`` alone (macenko, vahadane) chooses that model.
+    options, changes : the options of a job; the default of ``model`` is "colour", or "stain" for these. Its
         statistics are those of the full image, or of the thumbnail.
 
     Raises
@@ -138,6 +146,8 @@ def fit_colour(
     if method is not None:
         changes["method"] = method
     chosen = Options.of(options, changes)
+    if chosen.stains:
+        raise BadInput("fit_colour makes colours; leave stains out, and write their maps with stylize")
     if chosen.statistics not in ("auto", "exact", "thumbnail"):
         raise BadInput(f"fit_colour takes statistics exact or thumbnail, got {chosen.statistics!r}")
     several: list[Any] = list(source) if isinstance(source, list | tuple) else [source]
@@ -147,7 +157,9 @@ def fit_colour(
         sources = [_prepared(one, chosen, stack, progress) for one in several]
         subject = _recipe(style, chosen, sources[0], progress).build()
         images = (
-            [array_source(one.thumbnail) for one in sources] if chosen.statistics == "thumbnail" else sources
+            [array_source(one.thumbnail, colours=one.colours) for one in sources]
+            if chosen.statistics == "thumbnail"
+            else sources
         )
         found = measure_several(subject, images, progress=progress)
         tell_notes(sources[0], nets.notes_of(subject, found))

@@ -64,9 +64,47 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
     """
     if not recipe.method:
         return recipe
-    styles = [style for style, _ in recipe.styles] or ["standard"]
-    looks = [_look(style, options, recipe, progress) for style in styles]
+    check_method(recipe, source)
+    if recipe.stains and not recipe.styles:
+        looks = [nets.unmixing_look(recipe.method)]
+    else:
+        styles = [style for style, _ in recipe.styles] or ["standard"]
+        looks = [_look(style, options, recipe, progress) for style in styles]
+    check_looks(recipe, looks, source)
     return recipe.with_looks(looks, 8 * source.dtype.itemsize)
+
+
+def check_method(recipe: Recipe, source: Source) -> None:
+    """Raise BadInput unless the method knows the bands of the image and their values."""
+    if source.dtype.kind == "f" and recipe.method not in ("mean-std", "monge-kantorovich"):
+        raise BadInput(
+            f"{source.path}: --method {recipe.method} needs to know which of its values, {source.file_dtype},"
+            " are black and white: give --stretch LOW,HIGH, or choose mean-std or monge-kantorovich"
+        )
+    if source.colours != 3 and recipe.method not in nets.colour.BANDWISE:
+        raise BadInput(
+            f"--method {recipe.method} knows red, green and blue, and {source.colours} band(s) are asked for:"
+            f" choose --method {', '.join(nets.colour.BANDWISE)}, or three --bands"
+        )
+
+
+def check_looks(recipe: Recipe, looks: Sequence[Look], source: Source) -> None:
+    """Raise BadInput unless each look has the bands and the unit of the image."""
+    if recipe.method not in nets.colour.BANDWISE:
+        return
+    floats = source.dtype.kind == "f"
+    for (style, _), look in zip(recipe.styles, looks, strict=True):
+        if look.as_is != floats:
+            raise BadInput(
+                f"{style} and {source.path.name} are not in the same unit: floats are taken as they are, and"
+                " all else as a fraction of its full range; convert one, or give --stretch LOW,HIGH"
+            )
+        found = nets.colour.bands_in(look.statistics)
+        if found != source.colours:
+            raise BadInput(
+                f"{style} has {found} band(s), and {source.path.name} is read with {source.colours}; name a"
+                " reference with the same bands, or choose them with --bands"
+            )
 
 
 def _look(style: Path | str, options: Options, recipe: Recipe, progress: Progress) -> Look:
@@ -93,7 +131,7 @@ def _measured(
         source = reference if isinstance(reference, Source) else _opened(reference, options)
         if not isinstance(reference, Source):
             source = source.prepare(Path(folder), thumbnail=options.thumbnail, progress=progress)
-        style = nets.reference_style(options.model, method, 8 * source.dtype.itemsize, white)
+        style = nets.reference_style(options.model, method, 8 * source.dtype.itemsize, white, source.colours)
         thumbnail = options.statistics == "thumbnail"
         found = (
             measure_thumbnail(style, source) if thumbnail else measure_here(style, source, progress=progress)
@@ -108,7 +146,8 @@ def _measured(
     )
     on = "thumbnail" if thumbnail else "exact"
     try:
-        return nets.look_of(options.model, method, style, found, on=on, sources=(facts,))
+        as_is = source.dtype.kind == "f"
+        return nets.look_of(options.model, method, style, found, on=on, sources=(facts,), as_is=as_is)
     except BadInput as error:
         raise BadInput(f"{source.path}: {error}") from None
 
@@ -124,7 +163,7 @@ def _opened(path: str | os.PathLike[str], options: Options) -> Source:
     try:
         source = open_input(path, alike)
     except BadInput:
-        if options.bands is None and options.channels is None:
+        if (options.bands is None and options.channels is None) or options.plain_bands:
             raise
         source = open_input(path, replace(alike, bands=None, channels=None))
         told.warning("%s: has not the bands that were asked for, its own red, green and blue are read", path)

@@ -16,6 +16,7 @@ from urst_tiles.engine.block import rescale, stylize_block
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.statistics import measure_thumbnail
+from urst_tiles.errors import BadInput
 from urst_tiles.nets.keep_colours import ColourStatistics
 from urst_tiles.options import Options
 from urst_tiles.planning import make_plan
@@ -51,6 +52,8 @@ def preview(
     UrstError : as `stylize`.
     """
     options = Options.of(options, changes)
+    if options.stains or options.plain_bands:
+        raise BadInput("a preview shows red, green and blue: leave --stains out, and take three --bands")
     source = open_input(input, options)
     tell_choice(source)
     tell_part(source, options)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles import nets
+from urst_tiles.api.bands import info_for
 from urst_tiles.api.levels import paint_above
 from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import (
@@ -61,7 +62,6 @@ from urst_tiles.pyramid.picture import Made
 from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel
-from urst_tiles.source.part import info_of
 from urst_tiles.storage.publish import make_folder, remove_dead_attempts
 from urst_tiles.storage.stores import path_of
 from urst_tiles.workers import queues
@@ -208,7 +208,7 @@ def open_job(
     check_header(
         plan.grid.output,
         encoding_of(plan, source),
-        info_of(source, plan.grid.part),
+        info_for(source, plan),
         name=str(source.path),
         software=software(plan.identity),
         provenance=provenance(plan.identity),
@@ -418,7 +418,7 @@ def assemble(
     """
     finish_output(
         parts_of(plan, source, job),
-        info_of(source, plan.grid.part),
+        info_for(source, plan),
         check_output(output, format=plan.format),
         FORMATS[plan.format],
         Made(plan.quality, software(plan.identity), provenance(plan.identity), plan.bigtiff),

@@ -34,9 +34,12 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " imported from the installed packages and PYTHONPATH, and run",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
         " reinhard-lab, histogram, lut (a .cube file as --style); how --model stain"
-        " normalises stains: macenko (its default), reinhard",
+        " normalises stains: macenko (its default), reinhard, vahadane",
         "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
         " auto estimates it from the glass itself",
+        "stains": "write the amounts of stains instead of colours, a band of uint16 for each, for --model"
+        " stain with --method macenko or vahadane: H,E (hematoxylin and eosin) or one of them; --style is not"
+        " needed",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "look": "a look (.safetensors) that `urst-tiles measure INPUT... --style STYLE` made of many images:"
@@ -89,7 +92,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "bands": "which bands of INPUT are red, green and blue, by their numbers, counted from 1, or names,"
         " for example 3,2,1 or B4,B3,B2; or names of files of one band each, in the folder INPUT or beside it"
         " (B04.tif,B03.tif,B02.tif), or of assets of INPUT, a STAC item; or one that becomes grey (default:"
-        " those that INPUT calls red, green and blue, else the first three)",
+        " those that INPUT calls red, green and blue, else the first three); with --model colour also any"
+        " other number of bands, or all, which come out as bands",
         "level": "which level of INPUT is read, counted from 0, the image itself; `urst-tiles info` lists the"
         " others as overviews",
         "magnification": "the magnification of the level that is read, within 5 %, for example 10",
@@ -152,7 +156,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 #: What stands for an option's value in the help, by the name of the option or else by the type.
 METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
-    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H",
+    "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "stains": "H,E", "region": "X,Y,W,H",
     "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
     "mask_attribute": "NAME",
 }  # fmt: skip

@@ -65,7 +65,7 @@ class StylizeBlock:
         if self.plan.wants(index):
             pixels = stylize_block(kernel, reader, self.plan, box)
         else:
-            pixels = mapped((*box.shape, reader.channels), self.plan.dtype)
+            pixels = mapped((*box.shape, self.plan.channels), self.plan.dtype)
         computed = time.perf_counter()
         self.parts.write(index, pixels)
         return {
@@ -79,23 +79,23 @@ class StylizeBlock:
 def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) -> Pixels:
     """The stylised pixels of ``box``, (h, w, channels), in the dtype of the plan.
 
-    A fourth channel is the validity of the source; pixels where it is 0 are black, or those of the source if
-    that is to be left unpainted there.
+    A channel behind the colours is the validity of the source; pixels where it is 0 are black, or those of
+    the source if that is to be left unpainted there.
     """
     grid, cores = plan.grid, cores_of(plan, box)
     around = grid.read_box(cores)
     rgb, valid = reader.padded(around)
-    out = mapped((*box.shape, reader.channels), plan.dtype)
+    out = mapped((*box.shape, plan.colours + (valid is not None)), plan.dtype)
     if valid is not None:
         valid = valid[box.within(around).slices]
-        out[..., 3] = rescale(valid, plan.dtype)
+        out[..., -1] = rescale(valid, plan.dtype)
         if not valid.any():
             return _unpainted(reader, box, valid, out)
     compute = _blended if plan.seam == "blend" else _cropped
     with _turn:
         compute(kernel, plan, cores, _Windows(grid, rgb, around), valid, box, out)
     if valid is not None:
-        np.copyto(out[..., :3], 0, where=(valid == 0)[..., None])  # an index would take 16 bytes for each
+        np.copyto(out[..., :-1], 0, where=(valid == 0)[..., None])  # an index would take 16 bytes for each
         return _unpainted(reader, box, valid, out)
     return out
 
@@ -107,9 +107,9 @@ def cores_of(plan: Plan, box: Box) -> list[Box]:
 
 def _unpainted(reader: WindowReader, box: Box, valid: Pixels, out: Pixels) -> Pixels:
     """``out`` with the colours of the source where they are to stay as they are."""
-    if reader.source.unpainted and not valid.all():
-        colours = rescale(reader.source.read(box)[..., :3], out.dtype.name)
-        np.copyto(out[..., :3], colours, where=(valid == 0)[..., None])
+    if reader.source.unpainted and out.shape[-1] == reader.channels and not valid.all():
+        colours = rescale(reader.source.read(box)[..., :-1], out.dtype.name)
+        np.copyto(out[..., :-1], colours, where=(valid == 0)[..., None])
     return out
 
 
@@ -154,7 +154,7 @@ def _cropped(
         whole = [plan.grid.whole_core(core) for core in batch]
         results = on_device(plan.threads, kernel.run, *windows.of(batch), whole)
         for core, made, result in zip(batch, whole, results, strict=True):
-            out[..., :3][core.within(box).slices] = result[core.within(made).slices]
+            out[..., : plan.colours][core.within(box).slices] = result[core.within(made).slices]
 
 
 def _blended(
@@ -167,7 +167,7 @@ def _blended(
     out: Pixels,
 ) -> None:
     """Write into ``out`` the weighted sum of all windows that reach into the block, in grid order."""
-    total = mapped((*box.shape, 3), np.float64)
+    total = mapped((*box.shape, plan.colours), np.float64)
     for core in cores:
         check_stop()
         pixels, boxes = windows.of([core])
@@ -177,7 +177,7 @@ def _blended(
         total[shared.within(box).slices] += weight * result[shared.within(boxes[0]).slices]
     np.clip(total, 0.0, 1.0, out=total)
     total *= np.iinfo(plan.dtype).max
-    out[..., :3] = np.rint(total, out=total)
+    out[..., : plan.colours] = np.rint(total, out=total)
 
 
 def _batches(cores: Sequence[Box], size: int) -> Iterator[list[Box]]:
@@ -193,6 +193,8 @@ def rescale(validity: Pixels, dtype: str) -> Pixels:
     """
     if validity.dtype == dtype:
         return validity
+    if dtype == "float32":
+        return (validity > 0).astype(np.float32)
     if dtype == "uint16":
         return validity.astype(np.uint16) * np.uint16(257)
     faint = (validity > 0) & (validity < 129)

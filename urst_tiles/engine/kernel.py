@@ -30,6 +30,9 @@ STRIP_PIXELS = 1 << 13
 
 LEVELS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
+#: What 1 is in each dtype of pixels; floats are neither scaled, nor clipped, nor rounded.
+UNITS = LEVELS | {np.dtype(np.float32): 1}
+
 
 class Kernel:
     """A frozen network on a device.
@@ -39,7 +42,8 @@ class Kernel:
     net : the frozen network.
     device : "cpu", "cuda", or "cuda:1" and so on.
     precision : number type that the network computes in.
-    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16.
+    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation on
+        floats.
 
     Attributes
     ----------
@@ -60,7 +64,7 @@ class Kernel:
     ):
         self.device = _device(device)
         self.out_dtype = np.dtype(out_dtype)
-        if self.out_dtype not in LEVELS:
+        if self.out_dtype not in (UNITS if net.pointwise else LEVELS):
             raise BadPlan(f"output pixels are uint8 or uint16, got {self.out_dtype}")
         self.net = net.to_precision(precision).to(self.device).eval()
         self.splits = 0
@@ -77,8 +81,8 @@ class Kernel:
 
         Returns
         -------
-        list of arrays of ``out_dtype``, (core height, core width, 3): round(clip(y, 0, 1) * 255) of the
-        output y of the network, or * 65535.
+        list of arrays of ``out_dtype``, (core height, core width, bands of the network): round(clip(y, 0, 1)
+        * 255) of the output y of the network, or * 65535.
 
         Raises
         ------
@@ -102,13 +106,13 @@ class Kernel:
             return self._to_host(y.permute(0, 2, 3, 1).contiguous())
 
     def _points(self, pixels: Pixels) -> Pixels:
-        """The result of a network that sees one pixel at a time, (h, w, 3) -> same shape, ``out_dtype``.
+        """The result of a network that sees one pixel at a time, (h, w, bands), ``out_dtype``.
 
         Where it sees one channel at a time, every level is computed once and then looked up. Else strips are
         computed one after the other, so that all their numbers stay in the cache of the processor.
         """
-        out = np.empty((*pixels.shape[:2], 3), self.out_dtype)
-        if self.net.channelwise:
+        out = np.empty((*pixels.shape[:2], self.net.bands), self.out_dtype)
+        if self.net.channelwise and pixels.dtype in LEVELS:
             for channel, table in enumerate(self._table(pixels.dtype)):
                 out[..., channel] = np.take(table, pixels[..., channel], mode="clip")
             return out
@@ -126,17 +130,21 @@ class Kernel:
 
     def _strip(self, pixels: Pixels) -> Pixels:
         with torch.inference_mode():
-            planes = torch.from_numpy(np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1)))[None]
-            y = self.net(planes.float().div_(LEVELS[pixels.dtype]))[0]
+            planes = torch.from_numpy(np.ascontiguousarray(pixels[..., : self.net.reads].transpose(2, 0, 1)))[
+                None
+            ]
+            y = self.net(planes.float().div_(UNITS[pixels.dtype]))[0]
+            if self.out_dtype not in LEVELS:
+                return y.numpy().transpose(1, 2, 0)
             levels = LEVELS[self.out_dtype]
             scaled = y.mul(levels).clamp_(0, levels).round_().to(torch.int32)
             return scaled.numpy().astype(self.out_dtype).transpose(1, 2, 0)
 
     def _table(self, dtype: np.dtype[Any]) -> Pixels:
-        """What the network makes of each level of ``dtype`` in each channel, (3, levels), ``out_dtype``."""
+        """What the network makes of each level of ``dtype`` in each band, (bands, levels), ``out_dtype``."""
         if dtype not in self._tables:
             levels = np.arange(LEVELS[dtype] + 1).astype(dtype)
-            every = self._strip(np.repeat(levels[None, :, None], 3, 2))
+            every = self._strip(np.repeat(levels[None, :, None], self.net.reads, 2))
             self._tables[dtype] = np.ascontiguousarray(every[0].T)
         return self._tables[dtype]
 
@@ -163,7 +171,7 @@ class Kernel:
 
     def _cut(self, window: Pixels, box: Box, crop: Box, *, quantise: bool) -> Pixels:
         """Stylise one window in two parts: each half of the crop has a smaller window around it."""
-        out = np.empty((*crop.shape, 3), self.out_dtype if quantise else np.float32)
+        out = np.empty((*crop.shape, self.net.bands), self.out_dtype if quantise else np.float32)
         for part in self._halves(crop):
             around = part.align(self.net.stride).grow(self.net.halo).clip(box.within(box))
             around = around.at_least(self.net.minimum, box.within(box))
@@ -217,7 +225,7 @@ class Kernel:
         With ``quantise`` it becomes ``out_dtype``, rounded half to even; else it stays as it is.
         """
         y = y.permute(1, 2, 0)
-        if not quantise:
+        if not quantise or self.out_dtype not in LEVELS:
             return self._to_host(y.contiguous())
         levels = LEVELS[self.out_dtype]
         scaled = (y * levels).clamp_(0, levels).round_()
@@ -249,7 +257,7 @@ def to_tensor(windows: Pixels, device: torch.device) -> Tensor:
     # The strides of a new tensor depend on the shape alone. Those of a view may differ where a side is 1, and
     # torch would then choose other kernels.
     x = torch.empty(host.shape, dtype=torch.float32, device=device)
-    return x.copy_(host).div_(LEVELS[windows.dtype]).permute(0, 3, 1, 2)
+    return x.copy_(host).div_(UNITS[windows.dtype]).permute(0, 3, 1, 2)
 
 
 def _too_large(box: Box, device: torch.device) -> str:

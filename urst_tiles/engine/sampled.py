@@ -100,7 +100,7 @@ def measure_sampled(
     DoesNotFit : the device has no room for the sample.
     """
     reader = windows_of(image)
-    valid = image.thumbnail[..., 3] > 0 if reader.channels == 4 else None
+    valid = image.thumbnail[..., -1] > 0 if reader.source.has_valid else None
     chosen = samples(style, image.shape, valid)
     moments = measure_at_once(composed(style), reader, chosen, device, threads)
     if moments is None:

@@ -77,7 +77,7 @@ def measure_thumbnail(
         the plain network for every pixel; else the thumbnail is measured by windows, in one pass for each
         site. Windows are also used if the device has no room for the whole.
     """
-    small = array_source(source.thumbnail)
+    small = array_source(source.thumbnail, colours=source.colours, as_is=source.dtype.kind == "f")
     subject = on_thumbnail(style, *small.shape)
     over, everything = composed(subject), measuring_grid(small.shape, subject).padded
     sample = Sample(everything, everything)

@@ -39,7 +39,7 @@ def stylize_box(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) -> N
     grid = plan.grid
     if box.area == 0 or not grid.image.contains(box):
         raise ValueError(f"{box} does not lie inside an image of {grid.width} x {grid.height}")
-    out = mapped((*box.shape, reader.channels), plan.dtype)
+    out = mapped((*box.shape, plan.channels), plan.dtype)
     for part in box.cells(grid.block):
         around = part.align(grid.core).clip(grid.image)
         pixels = stylize_block(kernel, reader, plan, around)

@@ -12,13 +12,16 @@ from urst_tiles.nets.base import (
     StyleImages,
 )
 from urst_tiles.nets.cascade import CascadeStyle
+from urst_tiles.nets.colour import stain
 from urst_tiles.nets.colour.look import Look, Measured, is_look, read_look
 from urst_tiles.nets.colour.references import (
     look_of,
     merged_look,
     notes_of,
     reference_style,
+    stain_maps,
     standard_look,
+    unmixing_look,
 )
 from urst_tiles.nets.composition import Composition
 from urst_tiles.nets.families import (
@@ -75,6 +78,9 @@ __all__ = [
     "read_painting_look",
     "reference_style",
     "seeded",
+    "stain",
+    "stain_maps",
     "standard_look",
     "style_file",
+    "unmixing_look",
 ]

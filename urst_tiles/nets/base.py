@@ -195,6 +195,9 @@ class LocalNet(nn.Module):
     pointwise: bool = False
     #: Whether, besides, each channel of it depends on the same channel alone.
     channelwise: bool = False
+    #: How many bands the input has, and the output.
+    reads: int = 3
+    bands: int = 3
     #: Whether ``forward`` takes a third argument, the parts of the windows that are needed, to save work.
     selective: bool = False
 

@@ -9,9 +9,9 @@ from urst_tiles.pyramid.levels import tiles_of
 #: Encoder threads of one `Parts.write`, and the encoded tiles per thread that may wait to be written.
 THREADS, AHEAD = 2, 2
 
-#: Bytes that halving takes besides the levels it makes, by channels: strips of 1 MB in wider types, and their
-#: weights.
-_REDUCE_BYTES = {3: 4 << 20, 4: 14 << 20}
+#: Bytes that halving takes besides the levels it makes, without and with alpha: strips of 1 MB in wider
+#: types, and their weights.
+_REDUCE_BYTES = {False: 4 << 20, True: 14 << 20}
 
 #: How many raw tiles of memory one encoder thread takes: the tile padded or repainted, its differences, the
 #: buffer of the codec, and the result.
@@ -28,9 +28,7 @@ def write_bytes(grid: Grid, encoding: Encoding, threads: int = THREADS) -> int:
     raw = h * w * encoding.tile_bytes // encoding.tile**2
     levels = raw // 3 if grid.block_overviews else 0
     return (
-        levels
-        + _REDUCE_BYTES[encoding.channels]
-        + threads * (_TILES_PER_THREAD + AHEAD) * encoding.tile_bytes
+        levels + _REDUCE_BYTES[encoding.alpha] + threads * (_TILES_PER_THREAD + AHEAD) * encoding.tile_bytes
     )
 
 

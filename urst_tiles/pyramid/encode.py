@@ -1,8 +1,9 @@
 """One tile of pixels becomes the bytes that lie in the file.
 
-Pixels are RGB or RGBA, where alpha says how valid a pixel is. A file can store validity as alpha, as a mask,
-as a nodata value, or not at all. Pixels are converted to that form here, tile by tile and last of all, so
-overviews are always made from the original RGBA.
+Pixels are RGB or RGBA, where alpha says how valid a pixel is; or any other number of bands, with or without
+alpha behind them. A file can store validity as alpha, as a mask, as a nodata value, or not at all. Pixels are
+converted to that form here, tile by tile and last of all, so overviews are always made from the original
+pixels with alpha.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ class Encoding:
     ----------
     compression : codec of the tiles.
     quality : 1 to 100, for JPEG and WebP.
-    dtype : "uint8" or "uint16"; JPEG and WebP store "uint8" only.
-    channels : 3 (RGB) or 4 (RGBA), of the pixels to be encoded.
+    dtype : "uint8", "uint16" or "float32"; JPEG and WebP store "uint8" only.
+    channels : of the pixels to be encoded: ``colours``, or one more where the last is alpha.
+    colours : 3 for red, green and blue; any other number of bands is stored as bands without a colour.
     validity : how the file shall mark valid pixels. JPEG and WebP use a mask for RGBA pixels whatever is
         asked for, and nothing for RGB; ``stored_validity`` is the result.
     nodata : the value of invalid pixels, for validity "nodata".
@@ -62,28 +64,36 @@ class Encoding:
     dtype: str = "uint8"
     channels: int = 3
     validity: Validity = "none"
-    nodata: int | None = None
+    nodata: float | None = None
     tile: int = 512
     keeps_hidden: bool = False
     predictor: bool = True
     overviews: Resampling = "average"
     separate_mask: bool = True
+    colours: int = 3
 
     def __post_init__(self) -> None:
         if self.compression not in get_args(Compression):
             allowed = ", ".join(get_args(Compression))
             raise BadPlan(f"--compression must be one of {allowed}, got {self.compression!r}")
-        if self.dtype not in ("uint8", "uint16"):
-            raise BadPlan(f"--dtype must be uint8 or uint16, got {self.dtype!r}")
-        if self.lossy and self.dtype == "uint16":
+        if self.dtype not in ("uint8", "uint16", "float32"):
+            raise BadPlan(f"--dtype must be uint8, uint16 or float32, got {self.dtype!r}")
+        if self.lossy and self.colours != 3:
             raise BadPlan(
-                f"{self.compression} stores 8 bits only: take --compression deflate (lzw, zstd) for uint16, "
-                "or --dtype uint8"
+                f"{self.compression} stores red, green and blue only: take --compression deflate (lzw, zstd)"
+                f" for {self.colours} band(s)"
+            )
+        if self.lossy and self.dtype != "uint8":
+            raise BadPlan(
+                f"{self.compression} stores 8 bits only: take --compression deflate (lzw, zstd) for"
+                f" {self.dtype}, or --dtype uint8"
             )
         if self.lossy and not 1 <= self.quality <= 100:
             raise BadPlan(f"--quality must lie between 1 and 100, got {self.quality}")
-        if self.channels not in (3, 4):
-            raise BadPlan(f"pixels must be RGB or RGBA, got {self.channels} channels")
+        if self.colours < 1 or self.channels not in (self.colours, self.colours + 1):
+            raise BadPlan(
+                f"pixels of {self.colours} bands have as many channels, or alpha besides, got {self.channels}"
+            )
         if self.tile < 16 or self.tile % 16 or self.tile > 16368:
             raise BadPlan(f"a TIFF tile must be a multiple of 16 px, at most 16368, got {self.tile}")
         self._check_validity()
@@ -91,16 +101,21 @@ class Encoding:
     def _check_validity(self) -> None:
         if self.validity not in get_args(Validity):
             raise BadPlan(f"validity must be one of {', '.join(get_args(Validity))}, got {self.validity!r}")
-        if self.channels == 4 and self.validity == "none":
+        if self.alpha and self.validity == "none":
             raise BadPlan("RGBA pixels need a validity (alpha, mask or nodata), got none")
-        if self.channels == 3 and self.validity in ("alpha", "mask"):
+        if not self.alpha and self.validity in ("alpha", "mask"):
             raise BadPlan(f"validity {self.validity} needs RGBA pixels, got RGB")
-        if self.validity == "nodata":
+        if self.validity == "nodata" and self.dtype != "float32":
             top = np.iinfo(self.dtype).max
             if self.nodata is None or not 0 <= self.nodata <= top:
                 raise BadPlan(
                     f"nodata must be a whole number from 0 to {top} for {self.dtype}, got {self.nodata}"
                 )
+
+    @property
+    def alpha(self) -> bool:
+        """Whether the last channel of the pixels says how valid they are."""
+        return self.channels > self.colours
 
     @property
     def lossy(self) -> bool:
@@ -112,7 +127,7 @@ class Encoding:
         """How the file really marks valid pixels: under JPEG and WebP by a mask, or not at all for RGB."""
         if not self.lossy:
             return self.validity
-        return "mask" if self.channels == 4 and self.separate_mask else "none"
+        return "mask" if self.alpha and self.separate_mask else "none"
 
     @property
     def masked(self) -> bool:
@@ -127,7 +142,7 @@ class Encoding:
     @property
     def samples(self) -> int:
         """Samples per pixel in the file."""
-        return 4 if self.stored_validity == "alpha" else 3
+        return self.colours + (self.stored_validity == "alpha")
 
     @property
     def full_chroma(self) -> bool:
@@ -153,7 +168,7 @@ def encode_tile(pixels: NDArray, encoding: Encoding) -> tuple[bytes, bytes | Non
 
     Parameters
     ----------
-    pixels : RGB or RGBA, (h, w, channels), of the encoding's dtype; h and w are at most the side of a tile.
+    pixels : (h, w, channels), of the encoding's dtype; h and w are at most the side of a tile.
     encoding : how pixels are stored.
 
     Returns
@@ -161,7 +176,7 @@ def encode_tile(pixels: NDArray, encoding: Encoding) -> tuple[bytes, bytes | Non
     The encoded tile, and the encoded tile of the mask; None where the file has no mask.
     """
     pixels = _fill_tile(pixels, encoding.tile)
-    mask = encode_mask(pixels[..., 3] > 0) if encoding.masked else None
+    mask = encode_mask(pixels[..., -1] > 0) if encoding.masked else None
     samples = _DRESS[encoding.stored_validity](pixels, encoding)
     return _CODECS[encoding.compression](np.ascontiguousarray(samples), encoding), mask
 
@@ -184,21 +199,21 @@ def _fill_tile(pixels: NDArray, tile: int) -> NDArray:
 
 
 def _dress_none(pixels: NDArray, encoding: Encoding) -> NDArray:
-    return pixels[..., :3]
+    return pixels[..., : encoding.colours]
 
 
 def _dress_alpha(pixels: NDArray, encoding: Encoding) -> NDArray:
     """Colours of fully transparent pixels become 0: this compresses well and is always the same."""
-    hidden = pixels[..., 3] == 0
+    hidden = pixels[..., -1] == 0
     return pixels if encoding.keeps_hidden else _painted(pixels, hidden, 0)
 
 
 def _dress_mask(pixels: NDArray, encoding: Encoding) -> NDArray:
     """Colours of hidden pixels become 0; under a lossy codec, near valid pixels, the mean of these pixels."""
     if encoding.keeps_hidden:
-        return pixels[..., :3]
-    hidden = pixels[..., 3] == 0
-    colour = _painted(pixels[..., :3], hidden, 0)
+        return pixels[..., : encoding.colours]
+    hidden = pixels[..., -1] == 0
+    colour = _painted(pixels[..., : encoding.colours], hidden, 0)
     return _levelled(colour, hidden) if encoding.lossy and hidden.any() else colour
 
 
@@ -219,16 +234,30 @@ def _levelled(colour: NDArray, hidden: NDArray) -> NDArray:
 def _dress_nodata(pixels: NDArray, encoding: Encoding) -> NDArray:
     """Valid pixels that equal the nodata value change by one level; invalid pixels become nodata."""
     value = encoding.nodata or 0
-    colour = pixels[..., :3]
-    moved = _painted(colour, (colour == value).all(axis=-1), value + 1 if value == 0 else value - 1)
-    return moved if pixels.shape[-1] == 3 else _painted(moved, pixels[..., 3] == 0, value)
+    colour = pixels[..., : encoding.colours]
+    beside = value + 1 if value == 0 else value - 1
+    if colour.dtype.kind == "f":
+        beside = float(np.nextafter(np.float32(value), np.float32(np.inf)))
+    moved = _painted(colour, (colour == value).all(axis=-1), beside)
+    return _painted(moved, pixels[..., -1] == 0, value) if encoding.alpha else moved
 
 
-def _painted(pixels: NDArray, where: NDArray, value: int) -> NDArray:
+def _painted(pixels: NDArray, where: NDArray, value: float) -> NDArray:
     if not where.any():
         return pixels
     out = pixels.copy()
     out[where] = value
+    return out
+
+
+def _float_difference(samples: NDArray) -> NDArray:
+    """TIFF Technical Note 3 (predictor 3): the bytes of a row, the most significant of all its floats first,
+    each minus the one as many bytes to its left as a pixel has samples."""
+    h, w, n = samples.shape
+    rows = samples.astype(">f4").view(np.uint8).reshape(h, w * n, 4).transpose(0, 2, 1).reshape(h, -1)
+    out = np.empty_like(rows)
+    out[:, :n] = rows[:, :n]
+    np.subtract(rows[:, n:], rows[:, :-n], out=out[:, n:])
     return out
 
 
@@ -243,7 +272,9 @@ def _difference(samples: NDArray) -> NDArray:
 
 
 def _predicted(samples: NDArray, encoding: Encoding) -> NDArray:
-    return _difference(samples) if encoding.predictor else samples
+    if not encoding.predictor:
+        return samples
+    return _float_difference(samples) if samples.dtype.kind == "f" else _difference(samples)
 
 
 def _deflate(samples: NDArray, encoding: Encoding) -> bytes:

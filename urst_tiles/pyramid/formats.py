@@ -161,8 +161,19 @@ def check_size(chosen: Format, height: int, width: int) -> None:
 
 def check_dtype(chosen: Format, dtype: str) -> None:
     """Raise BadPlan if a format does not hold the data type of the output."""
+    if dtype == "float32" and chosen.name != "tif":
+        raise BadPlan(f"{chosen.title} is not written with floats: choose a name that ends in .tif")
     if dtype == "uint16" and not chosen.sixteen_bit:
         raise BadPlan(f"{chosen.title} holds 8 bits only: leave --dtype uint16 out, or write .tif or .png")
+
+
+def check_bands(chosen: Format, colours: int) -> None:
+    """Raise BadPlan if a format does not hold bands that are not red, green and blue."""
+    if colours != 3 and chosen.name != "tif":
+        raise BadPlan(
+            f"{chosen.title} holds red, green and blue, and the output has {colours} band(s): choose a name"
+            " that ends in .tif"
+        )
 
 
 def lost_in(chosen: Format, info: Info, *, channels: int, lossy_tiles: bool = False) -> list[str]:

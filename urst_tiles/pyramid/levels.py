@@ -51,17 +51,19 @@ def level_fields(encoding: Encoding, height: int, width: int, *, overview: bool)
         *_shape(encoding.tile, height, width, subfile=1 if overview else 0),
         field(258, SHORT, *[bits] * n),
         field(259, SHORT, COMPRESSION_CODE[encoding.compression]),
-        field(262, SHORT, 6 if jpeg else 2),
+        field(262, SHORT, 6 if jpeg else 2 if encoding.colours == 3 else 1),
         field(277, SHORT, n),
         field(284, SHORT, 1),
-        field(339, SHORT, *[1] * n),
+        field(339, SHORT, *[3 if encoding.dtype == "float32" else 1] * n),
     ]
     if not encoding.lossy and encoding.predictor:
-        fields.append(field(317, SHORT, 2))
+        fields.append(field(317, SHORT, 3 if encoding.dtype == "float32" else 2))
     if encoding.stored_validity == "nodata":
         fields.append(text(42113, str(encoding.nodata)))
-    if n == 4:
-        fields.append(field(338, SHORT, 2))
+    extra = [0] * (encoding.colours - 1) if encoding.colours != 3 else []
+    extra += [2] if encoding.stored_validity == "alpha" else []
+    if extra:
+        fields.append(field(338, SHORT, *extra))
     if jpeg:
         fields.append(field(530, SHORT, *([1, 1] if encoding.full_chroma else [2, 2])))
         reference = struct.pack("<12I", *[v for low in (0, 128, 128) for v in (low, 1, 255, 1)])

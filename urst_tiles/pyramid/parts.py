@@ -117,9 +117,15 @@ class Parts:
 
     def _levels(self, pixels: NDArray, pool: ThreadPoolExecutor) -> Iterator[NDArray]:
         """The levels to encode, largest first; the smaller ones are made while the first is encoded."""
-        binary = self.encoding.binary and pixels.shape[-1] == 4
-        count, method = self.grid.block_overviews, self.encoding.overviews
-        below = pool.submit(levels_below, pixels, count, binary=binary, method=method)
+        encoding = self.encoding
+        below = pool.submit(
+            levels_below,
+            pixels,
+            self.grid.block_overviews,
+            binary=encoding.binary and encoding.alpha,
+            method=encoding.overviews,
+            colours=encoding.colours,
+        )
         if self.stage == 0:
             yield pixels
         yield from below.result()

@@ -36,10 +36,10 @@ def decode_tile(image: bytes, mask: bytes | None, encoding: Encoding) -> NDArray
 
     Returns
     -------
-    (tile, tile, 3), or (tile, tile, 4) with validity as alpha, 0 or the largest value of the dtype where the
-    file holds only whether a pixel is valid.
+    (tile, tile, colours), or with validity as alpha behind them, 0 or the largest value of the dtype where
+    the file holds only whether a pixel is valid.
     """
-    side, top = encoding.tile, np.iinfo(encoding.dtype).max
+    side, top = encoding.tile, np.iinfo(encoding.dtype).max  # floats are in TIFFs alone
     raw = _DECODERS[encoding.compression](image, out=side * side * encoding.samples * (1 + (top > 255)))
     samples = np.frombuffer(raw, encoding.dtype).reshape(side, side, encoding.samples)
     if encoding.predictor:
@@ -47,7 +47,7 @@ def decode_tile(image: bytes, mask: bytes | None, encoding: Encoding) -> NDArray
     if mask is not None:
         bits = np.frombuffer(codecs.deflate_decode(mask, out=side * ceil_div(side, 8)), np.uint8)
         valid = np.unpackbits(bits.reshape(side, -1), axis=1, count=side)
-    elif encoding.stored_validity == "nodata" and encoding.channels == 4:
+    elif encoding.stored_validity == "nodata" and encoding.alpha:
         valid = (samples != encoding.nodata).any(axis=-1)
     else:
         return samples

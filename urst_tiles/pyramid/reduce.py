@@ -26,7 +26,7 @@ from urst_tiles.pyramid.encode import Encoding, Resampling
 _STRIP_BYTES = 1 << 20
 
 
-def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
+def halve(pixels: NDArray, *, binary: bool = False, colours: int = 3) -> NDArray:
     """Halve an image by the means of 2 x 2 pixels.
 
     With alpha, colours are means weighted by alpha (where all four pixels have alpha 0, plain means), and
@@ -34,14 +34,14 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
 
     Parameters
     ----------
-    pixels : RGB or RGBA, uint8 or uint16, (h, w, 3 or 4).
+    pixels : uint8, uint16 or float32, (h, w, ``colours``), or with alpha behind them (h, w, ``colours`` + 1).
     binary : whether pixels are either valid or not. Then every alpha above 0 has the same weight, and a pixel
         of the result is fully valid where any of the four is. This is GDAL's rule for masks and nodata, by
         which no valid pixel vanishes from an overview.
 
     Returns
     -------
-    (ceil(h / 2), ceil(w / 2), 3 or 4), of the same dtype.
+    (ceil(h / 2), ceil(w / 2), channels), of the same dtype.
     """
     h, w, channels = pixels.shape
     out = mapped((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
@@ -50,59 +50,63 @@ def halve(pixels: NDArray, *, binary: bool = False) -> NDArray:
         strip = _even(pixels[2 * y : 2 * (y + rows)])
         into = out[y : y + rows]
         _plain(strip, into)
-        if channels == 4:
+        if channels > colours:
             _correct(strip, into, binary)
     return out
 
 
 def smaller(pixels: NDArray, encoding: Encoding) -> NDArray:
     """The next smaller level of pixels that are read from the finished pyramid of this encoding."""
-    binary = encoding.binary and pixels.shape[-1] == 4
-    return _METHODS[encoding.overviews](pixels, binary)
+    binary = encoding.binary and encoding.alpha
+    return _METHODS[encoding.overviews](pixels, binary, encoding.colours)
 
 
 def levels_below(
-    pixels: NDArray, count: int, *, binary: bool = False, method: Resampling = "average"
+    pixels: NDArray, count: int, *, binary: bool = False, method: Resampling = "average", colours: int = 3
 ) -> list[NDArray]:
     """Halve an image ``count`` times; returns all results, largest first. See `halve`."""
     levels: list[NDArray] = []
     for _ in range(count):
-        pixels = _METHODS[method](pixels, binary)
+        pixels = _METHODS[method](pixels, binary, colours)
         levels.append(pixels)
     return levels
 
 
-def _average(pixels: NDArray, binary: bool) -> NDArray:
-    return halve(pixels, binary=binary)
+def _average(pixels: NDArray, binary: bool, colours: int) -> NDArray:
+    return halve(pixels, binary=binary, colours=colours)
 
 
-def _nearest(pixels: NDArray, binary: bool) -> NDArray:
+def _nearest(pixels: NDArray, binary: bool, colours: int) -> NDArray:
     h, w, channels = pixels.shape
     out = mapped((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
     out[...] = pixels[::2, ::2]
     return out
 
 
-def _lanczos(pixels: NDArray, binary: bool) -> NDArray:
+def _lanczos(pixels: NDArray, binary: bool, colours: int) -> NDArray:
     """Colours by Lanczos, weighted by alpha; where little is valid, and of alpha itself, the mean."""
-    out, top = halve(pixels, binary=binary), np.iinfo(pixels.dtype).max
+    out, top = halve(pixels, binary=binary, colours=colours), _top(pixels.dtype)
+    whole = pixels.dtype.kind == "u"
+    alpha = pixels.shape[-1] > colours
     columns = _mirrored(-_BEFORE, 2 * out.shape[1] + _BEFORE, pixels.shape[1])
     for y in range(0, len(out), _LANCZOS_ROWS):
         into = out[y : y + _LANCZOS_ROWS]
         rows = _mirrored(2 * y - _BEFORE, 2 * (y + len(into)) + _BEFORE, len(pixels))
         strip = pixels[rows].astype(np.float32)
-        if strip.shape[-1] == 4:
-            strip[..., 3] = (strip[..., 3] > 0) if binary else strip[..., 3] / top
-            strip[..., :3] *= strip[..., 3:]
+        if alpha:
+            strip[..., -1] = (strip[..., -1] > 0) if binary else strip[..., -1] / top
+            strip[..., :-1] *= strip[..., -1:]
         tall: Any = sum(k * strip[j : j + 2 * len(into) : 2] for j, k in enumerate(_KERNEL))
         tall = tall[:, columns]
         small: Any = sum(k * tall[:, j : j + 2 * out.shape[1] : 2] for j, k in enumerate(_KERNEL))
         some = np.full(small.shape[:2], True)
-        if small.shape[-1] == 4:
-            some = small[..., 3] > 0.25
-            small[..., :3] /= np.maximum(small[..., 3:], 0.25)
-        colour = np.clip(np.floor(small[..., :3] + np.float32(0.5)), 0, top).astype(out.dtype)
-        np.copyto(into[..., :3], colour, where=some[..., None])
+        if alpha:
+            some = small[..., -1] > 0.25
+            small[..., :-1] /= np.maximum(small[..., -1:], 0.25)
+        colour = small[..., :colours]
+        if whole:
+            colour = np.clip(np.floor(colour + np.float32(0.5)), 0, top).astype(out.dtype)
+        np.copyto(into[..., :colours], colour, where=some[..., None])
     return out
 
 
@@ -124,7 +128,7 @@ def _kernel() -> list[np.float32]:
 #: Rows of a result that are made at once, the weights, and how many pixels lie before the first of the two.
 _LANCZOS_ROWS, _KERNEL, _BEFORE = 8, _kernel(), 5
 
-_METHODS: dict[Resampling, Callable[[NDArray, bool], NDArray]] = {
+_METHODS: dict[Resampling, Callable[[NDArray, bool, int], NDArray]] = {
     "average": _average,
     "nearest": _nearest,
     "lanczos": _lanczos,
@@ -151,6 +155,9 @@ def _wide(dtype: np.dtype) -> type:
 
 
 def _plain(strip: NDArray, into: NDArray) -> None:
+    if strip.dtype.kind == "f":
+        into[...] = _sums(strip, np.float64) / 4
+        return
     sums = _sums(strip, _wide(strip.dtype))
     sums += 2
     sums >>= 2
@@ -159,12 +166,17 @@ def _plain(strip: NDArray, into: NDArray) -> None:
 
 def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
     """Replace plain means by means weighted by alpha, where that makes a difference."""
-    alpha, top = strip[..., 3], np.iinfo(strip.dtype).max
+    alpha, top = strip[..., -1], _top(strip.dtype)
     least = alpha.min()
     if binary:
-        into[..., 3] = top if least > 0 else np.where(_weighted(strip, into, alpha > 0), top, 0)
+        into[..., -1] = top if least > 0 else np.where(_weighted(strip, into, alpha > 0), top, 0)
     elif least < top:
         _weighted(strip, into, alpha)
+
+
+def _top(dtype: np.dtype) -> int:
+    """The alpha of a valid pixel."""
+    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
 
 
 def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
@@ -173,13 +185,18 @@ def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
     This is exact: every sum stays below 2^24 in float32 (uint8) or below 2^53 in float64 (uint16), and no
     quotient is so near to a whole number that rounding could cross it.
     """
-    real = np.float32 if strip.itemsize == 1 else np.float64
+    real: type = np.float32 if strip.itemsize == 1 else np.float64
     weights = weights[..., None].astype(real)
     total = _sums(weights, real)[..., 0]
     some = total > 0
     half, divisor = np.floor(total / 2), np.maximum(total, 1)
-    sums = _sums(strip[..., :3] * weights, real)
-    for c in range(3):
-        mean = np.floor((sums[..., c] + half) / divisor)
+    colour = strip[..., :-1]
+    if strip.dtype.kind == "f":
+        colour = np.where(weights > 0, colour, 0)  # which may be no number
+        half, divisor = np.zeros_like(total), np.where(some, total, 1)
+    sums = _sums(colour * weights, real)
+    for c in range(sums.shape[-1]):
+        mean = (sums[..., c] + half) / divisor
+        mean = mean if strip.dtype.kind == "f" else np.floor(mean)
         np.copyto(into[..., c], mean.astype(into.dtype), where=some)
     return some

@@ -27,29 +27,29 @@ class BandSums:
     """The valid pixels of one band: how many, the smallest, the largest, their sum and that of squares."""
 
     count: int = 0
-    least: int = 0
-    most: int = 0
-    total: int = 0
-    squares: int = 0
+    least: float = 0
+    most: float = 0
+    total: float = 0
+    squares: float = 0
 
     def add(self, values: NDArray) -> None:
-        """Add values of uint8 or uint16, (n,), n at least 1."""
-        low, high = int(values.min()), int(values.max())
+        """Add values of uint8, uint16 or float32, (n,), n at least 1."""
+        low, high = values.min().item(), values.max().item()
         self.least = min(self.least, low) if self.count else low
-        self.most = max(self.most, high)
-        wide = values.astype(np.uint64)
+        self.most = max(self.most, high) if self.count else high
+        wide = values.astype(np.float64 if values.dtype.kind == "f" else np.uint64)
         self.count += values.size
-        self.total += int(wide.sum())
-        self.squares += int((wide * wide).sum())
+        self.total += wide.sum().item()
+        self.squares += (wide * wide).sum().item()
 
     def items(self) -> dict[str, str]:
         """The names and texts that GDAL has for them."""
         variance = (self.count * self.squares - self.total**2) / self.count**2
         return {
-            "STATISTICS_MINIMUM": str(self.least),
-            "STATISTICS_MAXIMUM": str(self.most),
+            "STATISTICS_MINIMUM": f"{self.least:.14g}",
+            "STATISTICS_MAXIMUM": f"{self.most:.14g}",
             "STATISTICS_MEAN": f"{self.total / self.count:.14g}",
-            "STATISTICS_STDDEV": f"{sqrt(variance):.14g}",
+            "STATISTICS_STDDEV": f"{sqrt(max(variance, 0)):.14g}",
         }
 
 
@@ -57,11 +57,11 @@ def band_items(stages: Sequence[Parts]) -> list[tuple[str, int, str]]:
     """The items of GDAL's metadata (name, band counted from 0, text) about the bands of the output; empty if
     no pixel is valid."""
     stage = next((stage for stage in reversed(stages) if _seed_pixels(stage) >= ENOUGH), stages[0])
-    sums, pixels = [BandSums() for _ in range(3)], 0
+    sums, pixels = [BandSums() for _ in range(stage.encoding.colours)], 0
     for index in range(len(stage.grid)):
         seed = stage.read_level(index, stage.grid.block_overviews)
         pixels += seed.shape[0] * seed.shape[1]
-        valid = seed[..., 3] > 0 if seed.shape[-1] == 4 else np.full(seed.shape[:2], True)
+        valid = seed[..., -1] > 0 if stage.encoding.alpha else np.full(seed.shape[:2], True)
         if valid.any():
             for band, one in enumerate(sums):
                 one.add(seed[..., band][valid])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from urst_tiles.tiff.choice import COLOURS, Names, Word, colour_numbers, first_word, number_of, said
+from urst_tiles.tiff.choice import COLOURS, EVERY, Names, Word, colour_numbers, first_word, number_of, said
 from urst_tiles.tiff.elements import elements
 from urst_tiles.tiff.georeference import PamBands
 
@@ -97,15 +97,16 @@ def _told(band: Band, attributes: dict[str, str], text: str) -> Band:
 
 
 def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band] | int) -> list[int]:
-    """The numbers of the colour bands to read, counted from 0: three, or a single band for a grey picture.
+    """The numbers of the colour bands to read, counted from 0: three, or a single band for a grey picture; or
+    as many as were chosen.
 
     Parameters
     ----------
     path : the file, for messages.
-    wanted : the one or three bands that the user chose, by numbers counted from 1 or by names, as in
-        ``--bands 3,2,1`` or ``--bands B4,B3,B2``. None chooses those that the file calls red, green and blue,
-        by their colour, by their names or by their wavelengths; else the first three, or the first if there
-        are fewer than three.
+    wanted : the bands that the user chose, by numbers counted from 1 or by names, as in
+        ``--bands 3,2,1`` or ``--bands B4,B3,B2``; `EVERY` for all. None chooses those that the file calls
+        red, green and blue, by their colour, by their names or by their wavelengths; else the first three, or
+        the first if there are fewer than three.
     bands : the colour bands in the file; a number stands for so many of an RGB picture.
 
     Raises
@@ -116,6 +117,8 @@ def choose_bands(path: Path, wanted: Sequence[Word] | None, bands: Sequence[Band
         bands = plabands_of(bands, True)
     if wanted is None:
         return _default(bands)
+    if tuple(wanted) == EVERY:
+        return list(range(len(bands)))
     return [number_of(path, "band", word, [band.names for band in bands]) for word in wanted]
 
 

@@ -26,7 +26,7 @@ class Facts:
     orientation : 1 to 8, as TIFF's tag 274.
     choice : the page, and the channels or bands, that the user chose.
     told : what the program chose, and not the user, as a phrase; empty if there was no choice.
-    colours : how many bands of colour the opener returns, 1 or 3.
+    colours : how many bands of colour the opener returns: 1 or 3, or if ``choice`` is plain any number.
     file_dtype : name of the dtype of the colours in the file.
     has_valid : whether every pixel comes with a weight that says how valid it is.
     overviews : (height, width) of each overview in the file, as stored.

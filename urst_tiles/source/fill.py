@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box, reflect
+from urst_tiles.source.valid import full
 
 #: How many rows are filled at a time; this bounds the memory of temporary floats.
 ROWS = 64
@@ -52,7 +53,7 @@ def _halved(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Colour and weight at half the size: means weighted by the weight, and sums of the weight, at most 1."""
     h, w = weight.shape
-    heavy = np.zeros((h + h % 2, w + w % 2, 3), np.float32)
+    heavy = np.zeros((h + h % 2, w + w % 2, colour.shape[-1]), np.float32)
     np.multiply(colour, weight[..., None], out=heavy[:h, :w])
     sums = heavy[0::2, 0::2] + heavy[1::2, 0::2] + heavy[0::2, 1::2] + heavy[1::2, 1::2]
     del heavy
@@ -89,27 +90,28 @@ class Fill:
 
     Parameters
     ----------
-    thumbnail : uint8 or uint16, (h, w, 4), RGBA; the fourth channel tells how valid a pixel is, 0 is invalid.
+    thumbnail : uint8 or uint16, (h, w, channels), such as RGBA; the last channel tells how valid a pixel is,
+        0 is invalid.
     shape : (height, width) of the image in pixels.
     """
 
     def __init__(self, thumbnail: NDArray[Any], shape: tuple[int, int]) -> None:
-        if thumbnail.ndim != 3 or thumbnail.shape[-1] != 4:
-            raise ValueError(f"a thumbnail to fill from is (h, w, 4), got {thumbnail.shape}")
+        if thumbnail.ndim != 3 or thumbnail.shape[-1] < 2:
+            raise ValueError(f"a thumbnail to fill from is (h, w, channels), got {thumbnail.shape}")
         self.shape = shape
-        weight = thumbnail[..., 3].astype(np.float32) / np.float32(np.iinfo(thumbnail.dtype).max)
-        self._small = close_holes(thumbnail[..., :3].astype(np.float32), weight)
+        weight = thumbnail[..., -1].astype(np.float32) / np.float32(full(thumbnail.dtype))
+        self._small = close_holes(thumbnail[..., :-1].astype(np.float32), weight)
 
     def apply(self, pixels: NDArray[Any], box: Box) -> NDArray[Any]:
-        """RGB pixels, (h, w, 3), with every invalid pixel replaced.
+        """The colours of pixels, (h, w, colours), with every invalid pixel replaced.
 
         Parameters
         ----------
-        pixels : (h, w, 4), RGBA with the dtype of the thumbnail; a fourth channel of 0 marks invalid pixels.
+        pixels : (h, w, channels), with the dtype of the thumbnail; a last channel of 0 marks invalid pixels.
         box : the box of the padded image that the pixels belong to.
         """
-        out = np.ascontiguousarray(pixels[..., :3])
-        invalid = pixels[..., 3] == 0
+        out = np.ascontiguousarray(pixels[..., :-1])
+        invalid = pixels[..., -1] == 0
         if not invalid.any():
             return out
         if np.shares_memory(out, pixels):
@@ -123,5 +125,6 @@ class Fill:
             holes = invalid[part, across]
             if holes.any():
                 near = _enlarge(self._small, rows[part], columns[across], self.shape)
-                out[part, across][holes] = np.rint(near[holes]).astype(out.dtype)
+                values = near[holes] if out.dtype.kind == "f" else np.rint(near[holes])
+                out[part, across][holes] = values.astype(out.dtype)
         return out

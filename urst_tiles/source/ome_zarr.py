@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput, DamagedFile
-from urst_tiles.tiff.choice import COLOURS, Choice, Names, colour_numbers, number_of, said
+from urst_tiles.tiff.choice import COLOURS, EVERY, Choice, Names, colour_numbers, number_of, said
 from urst_tiles.tiff.selection import Note
 
 #: Files by which a folder is known as Zarr.
@@ -190,7 +190,9 @@ def plane_of(path: Path, image: ZarrImage, choice: Choice) -> tuple[Plane, list[
     names = [Names(name, (c,) if c else ()) for name, c in zip(image.channels, image.colours, strict=True)]
     if image.rgb:
         names = [Names(None, (colour,)) for colour in COLOURS]
-    if choice.wanted is not None:
+    if choice.wanted == EVERY:
+        picks = list(range(count))
+    elif choice.wanted is not None:
         picks = [number_of(path, "channel", word, names or [Names()]) for word in choice.wanted]
     else:
         picks = colour_numbers(image.colours) or ([0, 1, 2] if count >= 3 else [0])

@@ -32,6 +32,7 @@ from urst_tiles.source.sidecars import Sidecars, find_sidecars
 from urst_tiles.source.slides import JoinedSlide, check_slide, check_slide_pages
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import CHUNK_PIXELS
+from urst_tiles.source.stretch import AS_IS
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import (
     LOADERS,
@@ -44,7 +45,7 @@ from urst_tiles.source.vips import (
     page_count,
 )
 from urst_tiles.storage.names import require_file
-from urst_tiles.tiff.choice import Choice, Names, number_of
+from urst_tiles.tiff.choice import EVERY, Choice, Names, number_of
 from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
@@ -92,7 +93,8 @@ def open_source(
         1, or by their names; by default the first three, or the first if there are fewer than three.
     bands : one or three bands, likewise, or the names of files that hold a band each, in the folder ``path``
         or beside the file ``path``, or of assets of a STAC item; by default those that the file calls red,
-        green and blue, else the first three, or the first if there are fewer than three.
+        green and blue, else the first three, or the first if there are fewer than three. Any other number of
+        bands, or ("all",), is read as it is: the pixels then have so many channels.
     level : a level of the image instead of the image itself: 0 is the image, 1 its first overview.
     magnification : the magnification of the level, within 5 %, instead of its number.
     stretch : the values or percentiles LOW,HIGH that become black and white, as in "2%,98%" or "0,10000", or
@@ -192,6 +194,8 @@ def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
     fingerprint = tiff_fingerprint(reader.file, sidecars.all)
     validity, first = _validity(reader.validity, sidecars), reader.file.directories[0]
     info = tiff_info(reader.main, validity, sidecars, orientation, first)
+    if choice.plain:
+        info = replace(info, bands=reader.band_names)
     return Facts(
         path=path,
         info=replace(info, chosen=chosen(reader.notes)),
@@ -324,13 +328,23 @@ def _check_compression(main: Directory) -> None:
         raise BadInput(f"{main.path}: its samples mean nothing that is known (TIFF tag 262); it is damaged")
 
 
-def array_source(array: Any, *, info: Info | None = None, name: str = "array") -> Source:
+def array_source(
+    array: Any,
+    *,
+    info: Info | None = None,
+    name: str = "array",
+    colours: int = 3,
+    as_is: bool = False,
+) -> Source:
     """A source whose pixels are those of an array; `Source.prepare` need not be called.
 
     Parameters
     ----------
     array : NumPy or zarr array, uint8 or uint16, (H, W, 3) for RGB, or (H, W, 4) for RGBA, where a fourth
         channel of 0 marks invalid pixels.
+    colours : the number of bands, if they are not red, green and blue; the array has as many channels, or
+        one more that marks invalid pixels.
+    as_is : whether the array holds floats that stay as they are, float32; 1 then marks valid pixels.
     info : metadata for the output; by default only how validity is marked.
     name : the name of the array in error messages.
 
@@ -338,31 +352,32 @@ def array_source(array: Any, *, info: Info | None = None, name: str = "array") -
     ------
     BadInput : the array has another shape or dtype.
     """
-    if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
+    if getattr(array, "ndim", 0) != 3 or array.shape[2] not in (colours, colours + 1) or 0 in array.shape:
         shape = getattr(array, "shape", type(array).__name__)
-        raise BadInput(f"an array must be (height, width, 3 or 4) with at least one pixel, got {shape}")
-    if np.dtype(array.dtype) not in (np.uint8, np.uint16):
+        wanted = f"(height, width, {colours} or {colours + 1})"
+        raise BadInput(f"an array must be {wanted} with at least one pixel, got {shape}")
+    if np.dtype(array.dtype) not in ((np.float32,) if as_is else (np.uint8, np.uint16)):
         raise BadInput(f"an array must be uint8 or uint16, got {array.dtype}")
-    has_valid = array.shape[2] == 4
+    has_valid = array.shape[2] > colours
     facts = Facts(
         path=Path(name),
         info=info or Info(validity="alpha" if has_valid else "none"),
         fingerprint=array_fingerprint(array),
         stored=(int(array.shape[0]), int(array.shape[1])),
         orientation=1,
-        choice=Choice(),
+        choice=Choice() if colours == 3 else Choice(bands=EVERY),
         told="",
-        colours=3,
+        colours=colours,
         file_dtype=np.dtype(array.dtype).name,
         has_valid=has_valid,
         overviews=(),
-        reader_bytes=decoder_count() * CHUNK_PIXELS * 4 * np.dtype(array.dtype).itemsize,
+        reader_bytes=decoder_count() * CHUNK_PIXELS * max(4, array.shape[2]) * np.dtype(array.dtype).itemsize,
         spooling_bytes=0,
-        opener=ArrayOpener(array),
+        opener=ArrayOpener(array, colours),
         random_access=True,
         stretched=False,
     )
-    return Source(facts)
+    return Source(facts, stretch=AS_IS) if as_is else Source(facts)
 
 
 def _orientation(main: Directory) -> int:

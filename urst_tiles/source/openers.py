@@ -28,7 +28,7 @@ from urst_tiles.source.identity import (
 )
 from urst_tiles.source.spool import Original, Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
-from urst_tiles.source.valid import Samples, combine, full, weight_dtype
+from urst_tiles.source.valid import Samples, as_weight, combine, full, weight_dtype
 from urst_tiles.source.vips import Place, VipsReader, stream
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.georeference import NO_BANDS, PamBands
@@ -249,11 +249,13 @@ class ArrayOpener:
 
     Attributes
     ----------
-    array : NumPy or zarr array, (H, W, 3 or 4), uint8 or uint16.
+    array : NumPy or zarr array, (H, W, channels), uint8 or uint16.
+    colours : how many of the channels are colours; one more is the weight.
     files : empty, since the pixels come from no file.
     """
 
     array: Any
+    colours: int = 3
     files: ClassVar[tuple[Path, ...]] = ()
     content: ClassVar[None] = None
     many: ClassVar[bool] = False
@@ -266,27 +268,28 @@ class ArrayOpener:
         """Check nothing: the caller answers for the content of the array."""
 
     def open(self) -> Reader:
-        return ArrayReader(self.array)
+        return ArrayReader(self.array, self.colours)
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         return bands_of(self.open(), rows)
 
 
 class ArrayReader:
-    """Reads samples of a NumPy or zarr array, (H, W, 3 or 4); the fourth channel is the weight."""
+    """Reads samples of a NumPy or zarr array, (H, W, channels); one behind the colours is the weight."""
 
     levels: tuple[tuple[int, int], ...] = ()
     cell_shape = (1024, 1024)
     alone = False
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, colours: int = 3) -> None:
         self._array = array
         self.shape = (int(array.shape[0]), int(array.shape[1]))
-        self.dtype, self.colours, self.has_valid = np.dtype(array.dtype), 3, array.shape[2] == 4
+        self.dtype, self.colours = np.dtype(array.dtype), colours
+        self.has_valid = array.shape[2] > colours
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         pixels = np.asarray(self._array[box.slices])
-        return Samples(pixels[..., :3], pixels[..., 3] if self.has_valid else None)
+        return Samples(pixels[..., : self.colours], as_weight(pixels[..., -1]) if self.has_valid else None)
 
 
 class MaskedReader:

@@ -20,9 +20,11 @@ from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content
 from urst_tiles.source.polygons import Polygons
 from urst_tiles.source.source import Source
-from urst_tiles.source.valid import Samples
-from urst_tiles.tiff.choice import Choice
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.source.stretch import AS_IS
+from urst_tiles.source.valid import Samples, as_weight
+from urst_tiles.tiff.choice import EVERY, Choice
+from urst_tiles.tiff.metadata import Info as Info
+from urst_tiles.tiff.metadata import with_bands_told
 from urst_tiles.tiff.position import affine_of, moved
 
 #: How far in pixels a side of a box on the ground may miss the edge of a pixel before the pixel counts as
@@ -137,6 +139,12 @@ def info_of(source: Source, box: Box | None) -> Info:
     return info if box is None else replace(info, geo=moved(info.geo, box.y0, box.x0))
 
 
+def described(info: Info, items: Sequence[tuple[str, int, str]]) -> Info:
+    """The metadata with what bands are, each item (role, band counted from 0, text), with the roles of
+    `urst_tiles.tiff.metadata.with_bands_told`."""
+    return replace(info, gdal_metadata=with_bands_told(info.gdal_metadata, items)) if items else info
+
+
 @dataclass(frozen=True, eq=False)
 class PartOpener:
     """Opens a box of another source, whose pixels are read through it.
@@ -179,12 +187,12 @@ class PartReader:
 
     def __init__(self, source: Source, box: Box) -> None:
         self._source, self._box = source, box
-        self.shape, self.dtype, self.colours = box.shape, source.dtype, 3
-        self.has_valid = source.channels == 4
+        self.shape, self.dtype, self.colours = box.shape, source.dtype, source.colours
+        self.has_valid = source.has_valid
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         pixels = self._source.read(box.shift(self._box.y0, self._box.x0))
-        return Samples(pixels[..., :3], pixels[..., 3] if self.has_valid else None)
+        return Samples(pixels[..., : self.colours], as_weight(pixels[..., -1]) if self.has_valid else None)
 
 
 def cut_out(source: Source, box: Box) -> Source:
@@ -198,11 +206,11 @@ def cut_out(source: Source, box: Box) -> Source:
             fingerprint=sha256(said.encode()).hexdigest(),
             stored=box.shape,
             orientation=1,
-            choice=Choice(),
+            choice=Choice() if source.colours == 3 else Choice(bands=EVERY),
             told="",
-            colours=3,
+            colours=source.colours,
             file_dtype=source.dtype.name,
-            has_valid=source.channels == 4,
+            has_valid=source.has_valid,
             overviews=(),
             reader_bytes=source.reader_bytes,
             returned_bytes=source.returned_bytes,
@@ -210,5 +218,6 @@ def cut_out(source: Source, box: Box) -> Source:
             opener=PartOpener(source.without_metadata(), box),
             random_access=True,
             stretched=False,
-        )
+        ),
+        stretch=AS_IS if source.dtype.kind == "f" else "2%,98%",
     )

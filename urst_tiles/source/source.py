@@ -34,7 +34,7 @@ from urst_tiles.source.openers import (
 from urst_tiles.source.orient import oriented, shown, stored_box
 from urst_tiles.source.saved import load_if_whole, npz, read_thumbnail
 from urst_tiles.source.spool import Shape, spool
-from urst_tiles.source.stretch import Ranges, Stretch, finisher, parse_stretches, resolve_each
+from urst_tiles.source.stretch import AS_IS, Ranges, Stretch, finisher, parse_stretches, resolve_each
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import names_in, read_file, remove
@@ -57,7 +57,7 @@ class Source:
     shape : (height, width) in pixels, upright.
     channels : 3 for RGB if all pixels are valid, else 4 for RGBA. The fourth channel is alpha or validity; it
         is 0 for invalid pixels.
-    dtype : uint8 for uint8 files, else uint16.
+    dtype : uint8 for uint8 files, else uint16; float32 for floats that stay as they are.
     file_dtype : dtype of the samples in the file.
     info : metadata that the output takes over.
     made_of : how many files make the image, as a phrase, if it is several; else empty.
@@ -82,8 +82,10 @@ class Source:
         prepared: Prepared | None = None,
     ) -> None:
         self._facts, self._use_overviews = facts, use_overviews
-        self._bounds = parse_stretches(stretch)
-        if facts.stretched and len(self._bounds) not in (1, facts.colours):
+        as_is = stretch == AS_IS and np.dtype(facts.file_dtype).kind == "f"
+        self._stretched = facts.stretched and not as_is
+        self._bounds = () if stretch == AS_IS else parse_stretches(stretch)
+        if self._stretched and len(self._bounds) not in (1, facts.colours):
             raise BadInput(
                 f"{facts.path}: the stretch has {len(self._bounds)} pairs LOW,HIGH and the image"
                 f" {facts.colours} band(s); give one pair, or one for each band"
@@ -95,15 +97,31 @@ class Source:
         self.shape = oriented(facts.stored, facts.orientation)
         self.told, self.made_of = facts.told, facts.made_of
         self.stretch_text = stretch
-        self.channels = 4 if facts.has_valid or facts.areas else 3
+        self.channels = self.colours + bool(facts.has_valid or facts.areas)
         self.file_dtype = np.dtype(facts.file_dtype)
-        self.dtype = weight_dtype(self.file_dtype)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32) if as_is else weight_dtype(self.file_dtype)
         self.random_access = facts.random_access
         self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
         self.reader_bytes += area_bytes(facts.areas)
         told = facts.returned_bytes if facts.random_access else None
         self.returned_bytes = self.reader_bytes if told is None else told + area_bytes(facts.areas)
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
+
+    @property
+    def colours(self) -> int:
+        """How many channels are colours: red, green and blue, or the bands that were chosen as they are."""
+        return self._facts.colours if self._facts.choice.plain else 3
+
+    @property
+    def has_valid(self) -> bool:
+        """Whether a channel behind the colours says how valid a pixel is."""
+        return self.channels > self.colours
+
+    @property
+    def kind(self) -> str:
+        """What the channels are, as a word."""
+        colours = "RGB" if self.colours == 3 else f"{self.colours} band(s) "
+        return (colours + ("A" if self.has_valid else "")).strip()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -117,7 +135,7 @@ class Source:
         return tuple((member.path, Box(*member.box)) for member in found)
 
     def __repr__(self) -> str:
-        (h, w), kind = self.shape, "RGBA" if self.channels == 4 else "RGB"
+        (h, w), kind = self.shape, self.kind
         return f"<Source {self.path.name}: {w} x {h} {kind} {self.dtype}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,7 +161,7 @@ class Source:
         h, w = thumbs.thumbnail_shape(f.stored, thumbnail)
         # The averages as float32, and again as the file that they are saved in; or with them the pixels, of
         # which one band is made at a time.
-        average = 4 * f.colours + (4 if self.channels == 4 else 0) + (40 if f.areas else 0)
+        average = 4 * f.colours + (4 if self.has_valid else 0) + (40 if f.areas else 0)
         pixel = average + max(average, self.channels * self.dtype.itemsize + 12)
         return max(spooling, self.reader_bytes + self.returned_bytes + h * w * pixel)
 
@@ -228,7 +246,7 @@ class Source:
                 "%s has no valid pixel: %s, mask or nodata mark all of it as invalid", self.path, what
             )
         ranges = None
-        if self._facts.stretched:
+        if self._stretched:
             ranges = resolve_each(self._bounds, averages.colour, averages.weight)
         pixels = self._as_pixels(averages, ranges)
         saved: NDArray[Any] | Path = pixels
@@ -265,7 +283,7 @@ class Source:
     @property
     def is_grey(self) -> bool:
         """Whether one band becomes red, green and blue alike."""
-        return self._facts.colours == 1
+        return self._facts.colours == 1 and not self._facts.choice.plain
 
     @property
     def bare(self) -> Source:
@@ -339,17 +357,19 @@ class Source:
         """The thumbnail as upright pixels, (h, w, channels), of ``dtype``."""
         top = full(self.dtype)
         out = np.empty((*made.colour.shape[:2], self.channels), self.dtype)
-        for k in range(3):  # band by band to save memory: a long image has a large thumbnail
+        for k in range(self.colours):  # band by band to save memory: a long image has a large thumbnail
             band = min(k, made.colour.shape[-1] - 1)
             values = made.colour[..., band : band + 1]
             if ranges is None:
-                out[..., k] = np.rint(np.clip(values[..., 0], 0, top))
+                whole = self.dtype.kind == "u"
+                out[..., k] = np.rint(np.clip(values[..., 0], 0, top)) if whole else values[..., 0]
             else:
                 out[..., k] = Stretch(ranges[band : band + 1], np.dtype(np.float32))(values)[..., 0]
-        if self.channels == 4:
+        if self.has_valid:
             weight = made.weight if made.weight is not None else np.ones(out.shape[:2], np.float32)
             # A pixel that is valid in its smallest part stays valid: rounding must not turn it into a hole.
-            out[..., 3] = np.where(weight > 0, np.maximum(np.rint(weight * top), 1), 0)
+            least = weight if self.dtype.kind == "f" else np.maximum(np.rint(weight * top), 1)
+            out[..., -1] = np.where(weight > 0, least, 0)
         return shown(out, self._facts.orientation)
 
     def _ready(self) -> Prepared:
@@ -399,7 +419,7 @@ class Source:
     @property
     def stretch(self) -> Ranges | None:
         """(low, high) of each colour band, the values that become 0 and 65535; None without a stretch."""
-        return self._ready().ranges if self._facts.stretched else None
+        return self._ready().ranges if self._stretched else None
 
     def read(self, box: Box) -> NDArray[Any]:
         """The pixels, (h, w, channels), of ``dtype``, of a box inside the image.
@@ -449,11 +469,11 @@ class Source:
         """The reader of this process, and a function that writes its samples as pixels into an array."""
         with self._lock:
             if "tools" not in self._cache:
-                needs = not self.random_access or self._facts.stretched or self._facts.areas
+                needs = not self.random_access or self._stretched or self._facts.areas
                 prepared = self._ready() if needs or self._prepared else None
                 opener = prepared.opener if prepared else self._facts.opener
                 ranges = prepared.ranges if prepared else None
-                self._cache["tools"] = reader_of(opener), finisher(ranges, self.file_dtype)
+                self._cache["tools"] = reader_of(opener), finisher(ranges, self.file_dtype, self.colours)
             return self._cache["tools"]
 
     @property

@@ -36,6 +36,10 @@ class Bound:
     percent: bool
 
 
+#: The stretch of floats that stay as they are, float32.
+AS_IS = "as is"
+
+
 def parse_stretch(text: str) -> tuple[Bound, Bound]:
     """The lower and the upper bound that a text such as "2%,98%", "0,10000" or "0,98%" describes.
 
@@ -155,13 +159,21 @@ def _scale(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint16]:
     )
 
 
-def finisher(ranges: Ranges | None, dtype: np.dtype[Any]) -> Callable[[Samples, NDArray[Any]], None]:
-    """A function that writes samples, whose colours have this dtype, as pixels into an array."""
+def finisher(
+    ranges: Ranges | None, dtype: np.dtype[Any], colours: int = 3
+) -> Callable[[Samples, NDArray[Any]], None]:
+    """A function that writes samples, whose colours have this dtype, as pixels of so many colours into an
+    array."""
     stretch = None if ranges is None else Stretch(ranges, dtype)
 
+    def weigh(weight: NDArray[Any] | None, kind: np.dtype[Any]) -> Any:
+        if weight is None:
+            return full(kind)
+        return weight / np.float32(full(weight.dtype)) if kind.kind == "f" else weight
+
     def finish(samples: Samples, out: NDArray[Any]) -> None:
-        out[..., :3] = samples.colour if stretch is None else stretch(samples.colour)
-        if out.shape[-1] == 4:
-            out[..., 3] = full(out.dtype) if samples.weight is None else samples.weight
+        out[..., :colours] = samples.colour if stretch is None else stretch(samples.colour)
+        if out.shape[-1] > colours:
+            out[..., -1] = weigh(samples.weight, out.dtype)
 
     return finish

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import unescape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,8 @@ class TiffReader:
     notes : what was chosen where the file left a choice.
     shape : (height, width) in pixels, as stored.
     dtype : dtype of the colours.
-    colours : how many bands of colour are read, 1 or 3.
+    colours : how many bands of colour are read.
+    band_names : their names in the file, "" for one without; empty where the samples only stand for colours.
     nodata : the value that marks invalid pixels, or None.
     has_valid : whether the samples come with a weight; ``validity`` says how the file marks invalid pixels.
     levels : (height, width) of each overview, largest first.
@@ -115,6 +117,7 @@ class TiffReader:
         self._top, self._inverted, self.dtype = 0, False, page.dtype
         self._lab = page.photometric if page.photometric in LAB and len(colours) >= 3 else None
         self._grey = None
+        self.band_names: tuple[str, ...] = ()
         if page.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and len(colours) == 1:
             self._grey = grey_table(main.raw(34675), page.dtype, page.bits)
         if self._palette is not None or self._grey is not None:
@@ -132,6 +135,8 @@ class TiffReader:
             if text := bands_said(known, self._pick):
                 self.notes.append(Note(text, bands is None))
             self._stored = [colours[band] for band in self._pick]
+            # GDAL escapes the texts of its XML twice.
+            self.band_names = tuple(unescape(known[band].name or "") for band in self._pick)
         self._inverted = page.photometric == WHITE_IS_ZERO and page.dtype.kind in "bu"
         if page.photometric != PALETTE and page.dtype.kind in "bu":
             self._top = (1 << page.bits) - 1

@@ -3,7 +3,8 @@
 Stains are coloured, and glass, margins and what a scanner fills up with are not. The saturation of the
 thumbnail is smoothed and cut at Otsu's threshold (N. Otsu, IEEE Trans. SMC 9(1), 1979), as CLAM does (Lu et
 al., Nature Biomedical Engineering 5, 2021); then specks are taken away, gaps are closed, and a margin of a
-pixel is added, since tissue ends within pixels of the thumbnail.
+pixel is added, since tissue ends within pixels of the thumbnail. Marks of a pen are no tissue, and do not
+count for the threshold either (`urst_tiles.source.pens`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import Box
 from urst_tiles.progress import Progress
 from urst_tiles.source.area import Mask, RasterInside
+from urst_tiles.source.pens import marks
 from urst_tiles.source.thumbnail import Thumbnail
 
 #: What is darker than this, relative to the brightest pixel, has no colour: the ratio of its channels is
@@ -66,11 +68,24 @@ def tissue_of(colour: NDArray[Any], valid: Mask | None = None) -> Mask:
     if not seen.any():
         return seen
     radius = max(1, round(min(seen.shape) * RADIUS))
+    pens = pens_of(colour.astype(np.float32), seen, radius)
+    seen = seen & ~pens
+    if not seen.any():
+        return seen
     saturation = smoothed(np.where(seen, saturation_of(colour, seen), 0).astype(np.float32), radius)
     tissue = seen & (saturation > threshold_of(saturation[seen]))
     tissue = grown(shrunk(tissue, radius), radius)
     tissue = shrunk(grown(tissue, 2 * radius), 2 * radius)
     return grown(tissue, 1) & seen
+
+
+def pens_of(colour: NDArray[np.float32], seen: Mask, radius: int) -> Mask:
+    """Where a picture shows marks of a pen, bool, (h, w), with a margin: the edge of a mark is mixed with
+    what it was drawn on."""
+    dense, ink = marks(colour, seen)
+    middle = dense & (_sums(dense, 1) >= 5)  # of the 9 pixels around; a single pixel may be anything
+    edge = ink & grown(middle, 2 * radius + 1)
+    return grown(middle | edge, 1)
 
 
 def saturation_of(colour: NDArray[Any], seen: Mask) -> NDArray[np.float32]:

@@ -33,8 +33,14 @@ def weight_dtype(colour: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def full(dtype: np.dtype[Any]) -> int:
-    """The weight of a fully valid pixel: the largest value of ``dtype``."""
-    return int(np.iinfo(dtype).max)
+    """The weight of a fully valid pixel: the largest value of ``dtype``; beside floats 1."""
+    return 1 if np.dtype(dtype).kind == "f" else int(np.iinfo(dtype).max)
+
+
+def as_weight(valid: NDArray[Any]) -> NDArray[Any]:
+    """The channel of pixels that says how valid they are as weights: those beside floats, 0..1, become
+    uint16."""
+    return np.rint(valid * np.float32(65535)).astype(np.uint16) if valid.dtype.kind == "f" else valid
 
 
 #: A number at the start of a text: all that C's strtod and strtoll read of it.

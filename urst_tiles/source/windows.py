@@ -34,29 +34,29 @@ class WindowReader:
         self.shape = source.shape
         self.channels = source.channels
         self.dtype = source.dtype
-        self._fill = fill_of(source) if source.channels == 4 else None
+        self._fill = fill_of(source) if source.has_valid else None
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The pixels, (h, w, channels), of ``dtype``, of a box inside the image, with invalid pixels filled.
 
-        A fourth channel stays as it is. The errors are those of `Source.read`.
+        Validity, the channel behind the colours, stays as it is. The errors are those of `Source.read`.
         """
         pixels = self.source.read(box)
         if self._fill is None:
             return pixels
         for y in range(0, len(pixels), ROWS):  # at once it would take a second array of the size
             part = pixels[y : y + ROWS]
-            part[..., :3] = self._fill.apply(part, Box(box.y0 + y, box.x0, box.y0 + y + len(part), box.x1))
+            part[..., :-1] = self._fill.apply(part, Box(box.y0 + y, box.x0, box.y0 + y + len(part), box.x1))
         return pixels
 
     def padded(self, box: Box) -> tuple[NDArray[np.generic], NDArray[np.generic] | None]:
-        """What the network sees, (h, w, 3), and validity, (h, w), of a box that may reach beyond the edges of
-        the image.
+        """What the network sees, (h, w, colours), and validity, (h, w), of a box that may reach beyond the
+        edges of the image.
 
-        Validity is None if the source has three channels. The errors are those of `Source.read`.
+        Validity is None if the source has colours alone. The errors are those of `Source.read`.
         """
         pixels = read_padded(self, box)
-        return (pixels[..., :-1], pixels[..., -1]) if self.channels == 4 else (pixels, None)
+        return (pixels[..., :-1], pixels[..., -1]) if self._fill is not None else (pixels, None)
 
 
 _making = threading.Lock()

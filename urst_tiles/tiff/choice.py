@@ -16,6 +16,10 @@ COLOURS = ("red", "green", "blue")
 Word = int | str
 
 
+#: What `Choice.bands` is where every band is to be read.
+EVERY: tuple[Word, ...] = ("all",)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The part of a file that the user chose; what is None is chosen by the program.
@@ -25,11 +29,12 @@ class Choice:
     page : a page by its number, counted from 1, or by its name.
     channels : one or three channels, each by its number, counted from 1, or by its name. A channel is a page
         of its own, or else a band.
-    bands : one or three bands of the page, likewise. Without ``page`` they may be channels.
+    bands : one or three bands of the page, likewise. Without ``page`` they may be channels. Or any other
+        number of bands, or the word `EVERY` alone, which are then read as they are and stand for no colours.
 
     Raises
     ------
-    BadInput : both channels and bands are given, or neither one nor three.
+    BadInput : both channels and bands are given, or neither one nor three channels.
     """
 
     page: Word | None = None
@@ -41,8 +46,13 @@ class Choice:
             raise BadInput("--channels and --bands choose the same colours; give one of them")
         for name in ("channels", "bands"):
             words = getattr(self, name)
-            if words is not None and len(words) not in (1, 3):
+            if words is not None and len(words) not in (1, 3) and name == "channels":
                 raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {len(words)}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether bands are read as they are: one remains one, and none is red, green or blue."""
+        return self.bands is not None and (self.bands == EVERY or len(self.bands) not in (1, 3))
 
     @property
     def wanted(self) -> tuple[Word, ...] | None:
@@ -120,10 +130,12 @@ def listed(what: str, named: Sequence[Names]) -> str:
 
 
 def said(what: str, named: Sequence[Names], picks: Sequence[int]) -> str:
-    """What of all that can be chosen becomes red, green and blue, or grey, as a phrase."""
+    """What of all that can be chosen is read, and becomes red, green and blue, or grey, as a phrase."""
     words = [f"{i + 1} ({name})" if (name := named[i].name) else str(i + 1) for i in picks]
     if len(words) == 1:
         return f"{what} {words[0]} of {len(named)} as grey"
+    if len(words) != 3:
+        return f"{what}s {', '.join(words[:-1])} and {words[-1]} of {len(named)}"
     return f"{what}s {words[0]}, {words[1]} and {words[2]} of {len(named)} as red, green and blue"
 
 

@@ -106,6 +106,7 @@ class Info:
     exif, gps : the tags of the EXIF and of the GPS directory.
     lost : what the file carries and the output does not, in words.
     chosen : which page, channels or bands of the source are read, where it has several, as a phrase.
+    bands : the names of the bands that are read, "" for one without; empty where they become colours.
     """
 
     geo: tuple[Tag, ...] = ()
@@ -122,6 +123,7 @@ class Info:
     gps: tuple[Tag, ...] = ()
     lost: tuple[str, ...] = ()
     chosen: str = ""
+    bands: tuple[str, ...] = ()
 
     @property
     def microns_per_pixel(self) -> tuple[float, float] | None:
@@ -285,6 +287,20 @@ def with_band_items(xml: str | None, items: Iterable[tuple[str, int, str]]) -> s
     lines = "".join(_line({"name": name, "sample": str(band)}, text) for name, band, text in items)
     if not lines:
         return xml
+    start = xml.rstrip().removesuffix(_END.rstrip()) if xml else "<GDALMetadata>\n"
+    return start + lines + _END
+
+
+def with_bands_told(xml: str | None, items: Iterable[tuple[str, int, str]]) -> str:
+    """GDAL's XML with what bands are, each (role, band counted from 0, text).
+
+    Roles are those of GDAL's GeoTIFF driver: "description" is the name of a band, "scale" and "offset" make
+    values of a unit of its samples, "unittype" is that unit.
+    """
+    lines = "".join(
+        _line({"name": role.upper(), "sample": str(band), "role": role}, escape(_NO_XML.sub("", text)))
+        for role, band, text in items
+    )
     start = xml.rstrip().removesuffix(_END.rstrip()) if xml else "<GDALMetadata>\n"
     return start + lines + _END
 

@@ -54,12 +54,16 @@ from urst_tiles.nets.identity import check as check
 from urst_tiles.nets.identity import seeded as seeded
 
 NAME, HALO, STRIDE, MINIMUM = "colour", 0, 1, 1
+#: The methods that know bands of any number, and not red, green and blue alone.
+BANDWISE = ("monge-kantorovich", "mean-std", "histogram")
 METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram", "lut")
 
 #: Variances below this are rounding and no colour, and are not amplified: of red, green and blue in 0..1, of
 #: decimal logarithms (a deviation of 0.2 %), and in CIELAB (a deviation of 0.01).
 LEAST_VARIANCE = {"reinhard": 1e-6, "reinhard-lab": 1e-4}
 LEAST_VARIANCE_RGB = 1e-12
+#: The deviation of floats that is rounding, relative to their mean, squared.
+FLAT = 1e-13
 #: Directions of colour whose variance is this much smaller than the largest have none.
 NO_SPREAD = 1e-9
 
@@ -70,27 +74,28 @@ class ColourStyle:
     Parameters
     ----------
     method : one of ``METHODS``.
-    target : the statistics of the reference, by name: "mean" (3,) and "covariance" (3, 3) in the space of the
-        method, float64; or for ``histogram`` "counts" (3, 65536); or for ``lut`` "table"
-        (N, N, N, 3).
+    target : the statistics of the reference, by name: "mean" (C,) and "covariance" (C, C) in the space of the
+        method, float64; or for ``histogram`` "counts" (C, 65536); or for ``lut`` "table"
+        (N, N, N, 3). C is the number of bands, for methods other than those of `BANDWISE` 3.
     alpha : strength: the map is blended with the identity.
-    depth : bits of the samples of the image, 8 or 16; ``reinhard`` takes logarithms of no less than one
-        level.
+    depth : bits of the samples of the image, 8 or 16, or 32 for floats in a unit of their own; ``reinhard``
+        takes logarithms of no less than one level.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
-    plain_bytes = 96.0
 
     def __init__(self, method: str, target: Fitted, alpha: float = 1.0, depth: int = 8):
         self.method, self.target = checked_method(method, METHODS, NAME), dict(target)
         self.alpha, self.depth = checked_alpha(alpha), depth
+        self.reads = self.bands = bands_in(self.target)
+        self.plain_bytes = 32.0 * self.bands
         bins = LEVELS if method == "histogram" else None
         full = method == "monge-kantorovich"
         self.sites: tuple[Site, ...] = ()
         if method == "lut":
             self.table = torch.from_numpy(np.array(self.target["table"], np.float32))
             return
-        self.sites = (Site("colours", 3, 1, 0.0, 0, full=full, halo=0, bins=bins),)
+        self.sites = (Site("colours", self.bands, 1, 0.0, 0, full=full, halo=0, bins=bins),)
 
     @property
     def channelwise(self) -> bool:
@@ -123,10 +128,12 @@ class ColourStyle:
             return Curves(matched(moments, target).astype(np.float32)).blend(self.alpha)
         mean, covariance = self.target["mean"], self.target["covariance"]
         if site.full:
-            scale = linear_map(moments.covariance(), covariance)
+            least = LEAST_VARIANCE_RGB if self.depth < 32 else 0.0
+            scale = linear_map(moments.covariance(), covariance, least)
         else:
             spread = moments.variance()
-            flat = spread < LEAST_VARIANCE.get(self.method, LEAST_VARIANCE_RGB)
+            least = LEAST_VARIANCE.get(self.method, LEAST_VARIANCE_RGB)
+            flat = spread <= (least if self.depth < 32 else FLAT * moments.mean**2)
             scale = np.sqrt(np.where(flat, 1.0, np.diagonal(covariance) / np.where(flat, 1.0, spread)))
         shift = mean - (scale @ moments.mean if site.full else scale * moments.mean)
         whole = Affine(scale, shift)
@@ -137,15 +144,22 @@ class ColourStyle:
         return tensors, {"method": self.method, "alpha": self.alpha, "depth": self.depth}
 
 
-def linear_map(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The symmetric map, float64 (3, 3), that gives colours of covariance ``source`` the covariance
+def bands_in(target: Fitted) -> int:
+    """How many bands the statistics of a reference have."""
+    return len(target["counts"] if "counts" in target else target["mean"]) if "table" not in target else 3
+
+
+def linear_map(
+    source: NDArray[np.float64], target: NDArray[np.float64], least: float = LEAST_VARIANCE_RGB
+) -> NDArray[np.float64]:
+    """The symmetric map, float64 (C, C), that gives colours of covariance ``source`` the covariance
     ``target`` and moves them least: S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 [1, equation 10].
 
     In directions in which the source has no spread, as the colours of a grey image, the result has none
     either.
     """
     values, vectors = np.linalg.eigh(source)
-    some = values > max(NO_SPREAD * values[-1], LEAST_VARIANCE_RGB)
+    some = values > max(NO_SPREAD * values[-1], least)
     roots = np.sqrt(np.where(some, values, 1.0))
     root = (vectors * np.where(some, roots, 0.0)) @ vectors.T
     inverse = (vectors * np.where(some, 1.0 / roots, 0.0)) @ vectors.T
@@ -174,6 +188,10 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
     has the weight that stands beside it."""
     if len(parts) == 1:
         return parts[0][0]
+    if len({bands_in(one) for one, _ in parts}) > 1:
+        raise BadInput(
+            "references with different numbers of bands do not mix; give those with the same bands"
+        )
     if method == "histogram":
         counts = [share / max(one["counts"][0].sum(), 1.0) * one["counts"] for one, share in parts]
         return {"counts": np.sum(counts, 0)}
@@ -190,14 +208,14 @@ def merged_moments(parts: Sequence[tuple[Fitted, float]]) -> dict[str, NDArray[n
     return {"mean": total.mean, "covariance": total.m2 / total.n}
 
 
-def measuring(method: str, depth: int, white: Any = None) -> ColourStyle:
+def measuring(method: str, depth: int, white: Any = None, bands: int = 3) -> ColourStyle:
     """A style whose sites measure what ``method`` takes from a reference; it changes nothing worth
     knowing."""
     if method == "lut":
         raise BadInput("--method lut takes a table of colours, a .cube file, and measures no image")
-    target: Fitted = {"mean": np.zeros(3), "covariance": np.eye(3)}
+    target: Fitted = {"mean": np.zeros(bands), "covariance": np.eye(bands)}
     if method == "histogram":
-        target = {"counts": np.zeros((3, LEVELS.size))}
+        target = {"counts": np.zeros((bands, LEVELS.size))}
     return ColourStyle(method, target, depth=depth)
 
 

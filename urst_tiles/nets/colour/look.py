@@ -27,31 +27,36 @@ MOST_BYTES = 64 << 20
 
 #: The names and shapes of the statistics of each method, by the model; 0 stands for any length.
 SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
-    **{
-        ("colour", method): {"mean": (3,), "covariance": (3, 3)}
-        for method in ("mean-std", "monge-kantorovich", "reinhard", "reinhard-lab")
-    },
-    ("colour", "histogram"): {"counts": (3, 65536)},
+    **{("colour", method): {"mean": (3,), "covariance": (3, 3)} for method in ("reinhard", "reinhard-lab")},
+    **{("colour", m): {"mean": (0,), "covariance": (0, 0)} for m in ("mean-std", "monge-kantorovich")},
+    ("colour", "histogram"): {"counts": (0, 65536)},
     ("colour", "lut"): {"table": (0, 0, 0, 3)},
-    ("stain", "macenko"): {"white": (3,), "stains": (2, 3), "concentrations": (2,)},
+    **{
+        ("stain", method): {"white": (3,), "stains": (2, 3), "concentrations": (2,)}
+        for method in ("macenko", "vahadane")
+    },
     ("stain", "reinhard"): {"white": (3,), "mean": (3,), "covariance": (3, 3)},
 }
 
 RGB = "red, green, blue as fractions of their full range, 0 to 1"
+BANDS = "red, green, blue, or the bands in their order, as fractions of their full range, 0 to 1"
 
 #: What the numbers of each method are, for people who read the file.
 UNITS: dict[tuple[str, str], str] = {
-    ("colour", "mean-std"): RGB,
-    ("colour", "monge-kantorovich"): RGB,
+    ("colour", "mean-std"): BANDS,
+    ("colour", "monge-kantorovich"): BANDS,
     ("colour", "reinhard"): "l, alpha, beta: from decimal logarithms of L, M, S (Reinhard et al. 2001)",
     ("colour", "reinhard-lab"): "CIELAB with D65: L* 0 to 100, a*, b*",
     (
         "colour",
         "histogram",
-    ): "for red, green and blue pairs of a level (of 65535) and how many pixels have it",
+    ): "for red, green and blue, or each band, pairs of a level (of 65535) and how many pixels have it",
     ("colour", "lut"): f"table: by blue, green, red in equal steps, {RGB}",
-    ("stain", "macenko"): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
-    " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles",
+    **{
+        ("stain", method): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
+        " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles"
+        for method in ("macenko", "vahadane")
+    },
     ("stain", "reinhard"): f"white: {RGB}; mean and covariance: CIELAB of tissue, L* 0 to 100, a*, b*",
 }
 
@@ -87,6 +92,7 @@ class Look:
     statistics : float64 arrays by name; `SHAPES` says which.
     on : what they were measured on: "exact" for every pixel, "thumbnail", or "published".
     sources : the images that were measured.
+    as_is : whether the statistics are in the unit of the file, whose floats were taken as they are.
     depth, given_white : bits of the samples of the image on which the look is used, and red, green and blue
         of its glass in 0..1, None to estimate them; these are not saved.
     """
@@ -96,6 +102,7 @@ class Look:
     statistics: Fitted
     on: str = "exact"
     sources: tuple[Measured, ...] = ()
+    as_is: bool = False
     depth: int = 8
     given_white: tuple[float, float, float] | None = None
 
@@ -106,7 +113,8 @@ class Look:
             "version": VERSION,
             "model": self.model,
             "method": self.method,
-            "units": UNITS[self.model, self.method],
+            "units": "those of the image" if self.as_is else UNITS[self.model, self.method],
+            **({"as is": True} if self.as_is else {}),
             "measured on": self.on,
             "measured from": [asdict(source) for source in self.sources],
             "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
@@ -135,10 +143,10 @@ class Look:
             model, method = str(facts["model"]), str(facts["method"])
             statistics = {name: _array(name, values) for name, values in facts["statistics"].items()}
             sources = tuple(Measured(**source) for source in facts["measured from"])
-            on = str(facts["measured on"])
+            on, as_is = str(facts["measured on"]), facts.get("as is") is True
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
             raise BadInput(f"{name} is damaged; make it anew with urst-tiles measure") from None
-        look = cls(model=model, method=method, statistics=statistics, on=on, sources=sources)
+        look = cls(model=model, method=method, statistics=statistics, on=on, sources=sources, as_is=as_is)
         look.check(name)
         return look
 
@@ -152,6 +160,9 @@ class Look:
         shapes = {key: values.shape for key, values in self.statistics.items()}
         if shapes.keys() != wanted.keys() or not all(_fits(shapes[key], wanted[key]) for key in wanted):
             raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
+        known = self.statistics
+        if "mean" in known and known["covariance"].shape != 2 * known["mean"].shape:
+            raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
         for key, values in self.statistics.items():
             signed = key in ("mean", "covariance", "stains", "table")
             spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
@@ -163,7 +174,7 @@ class Look:
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     pairs = zip(shape, wanted, strict=True) if len(shape) == len(wanted) else [(0, 1)]
-    return all(length == allowed or (not allowed and length > 1) for length, allowed in pairs)
+    return all(length == allowed or (not allowed and length > 0) for length, allowed in pairs)
 
 
 def read_look(path: Path) -> Look:

@@ -11,20 +11,21 @@ from urst_tiles.nets import colour
 from urst_tiles.nets.base import Style
 from urst_tiles.nets.colour import stain
 from urst_tiles.nets.colour.look import Look
+from urst_tiles.nets.colour.separation import STANDARD
 
 #: Each model's module: ``measuring``, ``fitted`` and ``merged`` are what this module needs of it.
 MODULES: dict[str, Any] = {"colour": colour, "stain": stain}
 
 
 def reference_style(
-    model: str, method: str, depth: int, white: tuple[float, float, float] | None = None
+    model: str, method: str, depth: int, white: tuple[float, float, float] | None = None, bands: int = 3
 ) -> Style:
     """The style whose sites measure what a method takes from a reference.
 
     ``depth`` are the bits of the samples of the reference, ``white`` the colour of its glass in 0..1, if that
-    is known.
+    is known, and ``bands`` the number of its bands, 3 for red, green and blue.
     """
-    style: Style = MODULES[model].measuring(method, depth, white)
+    style: Style = MODULES[model].measuring(method, depth, white, bands)
     return style
 
 
@@ -44,7 +45,7 @@ def merged_look(looks: Sequence[tuple[Look, float]]) -> Look:
     """
     first = looks[0][0]
     for look, _ in looks:
-        if (look.model, look.method) != (first.model, first.method):
+        if (look.model, look.method, look.as_is) != (first.model, first.method, first.as_is):
             raise BadInput(
                 f"a look of {look.method} and one of {first.method} have nothing in common to merge"
             )
@@ -65,6 +66,18 @@ def notes_of(style: Any, statistics: Mapping[str, Any]) -> list[str]:
     return list(style.notes(statistics)) if hasattr(style, "notes") else []
 
 
+def stain_maps(style: Style, names: Sequence[str]) -> Style:
+    """A style for stains whose result are the amounts of the stains ``names``, a band for each."""
+    assert isinstance(style, stain.StainStyle)
+    return style.with_maps(names)
+
+
+def unmixing_look(method: str) -> Look:
+    """The look for taking a slide apart without a reference: the published stains, which serve where those of
+    the slide are not told apart."""
+    return Look(model=stain.NAME, method=method, statistics=STANDARD, on="published")
+
+
 def standard_look(method: str) -> Look:
     """The published look of a method for stains.
 
@@ -73,5 +86,5 @@ def standard_look(method: str) -> Look:
     BadInput : there is none for the method.
     """
     if method == stain.METHODS[0]:
-        return Look(model=stain.NAME, method=method, statistics=stain.STANDARD, on="published")
+        return Look(model=stain.NAME, method=method, statistics=STANDARD, on="published")
     raise BadInput(f"there is no published look for --method {method}; name a reference image with --style")

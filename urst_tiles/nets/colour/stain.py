@@ -3,17 +3,22 @@
 - ``macenko``: in optical density, the directions of hematoxylin and eosin are found as robust extremes of the
   angles in the plane that holds most of the tissue; the amounts of both are scaled so that their 99th
   percentiles are those of the reference, and mixed again with the stains of the reference [1].
+- ``vahadane``: the same, but the stains are those of a sparse non-negative factorisation, and no amount is
+  negative [4]; `urst_tiles.nets.colour.vahadane` has more.
 - ``reinhard``: mean and standard deviation of the tissue in CIELAB become those of the reference [2, 3].
 
 Glass neither counts nor changes: a pixel none of whose channels absorbs is left as it is, and from there to
 tissue the result fades in. All that is measured is exact over the whole slide: the plane, the angles and the
-amounts in a pass each, percentiles from histograms of 65536 values.
+amounts in a pass each, percentiles from histograms of 65536 values; for ``vahadane`` the stains in a pass,
+from a histogram of densities, and the amounts.
 
 References
 ----------
 1. M. Macenko et al., "A Method for Normalizing Histology Slides for Quantitative Analysis", ISBI 2009.
 2. E. Reinhard et al., "Color Transfer between Images", IEEE Computer Graphics and Applications 21(5), 2001.
 3. D. Magee et al., "Colour Normalisation in Digital Histopathology Images", OPTIMHisE 2009.
+4. A. Vahadane et al., "Structure-Preserving Color Normalization and Sparse Stain Separation for Histological
+   Images", IEEE Transactions on Medical Imaging 35(8), 2016.
 """
 
 from __future__ import annotations
@@ -40,8 +45,24 @@ from urst_tiles.nets.base import (
     digest,
     shares,
 )
-from urst_tiles.nets.colour import checked_method, merged_moments, target_of
+from urst_tiles.nets.colour import checked_method, merged_moments, target_of, vahadane
 from urst_tiles.nets.colour.look import Fitted, Look
+from urst_tiles.nets.colour.separation import (
+    BRIGHT,
+    LEAST_SHARE,
+    MOST,
+    NEUTRAL,
+    STANDARD,
+    enough,
+    estimated_white,
+    factors,
+    in_plane,
+    inside,
+    not_apart,
+    plane_of,
+    share_of,
+    stains_of,
+)
 from urst_tiles.nets.colour.spaces import from_lab, mixed, to_lab
 from urst_tiles.nets.identity import check as check
 from urst_tiles.nets.identity import seeded as seeded
@@ -49,38 +70,26 @@ from urst_tiles.nets.identity import seeded as seeded
 Float = NDArray[np.float64]
 
 NAME, HALO, STRIDE, MINIMUM = "stain", 0, 1, 1
-METHODS = ("macenko", "reinhard")
+METHODS = ("macenko", "reinhard", "vahadane")
 
 #: Optical density (natural logarithm) from which a pixel is tissue, and below half of which it is glass [1].
 BETA = 0.15
 #: Added to intensities before their logarithm is taken: one level of 8 bits.
 OFFSET = 1.0 / 255
-#: Percentiles of the angles, and of the amounts, in 0..1 [1].
-ROBUST, MOST = 0.01, 0.99
-
-#: The published reference: hematoxylin and eosin in optical density of red, green and blue, the 99th
-#: percentiles of their amounts, and the white that belongs to them (normalizeStaining.m).
-STANDARD: dict[str, Float] = {
-    "stains": np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]]),
-    "concentrations": np.array([1.9705, 1.0308]),
-    "white": np.full(3, 240 / 255),
-}
 NAMES = ("hematoxylin", "eosin")
+#: The methods that take a slide apart into the amounts of its stains.
+APART = ("macenko", "vahadane")
+#: An amount is written as so many levels of 16 bits for each 1 of optical density: up to 6.5535.
+LEVELS_PER_AMOUNT = 10000
 
-#: With less tissue than this share of the slide, or than this many pixels, nothing is changed.
-LEAST_SHARE, LEAST_PIXELS = 1e-4, 100.0
-#: Two stains are told apart from this angle on, in degrees: theirs is about 22 in the published reference.
-LEAST_ANGLE = 6.0
 #: An amount is scaled by no more than this, nor by less than its inverse.
 MOST_SCALE = 3.0
-#: Glass is estimated from pixels that are bright and nearly grey, if there are at least so many of them.
-BRIGHT, NEUTRAL, LEAST_GLASS = 0.75, 0.14, 0.005
 
 ANGLES, AMOUNTS, WHITES = Bins(65536, -math.pi, math.pi), Bins(65536, -2.0, 8.0), Bins(256)
 
 # What is measured at the sites. Features are optical density or CIELAB (3), whether a pixel is tissue in
-# every channel (1, for macenko), how much of it is tissue (0..1), and for macenko two coordinates in the
-# plane.
+# every channel (1, for macenko; for vahadane the product of the two stains with each other), how much of it
+# is tissue (0..1), and for macenko two coordinates in the plane, which become the amounts of both stains.
 
 
 def see_white(x: Tensor) -> Tensor:
@@ -126,24 +135,38 @@ class StainStyle:
     target : the statistics of the reference, by name, as in `urst_tiles.nets.colour.look`.
     alpha : strength: the result is mixed with the image.
     white : red, green and blue of the glass of the image in 0..1; None to estimate them.
+    maps : names of stains (`NAMES`) whose amounts are the result, a band for each, instead of colours; none
+        for colours. Amounts are those of the image, not of the reference, and negative ones are 0.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
     plain_bytes = 220.0
 
-    def __init__(self, method: str, target: Fitted, alpha: float = 1.0, white: Any = None):
+    def __init__(
+        self,
+        method: str,
+        target: Fitted,
+        alpha: float = 1.0,
+        white: Any = None,
+        maps: Sequence[str] = (),
+    ):
+        self.maps = tuple(maps)
+        self.bands = len(self.maps) or 3
         self.method, self.target = checked_method(method, METHODS, NAME), dict(target)
         self.alpha, self.white = checked_alpha(alpha), None if white is None else tuple(white)
         first = _site("white", 3, see_white, 3, WHITES, measured=self.white is None)
         if method == "reinhard":
             self.sites: tuple[Site, ...] = (first, _site("lab", 4, see_lab, 4, full=True))
             return
-        self.sites = (
-            first,
-            _site("plane", 7, see_tissue, 4, full=True),
-            _site("angles", 7, see_angles, 2, ANGLES),
-            _site("amounts", 7, see_amounts, 3, AMOUNTS),
-        )
+        if method == "vahadane":
+            apart: tuple[Site, ...] = (_site("stains", 7, vahadane.see_cells, 1, vahadane.CELLS),)
+        else:
+            apart = (
+                _site("plane", 7, see_tissue, 4, full=True),
+                _site("angles", 7, see_angles, 2, ANGLES),
+            )
+        last = () if self.maps else (_site("amounts", 7, see_amounts, 3, AMOUNTS),)
+        self.sites = (first, *apart, *last)
 
     @property
     def fingerprint(self) -> str:
@@ -159,6 +182,12 @@ class StainStyle:
         features = torch.cat([density, every, tissue, torch.zeros_like(density[:, :2])], 1)
         for site in self.sites[1:]:
             features = at(site, features)
+            if site.name == "stains":
+                amounts = vahadane.sparse(features[:, 5], features[:, 6], features[:, 3])
+                features = torch.cat([features[:, :5], torch.stack(amounts, 1)], 1)
+            if self.maps and site is self.sites[-1]:
+                maps = [features[:, 5 + NAMES.index(name)] for name in self.maps]
+                return torch.stack(maps, 1) * (LEVELS_PER_AMOUNT / 65535)
         return self._faded(x, features[:, :3].neg().exp(), features[:, 4:5])
 
     def _faded(self, x: Tensor, y: Tensor, tissue: Tensor) -> Tensor:
@@ -171,7 +200,8 @@ class StainStyle:
             white = np.array(self.white if self.white is not None else estimated_white(moments)[0])
             return Affine(1.0 / white, OFFSET / white)
         found: dict[str, Any] = {
-            "plane": self._plane, "angles": self._angles, "amounts": self._amounts, "lab": self._lab,
+            "plane": self._plane, "angles": self._angles, "stains": self._stains, "amounts": self._amounts,
+            "lab": self._lab,
         }  # fmt: skip
         made: Affine = found[site.name](moments)
         return made
@@ -193,6 +223,16 @@ class StainStyle:
         else:
             scale[5:7, 5:7] = np.linalg.inv(stains.T)
         return Affine(scale, np.zeros(7))
+
+    def _stains(self, found: Histogram) -> Affine:
+        """For vahadane: the products of the density with both stains, less the penalty of amounts, and the
+        product of the stains with each other."""
+        scale, shift = np.eye(7), np.zeros(7)
+        stains = factors(found)
+        stains = self.target["stains"] if stains is None else stains
+        scale[5:7, :3], shift[5:7] = stains, -vahadane.SPARSE_AMOUNTS
+        scale[3, 3], shift[3] = 0.0, (stains[0] * stains[1]).sum()
+        return Affine(scale, shift)
 
     def _amounts(self, found: Histogram) -> Affine:
         """The amounts become optical densities, in the amounts and the stains of the reference."""
@@ -229,12 +269,17 @@ class StainStyle:
         if self.method == "reinhard":
             share = inside(statistics["lab"])[0]
             return said if share else [*said, _too_little(statistics["lab"].mean[3], statistics["lab"].n)]
-        amounts, angles = statistics["amounts"], statistics["angles"]
+        if self.maps:
+            why = not_apart(self.method, statistics)
+            if why:
+                said.append(f"its stains are not told apart ({why}); the reference's are taken")
+            return said
+        amounts = statistics["amounts"]
         if not enough(amounts, 2):
             weight = amounts.counts[2]
-            return [*said, _too_little(_share(amounts, 2), float(weight.sum()))]
-        if in_plane(angles) is None:
-            said.append(f"its stains are not told apart ({_said_angle(angles)}); the reference's are taken")
+            return [*said, _too_little(share_of(amounts, 2), float(weight.sum()))]
+        if why := not_apart(self.method, statistics):
+            said.append(f"its stains are not told apart ({why}); the reference's are taken")
         for k, name in enumerate(NAMES):
             most, wanted = amounts.quantile(k, MOST), float(self.target["concentrations"][k])
             if not 1 / MOST_SCALE <= wanted / max(most, 1e-9) <= MOST_SCALE:
@@ -248,7 +293,12 @@ class StainStyle:
     def state(self) -> tuple[State, dict[str, Any]]:
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in self.target.items()}
         white = None if self.white is None else list(self.white)
-        return tensors, {"method": self.method, "alpha": self.alpha, "white": white}
+        settings = {"method": self.method, "alpha": self.alpha, "white": white}
+        return tensors, settings | ({"maps": list(self.maps)} if self.maps else {})
+
+    def with_maps(self, names: Sequence[str]) -> StainStyle:
+        """The same style, whose result are the amounts of the stains ``names``."""
+        return StainStyle(self.method, self.target, self.alpha, self.white, names)
 
 
 def _too_little(share: float, pixels: float) -> str:
@@ -256,73 +306,6 @@ def _too_little(share: float, pixels: float) -> str:
         f"too little tissue to normalise: {100 * share:.3g} % of {pixels:.0f} pixels absorb (optical density"
         f" of {BETA} or more), at least {100 * LEAST_SHARE:g} % are needed; it is left as it is"
     )
-
-
-def _said_angle(angles: Histogram) -> str:
-    if not enough(angles, 1):
-        return f"{100 * _share(angles, 1):.3g} % of its pixels absorb in every channel"
-    low, high = (angles.quantile(0, q) for q in (ROBUST, 1 - ROBUST))
-    return f"{math.degrees(high - low):.2g} degrees between them, at least {LEAST_ANGLE:g} are needed"
-
-
-def _share(found: Histogram, channel: int) -> float:
-    """The share of the weight in a channel that is 1 rather than 0."""
-    counts, values = found.counts[channel], found.bins.values
-    return float(counts[values > 0.5].sum() / max(counts.sum(), 1.0))
-
-
-def enough(found: Histogram, channel: int) -> bool:
-    """Whether enough pixels are tissue, of which a channel counts 1, and 0 for others."""
-    share = _share(found, channel)
-    return share >= LEAST_SHARE and share * found.counts[channel].sum() >= LEAST_PIXELS
-
-
-def inside(moments: Moments) -> tuple[float, Float, Float]:
-    """The share of tissue, and mean (3,) and covariance (3, 3) of three features in it.
-
-    ``moments`` are those of the features times an indicator of tissue, and of the indicator itself, (4,). The
-    share is 0 where there is too little.
-    """
-    share = float(moments.mean[3])
-    if share < LEAST_SHARE or share * moments.n < LEAST_PIXELS:
-        return 0.0, np.zeros(3), np.eye(3)
-    squares = moments.m2 / moments.n + np.outer(moments.mean, moments.mean)
-    mean = moments.mean[:3] / share
-    return share, mean, squares[:3, :3] / share - np.outer(mean, mean)
-
-
-def plane_of(moments: Moments) -> Float:
-    """The two directions of the plane of most spread in optical density, (2, 3), the larger one first [1].
-
-    The first points to more absorption, and the second to less of red: so the stain of the lower angle is
-    hematoxylin, which absorbs more red than eosin does.
-    """
-    first, second = np.linalg.eigh(inside(moments)[2])[1][:, :0:-1].T
-    return np.stack([first if first.sum() > 0 else -first, second if second[0] < 0 else -second])
-
-
-def in_plane(angles: Histogram) -> Float | None:
-    """Hematoxylin and eosin in coordinates of the plane, (2, 2), of length 1; None where they are not told
-    apart."""
-    if not enough(angles, 1):
-        return None
-    low, high = (angles.quantile(0, q) for q in (ROBUST, 1 - ROBUST))
-    if math.degrees(high - low) < LEAST_ANGLE:
-        return None
-    return np.array([[math.cos(phi), math.sin(phi)] for phi in (low, high)])
-
-
-def estimated_white(found: Histogram) -> tuple[Float, bool]:
-    """Red, green and blue of the glass in 0..1, the most frequent of what looks like glass, and whether there
-    is any; the published white if not.
-
-    ``found`` counts the channels of what looks like glass, and 0 for all other pixels.
-    """
-    glass, total = found.counts[:, 1:].sum(1), found.counts.sum(1)
-    if not (glass > np.maximum(LEAST_GLASS * total, LEAST_PIXELS)).all():
-        return STANDARD["white"], False
-    smooth = [np.convolve(row[1:], np.ones(5), "same") for row in found.counts]
-    return np.array([found.bins.values[1 + int(row.argmax())] for row in smooth]), True
 
 
 def fitted(style: StainStyle, statistics: Mapping[str, Any]) -> Fitted:
@@ -339,13 +322,14 @@ def fitted(style: StainStyle, statistics: Mapping[str, Any]) -> Fitted:
         if not share:
             raise BadInput("the reference has too little tissue; choose another")
         return {"white": white, "mean": mean, "covariance": covariance}
-    stains = in_plane(statistics["angles"])
+    stains = stains_of(style.method, statistics)
     if stains is None or not enough(statistics["amounts"], 2):
-        raise BadInput("the reference does not show two stains; choose another, or --style standard")
+        published = ", or --style standard" if style.method == METHODS[0] else ""
+        raise BadInput(f"the reference does not show two stains; choose another{published}")
     amounts = [statistics["amounts"].quantile(k, MOST) for k in range(2)]
     return {
         "white": white,
-        "stains": stains @ plane_of(statistics["plane"]),
+        "stains": stains,
         "concentrations": np.array(amounts),
     }
 
@@ -366,7 +350,7 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
     }
 
 
-def measuring(method: str, depth: int, white: Any = None) -> StainStyle:
+def measuring(method: str, depth: int, white: Any = None, bands: int = 3) -> StainStyle:
     """A style whose sites measure what ``method`` takes from a reference."""
     target = STANDARD
     if method == "reinhard":
@@ -387,7 +371,22 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 def restore(state: State, settings: Mapping[str, Any]) -> StainStyle:
     """The inverse of ``StainStyle.state``."""
-    return StainStyle(settings["method"], target_of(state), settings["alpha"], settings["white"])
+    method, maps = settings["method"], settings.get("maps", ())
+    return StainStyle(method, target_of(state), settings["alpha"], settings["white"], maps)
+
+
+def checked_names(text: str) -> tuple[str, ...]:
+    """The names of the stains that a text such as ``H,E`` or ``eosin`` names.
+
+    Raises
+    ------
+    BadInput : it names none, an unknown one, or one of them twice.
+    """
+    words = [word.strip().lower() for word in text.split(",")]
+    found = tuple(name for word in words for name in NAMES if word and word in (name, name[0]))
+    if len(found) != len(words) or len(set(found)) != len(found):
+        raise BadInput(f"--stains takes H (hematoxylin), E (eosin) or both, as in H,E, got {text!r}")
+    return found
 
 
 def fused(style: StainStyle, affines: Mapping[str, Affine], x: Tensor) -> Tensor:

@@ -25,10 +25,11 @@ class FrozenColour(Frozen):
     def __init__(self, style: Style, affines: Mapping[str, Any] | None, precision: Precision = "float32"):
         super().__init__(style, affines, precision)
         self.channelwise = getattr(style, "channelwise", False)
+        self.reads, self.bands = getattr(style, "reads", 3), getattr(style, "bands", 3)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
-        x = x[:, :3].contiguous()
-        if isinstance(self.style, StainStyle) and self.style.method == "macenko":
+        x = x[:, : self.reads].contiguous()
+        if isinstance(self.style, StainStyle) and self.style.method == "macenko" and not self.style.maps:
             assert self.affines is not None
             return fused(self.style, self.affines, x)
         return self.style.forward(x, self._at)

@@ -1,0 +1,251 @@
+"""Transfer between images of any number of bands, against the formulas computed by numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from rasterio.transform import Affine
+
+import urst_tiles as ut
+from urst_tiles.errors import BadInput, BadPlan
+
+METHODS = ("mean-std", "histogram", "monge-kantorovich")
+TILED, WHOLE = {"block": 256, "tile": 64}, {"block": 1024, "tile": 1024}
+ALL = ("all",)
+
+
+def scene(h: int, w: int, bands: int, seed: int, dtype=np.uint16, gain: float = 1.0) -> np.ndarray:
+    """Reflectances times 10000, as Sentinel-2 has them, in bands that are correlated and not alike."""
+    random, (y, x) = np.random.default_rng(seed), np.mgrid[:h, :w]
+    number = np.arange(bands)
+    common = np.sin(x / 31 + seed) * np.cos(y / 47)
+    own = np.sin(x[..., None] / (9.0 + 7 * number) + y[..., None] / (50.0 - 2 * number))
+    image = 1500 + 600 * common[..., None] * (1 + 0.1 * number) + 250 * own
+    image = gain * (image + random.normal(0, 60, (h, w, bands)))
+    return np.clip(image / (1 if dtype == np.uint16 else 12), 1, np.iinfo(dtype).max).astype(dtype)
+
+
+def written(path: Path, pixels: np.ndarray, **options) -> Path:
+    h, w, bands = pixels.shape
+    more = {"photometric": "minisblack", "tiled": True, "blockxsize": 128, "blockysize": 128} | options
+    with rasterio.open(
+        path, "w", driver="GTiff", height=h, width=w, count=bands, dtype=pixels.dtype, crs="EPSG:32632",
+        transform=Affine(10.0, 0.0, 5e5, 0.0, -10.0, 5e6), **more,
+    ) as data:  # fmt: skip
+        data.write(pixels.transpose(2, 0, 1))
+    return path
+
+
+def root(matrix: np.ndarray, power: float) -> np.ndarray:
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(values**power) @ vectors.T
+
+
+def formula(method: str, x: np.ndarray, ref: np.ndarray) -> np.ndarray:
+    """The result for pixels (n, bands) that count, float64."""
+    if method == "mean-std":
+        return (x - x.mean(0)) / x.std(0) * ref.std(0) + ref.mean(0)
+    if method == "histogram":
+        out = np.empty_like(x)
+        for band in range(x.shape[1]):
+            _, inverse, counts = np.unique(x[:, band], return_inverse=True, return_counts=True)
+            values, wanted = np.unique(ref[:, band], return_counts=True)
+            new = np.interp(np.cumsum(counts) / len(x), np.cumsum(wanted) / len(ref), values)
+            out[:, band] = new[inverse]
+        return out
+    a, b = (np.atleast_2d(np.cov(pixels.T, ddof=0)) for pixels in (x, ref))
+    half, inverse = root(a, 0.5), root(a, -0.5)
+    return (x - x.mean(0)) @ (inverse @ root(half @ b @ half, 0.5) @ inverse).T + ref.mean(0)
+
+
+def job(input: Path, output: Path, style, bands=ALL, **options) -> np.ndarray:
+    ut.stylize(input, output, style, model="colour", bands=bands, overwrite=True, **options)
+    assert ut.validate(output).valid
+    with rasterio.open(output) as data:
+        return data.read().transpose(1, 2, 0)
+
+
+KINDS = [(12, np.uint16), (4, np.uint8), (2, np.uint16), (1, np.uint8), (1, np.uint16), (5, np.uint8)]
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "method"),
+    [(n, d, m) for k, (n, d) in enumerate(KINDS) for j, m in enumerate(METHODS) if n == 12 or j == k % 3],
+)
+def test_a_job_is_the_formula_and_tiled_equals_whole(bands: int, dtype, method: str, tmp_path: Path) -> None:
+    image, ref = scene(300, 330, bands, 0, dtype), scene(200, 220, bands, 5, dtype, 0.8)
+    input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)
+    got = job(input, tmp_path / "t.tif", reference, method=method, **TILED)
+    wanted = formula(method, image.reshape(-1, bands).astype(float), ref.reshape(-1, bands).astype(float))
+    wanted = wanted.clip(0, np.iinfo(dtype).max).reshape(image.shape)
+    assert got.dtype == dtype and got.shape == image.shape
+    assert np.abs(wanted - image).mean() > 5
+    assert np.abs(got - wanted).max() < 0.52
+    if bands == 12:
+        np.testing.assert_array_equal(got, job(input, tmp_path / "w.tif", reference, method=method, **WHOLE))
+        with rasterio.open(tmp_path / "t.tif") as data, rasterio.open(input) as before:
+            assert (data.crs, data.transform, data.overviews(1)) == (before.crs, before.transform, [2])
+            assert "alpha" not in [kind.name for kind in data.colorinterp]
+            half = data.read(out_shape=(12, 150, 165)).transpose(1, 2, 0)
+        mean = got.reshape(150, 2, 165, 2, 12).mean((1, 3))
+        assert np.abs(half - mean).max() <= 0.5
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("mark", ["nodata", "mask", "alpha"])
+def test_invalid_pixels_count_for_nothing_and_stay_invalid(mark: str, tmp_path: Path) -> None:
+    image, ref = scene(256, 300, 5, 0), scene(200, 220, 5, 5, gain=0.8)
+    valid = np.ones((256, 300), bool)
+    valid[:, 200:] = False
+    holed = np.where(valid[..., None], image, 0 if mark == "nodata" else 4000).astype(np.uint16)
+    input, mask = tmp_path / "in.tif", tmp_path / "mask.tif"
+    options = {}
+    if mark == "alpha":
+        alpha = np.where(valid, 65535, 0).astype(np.uint16)[..., None]
+        kinds = ["unspecified"] * 4 + ["unassalpha"]  # GDAL would make it the second
+        every = np.concatenate([holed, alpha], 2)
+        tifffile.imwrite(input, every, photometric="minisblack", tile=(128, 128), extrasamples=kinds)
+    else:
+        written(input, holed, **({"nodata": 0} if mark == "nodata" else {}))
+    if mark == "mask":
+        written(mask, valid.astype(np.uint8)[..., None])
+        options["valid"] = mask
+    reference = written(tmp_path / "ref.tif", ref)
+    job(input, tmp_path / "o.tif", reference, method="monge-kantorovich", **options, **TILED)
+    with rasterio.open(tmp_path / "o.tif") as data:
+        got = data.read(list(range(1, 6))).transpose(1, 2, 0)
+        # in a file of six bands GDAL takes alpha for no mask
+        np.testing.assert_array_equal((data.read(6) if mark == "alpha" else data.dataset_mask()) > 0, valid)
+    wanted = formula("monge-kantorovich", image[valid].astype(float), ref.reshape(-1, 5).astype(float))
+    assert np.abs(got[valid] - wanted).max() < 0.52
+
+
+def test_bands_are_chosen_in_their_order_and_thumbnails_sample_the_same(tmp_path: Path) -> None:
+    image, ref = scene(200, 230, 6, 0), scene(200, 220, 6, 5, gain=0.8)
+    input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)
+    every = job(input, tmp_path / "o.tif", reference, method="mean-std")
+    some = job(input, tmp_path / "s.tif", reference, bands=(6, 1, 2, 5), method="mean-std")
+    np.testing.assert_array_equal(some, every[..., [5, 0, 1, 4]])
+    for statistics in ("thumbnail", "sampled"):
+        other = job(input, tmp_path / "u.tif", reference, method="mean-std", statistics=statistics)
+        assert np.abs(other.astype(int) - every).max() <= 1
+    part = job(input, tmp_path / "p.tif", reference, method="mean-std", region=(20, 30, 100, 90))
+    np.testing.assert_array_equal(part, every[30:120, 20:120])
+
+
+def test_the_names_of_bands_are_kept(tmp_path: Path) -> None:
+    input = written(tmp_path / "in.tif", scene(64, 64, 4, 0))
+    with rasterio.open(input, "r+") as data:
+        data.descriptions = ("B2, 490 nm", "B3", None, "B8 & more")
+    job(input, tmp_path / "o.tif", input, bands=(4, "B3", 3, 1), method="mean-std")
+    job(input, tmp_path / "rgb.tif", input, bands=(1, 2, 3), method="mean-std")
+    with rasterio.open(tmp_path / "o.tif") as data, rasterio.open(tmp_path / "rgb.tif") as colours:
+        assert data.descriptions == ("B8 & more", "B3", None, "B2, 490 nm")
+        assert colours.descriptions == (None, None, None)
+
+
+def test_a_look_and_a_transform_of_patches_know_the_bands(tmp_path: Path) -> None:
+    image, ref = scene(200, 230, 4, 0), scene(200, 220, 4, 5, gain=0.8)
+    input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)
+    whole = job(input, tmp_path / "o.tif", reference, method="histogram")
+    look = ut.measure_look(reference, model="colour", method="histogram", bands=ALL)
+    (tmp_path / "look.json").write_text(look.to_json())
+    np.testing.assert_array_equal(whole, job(input, tmp_path / "l.tif", tmp_path / "look.json"))
+    transfer = ut.fit_colour(input, reference, model="colour", method="histogram", bands=ALL)
+    np.testing.assert_array_equal(transfer(image[20:90, 30:200]), whole[20:90, 30:200])
+    with pytest.raises(BadInput, match=r"\(\.\.\., height, width, 4\)"):
+        transfer(image[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"method": "reinhard"}, BadInput, r"knows red, green and blue, and 5 band\(s\) are asked for"),
+        ({"model": "lite"}, BadInput, "--bands all is for --model colour"),
+        ({"model": "lite", "bands": (1, 2)}, BadInput, "takes one or three bands"),
+        ({"bands": (1, 2, 9, 4)}, BadInput, "in.tif"),
+        ({"bands": (1, 2, 3, 4)}, BadInput, r"few.tif"),
+        ({"format": "png"}, BadPlan, r"5 band\(s\): choose a name that ends in .tif"),
+        ({"compression": "webp"}, BadPlan, "red, green and blue only"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, error, said: str, tmp_path: Path) -> None:
+    input = written(tmp_path / "in.tif", scene(64, 64, 5, 0))
+    reference = written(tmp_path / "few.tif", scene(64, 64, 2 if "few" in said else 5, 1))
+    output = tmp_path / ("o.png" if "format" in options else "o.tif")
+    with pytest.raises(error, match=said):
+        ut.stylize(input, output, reference, **({"model": "colour", "bands": ALL} | options))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["few.tif", "in.tif"]
+
+
+def floats(h: int, w: int, bands: int, seed: int, gain: float = 1.0) -> np.ndarray:
+    """Each band in a unit of its own, and some values below 0."""
+    unit = np.linspace(0.5, 300, bands, dtype=np.float32)
+    return (scene(h, w, bands, seed, gain=gain) / np.float32(10000) - np.float32(0.12)) * unit
+
+
+@pytest.mark.parametrize(
+    ("bands", "method"),
+    [(4, "mean-std"), (4, "monge-kantorovich"), (1, "mean-std"), (3, "monge-kantorovich")],
+)
+def test_floats_stay_floats_in_their_unit(bands: int, method: str, tmp_path: Path) -> None:
+    image, ref = floats(300, 330, bands, 0), floats(200, 220, bands, 5, 0.8)
+    input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)
+    got = job(input, tmp_path / "t.tif", reference, method=method, **TILED)
+    assert got.dtype == np.float32
+    wanted = formula(method, image.reshape(-1, bands).astype(float), ref.reshape(-1, bands).astype(float))
+    wanted = wanted.reshape(image.shape)
+    close = 1e-6 * np.abs(wanted).max((0, 1))
+    assert (np.abs(image - wanted).max((0, 1)) > 1000 * close).all()
+    assert (np.abs(got - wanted).max((0, 1)) < close).all()
+    np.testing.assert_array_equal(got, job(input, tmp_path / "w.tif", reference, method=method, **WHOLE))
+    with rasterio.open(tmp_path / "t.tif") as data, tifffile.TiffFile(tmp_path / "t.tif") as file:
+        half = data.read(out_shape=(bands, 150, 165)).transpose(1, 2, 0)
+        assert file.pages[0].tags["Predictor"].value == 3
+        np.testing.assert_array_equal(file.asarray().reshape(got.shape), got)
+        top = float(data.tags(bands)["STATISTICS_MAXIMUM"])
+    assert (np.abs(half - got.reshape(150, 2, 165, 2, bands).mean((1, 3))) < close).all()
+    assert top == pytest.approx(got[..., -1].max(), rel=0.05)
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, np.nan, None])
+def test_invalid_floats_count_for_nothing(nodata: float | None, tmp_path: Path) -> None:
+    """Without a nodata value NaN marks them."""
+    image, ref, valid = floats(256, 300, 4, 0), floats(200, 220, 4, 5, 0.8), np.ones((256, 300), bool)
+    valid[:, 200:] = False
+    holed = np.where(valid[..., None], image, np.float32(np.nan if nodata is None else nodata))
+    input, reference = written(tmp_path / "in.tif", holed, nodata=nodata), written(tmp_path / "r.tif", ref)
+    exact = job(input, tmp_path / "o.tif", reference, method="mean-std", **TILED)
+    with rasterio.open(tmp_path / "o.tif") as data:
+        np.testing.assert_array_equal(data.dataset_mask() > 0, valid)
+        assert nodata is None or repr(data.nodata) == repr(nodata)
+    wanted = formula("mean-std", image[valid].astype(float), ref.reshape(-1, 4).astype(float))
+    assert np.abs(exact[valid] - wanted).max() < 1e-6 * np.abs(wanted).max()
+    small = job(input, tmp_path / "s.tif", reference, method="mean-std", statistics="thumbnail")
+    assert np.abs(small[valid] - wanted).max() < 1e-4 * np.abs(wanted).max()
+    half = job(input, tmp_path / "h.tif", reference, method="mean-std", region=(100, 20, 150, 200))
+    np.testing.assert_array_equal(half, exact[20:220, 100:250])
+
+
+def test_floats_and_levels_are_not_in_one_unit(tmp_path: Path) -> None:
+    image = floats(128, 140, 4, 0)
+    input, levels = written(tmp_path / "in.tif", image), written(tmp_path / "u.tif", scene(90, 90, 4, 1))
+    with pytest.raises(BadInput, match="not in the same unit"):
+        job(input, tmp_path / "o.tif", levels, method="mean-std")
+    with pytest.raises(BadInput, match="which of its values, float32, are black and white"):
+        job(input, tmp_path / "o.tif", input, method="histogram")
+    with pytest.raises(BadPlan, match="--dtype uint8 cannot be made"):
+        job(input, tmp_path / "o.tif", input, method="mean-std", dtype="uint8")
+    with pytest.raises(BadPlan, match="leave it out"):
+        job(levels, tmp_path / "o.tif", levels, method="mean-std", dtype="float32")
+    look = ut.measure_look(input, model="colour", method="mean-std", bands=ALL)
+    (tmp_path / "look.json").write_text(look.to_json())
+    np.testing.assert_allclose(look.statistics["mean"], image.mean((0, 1)), rtol=1e-5)
+    with pytest.raises(BadInput, match="not in the same unit"):
+        job(levels, tmp_path / "o.tif", tmp_path / "look.json")
+    got = job(input, tmp_path / "o.tif", tmp_path / "look.json")
+    np.testing.assert_allclose(got, image, atol=1e-5)
