@@ -99,6 +99,7 @@ class Options:
     bbox: tuple[float, ...] | None = None
     bbox_crs: str | None = None
     aoi: Path | None = None
+    each: str | bool | None = None
     valid: Path | Literal["tissue"] | None = None
     statistics: Statistics = "auto"
     statistics_of: StatisticsOf = "image"
@@ -209,10 +210,27 @@ class Options:
                 )
         if self.bbox_crs is not None and self.bbox is None:
             raise BadInput("--bbox-crs is the reference system of --bbox; give that too")
+        self._check_each()
         if self.statistics_of == "region" and not self.has_part:
             raise BadInput(
                 "--statistics-of region needs a part of the image: give --region, --bbox or --aoi too"
             )
+
+    def _check_each(self) -> None:
+        """Raise BadInput unless what names the outputs of features goes with the other options.
+
+        True stands for ``id``, and False for none.
+        """
+        if isinstance(self.each, bool):
+            object.__setattr__(self, "each", "id" if self.each else None)
+        if self.each is None:
+            return
+        if not isinstance(self.each, str) or not self.each.strip():
+            raise BadInput(f"--each takes the name of an attribute, or nothing for the id, got {self.each!r}")
+        if self.aoi is None:
+            raise BadInput("--each writes a file for each feature of --aoi FILE; give that too")
+        if self.tiles != "one":
+            raise BadInput("--each and --tiles same both say how many files are written; give one of them")
 
     @property
     def has_part(self) -> bool:
@@ -221,7 +239,9 @@ class Options:
 
     def without_part(self) -> Options:
         """The same options for the whole image."""
-        return replace(self, region=None, bbox=None, bbox_crs=None, aoi=None, statistics_of="image")
+        return replace(
+            self, region=None, bbox=None, bbox_crs=None, aoi=None, each=None, statistics_of="image"
+        )
 
     def _check_choice(self) -> None:
         """Raise BadInput unless page, channels and bands are numbers from 1 on, or names.

@@ -80,7 +80,8 @@ def make_plan(
     network = footprint(recipe, style, precision)
     grid = make_grid(source, options, network, halo, device, part.box if part else None)
     output = FORMATS["tif" if options.format == "auto" else options.format]
-    check_size(output, *grid.made.shape)
+    if options.each is None:  # else each file is checked, see `urst_tiles.api.pieces`
+        check_size(output, *grid.made.shape)
     dtype = resolve_dtype(options.dtype, source, output)
     encoding = make_encoding(
         source, dtype, options.compression, options.quality, grid.tile,
@@ -337,14 +338,15 @@ def make_encoding(
     )
 
 
-def encoding_of(plan: Plan, source: Source) -> Encoding:
-    """The encoding of the tiles of a plan."""
+def encoding_of(plan: Plan, source: Source, tile: int | None = None) -> Encoding:
+    """The encoding of the tiles of the blocks of a plan; or of an output that is cut from these, of which
+    ``tile`` is the side of a tile."""
     return make_encoding(
         source,
         plan.dtype,
-        plan.compression,
+        plan.parts_compression if tile is None else plan.compression,
         plan.quality,
-        plan.grid.tile,
+        tile or plan.grid.tile,
         output=FORMATS[plan.format],
         predictor=plan.predictor,
         overviews=plan.overview_resampling,

@@ -217,9 +217,16 @@ def refuse_existing(
         )
 
 
-def is_finished(output: Path, job: Job, plan: Plan) -> bool:
-    """Whether this same job has written the output, and was killed while it removed its folder."""
-    if job.ended != dict(plan.identity) or not exists(output):
+def is_finished(output: Path, job: Job, plan: Plan, targets: Sequence[Path] = ()) -> bool:
+    """Whether this same job has written the output, and was killed while it removed its folder.
+
+    ``targets`` are the files of a job that writes one for each feature, as far as they are known.
+    """
+    if job.ended != dict(plan.identity):
+        return False
+    if plan.outputs:
+        return all(map(exists, targets))  # all were written before the job began to end
+    if not exists(output):
         return False
     if is_remote(output) and FORMATS[plan.format].shape == "folder":
         return exists(output / "zarr.json")

@@ -67,6 +67,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " first); needs rasterio",
         "aoi": "the part as a GeoJSON or GeoPackage file of polygons: what lies in none of them is invalid,"
         " and the part is the box around all",
+        "each": "make a file for each feature of --aoi, all with one measurement; OUTPUT is a folder, or a"
+        " name with {id} in it; NAME is the attribute that names the files (default: the id of each feature,"
+        " or else its number)",
         "valid": "which pixels count and are painted: a picture whose zeros are invalid, of the same area as"
         " INPUT, at any resolution, or placed by its georeference; or polygons in GeoJSON or a GeoPackage; or"
         " tissue, which finds the tissue of a slide and leaves all else unpainted",
@@ -154,8 +157,10 @@ METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
     "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "region": "X,Y,W,H",
     "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
-    "mask_attribute": "NAME",
+    "mask_attribute": "NAME", "each": "NAME",
 }  # fmt: skip
+#: What an option means whose value is left out; others need one.
+WITHOUT_VALUE = {"each": "id"}
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 
 
@@ -251,9 +256,10 @@ def add_option(group: argparse._ActionsContainer, name: str) -> None:
     metavar = METAVARS.get(name) or METAVARS_BY_TYPE.get(kind, name.upper())
     if name in choices():  # Options refuses other words, in one sentence
         metavar = f"{{{','.join(choices()[name])}}}"
+    optional: dict[str, Any] = {"nargs": "?", "const": WITHOUT_VALUE[name]} if name in WITHOUT_VALUE else {}
     group.add_argument(
         flag, type=_parser(PARSERS.get(name, kind), kind), default=default, metavar=metavar,
-        help=(text + shown).replace("%", "%%"),
+        help=(text + shown).replace("%", "%%"), **optional,
     )  # fmt: skip
 
 
