@@ -110,7 +110,7 @@ def _picture(job: Finishing) -> None:
             file.flush()
             _verify_picture(file, job, (level.height, level.width))
             _require_same(job, _opened(file), job.output)
-            for path in job.chosen.sidecars(job.output):
+            for path in reversed(job.chosen.sidecars(job.output)):  # a .prj goes with the world file
                 _publish_beside(path, beside.get(path), job)
     except _Same:
         return
@@ -151,7 +151,7 @@ def _exists(path: Path) -> BadInput:
 def _publish_beside(path: Path, content: bytes | None, job: Finishing) -> None:
     """Write a file beside the output; or where there is nothing to say, remove one of an older output."""
     if content is None:
-        if job.overwrite:
+        if job.overwrite and (path.suffix != ".prj" or job.chosen.sidecars(job.output)[0].exists()):
             path.unlink(missing_ok=True)
         return
     if not job.overwrite and path.exists() and path.read_bytes() != content:

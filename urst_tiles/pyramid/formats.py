@@ -56,10 +56,15 @@ class Format:
         return [tiles_of_dzi(output)] if self.name == "dzi" else []
 
     def sidecars(self, output: Path) -> list[Path]:
-        """Files beside ``output`` that may say where it lies; they are written only if there is need."""
+        """Files beside ``output`` that may say where it lies; they are written only if there is need.
+
+        They are the world file, GDAL's ``.aux.xml``, and a ``.prj``; but where a shapefile has the name of
+        the output, the ``.prj`` of that name is the shapefile's.
+        """
         if self.georeference != "beside":
             return []
-        return [output.with_suffix(WORLD_FILES[self.name]), output.with_name(f"{output.name}.aux.xml")]
+        found = [output.with_suffix(WORLD_FILES[self.name]), output.with_name(f"{output.name}.aux.xml")]
+        return found if output.with_suffix(".shp").exists() else [*found, output.with_suffix(".prj")]
 
 
 #: The suffix of the world file of each format that has one.
