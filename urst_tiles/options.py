@@ -20,7 +20,7 @@ Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16"]
 Seam = Literal["auto", "crop", "blend"]
 StatisticsOf = Literal["image", "region"]
-OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp"]
+OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp", "jp2"]
 Resampling = Literal["average", "nearest", "lanczos"]
 Predictor = Literal["yes", "no"]
 BigTiff = Literal["yes", "no", "if-needed"]
@@ -29,6 +29,7 @@ BigTiff = Literal["yes", "no", "if-needed"]
 FORMAT_WORDS = {
     "tiff": "tif", "gtiff": "tif", "cog": "tif", "ome.tiff": "ome.tif", "ome-tiff": "ome.tif",
     "ome-tif": "ome.tif", "ome-zarr": "ome.zarr", "zarr": "ome.zarr", "jpeg": "jpg", "iiif3": "iiif",
+    "jpeg2000": "jp2", "j2k": "jp2", "jp2openjpeg": "jp2",
 }  # fmt: skip
 Tiles = Literal["one", "same"]
 
@@ -122,7 +123,7 @@ class Options:
     dtype: Dtype = "auto"
     format: OutputFormat = "auto"
     compression: Compression = "deflate"
-    quality: int = 90
+    quality: int | None = None
     predictor: Predictor = "yes"
     blocksize: int | None = None
     overview_resampling: Resampling = "average"
@@ -152,7 +153,7 @@ class Options:
             )
         if not 0.0 <= self.alpha <= 1.0:
             raise BadInput(f"--alpha must lie between 0 and 1, got {self.alpha}")
-        if not 1 <= self.quality <= 100:
+        if self.quality is not None and not 1 <= self.quality <= 100:
             raise BadInput(f"--quality must lie between 1 and 100, got {self.quality}")
         if self.stroke is not None and (self.stroke < 1 or self.stroke & (self.stroke - 1)):
             raise BadInput(f"--stroke must be picture or 1, 2, 4, 8, ..., got {self.stroke}")
@@ -187,6 +188,10 @@ class Options:
             if name != "preserve_color" or value == "coral":
                 given = " coral" if name == "preserve_color" else ""
                 raise BadInput(f"--look {why}; leave --{name.replace('_', '-')}{given} out")
+
+    def quality_for(self, format: str) -> int:
+        """The quality of an output of a format: unless it is given 90; of JPEG 2000 100, without loss."""
+        return self.quality or (100 if format == "jp2" else 90)
 
     def _check_part(self) -> None:
         """Raise BadInput unless the part of the image is given once, as four numbers that make a box.

@@ -49,7 +49,15 @@ ITEMSIZE = {"uint8": 1, "uint16": 2}
 EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
 
 #: The same for formats with an encoding of their own, for each raw byte of all levels; pictures have one.
-FORMAT_RATIO = {"ome.zarr": 0.75, "dzi": 0.2, "iiif": 0.2, "png": 0.55, "jpg": 0.15, "webp": 0.09}
+FORMAT_RATIO = {
+    "ome.zarr": 0.75,
+    "dzi": 0.2,
+    "iiif": 0.2,
+    "png": 0.55,
+    "jpg": 0.15,
+    "webp": 0.09,
+    "jp2": 0.45,
+}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def make_plan(
         check_size(output, *grid.made.shape)
     dtype = resolve_dtype(options.dtype, source, output)
     encoding = make_encoding(
-        source, dtype, options.compression, options.quality, grid.tile,
+        source, dtype, options.compression, options.quality_for(output.name), grid.tile,
         output=output, predictor=options.predictor == "yes", overviews=options.overview_resampling,
     )  # fmt: skip
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
@@ -103,7 +103,7 @@ def make_plan(
         source_dtype=str(source.dtype),
         dtype=dtype,
         compression=options.compression,
-        quality=options.quality,
+        quality=options.quality_for(output.name),
         precision=precision,
         device=device,
         threads=threads,
@@ -316,12 +316,12 @@ def make_encoding(
 ) -> Encoding:
     """How the tiles of the parts are encoded, and how the file says which pixels are valid.
 
-    They are the tiles of the output if that is a TIFF. An OME-TIFF has alpha for masks and nodata, which its
-    readers do not know.
+    They are the tiles of the output if that is a TIFF. An OME-TIFF and a JPEG 2000 have alpha for masks and
+    nodata, which their readers do not know.
     """
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
     validity = source.info.validity
-    if output.name == "ome.tif":
+    if output.name in ("ome.tif", "jp2"):
         validity = "alpha" if source.channels == 4 else "none"
     return Encoding(
         compression=cast(Compression, compression),
@@ -409,6 +409,7 @@ def _decided(plan: Plan) -> dict[str, Any]:
     """The facts of the identity that are fields of the plan."""
     grid = plan.grid
     lossy = plan.compression in ("jpeg", "webp") or FORMATS[plan.format].lossy
+    lossy |= plan.format == "jp2" and plan.quality < 100
     return {
         **_unusual(plan),
         "statistics": plan.statistics,

@@ -32,7 +32,17 @@ SMALL: dict[str, Any] = {"model": "identity", "tile": 128, "block": 256, "blocks
 FLAGS = [text for name, value in SMALL.items() for text in (f"--{name}", str(value))]
 
 #: A name of each format.
-NAMES = {"out.tif", "out.ome.tif", "out.ome.zarr", "out.dzi", "out.iiif", "out.png", "out.jpg", "out.webp"}
+NAMES = {
+    "out.tif",
+    "out.ome.tif",
+    "out.ome.zarr",
+    "out.dzi",
+    "out.iiif",
+    "out.png",
+    "out.jpg",
+    "out.webp",
+    "out.jp2",
+}
 OTHERS = sorted(NAMES - {"out.tif"})
 
 #: Further scenes, which all formats are tried with among the slow tests.
@@ -123,12 +133,18 @@ def read_vips(path: Path) -> np.ndarray:
     return pyvips.Image.new_from_file(str(path), fail_on="warning").numpy()
 
 
+def read_gdal(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        return np.moveaxis(file.read(), 0, -1)
+
+
 READERS = {
     "out.tif": lambda path: tifffile.imread(path, key=0),
     "out.ome.tif": tifffile.imread,
     "out.ome.zarr": read_zarr,
     "out.dzi": read_dzi,
     "out.iiif": read_iiif,
+    "out.jp2": read_gdal,
 }
 
 
@@ -171,7 +187,10 @@ def test_the_pixels_are_those_of_the_tiff(name: str, scene: str, made: Callable[
     assert found.shape == right.shape
     is_lossy = chosen.lossy and not (chosen.name in ("dzi", "iiif") and right.shape[-1] == 4)
     if not is_lossy:
-        moved = scene == "nodata" and name == "out.ome.tif"  # black pixels that are valid stay black there
+        moved = scene == "nodata" and name in (
+            "out.ome.tif",
+            "out.jp2",
+        )  # black pixels that are valid stay black there
         same = np.abs(found.astype(int) - right) <= (1 if moved else 0)
         assert same[right[..., -1] > 0].all() and np.array_equal(found[..., 3:], right[..., 3:])
         return
@@ -485,7 +504,7 @@ def test_damage_is_found(name: str, how: str, made: Callable[..., Path], tmp_pat
         data = bytearray(target.read_bytes())
         data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
         target.write_bytes(data)
-        if name in ("out.jpg", "out.webp"):
+        if name in ("out.jpg", "out.webp", "out.jp2"):
             return  # without checksums nobody can tell
     report = ut.validate(output)
     assert not report.valid and len(report.problems) <= 8

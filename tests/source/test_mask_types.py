@@ -109,7 +109,9 @@ def test_what_is_no_number_of_a_region_is_named(tmp_path: Path, dtype: str, valu
 def test_several_bands_and_complex_samples_are_refused(tmp_path: Path) -> None:
     source = image(tmp_path)
     for pixels in (np.zeros((*SHAPE, 3), np.int32), np.zeros(SHAPE, np.complex64)):
-        tifffile.imwrite(tmp_path / "mask.tif", pixels)
+        tifffile.imwrite(
+            tmp_path / "mask.tif", pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack"
+        )
         with pytest.raises(ut.UrstError, match=r"mask\.tif"):
             open_mask(tmp_path / "mask.tif", source)
 

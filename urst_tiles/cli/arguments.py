@@ -100,10 +100,11 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " or values (0,4000), for each band '0,900;0,800;10,700'"
         " (default: 2%,98%; --model colour and stain keep the values of uint16)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
-        "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg"
-        " or .webp; iiif makes a folder for viewers of IIIF",
+        "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg,"
+        " .webp or .jp2; iiif makes a folder for viewers of IIIF",
         "compression": "compression of a TIFF; jpeg and webp hold 8 bits only",
-        "quality": "quality of jpeg and webp, from 1 to 100",
+        "quality": "quality of jpeg and webp, from 1 to 100 (default: 90); of .jp2 the size of the file in"
+        " percent of that of its pixels, as GDAL has it (default: without loss)",
         "predictor": "whether deflate, lzw and zstd store differences of neighbouring pixels, which makes"
         " most TIFFs smaller",
         "blocksize": "side in pixels of the tiles of OUTPUT, a multiple of 16 (default: 512, or 256 for an"

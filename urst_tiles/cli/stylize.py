@@ -30,8 +30,8 @@ INPUT = (
 def add(commands: Any) -> None:
     """Add the commands ``stylize``, ``plan`` and ``preview``."""
     tiff = (
-        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg"
-        " or .webp; with --tiles same a folder; with --each a folder, or a name with {id} in it"
+        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg,"
+        " .webp or .jp2; with --tiles same a folder; with --each a folder, or a name with {id} in it"
     )
     for name, run, text, written in (
         (

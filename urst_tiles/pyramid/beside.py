@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from urst_tiles.pyramid.formats import Format
-from urst_tiles.source.esri_wkt import prj_text
+from urst_tiles.source.esri_wkt import prj_text, wkt_of
 from urst_tiles.source.gdal import INSTALL, library
 from urst_tiles.tiff.georeference import RPC_NAMES, RPC_POLYNOMIALS
 from urst_tiles.tiff.metadata import GEO_KEYS, RPC, Info, Tag, items_of
@@ -98,6 +98,19 @@ def _pam(info: Info, affine: Affine | None) -> str | None:
     """The text of a file ``.aux.xml``; None where there is nothing to say."""
     lines = [*_reference(info), *_transform(affine), *_points(info), *_rpc(info), *_items(info)]
     return "<PAMDataset>\n" + "".join(f"  {line}\n" for line in lines) + "</PAMDataset>\n" if lines else None
+
+
+def place_lines(info: Info) -> Iterator[str]:
+    """The same lines about where a picture lies, but for rational polynomials; a reference system without a
+    code of EPSG is told by its WKT. GDAL's virtual datasets have them, too."""
+    if epsg_of(info) is None and not _ground_points(info) and (system := wkt_of(info.geo)):
+        yield f"<SRS>{escape(system)}</SRS>"
+    yield from (*_reference(info), *_transform(affine_of(info)), *_points(info))
+
+
+def texts_lines(info: Info, more: dict[str, str]) -> Iterator[str]:
+    """The lines about GDAL's metadata, and about further items by their names."""
+    yield from (*_items(info), *(_domain("", more) if more else ()))
 
 
 def _reference(info: Info) -> Iterator[str]:

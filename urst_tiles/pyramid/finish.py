@@ -3,6 +3,7 @@
 TIFF        `urst_tiles.pyramid.assemble`: tiles are moved as they are
 OME-TIFF    the same, with OME-XML, and with overviews in SubIFDs
 pictures    `urst_tiles.pyramid.picture`: PNG, JPEG, WebP
+JPEG 2000   `urst_tiles.pyramid.jp2`, by GDAL
 folders     `urst_tiles.pyramid.deep_zoom`: DZI, IIIF; `urst_tiles.pyramid.ome_zarr`: OME-Zarr
 
 All that is not TIFF is made of parts whose tiles are encoded without loss, so that nothing is encoded with
@@ -26,6 +27,7 @@ from urst_tiles.pyramid.check import is_replaceable, validate
 from urst_tiles.pyramid.deep_zoom import write_dzi, write_iiif
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.formats import Format
+from urst_tiles.pyramid.jp2 import jp2_bytes, write_jp2
 from urst_tiles.pyramid.ome_zarr import write_ome_zarr
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.picture import Made, picture_bytes, write_picture_of
@@ -43,8 +45,9 @@ from urst_tiles.storage.publish import publish, publishing, remove_dead_attempts
 from urst_tiles.storage.stores import exists, is_remote, put_tree, remove
 from urst_tiles.tiff.metadata import Info
 
-#: The writers of formats that are folders, or a file and a folder.
-_FOLDERS = {"dzi": write_dzi, "iiif": write_iiif, "ome.zarr": write_ome_zarr}
+#: The writers that write into a folder: of formats that are folders, or a file and a folder; and GDAL's,
+#: which wants names.
+_FOLDERS = {"dzi": write_dzi, "iiif": write_iiif, "ome.zarr": write_ome_zarr, "jp2": write_jp2}
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def finish_bytes(name: str, grid: Grid, encoding: Encoding) -> int:
     """Peak memory of the last stage of a format that is no TIFF, in bytes."""
     if name in ("png", "jpg", "webp"):
         return picture_bytes(name, grid, encoding)
+    if name == "jp2":
+        return jp2_bytes(grid, encoding) + 4 * encoding.tile_bytes
     return 64 * encoding.tile_bytes if name in _FOLDERS else 0
 
 

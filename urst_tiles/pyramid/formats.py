@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from urst_tiles.errors import BadInput, BadPlan
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import RPC, Info
 
 #: What the file of a format is in the folder of the output.
 Shape = Literal["file", "folder"]
@@ -97,6 +97,7 @@ FORMATS: dict[str, Format] = {
             "jpg", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), most=65535, alpha=False, lossy=True,
             georeference="beside", carries=_CARRIED,
         ),
+        Format("jp2", "JPEG 2000", (".jp2",), most=1 << 20, sixteen_bit=True, georeference="inside"),
         Format(
             "webp", "WebP", (".webp",), most=16383, lossy=True, georeference="beside",
             carries=_CARRIED,
@@ -183,6 +184,8 @@ def lost_in(chosen: Format, info: Info, *, channels: int, lossy_tiles: bool = Fa
         lost.append("which pixels are invalid (they are black; --compression deflate keeps it)")
     if chosen.georeference == "none" and info.geo:
         lost.append("the georeference")
+    if chosen.name == "jp2" and any(tag.code == RPC for tag in info.geo):
+        lost.append("rational polynomials (RPC)")
     kept = {"icc": info.icc, "exif": info.exif or info.gps}
     words = {"icc": "the colour profile", "exif": "EXIF"}
     lost += [words[name] for name, value in kept.items() if value and name not in chosen.carries]

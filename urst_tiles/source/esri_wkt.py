@@ -39,18 +39,24 @@ def prj_text(geo: Sequence[Tag]) -> str | None:
     """The text of a ``.prj`` for the reference system of GeoTIFF tags; None where they have none that GDAL
     knows, or rasterio is not installed."""
     tags = tuple(tag for tag in geo if tag.code in GEO_CODES)
-    return _prj_text(tags) if tags and library() is not None else None
+    return _wkt(tags, "WKT1_ESRI") if tags and library() is not None else None
+
+
+def wkt_of(geo: Sequence[Tag]) -> str | None:
+    """The WKT of the same system, as GDAL writes it."""
+    tags = tuple(tag for tag in geo if tag.code in GEO_CODES)
+    return _wkt(tags, None) if tags and library() is not None else None
 
 
 @lru_cache(maxsize=16)
-def _prj_text(tags: tuple[Tag, ...]) -> str | None:
+def _wkt(tags: tuple[Tag, ...], version: str | None) -> str | None:
     rasterio = library()
     with environment(remote=False), quiet():
         try:
             code = epsg_of(tags)
             crs = rasterio.crs.CRS.from_epsg(code) if code is not None else _crs_of(tags)
-            return str(crs.to_wkt(version="WKT1_ESRI")) if crs else None
-        except rasterio.errors.RasterioError:
+            return str(crs.to_wkt(**({"version": version} if version else {}))) if crs else None
+        except (rasterio.errors.RasterioError, rasterio.errors.CRSError):
             return None
 
 
