@@ -126,6 +126,11 @@ def test_the_prj_of_a_shapefile_stays(tmp_path: Path) -> None:
     ut.stylize(tmp_path / "plain.tif", tmp_path / "out.png", None, **SMALL, overwrite=True)
     assert (tmp_path / "out.prj").read_text() == "theirs" and not (tmp_path / "out.pgw").exists()
     (tmp_path / "out.shp").unlink()
+    (tmp_path / "out.tfw").write_text("theirs")
+    ut.stylize(path, tmp_path / "out.webp", None, **SMALL)
+    assert (tmp_path / "out.prj").read_text() == "theirs"
+    for suffix in (".tfw", ".wpw"):
+        (tmp_path / "out").with_suffix(suffix).unlink()
     with pytest.raises(ut.BadInput, match=r"out\.prj exists"):
         ut.stylize(path, tmp_path / "out.jpg", None, **SMALL)
     ut.stylize(path, tmp_path / "out.png", None, **SMALL, overwrite=True)

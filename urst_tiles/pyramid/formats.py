@@ -58,17 +58,22 @@ class Format:
     def sidecars(self, output: Path) -> list[Path]:
         """Files beside ``output`` that may say where it lies; they are written only if there is need.
 
-        They are the world file, GDAL's ``.aux.xml``, and a ``.prj``; but where a shapefile has the name of
-        the output, the ``.prj`` of that name is the shapefile's.
+        They are the world file, GDAL's ``.aux.xml``, and a ``.prj``; but where a shapefile, or another
+        picture with a world file, has the name of the output, the ``.prj`` of that name is theirs.
         """
         if self.georeference != "beside":
             return []
         found = [output.with_suffix(WORLD_FILES[self.name]), output.with_name(f"{output.name}.aux.xml")]
-        return found if output.with_suffix(".shp").exists() else [*found, output.with_suffix(".prj")]
+        others = {output.with_suffix(suffix) for suffix in _WITH_PRJ} - {found[0]}
+        return found if any(one.exists() for one in others) else [*found, output.with_suffix(".prj")]
 
 
 #: The suffix of the world file of each format that has one.
 WORLD_FILES = {"png": ".pgw", "jpg": ".jgw", "webp": ".wpw"}
+
+#: The suffixes of files whose reference system is told by a ``.prj`` of their name: of shapefiles, and of world
+#: files.
+_WITH_PRJ = (".shp", *WORLD_FILES.values(), ".tfw", ".j2w", ".wld")
 
 _CARRIED = frozenset({"icc", "exif", "xmp", "texts", "resolution"})
 
@@ -97,11 +102,11 @@ FORMATS: dict[str, Format] = {
             "jpg", "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), most=65535, alpha=False, lossy=True,
             georeference="beside", carries=_CARRIED,
         ),
-        Format("jp2", "JPEG 2000", (".jp2",), most=1 << 20, sixteen_bit=True, georeference="inside"),
         Format(
             "webp", "WebP", (".webp",), most=16383, lossy=True, georeference="beside",
             carries=_CARRIED,
         ),
+        Format("jp2", "JPEG 2000", (".jp2",), most=1 << 20, sixteen_bit=True, georeference="inside"),
     )
 }  # fmt: skip
 
