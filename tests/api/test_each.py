@@ -134,7 +134,9 @@ def test_each_file_lies_at_its_own_place(tmp_path: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("name", ["{id}.ome.zarr", "{id}.webp", "{id}.jpg"])
+@pytest.mark.parametrize(
+    "name", ["{id}.ome.zarr", pytest.param("{id}.jp2", marks=pytest.mark.slow), "{id}.jpg"]
+)
 def test_outputs_of_other_formats(scene: Path, tmp_path: Path, name: str) -> None:
     aoi = features(tmp_path / "aoi.geojson")
     options = TINY | {"model": "identity", "quality": 95}

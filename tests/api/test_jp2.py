@@ -35,7 +35,7 @@ def scene(folder: Path, crs: str = "EPSG:32632", **more: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326", "EPSG:2154", LAEA])
+@pytest.mark.parametrize("crs", ["EPSG:4326", pytest.param("EPSG:2154", marks=pytest.mark.slow), LAEA])
 def test_it_lies_where_the_input_lies(tmp_path: Path, crs: str) -> None:
     path, out = scene(tmp_path, crs), tmp_path / "out.jp2"
     ut.stylize(path, out, None, region=(50, 30, 300, 200), **SMALL)

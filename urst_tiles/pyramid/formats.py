@@ -71,7 +71,7 @@ class Format:
 #: The suffix of the world file of each format that has one.
 WORLD_FILES = {"png": ".pgw", "jpg": ".jgw", "webp": ".wpw"}
 
-#: The suffixes of files whose reference system is told by a ``.prj`` of their name: of shapefiles, and of world
+#: The suffixes of files whose reference system a ``.prj`` of their name tells: of shapefiles, and of world
 #: files.
 _WITH_PRJ = (".shp", *WORLD_FILES.values(), ".tfw", ".j2w", ".wld")
 
