@@ -238,6 +238,11 @@ class Options:
             raise BadInput("--each and --tiles same both say how many files are written; give one of them")
 
     @property
+    def named_by(self) -> str | None:
+        """What names the output of each feature, an attribute or ``id``; None for one output of them all."""
+        return self.each if isinstance(self.each, str) else None
+
+    @property
     def has_part(self) -> bool:
         """Whether a part of the image is asked for."""
         return any(chosen is not None for chosen in (self.region, self.bbox, self.aoi))

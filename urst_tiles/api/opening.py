@@ -56,7 +56,7 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
             source = given(stretch=options.stretch_for(str(source.file_dtype)))
         except BadInput as error:
             raise BadInput(f"{source.path}: {error}") from None
-    areas = areas_of(source, options.valid, options.aoi, options.each)
+    areas = areas_of(source, options.valid, options.aoi, options.named_by)
     return source.with_valid(*areas) if areas else source
 
 

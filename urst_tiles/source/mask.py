@@ -87,14 +87,13 @@ class Mask:
 
     def _opened(self, opener: Opener, boxes: Sequence[Box]) -> Iterator[NDArray[Any]]:
         """The same from the samples that an opener gives."""
-        with closing(opener.stream(boxes[0].shape[0])) as strips:  # type: ignore[type-var]
-            for _, (colour, weight) in strips:
-                valid = np.ones(colour.shape[:2], bool) if weight is None else weight > 0
-                if self.binary:
-                    seen = ((colour > 0) | (colour < 0)).any(axis=-1)  # NaN is neither
-                    yield (seen & valid).astype(np.uint8) * np.uint8(255)
-                else:
-                    yield region_numbers(self.path, colour[..., 0], ~valid)
+        for _, (colour, weight) in opener.stream(boxes[0].shape[0]):
+            valid = np.ones(colour.shape[:2], bool) if weight is None else weight > 0
+            if self.binary:
+                seen = ((colour > 0) | (colour < 0)).any(axis=-1)  # NaN is neither
+                yield (seen & valid).astype(np.uint8) * np.uint8(255)
+            else:
+                yield region_numbers(self.path, colour[..., 0], ~valid)
 
 
 #: A mask whose file has been checked, and which gives its numbers from top to bottom.
