@@ -98,9 +98,7 @@ def needs_of(
         fill_pixels=thumbnail_pixels(source, options) * ceil_div(source.colours, 3)
         if source.has_valid
         else 0,
-        finish_bytes=max(
-            finish_bytes(source, grid, encoding, encoders), format_bytes(output, grid.output, encoding)
-        ),
+        finish_bytes=ending_bytes(source, grid, encoding, encoders, output),
         reader_bytes=source.reader_bytes,
         writer_bytes=write_bytes(grid, encoding, encoders),
         measure_bytes=measure_bytes(style, seen, options, device, at_once),
@@ -187,6 +185,11 @@ def finish_bytes(source: Source, grid: Grid, encoding: Encoding, encoders: int) 
     above = Grid(side, side, core=grid.tile, block=side, tile=grid.tile)
     pixels = side * side * encoding.channels * ITEMSIZE[encoding.dtype]
     return max(writing, pixels + write_bytes(above, encoding, encoders))
+
+
+def ending_bytes(source: Source, grid: Grid, encoding: Encoding, encoders: int, output: str) -> int:
+    """The same for an output of any format, by the word of ``--format``."""
+    return max(finish_bytes(source, grid, encoding, encoders), format_bytes(output, grid.output, encoding))
 
 
 def measure_bytes(style: Subject, source: Source, options: Options, device: str, whole: bool) -> int:

@@ -20,7 +20,7 @@ Compression = Literal["deflate", "jpeg", "lzw", "zstd", "webp"]
 Dtype = Literal["auto", "uint8", "uint16", "float32"]
 Seam = Literal["auto", "crop", "blend"]
 StatisticsOf = Literal["image", "region"]
-OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp"]
+OutputFormat = Literal["auto", "tif", "ome.tif", "ome.zarr", "dzi", "iiif", "png", "jpg", "webp", "jp2"]
 Resampling = Literal["average", "nearest", "lanczos"]
 Predictor = Literal["yes", "no"]
 BigTiff = Literal["yes", "no", "if-needed"]
@@ -29,6 +29,7 @@ BigTiff = Literal["yes", "no", "if-needed"]
 FORMAT_WORDS = {
     "tiff": "tif", "gtiff": "tif", "cog": "tif", "ome.tiff": "ome.tif", "ome-tiff": "ome.tif",
     "ome-tif": "ome.tif", "ome-zarr": "ome.zarr", "zarr": "ome.zarr", "jpeg": "jpg", "iiif3": "iiif",
+    "jpeg2000": "jp2", "j2k": "jp2", "jp2openjpeg": "jp2",
 }  # fmt: skip
 Tiles = Literal["one", "same"]
 
@@ -101,6 +102,7 @@ class Options:
     bbox: tuple[float, ...] | None = None
     bbox_crs: str | None = None
     aoi: Path | None = None
+    each: str | bool | None = None
     valid: Path | Literal["tissue"] | None = None
     statistics: Statistics = "auto"
     statistics_of: StatisticsOf = "image"
@@ -123,7 +125,7 @@ class Options:
     dtype: Dtype = "auto"
     format: OutputFormat = "auto"
     compression: Compression = "deflate"
-    quality: int = 90
+    quality: int | None = None
     predictor: Predictor = "yes"
     blocksize: int | None = None
     overview_resampling: Resampling = "average"
@@ -153,7 +155,7 @@ class Options:
             )
         if not 0.0 <= self.alpha <= 1.0:
             raise BadInput(f"--alpha must lie between 0 and 1, got {self.alpha}")
-        if not 1 <= self.quality <= 100:
+        if self.quality is not None and not 1 <= self.quality <= 100:
             raise BadInput(f"--quality must lie between 1 and 100, got {self.quality}")
         if self.stroke is not None and (self.stroke < 1 or self.stroke & (self.stroke - 1)):
             raise BadInput(f"--stroke must be picture or 1, 2, 4, 8, ..., got {self.stroke}")
@@ -189,6 +191,10 @@ class Options:
                 given = " coral" if name == "preserve_color" else ""
                 raise BadInput(f"--look {why}; leave --{name.replace('_', '-')}{given} out")
 
+    def quality_for(self, format: str) -> int:
+        """The quality of an output of a format: unless it is given 90; of JPEG 2000 100, without loss."""
+        return self.quality or (100 if format == "jp2" else 90)
+
     def _check_part(self) -> None:
         """Raise BadInput unless the part of the image is given once, as four numbers that make a box.
 
@@ -211,10 +217,32 @@ class Options:
                 )
         if self.bbox_crs is not None and self.bbox is None:
             raise BadInput("--bbox-crs is the reference system of --bbox; give that too")
+        self._check_each()
         if self.statistics_of == "region" and not self.has_part:
             raise BadInput(
                 "--statistics-of region needs a part of the image: give --region, --bbox or --aoi too"
             )
+
+    def _check_each(self) -> None:
+        """Raise BadInput unless what names the outputs of features goes with the other options.
+
+        True stands for ``id``, and False for none.
+        """
+        if isinstance(self.each, bool):
+            object.__setattr__(self, "each", "id" if self.each else None)
+        if self.each is None:
+            return
+        if not isinstance(self.each, str) or not self.each.strip():
+            raise BadInput(f"--each takes the name of an attribute, or nothing for the id, got {self.each!r}")
+        if self.aoi is None:
+            raise BadInput("--each writes a file for each feature of --aoi FILE; give that too")
+        if self.tiles != "one":
+            raise BadInput("--each and --tiles same both say how many files are written; give one of them")
+
+    @property
+    def named_by(self) -> str | None:
+        """What names the output of each feature, an attribute or ``id``; None for one output of them all."""
+        return self.each if isinstance(self.each, str) else None
 
     @property
     def has_part(self) -> bool:
@@ -223,7 +251,9 @@ class Options:
 
     def without_part(self) -> Options:
         """The same options for the whole image."""
-        return replace(self, region=None, bbox=None, bbox_crs=None, aoi=None, statistics_of="image")
+        return replace(
+            self, region=None, bbox=None, bbox_crs=None, aoi=None, each=None, statistics_of="image"
+        )
 
     def _check_choice(self) -> None:
         """Raise BadInput unless page, channels and bands are numbers from 1 on, or names.

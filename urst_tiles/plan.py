@@ -49,7 +49,15 @@ ITEMSIZE = {"uint8": 1, "uint16": 2, "float32": 4}
 EXPECTED_RATIO = {"deflate": 0.75, "lzw": 0.9, "zstd": 0.75, "jpeg": 0.2, "webp": 0.12}
 
 #: The same for formats with an encoding of their own, for each raw byte of all levels; pictures have one.
-FORMAT_RATIO = {"ome.zarr": 0.75, "dzi": 0.2, "iiif": 0.2, "png": 0.55, "jpg": 0.15, "webp": 0.09}
+FORMAT_RATIO = {
+    "ome.zarr": 0.75,
+    "dzi": 0.2,
+    "iiif": 0.2,
+    "png": 0.55,
+    "jpg": 0.15,
+    "webp": 0.09,
+    "jp2": 0.45,
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,8 @@ class Plan:
     predictor : whether deflate, LZW and zstd encode differences between neighbouring pixels.
     overview_resampling : how overviews are made: ``average``, ``nearest`` or ``lanczos``.
     bigtiff : whether a TIFF is a BigTIFF: ``yes``, ``no`` or ``if-needed``.
+    outputs, output_pixels : with ``--each``, how many files are cut from what is made, and how many pixels
+        they have together; 0 where what is made is the output.
     """
 
     grid: Grid
@@ -177,6 +187,8 @@ class Plan:
     predictor: bool = True
     overview_resampling: str = "average"
     bigtiff: str = "yes"
+    outputs: int = 0
+    output_pixels: int = 0
 
     def identified(self, identity: Mapping[str, str]) -> Plan:
         """The same plan with another identity."""
@@ -322,9 +334,22 @@ class Plan:
         return CARDS_SLACK_BYTES + max(self.activation_bytes, self.measure_bytes)
 
     @property
+    def parts_compression(self) -> str:
+        """The compression of the blocks: that of the output, or one without loss where outputs are cut from
+        them, which are then encoded once."""
+        return "deflate" if self.outputs and self.compression in ("jpeg", "webp") else self.compression
+
+    @property
     def _raw_bytes(self) -> int:
-        """Bytes of the pixels of all levels."""
-        return self.grid.made.area * self.channels * ITEMSIZE[self.dtype] * 4 // 3
+        """Bytes of the pixels of all levels of what is made, without blocks that are left black."""
+        pixels = self.grid.made.area
+        if self.wanted is not None:
+            pixels = pixels * len(self.wanted) // len(self.grid)
+        return self._level_bytes(pixels)
+
+    def _level_bytes(self, pixels: int) -> int:
+        """Bytes of so many pixels and of their overviews."""
+        return pixels * self.channels * ITEMSIZE[self.dtype] * 4 // 3
 
     @property
     def expected_output_bytes(self) -> int:
@@ -332,7 +357,8 @@ class Plan:
         ratio = FORMAT_RATIO.get(self.format, EXPECTED_RATIO[self.compression])
         if self.has_valid and self.format in ("dzi", "iiif"):
             ratio = FORMAT_RATIO["png"] * 4 / 3  # tiles of PNG
-        return int(self._raw_bytes * ratio)
+        raw = self._level_bytes(self.output_pixels) if self.outputs else self._raw_bytes
+        return int(raw * ratio)
 
     @property
     def disk_bytes(self) -> int:
@@ -340,7 +366,7 @@ class Plan:
 
         The part files are removed only when the output is complete.
         """
-        parts = int(self._raw_bytes * EXPECTED_RATIO[self.compression])
+        parts = int(self._raw_bytes * EXPECTED_RATIO[self.parts_compression])
         return self.spool_bytes + parts + self.expected_output_bytes + self._raw_bytes // 64
 
     @property
@@ -349,10 +375,13 @@ class Plan:
 
         Blending computes the windows that several blocks share once for each of these blocks.
         """
+        if self.wanted is not None and self.seam != "blend":
+            return sum(len(self.grid.cores(self.grid.block_box(index))) for index in self.wanted)
         if self.seam != "blend":
             return self.grid.window_count
         per_side = [ceil_div(min(n, self.grid.block), self.grid.core) + 2 for n in self.grid.made.shape]
-        return len(self.grid) * per_side[0] * per_side[1]
+        blocks = len(self.grid) if self.wanted is None else len(self.wanted)
+        return blocks * per_side[0] * per_side[1]
 
     def validate(self, *, memory: int | None = None, disk: int | None = None) -> None:
         """Refuse a plan that cannot work.

@@ -82,10 +82,11 @@ def make_plan(
     output = FORMATS["tif" if options.format == "auto" else options.format]
     colours = bands_of(style)
     check_bands(output, colours)
-    check_size(output, *grid.made.shape)
+    if options.each is None:  # else each file is checked, see `urst_tiles.api.pieces`
+        check_size(output, *grid.made.shape)
     dtype = resolve_dtype(options.dtype, source, output, options.stains)
     encoding = make_encoding(
-        source, dtype, options.compression, options.quality, grid.tile,
+        source, dtype, options.compression, options.quality_for(output.name), grid.tile,
         output=output, predictor=options.predictor == "yes", overviews=options.overview_resampling,
         colours=colours,
     )  # fmt: skip
@@ -107,7 +108,7 @@ def make_plan(
         source_dtype=str(source.dtype),
         dtype=dtype,
         compression=options.compression,
-        quality=options.quality,
+        quality=options.quality_for(output.name),
         precision=precision,
         device=device,
         threads=threads,
@@ -328,14 +329,14 @@ def make_encoding(
 ) -> Encoding:
     """How the tiles of the parts are encoded, and how the file says which pixels are valid.
 
-    They are the tiles of the output if that is a TIFF. An OME-TIFF has alpha for masks and nodata, which its
-    readers do not know.
+    They are the tiles of the output if that is a TIFF. An OME-TIFF and a JPEG 2000 have alpha for masks and
+    nodata, which their readers do not know.
     """
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
     if colours != source.colours:
         nodata = int(np.iinfo(dtype).max)  # of maps, in which 0 says that there is nothing of a stain
     validity = source.info.validity
-    if output.name == "ome.tif":
+    if output.name in ("ome.tif", "jp2"):
         validity = "alpha" if source.has_valid else "none"
     return Encoding(
         compression=cast(Compression, compression),
@@ -353,14 +354,15 @@ def make_encoding(
     )
 
 
-def encoding_of(plan: Plan, source: Source) -> Encoding:
-    """The encoding of the tiles of a plan."""
+def encoding_of(plan: Plan, source: Source, tile: int | None = None) -> Encoding:
+    """The encoding of the tiles of the blocks of a plan; or of an output that is cut from these, of which
+    ``tile`` is the side of a tile."""
     return make_encoding(
         source,
         plan.dtype,
-        plan.compression,
+        plan.parts_compression if tile is None else plan.compression,
         plan.quality,
-        plan.grid.tile,
+        tile or plan.grid.tile,
         output=FORMATS[plan.format],
         predictor=plan.predictor,
         overviews=plan.overview_resampling,
@@ -443,6 +445,7 @@ def _decided(plan: Plan) -> dict[str, Any]:
     """The facts of the identity that are fields of the plan."""
     grid = plan.grid
     lossy = plan.compression in ("jpeg", "webp") or FORMATS[plan.format].lossy
+    lossy |= plan.format == "jp2" and plan.quality < 100
     return {
         **_unusual(plan),
         "statistics": plan.statistics,

@@ -214,3 +214,34 @@ def test_black_where_invalid_takes_no_list_of_pixels() -> None:
         tracemalloc.stop()
     assert not out[100:, 100:].any() and out[:16, :16, :3].any()
     assert peak < 14 * 512 * 512
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["jp2", "each", "each-jp2"])
+def test_an_end_of_another_kind_keeps_to_its_plan(run, tmp_path: Path, ending: str) -> None:
+    """JPEG 2000 is encoded by GDAL, and the files of features are cut from the blocks of all of them."""
+    scene = geotiff(tmp_path / "scene.tif", picture(4096, 5000), tile=(512, 512))
+    arguments = [
+        str(scene),
+        str(tmp_path / "out"),
+        "--model",
+        "identity",
+        "--block",
+        "1024",
+        "--tile",
+        "1024",
+    ]
+    if ending == "jp2":
+        arguments[1] += ".jp2"
+    else:
+        with tifffile.TiffFile(scene) as tif:
+            (_, _, _, x, y, _), size = tif.pages[0].tags[33922].value, tif.pages[0].tags[33550].value[0]
+        ring = [[x, y], [x + 4900 * size, y - 300 * size], [x + 900 * size, y - 4000 * size], [x, y]]
+        shape = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+        crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+        (tmp_path / "aoi.geojson").write_text(
+            json.dumps({"type": "FeatureCollection", "crs": crs, "features": [shape]})
+        )
+        arguments += ["--aoi", str(tmp_path / "aoi.geojson"), "--each"]
+        arguments += ["--format", "jp2"] if ending == "each-jp2" else []
+    assert 0.6 < shares(run, arguments) <= 1.0

@@ -60,7 +60,7 @@ NO_INPUT = {
 NO_OUTPUT = {
     "out.jxl": ("name it out.tif", "`vips copy out.tif out.jxl`"),
     "out.AVIF": ("`vips copy out.tif out.AVIF`",),
-    "out.jp2": ("name it out.tif",),
+    "out.j2c": ("name it out.tif",),
     "out.vrt": ("gdal_translate out.tif out.vrt", "--format"),
     "scene.2024": ("name it scene.tif",),
     "out.": ("name it out.tif",),

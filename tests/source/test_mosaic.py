@@ -97,6 +97,52 @@ def test_nodata_and_masks_of_each_file(scene: np.ndarray, tmp_path: Path) -> Non
     assert masked.read(Box(300, 500, 400, 600))[..., 3].all()
 
 
+def beside(path: Path, nodata: str) -> None:
+    """GDAL's file beside an image, which tells a nodata value."""
+    band = f"<PAMRasterBand band='1'><NoDataValue>{nodata}</NoDataValue></PAMRasterBand>"
+    path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+
+
+def test_a_nodata_value_beside_each_file_counts(scene: np.ndarray, tmp_path: Path) -> None:
+    """Also where it differs from file to file, comes before the file's own, or is missing."""
+    holes = np.maximum(scene, 10)
+    holes[10:60, 20:70], holes[10:60, 520:570], holes[400:450, 20:70] = 7, 8, 7
+    folder = tmp_path / "t"
+    folder.mkdir()
+    own = (42113, "s", 0, "8", True)
+    for name, y0, x0, y1, x1, more in (
+        ("a", 0, 0, 350, 500, []), ("b", 0, 500, 350, 900, []), ("c", 350, 0, 700, 500, []),
+        ("d", 350, 500, 700, 900, [own]),
+    ):  # fmt: skip
+        tile(folder / f"{name}.tif", holes, y0, x0, y1, x1, extratags=[*placed(y0, x0), *more])
+    plain = ut.open_source(folder)
+    beside(folder / "a.tif", "7.000E+00")
+    beside(folder / "b.tif", "8")
+    beside(folder / "d.tif", "7")
+    source = ut.open_source(folder)
+    valid = np.ones(holes.shape[:2], bool)
+    valid[10:60, 20:70] = valid[10:60, 520:570] = False  # "c" has none, so its 7 is a colour
+    pixels = source.read(Box(0, 0, 700, 900))
+    np.testing.assert_array_equal(pixels[..., 3] > 0, valid)
+    np.testing.assert_array_equal(pixels[valid, :3], holes[valid])
+    assert source.info.validity == "mask" and source.info.nodata is None
+    assert plain.fingerprint != source.fingerprint
+    again = pickle.loads(pickle.dumps(source)).read(Box(0, 0, 70, 600))
+    np.testing.assert_array_equal(again[..., 3] > 0, valid[:70, :600])
+
+
+def test_one_nodata_value_beside_all_files_is_that_of_the_image(scene: np.ndarray, tmp_path: Path) -> None:
+    holes = np.maximum(scene, 10)
+    holes[300:400, 400:600] = 9
+    folder = cut(tmp_path / "t", holes, 2, 3)
+    for path in list(folder.glob("*.tif")):
+        beside(path, "9")
+    source = ut.open_source(folder)
+    pixels = source.read(Box(0, 0, 700, 900))
+    np.testing.assert_array_equal(pixels[..., 3] > 0, (holes != 9).any(axis=-1))
+    assert (source.info.nodata, source.info.validity) == ("9", "nodata")
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "int16"])
 def test_other_types_are_stretched_as_one(scene: np.ndarray, tmp_path: Path, dtype: str) -> None:
     values = (scene.astype(np.float64) * 37 - 1000 * (dtype != "uint16")).astype(dtype)

@@ -20,6 +20,7 @@ from urst_tiles.pyramid.formats import FORMATS, lost_in
 from urst_tiles.source import Source, open_source
 from urst_tiles.source.areas import areas_of
 from urst_tiles.source.part import part_of
+from urst_tiles.source.pieces import drawn, left_out, pieces_of
 from urst_tiles.source.stretch import is_stretch
 from urst_tiles.storage.names import require_file
 from urst_tiles.storage.publish import megabytes
@@ -55,7 +56,7 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
             source = given(stretch=options.stretch_for(str(source.file_dtype)))
         except BadInput as error:
             raise BadInput(f"{source.path}: {error}") from None
-    areas = areas_of(source, options.valid, options.aoi)
+    areas = areas_of(source, options.valid, options.aoi, options.named_by)
     return source.with_valid(*areas) if areas else source
 
 
@@ -102,6 +103,20 @@ def tell_part(source: Source, options: Options) -> None:
             "%s: the part %s reaches beyond the image, of which %s (x,y,w,h) is made",
             source.path, part.asked.xywh, part.box.xywh,
         )  # fmt: skip
+
+
+def tell_pieces(source: Source) -> None:
+    """Say in one line how many files are made of an area of interest, what names them, and which features lie
+    outside of the image."""
+    area, pieces, missing = drawn(source), pieces_of(source), left_out(source)
+    if area is None or not pieces:
+        return
+    count = f"{len(pieces)} file{'s' * (len(pieces) > 1)}"
+    said = f"{count}, one for each feature, named by {area.named_by}"
+    if missing:
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        said += f"; outside of the image, and left out: {names}"
+    told.warning("%s: %s", area.path, said)
 
 
 def tell_lost(source: Source) -> None:

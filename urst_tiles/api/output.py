@@ -15,6 +15,7 @@ from urst_tiles.plan import Plan
 from urst_tiles.planning import PINNED_LIBRARIES
 from urst_tiles.pyramid import validate
 from urst_tiles.pyramid.formats import FORMATS, SUFFIXES, Format, format_of
+from urst_tiles.pyramid.jp2 import require_driver
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source.members import own_path, takes_in
 from urst_tiles.storage.names import NAME_MAX, address, from_home
@@ -30,7 +31,7 @@ OUTPUTS = tuple(SUFFIXES)
 PICTURE = (".png", ".jpg", ".jpeg")
 
 #: The command that makes a file of another suffix from the TIFF ``{tif}``.
-CONVERTERS = dict.fromkeys((".jp2", ".jxl", ".avif", ".heic", ".gif", ".ppm"), "vips copy {tif} {name}")
+CONVERTERS = dict.fromkeys((".jxl", ".avif", ".heic", ".gif", ".ppm"), "vips copy {tif} {name}")
 
 
 def check_output(
@@ -108,9 +109,16 @@ def check_name(output: AnyPath, suffixes: tuple[str, ...] | None = OUTPUTS, form
 
 
 def check_format(chosen: Format, options: Options) -> None:
-    """Raise BadInput if options are given that only a TIFF has, and the output is none."""
+    """Raise BadInput if options are given that only a TIFF has, and the output is none; or if the format
+    cannot be written here."""
     if chosen.tiff:
         return
+    if chosen.name == "jp2":
+        require_driver()
+        if options.job_dir is not None and is_remote(path_of(options.job_dir)):
+            raise BadInput(
+                f"--job-dir {options.job_dir} is on an object store; JPEG 2000 is made of blocks on a disk"
+            )
     default = Options()
     for name in ("compression", "predictor", "bigtiff"):
         given = getattr(options, name)
@@ -217,9 +225,16 @@ def refuse_existing(
         )
 
 
-def is_finished(output: Path, job: Job, plan: Plan) -> bool:
-    """Whether this same job has written the output, and was killed while it removed its folder."""
-    if job.ended != dict(plan.identity) or not exists(output):
+def is_finished(output: Path, job: Job, plan: Plan, targets: Sequence[Path] = ()) -> bool:
+    """Whether this same job has written the output, and was killed while it removed its folder.
+
+    ``targets`` are the files of a job that writes one for each feature, as far as they are known.
+    """
+    if job.ended != dict(plan.identity):
+        return False
+    if plan.outputs:
+        return all(map(exists, targets))  # all were written before the job began to end
+    if not exists(output):
         return False
     if is_remote(output) and FORMATS[plan.format].shape == "folder":
         return exists(output / "zarr.json")

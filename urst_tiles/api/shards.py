@@ -28,6 +28,7 @@ from urst_tiles.api.stylize import (
     finish,
     finished_before,
     open_job,
+    outputs_of,
     parts_of,
     prepare,
     run_job,
@@ -245,7 +246,8 @@ def assemble_job(
             finish(request.plan, source, job, target, request.options, progress, overwrite=overwrite)
         clock.lap("assemble")
         job.remove()
-    return Report(target, request.plan, clock.laps, 0, len(request.plan.grid), 0)
+    outputs = outputs_of(source, target, request.options)
+    return Report(target, request.plan, clock.laps, 0, len(request.plan.grid), 0, outputs)
 
 
 def _masks(options: Options) -> list[Path]:
@@ -261,7 +263,7 @@ def _style_files(request: Request) -> list[str]:
 def _target(request: Request, output: AnyPath | None) -> Path:
     if output is None:
         return request.output
-    if request.options.tiles == "same":
+    if request.options.tiles == "same" or request.options.each is not None:
         return check_name(output, None)
     path, planned = check_output(output, format=request.options.format), FORMATS[request.plan.format]
     if written_format(path, request.options.format) is not planned:

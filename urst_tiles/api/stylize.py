@@ -17,6 +17,7 @@ from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.api.bands import info_for
+from urst_tiles.api.each import CUTTING, cut_each, each_targets
 from urst_tiles.api.levels import paint_above
 from urst_tiles.api.look import with_looks
 from urst_tiles.api.opening import (
@@ -27,6 +28,7 @@ from urst_tiles.api.opening import (
     tell_lost,
     tell_notes,
     tell_part,
+    tell_pieces,
 )
 from urst_tiles.api.output import (
     check_format,
@@ -38,6 +40,7 @@ from urst_tiles.api.output import (
     written_format,
 )
 from urst_tiles.api.part import measured_of
+from urst_tiles.api.pieces import for_pieces
 from urst_tiles.api.predicted import tell_predicted
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.engine.block import StylizeBlock
@@ -77,13 +80,14 @@ class Report:
 
     Attributes
     ----------
-    output : path of the finished file.
+    output : path of the finished file; with the options ``tiles`` and ``each`` what was named as output.
     plan : the plan that was carried out.
     seconds : wall time of each stage in seconds, by the name of the stage; empty if an earlier call had
         finished the output and was killed right after.
     blocks_run, blocks_kept : number of blocks that this call computed, and of those that earlier calls had
         finished.
     splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
+    outputs : with the option ``each`` the files that were written, in the order of the features.
     """
 
     output: Path
@@ -92,6 +96,7 @@ class Report:
     blocks_run: int
     blocks_kept: int
     splits: int
+    outputs: tuple[Path, ...] = ()
 
 
 def stylize(
@@ -114,7 +119,8 @@ def stylize(
         complete and valid. A file that exists, also one that came into being meanwhile, is replaced only with
         the option ``overwrite``. If it is a symbolic link, the file that the link leads to is written. It
         must be none of the files that are read. With ``tiles="same"`` it is a folder for a file for each file
-        of the input.
+        of the input; with ``each`` a folder for a file for each feature of ``aoi``, or the name of these
+        files with ``{id}`` in it.
     style : the path of a style image; or the name of a style that comes with the network lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
         number; or the result of `from_module`; or None for a model that needs no style, and with the
@@ -148,7 +154,7 @@ def stylize_on(
     output = check_target(output, input, options)
     source, recipe, _, job, plan = open_job(input, output, style, options)
     if not replace:
-        if before := finished_before(output, job, plan):
+        if before := finished_before(output, job, plan, outputs_of(source, output, options)):
             return before
         refuse_existing(output, job, plan, parts_of(plan, source, job), targets_of(source, output, options))
     with job.locked():
@@ -156,13 +162,16 @@ def stylize_on(
         return run_job(job, plan, source, recipe, output, options, progress, replace=replace, opening=opening)
 
 
-def finished_before(output: Path, job: Job, plan: Plan) -> Report | None:
+def finished_before(output: Path, job: Job, plan: Plan, outputs: tuple[Path, ...] = ()) -> Report | None:
     """The report of a job that an earlier call finished, which was killed while it removed the job folder;
-    None if there was no such call. What is left of the folder is removed."""
-    if not is_finished(output, job, plan):
+    None if there was no such call. What is left of the folder is removed.
+
+    ``outputs`` are those of a job that writes one for each feature, as far as they are known.
+    """
+    if not is_finished(output, job, plan, outputs):
         return None
     job.bury()
-    return Report(output, plan, {}, 0, len(plan.grid), 0)
+    return Report(output, plan, {}, 0, len(plan.grid), 0, outputs)
 
 
 def plan_job(
@@ -194,6 +203,7 @@ def open_job(
     source = open_input(input, options)
     tell_choice(source)
     tell_part(source, options)
+    tell_pieces(source)
     job = Job.beside(output, options.job_dir and path_of(options.job_dir))
     if options.cluster:
         queues.require(options.cluster)
@@ -205,6 +215,7 @@ def open_job(
     built = build_style(recipe)
     before = None if options.overwrite else job.identity or job.ended
     plan = make_plan(source, recipe, built, options, pinned=before)
+    plan = plan if options.each is None else for_pieces(plan, source, options)
     check_header(
         plan.grid.output,
         encoding_of(plan, source),
@@ -261,7 +272,8 @@ def run_job(
     finish(plan, source, job, output, options, progress, overwrite=replace)
     clock.lap("assemble")
     job.remove()
-    return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
+    splits, outputs = sum(r["splits"] for r in receipts), outputs_of(source, output, options)
+    return Report(output, plan, clock.laps, len(receipts), kept, splits, outputs)
 
 
 def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
@@ -437,7 +449,11 @@ def finish(
     *,
     overwrite: bool = False,
 ) -> None:
-    """As `assemble`; with the option ``tiles`` the output is a folder with a part of it for each input."""
+    """As `assemble`; with the option ``tiles`` the output is a folder with a part of it for each input, and
+    with the option ``each`` there is a part of it for each feature."""
+    if options.each is not None:
+        job.writes_folder(job.folder / CUTTING)
+        return cut_each(parts_of(plan, source, job), source, job, output, options, plan, progress, overwrite)
     if options.tiles == "one":
         return assemble(plan, source, job, output, progress, overwrite=overwrite)
     whole = job.folder / WHOLE
@@ -451,6 +467,11 @@ def parts_of(plan: Plan, source: Source, job: Job) -> Parts:
     """The part files of a job, one for each block of the plan."""
     encoding = encoding_of(plan, source)
     return Parts(job.parts, plan.fingerprint, plan.grid.output, encoding, threads=plan.encoders)
+
+
+def outputs_of(source: Source, output: Path, options: Options) -> tuple[Path, ...]:
+    """The outputs of a job that writes one for each feature; empty for any other."""
+    return tuple(each_targets(source, output, options)) if options.each is not None else ()
 
 
 class Clock:

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "job_dir": "each job has its folder beside its output",
     "overwrite": "it is a flag of `urst-tiles run`",
     "tiles": "an output of a table is one file; `urst-tiles stylize --tiles same` writes a folder",
+    "each": "an output of a table is one file; `urst-tiles stylize --aoi FILE --each` writes several",
 }
 
 

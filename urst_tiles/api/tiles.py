@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from urst_tiles.api.each import check_pattern, each_targets, written_for
 from urst_tiles.api.opening import open_input
 from urst_tiles.api.output import (
     check_name,
@@ -42,11 +43,14 @@ WHOLE, CUTTING = "whole.tif", "cutting"
 
 
 def check_target(output: AnyPath, input: AnyPath, options: Options, *more: AnyPath | None) -> Path:
-    """The absolute path of the output: a file, or with the option ``tiles`` a folder, which need not exist.
+    """The absolute path of the output: a file; or with the option ``tiles`` a folder, which need not exist;
+    or with the option ``each`` as `check_pattern` has it.
 
     ``more`` are other files that are read. The errors are those of `check_output`.
     """
     by_band = band_files(input, options.bands) is not None  # then an output in that folder is none of them
+    if options.each is not None:
+        return check_pattern(output, options, None if by_band else input, *more)
     if options.tiles == "one":
         return check_output(output, None if by_band else input, *more, format=options.format)
     if by_band or not is_many(input):
@@ -74,8 +78,10 @@ def targets_of(source: Source, output: Path, options: Options) -> list[Path]:
     ------
     BadInput : two inputs have the same name.
     """
+    chosen = written_format(output, options.format)
+    if options.each is not None:
+        return written_for(each_targets(source, output, options), chosen)
     if options.tiles == "one":
-        chosen = written_format(output, options.format)
         return [output, *chosen.companions(output), *chosen.sidecars(output)]
     found: dict[Path, Path] = {}
     for path, _ in source.members:

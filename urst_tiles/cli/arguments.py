@@ -70,6 +70,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " first); needs rasterio",
         "aoi": "the part as a GeoJSON or GeoPackage file of polygons: what lies in none of them is invalid,"
         " and the part is the box around all",
+        "each": "make a file for each feature of --aoi, all with one measurement; OUTPUT is a folder, or a"
+        " name with {id} in it; NAME is the attribute that names the files (default: the id of each feature,"
+        " or else its number)",
         "valid": "which pixels count and are painted: a picture whose zeros are invalid, of the same area as"
         " INPUT, at any resolution, or placed by its georeference; or polygons in GeoJSON or a GeoPackage; or"
         " tissue, which finds the tissue of a slide and leaves all else unpainted",
@@ -101,10 +104,11 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " or values (0,4000), for each band '0,900;0,800;10,700'"
         " (default: 2%,98%; --model colour and stain keep the values of uint16)",
         "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
-        "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg"
-        " or .webp; iiif makes a folder for viewers of IIIF",
+        "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg,"
+        " .webp or .jp2; iiif makes a folder for viewers of IIIF",
         "compression": "compression of a TIFF; jpeg and webp hold 8 bits only",
-        "quality": "quality of jpeg and webp, from 1 to 100",
+        "quality": "quality of jpeg and webp, from 1 to 100 (default: 90); of .jp2 the size of the file in"
+        " percent of that of its pixels, as GDAL has it (default: without loss)",
         "predictor": "whether deflate, lzw and zstd store differences of neighbouring pixels, which makes"
         " most TIFFs smaller",
         "blocksize": "side in pixels of the tiles of OUTPUT, a multiple of 16 (default: 512, or 256 for an"
@@ -158,8 +162,10 @@ METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
     "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "stains": "H,E", "region": "X,Y,W,H",
     "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
-    "mask_attribute": "NAME",
+    "mask_attribute": "NAME", "each": "NAME",
 }  # fmt: skip
+#: What an option means whose value is left out; others need one.
+WITHOUT_VALUE = {"each": "id"}
 METAVARS_BY_TYPE: dict[type, str] = {int: "N", float: "X", Path: "PATH"}
 
 
@@ -257,9 +263,10 @@ def add_option(group: argparse._ActionsContainer, name: str) -> None:
     metavar = METAVARS.get(name) or METAVARS_BY_TYPE.get(kind, name.upper())
     if name in choices():  # Options refuses other words, in one sentence
         metavar = f"{{{','.join(choices()[name])}}}"
+    optional: dict[str, Any] = {"nargs": "?", "const": WITHOUT_VALUE[name]} if name in WITHOUT_VALUE else {}
     group.add_argument(
         flag, type=_parser(PARSERS.get(name, kind), kind), default=default, metavar=metavar,
-        help=(text + shown).replace("%", "%%"),
+        help=(text + shown).replace("%", "%%"), **optional,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urst_tiles.cli import place
 from urst_tiles.cli.arguments import add_command, add_options, add_styles, options_of, styles_of
 from urst_tiles.cli.terminal import event, one_line, progress_for, say
+from urst_tiles.errors import BadInput
 
 if TYPE_CHECKING:
     from urst_tiles.api.stylize import Report
@@ -29,8 +30,8 @@ INPUT = (
 def add(commands: Any) -> None:
     """Add the commands ``stylize``, ``plan`` and ``preview``."""
     tiff = (
-        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg"
-        " or .webp; with --tiles same a folder"
+        "what to write: a TIFF (.tif, or no suffix), or by its suffix .ome.tif, .ome.zarr, .dzi, .png, .jpg,"
+        " .webp or .jp2; with --tiles same a folder; with --each a folder, or a name with {id} in it"
     )
     for name, run, text, written in (
         (
@@ -91,8 +92,10 @@ def run_stylize(arguments: argparse.Namespace) -> None:
 
 def facts(report: Report) -> dict[str, Any]:
     """The facts about a finished output that ``--json`` prints; ``seconds`` is the time of each stage."""
+    several = {"outputs": [str(path) for path in report.outputs]} if report.outputs else {}
     return {
         "output": str(report.output),
+        **several,
         "seconds": dict(report.seconds),
         "splits": report.splits,
         "megapixels": report.plan.grid.made.area / 1e6,
@@ -103,6 +106,8 @@ def describe(report: Report) -> str:
     """One line for people about a finished output: its size, the time, and the megapixels per second."""
     made, seconds = report.plan.grid.made, sum(report.seconds.values())
     size = f"{made.shape[1]} x {made.shape[0]}"
+    if count := len(report.outputs):
+        size = f"{count} file{'s' * (count > 1)} of features within {size}"
     if not report.seconds:
         return f"{one_line(report.output)}: {size}, is finished (by an earlier run)"
     rate = made.area / 1e6 / seconds
@@ -164,6 +169,7 @@ def describe_plan(plan: Plan) -> str:
     rows = {
         "image": f"{grid.width} x {grid.height} px, {plan.source_dtype} -> {plan.dtype} {plan.compression}",
         **({"region": f"{grid.part.xywh} (x,y,w,h)"} if grid.part else {}),
+        **({"files": f"{plan.outputs}, one for each feature"} if plan.outputs else {}),
         "blocks": f"{len(grid)} of {grid.block} px, {plan.in_flight} in flight, {plan.workers} process(es)",
         "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px"
         f" (core {grid.core}, halo {grid.halo}, stride {grid.stride}), {plan.seam}",
@@ -188,6 +194,10 @@ def run_preview(arguments: argparse.Namespace) -> None:
     from urst_tiles.storage.names import cut
 
     looks, options = place.looks_of(arguments), options_of(arguments)
+    if options.each is not None:
+        raise BadInput(
+            "--each is for stylize and plan, and preview shows the area as one picture; leave it out"
+        )
     output = check_output(arguments.output, arguments.input, suffixes=PICTURE)
     masks = [("mask", Path(one)) for one in (options.mask, options.valid, options.aoi) if one is not None]
     masks += [("look", options.look)] if options.look is not None else []

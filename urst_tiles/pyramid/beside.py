@@ -1,4 +1,4 @@
-"""World files and GDAL's ``.aux.xml``: where a PNG, JPEG or WebP lies on the ground, in files beside it.
+"""Where a PNG, JPEG or WebP lies on the ground, in files beside it: a world file, ``.prj``, ``.aux.xml``.
 
 References: GDAL's pages on PAM and on world files; GeoTIFF 1.1 (OGC 19-008r4).
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from urst_tiles.pyramid.formats import Format
+from urst_tiles.source.esri_wkt import prj_text, wkt_of
+from urst_tiles.source.gdal import INSTALL, library
 from urst_tiles.tiff.georeference import RPC_NAMES, RPC_POLYNOMIALS
 from urst_tiles.tiff.metadata import GEO_KEYS, RPC, Info, Tag, items_of
 
@@ -28,11 +30,12 @@ def files_beside(chosen: Format, output: Path, info: Info) -> dict[Path, bytes]:
     content; none where there is nothing to say, or the format has no such files."""
     if chosen.georeference != "beside":
         return {}
-    world, pam = chosen.sidecars(output)
+    world, pam, *prj = chosen.sidecars(output)
     affine = affine_of(info)
     files = {world: _world_file(affine)} if affine else {}
-    text = _pam(info, affine)
-    return files | ({pam: text.encode()} if text else {})
+    text, system = _pam(info, affine), prj_text(info.geo) if affine else None
+    files |= {pam: text.encode()} if text else {}
+    return files | ({prj[0]: f"{system}\n".encode()} if prj and system else {})
 
 
 def keys_of(info: Info) -> dict[int, int]:
@@ -53,7 +56,13 @@ def epsg_of(info: Info) -> int | None:
 def lost_beside(info: Info) -> list[str]:
     """What the files beside a picture cannot tell of its georeference, in words."""
     says = any(tag.code in (GEO_KEYS, 34736, 34737) for tag in info.geo)
-    return ["the CRS, which has no EPSG code"] if says and keys_of(info) and epsg_of(info) is None else []
+    if not (says and keys_of(info)) or (affine_of(info) and prj_text(info.geo)):
+        return []
+    if epsg_of(info) is None:
+        return ["the CRS, which has no EPSG code"]
+    if library() is None and affine_of(info):
+        return [f"the CRS in a .prj, which needs rasterio ({INSTALL}); it is in .aux.xml"]
+    return []
 
 
 def affine_of(info: Info) -> Affine | None:
@@ -89,6 +98,19 @@ def _pam(info: Info, affine: Affine | None) -> str | None:
     """The text of a file ``.aux.xml``; None where there is nothing to say."""
     lines = [*_reference(info), *_transform(affine), *_points(info), *_rpc(info), *_items(info)]
     return "<PAMDataset>\n" + "".join(f"  {line}\n" for line in lines) + "</PAMDataset>\n" if lines else None
+
+
+def place_lines(info: Info) -> Iterator[str]:
+    """The same lines about where a picture lies, but for rational polynomials; a reference system without a
+    code of EPSG is told by its WKT. GDAL's virtual datasets have them, too."""
+    if epsg_of(info) is None and not _ground_points(info) and (system := wkt_of(info.geo)):
+        yield f"<SRS>{escape(system)}</SRS>"
+    yield from (*_reference(info), *_transform(affine_of(info)), *_points(info))
+
+
+def texts_lines(info: Info, more: dict[str, str]) -> Iterator[str]:
+    """The lines about GDAL's metadata, and about further items by their names."""
+    yield from (*_items(info), *(_domain("", more) if more else ()))
 
 
 def _reference(info: Info) -> Iterator[str]:

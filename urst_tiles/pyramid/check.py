@@ -16,6 +16,7 @@ from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.pyramid.deep_zoom import dzi_levels, iiif_name
 from urst_tiles.pyramid.formats import Format, tiles_of_dzi
+from urst_tiles.pyramid.jp2_check import JP2_MAGIC, gdal_says, jp2_shape
 from urst_tiles.pyramid.validate import ValidationReport, few
 from urst_tiles.pyramid.validate import validate as validate_tiff
 from urst_tiles.pyramid.zarr_check import zarr_problems
@@ -24,7 +25,7 @@ from urst_tiles.storage.names import require_file
 from urst_tiles.storage.stores import utf8_name
 
 #: What the files of pictures begin with.
-_MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
+_MAGIC = {JP2_MAGIC: "jp2", b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 Shape = tuple[int, int]
 
@@ -33,7 +34,7 @@ def validate(
     path: str | os.PathLike[str], *, deep: bool = True, descriptor: int | None = None
 ) -> ValidationReport:
     """Check whether an output is valid: a pyramidal TIFF in the cloud-optimised layout, an OME-TIFF, an
-    OME-Zarr, a DZI, a static IIIF image, a PNG, a JPEG or a WebP.
+    OME-Zarr, a DZI, a static IIIF image, a PNG, a JPEG, a WebP or a JPEG 2000 (JP2).
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ def is_replaceable(path: Path, chosen: Format) -> bool:
     names = os.listdir(path)
     if chosen.name == "dzi":
         return path.suffix.lower() != ".dzi" and all(name.isdigit() for name in names)
-    return not names or {"iiif": "info.json", "ome.zarr": "zarr.json"}[chosen.name] in names
+    return not names or {"iiif": "info.json", "ome.zarr": "zarr.json"}.get(chosen.name) in names
 
 
 # Folders of tiles
@@ -207,7 +208,8 @@ def _picture(path: Path, kind: str, deep: bool) -> tuple[list[Shape], int, list[
             shape = _STRUCTURES[kind](file)
     except (ValueError, struct.error, IndexError) as error:
         return [], 0, [str(error) or "it is cut off"]
-    said = _undecodable(path, shape) if deep else None
+    undecodable = gdal_says if kind == "jp2" else _undecodable
+    said = undecodable(path, shape) if deep else None
     return [shape], int(deep), [f"the picture {said}"] if said else []
 
 
@@ -269,4 +271,4 @@ def _webp(file: Any) -> Shape:
     return height, width
 
 
-_STRUCTURES: dict[str, Callable[[Any], Shape]] = {"png": _png, "jpg": _jpg, "webp": _webp}
+_STRUCTURES: dict[str, Callable[[Any], Shape]] = {"png": _png, "jpg": _jpg, "webp": _webp, "jp2": jp2_shape}

@@ -3,6 +3,7 @@
 TIFF        `urst_tiles.pyramid.assemble`: tiles are moved as they are
 OME-TIFF    the same, with OME-XML, and with overviews in SubIFDs
 pictures    `urst_tiles.pyramid.picture`: PNG, JPEG, WebP
+JPEG 2000   `urst_tiles.pyramid.jp2`, by GDAL
 folders     `urst_tiles.pyramid.deep_zoom`: DZI, IIIF; `urst_tiles.pyramid.ome_zarr`: OME-Zarr
 
 All that is not TIFF is made of parts whose tiles are encoded without loss, so that nothing is encoded with
@@ -26,6 +27,7 @@ from urst_tiles.pyramid.check import is_replaceable, validate
 from urst_tiles.pyramid.deep_zoom import write_dzi, write_iiif
 from urst_tiles.pyramid.encode import Encoding
 from urst_tiles.pyramid.formats import Format
+from urst_tiles.pyramid.jp2 import jp2_bytes, write_jp2
 from urst_tiles.pyramid.ome_zarr import write_ome_zarr
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.pyramid.picture import Made, picture_bytes, write_picture_of
@@ -43,8 +45,9 @@ from urst_tiles.storage.publish import publish, publishing, remove_dead_attempts
 from urst_tiles.storage.stores import exists, is_remote, put_tree, remove
 from urst_tiles.tiff.metadata import Info
 
-#: The writers of formats that are folders, or a file and a folder.
-_FOLDERS = {"dzi": write_dzi, "iiif": write_iiif, "ome.zarr": write_ome_zarr}
+#: The writers that write into a folder: of formats that are folders, or a file and a folder; and GDAL's,
+#: which wants names.
+_FOLDERS = {"dzi": write_dzi, "iiif": write_iiif, "ome.zarr": write_ome_zarr, "jp2": write_jp2}
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def finish_bytes(name: str, grid: Grid, encoding: Encoding) -> int:
     """Peak memory of the last stage of a format that is no TIFF, in bytes."""
     if name in ("png", "jpg", "webp"):
         return picture_bytes(name, grid, encoding)
+    if name == "jp2":
+        return jp2_bytes(grid, encoding) + 4 * encoding.tile_bytes
     return 64 * encoding.tile_bytes if name in _FOLDERS else 0
 
 
@@ -110,7 +115,7 @@ def _picture(job: Finishing) -> None:
             file.flush()
             _verify_picture(file, job, (level.height, level.width))
             _require_same(job, _opened(file), job.output)
-            for path in job.chosen.sidecars(job.output):
+            for path in reversed(job.chosen.sidecars(job.output)):  # a .prj goes with the world file
                 _publish_beside(path, beside.get(path), job)
     except _Same:
         return
@@ -151,7 +156,7 @@ def _exists(path: Path) -> BadInput:
 def _publish_beside(path: Path, content: bytes | None, job: Finishing) -> None:
     """Write a file beside the output; or where there is nothing to say, remove one of an older output."""
     if content is None:
-        if job.overwrite:
+        if job.overwrite and (path.suffix != ".prj" or job.chosen.sidecars(job.output)[0].exists()):
             path.unlink(missing_ok=True)
         return
     if not job.overwrite and path.exists() and path.read_bytes() != content:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from urst_tiles.errors import BadInput, BadPlan
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import RPC, Info
 
 #: What the file of a format is in the folder of the output.
 Shape = Literal["file", "folder"]
@@ -56,14 +56,24 @@ class Format:
         return [tiles_of_dzi(output)] if self.name == "dzi" else []
 
     def sidecars(self, output: Path) -> list[Path]:
-        """Files beside ``output`` that may say where it lies; they are written only if there is need."""
+        """Files beside ``output`` that may say where it lies; they are written only if there is need.
+
+        They are the world file, GDAL's ``.aux.xml``, and a ``.prj``; but where a shapefile, or another
+        picture with a world file, has the name of the output, the ``.prj`` of that name is theirs.
+        """
         if self.georeference != "beside":
             return []
-        return [output.with_suffix(WORLD_FILES[self.name]), output.with_name(f"{output.name}.aux.xml")]
+        found = [output.with_suffix(WORLD_FILES[self.name]), output.with_name(f"{output.name}.aux.xml")]
+        others = {output.with_suffix(suffix) for suffix in _WITH_PRJ} - {found[0]}
+        return found if any(one.exists() for one in others) else [*found, output.with_suffix(".prj")]
 
 
 #: The suffix of the world file of each format that has one.
 WORLD_FILES = {"png": ".pgw", "jpg": ".jgw", "webp": ".wpw"}
+
+#: The suffixes of files whose reference system a ``.prj`` of their name tells: of shapefiles, and of world
+#: files.
+_WITH_PRJ = (".shp", *WORLD_FILES.values(), ".tfw", ".j2w", ".wld")
 
 _CARRIED = frozenset({"icc", "exif", "xmp", "texts", "resolution"})
 
@@ -96,6 +106,7 @@ FORMATS: dict[str, Format] = {
             "webp", "WebP", (".webp",), most=16383, lossy=True, georeference="beside",
             carries=_CARRIED,
         ),
+        Format("jp2", "JPEG 2000", (".jp2",), most=1 << 20, sixteen_bit=True, georeference="inside"),
     )
 }  # fmt: skip
 
@@ -189,6 +200,8 @@ def lost_in(chosen: Format, info: Info, *, channels: int, lossy_tiles: bool = Fa
         lost.append("which pixels are invalid (they are black; --compression deflate keeps it)")
     if chosen.georeference == "none" and info.geo:
         lost.append("the georeference")
+    if chosen.name == "jp2" and any(tag.code == RPC for tag in info.geo):
+        lost.append("rational polynomials (RPC)")
     kept = {"icc": info.icc, "exif": info.exif or info.gps}
     words = {"icc": "the colour profile", "exif": "EXIF"}
     lost += [words[name] for name, value in kept.items() if value and name not in chosen.carries]

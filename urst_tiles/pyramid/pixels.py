@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.geometry import ceil_div
+from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import in_order, mapped
 from urst_tiles.pyramid.encode import Encoding, codecs
 from urst_tiles.pyramid.levels import LEADER_BYTES, TRAILER_BYTES
@@ -112,6 +112,19 @@ class StoredLevel:
             mask = cell[at : at + int(part.sizes.mask[number])]
         pixels = decode_tile(encoded, mask, encoding)
         return pixels[: self.height - row * grid.tile, : self.width - column * grid.tile]
+
+    def read(self, box: Box, pool: ThreadPoolExecutor) -> NDArray:
+        """The pixels of a box of the level, (h, w, channels), in an array of their own; ``pool`` decodes."""
+        side = self.tile_side
+        cells = list(box.cells(side))
+        out = mapped((*box.shape, self.channels), self.dtype)
+        tiles = in_order(pool, lambda cell: self.tile(cell.y0 // side, cell.x0 // side), cells)
+        for cell, pixels in zip(cells, tiles, strict=True):
+            out[cell.within(box).slices] = pixels[
+                cell.y0 % side : cell.y0 % side + cell.shape[0],
+                cell.x0 % side : cell.x0 % side + cell.shape[1],
+            ]
+        return out
 
     def strips(self, pool: ThreadPoolExecutor) -> Iterator[NDArray]:
         """The pixels row of tiles by row of tiles, each (h, width, channels); a new array for each."""

@@ -7,6 +7,7 @@ an image that is not georeferenced in pixels from its upper left corner, as QuPa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from urst_tiles.errors import BadInput
 from urst_tiles.source.crs import points_in_image
+from urst_tiles.source.feature_names import feature_names
 from urst_tiles.source.features import Feature
 from urst_tiles.source.geojson import read_geojson
 from urst_tiles.source.geopackage import has_features, read_geopackage
@@ -37,17 +39,27 @@ def is_vector(path: Path, start: bytes) -> bool:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{" or path.suffix.lower() == ".geojson"
 
 
-def read_polygons(source: Source, path: Path, flag: str = "--aoi") -> Polygons:
-    """The polygons of a GeoJSON file or a GeoPackage as an area of an image; ``flag`` is the option that
-    names the file, and with --aoi the box around them is the part that is made.
+def read_polygons(source: Source, path: Path, flag: str = "--aoi", *, each: str | None = None) -> Polygons:
+    """The polygons of a GeoJSON file or a GeoPackage as an area of an image.
+
+    Parameters
+    ----------
+    flag : the option that names the file; with --aoi the box around them is the part that is made.
+    each : what of each feature is the name of its own output, as for `feature_names`; None for one output.
 
     Raises
     ------
-    MissingFile, BadInput : as `read_features`.
+    MissingFile, BadInput : as `read_features` and `feature_names`.
     """
     path = Path(path).absolute()
-    polygons = tuple(polygon for _, found in read_features(source, path, flag) for polygon in found)
-    return Polygons(path, polygons, source.shape, content_of((path,)).digest, cuts=flag == "--aoi")
+    found = read_features(source, path, flag)
+    polygons = tuple(polygon for _, own in found for polygon in own)
+    area = Polygons(path, polygons, source.shape, content_of((path,)).digest, cuts=flag == "--aoi")
+    if each is None:
+        return area
+    names, said = feature_names(path, [feature for feature, _ in found], each)
+    counts = [len(own) for _, own in found]
+    return replace(area, named=tuple(zip(names, counts, strict=True)), named_by=said)
 
 
 def read_features(source: Source, path: Path, flag: str) -> list[tuple[Feature, tuple[Polygon, ...]]]:

@@ -12,13 +12,16 @@ from urst_tiles.source.source import Source
 from urst_tiles.source.tissue import Tissue
 
 
-def areas_of(source: Source, valid: Path | str | None = None, aoi: Path | None = None) -> tuple[Area, ...]:
+def areas_of(
+    source: Source, valid: Path | str | None = None, aoi: Path | None = None, each: str | None = None
+) -> tuple[Area, ...]:
     """The areas of an image outside of which pixels are invalid; none if nothing is given.
 
     Parameters
     ----------
     valid : a picture whose zeros are invalid, a file of polygons, or the word "tissue".
     aoi : a GeoJSON file or a GeoPackage of polygons.
+    each : what of each feature of ``aoi`` is the name of its own output; None for one output.
 
     Raises
     ------
@@ -36,5 +39,5 @@ def areas_of(source: Source, valid: Path | str | None = None, aoi: Path | None =
     elif valid is not None:
         areas.append(valid_area(Path(valid), source))
     if aoi is not None:
-        areas.append(read_polygons(source, aoi))
+        areas.append(read_polygons(source, aoi, each=each))
     return tuple(areas)

@@ -20,10 +20,8 @@ from urst_tiles.geometry import Box
 from urst_tiles.source.aoi import read_features
 from urst_tiles.source.features import Feature
 from urst_tiles.source.polygons import Polygon, filled
+from urst_tiles.source.region_numbers import MOST
 from urst_tiles.source.source import Source
-
-#: The largest number of a region.
-MOST = 65535
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,6 +72,13 @@ def library() -> Any:
     return rasterio
 
 
+def copier() -> Any:
+    """The function of rasterio that writes a dataset in the format of a driver."""
+    import rasterio.shutil
+
+    return rasterio.shutil.copy
+
+
 @contextmanager
 def environment(remote: bool) -> Iterator[None]:
     """A ``with`` block in which GDAL has our options; ``remote`` is whether it may use the network."""

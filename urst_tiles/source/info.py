@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.source.containers import Carried, carried_by
+from urst_tiles.source.esri_wkt import prj_block
 from urst_tiles.source.sidecars import Sidecars
 from urst_tiles.tiff import exif, microscopes, texts
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.georeference import completed
 from urst_tiles.tiff.header import read_header
 from urst_tiles.tiff.metadata import (
+    GEO_CODES,
     GEO_TAGS,
+    POSITION_TAGS,
     RPC,
     Info,
     Tag,
@@ -90,7 +93,7 @@ def tiff_info(
         exif=block.exif,
         gps=block.gps,
         tags=carried,
-        lost=_lost(main, facts, carried, block.lost, pam.lost),
+        lost=_lost(main, facts, carried, block.lost, pam.lost, _prj_lost(info.geo, sidecars)),
     )
     items = [*exif.items(block), *pam.items]
     return _with_facts(_with_tiff_resolution(info, main, facts, orientation), main, facts, items)
@@ -100,7 +103,26 @@ def georeference(main: Directory, sidecars: Sidecars) -> tuple[Tag, ...]:
     """The georeferencing of a TIFF and of the files beside it, as GeoTIFF tags; BadInput where it makes no
     sense."""
     geo = with_world_file(tuple(_tag(main, code) for code in _geo_codes(main)), sidecars.world)
-    return completed(geo, sidecars.pam, sidecars.rpc)
+    return _placed(geo, sidecars)
+
+
+def _placed(geo: tuple[Tag, ...], sidecars: Sidecars) -> tuple[Tag, ...]:
+    """The georeferencing of an image, completed by its world file already, with what else lies beside it. A
+    ``.prj`` comes last: its reference system counts where nothing else tells one."""
+    tags = completed(geo, sidecars.pam, sidecars.rpc)
+    if sidecars.prj is None or any(tag.code in GEO_CODES for tag in tags):
+        return tags
+    if not any(tag.code in POSITION_TAGS for tag in tags):
+        return tags
+    keys = geo_tags(prj_block(sidecars.prj)[0], str(sidecars.prj_path), GEO_CODES)
+    return tuple(sorted((*tags, *keys), key=lambda tag: tag.code))
+
+
+def _prj_lost(geo: Sequence[Tag], sidecars: Sidecars) -> list[str]:
+    """Why the reference system of a ``.prj`` is not taken over, if nothing else tells one."""
+    if sidecars.prj is None or any(tag.code in GEO_CODES for tag in geo):
+        return []
+    return [said] if (said := prj_block(sidecars.prj)[1]) else []
 
 
 def _geo_codes(main: Directory) -> list[int]:
@@ -239,9 +261,9 @@ def vips_info(
     resolution, in_inches = _photo_resolution(carried, block)
     items = [*exif.items(block), *pam.items, *((name, "", text) for name, text in carried.items.items())]
     xml = with_items(None, items)
-    geo = with_world_file(geo_tags(carried.geotiff, str(path)), sidecars.world)
+    geo = _placed(with_world_file(geo_tags(carried.geotiff, str(path)), sidecars.world), sidecars)
     return Info(
-        geo=completed(geo, pam, sidecars.rpc),
+        geo=geo,
         icc=profile if profile and is_rgb_profile(profile) and image.interpretation != "cmyk" else None,
         pixels_per_cm=_turned(resolution, orientation),
         in_inches=in_inches,
@@ -252,7 +274,7 @@ def vips_info(
         tags=_photo_texts(carried, block),
         exif=block.exif,
         gps=block.gps,
-        lost=tuple(dict.fromkeys([*block.lost, *carried.lost, *pam.lost])),
+        lost=tuple(dict.fromkeys([*block.lost, *carried.lost, *pam.lost, *_prj_lost(geo, sidecars)])),
     )
 
 

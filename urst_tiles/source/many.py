@@ -21,6 +21,7 @@ from urst_tiles.source.survey import Surveyed, survey
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.valid import weight_dtype
 from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.georeference import NO_BANDS
 from urst_tiles.tiff.metadata import Info, Validity
 
 #: Opens one file: its path and the choice in it.
@@ -150,7 +151,7 @@ def _open_all(seen: Sequence[Surveyed], choice: Choice, open_one: OpenOne) -> li
 def _kind(facts: Facts) -> _Kind:
     """The kind of a file. Raises BadInput if no part of it can be read without reading all before it."""
     if isinstance(facts.opener, TiffOpener):
-        reader = TiffReader(facts.path, facts.choice)
+        reader = TiffReader(facts.path, facts.choice, facts.opener.pam)
         return _Kind(facts, reader.cell_shape if reader.is_tiled else None, reader.alone, reader.kept_bytes)
     if facts.random_access:
         return _Kind(facts)
@@ -168,8 +169,12 @@ def _kinds(files: Sequence[_File]) -> list[_Kind]:
 def _members(files: Sequence[_File], placed: Placed) -> Iterator[Member]:
     for file, box in zip(files, placed.boxes.tolist(), strict=True):
         seen = file.seen
-        opener = file.facts.opener if seen.kind is None else None
-        yield Member(seen.path, seen.sidecars, seen.mask, tuple(box), opener, seen.stamps, seen.fingerprint)
+        opener = file.facts.opener
+        pam = opener.pam if isinstance(opener, TiffOpener) else NO_BANDS  # the same for all of a kind
+        yield Member(
+            seen.path, seen.sidecars, seen.mask, tuple(box), opener if seen.kind is None else None,
+            seen.stamps, seen.fingerprint, pam,
+        )  # fmt: skip
 
 
 def _key(members: Sequence[Member], look: Traits) -> str:

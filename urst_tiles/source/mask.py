@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -20,12 +21,16 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile, UrstError
 from urst_tiles.geometry import Box
+from urst_tiles.machine import decoder_count
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.aoi import is_vector, read_polygons
 from urst_tiles.source.area import Area, RasterInside
 from urst_tiles.source.burnt import BurntMask, burnt_mask, check_touch
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import content_of
+from urst_tiles.source.open import open_source
+from urst_tiles.source.openers import Opener
+from urst_tiles.source.region_numbers import PLAIN, is_numeric, numbers_dtype, region_numbers
 from urst_tiles.source.source import Source
 from urst_tiles.source.thumbnail import Thumbnail
 from urst_tiles.source.vips import FORMATS, loader_of, open_image, pushed
@@ -45,8 +50,11 @@ class Mask:
     path : the absolute path of the file.
     shape : (height, width) in pixels. The mask covers the same extent as the image, at any resolution.
     dtype : name of the dtype of the region numbers, "uint8" or "uint16".
-    fingerprint : hex digest of every byte of the file.
-    binary : whether it only says which pixels are valid: those that are not 0, and not transparent.
+    fingerprint : hex digest of every byte of the file, and of a nodata value.
+    binary : whether it only says which pixels are valid: those that are not 0, not transparent and not
+        nodata.
+    opener : gives the samples, where these are of other types or some are nodata; None for libvips.
+    stored_bytes : bytes of a pixel as it is read.
     """
 
     path: Path
@@ -54,6 +62,8 @@ class Mask:
     dtype: str
     fingerprint: str
     binary: bool = False
+    opener: Opener | None = None
+    stored_bytes: int = 1
 
     def strips(self, boxes: Sequence[Box]) -> Iterator[NDArray[Any]]:
         """The numbers, of ``dtype``, in boxes of the mask that are as wide as it and follow each other down
@@ -62,7 +72,11 @@ class Mask:
         Raises
         ------
         DamagedFile : the mask cannot be decoded.
+        BadInput : a value is no number of a region.
         """
+        if self.opener is not None:
+            yield from self._opened(self.opener, boxes)
+            return
         image = open_image(self.path, loader_of(self.path), sequential=True)
         image = _validity(image) if self.binary else image
         with closing(pushed(image, boxes[0].shape[0])) as decoded:
@@ -70,6 +84,16 @@ class Mask:
                 if data is None:
                     raise DamagedFile(f"the mask {self.path} cannot be decoded; get a new copy of it")
                 yield np.frombuffer(data, self.dtype).reshape(box.shape)
+
+    def _opened(self, opener: Opener, boxes: Sequence[Box]) -> Iterator[NDArray[Any]]:
+        """The same from the samples that an opener gives."""
+        for _, (colour, weight) in opener.stream(boxes[0].shape[0]):
+            valid = np.ones(colour.shape[:2], bool) if weight is None else weight > 0
+            if self.binary:
+                seen = ((colour > 0) | (colour < 0)).any(axis=-1)  # NaN is neither
+                yield (seen & valid).astype(np.uint8) * np.uint8(255)
+            else:
+                yield region_numbers(self.path, colour[..., 0], ~valid)
 
 
 #: A mask whose file has been checked, and which gives its numbers from top to bottom.
@@ -83,7 +107,10 @@ def spool_bytes(mask: AnyMask) -> int:
 
 def reading_bytes(mask: AnyMask) -> int:
     """Bytes of memory that unpacking a mask takes at most: its strips, and what they are made of."""
-    strips = 6 * max(STRIP_PIXELS, mask.shape[1]) * np.dtype(mask.dtype).itemsize
+    pixel = np.dtype(mask.dtype).itemsize
+    if isinstance(mask, Mask | WarpedMask):
+        pixel = max(pixel, mask.stored_bytes)
+    strips = 6 * max(STRIP_PIXELS, mask.shape[1]) * pixel
     return strips + (WARPING_BYTES if isinstance(mask, WarpedMask) else 0)
 
 
@@ -97,7 +124,7 @@ def open_mask(path: Path, source: Source, attribute: str | None = None) -> AnyMa
     ------
     MissingFile : the file does not exist or cannot be read.
     DamagedFile : the header of the file cannot be read.
-    BadInput : the file is no image, has more than one band or no unsigned integers of 8 or 16 bits, or its
+    BadInput : the file is no image, has more than one band or complex samples, or its
         aspect ratio is not that of the image; or it does not touch the image; or as `burnt_mask`.
     """
     path = Path(path).absolute()
@@ -109,18 +136,58 @@ def open_mask(path: Path, source: Source, attribute: str | None = None) -> AnyMa
             f"--mask-attribute is for polygons, and the mask {path} is a picture; leave it out, or give"
             " GeoJSON or a GeoPackage"
         )
-    warped = warped_mask(source, path, digest, stretches=_is_numbered(path))
+    warped = warped_mask(source, path, digest, stretches=_is_numbered(path) or _is_typed(path))
     if warped is not None:
         return warped
-    header = open_image(path, loader_of(path))
-    dtype = _dtype_of(header)
     if not _is_numbered(path):
+        return _typed(path, source, digest)
+    header = open_image(path, loader_of(path))
+    shape = header.height, header.width
+    _check_extent(path, shape, source.shape)
+    return Mask(path, shape, _dtype_of(header), digest)
+
+
+def _typed(path: Path, source: Source, digest: str) -> Mask:
+    """A mask whose numbers are of another type than unsigned integers of 8 or 16 bits, in proportion.
+
+    Raises
+    ------
+    UrstError : as `open_mask`.
+    """
+    mask = open_source(path)
+    dtype = mask.file_dtype
+    if not (mask.is_grey and is_numeric(dtype.name)) or _bands_of(path) > 1:
         raise BadInput(
-            f"the mask {path} has {header.bands} band(s) of {header.format}; it must have one, of region"
-            " numbers in 8 or 16 bits"
+            f"the mask {path} has several bands, or samples that are no numbers; it must have one band, of"
+            " whole numbers of regions"
         )
-    _check_extent(path, header, source.shape)
-    return Mask(path, (header.height, header.width), dtype, digest)
+    shape = mask.stored
+    _check_extent(path, shape, source.shape)
+    digest = _with_nodata(digest, mask)
+    return Mask(
+        path, shape, numbers_dtype(dtype.name), digest, opener=mask.opener, stored_bytes=dtype.itemsize
+    )
+
+
+def _is_typed(path: Path) -> bool:
+    """Whether a file has one band of numbers that are no unsigned integers of 8 or 16 bits."""
+    try:
+        mask = open_source(path)
+    except UrstError:
+        return False
+    return mask.is_grey and is_numeric(mask.file_dtype.name) and mask.file_dtype.name not in PLAIN
+
+
+def _bands_of(path: Path) -> int:
+    """How many bands libvips finds in a file; 1 if it does not read it."""
+    return int(open_image(path, loader_of(path)).bands) if _is_picture(path) else 1
+
+
+def _with_nodata(digest: str, mask: Source) -> str:
+    """The digest of a mask file and of its nodata value, which may stand in a file beside it."""
+    if mask.info.nodata is None:
+        return digest
+    return sha256(f"{digest} {mask.info.nodata}".encode()).hexdigest()
 
 
 def _dtype_of(header: Any) -> str:
@@ -159,14 +226,32 @@ def valid_area(path: Path, source: Source) -> Area:
     warped = warped_mask(source, path, digest, binary=True, stretches=_is_picture(path))
     if warped is not None:
         return MaskArea(warped)
+    opened = _with_values(path)
+    if opened is not None:
+        _check_extent(path, opened.stored, source.shape)
+        stored, digest = opened.file_dtype.itemsize * 3, _with_nodata(digest, opened)
+        return MaskArea(Mask(path, opened.stored, "uint8", digest, True, opened.opener, stored))
     header = open_image(path, loader_of(path))
-    _check_extent(path, header, source.shape)
-    return MaskArea(Mask(path, (header.height, header.width), "uint8", digest, binary=True))
+    shape = header.height, header.width
+    _check_extent(path, shape, source.shape)
+    return MaskArea(Mask(path, shape, "uint8", digest, binary=True))
 
 
-def _check_extent(path: Path, header: Any, image: tuple[int, int]) -> None:
-    """Raise BadInput if a mask, opened as ``header``, has another aspect ratio than the image."""
-    (height, width), (h, w) = image, (header.height, header.width)
+def _with_values(path: Path) -> Source | None:
+    """A file of valid pixels that libvips does not read as it is meant: one with a nodata value, or of a type
+    that libvips lacks; None for any other."""
+    try:
+        opened = open_source(path)
+    except DamagedFile:
+        raise
+    except UrstError:
+        return None  # what is wrong with it libvips says
+    return opened if opened.info.nodata is not None or not _is_picture(path) else None
+
+
+def _check_extent(path: Path, mask: tuple[int, int], image: tuple[int, int]) -> None:
+    """Raise BadInput if a mask of the shape ``mask`` has another aspect ratio than the image."""
+    (height, width), (h, w) = image, mask
     if abs(w * height - h * width) > max(height, width):
         raise BadInput(
             f"the mask {path} is {w} x {h} and the image {width} x {height}: it must cover the same extent,"
@@ -198,7 +283,8 @@ def spool_mask(mask: AnyMask, target: Path, progress: Progress = silent) -> Path
         return target
     check_room(target.parent, spool_bytes(mask))
     height, width = mask.shape
-    rows = max(1, min(ROWS, STRIP_PIXELS // width))
+    at_once = decoder_count() if isinstance(mask, Mask) and mask.opener is not None else 1
+    rows = max(1, min(ROWS, STRIP_PIXELS // at_once // width))
     boxes = [Box(y, 0, min(y + rows, height), width) for y in range(0, height, rows)]
     header = {"descr": npy.dtype_to_descr(np.dtype(mask.dtype)), "fortran_order": False, "shape": mask.shape}
     with publishing(target) as file:

@@ -28,6 +28,7 @@ from urst_tiles.source.survey import fingerprint_of
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.valid import Samples, full, weight_dtype
 from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.georeference import NO_BANDS, PamBands
 
 #: So many of the files are open at the same time in a process, each with its mask.
 MOST_OPEN = 64
@@ -45,9 +46,11 @@ class Member:
     ----------
     path, sidecars, mask : as in `TiffOpener`.
     box : y0, x0, y1, x1 in the mosaic.
-    opener : opens it; None for a TIFF that the choice of the mosaic and the three attributes above open.
+    opener : opens it; None for a TIFF that the choice of the mosaic, the three attributes above and ``pam``
+        open.
     stamps, fingerprint : size, times and inode, and the digest of samples, of the file and its sidecars when
         the mosaic was opened.
+    pam : what GDAL's file beside it says about the bands.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class Member:
     opener: Opener | None
     stamps: tuple[Stamp | None, ...]
     fingerprint: bytes
+    pam: PamBands = NO_BANDS
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -67,7 +71,7 @@ class Member:
         """Make the reader of the file, whose content was checked."""
         if self.opener is not None:
             return self.opener.open()
-        return masked(TiffReader(self.path, choice), self.mask)
+        return masked(TiffReader(self.path, choice, self.pam), self.mask)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.source.crs import box_in_image
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content
-from urst_tiles.source.polygons import Polygons
+from urst_tiles.source.pieces import drawn
 from urst_tiles.source.source import Source
 from urst_tiles.source.stretch import AS_IS
 from urst_tiles.source.valid import Samples, as_weight
@@ -77,8 +77,8 @@ def part_of(
         asked, words = Box(y, x, y + h, x + w), f"--region {','.join(map(str, region))}"
     elif bbox is not None:
         asked, words = _touched(source, bbox, bbox_crs), f"--bbox {','.join(f'{n:.15g}' for n in bbox)}"
-    elif (drawn := _drawn(source)) is not None:
-        asked, words = drawn.outline, f"--aoi {drawn.path}"
+    elif (polygons := drawn(source)) is not None:
+        asked, words = polygons.outline, f"--aoi {polygons.path}"
     else:
         return None
     height, width = source.shape
@@ -89,11 +89,6 @@ def part_of(
             f"{_extent(source)}"
         )
     return None if box == Box(0, 0, height, width) == asked else Part(box, asked)
-
-
-def _drawn(source: Source) -> Polygons | None:
-    """The polygons whose box is the part that is made; None if there are none."""
-    return next((area for area in source.areas if isinstance(area, Polygons) and area.cuts), None)
 
 
 def _touched(source: Source, bbox: Sequence[float], crs: str | None) -> Box:

@@ -39,6 +39,9 @@ class Polygons:
     shape : (height, width) of the image.
     fingerprint : hex digest of the file.
     cuts : whether the box around the polygons is the part of the image that is made.
+    named : where each feature of the file becomes an output: its name, and how many of the polygons, which
+        are in the order of the features, are its own.
+    named_by : what the names are taken from, as a phrase.
     """
 
     path: Path
@@ -46,6 +49,8 @@ class Polygons:
     shape: tuple[int, int]
     fingerprint: str
     cuts: bool = True
+    named: tuple[tuple[str, int], ...] = ()
+    named_by: str = ""
     needs_thumbnail: ClassVar[bool] = False
     unpainted: ClassVar[bool] = False
     finest: ClassVar[tuple[int, int] | None] = None

@@ -1,4 +1,5 @@
-"""Files that belong to an image and lie in its folder: masks, world files, RPC and GDAL's PAM files."""
+"""Files that belong to an image and lie in its folder: masks, world files, a reference system, RPC and GDAL's
+PAM files."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from urst_tiles.tiff.metadata import Tag
 #: World files, and files of rational polynomials, of so many bytes or more are ignored.
 MOST_WORLD_BYTES, MOST_RPC_BYTES = 4096, 1 << 16
 
+#: Files of a reference system of so many bytes or more are ignored.
+MOST_PRJ_BYTES = 1 << 16
+
 
 @dataclass(frozen=True)
 class Sidecars:
@@ -26,6 +30,8 @@ class Sidecars:
     rpc_path, rpc : path and content of a file of rational polynomials, or None.
     pam_path, pam : path of GDAL's PAM file ``NAME.EXT.aux.xml``, or None, and what it says. A file that says
         nothing which the output takes over, as one with statistics alone, counts as absent.
+    prj_path, prj : path and text of a file ``NAME.prj`` beside a world file, which tells the reference system
+        of its coordinates, or None.
     """
 
     mask: Path | None = None
@@ -35,13 +41,14 @@ class Sidecars:
     rpc: Tag | None = None
     pam_path: Path | None = None
     pam: Pam = field(default=Pam())
+    prj_path: Path | None = None
+    prj: str | None = None
 
     @property
     def all(self) -> tuple[Path, ...]:
         """The paths of the sidecars that exist."""
-        return tuple(
-            path for path in (self.mask, self.world_path, self.rpc_path, self.pam_path) if path is not None
-        )
+        every = (self.mask, self.world_path, self.rpc_path, self.pam_path, self.prj_path)
+        return tuple(path for path in every if path is not None)
 
 
 def find_sidecars(path: Path) -> Sidecars:
@@ -52,6 +59,8 @@ def find_sidecars(path: Path) -> Sidecars:
     rpc = rpc_text_tag(text) if text is not None else None
     pam_path, text = _first([path.with_name(path.name + ".aux.xml")], MOST_TEXT_BYTES)
     pam = read_pam(text) if text is not None else Pam()
+    names = [path.with_suffix(suffix) for suffix in (".prj", ".PRJ")] if world is not None else []
+    prj_path, prj = _first(names, MOST_PRJ_BYTES)
     return Sidecars(
         mask if os.path.isfile(mask) else None,
         world_path,
@@ -60,6 +69,8 @@ def find_sidecars(path: Path) -> Sidecars:
         rpc,
         pam_path if pam != Pam() else None,
         pam,
+        prj_path,
+        prj,
     )
 
 

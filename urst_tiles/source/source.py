@@ -275,6 +275,16 @@ class Source:
         return self._facts.areas
 
     @property
+    def stored(self) -> tuple[int, int]:
+        """(height, width) in pixels as they lie in the file, before the orientation."""
+        return self._facts.stored
+
+    @property
+    def opener(self) -> Opener:
+        """Gives the samples as they are in the file, before the orientation, the stretch and areas."""
+        return self._facts.opener
+
+    @property
     def is_jpeg(self) -> bool:
         """Whether the file is a JPEG."""
         opener = self._facts.opener

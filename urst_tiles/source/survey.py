@@ -1,7 +1,8 @@
 """What the headers of many files tell, read quickly: ten thousand files in some seconds.
 
 The header of a file is read whole only for the first file of each kind. The kind of a TIFF is all that
-decides how its pixels are read: every tag of its main directory but sizes, tables, positions and texts.
+decides how its pixels are read: every tag of its main directory but sizes, tables, positions and texts, and
+what GDAL's file ``.aux.xml`` beside it says of the bands.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urst_tiles.source.slides import check_slide
 from urst_tiles.tiff.bytes import FileBytes
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.georeference import PamBands
 from urst_tiles.tiff.header import is_tiff
 from urst_tiles.tiff.metadata import GEO_TAGS, RPC, Tag
 from urst_tiles.tiff.pages import TiffFile
@@ -129,9 +131,9 @@ def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Survey
     if len(pages.mains) > 1 or main.number(259, 1) not in PLAIN_STREAMS:
         return _unknown(path, sidecars, stamps, fingerprint)
     return Surveyed(
-        path, sidecars.all, sidecars.mask, _kind(file, selection), main.shape, georeference(main, sidecars),
-        main.number(277, 1), tuple(pages[0].shape for pages, _ in pages.overviews), _is_sparse(main), stamps,
-        fingerprint,
+        path, sidecars.all, sidecars.mask, _kind(file, selection, sidecars.pam.bands), main.shape,
+        georeference(main, sidecars), main.number(277, 1),
+        tuple(pages[0].shape for pages, _ in pages.overviews), _is_sparse(main), stamps, fingerprint,
     )  # fmt: skip
 
 
@@ -157,8 +159,8 @@ def _is_sparse(main: Directory) -> bool:
     return bool(((offsets[:size] == 0) & (counts[:size] == 0)).any())
 
 
-def _kind(file: TiffFile, selection: Selection) -> Hashable:
-    """What is equal for TIFFs whose pixels are read alike."""
+def _kind(file: TiffFile, selection: Selection, pam: PamBands) -> Hashable:
+    """What is equal for TIFFs whose pixels are read alike; ``pam`` is what GDAL's file beside one says."""
     pages = selection.pages
     main = pages.main
     tags = tuple((code, main.raw(code)) for code in sorted(main.entries.keys() - FREE_TAGS) if code != 330)
@@ -168,5 +170,5 @@ def _kind(file: TiffFile, selection: Selection) -> Hashable:
         for level, mask in pages.overviews
     )
     number = file.number_of(main)
-    facts = (main.order, number, tags, named, pages.mask is not None, overviews)
+    facts = (main.order, number, tags, named, pages.mask is not None, overviews, pam)
     return hashlib.sha256(repr(facts).encode()).digest()

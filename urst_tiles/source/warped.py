@@ -20,6 +20,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.source.crs import image_crs, rasterio_for, transformed
 from urst_tiles.source.gdal import CACHE_BYTES, LIBRARY_BYTES, Handles, plain
 from urst_tiles.source.open import open_source
+from urst_tiles.source.region_numbers import is_numeric, numbers_dtype, region_numbers
 from urst_tiles.source.source import Source
 from urst_tiles.tiff.metadata import Tag
 from urst_tiles.tiff.position import Placement, affine_of, epsg_of, names_system, system_tags
@@ -51,6 +52,7 @@ class WarpedMask:
     place : of the pixels of the image.
     crs : the reference system of the image, as WKT.
     binary : whether it only says which pixels are valid: those that are neither 0 nor transparent nor nodata.
+    stored_bytes : bytes of a sample in the file.
     """
 
     path: Path
@@ -60,12 +62,19 @@ class WarpedMask:
     place: Placement
     crs: str
     binary: bool = False
+    stored_bytes: int = 1
 
     def strips(self, boxes: Iterable[Box]) -> Iterator[NDArray[Any]]:
         """The numbers, of ``dtype``, in boxes of the image."""
         with Handles(self.path, str(self.path), remote=False).lend() as data:
             for box in boxes:
-                yield self._valid(data, box) if self.binary else self._warped(data, 1, box)
+                yield self._valid(data, box) if self.binary else self._numbers(data, box)
+
+    def _numbers(self, data: Any, box: Box) -> NDArray[Any]:
+        """The numbers of regions of an open mask in a box of the image."""
+        values = self._warped(data, 1, box)
+        nodata = data.nodatavals[0]
+        return region_numbers(self.path, values, None if nodata is None else values == nodata)
 
     def _warped(self, data: Any, band: int, box: Box) -> NDArray[Any]:
         """A band of an open mask in a box of the image. Outside of the mask it has its nodata value, or 0."""
@@ -142,12 +151,12 @@ def warped_mask(
     crs, system = image_crs(source, flag), image_crs(mask, flag)
     if not _touch(source.shape, here, crs, mask.shape, there, system):
         raise BadInput(f"{path} does not touch the image {source.path}; give a mask of the same place")
-    dtype = "uint8" if binary else _numbers(path)
+    dtype, stored = _types(path, binary)
     systems = [epsg_of(one.info.geo) or system_tags(one.info.geo) for one in (source, mask)]
     fingerprint = sha256(
         repr((digest, mask.fingerprint, source.shape, here, there, systems)).encode()
     ).hexdigest()
-    return WarpedMask(path, source.shape, dtype, fingerprint, here, crs.to_wkt(), binary)
+    return WarpedMask(path, source.shape, dtype, fingerprint, here, crs.to_wkt(), binary, stored)
 
 
 def _placed(path: Path) -> Source | None:
@@ -207,13 +216,20 @@ def _reaches(
     return bool(x.min() < w and x.max() > 0 and y.min() < h and y.max() > 0)
 
 
-def _numbers(path: Path) -> str:
-    """The dtype of a mask of region numbers; BadInput unless it has one band of 8 or 16 bits."""
+def _types(path: Path, binary: bool) -> tuple[str, int]:
+    """The dtype of the numbers in a mask, and the bytes of a sample in its file.
+
+    Raises
+    ------
+    BadInput : a mask of region numbers has several bands, or complex samples.
+    """
     with Handles(path, str(path), remote=False).lend() as data:
-        count, dtype = data.count, data.dtypes[0]
-    if count != 1 or dtype not in ("uint8", "uint16"):
+        count, dtype = data.count, str(data.dtypes[0])
+    if binary:
+        return "uint8", 8
+    if count != 1 or dtype.startswith("complex") or not is_numeric(dtype):
         raise BadInput(
-            f"the mask {path} has {count} band(s) of {dtype}; it must have one, of region numbers in 8 or 16"
-            " bits"
+            f"the mask {path} has {count} band(s) of {dtype}; it must have one band, of whole numbers of"
+            " regions"
         )
-    return str(dtype)
+    return numbers_dtype(dtype), np.dtype(dtype).itemsize
