@@ -17,13 +17,14 @@ from urst_tiles.source.gdal_names import chosen_name, described, subdatasets
 from urst_tiles.source.gdal_reader import told_bands
 from urst_tiles.source.gdal_sources import check_sources
 from urst_tiles.source.headers import check_file
-from urst_tiles.source.ome_zarr import is_zarr, shape_of
+from urst_tiles.source.ome_zarr import folder_at, is_zarr, shape_of
 from urst_tiles.source.ome_zarr_opener import ZarrReader
 from urst_tiles.source.openslide import SlideReader, can_open
 from urst_tiles.source.remote import place_of
 from urst_tiles.source.sidecars import find_sidecars
 from urst_tiles.source.slides import check_slide, is_joined
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
+from urst_tiles.source.zarr_remote import RemoteFolder
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
@@ -93,6 +94,8 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     """
     place, choice = place_of(path), Choice(**chosen)
     if place is not None:
+        if (folder := folder_at(place.path)) is not None:
+            return _of_zarr(place.path, folder)
         require_library(place)
         return _of_gdal(place.path, place.name, place.archive is None, choice)
     if is_zarr(path):
@@ -119,9 +122,9 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     return Contents(pages, [], bands)
 
 
-def _of_zarr(path: Path) -> Contents:
-    """The planes and channels of an image of Zarr."""
-    reader = ZarrReader(path, Choice())
+def _of_zarr(path: Path, folder: RemoteFolder | None = None) -> Contents:
+    """The planes and channels of an image of Zarr; ``folder`` is what lies at an address."""
+    reader = ZarrReader(path, Choice(), folder)
     image, dtype = reader.image, reader.dtype.name
     shape, count = shape_of(image.arrays[0]), max(1, len(image.channels))
     depths, times = (shape[at] if at >= 0 else 1 for at in (image.axes.z, image.axes.t))
