@@ -59,6 +59,30 @@ class RemoteFiles:
             return None
         return data if len(data) <= most else None
 
+    def part(self, address: str, start: int | None, stop: int | None) -> bytes | None:
+        """Bytes ``start`` to ``stop`` of a file, or all of it for None; None where there is no such file.
+
+        ``start`` is counted from the end of the file if it is below 0.
+
+        Raises
+        ------
+        MissingFile : the server does not answer, or does not let it be read.
+        BadInput : the server gives whole files only.
+        """
+        try:
+            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=start, end=stop)
+        except ABSENT:
+            return None
+        except Exception as error:  # of whatever store
+            raise unreachable(address, error) from None
+        most = None if start is None else -start if start < 0 else None if stop is None else stop - start
+        if most is not None and len(data) > most:
+            raise BadInput(
+                f"{address}: its server gives no parts of files, which shards need; download the image, and"
+                " give its path"
+            )
+        return data
+
     def state(self, address: str) -> str:
         """What the server tells of a file, as a text that is another once its content is; "absent" where
         there is none, "refused" where it may not be read. Raises MissingFile as `read`."""
@@ -95,7 +119,7 @@ def _told_by_http(address: str) -> tuple[str, ...] | None:
     return (size, tag or time) if tag or time else None
 
 
-def file_system(address: str, **more: Any) -> Any:
+def file_system(address: str) -> Any:
     """fsspec's file system for an address.
 
     Raises
@@ -105,7 +129,7 @@ def file_system(address: str, **more: Any) -> Any:
     try:
         from fsspec.core import url_to_fs
 
-        return url_to_fs(address, **_options(address), **more)[0]
+        return url_to_fs(address, **_options(address))[0]
     except (ImportError, ValueError) as error:
         raise BadInput(
             f"{address} needs a library that is not installed ({_words(error)}): pip install"

@@ -2,59 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
-from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import FsspecStore
 
-from urst_tiles.errors import BadInput
-from urst_tiles.source.remote_files import unreachable
+from urst_tiles.source.remote_files import RemoteFiles
+from urst_tiles.storage.stores import REQUESTS
 
 
-class RemoteStore(FsspecStore):
-    """A store of zarr over a file system of fsspec, whose errors are those of this package.
+class RemoteStore(Store):
+    """A store of zarr in a folder at an address; nothing in it can be listed.
+
+    Up to `REQUESTS` files are asked for at the same time, on threads, since each mostly waits.
 
     Parameters
     ----------
     address : the address of the folder.
-    files : the file system; one that is not asynchronous is asked on threads.
+    files : the files of its server.
     """
 
-    def __init__(self, address: str, files: Any) -> None:
-        if not files.async_impl:
-            from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+    supports_writes = False
+    supports_deletes = False
+    supports_partial_writes = False
+    supports_listing = False
 
-            files = AsyncFileSystemWrapper(files, asynchronous=True)
-        super().__init__(files, read_only=True, path=files._strip_protocol(address))
-        self._address = address
+    def __init__(self, address: str, files: RemoteFiles) -> None:
+        super().__init__(read_only=True)
+        self._address, self._files = address, files
+        self._threads = ThreadPoolExecutor(REQUESTS, "requests")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteStore) and other._address == self._address
+
+    def __hash__(self) -> int:
+        return hash(self._address)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """The bytes of a file, or None where there is none.
+        """The bytes of a file or of a part of it, or None where there is none; the errors are those of
+        `RemoteFiles.part`."""
+        asking = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._files.part, f"{self._address}/{key}", *_limits(byte_range)
+        )
+        data = await asking
+        return None if data is None else prototype.buffer.from_bytes(data)
 
-        Raises
-        ------
-        MissingFile : the server does not answer, or does not let it be read.
-        BadInput : the server gives whole files only.
-        """
-        name = f"{self._address}/{key}"
-        try:
-            found = await super().get(key, prototype, byte_range)
-        except Exception as error:  # of whatever store
-            raise unreachable(name, error) from None
-        most = _most(byte_range)
-        if found is not None and most is not None and len(found) > most:
-            raise BadInput(
-                f"{name}: its server gives no parts of files, which shards need; download the image, and give"
-                " its path"
-            )
-        return found
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        return list(await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        return self._files.state(f"{self._address}/{key}") != "absent"
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+
+    async def delete(self, key: str) -> None:
+        self._check_writable()
+
+    async def list(self) -> AsyncIterator[str]:
+        for key in ():
+            yield key
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        for key in ():
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        for key in ():
+            yield key
 
 
-def _most(part: ByteRequest | None) -> int | None:
-    """How many bytes a part of a file has at most; None where that is not known."""
+def _limits(part: ByteRequest | None) -> tuple[int | None, int | None]:
+    """The first byte of a part of a file, counted from its end if it is below 0, and the byte behind it."""
     if isinstance(part, RangeByteRequest):
-        return part.end - part.start
-    return part.suffix if isinstance(part, SuffixByteRequest) else None
+        return part.start, part.end
+    if isinstance(part, OffsetByteRequest):
+        return part.offset, None
+    return (-part.suffix, None) if isinstance(part, SuffixByteRequest) else (None, None)
