@@ -14,6 +14,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.bandfiles import band_files
+from urst_tiles.source.czi_opener import czi_facts
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.gdal import Unrecognised, library
 from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
@@ -150,6 +151,8 @@ def file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
     slide = check_slide(path, start)
     if slide == "openslide":
         return slide_facts(path, choice)
+    if slide == "czi":
+        return czi_facts(path, choice)
     if not slide and not is_tiff(start) and is_for_gdal(path):
         try:
             return gdal_facts(path, choice)
