@@ -87,7 +87,7 @@ def _check_czi(path: Path, said: str) -> Literal["libvips", "czi"]:
     """Who reads a Zeiss image that OpenSlide does not; ``said`` is why. Raises BadInput if nobody does."""
     if czi() is not None:
         return "czi"
-    if _has_openslide(path):
+    if openslide() is None and _has_openslide(path):
         return "libvips"
     raise BadInput(
         f"{path} is {SLIDES['.czi'][0]}; it cannot be read here (of OpenSlide: {said}). Install what reads"
