@@ -40,7 +40,7 @@ from urst_tiles.storage.folders import (
     sync_tree,
 )
 from urst_tiles.storage.publish import publish, publishing, remove_dead_attempts, writing
-from urst_tiles.storage.stores import exists, is_remote, is_same_tree, put_tree, remove
+from urst_tiles.storage.stores import exists, is_remote, is_same_tree, put_tree, remove, remove_dead_copies
 from urst_tiles.tiff.metadata import Info
 
 #: The writers of formats that are folders, or a file and a folder.
@@ -77,6 +77,8 @@ def finish(
     UrstError : as `assemble`.
     """
     made = made or Made()
+    if is_remote(output):
+        remove_dead_copies()
     if chosen.tiff:
         assemble(
             parts, info, output, overwrite=overwrite, software=made.software, provenance=made.provenance,

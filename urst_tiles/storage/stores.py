@@ -351,14 +351,19 @@ def _copied(path: Path, version: str) -> Path:
 _COPIES = "urst-tiles-copies-"
 
 
-@cache
-def _scratch() -> Path:
-    """A temporary folder of this process, which holds its lock and deletes it in the end. Those of processes
-    that were killed are deleted now."""
+def remove_dead_copies() -> None:
+    """Remove the copies of objects that killed processes left on this machine."""
     place = Path(tempfile.gettempdir())
     for name in names_in(place):
         if name.startswith(_COPIES):
             _remove_if_dead(place / name)
+
+
+@cache
+def _scratch() -> Path:
+    """A temporary folder of this process, which holds its lock and deletes it in the end."""
+    remove_dead_copies()
+    place = Path(tempfile.gettempdir())
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_COPIES, dir=place))
         if _lock(folder) is not None and folder.is_dir():  # else another process took it for a dead one
