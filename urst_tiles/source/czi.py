@@ -164,8 +164,13 @@ def image_of(path: Path, document: Any) -> CziImage:
 
 
 def _pieces(document: Any) -> Iterator[Piece]:
-    found: list[Any] = []
-    document.enumerate_subblocks(lambda _, info: (found.append(_piece(info)), True)[1])
+    found = list[Piece]()
+
+    def keep(_: int, info: Any) -> bool:
+        found.append(_piece(info))
+        return True
+
+    document.enumerate_subblocks(keep)
     yield from found
 
 
@@ -174,12 +179,10 @@ def _piece(info: Any) -> Piece:
     place = {str(key).rpartition(".")[2]: int(value) for key, value in info.coordinate.to_dict().items()}
     bands = TYPES.get(str(info.pixelType).rpartition(".")[2], ("float32", 3))
     itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[bands[0]]
-    return Piece(
-        Box(rect.y, rect.x, rect.y + rect.h, rect.x + rect.w),
-        rect.w / max(1, size.w),
-        *(place.get(name, 0) for name in "SCZT"),
-        size.w * size.h * bands[1] * itemsize,
-    )
+    box = Box(rect.y, rect.x, rect.y + rect.h, rect.x + rect.w)
+    scene, channel, z, t = (place.get(name, 0) for name in "SCZT")
+    size_bytes = size.w * size.h * bands[1] * itemsize
+    return Piece(box, rect.w / max(1, size.w), scene, channel, z, t, size_bytes)
 
 
 def _scenes(document: Any, pieces: tuple[Piece, ...]) -> Iterator[Scene]:

@@ -13,6 +13,10 @@ from urst_tiles.source.remote_files import RemoteFiles
 from urst_tiles.storage.stores import REQUESTS
 
 
+#: What is listed.
+_NONE: tuple[str, ...] = ()
+
+
 class RemoteStore(Store):
     """A store of zarr in a folder at an address; nothing in it can be listed.
 
@@ -66,15 +70,15 @@ class RemoteStore(Store):
         self._check_writable()
 
     async def list(self) -> AsyncIterator[str]:
-        for key in ():
+        for key in _NONE:
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        for key in ():
+        for key in _NONE:
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        for key in ():
+        for key in _NONE:
             yield key
 
 
