@@ -105,7 +105,7 @@ def test_an_ome_zarr_on_s3_is_read_again(s3: Any, scene: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "ending", "when"),
     [
-        ("out.tif", "out.tif", "before"),
+        pytest.param("out.tif", "out.tif", "before", marks=pytest.mark.slow),
         pytest.param("out.tif", "out.tif", "after", marks=pytest.mark.slow),
         pytest.param("out.ome.tif", "out.ome.tif", "before", marks=pytest.mark.slow),
         ("out.ome.zarr", "/1/zarr.json", "before"),

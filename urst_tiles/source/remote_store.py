@@ -12,7 +12,6 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from urst_tiles.source.remote_files import RemoteFiles
 from urst_tiles.storage.stores import REQUESTS
 
-
 #: What is listed.
 _NONE: tuple[str, ...] = ()
 
