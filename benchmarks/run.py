@@ -8,8 +8,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAMES = (
-    "exactness", "precision", "quality", "seams", "startup", "overhead", "identity", "openers", "colour",
-    "throughput", "memory", "memory_grid", "memory_scaling", "costs", "scale_model", "gpu",
+    "exactness", "precision", "quality", "seams", "startup", "overhead", "identity", "openers",
+    "array_view", "colour", "throughput", "memory", "memory_grid", "memory_scaling", "costs", "scale_model",
+    "gpu",
 )  # fmt: skip
 
 

@@ -61,6 +61,7 @@ def pinned(entries: dict[str, list[str]]) -> dict[str, str]:
 
 def test_conda_has_what_pip_has(root: Path, project: dict[str, Any], wanted: dict[str, SpecifierSet]) -> None:
     listed = yaml.safe_load((root / "environment.yml").read_text())["dependencies"]
+    listed = [name for one in listed for name in (one["pip"] if isinstance(one, dict) else [one])]
     conda = {r.name: r.specifier for r in map(Requirement, listed)}
     assert conda.pop("python") == SpecifierSet(project["requires-python"])
     conda.pop("pip")

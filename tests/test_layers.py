@@ -35,7 +35,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "job": {"job": set()},
     "tiff": {"tiff": {"numpy", "tifffile", "imagecodecs"}},
     "images": {
-        "source": {"numpy", "openslide", "pyvips", "rasterio", "zarr"},
+        "source": {"numpy", "fsspec", "openslide", "pylibCZIrw", "pyvips", "rasterio", "zarr"},
         "pyramid": {"numpy", "tifffile", "imagecodecs", "google_crc32c"},
     },
     "networks": {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 import zarr
-from helpers import picture
+from helpers import geotiff, picture
 
 import urst_tiles as ut
 from urst_tiles import nets
@@ -100,3 +102,35 @@ def test_chunks_that_cannot_be_exact_are_refused(
 ) -> None:
     with pytest.raises(ut.BadPlan, match=said):
         ut.map_blocks(kernel, da.from_array(image, chunks=chunks))
+
+
+def test_the_page_on_arrays(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first program of docs/arrays.md does what the page says; the second needs xarray."""
+    pixels, flags = picture(1500, 1100), {"photometric": "rgb", "tile": (256, 256), "compression": "deflate"}
+    with tifffile.TiffWriter(tmp_path / "scene.tif") as file:
+        file.write(pixels, **flags)
+        file.write(pixels[::2, ::2], subfiletype=1, **flags)
+    monkeypatch.chdir(tmp_path)
+    program = re.findall(r"```python\n(.*?)```", (root / "docs" / "arrays.md").read_text(), re.DOTALL)[0]
+    made: dict[str, Any] = {}
+    exec(program, made)
+    np.testing.assert_array_equal(made["pixels"][0:512, 0:512], pixels[:512, :512])
+    lazy = made["lazy"]
+    assert lazy.chunks == ((1024, 476), (1024, 76), (3,)) and lazy.dtype == np.uint8
+    np.testing.assert_array_equal(lazy.compute(), pixels)
+    np.testing.assert_allclose(made["means"], pixels.mean(axis=(0, 1)))
+    assert made["coarse"].shape == (750, 550, 3)
+    assert made["pixels"].metadata.dimension_names == ("y", "x", "channel")
+
+
+def test_dask_tells_images_apart(tmp_path: Path) -> None:
+    """dask merges tasks of one name: two images, or two levels of one, must not share any."""
+    one, other = picture(300, 260), picture(300, 260, seed=1)
+    geotiff(tmp_path / "a.tif", one)
+    geotiff(tmp_path / "b.tif", other)
+    lazy = [da.from_zarr(ut.open_source(tmp_path / name).array) for name in ("a.tif", "b.tif")]
+    assert lazy[0].name != lazy[1].name
+    both = da.concatenate(lazy).compute()
+    np.testing.assert_array_equal(both, np.concatenate([one, other]))
+    far = lazy[0].map_blocks(lambda x: x // 2, dtype=np.uint8).compute(scheduler="threads")
+    np.testing.assert_array_equal(far, one // 2)

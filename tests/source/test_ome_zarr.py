@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import zarr
 from helpers import picture
+from zarr_files import NAMES, ome
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput, DamagedFile
@@ -19,37 +19,6 @@ from urst_tiles.source import open_source
 from urst_tiles.source.contents import contents_of
 
 SMALL = {"model": "identity", "tile": 128, "block": 512, "thumbnail": 64}
-NAMES = ["DAPI", "FITC", "TRITC", "Cy5"]
-COLOURS = ["0000FF", "00FF00", "FF0000", "FFFFFF"]
-
-
-def ome(
-    path: Path, levels: list[np.ndarray], axes: str, version: str, colours: list[str] | None = None
-) -> Path:
-    """An image of OME-Zarr whose pixels are half a micron high and a quarter wide."""
-    group = zarr.open_group(path, mode="w", zarr_format=3 if version == "0.5" else 2)
-    space = {"type": "space", "unit": "micrometer"}
-    units = {"z": space, "y": space, "x": space, "c": {"type": "channel"}, "t": {"type": "time"}}
-    datasets = []
-    for number, array in enumerate(levels):
-        chunks = tuple(min(64, n) if name in "yx" else 1 for n, name in zip(array.shape, axes, strict=True))
-        made = group.create_array(str(number), shape=array.shape, dtype=array.dtype, chunks=chunks)
-        made[:] = array
-        scale = [{"y": 0.5, "x": 0.25}.get(name, 1.0) * (2**number if name in "yx" else 1) for name in axes]
-        datasets.append(
-            {"path": str(number), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-        )
-    told: dict[str, Any] = {
-        "multiscales": [
-            {"version": version, "axes": [{"name": a} | units[a] for a in axes], "datasets": datasets}
-        ]
-    }
-    if "c" in axes:
-        pairs = zip(NAMES, colours or COLOURS, strict=True)
-        channels = [{"label": name, "color": colour, "active": True} for name, colour in pairs]
-        told["omero"] = {"channels": channels[: levels[0].shape[axes.index("c")]]}
-    group.attrs.update({"ome": told | {"version": "0.5"}} if version == "0.5" else told)
-    return path
 
 
 def read(path: Path, **chosen: object) -> np.ndarray:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import file_server
 import numpy as np
 import pytest
 import rasterio
@@ -30,54 +31,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 SMALL = {"model": "identity", "tile": 128, "block": 512, "thumbnail": 64}
 
 
-#: Serves the files of a folder, and parts of them, at a port that it prints. It is a process of its own:
-#: rasterio does not let other threads of Python run while GDAL opens a file.
-SERVER = """
-import re, sys, zlib
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-
-class Ranges(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            return self.send_error(404)
-        data = path.read_bytes()
-        tag, size, status = zlib.crc32(data), len(data), 200
-        found = re.match(r"bytes=(\\d+)-(\\d*)", self.headers.get("Range", ""))
-        if found and self.command == "GET":
-            start, stop = int(found[1]), min(int(found[2] or size - 1) + 1, size)
-            data, status = data[start:stop], 206
-        self.send_response(status)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{tag}"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    do_HEAD = do_GET
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: Ranges(*a, directory=sys.argv[1]))
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A folder, and the address at which it is served."""
     folder = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-c", SERVER, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield folder, f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.kill()
+    with file_server.serving(folder) as address:
+        yield folder, address
 
 
 @pytest.fixture

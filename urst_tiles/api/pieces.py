@@ -52,7 +52,7 @@ def for_pieces(plan: Plan, source: Source, options: Options) -> Plan:
         output_pixels=sum(piece.box.area for piece in pieces),
         finish_bytes=finish_bytes,
         spool_bytes=plan.spool_bytes + int(cutting * EXPECTED_RATIO[plan.compression]),
-        identity=plan.identity | pieces_said(pieces),
+        identity={**plan.identity, **pieces_said(pieces)},
     )
     return plan.for_blocks(touched_blocks(pieces, plan.grid))
 

@@ -42,7 +42,7 @@ from urst_tiles.storage.folders import (
     sync_tree,
 )
 from urst_tiles.storage.publish import publish, publishing, remove_dead_attempts, writing
-from urst_tiles.storage.stores import exists, is_remote, put_tree, remove
+from urst_tiles.storage.stores import exists, is_remote, is_same_tree, put_tree, remove, remove_dead_copies
 from urst_tiles.tiff.metadata import Info
 
 #: The writers that write into a folder: of formats that are folders, or a file and a folder; and GDAL's,
@@ -80,6 +80,8 @@ def finish(
     UrstError : as `assemble`.
     """
     made = made or Made()
+    if is_remote(output):
+        remove_dead_copies()
     if chosen.tiff:
         assemble(
             parts, info, output, overwrite=overwrite, software=made.software, provenance=made.provenance,
@@ -177,16 +179,22 @@ def _folder(job: Finishing) -> None:
 
 
 def _on_store(job: Finishing) -> None:
-    """Write an OME-Zarr on this machine, and upload it; ``zarr.json``, which opens it, goes last."""
-    last = "zarr.json"
-    if exists(job.output / last) and not job.overwrite:
-        raise _exists(job.output)
+    """Write an OME-Zarr on this machine, and upload it; ``zarr.json``, which opens it, goes last.
+
+    One that is there already and may not be replaced must be equal: that of this job, which was killed
+    afterwards.
+    """
+    last, scratch = "zarr.json", Path(tempfile.gettempdir())
     levels = stored_levels(made_stages(job.parts, job.progress))
-    scratch = Path(tempfile.gettempdir())
-    with writing(scratch), tempfile.TemporaryDirectory(prefix="urst-tiles-", dir=scratch) as folder:
-        place = Path(folder) / job.output.name
+    remove_dead_folders(scratch, job.output.name)
+    with attempting_folder(scratch / job.output.name) as folder:
+        place = folder / job.output.name
         _FOLDERS[job.chosen.name](place, levels, job.info, job.made, job.progress)
         _verify_folder(place, job)
+        if exists(job.output / last) and not job.overwrite:
+            if is_same_tree(place, job.output):
+                return
+            raise _exists(job.output)
         remove(job.output / last)
         remove(job.output)
         put_tree(place, job.output, last)

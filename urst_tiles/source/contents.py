@@ -11,19 +11,22 @@ from typing import Any
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.source.bands import Band, plabands_of
 from urst_tiles.source.channels import stored_bands
+from urst_tiles.source.czi import TYPES
+from urst_tiles.source.czi_opener import CziReader
 from urst_tiles.source.gdal import Unrecognised, environment, library, open_dataset
 from urst_tiles.source.gdal_facts import is_for_gdal, require_library
 from urst_tiles.source.gdal_names import chosen_name, described, subdatasets
 from urst_tiles.source.gdal_reader import told_bands
 from urst_tiles.source.gdal_sources import check_sources
 from urst_tiles.source.headers import check_file
-from urst_tiles.source.ome_zarr import is_zarr, shape_of
+from urst_tiles.source.ome_zarr import folder_at, is_zarr, shape_of
 from urst_tiles.source.ome_zarr_opener import ZarrReader
 from urst_tiles.source.openslide import SlideReader, can_open
 from urst_tiles.source.remote import place_of
 from urst_tiles.source.sidecars import find_sidecars
 from urst_tiles.source.slides import check_slide, is_joined
 from urst_tiles.source.vips import FORMATS, PAGED, RGB, loader_of, open_image, page_count
+from urst_tiles.source.zarr_remote import RemoteFolder
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
@@ -93,12 +96,15 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     """
     place, choice = place_of(path), Choice(**chosen)
     if place is not None:
+        if (folder := folder_at(place.path)) is not None:
+            return _of_zarr(place.path, folder)
         require_library(place)
         return _of_gdal(place.path, place.name, place.archive is None, choice)
     if is_zarr(path):
         return _of_zarr(path)
-    if not path.is_dir() and check_slide(path, check_file(path)) == "openslide":
-        return _of_slide(path)
+    slide = "" if path.is_dir() else check_slide(path, check_file(path))
+    if slide in ("openslide", "czi"):
+        return _of_slide(path) if slide == "openslide" else _of_czi(path)
     is_folder = path.is_dir() and library() is not None
     if not is_folder and is_tiff(check_file(path)):
         file = TiffFile(path)
@@ -119,9 +125,9 @@ def contents_of(path: Path, **chosen: Any) -> Contents:
     return Contents(pages, [], bands)
 
 
-def _of_zarr(path: Path) -> Contents:
-    """The planes and channels of an image of Zarr."""
-    reader = ZarrReader(path, Choice())
+def _of_zarr(path: Path, folder: RemoteFolder | None = None) -> Contents:
+    """The planes and channels of an image of Zarr; ``folder`` is what lies at an address."""
+    reader = ZarrReader(path, Choice(), folder)
     image, dtype = reader.image, reader.dtype.name
     shape, count = shape_of(image.arrays[0]), max(1, len(image.channels))
     depths, times = (shape[at] if at >= 0 else 1 for at in (image.axes.z, image.axes.t))
@@ -147,6 +153,24 @@ def _of_slide(path: Path) -> Contents:
     reader = SlideReader(path, Choice())
     page = PageFacts(1, reader.shape, 3, "uint8", "image", None, reader.levels)
     return Contents([page], [], plabands_of(3, True))
+
+
+def _of_czi(path: Path) -> Contents:
+    """The planes of all scenes of a Zeiss image, and its channels."""
+    image = CziReader(path, Choice()).image
+    kinds = [TYPES[one] for one in image.types]
+    count, dtype = sum(bands for _, bands in kinds), kinds[0][0]
+    pages = []
+    for page in range(min(1000, image.pages)):
+        scene = image.scenes[image.plane(page)[0]]
+        levels = tuple((scene.box.shape[0] // f, scene.box.shape[1] // f) for f in scene.factors)
+        name = image.page_name(page) or None
+        pages.append(PageFacts(page + 1, scene.box.shape, count, dtype, "image", name, levels))
+    if len(kinds) == 1 and count == 3:
+        return Contents(pages, [], plabands_of(3, True), image.pages - len(pages))
+    named = zip(image.channels, image.colours, strict=True)
+    channels = [ChannelFacts(i, name, colour, None) for i, (name, colour) in enumerate(named, 1)]
+    return Contents(pages, channels, [], image.pages - len(pages))
 
 
 def _of_gdal(path: Path, name: str, remote: bool, choice: Choice) -> Contents:

@@ -1,4 +1,4 @@
-"""OME-Zarr (OME-NGFF 0.1 to 0.5) and plain Zarr arrays, in folders of this machine.
+"""OME-Zarr (OME-NGFF 0.1 to 0.5) and plain Zarr arrays, in folders of this machine and at addresses.
 
 An image has y and x among the axes t, c, z, y and x, and an array for each level. References:
 ngff.openmicroscopy.org/0.4 and /0.5; the Zarr specifications 2 and 3.
@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile, MissingFile
+from urst_tiles.source.remote_files import refusal
+from urst_tiles.source.zarr_remote import RemoteFolder, is_zarr_address, names_zarr
 from urst_tiles.tiff.choice import COLOURS, EVERY, Choice, Names, colour_numbers, number_of, said
 from urst_tiles.tiff.selection import Note
 
 #: Files by which a folder is known as Zarr.
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+
+#: A folder of this machine, or at an address.
+Folder = Path | RemoteFolder
 
 #: Codecs that only unpack bytes. Others are refused: one of those that zarr knows runs code in the file.
 CODECS = frozenset({
@@ -63,7 +68,7 @@ class ZarrImage:
     rgb : whether the channels are red, green and blue, and perhaps alpha.
     """
 
-    arrays: tuple[Path, ...]
+    arrays: tuple[Folder, ...]
     axes: Axes
     channels: tuple[str | None, ...] = ()
     colours: tuple[str | None, ...] = ()
@@ -82,15 +87,48 @@ class Plane:
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is an image of OME-Zarr or an array that is read here; GDAL has any other."""
-    if not path.is_dir() or not any((path / name).is_file() for name in MARKS):
-        return False
+    return path.is_dir() and any((path / name).is_file() for name in MARKS) and _is_image(path)
+
+
+def folder_at(path: Path) -> RemoteFolder | None:
+    """The folder at an address, if it is an image that `is_zarr` would know; None for anything else.
+
+    Only addresses that `is_zarr_address` knows are asked.
+
+    Raises
+    ------
+    MissingFile : the address has ``.zarr`` in it, and there is no Zarr, or it may not be read.
+    BadInput : what fsspec needs for it is not installed, or the address has a query.
+    """
+    if not is_zarr_address(path):
+        return None
+    if "?" in str(path):
+        raise BadInput(f"{path} has a query (?...), to which no names of files can be added; leave it out")
+    try:
+        folder = RemoteFolder(str(path))
+        found = [name for name in MARKS if _content(folder / name) is not None]
+    except BadInput:
+        if names_zarr(path):
+            raise
+        return None
+    if found:
+        return folder if _is_image(folder) else None
+    if not names_zarr(path):
+        return None
+    if folder.refused:
+        raise refusal(str(path), folder.refused)
+    raise MissingFile(f"there is no Zarr at {path}: it has none of {', '.join(MARKS)}; check the address")
+
+
+def _is_image(path: Folder) -> bool:
+    """Whether a folder that is a Zarr is an image of OME-Zarr, or an array without georeferencing of GDAL."""
     attributes = _attributes(path)
     if _multiscales(attributes) is not None or _multiscales(_attributes(path / "0")) is not None:
         return True
     return _is_array(path) and "_CRS" not in attributes
 
 
-def image_of(path: Path) -> ZarrImage:
+def image_of(path: Folder) -> ZarrImage:
     """The image in a folder of Zarr.
 
     Raises
@@ -114,7 +152,7 @@ def image_of(path: Path) -> ZarrImage:
 
 
 def _described(
-    path: Path, arrays: tuple[Path, ...], first: Mapping[str, Any], attributes: Mapping[str, Any]
+    path: Folder, arrays: tuple[Folder, ...], first: Mapping[str, Any], attributes: Mapping[str, Any]
 ) -> ZarrImage:
     """The image that the metadata ``multiscales`` describe."""
     shape = shape_of(arrays[0])
@@ -149,9 +187,9 @@ def _microns(first: Mapping[str, Any], told: Sequence[Any], axes: Axes) -> tuple
     return (found[0], found[1]) if all(0 < size < 1e9 for size in found) else None
 
 
-def _plain(path: Path) -> ZarrImage:
+def _plain(path: Folder) -> ZarrImage:
     """An array by itself: (H, W), (H, W, 3 or 4) or (1 to 4, H, W), or with names of its dimensions."""
-    shape, names = shape_of(path), _metadata(path).get("dimension_names")
+    shape, names = shape_of(path), metadata_of(path).get("dimension_names")
     if len(shape) == 2:
         return ZarrImage((path,), Axes(-1, -1, -1, 0, 1))
     if len(shape) == 3 and names and list(names)[1:] == ["y", "x"]:
@@ -201,9 +239,9 @@ def plane_of(path: Path, image: ZarrImage, choice: Choice) -> tuple[Plane, list[
     return Plane(tuple(picks), plane % depths, plane // depths), notes
 
 
-def shape_of(folder: Path) -> tuple[int, ...]:
+def shape_of(folder: Folder) -> tuple[int, ...]:
     """The shape of an array. Raises BadInput for an array that is not safe to read or holds no numbers."""
-    metadata = _metadata(folder)
+    metadata = metadata_of(folder)
     unknown = {name for name in _codecs(metadata) if name.removeprefix("numcodecs.") not in CODECS}
     if unknown:
         raise BadInput(
@@ -231,11 +269,12 @@ def _codecs(metadata: Any) -> list[str]:
     return found
 
 
-def _is_array(folder: Path) -> bool:
-    return (folder / ".zarray").is_file() or _json(folder / "zarr.json").get("node_type") == "array"
+def _is_array(folder: Folder) -> bool:
+    there = _content(folder / ".zarray") is not None
+    return there or _json(folder / "zarr.json").get("node_type") == "array"
 
 
-def _metadata(folder: Path) -> dict[str, Any]:
+def metadata_of(folder: Folder) -> dict[str, Any]:
     """The metadata of an array. Raises DamagedFile where there are none."""
     found = _json(folder / "zarr.json") or _json(folder / ".zarray")
     if not found or found.get("node_type", "array") != "array":
@@ -243,7 +282,7 @@ def _metadata(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _attributes(folder: Path) -> dict[str, Any]:
+def _attributes(folder: Folder) -> dict[str, Any]:
     found = _json(folder / "zarr.json").get("attributes") or _json(folder / ".zattrs")
     return found if isinstance(found, dict) else {}
 
@@ -254,19 +293,27 @@ def _multiscales(attributes: Mapping[str, Any]) -> list[Any] | None:
     return found if isinstance(found, list) and found else None
 
 
-def _inside(folder: Path, name: str) -> Path:
+def _inside(folder: Folder, name: str) -> Folder:
     """The folder of an array inside another; ValueError for a name that leads out of it."""
     if name.startswith("/") or ".." in Path(name).parts:
         raise ValueError(f"the array {name} lies elsewhere")
     return folder / name
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Folder) -> dict[str, Any]:
     """The values in a small file of JSON; none where there is no such file, or it is damaged."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            return {}
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = json.loads(_content(path) or b"")
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _content(path: Folder) -> bytes | None:
+    """The content of a file of metadata; None where there is none, or where it is too large."""
+    if isinstance(path, RemoteFolder):
+        return path.read(MOST_BYTES)
+    try:
+        return None if path.stat().st_size > MOST_BYTES else path.read_bytes()
+    except OSError:
+        return None

@@ -1,9 +1,9 @@
-"""Access to the pixels of an image of OME-Zarr, or of a plain array of Zarr, in a folder."""
+"""Access to the pixels of an image of OME-Zarr, or of a plain array of Zarr, in a folder or at an address."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,11 @@ from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.ome_zarr import ZarrImage, image_of, plane_of, shape_of
+from urst_tiles.source.ome_zarr import Folder, ZarrImage, image_of, metadata_of, plane_of, shape_of
 from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
+from urst_tiles.source.remote import Address
 from urst_tiles.source.valid import Samples
+from urst_tiles.source.zarr_remote import LIBRARY_BYTES, RemoteFolder, spread
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info, sane_resolution
 from urst_tiles.tiff.selection import chosen, told
@@ -30,6 +32,13 @@ CELL = 2048
 #: How many files of a folder are watched for changes, spread evenly, and of how many samples are read.
 MOST_WATCHED, SAMPLED = 4096, 64
 
+#: Of how many chunks of each coarser level a server is asked.
+SAMPLED_LEVEL = 4
+
+#: How many decoded chunks a call holds at the same time, of a folder of this machine, and of an address,
+#: whose chunks are asked for side by side.
+HELD, HELD_REMOTE = 4, 12
+
 #: A chunk of more bytes is refused.
 MOST_CHUNK_BYTES = 1 << 30
 
@@ -38,18 +47,26 @@ class ZarrReader:
     """Reads samples of an image of Zarr and of its levels. Several threads may use it at the same time.
 
     The attributes are those of `Reader`, and ``image``, ``notes`` and ``reader_bytes``.
+
+    Parameters
+    ----------
+    path : the folder, or its address.
+    choice : the plane and the channels that the user chose.
+    folder : the folder at that address, if it is known already.
     """
 
     alone = False
 
-    def __init__(self, path: Path, choice: Choice) -> None:
-        self.path, self.image = path, image_of(path)
+    def __init__(self, path: Path, choice: Choice, folder: RemoteFolder | None = None) -> None:
+        self.remote = isinstance(path, Address)
+        self.path, self.image = path, image_of(folder or (RemoteFolder(str(path)) if self.remote else path))
         self.plane, self.notes = plane_of(path, self.image, choice)
         axes, shape = self.image.axes, shape_of(self.image.arrays[0])
         self._arrays = [_array(path, folder) for folder in self.image.arrays]
         self.shape = shape[axes.y], shape[axes.x]
         self.levels = tuple((int(a.shape[axes.y]), int(a.shape[axes.x])) for a in self._arrays[1:])
         self._alpha = 3 if self.image.rgb and len(self.image.channels) == 4 else None
+        self._wanted = [*self.plane.picks, *([] if self._alpha is None else [self._alpha])]
         self.dtype = np.dtype(self._arrays[0].dtype).newbyteorder("=")
         if self.dtype.kind == "b":
             self.dtype = np.dtype(np.uint8)
@@ -67,7 +84,9 @@ class ZarrReader:
     @property
     def reader_bytes(self) -> int:
         """Bytes of memory that reading takes at most, besides the arrays that are returned."""
-        return 3 * self.returned_bytes + decoder_count() * 4 * self._chunk_bytes
+        held = HELD_REMOTE if self.remote else HELD
+        libraries = LIBRARY_BYTES if self.remote else 0
+        return 3 * self.returned_bytes + decoder_count() * held * self._chunk_bytes + libraries
 
     @property
     def returned_bytes(self) -> int:
@@ -76,20 +95,16 @@ class ZarrReader:
         return decoder_count() * cell
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        axes, array, first = self.image.axes, self._arrays[level], self._arrays[0]
-        wanted = [*self.plane.picks, *([self._alpha] if self._alpha is not None else [])]
+        axes, array, wanted = self.image.axes, self._arrays[level], self._wanted
         where: list[Any] = [slice(None)] * array.ndim
+        for axis, (first, last) in self._planes(array).items():
+            where[axis] = slice(first, last + 1) if axis == axes.c else first
         where[axes.y], where[axes.x] = slice(box.y0, box.y1), slice(box.x0, box.x1)
-        if axes.z >= 0:  # levels may have fewer planes
-            z = self.plane.z * array.shape[axes.z] // first.shape[axes.z]
-            where[axes.z] = min(z, array.shape[axes.z] - 1)
-        if axes.t >= 0:
-            where[axes.t] = self.plane.t
         low = min(wanted)
-        if axes.c >= 0:
-            where[axes.c] = slice(low, max(wanted) + 1)
         try:
             raw = np.asarray(array[tuple(where)])
+        except BadInput:  # of a server
+            raise
         except Exception as error:  # of whatever codec
             said = " ".join(str(error).split())[:200]
             raise DamagedFile(
@@ -114,14 +129,58 @@ class ZarrReader:
             raw, left = raw[None], ["c", *left]
         return raw.transpose([left.index(name) for name in "yxc"])
 
+    def remote_fingerprint(self) -> str:
+        """SHA-256, in hex, of the metadata of an image at an address, and of what its server tells of some
+        chunks of the planes that are read, spread evenly: size and checksum, or time of the last change."""
+        image, digest = self.image, hashlib.sha256()
+        digest.update(repr((image.axes, image.channels, image.colours, image.microns, image.rgb)).encode())
+        for level, (folder, array) in enumerate(zip(image.arrays, self._arrays, strict=True)):
+            digest.update(json.dumps(metadata_of(folder), sort_keys=True).encode())
+            keys = [
+                array.metadata.encode_chunk_key(place)
+                for place in spread(self._files(array), SAMPLED if level == 0 else SAMPLED_LEVEL)
+            ]
+            assert isinstance(folder, RemoteFolder)
+            digest.update(repr(list(zip(keys, folder.states(keys), strict=True))).encode())
+        return digest.hexdigest()
 
-def _array(path: Path, folder: Path) -> Any:
-    """An array of Zarr, read-only. Raises DamagedFile."""
+    def _files(self, array: Any) -> list[range]:
+        """Along each axis, the numbers of the chunks or shards of an array in which the planes lie."""
+        held = array.shards or array.chunks
+        files = [range(ceil_div(n, size)) for n, size in zip(array.shape, held, strict=True)]
+        for axis, (low, high) in self._planes(array).items():
+            files[axis] = range(low // held[axis], high // held[axis] + 1)
+        return files
+
+    def _planes(self, array: Any) -> dict[int, tuple[int, int]]:
+        """The first and the last place that is read of an array along the axes of depth, time and channels.
+
+        Levels may have fewer depths than the image.
+        """
+        axes, first, planes = self.image.axes, self._arrays[0], dict[int, tuple[int, int]]()
+        if axes.z >= 0:
+            z = self.plane.z * array.shape[axes.z] // first.shape[axes.z]
+            planes[axes.z] = (min(z, array.shape[axes.z] - 1),) * 2
+        if axes.t >= 0:
+            planes[axes.t] = (self.plane.t,) * 2
+        if axes.c >= 0:
+            planes[axes.c] = min(self._wanted), max(self._wanted)
+        return planes
+
+
+def _array(path: Path, folder: Folder) -> Any:
+    """An array of Zarr, read-only. Raises DamagedFile.
+
+    It is made from the metadata whose codecs were checked: they are not read a second time, when a server
+    might tell others.
+    """
     import zarr  # not at the top, where it would make every command slow
+    from zarr.storage import LocalStore, StorePath
 
     shape_of(folder)  # refuses codecs before zarr makes them
+    store = folder.store() if isinstance(folder, RemoteFolder) else LocalStore(folder, read_only=True)
     try:
-        return zarr.open_array(store=os.fspath(folder), mode="r")
+        return zarr.Array.from_dict(StorePath(store), metadata_of(folder))
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise DamagedFile(f"{path}: its array {folder.name} cannot be opened ({said})") from None
@@ -133,9 +192,9 @@ class ZarrOpener:
 
     Attributes
     ----------
-    path : the folder.
+    path : the folder, or its address.
     choice : the plane and the channels that the user chose.
-    files : the files in it that are watched for changes.
+    files : the files in it that are watched for changes; empty for an address.
     fingerprint : that of the folder when the source was opened.
     content : the whole content of these files when the job began; None outside of jobs.
     """
@@ -151,12 +210,22 @@ class ZarrOpener:
         return replace(self, content=content)
 
     def check(self) -> None:
-        if not is_whole(self):
+        if not self.files:
+            self._reader()
+        elif not is_whole(self):
             check_same(self.path, self.fingerprint, folder_fingerprint(self.path)[0])
 
     def open(self) -> Reader:
+        if not self.files:
+            return self._reader()
         self.check()
         return ZarrReader(self.path, self.choice)
+
+    def _reader(self) -> ZarrReader:
+        """A reader of an image at an address, which was asked whether it is still the same."""
+        reader = ZarrReader(self.path, self.choice)
+        check_same(self.path, self.fingerprint, reader.remote_fingerprint())
+        return reader
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         yield from bands_of(self.open(), rows)
@@ -182,15 +251,16 @@ def _spread(files: Sequence[Path], most: int) -> tuple[Path, ...]:
     return tuple(files[i * len(files) // count] for i in range(count))
 
 
-def zarr_facts(path: Path, choice: Choice) -> Facts:
-    """The facts of an image of OME-Zarr, or of a plain array.
+def zarr_facts(path: Path, choice: Choice, folder: RemoteFolder | None = None) -> Facts:
+    """The facts of an image of OME-Zarr, or of a plain array; ``folder`` is what lies at an address.
 
     Raises
     ------
     BadInput, DamagedFile : as `image_of` and `plane_of`.
+    MissingFile : the server does not answer, or not this user.
     """
-    reader = ZarrReader(path, choice)
-    fingerprint, files = folder_fingerprint(path)
+    reader = ZarrReader(path, choice, folder)
+    fingerprint, files = (reader.remote_fingerprint(), ()) if folder else folder_fingerprint(path)
     return Facts(
         path=path,
         info=_info(reader.image, reader),

@@ -14,6 +14,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import headers
 from urst_tiles.source.bandfiles import band_files
+from urst_tiles.source.czi_opener import czi_facts
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.gdal import INSTALL, Unrecognised, library
 from urst_tiles.source.gdal_facts import gdal_facts, is_for_gdal, place_facts
@@ -23,7 +24,7 @@ from urst_tiles.source.joined import open_joined
 from urst_tiles.source.level import at_level
 from urst_tiles.source.many import open_many
 from urst_tiles.source.members import is_many
-from urst_tiles.source.ome_zarr import is_zarr
+from urst_tiles.source.ome_zarr import folder_at, is_zarr
 from urst_tiles.source.ome_zarr_opener import zarr_facts
 from urst_tiles.source.openers import ArrayOpener, TiffOpener, VipsOpener, check_mask, inner_mask
 from urst_tiles.source.openslide import can_open, slide_facts
@@ -84,7 +85,8 @@ def open_source(
     Parameters
     ----------
     path : any image file that tifffile, libvips or, where it is installed, GDAL can read; with GDAL also an
-        address such as ``https://...`` or ``s3://...``, or a name such as ``/vsizip/...``. A folder, a
+        address such as ``https://...`` or ``s3://...``, or a name such as ``/vsizip/...``; an OME-Zarr at an
+        address is read through fsspec. A folder, a
         pattern such as ``tiles/*.tif``, or ``@`` and the path of a list stand for georeferenced parts of one
         image; of a STAC item the assets are the bands.
     page : a page of the file by its number, counted from 1, or by its name; by default the main image (see
@@ -122,7 +124,8 @@ def _facts_of(path: str | os.PathLike[str], choice: Choice) -> Facts:
         return open_joined(Path(path), named, choice, file_facts)
     place = place_of(path)
     if place is not None:
-        return place_facts(place, choice)
+        folder = folder_at(place.path)
+        return place_facts(place, choice) if folder is None else zarr_facts(place.path, choice, folder)
     facts = folder_facts(path, choice)
     if facts is None:
         facts = open_many(path, choice, file_facts) if is_many(path) else file_facts(path, choice)
@@ -161,6 +164,8 @@ def file_facts(path: str | os.PathLike[str], choice: Choice) -> Facts:
     slide = check_slide(path, start)
     if slide == "openslide":
         return slide_facts(path, choice)
+    if slide == "czi":
+        return czi_facts(path, choice)
     if not slide and not is_tiff(start) and is_for_gdal(path):
         try:
             return gdal_facts(path, choice)

@@ -63,6 +63,16 @@ def can_open(path: Path) -> bool:
         return False
 
 
+def refused(path: Path) -> str:
+    """Why OpenSlide, which knows a file, does not open it; empty if it does."""
+    openslide = library()
+    try:
+        openslide.OpenSlide(os.fspath(path)).close()
+    except (openslide.OpenSlideError, OSError) as error:
+        return " ".join(str(error).split())[:300] or type(error).__name__
+    return ""
+
+
 def open_slide(path: Path) -> Any:
     """Open a slide; only its header is read. Raises DamagedFile."""
     openslide = library()

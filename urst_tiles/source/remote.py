@@ -79,9 +79,7 @@ def state_of(path: Path) -> tuple[str, ...]:
     if not url.lower().startswith(("http://", "https://")):
         return ()
     try:
-        question = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(question, timeout=PATIENCE) as answer:
-            return tuple(answer.headers.get(name, "") for name in ("Content-Length", "ETag", "Last-Modified"))
+        return head(url)
     except urllib.error.HTTPError as error:
         if error.code in NOTHING:
             raise MissingFile(f"there is nothing at {path} (the server says {error.code})") from None
@@ -91,3 +89,12 @@ def state_of(path: Path) -> tuple[str, ...]:
         raise MissingFile(f"{path} cannot be reached: {why}; check the address and the network") from None
     except ValueError as error:
         raise BadInput(f"{path} is no address: {error}") from None
+
+
+def head(url: str) -> tuple[str, str, str]:
+    """Size, ETag and time of the last change of a file, as a server of HTTP tells them; "" for what it does
+    not. The errors are those of `urllib.request.urlopen`."""
+    question = urllib.request.Request(url, method="HEAD")
+    with urllib.request.urlopen(question, timeout=PATIENCE) as answer:
+        told = answer.headers.get
+        return told("Content-Length", ""), told("ETag", ""), told("Last-Modified", "")

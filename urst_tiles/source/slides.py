@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from urst_tiles.errors import BadInput
-from urst_tiles.source.openslide import INSTALL, can_open
+from urst_tiles.source.czi import INSTALL as INSTALL_CZI
+from urst_tiles.source.czi import library as czi
+from urst_tiles.source.openslide import INSTALL, can_open, refused
 from urst_tiles.source.openslide import library as openslide
 from urst_tiles.source.vips import loader_of
 from urst_tiles.tiff.pages import TiffFile
@@ -37,7 +39,8 @@ SLIDES = {
 }  # fmt: skip
 
 #: The first bytes of some of these files, whatever they are called.
-STARTS = {b"ZISRAWFILE": ".czi"}
+CZI = b"ZISRAWFILE"
+STARTS = {CZI: ".czi"}
 
 #: Hamamatsu's tag for the version of its kind of TIFF.
 HAMAMATSU = 65420
@@ -47,9 +50,9 @@ class JoinedSlide(BadInput):
     """A TIFF whose tiles are not the picture as they stand; OpenSlide may read it."""
 
 
-def check_slide(path: Path, start: bytes) -> Literal["", "openslide", "libvips"]:
-    """Who reads an image file that is a slide of these kinds: OpenSlide, or libvips through OpenSlide; empty
-    for any other file.
+def check_slide(path: Path, start: bytes) -> Literal["", "openslide", "libvips", "czi"]:
+    """Who reads an image file that is a slide of these kinds: OpenSlide, or libvips through OpenSlide, or
+    pylibCZIrw what OpenSlide does not open of Zeiss's; empty for any other file.
 
     Parameters
     ----------
@@ -64,11 +67,33 @@ def check_slide(path: Path, start: bytes) -> Literal["", "openslide", "libvips"]
     if suffix is None:
         return ""
     what, library = SLIDES[suffix]
+    if start.startswith(CZI) and (said := _not_by_openslide(path)):
+        return _check_czi(path, said)
     if library == OPENSLIDE and can_open(path):
         return "openslide"
     if library == OPENSLIDE and _has_openslide(path):
         return "libvips"
     raise BadInput(f"{path} is {what}; it cannot be read here. {_advice(path, library)}")
+
+
+def _not_by_openslide(path: Path) -> str:
+    """Why OpenSlide does not read a file; empty if it does."""
+    if openslide() is None:
+        return "it is not installed"
+    return refused(path) if can_open(path) else "it does not know the file"
+
+
+def _check_czi(path: Path, said: str) -> Literal["libvips", "czi"]:
+    """Who reads a Zeiss image that OpenSlide does not; ``said`` is why. Raises BadInput if nobody does."""
+    if czi() is not None:
+        return "czi"
+    if openslide() is None and _has_openslide(path):
+        return "libvips"
+    raise BadInput(
+        f"{path} is {SLIDES['.czi'][0]}; it cannot be read here (of OpenSlide: {said}). Install what reads"
+        f" channels and 16 bits: {INSTALL_CZI}, or convert it with Bio-Formats (bfconvert {path.name}"
+        " out.ome.tif)"
+    )
 
 
 def _suffix(path: Path, start: bytes) -> str | None:

@@ -39,6 +39,9 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 #: Errors of link on a file system without hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK, errno.EXDEV)
 
+#: The folder in which Linux gives names to the descriptors of this process.
+_DESCRIPTORS = "/proc/self/fd"
+
 #: So many bytes of a final name are repeated in the name of an attempt; file systems take names of 255.
 _NAME_BYTES = 200
 
@@ -154,12 +157,17 @@ def _forget(file: BinaryIO, temporary: Path) -> None:
 
 @contextmanager
 def _putting(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file on this machine that is uploaded to ``path`` when the block ends."""
-    scratch = Path(tempfile.gettempdir())
-    with writing(scratch), tempfile.NamedTemporaryFile(prefix="urst-tiles-", dir=scratch) as file:
+    """Open a temporary file on this machine that is uploaded to ``path`` when the block ends.
+
+    Where the system gives names to descriptors, the file has no other, so that nothing of it stays after a
+    kill.
+    """
+    scratch, nameless = Path(tempfile.gettempdir()), os.path.isdir(_DESCRIPTORS)
+    make = tempfile.TemporaryFile if nameless else tempfile.NamedTemporaryFile
+    with writing(scratch), make(prefix="urst-tiles-", dir=scratch) as file:
         yield cast(BinaryIO, file)
         file.flush()
-        put(file.name, path)
+        put(f"{_DESCRIPTORS}/{file.fileno()}" if nameless else file.name, path)
 
 
 def publish(path: Path, content: bytes) -> None:

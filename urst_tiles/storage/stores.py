@@ -8,7 +8,9 @@ returns parts of them, and lists names; it has no folders to create, no renames 
 
 from __future__ import annotations
 
+import atexit
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -28,6 +30,9 @@ R = TypeVar("R")
 
 #: How many requests to an object store run at the same time: each takes some 10 to 50 ms, mostly waiting.
 REQUESTS = 16
+
+#: How many bytes of an object are compared at a time.
+COMPARED_BYTES = 8 << 20
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:
@@ -120,6 +125,26 @@ def put_tree(folder: Path, path: Path, last: str) -> None:
     names.remove(last)
     side_by_side(path, lambda name: put(folder / name, path / name), names)
     put(folder / last, path / last)
+
+
+def is_same_tree(folder: Path, path: Path) -> bool:
+    """Whether the objects below ``path`` are the files in a folder of this machine, equal to the byte."""
+    files = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
+    with asking(path) as store:
+        base = f"{_key(path).rstrip('/')}/"
+        sizes = {key.partition(base)[2]: info["size"] for key, info in store.find(base, detail=True).items()}
+    if sizes != {name: file.stat().st_size for name, file in files.items()}:
+        return False
+    return all(_is_same(file, path / name) for name, file in files.items())
+
+
+def _is_same(file: Path, path: Path) -> bool:
+    """Whether an object is equal to a file of the same size."""
+    with file.open("rb") as content:
+        while piece := content.read(COMPARED_BYTES):
+            if read_at(path, content.tell() - len(piece), len(piece)) != piece:
+                return False
+    return True
 
 
 def size_of(path: Path) -> int:
@@ -316,16 +341,60 @@ _fetching = threading.Lock()
 @cache
 def _copied(path: Path, version: str) -> Path:
     """Download an object; ``version`` is the store's key for its present content."""
-    target = Path(_scratch().name) / f"{version[:32]}-{path.name}"
+    target = _scratch() / f"{version[:32]}-{path.name}"
     with asking(path) as store:
         store.get_file(_key(path), os.fspath(target))
     return target
 
 
+#: How the names of folders with copies begin.
+_COPIES = "urst-tiles-copies-"
+
+
+def remove_dead_copies() -> None:
+    """Remove the copies of objects that killed processes left on this machine."""
+    place = Path(tempfile.gettempdir())
+    for name in names_in(place):
+        if name.startswith(_COPIES):
+            _remove_if_dead(place / name)
+
+
 @cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder that is deleted when this process ends."""
-    return tempfile.TemporaryDirectory(prefix="urst-tiles-")
+def _scratch() -> Path:
+    """A temporary folder of this process, which holds its lock and deletes it in the end."""
+    remove_dead_copies()
+    place = Path(tempfile.gettempdir())
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_COPIES, dir=place))
+        if _lock(folder) is not None and folder.is_dir():  # else another process took it for a dead one
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return folder
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor of a folder that holds its lock; None if another process has it, or the folder is gone;
+    -1 on a file system without locks."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def _remove_if_dead(folder: Path) -> None:
+    """Remove a folder of copies if no process holds its lock."""
+    descriptor = _lock(folder)
+    if descriptor is not None and descriptor >= 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
 def side_by_side(path: Path, function: Callable[[T], R], items: Iterable[T]) -> list[R]:

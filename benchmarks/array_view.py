@@ -1,0 +1,92 @@
+"""Reading through `Source.array` beside `Source.read`, in the same run.
+
+The boxes are those that the blocks of a job of ``lite`` read, which are 4096 px with the halo of its windows
+around them; and the chunks of the array, as dask and xarray ask for them. All boxes are read directly, then
+from the array, and so on; the fastest of some tries counts. The array has chunks of 1024 px; with ``--chunk``
+others can be tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from harness import table
+from openers import write
+
+from urst_tiles.geometry import Box, Grid
+from urst_tiles.nets import lite
+from urst_tiles.source import Source, open_source, zarr_view
+from urst_tiles.source.thumbnail import cells
+
+#: What is read of the files of `openers.write`, by what the table calls it.
+FILES = {
+    "TIFF, deflate, tiles": "tiled TIFF, our reader",
+    "JPEG 2000, tiles": "JPEG 2000, GDAL",
+    "ENVI": "ENVI, GDAL",
+    "DICOM slide, JPEG": "DICOM slide, OpenSlide",
+    "Zarr, zstd": "Zarr",
+}
+
+
+def sources(folder: Path) -> Iterator[tuple[str, Source]]:
+    """Each kind of opener, prepared."""
+    import pyvips
+
+    files = write(folder)
+    tiff = files["TIFF, deflate, tiles"][0]
+    pyvips.Image.new_from_file(str(tiff)).write_to_file(str(folder / "a.jpg"), Q=90)
+    for name, called in FILES.items():
+        yield called, open_source(files[name][0])
+    yield "JPEG, spooled by libvips", open_source(folder / "a.jpg").prepare(folder / "job")
+
+
+def blocks(shape: tuple[int, int]) -> list[Box]:
+    """The boxes that the blocks of a job of ``lite`` read."""
+    grid = Grid(*shape, lite.HALO, lite.STRIDE, minimum=lite.MINIMUM)
+    read = (grid.read_box(grid.cores(grid.block_box(i))) for i in range(len(grid)))
+    return [box.clip(grid.image) for box in read]
+
+
+def speeds(source: Source, boxes: list[Box], tries: int) -> tuple[float, float]:
+    """Megapixels a second, directly and through the array, each in its fastest try."""
+    array = source.array
+    ways = (source.read, lambda box: np.asarray(array[box.slices]))
+    np.testing.assert_array_equal(ways[0](boxes[-1]), ways[1](boxes[-1]))
+    spent = np.zeros((2, tries))
+    for attempt in range(tries):
+        for way, read in enumerate(ways):  # one after the other, as the last box is in a reader's cache
+            started = time.perf_counter()
+            for box in boxes:
+                read(box)
+            spent[way, attempt] = time.perf_counter() - started
+    direct, through = sum(box.area for box in boxes) / 1e6 / spent.min(axis=1)
+    return float(direct), float(through)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chunk", type=int, default=zarr_view.CHUNK)
+    parser.add_argument("--tries", type=int, default=3)
+    given = parser.parse_args()
+    zarr_view.CHUNK = given.chunk
+    warnings.simplefilter("ignore")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for called, source in sources(Path(folder)):
+            found = [called]
+            for boxes in (blocks(source.shape), list(cells(source.shape, (given.chunk, given.chunk)))):
+                direct, through = speeds(source, boxes, given.tries)
+                found += [f"{direct:.3g}", f"{through:.3g}", f"{direct / through:.3g}"]
+            rows.append(found)
+    header = ("file", "blocks: direct", "array", "takes (<= 1.05)", "chunks: direct", "array", "takes")
+    table(f"Reading through the zarr array, Mpx/s, chunks of {given.chunk} px", header, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Files at addresses that fsspec knows (http, s3, gs, az, ...): their content, and how it is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+from typing import Any
+
+from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.source.remote import NOTHING, head
+
+#: How many bytes of a file enter a fingerprint if its server tells nothing of it but the size.
+SAMPLE_BYTES = 1 << 16
+
+#: What stores call the checksum or the version of an object, and the time of its last change.
+CHECKSUMS = ("ETag", "etag", "md5Hash", "crc32c", "content_md5", "generation")
+TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+
+#: That there is no such file.
+ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
+
+class RemoteFiles:
+    """Files of one server, by their addresses. Small ones are asked for once, and kept.
+
+    Attributes
+    ----------
+    refused : why the server did not let a file be read, of the last one that it did not; empty if there was
+        none.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._files = file_system(address)
+        self._kept: dict[str, bytes | None] = {}
+        self.refused = ""
+
+    def read(self, address: str, most: int) -> bytes | None:
+        """The content of a file; None where there is none, where it has more than ``most`` bytes, or where
+        the server does not let it be read: stores that may not be listed say so of what is not there, too.
+
+        Raises
+        ------
+        MissingFile : the server does not answer.
+        """
+        if address not in self._kept:
+            self._kept[address] = self._read(address, most)
+        return self._kept[address]
+
+    def _read(self, address: str, most: int) -> bytes | None:
+        try:
+            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=0, end=most + 1)
+        except ABSENT:
+            return None
+        except Exception as error:  # of whatever store
+            if not is_refusal(error):
+                raise unreachable(address, error) from None
+            self.refused = _words(error)
+            return None
+        return data if len(data) <= most else None
+
+    def part(self, address: str, start: int | None, stop: int | None) -> bytes | None:
+        """Bytes ``start`` to ``stop`` of a file, or all of it for None; None where there is no such file.
+
+        ``start`` is counted from the end of the file if it is below 0.
+
+        Raises
+        ------
+        MissingFile : the server does not answer, or does not let it be read.
+        BadInput : the server gives whole files only.
+        """
+        try:
+            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=start, end=stop)
+        except ABSENT:
+            return None
+        except Exception as error:  # of whatever store
+            raise unreachable(address, error) from None
+        most = None if start is None else -start if start < 0 else None if stop is None else stop - start
+        if most is not None and len(data) > most:
+            raise BadInput(
+                f"{address}: its server gives no parts of files, which shards need; download the image, and"
+                " give its path"
+            )
+        return data
+
+    def state(self, address: str) -> str:
+        """What the server tells of a file, as a text that is another once its content is; "absent" where
+        there is none, "refused" where it may not be read. Raises MissingFile as `read`."""
+        try:
+            told = _told_by_http(address) if address.lower().startswith("http") else self._told(address)
+            if told is not None:
+                return repr(told)
+            key = self._files._strip_protocol(address)
+            return hashlib.sha256(self._files.cat_file(key, start=0, end=SAMPLE_BYTES)).hexdigest()
+        except ABSENT:
+            return "absent"
+        except Exception as error:  # of whatever store
+            if is_refusal(error):
+                return "refused"
+            raise unreachable(address, error) from None
+
+    def _told(self, address: str) -> tuple[str, ...] | None:
+        """Size and checksum of an object, or the time of its last change; None if the store tells neither."""
+        info = self._files.info(self._files._strip_protocol(address))
+        for names in (CHECKSUMS, TIMES):
+            if found := [f"{name}={info[name]}" for name in names if info.get(name)]:
+                return str(info.get("size")), *found
+        return None
+
+
+def _told_by_http(address: str) -> tuple[str, ...] | None:
+    """The same of a file on a server of HTTP; None also if it does not answer the question."""
+    try:
+        size, tag, time = head(address)
+    except urllib.error.HTTPError as error:
+        if error.code in NOTHING:
+            raise FileNotFoundError(address) from None
+        return None
+    return (size, tag or time) if tag or time else None
+
+
+def file_system(address: str) -> Any:
+    """fsspec's file system for an address.
+
+    Raises
+    ------
+    BadInput : the library that fsspec needs for it is not installed, or it knows no such scheme.
+    """
+    try:
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(address, **_options(address))[0]
+    except (ImportError, ValueError) as error:
+        raise BadInput(
+            f"{address} needs a library that is not installed ({_words(error)}): pip install"
+            " 'urst-tiles[remote]', which has those of S3 and HTTP, or what fsspec names for another store"
+        ) from None
+    except Exception as error:  # of whatever store
+        raise unreachable(address, error) from None
+
+
+def _options(address: str) -> dict[str, Any]:
+    """Options of fsspec's file systems, from the environment variables that GDAL knows, too."""
+    scheme, told = address.partition("://")[0].lower(), os.environ.get
+    if scheme in ("http", "https"):
+        return {"client_kwargs": {"trust_env": True}}  # proxies
+    if scheme != "s3":
+        return {"use_listings_cache": False}
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if told("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "ON", "1"):
+        options["anon"] = True
+    if (host := told("AWS_S3_ENDPOINT")) and not (told("AWS_ENDPOINT_URL_S3") or told("AWS_ENDPOINT_URL")):
+        plain = told("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "OFF", "0")
+        options["endpoint_url"] = host if "://" in host else f"{'http' if plain else 'https'}://{host}"
+    return options
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a server refuses what it was asked for, or asks who wants to know."""
+    status = getattr(error, "status", None)
+    return isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__
+
+
+def unreachable(address: str, error: Exception) -> MissingFile:
+    """The error for a file that a server does not give."""
+    if is_refusal(error):
+        return refusal(address, _words(error))
+    return MissingFile(
+        f"{address} cannot be reached ({_words(error)}); check the address and the network, and give the same"
+        " command again"
+    )
+
+
+def refusal(address: str, why: str) -> MissingFile:
+    """The error for an address whose server wants to know who asks."""
+    return MissingFile(
+        f"{address} may not be read ({why}); give the credentials that fsspec finds (AWS_ACCESS_KEY_ID and"
+        " so on), or AWS_NO_SIGN_REQUEST=YES for a public bucket"
+    )
+
+
+def _words(error: Exception) -> str:
+    """What an error says, in one line, or else its kind."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
