@@ -57,7 +57,7 @@ def run_table(arguments: argparse.Namespace) -> int:
     if arguments.summary:
         others = [path for entry in entries for path in (entry.input, entry.output, *files_named(entry))]
         arguments.summary = check_output(arguments.summary, arguments.table, *others, suffixes=None)
-    reporter = _Reporter(arguments.json)
+    reporter = Reporter(arguments.json)
     outcomes: list[BatchOutcome] = []
     try:
         for outcome in run_batch(
@@ -73,10 +73,10 @@ def run_table(arguments: argparse.Namespace) -> int:
     finally:
         if arguments.summary:
             _write_csv(arguments.summary, outcomes)
-    return _report(outcomes, arguments.json)
+    return report(outcomes, arguments.json)
 
 
-class _Reporter:
+class Reporter:
     """Reports progress, with the number of the job that is running and the name of its output."""
 
     def __init__(self, as_json: bool) -> None:
@@ -110,7 +110,7 @@ def _write_csv(path: Path, outcomes: list[BatchOutcome]) -> None:
     publish(path.absolute(), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _report(outcomes: list[BatchOutcome], as_json: bool) -> int:
+def report(outcomes: list[BatchOutcome], as_json: bool) -> int:
     """Print the summary on stdout and the errors on stderr; return the exit status."""
     count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
     if as_json:

@@ -33,6 +33,7 @@ SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     },
     ("colour", "histogram"): {"counts": (3, 65536)},
     ("colour", "lut"): {"table": (0, 0, 0, 3)},
+    ("colour", "gain-offset"): {"gains": (3,), "offsets": (3,)},
     ("stain", "macenko"): {"white": (3,), "stains": (2, 3), "concentrations": (2,)},
     ("stain", "reinhard"): {"white": (3,), "mean": (3,), "covariance": (3, 3)},
 }
@@ -50,6 +51,7 @@ UNITS: dict[tuple[str, str], str] = {
         "histogram",
     ): "for red, green and blue pairs of a level (of 65535) and how many pixels have it",
     ("colour", "lut"): f"table: by blue, green, red in equal steps, {RGB}",
+    ("colour", "gain-offset"): f"gains and offsets of {RGB}: gain * value + offset",
     ("stain", "macenko"): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
     " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles",
     ("stain", "reinhard"): f"white: {RGB}; mean and covariance: CIELAB of tissue, L* 0 to 100, a*, b*",
@@ -153,7 +155,7 @@ class Look:
         if shapes.keys() != wanted.keys() or not all(_fits(shapes[key], wanted[key]) for key in wanted):
             raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
         for key, values in self.statistics.items():
-            signed = key in ("mean", "covariance", "stains", "table")
+            signed = key in ("mean", "covariance", "stains", "table", "offsets")
             spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
             if not np.isfinite(values).all() or (not signed and (values < 0).any()) or (spread < 0).any():
                 raise BadInput(
