@@ -177,8 +177,8 @@ def _fixing(
     n = len(group)
     if fixed in group:
         place = group.index(fixed)
-        rows = np.eye(2 * n)[[place, n + place]] if offsets else np.eye(2 * n)[[place]]
-        return rows, np.array([1.0, 0.0]) if offsets else np.array([1.0])
+        exact = np.eye(2 * n)[[place, n + place]]
+        return (exact, np.array([1.0, 0.0])) if offsets else (exact[:1], np.ones(1))
     share = whole.cells[group] / whole.cells[group].sum()
     mean, deviation = whole.mean[group, channel] / spread, whole.deviation[group, channel] / spread
     rows = [np.concatenate([share * mean, share])]

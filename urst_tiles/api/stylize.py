@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
 from urst_tiles.api.look import with_looks
+from urst_tiles.api.moved import moved_colours
 from urst_tiles.api.opening import (
     open_input,
     tell_choice,
@@ -83,6 +84,7 @@ class Report:
     blocks_run, blocks_kept : number of blocks that this call computed, and of those that earlier calls had
         finished.
     splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
+    moved : of a model that transfers colours, how far it moved them (`urst_tiles.api.moved`); else empty.
     """
 
     output: Path
@@ -91,6 +93,7 @@ class Report:
     blocks_run: int
     blocks_kept: int
     splits: int
+    moved: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stylize(
@@ -252,14 +255,15 @@ def run_job(
     image = paint_above(job, plan, source, recipe, options, partial(run_job, opening=opening), progress)
     clock.lap("levels")
     with cluster_of(plan, options, job, progress, opening) as on:
-        set_up(job, plan, image, recipe, options, on, progress)
+        moved = set_up(job, plan, image, recipe, options, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress, image=image)
         clock.lap("blocks")
     finish(plan, source, job, output, options, progress, overwrite=replace)
     clock.lap("assemble")
     job.remove()
-    return Report(output, plan, clock.laps, len(receipts), kept, sum(r["splits"] for r in receipts))
+    splits = sum(receipt["splits"] for receipt in receipts)
+    return Report(output, plan, clock.laps, len(receipts), kept, splits, moved)
 
 
 def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
@@ -286,17 +290,25 @@ def set_up(
     options: Options,
     on: Cluster,
     progress: Progress = silent,
-) -> None:
-    """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
+) -> dict[str, Any]:
+    """Measure the statistics, freeze the network and save it; then the job needs no style or weights.
+
+    Returns how far a model that transfers colours moves them; of other models nothing.
+    """
     seen = measured_of(source, plan, options, job, progress)
     recipe = take_colours(recipe, seen, plan, job, on, progress)
     measured = recipe if seen is source else recipe.of_part(plan.measured)
     moments = measure(measured, seen, plan, job, on, progress)
-    if recipe.method and isinstance(source, Source):
-        tell_notes(source, nets.notes_of(build_style(recipe), moments or {}))
     job.writes([job.net])
-    freeze(recipe, moments).save(job.net)
+    net = freeze(recipe, moments)
+    net.save(job.net)
+    moved: dict[str, Any] = {}
+    if recipe.method and isinstance(source, Source):
+        style = build_style(recipe)
+        tell_notes(source, nets.notes_of(style, moments or {}))
+        moved = moved_colours(net, source, style, moments)
     trim()
+    return moved
 
 
 def measure(

@@ -12,8 +12,10 @@ from urst_tiles.nets.base import (
     StyleImages,
 )
 from urst_tiles.nets.cascade import CascadeStyle
+from urst_tiles.nets.colour.distance import Moved, moved_pixels
 from urst_tiles.nets.colour.look import Look, Measured, is_look, read_look
 from urst_tiles.nets.colour.references import (
+    amounts_of,
     look_of,
     merged_look,
     notes_of,
@@ -48,6 +50,7 @@ __all__ = [
     "Look",
     "Luminance",
     "Measured",
+    "Moved",
     "OwnStatistics",
     "PainterStyle",
     "PaintingLook",
@@ -56,6 +59,7 @@ __all__ = [
     "State",
     "Style",
     "StyleImages",
+    "amounts_of",
     "best_precision",
     "build",
     "colour",
@@ -68,6 +72,7 @@ __all__ = [
     "look_of",
     "merged_look",
     "module",
+    "moved_pixels",
     "named_styles",
     "neutral_net",
     "notes_of",

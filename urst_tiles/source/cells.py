@@ -24,7 +24,7 @@ from urst_tiles.source.valid import full
 from urst_tiles.tiff.position import Placement, affine_of, is_placed, names_system, system_tags
 from urst_tiles.tiff.systems import system_of
 
-Float = NDArray[np.float64]
+Float = NDArray[np.floating[Any]]
 
 #: Sides in pixels of the boxes that are read at a time, and of the squares between exact places.
 BLOCK, EXACT = 1024, 64
@@ -89,7 +89,7 @@ class Cells:
     mean: NDArray[np.float32]
     good: NDArray[np.bool_]
 
-    def common(self, other: Cells) -> tuple[Float, Float]:
+    def common(self, other: Cells) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The values of both images in the cells that are good in both, float64, (cells, 3) each."""
         box = self.box.clip(other.box)
         if box.area == 0:
@@ -345,7 +345,7 @@ class _Counted:
         top = full(pixels.dtype)
 
         def summed(weights: NDArray[Any] | None) -> Float:
-            return np.bincount(flat, weights, part.area).reshape(part.shape)
+            return np.bincount(flat, weights, part.area).reshape(part.shape).astype(np.float64)
 
         self._all[part.slices] += summed(None).astype(np.int32)
         colours = values[:, :3]
@@ -361,4 +361,5 @@ class _Counted:
         count = np.maximum(self._all, 1)
         good = (self._valid == self._all) & (self._all >= max(1.0, FILLED * expected))
         good &= self._clipped <= CLIPPED * self._all
-        return Cells(self.box, np.moveaxis(self._sum / (count * np.float32(top)), 0, -1), good)
+        mean = self._sum / (count * top)
+        return Cells(self.box, np.moveaxis(mean.astype(np.float32), 0, -1), good)

@@ -65,6 +65,11 @@ def notes_of(style: Any, statistics: Mapping[str, Any]) -> list[str]:
     return list(style.notes(statistics)) if hasattr(style, "notes") else []
 
 
+def amounts_of(style: Any, statistics: Mapping[str, Any]) -> dict[str, float]:
+    """By what the amount of each stain of an image is multiplied; empty for styles that know no stains."""
+    return dict(style.scaled(statistics)) if hasattr(style, "scaled") else {}
+
+
 def standard_look(method: str) -> Look:
     """The published look of a method for stains.
 
