@@ -36,7 +36,7 @@ GOOD = 0.02
 #: than this, as over water, and no gain can be found.
 PREFERRED = 0.002
 
-#: How many images are solved together: their matrices take 64 bytes for each pair of them.
+#: How many images are solved together: their matrices take 96 bytes for each pair of them.
 MOST_IMAGES = 2000
 
 
@@ -96,7 +96,8 @@ def adjusted(
     for group in groups:
         if len(group) == 1:
             continue
-        inside = [one for one in overlaps if one.first in group]
+        members = set(group)
+        inside = [one for one in overlaps if one.first in members]
         for channel in range(channels):
             of = [[channel]]
             solved = _solved(whole, inside, list(group), channel, spread[channel], fixed, offsets)

@@ -112,7 +112,7 @@ def balance(
     """
     chosen = _checked(options, changes, method)
     paths = scene_paths(scenes)
-    folder = check_name(Path(output), None)
+    folder = check_name(os.path.abspath(output), None)
     targets = _targets(paths, folder, chosen)
     files = [*paths, *([Path(reference).absolute()] if reference is not None else [])]
     for target in (*targets, folder / TABLE):

@@ -24,7 +24,8 @@ FORMAT, VERSION = "urst-tiles balance", 1
 #: What the numbers in the file are, for people who read it.
 UNITS = (
     "new value = gain * value + offset, for red, green and blue; offsets, ranges and differences in values of"
-    " the files; a difference is that of the means of both scenes in their common cells, without outliers"
+    " uint8 or uint16; a difference is that of the means of both scenes where they overlap, without outliers;"
+    " a residual is the root mean square that the best gain and offset leave in the second"
 )
 ROBUST = "iteratively reweighted least squares with Tukey's biweight (Beaton and Tukey 1974)"
 
@@ -221,6 +222,7 @@ def _overlap(
         "kept": round(one.kept, 4),
         "before": _rounded(before * levels),
         "after": _rounded(after * levels),
+        "residual": _rounded(one.residual * levels),
         "remains": float(np.abs(after / spread).max()),
     }
 

@@ -44,6 +44,9 @@ SAMPLED = 20_000
 #: The range of values lies between these shares of all cells.
 RANGE = (0.01, 0.99)
 
+#: Bytes of memory that the solve takes for each pair of scenes, whether they overlap or not.
+SOLVE_BYTES = 96
+
 #: How many measured scenes are held in memory while pairs are compared.
 HELD = 4
 
@@ -129,7 +132,7 @@ def measured_scenes(
 
 def _check_memory(sources: Sequence[Source], boxes: Sequence[Box], options: Options) -> None:
     """Raise DoesNotFit if a scene takes more memory than there is, to be measured or to be compared."""
-    cells = max(box.area for box in boxes) * CELL_BYTES * (HELD + 1)
+    cells = max(box.area for box in boxes) * CELL_BYTES * (HELD + 1) + SOLVE_BYTES * len(sources) ** 2
     need = max(source.reader_bytes for source in sources) + BLOCK * BLOCK * PIXEL_BYTES + cells
     room = options.memory or available_memory()
     if need > room:

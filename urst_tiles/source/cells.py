@@ -326,7 +326,8 @@ class _Counted:
         with np.errstate(invalid="ignore"):
             x, y = np.floor(column) - self.box.x0, np.floor(row) - self.box.y0
         h, w = self.box.shape
-        if not (x.max() >= 0 and y.max() >= 0 and x.min() < w and y.min() < h):
+        (left, right), (upper, lower) = ((np.fmin.reduce(a, None), np.fmax.reduce(a, None)) for a in (x, y))
+        if not (right >= 0 and lower >= 0 and left < w and upper < h):  # also where all of them are NaN
             return None
         return x, y
 
