@@ -30,8 +30,8 @@ Float = NDArray[np.float64]
 #: From this modified z-score on an image stands out, in a cohort of at least so many images.
 OUTLIER, LEAST_IMAGES = 3.5, 5
 
-#: A deviation counts as no less than this: half a unit of CIELAB, and a fiftieth of an amount.
-LEAST_COLOUR, LEAST_AMOUNT = 0.5, 0.02
+#: A deviation counts as no less than this: half a unit of CIELAB, and a tenth of an amount.
+LEAST_COLOUR, LEAST_AMOUNT = 0.5, 0.1
 
 COORDINATES = ("L", "a", "b")
 
