@@ -18,7 +18,7 @@ from scenes import ground, written_scenes
 import urst_tiles as ut
 
 BLOCK = re.compile(r"```(sh|toml|python)\n(.*?)```", re.DOTALL)
-TABLE_NAME = re.compile(r"`(\w+\.toml)`[^`]*$")
+TABLE_NAME = re.compile(r"`(\w+\.toml)`")
 
 
 def slides(folder: Path) -> None:
@@ -62,9 +62,8 @@ def test_every_step_works(
     for step in steps:
         kind, body = step.groups()
         if kind == "toml":
-            table = TABLE_NAME.search(text[: step.start()])
-            assert table is not None
-            (tmp_path / table[1]).write_text(body)
+            table = TABLE_NAME.findall(text[: step.start()])[-1]
+            (tmp_path / table).write_text(body)
         elif kind == "python":
             exec(compile(body, name, "exec"), {})
         else:

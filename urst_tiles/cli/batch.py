@@ -96,7 +96,7 @@ def _report_cohorts(outcomes: list[BatchOutcome], path: Path | None, as_json: bo
     for cohort in cohorts:
         if as_json:
             rows = [image.row() for image in cohort.images]
-            event("cohort", name=cohort.name, images=rows, outliers=len(cohort.outliers))
+            event("cohort", cohort=cohort.name, images=rows, outliers=len(cohort.outliers))
         else:
             say("\n".join(map(one_line, cohort.summary())))
 
