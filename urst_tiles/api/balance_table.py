@@ -122,8 +122,8 @@ class BalanceTable:
         before, after = self.seams
         count = len(self.facts["overlaps"])
         said = [
-            f"{count} overlap(s): the means differ by up to {100 * before:.3g} % of the range of values"
-            f" before, and by up to {max(100 * after, 0.01):.2g} % after"
+            f"{count} overlap(s): the largest difference of means is {_percent(before)} of the range of values"
+            f" before, and {_percent(after)} after"
         ]
         if not count:
             said = ["no two scenes overlap in valid pixels, so all of them are left as they are"]
@@ -230,6 +230,10 @@ def _overlap(
 def _rounded(values: Float) -> list[float]:
     """Numbers with nine digits, which is more than any of them is good for."""
     return [float(f"{value:.9g}") for value in values]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %" if share >= 1e-4 else "less than 0.01 %"
 
 
 def _listed(names: Sequence[str]) -> str:
