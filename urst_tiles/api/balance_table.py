@@ -122,7 +122,7 @@ class BalanceTable:
         before, after = self.seams
         count = len(self.facts["overlaps"])
         said = [
-            f"{count} overlap(s): the largest difference of means is {_percent(before)} of the range of values"
+            f"{count} overlap(s): means differ by {_percent(before)} of the range of values at most"
             f" before, and {_percent(after)} after"
         ]
         if not count:
