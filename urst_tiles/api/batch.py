@@ -56,7 +56,7 @@ class BatchOutcome:
     """How a job ended, its wall time in seconds, and the megapixels that it computed.
 
     ``error`` is the error message of a job that failed. ``moved`` says how far a model that transfers
-    colours moved them (`urst_tiles.api.moved`); it is empty for other models, and for outputs that older
+    colours moved them (`urst_tiles.engine.moved`); it is empty for other models, and for outputs that older
     versions made.
     """
 

@@ -43,7 +43,7 @@ class CohortImage:
     Attributes
     ----------
     outcome : the job that made it.
-    facts : how its colours were moved, see `urst_tiles.api.moved`.
+    facts : how its colours were moved, see `urst_tiles.engine.moved`.
     apart : the distances in CIELAB of its mean colour from the median of the cohort, before and after.
     scores : its modified z-score in each quantity that stands out, by the name of the quantity.
     """

@@ -18,7 +18,6 @@ from typing import Any
 from urst_tiles import nets
 from urst_tiles.api.levels import paint_above
 from urst_tiles.api.look import with_looks
-from urst_tiles.api.moved import moved_colours
 from urst_tiles.api.opening import (
     open_input,
     tell_choice,
@@ -41,6 +40,7 @@ from urst_tiles.api.part import measured_of
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
+from urst_tiles.engine.moved import moved_colours
 from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
@@ -84,7 +84,7 @@ class Report:
     blocks_run, blocks_kept : number of blocks that this call computed, and of those that earlier calls had
         finished.
     splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
-    moved : of a model that transfers colours, how far it moved them (`urst_tiles.api.moved`); else empty.
+    moved : of a model that transfers colours, how far it moved them (`urst_tiles.engine.moved`); else empty.
     """
 
     output: Path
