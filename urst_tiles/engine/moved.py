@@ -13,6 +13,7 @@ from urst_tiles.engine.kernel import LEVELS, Kernel
 from urst_tiles.geometry import Box
 from urst_tiles.nets import LocalNet
 from urst_tiles.source import Source
+from urst_tiles.source.saved import read_thumbnail
 
 #: How many pixels of a thumbnail are compared at a time.
 PIXELS = 1 << 16
@@ -37,7 +38,8 @@ def moved_colours(
     """
     if not net.pointwise:
         return {}
-    thumbnail, total = source.thumbnail, nets.Moved.nothing()
+    saved, total = source.saved_thumbnail, nets.Moved.nothing()
+    thumbnail = source.thumbnail if saved is None else read_thumbnail(saved)  # which the source need not keep
     kernel, top = Kernel(net, out_dtype=thumbnail.dtype), float(LEVELS[thumbnail.dtype])
     rows = max(1, PIXELS // thumbnail.shape[1])
     for y in range(0, len(thumbnail), rows):
