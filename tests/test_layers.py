@@ -28,6 +28,8 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "storage": {"upath"},
         "moments": {"numpy"},
         "histogram": {"numpy"},
+        "overlap": {"numpy"},
+        "adjustment": {"numpy"},
         "field": {"numpy"},
         "machine": {"numpy", "dask", "distributed"},
     },

@@ -1,6 +1,8 @@
 # Every public name of the package, and the module that it comes from. Type checkers read this file as it
 # is; at run time `__init__.py` reads it to import each name when it is first used.
 
+from urst_tiles.api.balance import BalanceReport as BalanceReport
+from urst_tiles.api.balance import balance as balance
 from urst_tiles.api.batch import run_batch as run_batch
 from urst_tiles.api.contact_sheet import contact_sheet as contact_sheet
 from urst_tiles.api.contact_sheet import named_styles as named_styles

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +55,9 @@ APART = (
 class BatchOutcome:
     """How a job ended, its wall time in seconds, and the megapixels that it computed.
 
-    ``error`` is the error message of a job that failed.
+    ``error`` is the error message of a job that failed. ``moved`` says how far a model that transfers
+    colours moved them (`urst_tiles.engine.moved`); it is empty for other models, and for outputs that older
+    versions made.
     """
 
     entry: BatchJob
@@ -63,6 +65,7 @@ class BatchOutcome:
     seconds: float
     megapixels: float = 0.0
     error: str = ""
+    moved: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_batch(
@@ -96,20 +99,25 @@ def run_batch(
 def _outcome(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> BatchOutcome:
     started = time.perf_counter()
 
-    def ended(status: Status, megapixels: float = 0.0, error: str = "") -> BatchOutcome:
-        return BatchOutcome(entry, status, time.perf_counter() - started, megapixels, error)
+    def ended(status: Status, megapixels: float = 0.0, error: str = "", **more: Any) -> BatchOutcome:
+        return BatchOutcome(entry, status, time.perf_counter() - started, megapixels, error, **more)
 
     try:
-        made = _run(entry, overwrite, opening, progress)
-        return ended("skipped") if made is None else ended("done", made)
+        megapixels, moved = _run(entry, overwrite, opening, progress)
+        if megapixels is None:
+            return ended("skipped", moved=moved)
+        return ended("done", megapixels, moved=moved)
     except UrstError as error:
         return ended("failed", error=str(error))
     except Exception as error:  # a job that fails must not stop the others
         return ended("failed", error=f"{type(error).__name__}: {error}")
 
 
-def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress) -> float | None:
-    """Run one job and return the megapixels that were computed; None if the job was finished before."""
+def _run(
+    entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress
+) -> tuple[float | None, Mapping[str, Any]]:
+    """Run one job and return the megapixels that were computed, None if the job was finished before; and how
+    far colours were moved."""
     output = check_output(entry.output, entry.input, makes_folder=True, format=entry.options.format)
     entry = replace(entry, output=output)
     record, job = Record.beside(entry.output), Job.beside(entry.output)
@@ -124,7 +132,7 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
             job.bury()
         if record.content != content:
             replace(record, content=content).publish()  # the same bytes at another time: read once
-        return None
+        return None, (record.made or {}).get("moved", {})
     old = output_fingerprint(entry.output) if entry.output.exists() else None
     replaced = old is not None and (overwrite or (going_on and old == record.replaces))
     if old is not None and not replaced and not held:
@@ -152,8 +160,10 @@ def _run(entry: BatchJob, overwrite: bool, opening: Opening, progress: Progress)
             record.path.unlink(missing_ok=True)  # the job did not begin
         raise
     made = {"plan": dict(report.plan.identity), "seconds": dict(report.seconds)}
+    if report.moved:
+        made["moved"] = dict(report.moved)
     replace(record, output=output_fingerprint(entry.output), made=made).publish()
-    return report.plan.grid.made.area / 1e6
+    return report.plan.grid.made.area / 1e6, report.moved
 
 
 def _is_in_work(job: Job) -> bool:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from urst_tiles.api.predicted import tell_predicted
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
+from urst_tiles.engine.moved import moved_colours
 from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
@@ -88,6 +89,7 @@ class Report:
         finished.
     splits : how often a device ran out of memory, so that a smaller batch or window was computed instead.
     outputs : with the option ``each`` the files that were written, in the order of the features.
+    moved : of a model that transfers colours, how far it moved them (`urst_tiles.engine.moved`); else empty.
     """
 
     output: Path
@@ -97,6 +99,7 @@ class Report:
     blocks_kept: int
     splits: int
     outputs: tuple[Path, ...] = ()
+    moved: Mapping[str, Any] = field(default_factory=dict)
 
 
 def stylize(
@@ -265,7 +268,7 @@ def run_job(
     image = paint_above(job, plan, source, recipe, options, partial(run_job, opening=opening), progress)
     clock.lap("levels")
     with cluster_of(plan, options, job, progress, opening) as on:
-        set_up(job, plan, image, recipe, options, on, progress)
+        moved = set_up(job, plan, image, recipe, options, on, progress)
         clock.lap("measure")
         receipts, kept = run_blocks(plan, source, job, on, progress, image=image)
         clock.lap("blocks")
@@ -273,7 +276,7 @@ def run_job(
     clock.lap("assemble")
     job.remove()
     splits, outputs = sum(r["splits"] for r in receipts), outputs_of(source, output, options)
-    return Report(output, plan, clock.laps, len(receipts), kept, splits, outputs)
+    return Report(output, plan, clock.laps, len(receipts), kept, splits, outputs, moved)
 
 
 def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
@@ -300,17 +303,25 @@ def set_up(
     options: Options,
     on: Cluster,
     progress: Progress = silent,
-) -> None:
-    """Measure the statistics, freeze the network and save it; then the job needs no style or weights."""
+) -> dict[str, Any]:
+    """Measure the statistics, freeze the network and save it; then the job needs no style or weights.
+
+    Returns how far a model that transfers colours moves them; of other models nothing.
+    """
     seen = measured_of(source, plan, options, job, progress)
     recipe = take_colours(recipe, seen, plan, job, on, progress)
     measured = recipe if seen is source else recipe.of_part(plan.measured)
     moments = measure(measured, seen, plan, job, on, progress)
-    if recipe.method and isinstance(source, Source):
-        tell_notes(source, nets.notes_of(build_style(recipe), moments or {}))
     job.writes([job.net])
-    freeze(recipe, moments).save(job.net)
+    net = freeze(recipe, moments)
+    net.save(job.net)
+    moved: dict[str, Any] = {}
+    if recipe.method and isinstance(source, Source):
+        style = build_style(recipe)
+        tell_notes(source, nets.notes_of(style, moments or {}))
+        moved = moved_colours(net, source, style, moments)
     trim()
+    return moved
 
 
 def measure(

@@ -33,7 +33,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
         " imported from the installed packages and PYTHONPATH, and run",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
-        " reinhard-lab, histogram, lut (a .cube file as --style); how --model stain"
+        " reinhard-lab, histogram, lut (a .cube file as --style), gain-offset (a look of `urst-tiles"
+        " balance`); how --model stain"
         " normalises stains: macenko (its default), reinhard, vahadane",
         "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
         " auto estimates it from the glass itself",

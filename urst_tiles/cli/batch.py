@@ -34,6 +34,11 @@ def add(commands: Any) -> None:
     run.add_argument("--shard", metavar="I/N", help=SHARD)
     run.add_argument("--summary", metavar="CSV", help="also write the table of results to this file")
     run.add_argument(
+        "--cohort", metavar="FILE",
+        help="of jobs with --model colour or stain, also write how far each image was moved and which stand"
+        " out, as CSV or, if the name ends in .json, as JSON",
+    )  # fmt: skip
+    run.add_argument(
         "--overwrite", action="store_true",
         help="replace outputs that were made from other inputs or options, and start unfinished jobs again",
     )  # fmt: skip
@@ -57,7 +62,9 @@ def run_table(arguments: argparse.Namespace) -> int:
     if arguments.summary:
         others = [path for entry in entries for path in (entry.input, entry.output, *files_named(entry))]
         arguments.summary = check_output(arguments.summary, arguments.table, *others, suffixes=None)
-    reporter = _Reporter(arguments.json)
+    if arguments.cohort:
+        arguments.cohort = check_output(arguments.cohort, arguments.table, suffixes=None)
+    reporter = Reporter(arguments.json)
     outcomes: list[BatchOutcome] = []
     try:
         for outcome in run_batch(
@@ -73,10 +80,28 @@ def run_table(arguments: argparse.Namespace) -> int:
     finally:
         if arguments.summary:
             _write_csv(arguments.summary, outcomes)
-    return _report(outcomes, arguments.json)
+    status = report(outcomes, arguments.json)
+    _report_cohorts(outcomes, arguments.cohort, arguments.json)
+    return status
 
 
-class _Reporter:
+def _report_cohorts(outcomes: list[BatchOutcome], path: Path | None, as_json: bool) -> None:
+    """Print how far the colours of the images were moved and which stand out, and write it to a file."""
+    from urst_tiles.api.cohort import cohorts_of, report_text
+    from urst_tiles.storage.publish import publish
+
+    cohorts = cohorts_of(outcomes)
+    if path is not None:
+        publish(path, report_text(cohorts, path).encode("utf-8", "surrogateescape"))
+    for cohort in cohorts:
+        if as_json:
+            rows = [image.row() for image in cohort.images]
+            event("cohort", cohort=cohort.name, images=rows, outliers=len(cohort.outliers))
+        else:
+            say("\n".join(map(one_line, cohort.summary())))
+
+
+class Reporter:
     """Reports progress, with the number of the job that is running and the name of its output."""
 
     def __init__(self, as_json: bool) -> None:
@@ -110,7 +135,7 @@ def _write_csv(path: Path, outcomes: list[BatchOutcome]) -> None:
     publish(path.absolute(), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _report(outcomes: list[BatchOutcome], as_json: bool) -> int:
+def report(outcomes: list[BatchOutcome], as_json: bool) -> int:
     """Print the summary on stdout and the errors on stderr; return the exit status."""
     count = {status: sum(o.status == status for o in outcomes) for status in ("done", "skipped", "failed")}
     if as_json:

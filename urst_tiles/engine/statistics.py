@@ -239,8 +239,10 @@ def measure_exact(
     Finished blocks and sites are saved in ``folder``, and a later call with the same folder does not measure
     them again.
     """
-    make_folder(folder)
     style = build_style(recipe)
+    if not measured_sites(style):
+        return {}
+    make_folder(folder)
     pixels = source.without_metadata()
     count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)

@@ -13,8 +13,10 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.nets.cascade import CascadeStyle
 from urst_tiles.nets.colour import stain
+from urst_tiles.nets.colour.distance import Moved, moved_pixels
 from urst_tiles.nets.colour.look import Look, Measured, is_look, read_look
 from urst_tiles.nets.colour.references import (
+    amounts_of,
     look_of,
     merged_look,
     notes_of,
@@ -51,6 +53,7 @@ __all__ = [
     "Look",
     "Luminance",
     "Measured",
+    "Moved",
     "OwnStatistics",
     "PainterStyle",
     "PaintingLook",
@@ -59,6 +62,7 @@ __all__ = [
     "State",
     "Style",
     "StyleImages",
+    "amounts_of",
     "best_precision",
     "build",
     "colour",
@@ -71,6 +75,7 @@ __all__ = [
     "look_of",
     "merged_look",
     "module",
+    "moved_pixels",
     "named_styles",
     "neutral_net",
     "notes_of",

@@ -11,6 +11,8 @@ reference has: a point operation, of halo 0 and stride 1.
 - ``reinhard-lab``: the same in CIELAB, as papers on histology use it [3].
 - ``histogram``: the whole distribution of red, green and blue, each by itself.
 - ``lut``: nothing is measured; a table of colours from a file ``.cube`` is looked up.
+- ``gain-offset``: nothing is measured; each channel is multiplied by a gain and an offset is added, which a
+  look file gives (`urst_tiles.api.balance` writes one for each scene).
 
 References
 ----------
@@ -56,7 +58,7 @@ from urst_tiles.nets.identity import seeded as seeded
 NAME, HALO, STRIDE, MINIMUM = "colour", 0, 1, 1
 #: The methods that know bands of any number, and not red, green and blue alone.
 BANDWISE = ("monge-kantorovich", "mean-std", "histogram")
-METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram", "lut")
+METHODS = ("monge-kantorovich", "mean-std", "reinhard", "reinhard-lab", "histogram", "lut", "gain-offset")
 
 #: Variances below this are rounding and no colour, and are not amplified: of red, green and blue in 0..1, of
 #: decimal logarithms (a deviation of 0.2 %), and in CIELAB (a deviation of 0.01).
@@ -95,18 +97,23 @@ class ColourStyle:
         if method == "lut":
             self.table = torch.from_numpy(np.array(self.target["table"], np.float32))
             return
+        if method == "gain-offset":
+            self.line = Affine(self.target["gains"], self.target["offsets"]).blend(self.alpha)
+            return
         self.sites = (Site("colours", self.bands, 1, 0.0, 0, full=full, halo=0, bins=bins),)
 
     @property
     def channelwise(self) -> bool:
         """Whether each channel of the result depends on the same channel of the image alone."""
-        return self.method in ("mean-std", "histogram")
+        return self.method in ("mean-std", "histogram", "gain-offset")
 
     @property
     def fingerprint(self) -> str:
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
+        if self.method == "gain-offset":
+            return self.line(x)
         if self.method == "lut":
             return self._mixed(x, looked_up(x, self.table.to(x)))
         if self.method == "reinhard":
@@ -146,7 +153,7 @@ class ColourStyle:
 
 def bands_in(target: Fitted) -> int:
     """How many bands the statistics of a reference have."""
-    return len(target["counts"] if "counts" in target else target["mean"]) if "table" not in target else 3
+    return next((len(target[name]) for name in ("counts", "mean", "gains") if name in target), 3)
 
 
 def linear_map(
@@ -199,6 +206,8 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
         if len({one["table"].shape for one, _ in parts}) > 1:
             raise BadInput("tables of colours of different sizes do not mix; give one of them")
         return {"table": np.sum([share * one["table"] for one, share in parts], 0)}
+    if method == "gain-offset":
+        return {name: np.sum([share * one[name] for one, share in parts], 0) for name in parts[0][0]}
     return merged_moments(parts)
 
 
@@ -213,6 +222,10 @@ def measuring(method: str, depth: int, white: Any = None, bands: int = 3) -> Col
     knowing."""
     if method == "lut":
         raise BadInput("--method lut takes a table of colours, a .cube file, and measures no image")
+    if method == "gain-offset":
+        raise BadInput(
+            "--method gain-offset takes a look file of `urst-tiles balance`, and measures no image"
+        )
     target: Fitted = {"mean": np.zeros(bands), "covariance": np.eye(bands)}
     if method == "histogram":
         target = {"counts": np.zeros((bands, LEVELS.size))}

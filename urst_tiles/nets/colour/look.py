@@ -31,6 +31,7 @@ SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     **{("colour", m): {"mean": (0,), "covariance": (0, 0)} for m in ("mean-std", "monge-kantorovich")},
     ("colour", "histogram"): {"counts": (0, 65536)},
     ("colour", "lut"): {"table": (0, 0, 0, 3)},
+    ("colour", "gain-offset"): {"gains": (3,), "offsets": (3,)},
     **{
         ("stain", method): {"white": (3,), "stains": (2, 3), "concentrations": (2,)}
         for method in ("macenko", "vahadane")
@@ -52,6 +53,7 @@ UNITS: dict[tuple[str, str], str] = {
         "histogram",
     ): "for red, green and blue, or each band, pairs of a level (of 65535) and how many pixels have it",
     ("colour", "lut"): f"table: by blue, green, red in equal steps, {RGB}",
+    ("colour", "gain-offset"): f"gains and offsets of {RGB}: gain * value + offset",
     **{
         ("stain", method): f"white: {RGB}; stains: optical density (natural logarithm) of red, green, blue of"
         " hematoxylin, eosin, each of length 1; concentrations: their 99th percentiles"
@@ -164,7 +166,7 @@ class Look:
         if "mean" in known and known["covariance"].shape != 2 * known["mean"].shape:
             raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
         for key, values in self.statistics.items():
-            signed = key in ("mean", "covariance", "stains", "table")
+            signed = key in ("mean", "covariance", "stains", "table", "offsets")
             spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
             if not np.isfinite(values).all() or (not signed and (values < 0).any()) or (spread < 0).any():
                 raise BadInput(

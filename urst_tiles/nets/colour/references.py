@@ -78,6 +78,11 @@ def unmixing_look(method: str) -> Look:
     return Look(model=stain.NAME, method=method, statistics=STANDARD, on="published")
 
 
+def amounts_of(style: Any, statistics: Mapping[str, Any]) -> dict[str, float]:
+    """By what the amount of each stain of an image is multiplied; empty for styles that know no stains."""
+    return dict(style.scaled(statistics)) if hasattr(style, "scaled") else {}
+
+
 def standard_look(method: str) -> Look:
     """The published look of a method for stains.
 

@@ -290,6 +290,12 @@ class StainStyle:
                 )
         return said
 
+    def scaled(self, statistics: Mapping[str, Any]) -> dict[str, float]:
+        """By what the amount of each stain is multiplied, by its name; empty where none is."""
+        if self.method == "reinhard" or not enough(statistics["amounts"], 2):
+            return {}
+        return dict(zip(NAMES, self._scales(statistics["amounts"]).tolist(), strict=True))
+
     def state(self) -> tuple[State, dict[str, Any]]:
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in self.target.items()}
         white = None if self.white is None else list(self.white)
