@@ -112,8 +112,9 @@ class Studio:
 
     async def swatch(self, request: Request) -> Response:
         """A small square of the image in a style."""
-        look = Asked.from_state(request.path_params["state"]).styled(request.path_params.get("style", ""))
-        return _shown(await answered(request, self.computing, lambda: self.pictures.swatch(look), GALLERY))
+        look, style = Asked.from_state(request.path_params["state"]), request.path_params.get("style", "")
+        made = await answered(request, self.computing, lambda: self.pictures.swatch(look, style), GALLERY)
+        return _shown(made)
 
     async def plan(self, request: Request) -> Response:
         """What making the painting takes."""

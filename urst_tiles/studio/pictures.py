@@ -28,6 +28,7 @@ from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.asked import Asked, inside
 from urst_tiles.studio.kept import Kept
+from urst_tiles.studio.results import Results, levels_of, microns
 
 #: Side of a tile in pixels.
 TILE = 512
@@ -69,6 +70,7 @@ class Pictures:
         self._views: Kept[View] = Kept(VIEWS)
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
         self._tiles: Kept[Shown] = Kept(TILE_BYTES, lambda tile: len(tile.data))
+        self.results = Results(root, folder)
         self._opening = threading.Lock()
         self.stage: tuple[str, int, int] | None = None
 
@@ -105,6 +107,8 @@ class Pictures:
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
+        if not look.style and self.results.has(look.image):
+            return self.results.facts(look.image) | {"tile": TILE}
         source = self.source(look.image)
         h, w = source.shape
         return {
@@ -130,6 +134,11 @@ class Pictures:
         return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
 
     def _tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
+        if look.side:
+            levels = self.results.side(look)
+            halvings = levels_of(levels.shape) - 1 - level
+            pixels = levels.read(halvings, tile_box(levels.shape, halvings, x, y))
+            return encoded(pixels, suffix, approximate=False)
         source = self.source(look.image)
         halvings = levels_of(source.shape) - 1 - level
         box = tile_box(source.shape, halvings, x, y)
@@ -139,9 +148,7 @@ class Pictures:
             pixels, approximate = self._reduced(look, halvings, box), False
         else:
             pixels, approximate = self._approximated(look, halvings, box), True
-        if suffix == "jpg":
-            return Shown(encoded_jpeg(pixels), "image/jpeg", approximate)
-        return Shown(encoded_png(pixels, compression=1), "image/png", approximate)
+        return encoded(pixels, suffix, approximate)
 
     def _reduced(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The painting at full scale, reduced as the pyramid of the job is."""
@@ -165,23 +172,27 @@ class Pictures:
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
         return stylize_block(view.kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
-    def swatch(self, look: Asked) -> Shown:
-        """A small square of the image in a style."""
-        return self._tiles.made((look, "swatch"), lambda: self._swatch(look))
+    def swatch(self, look: Asked, style: str) -> Shown:
+        """A small square of the image in a style; as it is if ``style`` is empty."""
+        look_of_style = Asked(look.image, style)  # refuses styles that do not exist
+        return self._tiles.made((look, look_of_style, "swatch"), lambda: self._swatch(look, style))
 
-    def _swatch(self, look: Asked) -> Shown:
-        pixels = eight_bits(self.source(look.image).thumbnail)
+    def _swatch(self, look: Asked, style: str) -> Shown:
+        source = None if look.side else self.source(look.image)
+        pixels = eight_bits(source.thumbnail if source else self.results.thumbnail(look))
         while min(pixels.shape[:2]) >= 2 * SWATCH:
             pixels = halve(pixels)
         (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
-        return Shown(encoded_jpeg(in_style(square, look.style) if look.style else square), "image/jpeg", True)
+        return Shown(encoded_jpeg(in_style(square, style) if style else square), "image/jpeg", True)
 
 
-def levels_of(shape: tuple[int, int]) -> int:
-    """How many levels there are, from full scale to a single pixel."""
-    return (max(shape) - 1).bit_length() + 1
+def encoded(pixels: NDArray[np.uint8], suffix: str, approximate: bool) -> Shown:
+    """A tile as JPEG or PNG."""
+    if suffix == "jpg":
+        return Shown(encoded_jpeg(pixels), "image/jpeg", approximate)
+    return Shown(encoded_png(pixels, compression=1), "image/png", approximate)
 
 
 def exact_levels() -> int:
@@ -208,9 +219,3 @@ def scaled(source: Source, halvings: int) -> Source | ScaledSource:
 def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Pixels in 8 bits."""
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-
-
-def microns(source: Source) -> float | None:
-    """The side of a pixel in micrometres, if the file says it."""
-    known = source.info.microns_per_pixel
-    return known[1] if known else None

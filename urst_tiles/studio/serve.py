@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import uvicorn
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.source.ome_zarr import is_zarr
 from urst_tiles.storage.names import address as is_address
 from urst_tiles.studio.app import Studio, app_of
 from urst_tiles.studio.asked import relative
@@ -70,7 +71,7 @@ def serve(
 
 def _places(image: str | None, root: Path | None) -> tuple[Path, str]:
     """The root, and the image relative to it, or an empty name."""
-    if image is not None and (is_address(image) or not Path(image).is_file()):
+    if image is not None and (is_address(image) or not (Path(image).is_file() or is_zarr(Path(image)))):
         raise MissingFile(f"there is no image file {image}")
     path = Path(image).resolve() if image is not None else None
     folder = (root or (path.parent if path else Path())).resolve()

@@ -42,6 +42,8 @@ export const strings = {
   notAnswering: "The studio does not answer any more. Start it again with `urst-tiles studio`, and open the address that it prints.",
   tileFailed: "A part of the image cannot be shown.",
   folderAbove: "the folder above",
+  folder: "a folder",
+  finishedPainting: (style) => `finished: ${style}`,
   nothingHere: "There are no images in this folder.",
   andMore: (n) => `and ${n} more, which are not listed`,
   facts: (width, height, megapixels) => `${width} × ${height} px · ${megapixels}`,

@@ -4,6 +4,7 @@ import { Viewer } from "./viewer.js";
 import { ask } from "./ask.js";
 import { openFiles } from "./files.js";
 import { Making } from "./making.js";
+import { onInput, showResult } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none" };
@@ -62,6 +63,7 @@ function showControls() {
   if (input) input.checked = true;
   const title = start.styles.find((style) => style.name === look.style)?.title;
   $("label-after").textContent = title ?? "";
+  $("label-before").textContent = strings.before;
   $("label-before").hidden = $("label-after").hidden = $("divider").hidden = !look.style;
   $("make").disabled = !look.image || !look.style;
 }
@@ -85,6 +87,7 @@ async function showLook(isNewImage, place) {
       showSwatches(facts.before);
     }
     viewer.showAfter(facts);
+    showResult(facts);
   } catch (error) {
     if (mine === asked) sorry(error.message);
   } finally {
@@ -99,6 +102,7 @@ async function watchOpening() {
 }
 
 function change(what) {
+  what = onInput(what);
   const isNewImage = "image" in what && what.image !== look.image;
   Object.assign(look, what);
   if (isNewImage) history.pushState(null, "", `#${new URLSearchParams(look)}`);
