@@ -191,7 +191,7 @@ function wire() {
 async function begin() {
   fillWords();
   viewer = new Viewer({ onMove: () => look.image && writeLink(false), onTrouble: sorry });
-  making = new Making();
+  making = new Making({ viewer, look, onShow: (image) => change({ image, style: "" }) });
   try {
     start = await ask("api/start");
   } catch (error) {
