@@ -143,7 +143,7 @@ def test_it_is_whole_or_not_there(folder: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         export.export(found, tmp_path / "share", size, progress=interrupt)
     assert {path.name for path in tmp_path.iterdir()} == {"work"}
-    full = export.Size(1 << 60, size.files)
+    full = export.FolderSize(1 << 60, size.files)
     with pytest.raises(ut.DiskFull, match="has .* free"):
         export.export(found, tmp_path / "share", full)
     assert {path.name for path in tmp_path.iterdir()} == {"work"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,26 @@ import urst_tiles as ut
 from urst_tiles.api.blocks import blocks_of
 from urst_tiles.geometry import Box
 from urst_tiles.pyramid.reduce import levels_below
-from urst_tiles.studio.asked import Asked
-from urst_tiles.studio.queue import FILE, Queue, act
+from urst_tiles.source.picture import write_png
+from urst_tiles.studio.queue import FILE, Painting, Queue, act
 from urst_tiles.studio.table import table_of
 
 STYLE = "hokusai-wave"
 NAMES = ("a {x}.tif", "b.tif", "c.tif")
+
+
+MASK = json.dumps(
+    {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "properties": {"region": 1},
+                "geometry": {"type": "Polygon", "coordinates": [[[1, 1], [9, 1], [9, 9], [1, 1]]]},
+            }
+        ],
+    }
+)
 
 
 @pytest.fixture
@@ -40,23 +54,33 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+#: The command of each painting: the image, the output and flags.
+COMMANDS = (
+    (NAMES[0], f"a {{x}}.{STYLE}.tif", "--style", STYLE, "--alpha", "0.4"),
+    (NAMES[1], "b.mixed.tif", "--style", "klimt-kiss", "--style", "style.png", "--style-weight", "0.25",
+     "--style-weight", "0.75", "--preserve-color", "luminance", "--dtype", "uint8"),
+    ("c.tif", "c.drawn.tif", "--mask", "c.mask.geojson", "--style", f"0={STYLE}", "--style", "1=style.png",
+     "--stroke", "4", "--region", "4,8,20,20", "--statistics", "exact"),
+)  # fmt: skip
+
+
+def add(
+    queue: Queue, root: Path, image: str, output: str, *flags: str, words: Sequence[str] = ()
+) -> Painting:
+    return queue.add(root / output, words or ("stylize", image, output, *flags), image=image, after="state")
+
+
 @pytest.fixture
 def queue(root: Path) -> Iterator[Queue]:
     """A queue of three paintings that is paused, so that nothing runs."""
+    write_png(root / "style.png", picture(40, 40, seed=9))
+    (root / "c.mask.geojson").write_text(MASK)
     queue = Queue(root)
     queue.pause()
-    for name, look in zip(NAMES, looks(), strict=True):
-        queue.add(look, "", ut.open_source(root / name))
+    for command in COMMANDS:
+        add(queue, root, *command)
     yield queue
     queue.close()
-
-
-def looks() -> list[Asked]:
-    return [
-        Asked(NAMES[0], STYLE, alpha=40),
-        Asked(NAMES[1], "klimt-kiss", colours="luminance"),
-        Asked("c.tif", STYLE),
-    ]
 
 
 def order(queue: Queue) -> str:
@@ -83,13 +107,9 @@ def test_what_waits_can_be_moved_and_removed(queue: Queue) -> None:
 
 
 def test_an_output_is_written_by_one_painting(queue: Queue, root: Path) -> None:
-    source = ut.open_source(root / "c.tif")
-    with pytest.raises(ut.BadInput, match="in the queue already"):
-        queue.add(Asked("c.tif", STYLE), "", source)
-    with pytest.raises(ut.BadInput, match="exists"):
-        queue.add(Asked("c.tif", STYLE), "b.tif", source)
-    with pytest.raises(ut.BadInput, match="folder that the studio was given"):
-        queue.add(Asked("c.tif", STYLE), "../c.tif", source)
+    for output, said in ((COMMANDS[2][1], "in the queue already"), ("b.tif", "exists")):
+        with pytest.raises(ut.BadInput, match=said):
+            add(queue, root, "c.tif", output, "--style", STYLE)
     assert order(queue) == "abc"
 
 
@@ -98,12 +118,16 @@ def test_the_table_is_that_of_the_command_run(queue: Queue, root: Path, tmp_path
     table.write_text(table_of(root, queue.paintings))
     entries = ut.read_table(table)
     assert [entry.input for entry in entries] == [root / name for name in NAMES]
-    assert [entry.output.name for entry in entries] == [
-        f"a {{x}}.{STYLE}.tif", "b.klimt-kiss.tif", f"c.{STYLE}.tif"
+    assert [entry.output for entry in entries] == [root / command[1] for command in COMMANDS]
+    file = str(root / "style.png")
+    assert [entry.style for entry in entries] == [
+        STYLE, [("klimt-kiss", 0.25), (file, 0.75)], {0: STYLE, 1: file}
     ]  # fmt: skip
-    for entry, look in zip(entries, looks(), strict=True):
-        assert entry.style == look.style and entry.options.model == "lite"
-        assert (entry.options.alpha, entry.options.preserve_color) == (look.alpha / 100, look.colours)
+    first, second, third = (entry.options for entry in entries)
+    assert first == ut.Options(alpha=0.4)
+    assert second == ut.Options(preserve_color="luminance", dtype="uint8")
+    part = ut.Options(stroke=4, region=(4, 8, 20, 20), statistics="exact", mask=root / "c.mask.geojson")
+    assert third == part
     for job in queue.state["jobs"]:
         queue.remove(job["number"])
     with pytest.raises(ut.BadInput, match="nothing waits"):
@@ -119,22 +143,42 @@ def test_what_is_not_finished_is_there_in_the_next_studio(queue: Queue, root: Pa
     later = Queue(root)
     assert later.held and order(later) == "abc"
     assert [job["state"] for job in later.state["jobs"]] == ["paused"] * 3
-    assert [one.words for one in later.paintings] == [one.words for one in queue.paintings]
-    assert [one.look for one in later.paintings] == looks()
+    for now, before in zip(later.paintings, queue.paintings, strict=True):
+        assert (now.words, now.image, now.after) == (before.words, before.image, before.after)
     for job in later.state["jobs"]:
         later.remove(job["number"])
     assert not (root / FILE).exists()
     later.close()
 
 
+def test_commands_that_are_not_of_the_studio_are_refused(queue: Queue, root: Path) -> None:
+    geotiff(root.parent / "outside.tif", picture(40, 50))
+    good = ("stylize", "b.tif", "made.tif", "--style", STYLE)
+    for words in (
+        ("weights", "remove", "lite"), good[:2], ("stylize", "--overwrite", *good[2:]),
+        (*good, "--overwrite"),
+        (*good, "--alpha", "--overwrite"), (*good, "--model", "os:system"), (*good, "--weights", "x"),
+        (*good, "--style", "../outside.tif"), (*good, "--mask", "../outside.tif"), (*good, "--style=b.tif"),
+        ("stylize", "../outside.tif", *good[2:]), (*good[:2], "../made.tif", *good[3:]),
+        ("stylize", str(root.parent / "outside.tif"), *good[2:]), ("stylize", "b.tif", "b.tif", *good[3:]),
+        ("stylize", "nosuch.tif", *good[2:]), (*good, "--style"), (*good[:3], "--style", "no-such-style"),
+    ):  # fmt: skip
+        with pytest.raises(ut.UrstError):
+            add(queue, root, "b.tif", "made.tif", words=words)
+    assert order(queue) == "abc"
+    add(queue, root, "b.tif", "made.tif", words=good)
+
+
 def test_a_file_of_the_queue_from_somebody_else_does_nothing_by_itself(root: Path) -> None:
     geotiff(root.parent / "outside.tif", picture(40, 50))
-    good = {"look": {"image": "b.tif", "style": STYLE}, "output": "made.tif", "words": ["weights", "remove"]}
+    words = ["stylize", "b.tif", "made.tif", "--style", STYLE]
+    good = {"image": "b.tif", "after": "", "words": words}
     wrong = (
         "", "[]", "{", '{"jobs": 3}', '{"jobs": [[]]}', "[" * 9000,
-        *(json.dumps({"jobs": [good | change]}) for change in (
-            {"look": {"image": "../outside.tif", "style": STYLE}}, {"look": {"image": "b.tif"}},
-            {"look": {"image": "b.tif", "style": "nosuch"}}, {"output": "../out.tif"}, {"output": "b.tif"},
+        *(json.dumps({"jobs": [good | {"words": change}]}) for change in (
+            None, [], [3, 4, 5], words[:3], ["weights", "remove", "lite"], [*words, "--overwrite"],
+            ["stylize", "../outside.tif", *words[2:]], [*words[:2], "../out.tif", *words[3:]],
+            [*words[:2], "c.tif", *words[3:]], [*words, "--model", "os:system"],
         )),
     )  # fmt: skip
     for text in wrong:
@@ -142,13 +186,28 @@ def test_a_file_of_the_queue_from_somebody_else_does_nothing_by_itself(root: Pat
         queue = Queue(root)
         assert queue.state == {"held": False, "jobs": []}, text
         queue.close()
-    (root / FILE).write_text(json.dumps({"jobs": [good]}))
+    (root / FILE).write_text(
+        json.dumps({"jobs": [{"words": 3}, good | {"words": [*words, "--overwrite"]}, good]})
+    )
     queue = Queue(root)
     (one,) = queue.paintings
-    assert one.words == ("stylize", "b.tif", "made.tif", "--style", STYLE)  # none from the file
+    assert one.words == tuple(words)
     assert queue.held and one.state == "paused" and not (root / "made.tif").exists()
     queue.close()
     os.remove(root / FILE)
+
+
+def test_no_code_that_lies_beside_the_images_is_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    for name in ("runpy.py", "json.py", "urst_tiles.py"):
+        (root / name).write_text(f"open({str(root / 'was-run')!r}, 'w').close()\n")
+    queue = Queue(root)
+    add(queue, root, "b.tif", "made.tif", "--style", STYLE)
+    wait_for(lambda: queue.paintings[0].stage or queue.paintings[0].state != "running", 120)
+    assert queue.paintings[0].state in ("running", "done")
+    queue.remove(queue.paintings[0].number)
+    queue.close()
+    assert not (root / "was-run").exists()
 
 
 # Blocks that are finished
@@ -189,6 +248,29 @@ def test_finished_blocks_are_shown_in_their_places(tmp_path: Path) -> None:
     for path in (output.with_name("out.tif.job") / "parts").iterdir():
         path.write_bytes(b"damaged")
     assert not blocks_of(output).read(0, Box(0, 0, 600, 1300)).any()  # type: ignore[union-attr]
+
+
+def test_finished_blocks_of_a_part_are_shown_in_their_places(tmp_path: Path) -> None:
+    source, output = geotiff(tmp_path / "in.tif", picture(300, 500)), tmp_path / "out.tif"
+    tifffile.imwrite(tmp_path / "style.tif", picture(64, 64, seed=3), photometric="rgb")
+    options = {"model": "colour", "block": 128, "blocksize": 128, "dtype": "uint8"}
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "stylising" and done >= 1:
+            raise Enough
+
+    with pytest.raises(Enough):
+        ut.stylize(
+            source, output, tmp_path / "style.tif", progress=stop, region=(100, 50, 260, 200), **options
+        )
+    found = blocks_of(output)
+    assert found is not None and found.shape == (300, 500) and "00000-00000.tif" in found.names
+    ut.stylize(source, tmp_path / "whole.tif", tmp_path / "style.tif", **options)
+    whole = tifffile.imread(tmp_path / "whole.tif", key=0)
+    seen = found.read(0, Box(0, 0, 300, 500))
+    np.testing.assert_array_equal(seen[50:178, 100:228, :3], whole[50:178, 100:228])
+    assert seen[50:178, 100:228, 3].all() and not seen[:50].any() and not seen[:, :100].any()
+    assert found.read(1, Box(0, 0, 150, 250))[25:89, 50:114, 3].all()
 
 
 # Over HTTP

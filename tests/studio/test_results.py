@@ -95,8 +95,20 @@ def test_other_images_are_no_results(studio: Served) -> None:
 
 def test_a_result_that_is_replaced_is_opened_anew(studio: Served, root: Path) -> None:
     shutil.copy(root / "alone.tif", root / "again.tif")
+    state = studio.api("look", image="again.tif")["before"]
+    old = studio.ask(f"tiles/{state}/8/0_0.png")
+    assert old[1]["cache-control"] == "no-cache"
     assert studio.api("look", image="again.tif")["width"] == 300
     shutil.copy(root / "made" / "out.tif", root / "again.tif")
     facts = studio.api("look", image="again.tif")
     assert facts["width"] == 700 and facts["result"]["input"] == "scene.tif"
+    assert studio.ask(f"tiles/{state}/8/0_0.png")[2] != old[2]
     (root / "again.tif").unlink()
+
+
+def test_an_input_that_comes_later_is_found(studio: Served, root: Path) -> None:
+    assert studio.api("look", image="alone.tif")["result"]["input"] is None
+    shutil.copy(root.parent / "outside.tif", root / "came.tif")
+    facts = studio.api("look", image="alone.tif")
+    assert facts["result"]["input"] == "came.tif" and facts["after"] is not None
+    (root / "came.tif").unlink()

@@ -15,9 +15,9 @@ from urst_tiles.errors import UrstError
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.job.folder import Job
 from urst_tiles.pyramid.reduce import halve
+from urst_tiles.source.cutting import stored_reader
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.storage.stores import names_in
-from urst_tiles.tiff.choice import Choice
 
 #: Of each finished block so many pixels on a side are kept, which views from afar are made of.
 SMALL = 64
@@ -32,33 +32,38 @@ class FinishedBlocks:
     Attributes
     ----------
     folder : the folder of their part files.
-    shape : (height, width) of the painting in pixels.
+    shape : (height, width) of the whole picture in pixels.
     side : of a block in pixels, a power of two.
+    part : the part of the picture that is made; its upper left corner is that of the first block.
     names : the names of the part files that are there.
     """
 
     folder: Path
     shape: tuple[int, int]
     side: int
+    part: Box
     names: frozenset[str] = field(default_factory=frozenset)
 
     def read(self, halvings: int, box: Box) -> NDArray[np.uint8]:
-        """The pixels, uint8, (h, w, 4), of a box of the painting that was halved so often; where no block is
+        """The pixels, uint8, (h, w, 4), of a box of the picture that was halved so often; where no block is
         finished they are transparent.
 
-        A block that cannot be read, since the job has ended meanwhile, counts as not finished.
+        Those of a part whose corner lies between the pixels of a level are moved by less than one of them. A
+        block that cannot be read, since the job has ended meanwhile, counts as not finished.
         """
         out = np.zeros((*box.shape, 4), np.uint8)
         side = self.side >> halvings
         if not side:
             return out
-        for cell in box.cells(side):
+        y0, x0 = self.part.y0 >> halvings, self.part.x0 >> halvings
+        h, w = (ceil_div(n, 1 << halvings) for n in self.part.shape)
+        for cell in box.shift(-y0, -x0).clip(Box(0, 0, h, w)).cells(side):
             row, column = cell.y0 // side, cell.x0 // side
             name = f"{row:05d}-{column:05d}.tif"
             if name in self.names:
-                inner = cell.shift(-row * side, -column * side)
+                inner, place = cell.shift(-row * side, -column * side), cell.shift(y0, x0).within(box)
                 with suppress(UrstError, OSError):
-                    out[cell.within(box).slices] = self._block(self.folder / name, halvings, inner)
+                    out[place.slices] = self._block(self.folder / name, halvings, inner)
         return out
 
     def _block(self, path: Path, halvings: int, box: Box) -> NDArray[np.uint8]:
@@ -74,7 +79,7 @@ class FinishedBlocks:
 
 
 def blocks_of(output: Path) -> FinishedBlocks | None:
-    """The finished blocks of the job that writes ``output``; None if there is no such job.
+    """The finished blocks of the job that writes ``output``; None if there is no such job in 8 bits.
 
     Raises
     ------
@@ -82,20 +87,25 @@ def blocks_of(output: Path) -> FinishedBlocks | None:
     """
     job = Job.beside(output)
     said = job.identity
-    if said is None:
+    if said is None or said.get("dtype") != "uint8":
         return None
     width, _, height = said.get("size", "").partition(" x ")
     try:
         shape, side = (int(height), int(width)), int(said["block"])
+        x, y, w, h = map(int, said.get("region", f"0,0,{width},{height}").split(","))
     except (KeyError, ValueError):
         return None
     names = frozenset(name for name in names_in(job.parts) if _PART.fullmatch(name))
-    return FinishedBlocks(job.parts, shape, side, names) if side & (side - 1) == 0 else None
+    return (
+        FinishedBlocks(job.parts, shape, side, Box(y, x, y + h, x + w), names)
+        if side & (side - 1) == 0
+        else None
+    )
 
 
 @lru_cache(maxsize=64)
 def _reader(path: Path, inode: int, changed: int) -> TiffReader:
-    return TiffReader(path, Choice())
+    return stored_reader(path)
 
 
 def _pixels(reader: TiffReader, halvings: int, box: Box) -> NDArray[np.uint8]:

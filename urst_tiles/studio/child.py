@@ -12,7 +12,7 @@ import signal
 import threading
 
 
-def _watch() -> None:
+def watch() -> None:
     """Interrupt this process when its stdin ends."""
     while os.read(0, 1024):
         pass
@@ -20,5 +20,5 @@ def _watch() -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     runpy.run_module("urst_tiles", run_name="__main__", alter_sys=True)

@@ -45,14 +45,14 @@ PYRAMID = 4 / 3
 
 
 @dataclass(frozen=True)
-class Size:
+class FolderSize:
     """What a folder takes: about so many bytes, in so many files."""
 
     about_bytes: int
     files: int
 
 
-def size_of(found: Finished, quality: int) -> Size:
+def size_of(found: Finished, quality: int) -> FolderSize:
     """How large the exported folder of a painting will be; some tiles of it are made for that.
 
     Raises
@@ -63,7 +63,7 @@ def size_of(found: Finished, quality: int) -> Size:
     pixels = sum(_bytes(one.shape, lambda box, one=one: one.read(0, box), quality) for one in sides)  # type: ignore[misc]
     page = [path for folder in (PAGE, OPENSEADRAGON) for path in folder.iterdir()]
     tiles = sum(tile_count(one.shape, one.facts.side if isinstance(one, DeepZoom) else TILE) for one in sides)
-    return Size(pixels + sum(path.stat().st_size for path in page), tiles + len(page) + 3)
+    return FolderSize(pixels + sum(path.stat().st_size for path in page), tiles + len(page) + 3)
 
 
 def _input(found: Finished) -> SourceLevels:
@@ -83,7 +83,9 @@ def _bytes(shape: tuple[int, int], read: Callable[[Box], NDArray[np.uint8]], qua
     return int(made * PYRAMID * h * w / sum(box.area for box in boxes))
 
 
-def export(found: Finished, folder: Path, size: Size, quality: int = 90, progress: Progress = silent) -> None:
+def export(
+    found: Finished, folder: Path, size: FolderSize, quality: int = 90, progress: Progress = silent
+) -> None:
     """Write the folder; it gets its name when all is in it.
 
     Parameters

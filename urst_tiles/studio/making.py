@@ -25,19 +25,11 @@ def output_of(root: Path, look: Asked, name: str) -> Path:
     return check_output(folder / path.name, image)
 
 
-def command_of(root: Path, look: Asked, output: Path, *, deep: bool) -> list[str]:
-    """The command line that makes the painting, with names relative to the root.
-
-    ``deep`` is whether the image has 16 bits.
-    """
-    eight = ["--dtype", "uint8"] if deep else []
+def command_of(root: Path, look: Asked, output: Path, source: Source) -> list[str]:
+    """The command line that makes the painting, with names relative to the root."""
+    deep = ["--dtype", "uint8"] if source.file_dtype == "uint16" else []
     image, made = (_plain(relative(root, path)) for path in (inside(root, look.image), output))
-    return ["urst-tiles", "stylize", image, made, *look.flags(), *eight]
-
-
-def is_deep(source: Source) -> bool:
-    """Whether an image has 16 bits, so that its painting would have, too."""
-    return bool(source.file_dtype == "uint16")
+    return ["urst-tiles", "stylize", image, made, *look.flags(), *deep]
 
 
 def _plain(name: str) -> str:
@@ -64,5 +56,5 @@ def plan_of(root: Path, look: Asked, name: str, source: Source) -> dict[str, Any
         "disk": plan.disk_bytes,
         "seconds": seconds,
         "folder": str(root),
-        "command": shlex.join(command_of(root, look, output, deep=is_deep(source))),
+        "command": shlex.join(command_of(root, look, output, source)),
     }

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
 from urst_tiles.api.view import View, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
@@ -130,25 +131,49 @@ class Pictures:
         BadInput : there is no such tile.
         UrstError : the image cannot be read there.
         """
-        key = look, level, x, y, suffix
+        key = look, self.results.key(look), level, x, y, suffix
         return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
 
     def _tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
-        if look.side:
-            levels = self.results.side(look)
-            halvings = levels_of(levels.shape) - 1 - level
-            pixels = levels.read(halvings, tile_box(levels.shape, halvings, x, y))
-            return encoded(pixels, suffix, approximate=False)
-        source = self.source(look.image)
-        halvings = levels_of(source.shape) - 1 - level
-        box = tile_box(source.shape, halvings, x, y)
-        if not look.style:
-            pixels, approximate = eight_bits(scaled(source, halvings).read(box)), False
-        elif halvings < exact_levels():
-            pixels, approximate = self._reduced(look, halvings, box), False
-        else:
-            pixels, approximate = self._approximated(look, halvings, box), True
+        shape = self.ground(look).shape if not look.side else self.results.side(look).shape
+        halvings = levels_of(shape) - 1 - level
+        pixels, approximate = self._pixels(look, halvings, tile_box(shape, halvings, x, y))
         return encoded(pixels, suffix, approximate)
+
+    def _pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
+        """The pixels of the box of a tile, and whether they are approximate."""
+        if look.side:
+            return self.results.side(look).read(halvings, box), False
+        if not look.style:
+            return eight_bits(scaled(self.source(look.image), halvings).read(box)), False
+        if halvings < exact_levels():
+            return self._reduced(look, halvings, box), False
+        return self._approximated(look, halvings, box), True
+
+    def pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
+        """The pixels, (h, w, 3 or 4), of any box of what was halved so often, as the tiles show them, and
+        whether they are approximate."""
+        h, w = (ceil_div(n, 1 << halvings) for n in self.ground(look).shape)
+        out, approximate = np.full((*box.shape, 4), 255, np.uint8), False
+        for part in box.cells(TILE):
+            whole = part.align(TILE).clip(Box(0, 0, h, w))
+
+            def made(whole: Box = whole) -> NDArray[np.uint8]:
+                return self._pixels(look, halvings, whole)[0]
+
+            seen = self._cores.made((look, halvings, whole), made)
+            out[part.within(box).slices][..., : seen.shape[2]] = seen[part.within(whole).slices]
+            approximate = bool(look.style) and halvings >= exact_levels()
+        return out, approximate
+
+    def ground(self, look: Asked) -> Source:
+        """The image that tells where a look lies on the ground.
+
+        Raises
+        ------
+        BadInput : it is a finished painting that tells nothing of it.
+        """
+        return self.results.ground(look) if look.side else self.source(look.image)
 
     def _reduced(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The painting at full scale, reduced as the pyramid of the job is."""
@@ -186,6 +211,16 @@ class Pictures:
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
         return Shown(encoded_jpeg(in_style(square, style) if style else square), "image/jpeg", True)
+
+
+def block_tile(output: Path, level: int, x: int, y: int) -> bytes:
+    """A tile, as PNG, of the finished blocks of the job that writes ``output``; what is not finished is
+    transparent. BadInput if there is no such tile."""
+    blocks = blocks_of(output)
+    if blocks is None:
+        return encoded_png(np.zeros((1, 1, 4), np.uint8))
+    halvings = levels_of(blocks.shape) - 1 - level
+    return encoded_png(blocks.read(halvings, tile_box(blocks.shape, halvings, x, y)), compression=1)
 
 
 def encoded(pixels: NDArray[np.uint8], suffix: str, approximate: bool) -> Shown:

@@ -14,16 +14,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.source.source import Source
 from urst_tiles.storage.publish import publish, remove_dead_attempts
-from urst_tiles.studio.asked import Asked, relative
-from urst_tiles.studio.making import command_of, is_deep, output_of
+from urst_tiles.studio.asked import inside, relative
+from urst_tiles.studio.command import parsed
 
 #: The file of the queue, in the root. It is there only while something is not finished.
 FILE = ".urst-tiles-studio.json"
@@ -50,7 +49,8 @@ class Painting:
     Attributes
     ----------
     number : by which it is called.
-    look : what is painted, and how.
+    image : what is painted, as looks call it.
+    after : the state of the look that shows the same, see `Asked.state`; empty if it is not known.
     output : the file to write, relative to the root.
     words : the arguments of the command ``urst-tiles``.
     state : what has become of it.
@@ -59,7 +59,8 @@ class Painting:
     """
 
     number: int
-    look: Asked
+    image: str
+    after: str
     output: str
     words: tuple[str, ...]
     state: State = "waiting"
@@ -71,8 +72,7 @@ class Painting:
     @property
     def facts(self) -> dict[str, Any]:
         """All that a page must know of it."""
-        words = {name: value for name, value in asdict(self).items() if name not in ("look", "words")}
-        return words | {"look": asdict(self.look), "image": self.look.image, "after": self.look.state}
+        return {name: value for name, value in asdict(self).items() if name != "words"}
 
 
 class Queue:
@@ -118,17 +118,23 @@ class Queue:
         with self._lock:
             return self._paintings[self._place(number)]
 
-    def add(self, look: Asked, name: str, source: Source) -> Painting:
+    def add(self, output: Path, words: Sequence[str], *, image: str, after: str = "") -> Painting:
         """Add a painting at the end, and begin it if nothing else runs.
+
+        Parameters
+        ----------
+        output : the path of the file to write, below the root.
+        words : the arguments of the command that writes it.
+        image, after : as in `Painting`.
 
         Raises
         ------
-        BadInput : the output exists, another painting of the queue writes it, or the queue is full.
+        BadInput : the output exists, another painting of the queue writes it, the queue is full, or the words
+            are no command of the studio.
         """
-        output = output_of(self._root, look, name)
         if output.exists():
             raise BadInput(f"{relative(self._root, output)} exists; choose another name")
-        words = command_of(self._root, look, output, deep=is_deep(source))
+        parsed(self._root, words)
         with self._lock:
             written = relative(self._root, output)
             if any(one.output == written and one.state in OPEN for one in self._paintings):
@@ -137,7 +143,7 @@ class Queue:
                 raise BadInput(f"the queue holds {MOST} paintings; remove some")
             self._numbers += 1
             self._paintings = [one for one in self._paintings if one.output != written]
-            added = Painting(self._numbers, look, written, tuple(words[1:]))
+            added = Painting(self._numbers, image, after, written, tuple(words))
             self._paintings.append(added)
             self._go_on()
             return added
@@ -219,7 +225,14 @@ class Queue:
 
     def _begin(self, one: Painting) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "urst_tiles.studio.child", *one.words, "--json"],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "urst_tiles.studio.child",
+                *one.words,
+                "--json",
+            ],  # -P: no modules of the root
             cwd=self._root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -270,28 +283,24 @@ class Queue:
         path = self._root / FILE
         if not path.is_file() or path.is_symlink() or not self._own():
             return
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError, UrstError):
+        wrong = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, UrstError)
+        with contextlib.suppress(*wrong):
             if path.stat().st_size <= MOST_BYTES:
                 for one in json.loads(path.read_bytes())["jobs"][:MOST]:
-                    self._restore(one)
+                    with contextlib.suppress(*wrong):
+                        self._restore(one)
         self.held = bool(self._paintings)
 
     def _restore(self, one: Any) -> None:
-        """Add a painting as the file has it, unless it is finished or can be made no more.
-
-        The command is made anew from the look: none that stands in a file is run.
-        """
-        look = Asked.of(one["look"])
-        if not look.style:
+        """Add a painting as the file has it, unless it is finished or is none that the studio would make."""
+        command = parsed(self._root, one["words"])
+        output = inside(self._root, str(Path(command.output).parent)) / Path(command.output).name
+        if output.exists() or not command.styles:
             return
-        output = output_of(self._root, look, str(one["output"]))
-        deep = bool(one.get("deep"))
-        if output.exists():
-            return
-        words = command_of(self._root, look, output, deep=deep)
         self._numbers += 1
+        words, image, after = tuple(one["words"]), str(one.get("image", "")), str(one.get("after", ""))
         self._paintings.append(
-            Painting(self._numbers, look, relative(self._root, output), tuple(words[1:]), "paused")
+            Painting(self._numbers, image, after, relative(self._root, output), words, "paused")
         )
 
     def _own(self) -> bool:
@@ -320,10 +329,7 @@ class Queue:
             if not left:
                 path.unlink(missing_ok=True)
                 return
-            jobs = [
-                {"look": asdict(one.look), "output": one.output, "deep": "--dtype" in one.words}
-                for one in left
-            ]
+            jobs = [{"image": one.image, "after": one.after, "words": one.words} for one in left]
             publish(path, json.dumps({"jobs": jobs}, indent=1).encode())
 
 

@@ -62,6 +62,14 @@ class Results:
             raise BadInput(found.said)
         return SourceLevels(found.input)
 
+    def ground(self, look: Asked) -> Source:
+        """The image that tells where a painting lies on the ground. Raises BadInput if none does."""
+        levels, found = self.side(look), self.result(look.image).input
+        source = levels.source if isinstance(levels, SourceLevels) else found
+        if source is None:
+            raise BadInput(f"{look.image} does not say where it lies on the ground")
+        return source
+
     def thumbnail(self, look: Asked) -> NDArray[Any]:
         """The same in small."""
         levels = self.side(look)
@@ -74,6 +82,9 @@ class Results:
     def facts(self, image: str) -> dict[str, Any]:
         """What a viewer must know of a painting; ``before`` is itself where its input was not found."""
         found = self.result(image)
+        if found.input is None:  # it may have come meanwhile
+            path = inside(self._root, image)
+            found = self._open.put(_key(path), open_result(path, self._root, folder=self._folder))
         source = found.input or (found.pixels.source if isinstance(found.pixels, SourceLevels) else None)
         (h, w), levels = found.pixels.shape, levels_of(found.pixels.shape)
         input, made = (Asked(image, side=side).state for side in ("input", "made"))
@@ -91,6 +102,10 @@ class Results:
                 "said": found.said,
             },
         }
+
+    def key(self, look: Asked) -> object:
+        """What changes when another file comes to lie in the place of a painting; None for other looks."""
+        return _key(inside(self._root, look.image)) if look.side else None
 
 
 def _key(path: Path) -> tuple[object, ...]:

@@ -29,6 +29,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     browse: bool = True,
+    framed: bool = False,
     told: Callable[[str], None],
     warned: Callable[[str], None],
 ) -> None:
@@ -41,6 +42,7 @@ def serve(
         one).
     host, port : where it listens; port 0 takes a free one.
     browse : whether a browser is opened.
+    framed : whether a notebook may show the page in a frame.
     told, warned : called with the address, and with warnings.
 
     Raises
@@ -57,7 +59,7 @@ def serve(
                 f"the studio listens on {host}, unencrypted: whoever on the network gets to know the address"
                 " that follows can look at your images and start jobs"
             )
-        app = app_of(Studio(root, Path(folder), name), token, hosts_of(host, number))
+        app = app_of(Studio(root, Path(folder), name), token, hosts_of(host, number), framed)
         url = f"http://{_named(host)}:{number}/{token}/"
         told(url)
         if browse:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from urst_tiles import nets
 from urst_tiles.errors import BadInput
+from urst_tiles.studio.command import Command, parsed
 from urst_tiles.studio.queue import OPEN, Painting
 
 
@@ -22,28 +24,58 @@ def table_of(root: Path, paintings: Iterable[Painting]) -> str:
     left = [one for one in paintings if one.state in OPEN]
     if not left:
         raise BadInput("nothing waits in the queue")
-    entries = (_entry(root, one) for one in left)
-    return "# urst-tiles run jobs.toml\n" + "".join(entries)
+    return "# urst-tiles run jobs.toml\n" + "".join(_entry(root, parsed(root, one.words)) for one in left)
 
 
-def _entry(root: Path, one: Painting) -> str:
-    options: dict[str, object] = {"model": one.look.model}
-    if one.look.alpha != 100:
-        options["alpha"] = one.look.alpha / 100
-    if one.look.colours != "none":
-        options["preserve_color"] = one.look.colours
-    if "--dtype" in one.words:
-        options["dtype"] = "uint8"
-    output = str(root / one.output).replace("{", "{{").replace("}", "}}")
-    said = ", ".join(f"{name} = {_text(value)}" for name, value in options.items())
+def _entry(root: Path, one: Command) -> str:
+    """An entry of the table."""
+    output = _pattern(root / one.output)
     return (
-        f"\n[[jobs]]\ninputs = {_text(str(root / one.look.image))}\nstyles = {_text(one.look.style)}\n"
-        f"output = {_text(output)}\noptions = {{{said}}}\n"
+        f"\n[[jobs]]\ninputs = {_toml(str(root / one.image))}\nstyles = {_toml(_styles(root, one))}\n"
+        f"output = {_toml(output)}\noptions = {_toml(_options(root, one))}\n"
     )
 
 
-def _text(value: object) -> str:
+def _pattern(path: Path) -> str:
+    """A path as a pattern of a table, where braces hold names."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _styles(root: Path, one: Command) -> object:
+    """The styles of a command, as a table has them."""
+    if one.mask:
+        pairs = [style.partition("=")[::2] for style in one.styles]
+        return {"name": "drawn", "regions": {number: _style(root, style) for number, style in pairs}}
+    if len(one.styles) > 1:
+        weights = [float(weight) for weight in one.weights] or [1.0] * len(one.styles)
+        mixed = [[_style(root, style), n] for style, n in zip(one.styles, weights, strict=True)]
+        return {"name": "mixed", "mix": mixed}
+    return _style(root, one.styles[0])
+
+
+def _style(root: Path, style: str) -> str:
+    return style if style in nets.named_styles.titles() else str(root / style)
+
+
+def _options(root: Path, one: Command) -> dict[str, object]:
+    """The options of a command, by their names in a table."""
+    numbers = {"--alpha": float, "--stroke": int}
+    found: dict[str, object] = {}
+    for flag, value in one.options.items():
+        found[flag[2:].replace("-", "_")] = numbers[flag](value) if flag in numbers else value
+    if "--region" in one.options:
+        found["region"] = [int(n) for n in one.options["--region"].split(",")]
+    if one.mask:
+        found["mask"] = _pattern(root / one.mask)
+    return found
+
+
+def _toml(value: object) -> str:
     """A value in TOML, whose basic strings are those of JSON."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(one)}' for key, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         try:
             value.encode()

@@ -2,6 +2,7 @@
 import { strings } from "./strings.js";
 import { ask, send } from "./ask.js";
 import { Blocks } from "./blocks.js";
+import { shown } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const WATCH_MS = 1000;
@@ -15,10 +16,9 @@ function button(text, title, act) {
 }
 
 export class Queue {
-  // viewer and look: what is shown; onShow: opens an image.
-  constructor({ viewer, look, onShow }) {
+  // viewer: what is shown; onShow: opens an image.
+  constructor({ viewer, onShow }) {
     this.blocks = viewer && new Blocks(viewer);
-    this.look = look;
     this.onShow = onShow;
     this.watching = 0;
     this.seen = "";
@@ -58,7 +58,7 @@ export class Queue {
     this.bar.hidden = now.state !== "running";
     if (now.total) this.bar.value = now.done / now.total;
     else this.bar.removeAttribute("value");
-    this.blocks?.show(jobs.find((job) => ["running", "paused"].includes(job.state) && this.isLookedAt(job)) ?? null);
+    this.blocks?.show(jobs.find((job) => ["running", "paused"].includes(job.state) && job.after === shown.after) ?? null);
     const seen = JSON.stringify([held, jobs.map((job) => [job.number, job.state])]);
     if (seen === this.seen) return; // what has the focus stays
     this.seen = seen;
@@ -77,9 +77,5 @@ export class Queue {
     if (job.state === "done") item.append(button(strings.show, strings.showFinished(job.output), () => this.onShow(job.output)));
     item.append(button("×", strings.remove(job.output), () => this.act("remove", job.number)));
     return item;
-  }
-
-  isLookedAt(job) {
-    return ["image", "style", "model", "colours"].every((name) => job.look[name] === this.look[name]) && String(job.look.alpha) === String(this.look.alpha);
   }
 }

@@ -2,6 +2,7 @@
 import { strings } from "./strings.js";
 
 const $ = (id) => document.getElementById(id);
+export const shown = { after: null }; // the state of the look that is shown right of the divider
 let input = null; // what the painting that is shown was made from
 
 function line() {
@@ -17,6 +18,7 @@ function line() {
 export function showResult(facts) {
   const { result, after } = facts;
   input = result?.input ?? null;
+  shown.after = after;
   line().textContent = result?.said ?? "";
   line().hidden = !result?.said;
   if (!result) return;

@@ -4,6 +4,7 @@ import { Viewer } from "./viewer.js";
 import { ask } from "./ask.js";
 import { openFiles } from "./files.js";
 import { Making } from "./making.js";
+import { wireLayer } from "./layers.js";
 import { onInput, showResult } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
@@ -191,7 +192,7 @@ function wire() {
 async function begin() {
   fillWords();
   viewer = new Viewer({ onMove: () => look.image && writeLink(false), onTrouble: sorry });
-  making = new Making({ viewer, look, onShow: (image) => change({ image, style: "" }) });
+  making = new Making({ viewer, onShow: (image) => change({ image, style: "" }) });
   try {
     start = await ask("api/start");
   } catch (error) {
@@ -202,6 +203,7 @@ async function begin() {
   FIRST.image = start.image;
   const { place, swipe } = readLink();
   wire();
+  wireLayer({ look, copy, sorry });
   viewer.swipeTo(swipe);
   making.watch();
   await showLook(true, place);
