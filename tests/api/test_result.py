@@ -118,6 +118,8 @@ def test_what_says_nothing_is_said(scene: Path, tmp_path: Path) -> None:
         assert provenance_of(output) is None
         assert "does not say what it was made from" in opened(output, tmp_path).said
     assert opened(output, tmp_path, input=scene).input is not None
+    with pytest.raises(ut.BadInput, match="has 420 x 300 px, and reference.tif 64 x 64"):
+        opened(output, tmp_path, input=scene.parent / "reference.tif")
     assert provenance_of(scene) is None and provenance_of(scene.parent) is None
     other = tmp_path / "other.dzi"
     for text in ("", "<Image/>", "<?URST_TILES [?><Image/>", "<?URST_TILES [1]?>", "\0"):

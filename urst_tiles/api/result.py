@@ -130,22 +130,21 @@ def open_result(
     if made is None and input is None:
         return Finished(path, None, pixels, None, f"{path.name} does not say what it was made from.")
     options = _options_of(made or {})
-    if input is not None:
-        found, said = open_input(input, options), ""
-        if made is not None and found.fingerprint != made["source"]:
-            raise BadInput(f"{input} is not the image that {path} was made from, or was edited since")
-    else:
-        assert made is not None
-        found, said = _found(path, root, str(made["source"]), options)
+    found, said = (open_input(input, options), "") if input else _found(path, root, made or {}, options)
+    if found is not None and made is not None and found.fingerprint != made["source"]:
+        raise BadInput(f"{input} is not the image that {path} was made from, or was edited since")
     if found is None:
         return Finished(path, made, pixels, None, said)
     shown = _part(found.prepare(folder, progress=progress), made or {})
-    if shown.shape != pixels.shape:
-        raise BadInput(
-            f"{path} has {pixels.shape[1]} x {pixels.shape[0]} px, and {found.path} {shown.shape[1]} x"
-            f" {shown.shape[0]}: it was not made from that image"
-        )
-    return Finished(path, made, pixels, shown, "")
+    if shown.shape == pixels.shape:
+        return Finished(path, made, pixels, shown, "")
+    said = (
+        f"{path.name} has {pixels.shape[1]} x {pixels.shape[0]} px, and {found.path.name} {shown.shape[1]} x"
+        f" {shown.shape[0]}, so that they do not lie over each other."
+    )
+    if input is not None:
+        raise BadInput(said)
+    return Finished(path, made, pixels, None, said)
 
 
 def _pixels(path: Path, folder: Path) -> Levels:
@@ -191,15 +190,15 @@ def _part(source: Source, made: Mapping[str, Any]) -> Source:
     return cut_out(source, box) if box.area and Box(0, 0, *source.shape).contains(box) else source
 
 
-def _found(path: Path, root: Path, fingerprint: str, options: Options) -> tuple[Source | None, str]:
-    """The image of that fingerprint, opened; or why there is none."""
+def _found(path: Path, root: Path, made: Mapping[str, Any], options: Options) -> tuple[Source | None, str]:
+    """The image that a painting was made from, opened; or why there is none."""
     until, alike = time.monotonic() + MOST_SECONDS, ""
     for number, one in enumerate(_candidates(path, root)):
         if number >= MOST_OPENED or time.monotonic() > until:
             break
         with suppress(UrstError, OSError):
             source = open_input(one, options)
-            if source.fingerprint == fingerprint:
+            if source.fingerprint == made["source"]:
                 return source, ""
             if _is_named_after(path, one) and not alike and provenance_of(one) is None:
                 alike = one.name
