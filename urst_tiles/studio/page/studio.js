@@ -67,10 +67,12 @@ function showControls() {
   $("label-before").textContent = strings.before;
   $("label-before").hidden = $("label-after").hidden = $("divider").hidden = !look.style;
   $("make").disabled = !look.image || !look.style;
+  showResult();
 }
 
 async function showLook(isNewImage, place) {
   const mine = ++asked;
+  showResult({});
   showControls();
   sorry("");
   if (!look.image) return;
