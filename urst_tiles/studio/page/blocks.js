@@ -37,11 +37,11 @@ export class Blocks {
 
   clip() {
     const { osd, swipe, facts } = this.viewer;
-    const at = osd.viewport.pointFromPixel(new OSD.Point(osd.viewport.getContainerSize().x * swipe / 100, 0), true);
+    const share = this.viewer.wasTwo ? 0 : swipe / 100; // side by side there is no divider
+    const at = osd.viewport.pointFromPixel(new OSD.Point(osd.viewport.getContainerSize().x * share, 0), true);
     for (const item of this.items) {
       if (osd.world.getIndexOfItem(item) < 0) continue; // another image was opened
-      const right = this.viewer.isBeside ? facts.width : item.viewportToImageCoordinates(at).x; // side by side there is no divider
-      const x = Math.min(Math.max(right, 0), facts.width);
+      const x = Math.min(Math.max(item.viewportToImageCoordinates(at).x, 0), facts.width);
       if (this.clipped.get(item) === x) continue; // a new clip has all drawn anew, which calls this again
       this.clipped.set(item, x);
       item.setOpacity(x >= facts.width ? 0 : 1);
