@@ -76,7 +76,7 @@ def test_pictures_of_any_size(shape: tuple[int, int], tmp_path: Path) -> None:
     assert len(list((tmp_path / "a_files").rglob("*_*"))) == tile_count(shape)
 
 
-@pytest.mark.parametrize("name", ["out.tif", "out.dzi"])
+@pytest.mark.parametrize("name", ["out.tif", pytest.param("out.dzi", marks=pytest.mark.slow)])
 def test_both_pictures_are_there(
     folder: Path, name: str, tmp_path: Path, run: Callable[..., CompletedProcess[str]]
 ) -> None:

@@ -94,7 +94,7 @@ def warped_by_gdal(path: Path, affine: object, width: int, height: int) -> np.nd
     return out
 
 
-@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+@pytest.mark.parametrize("crs", ["EPSG:32632", pytest.param("EPSG:4326", marks=pytest.mark.slow)])
 def test_other_reference_systems_are_warped_as_gdal_warps_them(crs: str, tmp_path: Path) -> None:
     pixels = smooth(400, 500)
     path = tmp_path / "a.tif"
@@ -194,6 +194,7 @@ def test_gdal_reads_the_wmts(studio: Served, root: Path, tmp_path: Path) -> None
         agrees(root, *read_around(root, file))
 
 
+@pytest.mark.slow
 def test_gdal_reads_the_tiles_by_their_address(studio: Served, root: Path, tmp_path: Path) -> None:
     address = f"{studio.url}xyz/${{z}}/${{x}}/${{y}}.png?image=scene.tif&amp;style={STYLE}"
     description = tmp_path / "xyz.xml"

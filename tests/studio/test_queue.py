@@ -197,6 +197,7 @@ def test_a_file_of_the_queue_from_somebody_else_does_nothing_by_itself(root: Pat
     os.remove(root / FILE)
 
 
+@pytest.mark.slow
 def test_no_code_that_lies_beside_the_images_is_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     for name in ("runpy.py", "json.py", "urst_tiles.py"):
@@ -321,6 +322,7 @@ def test_a_studio_that_is_killed_leaves_no_job_behind_and_the_next_goes_on(tmp_p
     assert (tmp_path / "second.tif").is_file() and not (tmp_path / FILE).exists()
 
 
+@pytest.mark.slow
 def test_pausing_keeps_blocks_and_failures_do_not_stop_the_others(tmp_path: Path) -> None:
     geotiff(tmp_path / "wide.tif", picture(60, 4200))
     geotiff(tmp_path / "gone.tif", picture(60, 70))

@@ -88,7 +88,7 @@ def test_what_cannot_be_shown_is_a_sentence(scene: Path) -> None:
         ut.show(scene, STYLE, preserve_color="coral")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_server_ends_with_the_kernel(scene: Path, number: signal.Signals) -> None:
     program = (
         f"import sys, urst_tiles as ut; print(ut.show({str(scene)!r}).url, flush=True); sys.stdin.read()"
