@@ -121,7 +121,7 @@ class Studio:
         look = self._look_of(request)
         z, x, y = (request.path_params[name] for name in "zxy")
         tile = await answered(request, self._lane(look), lambda: self.layers.tile(look, z, x, y), LOOKED_AT)
-        return _shown(tile)
+        return _shown(tile, lasting=not look.side)
 
     async def capabilities(self, request: Request) -> Response:
         """What programs for maps must know of a layer."""
