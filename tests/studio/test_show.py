@@ -126,7 +126,7 @@ def test_a_page_of_a_notebook_shows_it(scene: Path, tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Notebook) as server, Browser(tmp_path) as page:
         Thread(target=server.serve_forever, daemon=True).start()
         page.open(f"http://localhost:{server.server_port}/")
-        page.wait("document.querySelector('iframe')")
+        page.wait("document.querySelector('iframe') !== null")
 
         def shown() -> bool:  # the image and its painting, and no page of an error
             path = str(page.picture(tmp_path / "page.png"))
