@@ -53,4 +53,6 @@ from urst_tiles.recipe import recipe_of as recipe_of
 from urst_tiles.source import Source as Source
 from urst_tiles.source import array_source as array_source
 from urst_tiles.source import open_source as open_source
+from urst_tiles.studio.show import StudioFrame as StudioFrame
+from urst_tiles.studio.show import show as show
 from urst_tiles.workers.run import cluster as cluster

@@ -16,7 +16,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from urst_tiles.cli import balance, batch, info, learn, measure, shards, studio, styles, stylize, weights
+from urst_tiles.cli import (
+    balance,
+    batch,
+    export,
+    info,
+    learn,
+    measure,
+    shards,
+    studio,
+    styles,
+    stylize,
+    weights,
+)
 from urst_tiles.cli.arguments import HELP as HELP
 from urst_tiles.cli.arguments import with_negatives
 from urst_tiles.cli.terminal import (
@@ -37,7 +49,7 @@ from urst_tiles.options import parse_bytes as parse_bytes
 from urst_tiles.weights import NO_HOME, home
 
 #: The modules that add commands, in the order of ``--help``.
-GROUPS = (stylize, studio, shards, batch, learn, measure, balance, info, styles, weights)
+GROUPS = (stylize, studio, export, shards, batch, learn, measure, balance, info, styles, weights)
 
 
 #: The exit status of a command that was interrupted, and the seconds that it then has to end.

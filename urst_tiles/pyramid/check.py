@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
 
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.geometry import ceil_div
 from urst_tiles.pyramid.deep_zoom import dzi_levels, iiif_name
+from urst_tiles.pyramid.deep_zoom_reader import dzi_facts
 from urst_tiles.pyramid.formats import Format, tiles_of_dzi
 from urst_tiles.pyramid.jp2_check import JP2_MAGIC, gdal_says, jp2_shape
 from urst_tiles.pyramid.validate import ValidationReport, few
@@ -102,10 +101,10 @@ def is_replaceable(path: Path, chosen: Format) -> bool:
 
 
 def _dzi(path: Path, deep: bool) -> tuple[list[Shape], int, list[str]]:
-    facts = _dzi_facts(path)
+    facts = dzi_facts(path)
     if facts is None:
         return [], 0, ["it is no description of a Deep Zoom image (XML with Image and Size)"]
-    height, width, side, kind = facts
+    (height, width), side, kind = facts.shape, facts.side, facts.kind
     folder, count = tiles_of_dzi(path), dzi_levels(height, width)
     shapes = [(ceil_div(height, 1 << n), ceil_div(width, 1 << n)) for n in range(count)]
 
@@ -115,26 +114,6 @@ def _dzi(path: Path, deep: bool) -> tuple[list[Shape], int, list[str]]:
                 yield folder / str(count - 1 - n) / f"{column}_{row}.{kind}", size
 
     return shapes, *_tiles(expected(), folder, deep)
-
-
-def _dzi_facts(path: Path) -> tuple[int, int, int, str] | None:
-    """Height, width, side of a tile and suffix of the tiles; None for a file that tells no such thing."""
-    said: dict[str, str] = {}
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        if tag in ("Image", "Size"):
-            said.update(attributes)
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    try:
-        parser.Parse(path.read_bytes()[: 1 << 16], True)
-        height, width, side = (int(said[name]) for name in ("Height", "Width", "TileSize"))
-    except (expat.ExpatError, KeyError, ValueError):
-        return None
-    kind = said.get("Format", "")
-    good = height > 0 and width > 0 and side > 0 and re.fullmatch(r"\w{1,8}", kind)
-    return (height, width, side, kind) if good and said.get("Overlap", "0") == "0" else None
 
 
 def _tile_sizes(shape: Shape, side: int) -> Iterator[tuple[tuple[int, int], Shape]]:

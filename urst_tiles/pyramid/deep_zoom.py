@@ -25,7 +25,7 @@ from urst_tiles.pyramid.formats import tiles_of_dzi
 from urst_tiles.pyramid.picture import Made
 from urst_tiles.pyramid.pixels import StoredLevel
 from urst_tiles.pyramid.reduce import smaller
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import PROVENANCE, Info
 
 _SCHEMA = "http://schemas.microsoft.com/deepzoom/2008"
 
@@ -39,7 +39,7 @@ def write_dzi(path: Path, levels: Sequence[StoredLevel], info: Info, made: Made,
     Parameters
     ----------
     levels : the finished pyramid; the levels below one tile, down to one pixel, are made here.
-    made : has the quality of JPEG.
+    made : has the quality of JPEG, and what made the picture.
     progress : called with "writing" and how many tiles there are.
     """
     first, kind = levels[0], tile_kind(levels[0])
@@ -55,9 +55,26 @@ def write_dzi(path: Path, levels: Sequence[StoredLevel], info: Info, made: Made,
         pixels = smaller(pixels, first.stage.encoding)
         place(level, 0, 0).parent.mkdir(parents=True, exist_ok=True)
         place(level, 0, 0).write_bytes(encode(pixels, made.quality))
-    path.write_text(
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<Image xmlns="{_SCHEMA}" Format="{kind}" Overlap="0"'
-        f' TileSize="{first.tile_side}">\n  <Size Width="{first.width}" Height="{first.height}"/>\n</Image>\n'
+    path.write_text(description((first.height, first.width), first.tile_side, kind, made.provenance))
+
+
+def description(shape: tuple[int, int], side: int, kind: str, provenance: str | None = None) -> str:
+    """The text of a file ``.dzi``.
+
+    Parameters
+    ----------
+    shape : (height, width) of the image in pixels.
+    side : of a tile, in pixels.
+    kind : the suffix of the tiles, jpg or png.
+    provenance : what made the picture, as JSON in ASCII. It stands in a processing instruction, which other
+        readers of XML pass over (XML 1.0, section 2.6).
+    """
+    (height, width), said = shape, ""
+    if provenance is not None:
+        said = f"<?{PROVENANCE} {provenance.replace('?>', '?' + chr(92) + 'u003e')}?>\n"
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n{said}<Image xmlns="{_SCHEMA}" Format="{kind}" Overlap="0"'
+        f' TileSize="{side}">\n  <Size Width="{width}" Height="{height}"/>\n</Image>\n'
     )
 
 

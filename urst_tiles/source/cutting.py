@@ -19,6 +19,11 @@ from urst_tiles.tiff.metadata import Info
 CELL = 1024
 
 
+def stored_reader(path: Path) -> TiffReader:
+    """Reads an output of this program, or a part of one, as it is stored."""
+    return TiffReader(path, Choice())
+
+
 class StoredPixels:
     """The pixels of an output of this program as it stores them, without a stretch.
 
@@ -29,7 +34,7 @@ class StoredPixels:
     """
 
     def __init__(self, path: Path, channels: int) -> None:
-        self._reader, self._channels = TiffReader(path, Choice()), channels
+        self._reader, self._channels = stored_reader(path), channels
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """The pixels of a box, (h, w, channels); invalid ones are black, and the fourth channel tells them.

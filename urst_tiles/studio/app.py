@@ -22,8 +22,11 @@ from urst_tiles.studio.asked import COLOURS, MODELS, Asked
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
 from urst_tiles.studio.lane import Lane
-from urst_tiles.studio.making import Making, plan_of
-from urst_tiles.studio.pictures import Pictures, Shown
+from urst_tiles.studio.layers import Layers, address_of, capabilities
+from urst_tiles.studio.making import command_of, output_of, plan_of
+from urst_tiles.studio.pictures import Pictures, Shown, block_tile
+from urst_tiles.studio.queue import Queue, act
+from urst_tiles.studio.table import table_of
 
 T = TypeVar("T")
 
@@ -56,7 +59,8 @@ class Studio:
     def __init__(self, root: Path, folder: Path, image: str = "") -> None:
         self.root, self.image = root, image
         self.pictures = Pictures(root, folder)
-        self.making = Making(root)
+        self.layers = Layers(self.pictures)
+        self.queue = Queue(root)
         self.computing = Lane(1, "studio-computes")
         self.reading = Lane(2, "studio-reads")
 
@@ -64,7 +68,7 @@ class Studio:
         """End all work."""
         self.computing.close()
         self.reading.close()
-        self.making.close()
+        self.queue.close()
 
     # What is answered
 
@@ -97,8 +101,7 @@ class Studio:
                 self.pictures.view(look)
             return facts
 
-        lane = self.computing if look.style else self.reading
-        return JSONResponse(await answered(request, lane, opened, LOOKED_AT))
+        return JSONResponse(await answered(request, self._lane(look), opened, LOOKED_AT))
 
     async def tile(self, request: Request) -> Response:
         """A tile of an image or of a painting."""
@@ -106,14 +109,49 @@ class Studio:
         if suffix not in ("png", "jpg"):
             raise BadInput("tiles are png or jpg")
         look = Asked.from_state(state)
-        lane = self.computing if look.style else self.reading
-        tile = await answered(request, lane, lambda: self.pictures.tile(look, level, x, y, suffix), LOOKED_AT)
-        return _shown(tile)
+
+        def made() -> Shown:
+            return self.pictures.tile(look, level, x, y, suffix)
+
+        tile = await answered(request, self._lane(look), made, LOOKED_AT)
+        return _shown(tile, lasting=not look.side)
+
+    async def map_tile(self, request: Request) -> Response:
+        """A tile of a map."""
+        look = self._look_of(request)
+        z, x, y = (request.path_params[name] for name in "zxy")
+        tile = await answered(request, self._lane(look), lambda: self.layers.tile(look, z, x, y), LOOKED_AT)
+        return _shown(tile, lasting=not look.side)
+
+    async def capabilities(self, request: Request) -> Response:
+        """What programs for maps must know of a layer."""
+        look = self._look_of(request)
+        layer = await answered(request, self.reading, lambda: self.layers.layer(look), LOOKED_AT)
+        return Response(capabilities(base_of(request), look, layer), media_type="application/xml")
+
+    async def layer(self, request: Request) -> Response:
+        """The addresses of a look for such programs."""
+        look = self._look_of(request)
+        layer = await answered(request, self.reading, lambda: self.layers.layer(look), LOOKED_AT)
+        base = base_of(request)
+        wmts = f"{base}wmts/{look.state}/WMTSCapabilities.xml"
+        facts = {"xyz": address_of(base, look), "wmts": wmts, "bounds": layer.bounds, "zoom": layer.zoom}
+        return JSONResponse(facts)
+
+    def _look_of(self, request: Request) -> Asked:
+        """The look that an address names: by its state, or by words; without any the first image."""
+        if "state" in request.path_params:
+            return Asked.from_state(request.path_params["state"])
+        return Asked.of({"image": self.image} | dict(request.query_params))
+
+    def _lane(self, look: Asked) -> Lane:
+        return self.computing if look.style else self.reading
 
     async def swatch(self, request: Request) -> Response:
         """A small square of the image in a style."""
-        look = Asked.from_state(request.path_params["state"]).styled(request.path_params.get("style", ""))
-        return _shown(await answered(request, self.computing, lambda: self.pictures.swatch(look), GALLERY))
+        look, style = Asked.from_state(request.path_params["state"]), request.path_params.get("style", "")
+        made = await answered(request, self.computing, lambda: self.pictures.swatch(look, style), GALLERY)
+        return _shown(made)
 
     async def plan(self, request: Request) -> Response:
         """What making the painting takes."""
@@ -125,30 +163,48 @@ class Studio:
         return JSONResponse(await answered(request, self.computing, planned, LOOKED_AT))
 
     async def make(self, request: Request) -> Response:
-        """Begin to make the painting."""
+        """Add a painting to the queue."""
         words = await body_of(request)
         look, name = Asked.of(words), str(words.get("output", ""))
 
-        def begun() -> dict[str, Any]:
-            self.making.start(look, name, self.pictures.source(look.image))
-            return self.making.state
+        def added() -> dict[str, Any]:
+            source, after = self.pictures.source(look.image), self.pictures.facts(look)["after"]
+            output = output_of(self.root, look, name)
+            words = command_of(self.root, look, output, source)[1:]
+            return self.queue.add(output, words, image=look.image, after=after or "").facts
 
-        return JSONResponse(await answered(request, self.reading, begun, LOOKED_AT))
+        return JSONResponse(await answered(request, self.reading, added, LOOKED_AT))
 
-    async def stop(self, request: Request) -> Response:
-        """Stop making it."""
-        self.making.stop()
-        return JSONResponse(self.making.state)
+    async def change(self, request: Request) -> Response:
+        """Pause or resume the queue, or move or remove one of its paintings."""
+        words = await body_of(request)
+        await asyncio.to_thread(act, self.queue, words)
+        return JSONResponse(self.queue.state)
+
+    async def table(self, request: Request) -> Response:
+        """The queue as a table for `urst-tiles run`."""
+        text = table_of(self.root, self.queue.paintings)
+        headers = {"Content-Disposition": 'attachment; filename="jobs.toml"'}
+        return Response(text, media_type="application/toml", headers=headers)
+
+    async def block(self, request: Request) -> Response:
+        """A tile of the finished blocks of a painting that is being made."""
+        number, level, x, y = (request.path_params[name] for name in ("number", "level", "x", "y"))
+        output = self.root / self.queue.get(number).output
+        tile = await answered(request, self.reading, lambda: block_tile(output, level, x, y), LOOKED_AT)
+        return Response(tile, media_type="image/png", headers={"Cache-Control": "no-store"})
 
     async def status(self, request: Request) -> Response:
-        """What is being opened, and how far the job is."""
+        """What is being opened, and how far the paintings of the queue are."""
         stage = self.pictures.stage
         opening = dict(zip(("stage", "done", "total"), stage, strict=True)) if stage else None
-        return JSONResponse({"opening": opening, "job": self.making.state})
+        return JSONResponse({"opening": opening, "queue": self.queue.state})
 
 
-def _shown(tile: Shown) -> Response:
-    headers = {"Cache-Control": "private, max-age=3600", "X-Approximate": "yes" if tile.approximate else "no"}
+def _shown(tile: Shown, *, lasting: bool = True) -> Response:
+    """A tile; ``lasting`` is whether it stays what it is."""
+    kept = "private, max-age=3600" if lasting else "no-cache"
+    headers = {"Cache-Control": kept, "X-Approximate": "yes" if tile.approximate else "no"}
     return Response(tile.data, media_type=tile.media, headers=headers)
 
 
@@ -168,6 +224,11 @@ async def answered(request: Request, lane: Lane, call: Callable[[], T], urgency:
             return waiting.result()
         if await request.is_disconnected() and future.cancel():
             raise Gone
+
+
+def base_of(request: Request) -> str:
+    """The address of the studio as whoever asks calls it, which ends in ``/``."""
+    return f"http://{request.headers['host']}/{request.url.path.split('/')[1]}/"
 
 
 async def body_of(request: Request) -> dict[str, Any]:
@@ -195,8 +256,11 @@ async def _nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def app_of(studio: Studio, token: str, hosts: Collection[str]) -> Starlette:
-    """The server of a studio, which answers who knows the token and calls it by one of ``hosts``."""
+def app_of(studio: Studio, token: str, hosts: Collection[str], framed: bool = False) -> Starlette:
+    """The server of a studio, which answers who knows the token and calls it by one of ``hosts``.
+
+    ``framed`` is whether a notebook may show its page in a frame.
+    """
     routes: list[tuple[str, Callable[[Request], Awaitable[Response]], str]] = [
         ("/api/start", studio.start, "GET"),
         ("/api/files", studio.files, "GET"),
@@ -204,7 +268,14 @@ def app_of(studio: Studio, token: str, hosts: Collection[str]) -> Starlette:
         ("/api/plan", studio.plan, "GET"),
         ("/api/status", studio.status, "GET"),
         ("/api/make", studio.make, "POST"),
-        ("/api/stop", studio.stop, "POST"),
+        ("/api/queue", studio.change, "POST"),
+        ("/api/layer", studio.layer, "GET"),
+        ("/xyz/{z:int}/{x:int}/{y:int}.png", studio.map_tile, "GET"),
+        ("/xyz/{state}/{z:int}/{x:int}/{y:int}.png", studio.map_tile, "GET"),
+        ("/wmts/WMTSCapabilities.xml", studio.capabilities, "GET"),
+        ("/wmts/{state}/WMTSCapabilities.xml", studio.capabilities, "GET"),
+        ("/api/jobs.toml", studio.table, "GET"),
+        ("/blocks/{number:int}/{level:int}/{x:int}_{y:int}.png", studio.block, "GET"),
         ("/tiles/{state}/{level:int}/{x:int}_{y:int}.{suffix}", studio.tile, "GET"),
         ("/swatches/{state}.jpg", studio.swatch, "GET"),
         ("/swatches/{state}/{style}.jpg", studio.swatch, "GET"),
@@ -218,7 +289,7 @@ def app_of(studio: Studio, token: str, hosts: Collection[str]) -> Starlette:
 
     return Starlette(
         routes=[Mount(f"/{token}", routes=[*inner, Mount("/", StaticFiles(directory=PAGE, html=True))])],
-        middleware=[Middleware(Guard, token=token, hosts=hosts)],
+        middleware=[Middleware(Guard, token=token, hosts=hosts, framed=framed)],
         exception_handlers={UrstError: _told, Gone: _nobody},
         lifespan=life,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ MODELS = ("lite",)
 
 #: What may be done about the colours of the image.
 COLOURS = ("none", "luminance")
+
+#: The sides of a finished painting: the image that it was made from, and itself.
+SIDES = ("input", "made")
+
+#: The words of a look that are texts.
+_WORDS = ("image", "style", "model", "colours", "side")
 
 #: The longest state, as letters in an address.
 LONGEST = 4096
@@ -34,6 +40,8 @@ class Asked:
     model : the network.
     alpha : strength of the style in percent, 0..100.
     colours : as the option ``preserve_color``.
+    side : if the image is a finished painting, "made" for it as it is stored, and "input" for what it was
+        made from; else empty.
     """
 
     image: str
@@ -41,6 +49,7 @@ class Asked:
     model: str = "lite"
     alpha: int = 100
     colours: str = "none"
+    side: str = ""
 
     def __post_init__(self) -> None:
         if self.style and self.style not in nets.named_styles.titles():
@@ -49,13 +58,15 @@ class Asked:
             raise BadInput(f"the studio has the models {', '.join(MODELS)}, not {self.model!r}")
         if self.colours not in COLOURS:
             raise BadInput(f"colours are {' or '.join(COLOURS)}, not {self.colours!r}")
+        if self.side not in ("", *SIDES) or (self.side and self.style):
+            raise BadInput(f"a finished painting has the sides {' and '.join(SIDES)}, and no style")
         if not 0 <= self.alpha <= 100:
             raise BadInput(f"the strength lies between 0 and 100, got {self.alpha}")
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Asked:
         """A look from words by name, as in the query of an address; BadInput if they are none."""
-        known = {name: str(words[name]) for name in ("image", "style", "model", "colours") if name in words}
+        known = {name: str(words[name]) for name in _WORDS if name in words}
         if not known.get("image"):
             raise BadInput("no image is named")
         alpha = str(words.get("alpha", "100"))
@@ -102,10 +113,6 @@ class Asked:
         if self.colours != "none":
             flags += ["--preserve-color", self.colours]
         return flags
-
-    def styled(self, style: str) -> Asked:
-        """The same in another style."""
-        return replace(self, style=style)
 
 
 def inside(root: Path, name: str) -> Path:

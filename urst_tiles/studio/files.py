@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.errors import BadInput
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.source.ome_zarr import is_zarr
 from urst_tiles.studio.asked import inside, relative
 
 #: Suffixes of files that are listed as images.
 IMAGES = (
     ".tif", ".tiff", ".btf", ".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".vmu", ".jpg", ".jpeg",
-    ".png", ".webp", ".jp2", ".jxl", ".avif", ".heic", ".gif", ".ppm", ".vrt", ".img",
+    ".png", ".webp", ".jp2", ".jxl", ".avif", ".heic", ".gif", ".ppm", ".vrt", ".img", ".dzi",
 )  # fmt: skip
 
 #: How many names are listed at most.
@@ -33,18 +34,34 @@ def listed(root: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         raise BadInput(f"{name or 'the folder'} cannot be read: {error.strerror}") from None
     entries = [path for path in entries if not path.name.startswith(".") and _stays(root, path)]
-    folders = [path for path in entries if path.is_dir() and path.suffix not in (".job", ".zarr")]
-    images = [path for path in entries if path.suffix.lower() in IMAGES and path.is_file()]
+    tiles = {path.with_name(f"{path.stem}_files") for path in entries if path.suffix.lower() == ".dzi"}
+    folders = [one for one in entries if one.is_dir() and one.suffix not in (".job", ".zarr")]
+    folders = [path for path in folders if path not in tiles]
+    images = [path for path in entries if _is_image(path)]
     return {
         "folder": relative(root, folder),
         "above": relative(root, folder.parent) if folder != root else None,
         "folders": [{"name": path.name, "path": relative(root, path)} for path in folders[:MOST]],
         "images": [
-            {"name": path.name, "path": relative(root, path), "bytes": path.stat().st_size}
-            for path in images[:MOST]
+            {"name": path.name, "path": relative(root, path), "bytes": _size(path)} for path in images[:MOST]
         ],
         "more": max(0, len(folders) - MOST) + max(0, len(images) - MOST),
     }
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a path is that of an image: a file, or a folder of Zarr."""
+    if path.suffix == ".zarr":
+        try:
+            return is_zarr(path)
+        except (UrstError, OSError):
+            return False
+    return path.suffix.lower() in IMAGES and path.is_file()
+
+
+def _size(path: Path) -> int | None:
+    """The bytes of a file; None for a folder."""
+    return None if path.is_dir() else path.stat().st_size
 
 
 def _stays(root: Path, path: Path) -> bool:

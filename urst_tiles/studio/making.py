@@ -1,29 +1,15 @@
-"""Making the whole painting: what it takes, the command that does the same, and the job itself.
-
-The job is that very command in a process of its own: it goes on when the page is closed, and when it is
-stopped the finished blocks stay, so that making it again continues it.
-"""
+"""Making the whole painting: what it takes, and the command for it, which `urst_tiles.studio.queue` runs."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from urst_tiles.api.output import check_output
 from urst_tiles.api.stylize import plan_job
-from urst_tiles.errors import BadInput
 from urst_tiles.source.source import Source
 from urst_tiles.studio.asked import Asked, inside, relative
-
-#: How many seconds a job has to stop before it is killed.
-STOP_SECONDS = 20
 
 
 def output_of(root: Path, look: Asked, name: str) -> Path:
@@ -72,89 +58,3 @@ def plan_of(root: Path, look: Asked, name: str, source: Source) -> dict[str, Any
         "folder": str(root),
         "command": shlex.join(command_of(root, look, output, source)),
     }
-
-
-class Making:
-    """The one job that may run at a time.
-
-    Parameters
-    ----------
-    root : the folder in which it runs.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
-        self._state: dict[str, Any] = {"state": "none"}
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Whether a job runs, how far it is, or how it ended.
-
-        ``state`` is "none", "running", "done", "stopped" or "failed"; with it come ``output``, ``stage``,
-        ``done`` and ``total``, or ``message``.
-        """
-        return dict(self._state)
-
-    def start(self, look: Asked, name: str, source: Source) -> None:
-        """Run the job of a look.
-
-        Raises
-        ------
-        BadInput : a job is running, or the output exists.
-        """
-        output = output_of(self._root, look, name)
-        if output.exists():
-            raise BadInput(f"{relative(self._root, output)} exists; choose another name")
-        words = command_of(self._root, look, output, source)
-        with self._lock:
-            if self._process is not None and self._process.poll() is None:
-                raise BadInput("a job is running; wait for it, or stop it")
-            self._state = {"state": "running", "output": relative(self._root, output)}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "urst_tiles", *words[1:], "--json"],
-                cwd=self._root,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-            )
-            threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
-
-    def _follow(self, process: subprocess.Popen[str]) -> None:
-        """Read what the job prints until it ends."""
-        assert process.stdout is not None and process.stderr is not None
-        said: list[str] = []
-        stderr = process.stderr
-        reading = threading.Thread(target=lambda: said.extend(list(stderr)[-20:]), daemon=True)
-        reading.start()
-        for line in process.stdout:
-            with contextlib.suppress(ValueError):
-                event = json.loads(line)
-                if event.get("event") == "progress":
-                    self._state |= {key: event[key] for key in ("stage", "done", "total")}
-        status = process.wait()
-        reading.join()
-        last = said[-1].strip().removeprefix("urst-tiles: ") if said else ""
-        ended = {0: "done", 130: "stopped"}.get(status, "failed")
-        self._state = {"state": ended, "output": self._state["output"], "message": last}
-
-    def stop(self) -> None:
-        """Stop the job; its finished blocks are kept."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-
-    def close(self) -> None:
-        """Stop the job and wait for its end."""
-        process = self._process
-        if process is None:
-            return
-        self.stop()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

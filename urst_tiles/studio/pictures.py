@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
 from urst_tiles.api.view import View, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
@@ -28,6 +29,7 @@ from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.asked import Asked, inside
 from urst_tiles.studio.kept import Kept
+from urst_tiles.studio.results import Results, levels_of, microns
 
 #: Side of a tile in pixels.
 TILE = 512
@@ -69,6 +71,7 @@ class Pictures:
         self._views: Kept[View] = Kept(VIEWS)
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
         self._tiles: Kept[Shown] = Kept(TILE_BYTES, lambda tile: len(tile.data))
+        self.results = Results(root, folder)
         self._opening = threading.Lock()
         self.stage: tuple[str, int, int] | None = None
 
@@ -105,6 +108,8 @@ class Pictures:
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
+        if not look.style and self.results.has(look.image):
+            return self.results.facts(look.image) | {"tile": TILE}
         source = self.source(look.image)
         h, w = source.shape
         return {
@@ -126,22 +131,49 @@ class Pictures:
         BadInput : there is no such tile.
         UrstError : the image cannot be read there.
         """
-        key = look, level, x, y, suffix
+        key = look, self.results.key(look), level, x, y, suffix
         return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
 
     def _tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
-        source = self.source(look.image)
-        halvings = levels_of(source.shape) - 1 - level
-        box = tile_box(source.shape, halvings, x, y)
+        shape = self.ground(look).shape if not look.side else self.results.side(look).shape
+        halvings = levels_of(shape) - 1 - level
+        pixels, approximate = self._pixels(look, halvings, tile_box(shape, halvings, x, y))
+        return encoded(pixels, suffix, approximate)
+
+    def _pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
+        """The pixels of the box of a tile, and whether they are approximate."""
+        if look.side:
+            return self.results.side(look).read(halvings, box), False
         if not look.style:
-            pixels, approximate = eight_bits(scaled(source, halvings).read(box)), False
-        elif halvings < exact_levels():
-            pixels, approximate = self._reduced(look, halvings, box), False
-        else:
-            pixels, approximate = self._approximated(look, halvings, box), True
-        if suffix == "jpg":
-            return Shown(encoded_jpeg(pixels), "image/jpeg", approximate)
-        return Shown(encoded_png(pixels, compression=1), "image/png", approximate)
+            return eight_bits(scaled(self.source(look.image), halvings).read(box)), False
+        if halvings < exact_levels():
+            return self._reduced(look, halvings, box), False
+        return self._approximated(look, halvings, box), True
+
+    def pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
+        """The pixels, (h, w, 3 or 4), of any box of what was halved so often, as the tiles show them, and
+        whether they are approximate."""
+        h, w = (ceil_div(n, 1 << halvings) for n in self.ground(look).shape)
+        out, approximate = np.full((*box.shape, 4), 255, np.uint8), False
+        for part in box.cells(TILE):
+            whole = part.align(TILE).clip(Box(0, 0, h, w))
+
+            def made(whole: Box = whole) -> NDArray[np.uint8]:
+                return self._pixels(look, halvings, whole)[0]
+
+            seen = self._cores.made((look, halvings, whole), made)
+            out[part.within(box).slices][..., : seen.shape[2]] = seen[part.within(whole).slices]
+            approximate = bool(look.style) and halvings >= exact_levels()
+        return out, approximate
+
+    def ground(self, look: Asked) -> Source:
+        """The image that tells where a look lies on the ground.
+
+        Raises
+        ------
+        BadInput : it is a finished painting that tells nothing of it.
+        """
+        return self.results.ground(look) if look.side else self.source(look.image)
 
     def _reduced(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The painting at full scale, reduced as the pyramid of the job is."""
@@ -165,23 +197,37 @@ class Pictures:
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
         return stylize_block(view.kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
-    def swatch(self, look: Asked) -> Shown:
-        """A small square of the image in a style."""
-        return self._tiles.made((look, "swatch"), lambda: self._swatch(look))
+    def swatch(self, look: Asked, style: str) -> Shown:
+        """A small square of the image in a style; as it is if ``style`` is empty."""
+        look_of_style = Asked(look.image, style)  # refuses styles that do not exist
+        return self._tiles.made((look, look_of_style, "swatch"), lambda: self._swatch(look, style))
 
-    def _swatch(self, look: Asked) -> Shown:
-        pixels = eight_bits(self.source(look.image).thumbnail)
+    def _swatch(self, look: Asked, style: str) -> Shown:
+        source = None if look.side else self.source(look.image)
+        pixels = eight_bits(source.thumbnail if source else self.results.thumbnail(look))
         while min(pixels.shape[:2]) >= 2 * SWATCH:
             pixels = halve(pixels)
         (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
-        return Shown(encoded_jpeg(in_style(square, look.style) if look.style else square), "image/jpeg", True)
+        return Shown(encoded_jpeg(in_style(square, style) if style else square), "image/jpeg", True)
 
 
-def levels_of(shape: tuple[int, int]) -> int:
-    """How many levels there are, from full scale to a single pixel."""
-    return (max(shape) - 1).bit_length() + 1
+def block_tile(output: Path, level: int, x: int, y: int) -> bytes:
+    """A tile, as PNG, of the finished blocks of the job that writes ``output``; what is not finished is
+    transparent. BadInput if there is no such tile."""
+    blocks = blocks_of(output)
+    if blocks is None:
+        return encoded_png(np.zeros((1, 1, 4), np.uint8))
+    halvings = levels_of(blocks.shape) - 1 - level
+    return encoded_png(blocks.read(halvings, tile_box(blocks.shape, halvings, x, y)), compression=1)
+
+
+def encoded(pixels: NDArray[np.uint8], suffix: str, approximate: bool) -> Shown:
+    """A tile as JPEG or PNG."""
+    if suffix == "jpg":
+        return Shown(encoded_jpeg(pixels), "image/jpeg", approximate)
+    return Shown(encoded_png(pixels, compression=1), "image/png", approximate)
 
 
 def exact_levels() -> int:
@@ -208,9 +254,3 @@ def scaled(source: Source, halvings: int) -> Source | ScaledSource:
 def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Pixels in 8 bits."""
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-
-
-def microns(source: Source) -> float | None:
-    """The side of a pixel in micrometres, if the file says it."""
-    known = source.info.microns_per_pixel
-    return known[1] if known else None

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import uvicorn
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.source.ome_zarr import is_zarr
 from urst_tiles.storage.names import address as is_address
 from urst_tiles.studio.app import Studio, app_of
 from urst_tiles.studio.asked import relative
@@ -28,6 +29,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     browse: bool = True,
+    framed: bool = False,
     told: Callable[[str], None],
     warned: Callable[[str], None],
 ) -> None:
@@ -40,6 +42,7 @@ def serve(
         one).
     host, port : where it listens; port 0 takes a free one.
     browse : whether a browser is opened.
+    framed : whether a notebook may show the page in a frame.
     told, warned : called with the address, and with warnings.
 
     Raises
@@ -56,7 +59,7 @@ def serve(
                 f"the studio listens on {host}, unencrypted: whoever on the network gets to know the address"
                 " that follows can look at your images and start jobs"
             )
-        app = app_of(Studio(root, Path(folder), name), token, hosts_of(host, number))
+        app = app_of(Studio(root, Path(folder), name), token, hosts_of(host, number), framed)
         url = f"http://{_named(host)}:{number}/{token}/"
         told(url)
         if browse:
@@ -70,7 +73,7 @@ def serve(
 
 def _places(image: str | None, root: Path | None) -> tuple[Path, str]:
     """The root, and the image relative to it, or an empty name."""
-    if image is not None and (is_address(image) or not Path(image).is_file()):
+    if image is not None and (is_address(image) or not (Path(image).is_file() or is_zarr(Path(image)))):
         raise MissingFile(f"there is no image file {image}")
     path = Path(image).resolve() if image is not None else None
     folder = (root or (path.parent if path else Path())).resolve()

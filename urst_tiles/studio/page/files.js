@@ -28,7 +28,7 @@ async function show(folder) {
     const items = [];
     if (found.above !== null) items.push(entry("../", strings.folderAbove, () => show(found.above)));
     for (const one of found.folders) items.push(entry(`${one.name}/`, "", () => show(one.path)));
-    for (const one of found.images) items.push(entry(one.name, strings.bytes(one.bytes), () => { $("files").close(); chosen(one.path); }));
+    for (const one of found.images) items.push(entry(one.name, one.bytes === null ? strings.folder : strings.bytes(one.bytes), () => { $("files").close(); chosen(one.path); }));
     if (found.more) items.push(line(strings.andMore(found.more)));
     if (!found.images.length) items.push(line(strings.nothingHere));
     list.replaceChildren(...items);

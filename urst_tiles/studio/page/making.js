@@ -1,19 +1,19 @@
-// The dialog that plans the whole painting, and the job that makes it.
+// The dialog that plans the whole painting and adds it to the queue.
 import { strings } from "./strings.js";
 import { ask, send } from "./ask.js";
+import { Queue } from "./queue.js";
 
 const $ = (id) => document.getElementById(id);
-const WATCH_MS = 1000;
 
 export class Making {
-  constructor() {
+  // around: what the queue must know of the page, see there.
+  constructor(around) {
     this.look = null;
-    this.watching = 0;
+    this.queue = new Queue(around);
     this.planned = 0;
     $("making-close").addEventListener("click", () => $("making").close());
     $("output").addEventListener("change", () => this.plan());
     $("begin").addEventListener("click", () => this.begin());
-    $("job-stop").addEventListener("click", () => send("api/stop").catch(() => {}));
   }
 
   open(look) {
@@ -68,17 +68,7 @@ export class Making {
     }
   }
 
-  async watch() {
-    clearTimeout(this.watching);
-    const { job } = await ask("api/status").catch(() => ({ job: { state: "none" } }));
-    $("job").hidden = job.state === "none";
-    $("job-stop").hidden = $("job-bar").hidden = job.state !== "running";
-    if (job.state === "none") return;
-    const named = { ...job, stage: job.stage && (strings.stages[job.stage] ?? job.stage) };
-    const text = strings.job[job.state](named);
-    if ($("job-text").textContent !== text) $("job-text").textContent = text;
-    if (job.total) $("job-bar").value = job.done / job.total;
-    else $("job-bar").removeAttribute("value");
-    if (job.state === "running") this.watching = setTimeout(() => this.watch(), WATCH_MS);
+  watch() {
+    return this.queue.watch();
   }
 }

@@ -4,6 +4,8 @@ import { Viewer } from "./viewer.js";
 import { ask } from "./ask.js";
 import { openFiles } from "./files.js";
 import { Making } from "./making.js";
+import { wireLayer } from "./layers.js";
+import { onInput, showResult } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none" };
@@ -62,12 +64,15 @@ function showControls() {
   if (input) input.checked = true;
   const title = start.styles.find((style) => style.name === look.style)?.title;
   $("label-after").textContent = title ?? "";
+  $("label-before").textContent = strings.before;
   $("label-before").hidden = $("label-after").hidden = $("divider").hidden = !look.style;
   $("make").disabled = !look.image || !look.style;
+  showResult();
 }
 
 async function showLook(isNewImage, place) {
   const mine = ++asked;
+  showResult({});
   showControls();
   sorry("");
   if (!look.image) return;
@@ -85,6 +90,7 @@ async function showLook(isNewImage, place) {
       showSwatches(facts.before);
     }
     viewer.showAfter(facts);
+    showResult(facts);
   } catch (error) {
     if (mine === asked) sorry(error.message);
   } finally {
@@ -99,6 +105,7 @@ async function watchOpening() {
 }
 
 function change(what) {
+  what = onInput(what);
   const isNewImage = "image" in what && what.image !== look.image;
   Object.assign(look, what);
   if (isNewImage) history.pushState(null, "", `#${new URLSearchParams(look)}`);
@@ -187,7 +194,7 @@ function wire() {
 async function begin() {
   fillWords();
   viewer = new Viewer({ onMove: () => look.image && writeLink(false), onTrouble: sorry });
-  making = new Making();
+  making = new Making({ viewer, onShow: (image) => change({ image, style: "" }) });
   try {
     start = await ask("api/start");
   } catch (error) {
@@ -198,6 +205,7 @@ async function begin() {
   FIRST.image = start.image;
   const { place, swipe } = readLink();
   wire();
+  wireLayer({ look, copy, sorry });
   viewer.swipeTo(swipe);
   making.watch();
   await showLook(true, place);
