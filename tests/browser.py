@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,10 +17,19 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 #: The program, where there is one.
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+#: Tests that need it are skipped where it is missing; in CI they fail.
+without_chromium = pytest.mark.skipif(
+    CHROMIUM is None and os.environ.get("CI") != "true", reason="no Chromium here (apt install chromium)"
+)
+
+#: The checks of accessibility by Deque Systems (`tests/axe/README.md`).
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
 
 #: The codes of keys that are no letters.
 CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "Tab": 9, "Escape": 27}
@@ -34,7 +44,7 @@ class Browser:
     """
 
     def __init__(self, folder: Path, size: tuple[int, int] = (1280, 800)) -> None:
-        assert CHROMIUM is not None
+        assert CHROMIUM is not None, "no Chromium here (apt install chromium)"
         flags = [
             "--headless=new",
             "--no-sandbox",
@@ -132,6 +142,17 @@ class Browser:
         seen = [node for node in nodes if not node["ignored"] and node.get("role", {}).get("value") in roles]
         assert len(seen) > 2
         return [node["role"]["value"] for node in seen if not node.get("name", {}).get("value")]
+
+    def barriers(self) -> list[str]:
+        """What axe finds on the page that is serious or critical: the rule, and the elements."""
+        if not self.value("'axe' in window"):
+            self.value(f"(() => {{ {AXE.read_text()} }})()")
+        found = self.value("axe.run().then((found) => found.violations)")
+        return [
+            f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
 
     def picture(self, path: Path) -> Path:
         """What the page looks like, as a PNG file."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import Browser, without_chromium
 from helpers import geotiff, picture
 
 pytest.importorskip("starlette", reason="the extra studio is not installed")
@@ -17,10 +17,7 @@ from served import Served
 import urst_tiles as ut
 from urst_tiles.geometry import Box
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt install chromium)"),
-]
+pytestmark = [pytest.mark.slow, without_chromium]
 
 #: What people act on, in the words of accessibility trees.
 ACTS = frozenset({"button", "slider", "radio", "checkbox", "textbox", "combobox", "progressbar", "dialog"})
