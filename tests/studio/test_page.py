@@ -1,9 +1,8 @@
-"""The page of the studio in a real browser, in seconds: it opens, a style is chosen, and nobody is shut out."""
+"""The page of the studio in a real browser, in seconds: a style is chosen, and nobody is shut out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from browser import Browser, without_chromium

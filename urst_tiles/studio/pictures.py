@@ -22,11 +22,16 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
+from urst_tiles.recipe import MASK
 from urst_tiles.source import Source
+from urst_tiles.source.burnt import BurntMask
+from urst_tiles.source.mask import open_mask
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
-from urst_tiles.studio.asked import Asked, inside
+from urst_tiles.studio.arguments import Brought, check_measuring
+from urst_tiles.studio.asked import Asked
+from urst_tiles.studio.drawn import burn
 from urst_tiles.studio.kept import Kept
 
 #: Side of a tile in pixels.
@@ -61,10 +66,11 @@ class Pictures:
     ----------
     root : the folder of the images; nothing outside of it is read.
     folder : a folder for thumbnails and unpacked images; the caller removes it.
+    brought : what the page brought.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.root, self._folder = root, folder
+    def __init__(self, root: Path, folder: Path, brought: Brought) -> None:
+        self.root, self._folder, self._brought = root, folder, brought
         self._sources: Kept[Source] = Kept(IMAGES)
         self._views: Kept[View] = Kept(VIEWS)
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
@@ -79,7 +85,7 @@ class Pictures:
         ------
         UrstError : it does not lie below the root, or cannot be read.
         """
-        path = inside(self.root, image)
+        path = self._brought.uploads.find(image)
         with self._opening:
             try:
                 return self._sources.made(path, lambda: self._open(path))
@@ -94,14 +100,18 @@ class Pictures:
 
     def view(self, look: Asked) -> View:
         """The painting that a look shows."""
-        if not look.style:
-            raise BadInput("no style is chosen")
+        return self._views.made(look.painting, lambda: self._viewed(look.painting))
 
-        def made() -> View:
-            source = self.source(look.image)
-            return open_view(source, look.style, look.options(), folder=self._folder)
-
-        return self._views.made(look, made)
+    def _viewed(self, look: Asked) -> View:
+        source, style = self.source(look.image), self._brought.style(look)
+        check_measuring(look, source)
+        options, folder = self._brought.options(look, source), self._folder
+        if options.mask:
+            folder = options.mask.parent
+            mask = open_mask(options.mask, source)
+            assert isinstance(mask, BurntMask)
+            burn(mask, folder / MASK)
+        return open_view(source, style, options, folder=folder)
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
@@ -115,7 +125,7 @@ class Pictures:
             "exact": exact_levels(),
             "microns": microns(source),
             "before": look.before.state,
-            "after": look.state if look.style else None,
+            "after": look.painting.state if look.paints else None,
         }
 
     def tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
@@ -133,7 +143,7 @@ class Pictures:
         source = self.source(look.image)
         halvings = levels_of(source.shape) - 1 - level
         box = tile_box(source.shape, halvings, x, y)
-        if not look.style:
+        if not look.paints:
             pixels, approximate = eight_bits(scaled(source, halvings).read(box)), False
         elif halvings < exact_levels():
             pixels, approximate = self._reduced(look, halvings, box), False
@@ -163,7 +173,8 @@ class Pictures:
         (height, width), grid = small.shape, view.plan.grid
         core = max(grid.stride, TILE // grid.stride * grid.stride)
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
-        return stylize_block(view.kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
+        kernel = view.kernel_for(small.shape)
+        return stylize_block(kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
     def swatch(self, look: Asked) -> Shown:
         """A small square of the image in a style."""
@@ -176,7 +187,11 @@ class Pictures:
         (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
-        return Shown(encoded_jpeg(in_style(square, look.style) if look.style else square), "image/jpeg", True)
+        return Shown(
+            encoded_jpeg(in_style(square, self._brought.style(look)) if look.style else square),
+            "image/jpeg",
+            True,
+        )
 
 
 def levels_of(shape: tuple[int, int]) -> int:
