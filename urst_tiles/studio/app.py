@@ -65,6 +65,7 @@ class Studio:
         self.pictures = Pictures(root, folder, self.brought)
         self.making = Making(root, self.brought)
         self.recent: list[str] = []
+        self.own_styles: list[str] = []
         self.computing = Lane(1, "studio-computes")
         self.reading = Lane(2, "studio-reads")
 
@@ -87,6 +88,9 @@ class Studio:
                 "colours": COLOURS,
                 "statistics": STATISTICS,
                 "strokes": STROKES,
+                "uploads": [
+                    {"name": word, "title": self.brought.uploads.path(word).name} for word in self.own_styles
+                ],
             }
         )
 
@@ -105,6 +109,8 @@ class Studio:
         """Keep a picture that the page brings."""
         name, data = request.query_params.get("name", "picture"), await data_of(request, MOST_BYTES)
         word = await answered(request, self.reading, lambda: self.brought.uploads.add(name, data), LOOKED_AT)
+        if request.query_params.get("use") == "style" and word not in self.own_styles:
+            self.own_styles.insert(0, word)
         return JSONResponse({"word": word, "name": self.brought.uploads.path(word).name})
 
     async def draw(self, request: Request) -> Response:
@@ -204,7 +210,11 @@ async def answered(request: Request, lane: Lane, call: Callable[[], T], urgency:
     future = lane.submit(call, urgency)
     waiting = asyncio.wrap_future(future)
     while True:
-        done, _ = await asyncio.wait({waiting}, timeout=GLANCE_SECONDS)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=GLANCE_SECONDS)
+        except asyncio.CancelledError:  # the studio is closed
+            future.cancel()
+            raise Gone from None
         if done:
             return waiting.result()
         if await request.is_disconnected() and future.cancel():
