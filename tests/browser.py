@@ -32,7 +32,15 @@ without_chromium = pytest.mark.skipif(
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 
 #: The codes of keys that are no letters.
-CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "Tab": 9, "Escape": 27}
+CODES = {
+    "ArrowRight": 39,
+    "ArrowLeft": 37,
+    "Enter": 13,
+    "Tab": 9,
+    "Escape": 27,
+    "ArrowDown": 40,
+    "ArrowUp": 38,
+}
 
 
 class Browser:
@@ -135,6 +143,11 @@ class Browser:
             words = {"key": key, "windowsVirtualKeyCode": code} | ({"text": text} if text else {})
             self.command("Input.dispatchKeyEvent", type="keyDown", **words)
             self.command("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def mouse(self, kind: str, x: int, y: int, **words: Any) -> None:
+        """An event of the mouse, such as mousePressed, at a place of the page."""
+        button = {} if kind == "mouseWheel" else {"button": "left", "clickCount": 1, "buttons": 1}
+        self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button, **words)
 
     def nameless(self, roles: frozenset[str]) -> list[str]:
         """The roles of all elements of some roles that a screen reader has no name for."""
