@@ -264,6 +264,7 @@ function wire() {
     const { place, swipe, beside } = readLink();
     viewer.swipeTo(swipe);
     viewer.showBeside(beside);
+    if (!event.state && place && look.image === image) viewer.goTo(place); // an address that was edited, and no undo
     showLook(look.image !== image, place);
   });
   wireDrops();
