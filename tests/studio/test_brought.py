@@ -20,12 +20,17 @@ pytest.importorskip("uvicorn", reason="the extra studio is not installed")
 from served import Served
 
 from urst_tiles.cli import main
+from urst_tiles.errors import BadInput
 from urst_tiles.source import open_source
 from urst_tiles.source.mask import open_mask, spool_mask
 from urst_tiles.source.picture import encoded_png
+from urst_tiles.studio import arguments as arguing
 from urst_tiles.studio import drawn as drawing
+from urst_tiles.studio import uploads as uploading
+from urst_tiles.studio.arguments import Brought, check_measuring, write
+from urst_tiles.studio.asked import Asked
 from urst_tiles.studio.drawn import Drawn, burn
-from urst_tiles.studio.uploads import plain_name
+from urst_tiles.studio.uploads import Uploads, plain_name
 
 STYLE, OTHER = "hokusai-wave", "klimt-kiss"
 SHAPE = 600, 700
@@ -251,3 +256,47 @@ def test_the_order_of_overlapping_polygons_is_kept() -> None:
     one, two = ({"style": style, "corners": [[0, 0], [1, 0], [1, 1]]} for style in (STYLE, OTHER))
     assert Drawn.of([one, two]).id != Drawn.of([two, one]).id
     assert Drawn.of(Drawn.of([one, two]).words) == Drawn.of([one, two])
+
+
+def test_all_pictures_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (encoded_png(picture(40, 50, seed=seed)) for seed in (1, 2))
+    monkeypatch.setattr(uploading, "MOST_TOGETHER", len(first) + len(second) - 1)
+    uploads = Uploads(tmp_path, tmp_path / "folder")
+    word = uploads.add("a.png", first)
+    assert uploads.path(word).read_bytes() == first and uploads.add("b.png", first) == word
+    with pytest.raises(BadInput, match="open it anew"):
+        uploads.add("b.png", second)
+    monkeypatch.setattr(uploading, "MOST_PIXELS", 1999)
+    with pytest.raises(BadInput, match=r"^c\.png has more than"):
+        Uploads(tmp_path, tmp_path / "other").add("c.png", first)
+    assert not list((tmp_path / "other").rglob("*.png"))
+
+
+def test_files_beside_the_output_replace_none(tmp_path: Path) -> None:
+    geotiff(tmp_path / "scene.tif", picture(100, 120))
+    (tmp_path / "mine.png").write_bytes(b"another")
+    (tmp_path / "out.mask.geojson").symlink_to(tmp_path / "nowhere")
+    brought = Brought.into(tmp_path, tmp_path / "folder")
+    word = brought.uploads.add("mine.png", encoded_png(picture(40, 50)))
+    mask = brought.drawings.add(Drawn.of([{"style": word, "corners": [[0, 0], [50, 0], [50, 50]]}]))
+    look, source = Asked("scene.tif", STYLE, mask=mask), open_source(tmp_path / "scene.tif")
+    files = brought.files(look, tmp_path / "out.tif", source)
+    assert write(tmp_path, files) == ["mine-2.png", "out-2.mask.geojson"]
+    assert write(tmp_path, brought.files(look, tmp_path / "out.tif", source)) == [
+        "mine-2.png",
+        "out-2.mask.geojson",
+    ]
+    assert (tmp_path / "mine.png").read_bytes() == b"another" and not (tmp_path / "nowhere").exists()
+    (tmp_path / "mine-2.png").write_bytes(b"changed meanwhile")
+    with pytest.raises(BadInput, match=r"mine-2\.png is another file"):
+        write(tmp_path, files)
+
+
+def test_whole_images_are_measured_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    geotiff(tmp_path / "scene.tif", picture(100, 120))
+    source = open_source(tmp_path / "scene.tif")
+    monkeypatch.setattr(arguing, "MOST_WHOLE", 11999)
+    for statistics in ("exact", "local"):
+        with pytest.raises(BadInput, match="reads the whole image"):
+            check_measuring(Asked("scene.tif", STYLE, statistics=statistics), source)
+    check_measuring(Asked("scene.tif", STYLE, statistics="sampled"), source)
