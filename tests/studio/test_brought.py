@@ -21,15 +21,14 @@ from served import Served
 
 from urst_tiles.cli import main
 from urst_tiles.errors import BadInput
-from urst_tiles.source import open_source
+from urst_tiles.source import burnt, open_source
 from urst_tiles.source.mask import open_mask, spool_mask
 from urst_tiles.source.picture import encoded_png
 from urst_tiles.studio import arguments as arguing
-from urst_tiles.studio import drawn as drawing
 from urst_tiles.studio import uploads as uploading
 from urst_tiles.studio.arguments import Brought, check_measuring, write
 from urst_tiles.studio.asked import Asked
-from urst_tiles.studio.drawn import Drawn, burn
+from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.uploads import Uploads, plain_name
 
 STYLE, OTHER = "hokusai-wave", "klimt-kiss"
@@ -232,7 +231,7 @@ def test_names_of_uploads_are_plain() -> None:
 def test_burning_where_polygons_are_gives_the_whole_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drawing, "SQUARE", 64)
+    monkeypatch.setattr(burnt, "SQUARE", 64)
     geotiff(tmp_path / "scene.tif", picture(300, 410))
     source = open_source(tmp_path / "scene.tif")
     polygons = Drawn.of(
@@ -246,7 +245,7 @@ def test_burning_where_polygons_are_gives_the_whole_mask(
     (tmp_path / "mask.geojson").write_bytes(polygons.geojson(source))
     mask = open_mask(tmp_path / "mask.geojson", source)
     spool_mask(mask, tmp_path / "all.npy")
-    burn(mask, tmp_path / "burnt.npy")  # type: ignore[arg-type]
+    burnt.burn(mask, tmp_path / "burnt.npy")  # type: ignore[arg-type]
     whole = np.load(tmp_path / "all.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "burnt.npy"), whole)
     assert set(np.unique(whole)) == {0, 1, 2, 3}

@@ -27,7 +27,7 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
-from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
+from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
 from urst_tiles.source.windows import WindowReader
 
@@ -92,6 +92,11 @@ def prepare_input(
     source = open_input(input, options).prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source, folder, progress)
     return source
+
+
+def mask_file(folder: Path) -> Path:
+    """Where `open_view` with this folder finds the mask of its options, unpacked into a ``.npy`` file."""
+    return folder / MASK
 
 
 def open_view(

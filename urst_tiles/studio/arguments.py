@@ -10,7 +10,6 @@ from typing import Any
 
 from urst_tiles.errors import BadInput
 from urst_tiles.options import Options
-from urst_tiles.recipe import StyleArgument
 from urst_tiles.source import Source
 from urst_tiles.storage.names import cut
 from urst_tiles.storage.publish import create_file
@@ -34,7 +33,7 @@ class Brought:
         """Nothing yet; ``folder`` is for temporary files, and the caller removes it."""
         return cls(Uploads(root, folder), Drawings(folder))
 
-    def style(self, look: Asked) -> StyleArgument:
+    def style(self, look: Asked) -> Any:
         """The style of a look, as `urst_tiles.stylize` takes it.
 
         Raises

@@ -9,22 +9,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.geometry import Box
 from urst_tiles.source import Source
-from urst_tiles.source.burnt import BurntMask
-from urst_tiles.source.crs import image_crs
+from urst_tiles.source.geojson_writing import geojson_of
 from urst_tiles.storage.publish import publish
 from urst_tiles.studio.asked import check_style
-from urst_tiles.tiff.position import affine_of, epsg_of
+from urst_tiles.studio.kept import Kept
 
 #: How many polygons there may be, and how many corners they may have together.
 MOST_POLYGONS, MOST_CORNERS = 200, 5000
 
-#: Side in pixels of the squares in which polygons are burnt.
-SQUARE = 1024
+#: How many corners of what was drawn are kept, so that it can be undone.
+MOST_KEPT = 200_000
 
 Corners = tuple[tuple[float, float], ...]
 
@@ -47,9 +43,15 @@ class Drawn:
         if not isinstance(words, list) or not 0 < len(words) <= MOST_POLYGONS:
             raise BadInput(f"there may be 1 to {MOST_POLYGONS} polygons")
         polygons = tuple(_polygon(one) for one in words)
-        if sum(len(corners) for _, corners in polygons) > MOST_CORNERS:
+        drawn = cls(polygons)
+        if drawn.corners > MOST_CORNERS:
             raise BadInput(f"the polygons may have {MOST_CORNERS} corners together")
-        return cls(polygons)
+        return drawn
+
+    @property
+    def corners(self) -> int:
+        """How many corners they have together."""
+        return sum(len(corners) for _, corners in self.polygons)
 
     @property
     def words(self) -> list[dict[str, Any]]:
@@ -73,36 +75,19 @@ class Drawn:
         return ({0: base} if base else {}) | {n: style for style, n in self.numbers.items() if style}
 
     def geojson(self, source: Source) -> bytes:
-        """The polygons as a file for ``--mask``: the attribute ``region`` is the number of the style.
-
-        Coordinates are those of the image's reference system, which the member ``crs`` names (GeoJSON 2008,
-        section 3); for an image that is not georeferenced they are pixels.
+        """The polygons as a file for ``--mask``, whose attribute ``region`` is the number of the style.
 
         Raises
         ------
-        BadInput : the image is georeferenced by points alone, or in a system that it does not name.
+        BadInput : as `geojson_of`.
         """
-        place, crs = affine_of(source.info.geo), None
-        if place is None and source.info.geo:
-            raise BadInput(
-                f"{source.path.name} has ground control points alone, by which polygons cannot be placed;"
-                " warp it with gdalwarp first"
-            )
-        if place is not None:
-            code = epsg_of(source.info.geo)
-            name = f"EPSG:{code}" if code else image_crs(source, "a drawn polygon").to_wkt()
-            crs = {"crs": {"type": "name", "properties": {"name": name}}}
-        features = []
-        for style, corners in self.polygons:
-            ring = [place(x, y) if place else (x, y) for x, y in (*corners, corners[0])]
-            features.append(
-                {
-                    "type": "Feature",
-                    "properties": {"region": self.numbers[style], "style": style or "as it is"},
-                    "geometry": {"type": "Polygon", "coordinates": [ring]},
-                }
-            )
-        return json.dumps({"type": "FeatureCollection", **(crs or {}), "features": features}).encode()
+        return geojson_of(
+            source,
+            (
+                (corners, {"region": self.numbers[style], "style": style or "as it is"})
+                for style, corners in self.polygons
+            ),
+        )
 
 
 def _polygon(words: Any) -> tuple[str, Corners]:
@@ -129,20 +114,18 @@ class Drawings:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "drawn"
-        self._drawn: dict[str, Drawn] = {}
+        self._drawn: Kept[Drawn] = Kept(MOST_KEPT, lambda drawn: drawn.corners)
 
     def add(self, drawn: Drawn) -> str:
         """Keep polygons; their id."""
-        if len(self._drawn) >= 4 * MOST_CORNERS:
-            raise BadInput("too many polygons were drawn; open the studio anew")
-        self._drawn[drawn.id] = drawn
-        return drawn.id
+        return self._drawn.put(drawn.id, drawn).id
 
     def get(self, id: str) -> Drawn:
         """The polygons of an id; MissingFile if there are none."""
-        if id not in self._drawn:
+        found = self._drawn.get(id)
+        if found is None:
             raise MissingFile("these polygons were drawn in another studio; draw them again")
-        return self._drawn[id]
+        return found
 
     def file(self, id: str, source: Source) -> Path:
         """The polygons as a file for ``--mask`` over an image, in a folder of its own, as `Drawn.geojson`."""
@@ -153,26 +136,3 @@ class Drawings:
             path.parent.mkdir(parents=True, exist_ok=True)
             publish(path, content)
         return path
-
-
-def burn(mask: BurntMask, target: Path) -> None:
-    """Write a mask as `urst_tiles.source.mask.spool_mask` does, but only where polygons are: the rest of the
-    file is a hole, which reads as 0. So a few polygons on a large image take no time and no room."""
-    if target.exists():
-        return
-    attempt = target.with_name(f"{target.name}.part")
-    out = np.lib.format.open_memmap(attempt, "w+", np.dtype(mask.dtype), mask.shape, version=(2, 0))
-    image = Box(0, 0, *mask.shape)
-    squares: dict[Box, None] = {}
-    for polygon in mask.polygons:
-        (x0, y0), (x1, y1) = (getattr(polygon[0], end)(0) for end in ("min", "max"))
-        reach = Box(*(int(n) for n in np.floor((y0, x0, y1 + 1, x1 + 1))))
-        if reach.y0 < image.y1 and reach.x0 < image.x1 and reach.y1 > 0 and reach.x1 > 0:
-            squares |= dict.fromkeys(
-                cell.align(SQUARE).clip(image) for cell in reach.clip(image).cells(SQUARE)
-            )
-    for square in squares:
-        out[square.slices] = next(mask.strips([square]))
-    out.flush()
-    del out
-    attempt.rename(target)

@@ -10,28 +10,29 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.api.contact_sheet import in_style
-from urst_tiles.api.view import View, open_view, prepare_input
+from urst_tiles.api.view import View, mask_file, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
-from urst_tiles.recipe import MASK
 from urst_tiles.source import Source
-from urst_tiles.source.burnt import BurntMask
+from urst_tiles.source.burnt import BurntMask, burn
 from urst_tiles.source.mask import open_mask
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.arguments import Brought, check_measuring
 from urst_tiles.studio.asked import Asked
-from urst_tiles.studio.drawn import burn
 from urst_tiles.studio.kept import Kept
 
 #: Side of a tile in pixels.
@@ -105,13 +106,16 @@ class Pictures:
     def _viewed(self, look: Asked) -> View:
         source, style = self.source(look.image), self._brought.style(look)
         check_measuring(look, source)
-        options, folder = self._brought.options(look, source), self._folder
-        if options.mask:
-            folder = options.mask.parent
-            mask = open_mask(options.mask, source)
-            assert isinstance(mask, BurntMask)
-            burn(mask, folder / MASK)
-        return open_view(source, style, options, folder=folder)
+        options = self._brought.options(look, source)
+        if options.mask is None:
+            return open_view(source, style, options, folder=self._folder)
+        folder = Path(mkdtemp(dir=self._folder))
+        mask = open_mask(options.mask, source)
+        assert isinstance(mask, BurntMask)
+        burn(mask, mask_file(folder))
+        view = open_view(source, style, options, folder=folder)
+        finalize(view, rmtree, folder, ignore_errors=True)  # a mask may be large
+        return view
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
