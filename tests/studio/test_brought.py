@@ -115,7 +115,7 @@ def test_ones_own_picture_and_a_mixture(studio: Served, root: Path, monkeypatch:
     assert studio.ask(f"swatches/{studio.api('look', image='scene.tif')['before']}/{word}.jpg")[0] == 200
 
 
-@pytest.mark.parametrize("image", ["scene.tif", "plain.tif"])
+@pytest.mark.parametrize("image", ["scene.tif", pytest.param("plain.tif", marks=pytest.mark.slow)])
 def test_drawn_polygons(studio: Served, root: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     left, hole = [[0, 0], [200, 0], [200, 600], [0, 600]], [[300, 100], [450, 100], [450, 250], [300, 250]]
     mask = draw(studio, (OTHER, left), ("", hole))
