@@ -54,8 +54,9 @@ export class Drawing {
   }
 
   released(event) {
+    this.pointer = this.at(event);
     if (this.kind === "box") this.endBox();
-    else if (this.kind === "polygon") this.add(this.at(event));
+    else if (this.kind === "polygon") this.add(this.pointer);
   }
 
   endBox() {
