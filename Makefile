@@ -1,6 +1,7 @@
 # make setup      .venv with the package (as a built wheel) and everything tests and linters need
 # make demo       a made-up 67 megapixel scene, stylised; prints which files to look at
-# make test       the quick tests, against the installed wheel
+# make test       the quick tests, against the installed wheel; those of the studio's page need Chromium, which is
+#                 installed first where apt can do it, and are skipped without it
 # make test-slow  every test
 # make lint       ruff, mypy and shellcheck
 # make bench      the tables of benchmarks/README.md
@@ -33,7 +34,7 @@ SOURCES := $(shell find urst_tiles -name __pycache__ -prune -o -print) pyproject
 
 SCRIPTS := .ci/run pipelines/demo.sh pipelines/slurm.sbatch
 
-.PHONY: setup demo test test-slow lint bench storm constraints clean
+.PHONY: setup demo browser test test-slow lint bench storm constraints clean
 
 setup: $(VENV)/.wheel
 
@@ -74,10 +75,17 @@ demo: setup
 # that `import urst_tiles` finds the wheel or nothing.
 test test-slow storm: export PYTHONSAFEPATH := 1
 
-test: setup
+# For the tests of the studio's page. Without it they are skipped, or fail where CI=true.
+browser:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "test: installing Chromium" && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
+	} || echo "test: there is no Chromium, so the studio's page is not tested (apt install chromium)" >&2
+
+test: setup browser
 	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow" $(PYTEST)
 
-test-slow: setup
+test-slow: setup browser
 	@$(BIN)/pytest -o faulthandler_timeout=3600 $(PYTEST)
 
 lint: setup

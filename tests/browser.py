@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,13 +17,30 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import pytest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 #: The program, where there is one.
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
+#: Tests that need it are skipped where it is missing; in CI they fail.
+without_chromium = pytest.mark.skipif(
+    CHROMIUM is None and os.environ.get("CI") != "true", reason="no Chromium here (apt install chromium)"
+)
+
+#: The checks of accessibility by Deque Systems (`tests/axe/README.md`).
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
+
 #: The codes of keys that are no letters.
-CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Enter": 13, "Tab": 9, "Escape": 27}
+CODES = {
+    "ArrowRight": 39,
+    "ArrowLeft": 37,
+    "Enter": 13,
+    "Tab": 9,
+    "Escape": 27,
+    "ArrowDown": 40,
+    "ArrowUp": 38,
+}
 
 
 class Browser:
@@ -34,7 +52,7 @@ class Browser:
     """
 
     def __init__(self, folder: Path, size: tuple[int, int] = (1280, 800)) -> None:
-        assert CHROMIUM is not None
+        assert CHROMIUM is not None, "no Chromium here (apt install chromium)"
         flags = [
             "--headless=new",
             "--no-sandbox",
@@ -126,12 +144,28 @@ class Browser:
             self.command("Input.dispatchKeyEvent", type="keyDown", **words)
             self.command("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
+    def mouse(self, kind: str, x: int, y: int, **words: Any) -> None:
+        """An event of the mouse, such as mousePressed, at a place of the page."""
+        button = {} if kind == "mouseWheel" else {"button": "left", "clickCount": 1, "buttons": 1}
+        self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button, **words)
+
     def nameless(self, roles: frozenset[str]) -> list[str]:
         """The roles of all elements of some roles that a screen reader has no name for."""
         nodes = self.command("Accessibility.getFullAXTree")["nodes"]
         seen = [node for node in nodes if not node["ignored"] and node.get("role", {}).get("value") in roles]
         assert len(seen) > 2
         return [node["role"]["value"] for node in seen if not node.get("name", {}).get("value")]
+
+    def barriers(self) -> list[str]:
+        """What axe finds on the page that is serious or critical: the rule, and the elements."""
+        if not self.value("'axe' in window"):
+            self.value(f"(() => {{ {AXE.read_text()} }})()")
+        found = self.value("axe.run().then((found) => found.violations)")
+        return [
+            f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}"
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
 
     def picture(self, path: Path) -> Path:
         """What the page looks like, as a PNG file."""

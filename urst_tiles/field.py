@@ -246,15 +246,15 @@ def _shares(regions: Regions, box: Box) -> tuple[Members, NDArray[np.int64] | No
     wide = _in_image(box, regions.part).grow(2 * radius)
     rows = _lines(wide.y0, wide.y1, regions.height, mask.shape[0])
     columns = _lines(wide.x0, wide.x1, regions.width, mask.shape[1])
-    top, left = rows.min(), columns.min()
-    part = np.array(mask[top : rows.max() + 1, left : columns.max() + 1])
+    (down, row_of), (across, column_of) = (np.unique(n, return_inverse=True) for n in (rows, columns))
+    part = np.array(mask[np.ix_(down, across)])  # of a mask finer than the image no more than is needed
     member_of = {v: regions.labels.index(v) if v in regions.labels else regions.rest for v in np.unique(part)}
     members = tuple(sorted(set(member_of.values())))
     if len(members) == 1:
         return members, None, 1
     by_label = np.zeros(int(part.max()) + 1, np.intp)
     by_label[list(member_of)] = list(member_of.values())
-    here = by_label[part][np.ix_(rows - top, columns - left)]
+    here = by_label[part][np.ix_(row_of, column_of)]
     counts = np.stack([_smooth(here == m, radius) for m in members])
     return members, counts, (2 * radius + 1) ** 4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,20 @@ def test_other_resolutions_and_back(tmp_path):
     assert np.abs(whole(small, 100, 100, 1) - coarse).max() < 0.1
     for one in (field, Lattice(50, 60, 2, 3), Everywhere()):
         assert restored(one.described()) == one
+
+
+def test_of_a_mask_finer_than_the_image_no_more_is_read_than_is_needed(tmp_path):
+    """The thumbnail of a gigapixel image, whose mask of polygons has a number for each pixel."""
+    mask = np.lib.format.open_memmap(tmp_path / "mask.npy", "w+", np.uint8, (30000, 30000))
+    mask[50::100, 20000:] = 1  # the middles of the lines of the thumbnail
+    del mask
+    field = Regions(30000, 30000, tmp_path / "mask.npy", (1,), 64).resized(300, 300)
+    tracemalloc.start()
+    weights = whole(field, 300, 300, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 << 20  # all of it has 900 MB
+    assert (weights[0, :, 51:] == 1).all() and (weights[1, :, :49] == 1).all()
 
 
 def test_a_mask_that_is_none_is_told(tmp_path):

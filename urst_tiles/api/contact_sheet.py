@@ -13,7 +13,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options
-from urst_tiles.recipe import recipe_of
+from urst_tiles.recipe import StyleArgument, recipe_of
 from urst_tiles.source import array_source
 from urst_tiles.source.picture import read_picture
 from urst_tiles.source.windows import WindowReader
@@ -51,11 +51,11 @@ def contact_sheet(
     return sheet
 
 
-def in_style(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    """Stylise a small image, uint8 (h, w, 3), in a named style, by exact statistics of its pixels."""
-    style = recipe_of(name, Options()).build()
-    h, w = (max(style.minimum, round_up(n, style.stride)) for n in pixels.shape[:2])
+def in_style(pixels: NDArray[np.uint8], style: StyleArgument) -> NDArray[np.uint8]:
+    """Stylise a small image, uint8 (h, w, 3), with the network lite, by exact statistics of its pixels."""
+    built = recipe_of(style, Options()).build()
+    h, w = (max(built.minimum, round_up(n, built.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
-    kernel = Kernel(nets.freeze(style, measure_thumbnail(style, source)))
+    kernel = Kernel(nets.freeze(built, measure_thumbnail(built, source)))
     box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
     return kernel.run(WindowReader(source).padded(box)[0][None], [box], [core])[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,7 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
-from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
+from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source
 from urst_tiles.source.windows import WindowReader
 
@@ -40,11 +41,15 @@ class View:
     source : the prepared source.
     plan : the plan of the job that would make all of it.
     kernel : the frozen network of that job.
+    recipe, moments : what it was frozen from.
     """
 
     source: Source
     plan: Plan
     kernel: Kernel
+    recipe: Recipe
+    moments: Mapping[str, Any] | None
+    _kernels: dict[tuple[int, int], Kernel] = field(default_factory=dict)
 
     @cached_property
     def reader(self) -> WindowReader:
@@ -64,6 +69,16 @@ class View:
         """
         return stylize_box(self.kernel, self.reader, self.plan, box)
 
+    def kernel_for(self, shape: tuple[int, int]) -> Kernel:
+        """The network for the image resized to (height, width): the same statistics and styles, at the places
+        where they are there."""
+        laid = self.recipe.field
+        if laid is None:
+            return self.kernel
+        if shape not in self._kernels:
+            self._kernels[shape] = _kernel(self.recipe.over(laid.resized(*shape)), self.moments, self.plan)
+        return self._kernels[shape]
+
 
 def prepare_input(
     input: str | os.PathLike[str], options: Options, *, folder: Path, progress: Progress = silent
@@ -77,6 +92,11 @@ def prepare_input(
     source = open_input(input, options).prepare(folder, thumbnail=options.thumbnail, progress=progress)
     prepare_mask(options, source, folder, progress)
     return source
+
+
+def mask_file(folder: Path) -> Path:
+    """Where `open_view` with this folder finds the mask of its options, unpacked into a ``.npy`` file."""
+    return folder / MASK
 
 
 def open_view(
@@ -107,9 +127,8 @@ def open_view(
     recipe = with_looks(recipe, source, options)
     recipe = recipe.over(field_of(recipe, source, options, folder))
     plan = make_plan(source, recipe, build_style(recipe), options)
-    net = _frozen(source, recipe, plan, options, folder, progress)
-    kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype(plan.dtype))
-    return View(source, plan, kernel)
+    recipe, moments = _measured(source, recipe, plan, options, folder, progress)
+    return View(source, plan, _kernel(recipe, moments, plan), recipe, moments)
 
 
 def _refuse_levels(recipe: Recipe) -> None:
@@ -120,17 +139,23 @@ def _refuse_levels(recipe: Recipe) -> None:
         )
 
 
-def _frozen(
+def _kernel(recipe: Recipe, moments: Mapping[str, Any] | None, plan: Plan) -> Kernel:
+    net = freeze(recipe, moments)
+    return Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype(plan.dtype))
+
+
+def _measured(
     source: Source, recipe: Recipe, plan: Plan, options: Options, folder: Path, progress: Progress
-) -> nets.LocalNet:
-    """The frozen network, measured as the plan says; what measuring writes is removed."""
+) -> tuple[Recipe, Mapping[str, Any] | None]:
+    """The recipe in its final colours, and the statistics, measured as the plan says; what measuring writes
+    is removed."""
     with TemporaryDirectory(dir=folder) as scratch:
         job = Job(Path(scratch) / "job")
         with job.locked():
             job.claim(plan.identity)
             with cluster_of(plan, options, job, progress) as on:
                 recipe = take_colours(recipe, source, plan, job, on, progress)
-                return freeze(recipe, measure(recipe, source, plan, job, on, progress))
+                return recipe, measure(recipe, source, plan, job, on, progress)
 
 
 def place(shape: tuple[int, int], at: tuple[int, int], size: tuple[int, int]) -> Box:

@@ -22,6 +22,10 @@ from urst_tiles.source.features import Feature
 from urst_tiles.source.polygons import Polygon, filled
 from urst_tiles.source.region_numbers import MOST
 from urst_tiles.source.source import Source
+from urst_tiles.storage.publish import check_room
+
+#: Side in pixels of the squares in which `burn` burns polygons.
+SQUARE = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,32 @@ def burnt_mask(source: Source, path: Path, digest: str, attribute: str | None) -
         polygons=polygons,
         numbers=tuple(n for _, n in pairs),
     )
+
+
+def burn(mask: BurntMask, target: Path) -> None:
+    """Write a mask as `urst_tiles.source.mask.spool_mask` does, but only where polygons are: the rest of the
+    file is a hole, which reads as 0. So a few polygons on a large image take little time and room.
+
+    Raises
+    ------
+    DiskFull : there is not enough room.
+    """
+    attempt = target.with_name(f"{target.name}.part")
+    out = np.lib.format.open_memmap(attempt, "w+", np.dtype(mask.dtype), mask.shape, version=(2, 0))
+    image = Box(0, 0, *mask.shape)
+    squares: dict[Box, None] = {}
+    for polygon in mask.polygons:
+        (x0, y0), (x1, y1) = (getattr(polygon[0], end)(0) for end in ("min", "max"))
+        reach = Box(*(int(n) for n in np.floor((y0, x0, y1 + 1, x1 + 1))))
+        if reach.y0 < image.y1 and reach.x0 < image.x1 and reach.y1 > 0 and reach.x1 > 0:
+            squares |= dict.fromkeys(
+                cell.align(SQUARE).clip(image) for cell in reach.clip(image).cells(SQUARE)
+            )
+    check_room(target.parent, sum(square.area for square in squares) * out.itemsize)
+    for square in squares:
+        out[square.slices] = next(mask.strips([square]))
+    del out
+    attempt.rename(target)
 
 
 def check_touch(source: Source, path: Path, polygons: Sequence[Polygon]) -> None:

@@ -18,22 +18,28 @@ from starlette.staticfiles import StaticFiles
 
 from urst_tiles.api.contact_sheet import named_styles
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.studio.asked import COLOURS, MODELS, Asked
+from urst_tiles.studio.arguments import Brought, write
+from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked
+from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
 from urst_tiles.studio.lane import Lane
 from urst_tiles.studio.layers import Layers, address_of, capabilities
-from urst_tiles.studio.making import command_of, output_of, plan_of
+from urst_tiles.studio.making import command_of, keep_files, output_of, plan_of
 from urst_tiles.studio.pictures import Pictures, Shown, block_tile
 from urst_tiles.studio.queue import Queue, act
 from urst_tiles.studio.table import table_of
+from urst_tiles.studio.uploads import MOST_BYTES
 
 T = TypeVar("T")
 
 PAGE = Path(__file__).parent / "page"
 
-#: The longest body of a request, in bytes.
-MOST_BODY = 16384
+#: The longest body of a request, in bytes; of one with polygons.
+MOST_BODY, MOST_DRAWN = 16384, 1 << 18
+
+#: How many images that were opened are listed.
+RECENT = 8
 
 #: How often it is looked whether somebody still waits for an answer, in seconds.
 GLANCE_SECONDS = 0.1
@@ -58,9 +64,12 @@ class Studio:
 
     def __init__(self, root: Path, folder: Path, image: str = "") -> None:
         self.root, self.image = root, image
-        self.pictures = Pictures(root, folder)
+        self.brought = Brought.into(root, folder)
+        self.pictures = Pictures(root, folder, self.brought)
         self.layers = Layers(self.pictures)
         self.queue = Queue(root)
+        self.recent: list[str] = []
+        self.own_styles: list[str] = []
         self.computing = Lane(1, "studio-computes")
         self.reading = Lane(2, "studio-reads")
 
@@ -81,15 +90,42 @@ class Studio:
                 "styles": [{"name": name, "title": title} for name, title in named_styles().items()],
                 "models": MODELS,
                 "colours": COLOURS,
+                "statistics": STATISTICS,
+                "strokes": STROKES,
+                "uploads": [
+                    {"name": word, "title": self.brought.uploads.path(word).name} for word in self.own_styles
+                ],
             }
         )
 
     async def files(self, request: Request) -> Response:
         """The images and folders in a folder below the root."""
         folder = request.query_params.get("folder", "")
-        return JSONResponse(
-            await answered(request, self.reading, lambda: listed(self.root, folder), LOOKED_AT)
-        )
+        found = await answered(request, self.reading, lambda: listed(self.root, folder), LOOKED_AT)
+        return JSONResponse(found | {"recent": [self._called(image) for image in self.recent]})
+
+    def _called(self, image: str) -> dict[str, str]:
+        """An image by its word and its name."""
+        path = self.brought.uploads.find(image)
+        return {"path": image, "name": path.name if image.startswith(":") else image}
+
+    async def upload(self, request: Request) -> Response:
+        """Keep a picture that the page brings."""
+        name, data = request.query_params.get("name", "picture"), await data_of(request, MOST_BYTES)
+        word = await answered(request, self.reading, lambda: self.brought.uploads.add(name, data), LOOKED_AT)
+        if request.query_params.get("use") == "style" and word not in self.own_styles:
+            self.own_styles.insert(0, word)
+        return JSONResponse({"word": word, "name": self.brought.uploads.path(word).name})
+
+    async def draw(self, request: Request) -> Response:
+        """Keep polygons that were drawn."""
+        drawn = Drawn.of((await body_of(request, MOST_DRAWN)).get("polygons"))
+        return JSONResponse({"mask": self.brought.drawings.add(drawn)})
+
+    async def drawn(self, request: Request) -> Response:
+        """The polygons of an id."""
+        found = self.brought.drawings.get(request.query_params.get("mask", ""))
+        return JSONResponse({"polygons": found.words})
 
     async def look(self, request: Request) -> Response:
         """Open an image and freeze a style; what the viewer must know of it."""
@@ -97,9 +133,10 @@ class Studio:
 
         def opened() -> dict[str, Any]:
             facts = self.pictures.facts(look)
-            if look.style:
+            if look.paints:
                 self.pictures.view(look)
-            return facts
+            self.recent = [look.image, *(one for one in self.recent if one != look.image)][:RECENT]
+            return facts | {"name": self._called(look.image)["name"]}
 
         return JSONResponse(await answered(request, self._lane(look), opened, LOOKED_AT))
 
@@ -145,7 +182,7 @@ class Studio:
         return Asked.of({"image": self.image} | dict(request.query_params))
 
     def _lane(self, look: Asked) -> Lane:
-        return self.computing if look.style else self.reading
+        return self.computing if look.paints else self.reading
 
     async def swatch(self, request: Request) -> Response:
         """A small square of the image in a style."""
@@ -158,7 +195,7 @@ class Studio:
         look, name = Asked.of(request.query_params), request.query_params.get("output", "")
 
         def planned() -> dict[str, Any]:
-            return plan_of(self.root, look, name, self.pictures.source(look.image))
+            return plan_of(self.root, look, name, self.pictures.source(look.image), self.brought)
 
         return JSONResponse(await answered(request, self.computing, planned, LOOKED_AT))
 
@@ -169,8 +206,10 @@ class Studio:
 
         def added() -> dict[str, Any]:
             source, after = self.pictures.source(look.image), self.pictures.facts(look)["after"]
-            output = output_of(self.root, look, name)
-            words = command_of(self.root, look, output, source)[1:]
+            output = output_of(self.root, look, name, self.brought)
+            words = command_of(self.root, look, output, source, self.brought)[1:]
+            if not output.exists():
+                write(self.root, self.brought.files(look, output, source))
             return self.queue.add(output, words, image=look.image, after=after or "").facts
 
         return JSONResponse(await answered(request, self.reading, added, LOOKED_AT))
@@ -193,6 +232,16 @@ class Studio:
         output = self.root / self.queue.get(number).output
         tile = await answered(request, self.reading, lambda: block_tile(output, level, x, y), LOOKED_AT)
         return Response(tile, media_type="image/png", headers={"Cache-Control": "no-store"})
+
+    async def keep(self, request: Request) -> Response:
+        """Write what the command of a look reads into the root, so that it can be given in a terminal."""
+        words = await body_of(request)
+        look, name = Asked.of(words), str(words.get("output", ""))
+
+        def kept() -> list[str]:
+            return keep_files(self.root, look, name, self.pictures.source(look.image), self.brought)
+
+        return JSONResponse({"files": await answered(request, self.reading, kept, LOOKED_AT)})
 
     async def status(self, request: Request) -> Response:
         """What is being opened, and how far the paintings of the queue are."""
@@ -219,7 +268,11 @@ async def answered(request: Request, lane: Lane, call: Callable[[], T], urgency:
     future = lane.submit(call, urgency)
     waiting = asyncio.wrap_future(future)
     while True:
-        done, _ = await asyncio.wait({waiting}, timeout=GLANCE_SECONDS)
+        try:
+            done, _ = await asyncio.wait({waiting}, timeout=GLANCE_SECONDS)
+        except asyncio.CancelledError:  # the studio is closed
+            future.cancel()
+            raise Gone from None
         if done:
             return waiting.result()
         if await request.is_disconnected() and future.cancel():
@@ -231,13 +284,20 @@ def base_of(request: Request) -> str:
     return f"http://{request.headers['host']}/{request.url.path.split('/')[1]}/"
 
 
-async def body_of(request: Request) -> dict[str, Any]:
-    """The JSON object that a request brings; BadInput if it brings none, or a long one."""
-    data = b""
+async def data_of(request: Request, most: int) -> bytes:
+    """The bytes that a request brings; BadInput if there are more than ``most``."""
+    pieces, held = [], 0
     async for piece in request.stream():
-        data += piece
-        if len(data) > MOST_BODY:
-            raise BadInput("the request is too long")
+        pieces.append(piece)
+        held += len(piece)
+        if held > most:
+            raise BadInput(f"the request is too long: {most} bytes are taken")
+    return b"".join(pieces)
+
+
+async def body_of(request: Request, most: int = MOST_BODY) -> dict[str, Any]:
+    """The JSON object that a request brings; BadInput if it brings none, or a long one."""
+    data = await data_of(request, most)
     try:
         words = json.loads(data)
     except (ValueError, RecursionError):
@@ -276,6 +336,10 @@ def app_of(studio: Studio, token: str, hosts: Collection[str], framed: bool = Fa
         ("/wmts/{state}/WMTSCapabilities.xml", studio.capabilities, "GET"),
         ("/api/jobs.toml", studio.table, "GET"),
         ("/blocks/{number:int}/{level:int}/{x:int}_{y:int}.png", studio.block, "GET"),
+        ("/api/keep", studio.keep, "POST"),
+        ("/api/upload", studio.upload, "POST"),
+        ("/api/draw", studio.draw, "POST"),
+        ("/api/drawn", studio.drawn, "GET"),
         ("/tiles/{state}/{level:int}/{x:int}_{y:int}.{suffix}", studio.tile, "GET"),
         ("/swatches/{state}.jpg", studio.swatch, "GET"),
         ("/swatches/{state}/{style}.jpg", studio.swatch, "GET"),

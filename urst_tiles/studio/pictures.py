@@ -10,26 +10,33 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
-from urst_tiles.api.view import View, open_view, prepare_input
+from urst_tiles.api.view import View, mask_file, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
 from urst_tiles.source import Source
+from urst_tiles.source.burnt import BurntMask, burn
+from urst_tiles.source.mask import open_mask
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
-from urst_tiles.studio.asked import Asked, inside
+from urst_tiles.studio.arguments import Brought, check_measuring
+from urst_tiles.studio.asked import Asked
 from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.results import Results, levels_of, microns
+from urst_tiles.studio.uploads import is_upload
 
 #: Side of a tile in pixels.
 TILE = 512
@@ -63,10 +70,11 @@ class Pictures:
     ----------
     root : the folder of the images; nothing outside of it is read.
     folder : a folder for thumbnails and unpacked images; the caller removes it.
+    brought : what the page brought.
     """
 
-    def __init__(self, root: Path, folder: Path) -> None:
-        self.root, self._folder = root, folder
+    def __init__(self, root: Path, folder: Path, brought: Brought) -> None:
+        self.root, self._folder, self._brought = root, folder, brought
         self._sources: Kept[Source] = Kept(IMAGES)
         self._views: Kept[View] = Kept(VIEWS)
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
@@ -82,7 +90,7 @@ class Pictures:
         ------
         UrstError : it does not lie below the root, or cannot be read.
         """
-        path = inside(self.root, image)
+        path = self._brought.uploads.find(image)
         with self._opening:
             try:
                 return self._sources.made(path, lambda: self._open(path))
@@ -97,18 +105,25 @@ class Pictures:
 
     def view(self, look: Asked) -> View:
         """The painting that a look shows."""
-        if not look.style:
-            raise BadInput("no style is chosen")
+        return self._views.made(look.painting, lambda: self._viewed(look.painting))
 
-        def made() -> View:
-            source = self.source(look.image)
-            return open_view(source, look.style, look.options(), folder=self._folder)
-
-        return self._views.made(look, made)
+    def _viewed(self, look: Asked) -> View:
+        source, style = self.source(look.image), self._brought.style(look)
+        check_measuring(look, source)
+        options = self._brought.options(look, source)
+        if options.mask is None:
+            return open_view(source, style, options, folder=self._folder)
+        folder = Path(mkdtemp(dir=self._folder))
+        mask = open_mask(options.mask, source)
+        assert isinstance(mask, BurntMask)
+        burn(mask, mask_file(folder))
+        view = open_view(source, style, options, folder=folder)
+        finalize(view, rmtree, folder, ignore_errors=True)  # a mask may be large
+        return view
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
-        if not look.style and self.results.has(look.image):
+        if not (look.paints or is_upload(look.image)) and self.results.has(look.image):
             return self.results.facts(look.image) | {"tile": TILE}
         source = self.source(look.image)
         h, w = source.shape
@@ -120,7 +135,7 @@ class Pictures:
             "exact": exact_levels(),
             "microns": microns(source),
             "before": look.before.state,
-            "after": look.state if look.style else None,
+            "after": look.painting.state if look.paints else None,
         }
 
     def tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
@@ -144,7 +159,7 @@ class Pictures:
         """The pixels of the box of a tile, and whether they are approximate."""
         if look.side:
             return self.results.side(look).read(halvings, box), False
-        if not look.style:
+        if not look.paints:
             return eight_bits(scaled(self.source(look.image), halvings).read(box)), False
         if halvings < exact_levels():
             return self._reduced(look, halvings, box), False
@@ -163,7 +178,7 @@ class Pictures:
 
             seen = self._cores.made((look, halvings, whole), made)
             out[part.within(box).slices][..., : seen.shape[2]] = seen[part.within(whole).slices]
-            approximate = bool(look.style) and halvings >= exact_levels()
+            approximate = look.paints and halvings >= exact_levels()
         return out, approximate
 
     def ground(self, look: Asked) -> Source:
@@ -195,14 +210,15 @@ class Pictures:
         (height, width), grid = small.shape, view.plan.grid
         core = max(grid.stride, TILE // grid.stride * grid.stride)
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
-        return stylize_block(view.kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
+        kernel = view.kernel_for(small.shape)
+        return stylize_block(kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
     def swatch(self, look: Asked, style: str) -> Shown:
         """A small square of the image in a style; as it is if ``style`` is empty."""
-        look_of_style = Asked(look.image, style)  # refuses styles that do not exist
-        return self._tiles.made((look, look_of_style, "swatch"), lambda: self._swatch(look, style))
+        styled = Asked(look.image, style)  # refuses styles that do not exist
+        return self._tiles.made((look, styled, "swatch"), lambda: self._swatch(look, styled))
 
-    def _swatch(self, look: Asked, style: str) -> Shown:
+    def _swatch(self, look: Asked, styled: Asked) -> Shown:
         source = None if look.side else self.source(look.image)
         pixels = eight_bits(source.thumbnail if source else self.results.thumbnail(look))
         while min(pixels.shape[:2]) >= 2 * SWATCH:
@@ -210,7 +226,8 @@ class Pictures:
         (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
-        return Shown(encoded_jpeg(in_style(square, style) if style else square), "image/jpeg", True)
+        made = in_style(square, self._brought.style(styled)) if styled.paints else square
+        return Shown(encoded_jpeg(made), "image/jpeg", True)
 
 
 def block_tile(output: Path, level: int, x: int, y: int) -> bytes:

@@ -65,7 +65,7 @@ def serve(
         if browse:
             webbrowser.open(url)
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS,
+            app, log_level="critical", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False, limit_concurrency=256,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listener])

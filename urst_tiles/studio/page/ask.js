@@ -15,5 +15,8 @@ async function answer(url, options) {
 
 export const ask = (path, words = {}) => answer(`${path}?${new URLSearchParams(words)}`);
 
+export const upload = (file, use) =>
+  answer(`api/upload?${new URLSearchParams({ name: file.name, use })}`, { method: "POST", body: file });
+
 export const send = (path, words = {}) =>
   answer(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(words) });

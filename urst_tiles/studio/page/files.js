@@ -1,6 +1,6 @@
 // The dialog in which an image is chosen.
 import { strings } from "./strings.js";
-import { ask } from "./ask.js";
+import { ask, upload } from "./ask.js";
 
 const $ = (id) => document.getElementById(id);
 let chosen = null;
@@ -32,6 +32,8 @@ async function show(folder) {
     if (found.more) items.push(line(strings.andMore(found.more)));
     if (!found.images.length) items.push(line(strings.nothingHere));
     list.replaceChildren(...items);
+    $("files-recent").replaceChildren(...found.recent.map((one) => entry(one.name, "", () => { $("files").close(); chosen(one.path); })));
+    $("files-recent-part").hidden = !found.recent.length;
   } catch (error) {
     list.replaceChildren(line(error.message));
   }
@@ -44,4 +46,20 @@ export function openFiles(image, onChosen) {
   show(image.includes("/") ? image.slice(0, image.lastIndexOf("/")) : "");
 }
 
+export async function uploadImage(file, onUploaded) {
+  const { word } = await upload(file, "image");
+  return onUploaded(word);
+}
+
+$("files-upload").addEventListener("click", () => $("files-file").click());
+$("files-file").addEventListener("change", async () => {
+  const [file] = $("files-file").files;
+  $("files-file").value = "";
+  if (!file) return;
+  try {
+    await uploadImage(file, (word) => { $("files").close(); chosen(word); });
+  } catch (error) {
+    $("files-list").replaceChildren(line(error.message));
+  }
+});
 $("files-close").addEventListener("click", () => $("files").close());

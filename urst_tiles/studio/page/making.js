@@ -36,6 +36,7 @@ export class Making {
       this.rows([
         [strings.plan.size, strings.planSize(plan)], [strings.plan.memory, strings.bytes(plan.memory)], [strings.plan.disk, strings.bytes(plan.disk)],
         [strings.plan.time, strings.duration(plan.seconds)], [strings.plan.folder, plan.folder],
+        ...(plan.files.length ? [[strings.plan.files, plan.files.join(", ")]] : []),
       ]);
       $("command").textContent = plan.command;
       this.sorry(plan.exists ? strings.exists : "");
@@ -56,6 +57,15 @@ export class Making {
   sorry(text) {
     $("making-sorry").textContent = text;
     $("making-sorry").hidden = !text;
+  }
+
+  // The files that the command names are written before it is copied.
+  async keep() {
+    try {
+      await send("api/keep", { ...this.look, output: $("output").value });
+    } catch (error) {
+      this.sorry(error.message);
+    }
   }
 
   async begin() {

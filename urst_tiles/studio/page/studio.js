@@ -2,18 +2,23 @@
 import { strings } from "./strings.js";
 import { Viewer } from "./viewer.js";
 import { ask } from "./ask.js";
-import { openFiles } from "./files.js";
+import { openFiles, uploadImage } from "./files.js";
 import { Making } from "./making.js";
 import { wireLayer } from "./layers.js";
 import { onInput, showResult } from "./results.js";
+import { Drawing, boxOf } from "./drawing.js";
+import { Places } from "./places.js";
+import { Styles, mixtureOf } from "./styles.js";
 
 const $ = (id) => document.getElementById(id);
-const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none" };
+const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
+const CHOICES = ["colours", "stroke", "statistics", "model"];
 const look = { ...FIRST };
 let asked = 0; // the number of the newest request for a look; older answers are dropped
-let start = null;
-let viewer = null;
-let making = null;
+let name = ""; // what the image is called
+let step = 0; // how many changes can be undone
+let last = 0; // the newest change
+let start, viewer, making, drawing, places, styles;
 
 function fillWords() {
   for (const node of document.querySelectorAll("[data-text]")) node.textContent = strings[node.dataset.text];
@@ -44,7 +49,11 @@ function readLink() {
   for (const name of Object.keys(look)) look[name] = words.get(name) ?? FIRST[name];
   const place = ["x", "y", "zoom"].map((name) => Number(words.get(name)));
   const swipe = Number(words.get("swipe") ?? 50);
-  return { place: words.has("zoom") && place.every(Number.isFinite) ? place : null, swipe: Number.isFinite(swipe) ? swipe : 50 };
+  return {
+    place: words.has("zoom") && place.every(Number.isFinite) ? place : null,
+    swipe: Number.isFinite(swipe) ? swipe : 50,
+    beside: words.get("beside") === "1",
+  };
 }
 
 function writeLink(push) {
@@ -52,28 +61,55 @@ function writeLink(push) {
   const place = viewer.place();
   if (place) for (const [k, name] of ["x", "y", "zoom"].entries()) words.set(name, place[k]);
   words.set("swipe", Math.round(viewer.swipe));
-  history[push ? "pushState" : "replaceState"](null, "", `#${words}`);
+  if (viewer.isBeside) words.set("beside", "1");
+  note(words, push);
+}
+
+function note(words, push) {
+  if (push) last = ++step;
+  history[push ? "pushState" : "replaceState"]({ step, last }, "", `#${words}`);
+  showSteps();
+}
+
+function showSteps() {
+  $("undo").disabled = step === 0;
+  $("redo").disabled = step >= last;
 }
 
 function showControls() {
+  const paints = Boolean(look.style || look.mask);
   $("alpha").value = look.alpha;
   $("alpha-value").textContent = strings.percent(look.alpha);
-  $("colours").checked = look.colours === "luminance";
-  $("model").value = look.model;
-  const input = document.querySelector(`#gallery input[value="${CSS.escape(look.style)}"]`);
-  if (input) input.checked = true;
-  const title = start.styles.find((style) => style.name === look.style)?.title;
-  $("label-after").textContent = title ?? "";
+  for (const name of CHOICES) $(name).value = look[name];
+  styles.show(look.style, !look.mask);
+  $("colours").querySelector("option[value=coral]").disabled = !ownAlone();
+  $("label-after").textContent = styles.title(look.style) || strings.places;
   $("label-before").textContent = strings.before;
-  $("label-before").hidden = $("label-after").hidden = $("divider").hidden = !look.style;
-  $("make").disabled = !look.image || !look.style;
+  $("label-before").hidden = $("label-after").hidden = !paints;
+  $("divider").hidden = !paints || viewer.isBeside;
+  $("beside").setAttribute("aria-pressed", viewer.isBeside);
+  $("make").disabled = !look.image || !paints;
+  for (const id of ["draw", "region-drag", "region-view"]) $(id).disabled = !look.image;
+  showRegion();
   showResult();
+}
+
+// Colours can be given to pictures alone, not to styles that come with the network.
+const ownAlone = () => look.style !== "" && mixtureOf(look.style).every(([name]) => name.startsWith(":"));
+
+function showRegion() {
+  const box = look.region ? look.region.split(",").map(Number) : null;
+  drawing.region = box;
+  drawing.draw();
+  $("region-value").textContent = box ? strings.regionValue(box[2], box[3]) : strings.regionWhole;
+  $("region-none").disabled = !box;
 }
 
 async function showLook(isNewImage, place) {
   const mine = ++asked;
   showResult({});
   showControls();
+  places.show(look.mask);
   sorry("");
   if (!look.image) return;
   busy(isNewImage ? strings.opening : strings.painting($("label-after").textContent));
@@ -83,11 +119,12 @@ async function showLook(isNewImage, place) {
     if (mine !== asked) return;
     if (isNewImage) {
       $("empty").hidden = true;
-      $("image-name").textContent = look.image;
+      name = facts.name;
+      $("image-name").textContent = name;
       $("facts").textContent = strings.facts(facts.width, facts.height, strings.megapixels(facts.width * facts.height / 1e6));
-      document.title = `${look.image} · urst-tiles studio`;
+      document.title = `${name} · urst-tiles studio`;
       viewer.openImage(facts, place);
-      showSwatches(facts.before);
+      styles.showSwatches(facts.before);
     }
     viewer.showAfter(facts);
     showResult(facts);
@@ -107,34 +144,32 @@ async function watchOpening() {
 function change(what) {
   what = onInput(what);
   const isNewImage = "image" in what && what.image !== look.image;
+  if (isNewImage) what = { ...what, mask: "", region: "" }; // they lie on the image
   Object.assign(look, what);
-  if (isNewImage) history.pushState(null, "", `#${new URLSearchParams(look)}`);
+  if (look.mask) look.style = mixtureOf(look.style)[0]?.[0] ?? "";
+  if (look.colours === "coral" && !ownAlone()) look.colours = "none";
+  if (isNewImage) note(new URLSearchParams(look), true);
   else writeLink(true);
   return showLook(isNewImage, null);
 }
 
-function fillGallery() {
-  const styles = [{ name: "", title: strings.none }, ...start.styles];
-  for (const { name, title } of styles) {
-    const label = document.createElement("label");
-    const input = Object.assign(document.createElement("input"), { type: "radio", name: "style", value: name });
-    const image = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", width: 128, height: 128 });
-    const text = Object.assign(document.createElement("span"), { textContent: title });
-    input.addEventListener("change", () => change({ style: name }));
-    label.append(input, image, text);
-    label.title = name;
-    $("gallery").append(label);
-  }
-  for (const model of start.models) $("model").append(new Option(model, model));
-  $("model-row").hidden = start.models.length < 2;
+function changeRegion(box) {
+  look.region = box ? box.join(",") : "";
+  writeLink(true);
+  showRegion();
 }
 
-function showSwatches(before) {
-  for (const label of $("gallery").children) {
-    const name = label.querySelector("input").value;
-    label.querySelector("img").removeAttribute("src"); // that of the last image
-    label.querySelector("img").src = name ? `swatches/${before}/${name}.jpg` : `swatches/${before}.jpg`;
-  }
+function besides(isBeside) {
+  viewer.showBeside(isBeside);
+  showControls();
+  writeLink(true);
+}
+
+function fillChoices() {
+  const words = { colours: strings.colourWords, stroke: strings.strokeWords, statistics: strings.statisticsWords, model: {} };
+  const values = { colours: start.colours, stroke: start.strokes, statistics: start.statistics, model: start.models };
+  for (const name of CHOICES) for (const value of values[name]) $(name).append(new Option(words[name][value] ?? value, value));
+  $("model-row").hidden = start.models.length < 2;
 }
 
 async function copy(text, told) {
@@ -151,49 +186,100 @@ async function copy(text, told) {
 }
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (document.querySelector("dialog[open]")) return;
   if (event.target.matches("input[type=text], select")) return;
+  const key = event.key.toLowerCase();
+  const back = { z: () => (event.shiftKey ? history.forward() : step && history.back()), y: () => history.forward() };
+  const onControl = event.target.matches("button, input, [role=slider]");
   const keys = {
     "1": () => viewer.fullScale(), "0": () => viewer.whole(), "+": () => viewer.zoomBy(2), "=": () => viewer.zoomBy(2), "-": () => viewer.zoomBy(0.5),
-    "[": () => viewer.swipeTo(viewer.swipe - 5), "]": () => viewer.swipeTo(viewer.swipe + 5), f: () => viewer.flip(),
+    "[": () => viewer.swipeTo(viewer.swipe - 5), "]": () => viewer.swipeTo(viewer.swipe + 5), f: () => viewer.flip(), b: () => besides(!viewer.isBeside),
     s: () => (document.querySelector("#gallery input:checked") ?? document.querySelector("#gallery input")).focus(),
+    p: () => look.image && draw("polygon"), r: () => look.image && draw("box"),
     o: () => $("choose").click(), m: () => $("make").click(), "?": () => $("help").showModal(),
   };
-  const act = keys[event.key.toLowerCase()];
+  const command = event.ctrlKey || event.metaKey;
+  if (event.altKey || (command && !back[key])) return;
+  if (!command && !(onControl && " Enter".includes(event.key)) && drawing.key(event.key)) return stop(event);
+  const act = command ? back[key] : keys[key];
   if (!act) return;
+  stop(event);
+  act();
+}
+
+function stop(event) {
   event.preventDefault();
   event.stopPropagation();
-  act();
+}
+
+function draw(kind) {
+  drawing.begin(kind);
+  $("view").querySelector(".openseadragon-canvas")?.focus(); // so that arrows move the image
+}
+
+// Files that are dropped on the image are opened, those on the styles are styles.
+function wireDrops() {
+  const isFiles = (event) => event.dataTransfer?.types.includes("Files");
+  for (const name of ["dragover", "drop"]) addEventListener(name, (event) => isFiles(event) && event.preventDefault());
+  const targets = { stage: (files) => open(files[0]), left: (files) => files.forEach((file) => styles.bring(file)) };
+  for (const [id, act] of Object.entries(targets)) {
+    const mark = (on) => (event) => $(id).classList.toggle("dropping", on && Boolean(isFiles(event)));
+    for (const name of ["dragenter", "dragover"]) $(id).addEventListener(name, mark(true));
+    for (const name of ["dragleave", "drop"]) $(id).addEventListener(name, mark(false));
+    $(id).addEventListener("drop", (event) => { if (event.dataTransfer.files.length) act([...event.dataTransfer.files]); });
+  }
+}
+
+async function open(file) {
+  busy(strings.uploading(file.name));
+  try {
+    await uploadImage(file, (image) => change({ image }));
+  } catch (error) {
+    busy(null);
+    sorry(error.message);
+  }
 }
 
 function wire() {
   $("alpha").addEventListener("input", () => { $("alpha-value").textContent = strings.percent($("alpha").value); });
   $("alpha").addEventListener("change", () => change({ alpha: $("alpha").value }));
-  $("colours").addEventListener("change", () => change({ colours: $("colours").checked ? "luminance" : "none" }));
-  $("model").addEventListener("change", () => change({ model: $("model").value }));
+  for (const name of CHOICES) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
   for (const id of ["choose", "choose-first"]) $(id).addEventListener("click", () => openFiles(look.image, (image) => change({ image })));
   $("keys").addEventListener("click", () => $("help").showModal());
   $("help-close").addEventListener("click", () => $("help").close());
   $("sorry-close").addEventListener("click", () => sorry(""));
   $("link").addEventListener("click", () => { writeLink(false); copy(location.href, strings.linkCopied); $("link").textContent = strings.copied; setTimeout(() => { $("link").textContent = strings.copyLink; }, 1600); });
-  $("copy").addEventListener("click", () => { copy($("command").textContent, strings.copied); $("copy").textContent = strings.copied; setTimeout(() => { $("copy").textContent = strings.copy; }, 1600); });
+  $("copy").addEventListener("click", async () => { await making.keep(); copy($("command").textContent, strings.copied); $("copy").textContent = strings.copied; setTimeout(() => { $("copy").textContent = strings.copy; }, 1600); });
+  $("undo").addEventListener("click", () => history.back());
+  $("redo").addEventListener("click", () => history.forward());
   $("in").addEventListener("click", () => viewer.zoomBy(2));
   $("out").addEventListener("click", () => viewer.zoomBy(0.5));
   $("full").addEventListener("click", () => viewer.fullScale());
   $("whole").addEventListener("click", () => viewer.whole());
+  $("beside").addEventListener("click", () => besides(!viewer.isBeside));
+  $("draw").addEventListener("click", () => draw("polygon"));
+  $("region-drag").addEventListener("click", () => draw("box"));
+  $("region-view").addEventListener("click", () => changeRegion(boxOf(...viewer.inView(), viewer.facts)));
+  $("region-none").addEventListener("click", () => changeRegion(null));
   $("make").addEventListener("click", () => making.open(look));
   document.addEventListener("keydown", onKey, true);
-  addEventListener("popstate", () => {
+  addEventListener("popstate", (event) => {
+    step = event.state?.step ?? 0;
+    last = Math.max(step, last);
+    showSteps();
     const image = look.image;
-    const { place, swipe } = readLink();
+    const { place, swipe, beside } = readLink();
     viewer.swipeTo(swipe);
+    viewer.showBeside(beside);
+    if (!event.state && place && look.image === image) viewer.goTo(place); // an address that was edited, and no undo
     showLook(look.image !== image, place);
   });
+  wireDrops();
 }
 
 async function begin() {
   fillWords();
-  viewer = new Viewer({ onMove: () => look.image && writeLink(false), onTrouble: sorry });
+  viewer = new Viewer({ onMove: () => look.image && writeLink(false), onTrouble: sorry, onView: () => drawing?.draw() });
   making = new Making({ viewer, onShow: (image) => change({ image, style: "" }) });
   try {
     start = await ask("api/start");
@@ -201,12 +287,19 @@ async function begin() {
     sorry(error.message);
     return;
   }
-  fillGallery();
+  styles = new Styles(start, { onStyle: (style) => change({ style }), onTrouble: sorry, busy });
+  drawing = new Drawing(viewer, { onBox: changeRegion, onPolygon: (corners) => places.add(corners), onKind: (kind) => { for (const [id, one] of [["draw", "polygon"], ["region-drag", "box"]]) $(id).setAttribute("aria-pressed", kind === one); } });
+  places = new Places(drawing, styles, { onMask: (mask) => change({ mask }), onTrouble: sorry });
+  fillChoices();
   FIRST.image = start.image;
-  const { place, swipe } = readLink();
+  const { place, swipe, beside } = readLink();
+  step = history.state?.step ?? 0;
+  last = Math.max(history.state?.last ?? 0, step);
+  showSteps();
   wire();
   wireLayer({ look, copy, sorry });
   viewer.swipeTo(swipe);
+  viewer.showBeside(beside);
   making.watch();
   await showLook(true, place);
 }

@@ -1,13 +1,16 @@
 // The deep-zoom view: the image, over it the painting right of the divider.
 import { strings } from "./strings.js";
+import { Beside } from "./beside.js";
+import { Loading } from "./loading.js";
 
 const $ = (id) => document.getElementById(id);
 const OSD = window.OpenSeadragon;
 const NEXT_TO_NONE = 1e-9;
 const SETTLED_MS = 250; // a view that has not moved for so long stands in the link
 
-function tileSource(facts, state, suffix) {
+function tileSource(facts, state, suffix, loading) {
   return {
+    ...loading.downloads,
     width: facts.width, height: facts.height, tileSize: facts.tile, tileOverlap: 0,
     minLevel: Math.min(8, facts.levels - 1), maxLevel: facts.levels - 1,
     getTileUrl: (level, x, y) => `tiles/${state}/${level}/${x}_${y}.${suffix}`,
@@ -21,29 +24,29 @@ function round(n) {
 }
 
 export class Viewer {
-  constructor({ onMove, onTrouble }) {
+  constructor({ onMove, onTrouble, onView }) {
     this.facts = null;
     this.swipe = 50;
     this.before = null;
     this.afters = []; // the newest last; older ones stay until it is loaded
     this.clipped = new WeakMap(); // where the clip of each begins
-    this.approximate = new WeakSet();
     this.onMove = onMove;
     this.onTrouble = onTrouble;
+    this.onView = onView;
+    this.loading = new Loading(onTrouble);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    this.osd = OSD({
-      element: $("view"), showNavigationControl: false, drawer: "canvas", loadTilesWithAjax: true, imageLoaderLimit: 4, timeout: 120000,
+    const settings = {
+      showNavigationControl: false, drawer: "canvas", imageLoaderLimit: 4, timeout: 120000,
       maxZoomPixelRatio: 8, visibilityRatio: 0.4, animationTime: still ? 0 : 0.6, springStiffness: 9, maxImageCacheCount: 120,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { dblClickToZoom: true },
       tabIndex: 0, immediateRender: false, blendTime: 0,
-    });
+    };
+    this.osd = OSD({ ...settings, element: $("view") });
+    this.beside = new Beside(this.osd, $("view-before"), settings);
+    this.isBeside = false;
     this.osd.canvas.setAttribute("aria-label", strings.viewer);
     this.osd.canvas.setAttribute("role", "application");
     this.osd.addHandler("update-viewport", () => this.moved());
-    this.osd.addHandler("tile-loaded", (event) => {
-      if (event.tileRequest?.getResponseHeader?.("X-Approximate") === "yes") this.approximate.add(event.tile);
-    });
-    this.osd.addHandler("tile-load-failed", (event) => this.failed(event));
     this.wireDivider();
   }
 
@@ -55,9 +58,10 @@ export class Viewer {
     this.before = null;
     this.osd.world.removeAll();
     this.osd.addTiledImage({
-      tileSource: tileSource(facts, facts.before, "png"), index: 0,
+      tileSource: tileSource(facts, facts.before, "png", this.loading), index: 0,
       success: ({ item }) => {
         this.before = item;
+        this.layOut();
         if (place) this.goTo(place);
         else this.osd.viewport.goHome(true);
         this.clip();
@@ -67,12 +71,15 @@ export class Viewer {
 
   showAfter(facts) {
     this.osd.imageLoader.clear();
+    this.loading.drop((tile) => this.afters.includes(tile.tiledImage));
+    this.facts = { ...this.facts, after: facts.after };
+    this.layOut();
     if (!facts.after) {
       for (const item of this.afters.splice(0)) this.osd.world.removeItem(item);
       return;
     }
     this.osd.addTiledImage({
-      tileSource: tileSource(facts, facts.after, "png"),
+      tileSource: tileSource(facts, facts.after, "png", this.loading),
       success: ({ item }) => {
         this.afters.push(item);
         this.clip();
@@ -87,10 +94,33 @@ export class Viewer {
     });
   }
 
+  // Side by side, or the painting over the image.
+  showBeside(isBeside) {
+    this.isBeside = isBeside;
+    if (this.facts) this.layOut();
+  }
+
+  layOut() {
+    const two = this.isBeside && Boolean(this.facts.after);
+    if ($("stage").classList.toggle("two", two) !== this.wasTwo) {
+      this.wasTwo = two;
+      const place = this.place();
+      this.osd.forceResize();
+      if (place) this.goTo(place);
+    }
+    if (two) this.source ??= { state: null };
+    if (two && this.source.state !== this.facts.before) {
+      this.source = { state: this.facts.before, tiles: tileSource(this.facts, this.facts.before, "png", this.loading) };
+    }
+    this.beside.show(two ? this.source.tiles : null);
+    if (this.before) this.clip();
+  }
+
   // The painting is seen right of the divider alone.
   clip() {
     const width = this.osd.viewport.getContainerSize().x;
-    const at = this.osd.viewport.pointFromPixel(new OSD.Point(width * this.swipe / 100, 0), true);
+    const share = this.wasTwo ? 0 : this.swipe / 100;
+    const at = this.osd.viewport.pointFromPixel(new OSD.Point(width * share, 0), true);
     for (const item of this.afters) {
       const x = Math.min(Math.max(item.viewportToImageCoordinates(at).x, 0), this.facts.width);
       if (this.clipped.get(item) === x) continue; // a new clip has all drawn anew, which calls this again
@@ -136,13 +166,45 @@ export class Viewer {
     if (!this.before) return;
     if (this.afters.length) this.clip();
     this.sharpen();
+    this.loading.drop((tile) => this.isOut(tile));
+    this.onView();
     const { x, y, zoom } = this.middle();
     $("where").textContent = strings.where(x, y, zoom < 0.095 ? (100 * zoom).toPrecision(2) : Math.round(100 * zoom));
     this.showScale(zoom / devicePixelRatio);
     clearTimeout(this.settling);
     this.settling = setTimeout(() => { this.snap(); this.onMove(); }, SETTLED_MS);
-    const shown = this.after && this.swipe < 100 ? this.after.getTilesToDraw() : [];
-    $("approximate").hidden = !shown.some((one) => this.approximate.has(one.tile));
+    const shown = this.after && (this.wasTwo || this.swipe < 100) ? this.after.getTilesToDraw() : [];
+    $("approximate").hidden = !shown.some((one) => this.loading.approximate.has(one.tile));
+  }
+
+  // Whether nobody would see a tile: it lies out of the view, or is finer than what is looked at.
+  isOut(tile) {
+    if (tile.tiledImage?.viewer !== this.osd) return false;
+    const view = this.osd.viewport.getBounds(true);
+    const target = this.osd.viewport.getBounds(false); // where the view is going to
+    const { bounds } = tile;
+    const meets = (box) => bounds.x < box.x + box.width && box.x < bounds.x + bounds.width && bounds.y < box.y + box.height && box.y < bounds.y + bounds.height;
+    const finest = this.facts.levels - 1 + Math.ceil(Math.log2(Math.max(NEXT_TO_NONE, this.middle().zoom)));
+    return !(meets(view) || meets(target)) || tile.level > Math.max(finest, 8) + 1;
+  }
+
+  screenAt(x, y) {
+    const point = this.before.imageToViewerElementCoordinates(new OSD.Point(x, y));
+    return [point.x, point.y];
+  }
+
+  imageAt(x, y) {
+    const point = this.before.viewerElementToImageCoordinates(new OSD.Point(x, y));
+    return [point.x, point.y];
+  }
+
+  // How many pixels of the image so many of the screen are.
+  pixelsOfScreen(n) { return n / this.before.viewportToImageZoom(this.osd.viewport.getZoom(true)); }
+
+  // The part of the image in view, [x, y, w, h].
+  inView() {
+    const { clientWidth, clientHeight } = $("view");
+    return [this.imageAt(0, 0), this.imageAt(clientWidth, clientHeight)];
   }
 
   // OpenSeadragon draws tiles without overlap a pixel too large, so that no gap is seen between them. At full scale
@@ -201,10 +263,4 @@ export class Viewer {
   whole() { this.osd.viewport.goHome(); }
 
   zoomBy(factor) { this.osd.viewport.zoomBy(factor).applyConstraints(); }
-
-  async failed(event) {
-    const answer = await fetch(event.tile.getUrl()).catch(() => null);
-    if (!answer) return this.onTrouble(strings.notAnswering);
-    if (!answer.ok) this.onTrouble((await answer.json().catch(() => ({}))).error ?? strings.tileFailed);
-  }
 }
