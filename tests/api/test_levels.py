@@ -13,6 +13,7 @@ import urst_tiles as ut
 from urst_tiles.api import levels
 from urst_tiles.api.stylize import open_job
 from urst_tiles.errors import BadInput
+from urst_tiles.job import ending
 from urst_tiles.options import Options
 from urst_tiles.recipe import recipe_of
 
@@ -53,6 +54,16 @@ def test_each_level_is_painted_over_the_one_above(scene):
     for a, b in ((0, 1), (1, 2)):
         assert np.abs(pictures[a].astype(int) - pictures[b]).mean() > 2
     assert left(scene) == ["out1.tif", "out2.tif", "out4.tif", "scene.tif"]
+
+
+def test_a_program_that_keeps_marks_leaves_no_folder(scene):
+    """As the command does: the mark of the level above lies in the folder of the job, which goes first."""
+    ending.keep_marks()
+    try:
+        run(scene, "out.tif", stroke=4)
+    finally:
+        ending.forget_marks()
+    assert left(scene) == ["out.tif", "scene.tif"]
 
 
 def test_tiles_blocks_and_workers_do_not_show(scene):

@@ -338,3 +338,36 @@ def test_what_a_killed_process_left_of_a_mark_goes_with_the_job(tmp_path: Path) 
     other.write_text("")
     ending.remove_marks(tmp_path / "out.tif.job")
     assert not left.exists() and other.exists()
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_new_job_takes_the_mark_of_an_ended_one_away(tmp_path: Path, made: bool) -> None:
+    """Else a kill of the new job would look as if the old one had just ended."""
+    folder = tmp_path / "out.tif.job"
+    if not made:
+        folder.mkdir()
+    ending.leave_mark(folder, {**ending.GONE, "identity": {"tile": "1"}, "made": made}, made)
+    assert any(mark.exists() for mark in ending.marks_of(folder))
+    ending.keep_marks()  # as the command does, and yet at once
+    try:
+        job = Job(folder)
+        with job.locked():
+            job.claim({"tile": "2"})
+            assert not any(mark.exists() for mark in ending.marks_of(folder))
+    finally:
+        ending.forget_marks()
+
+
+def test_a_folder_of_the_user_in_the_job_folder_is_not_written_into(tmp_path: Path) -> None:
+    job = Job(tmp_path / "job")
+    with pytest.raises(BadInput, match="source was not made by the job; move it away"), job.locked():
+        job.claim({"tile": "1"})
+        job.keep = True
+        (job.folder / "source").mkdir()
+        (job.folder / "source" / "mine.txt").write_text("x")
+        job.writes_folder(job.folder / "source")
+    assert (job.folder / "source" / "mine.txt").read_text() == "x"
+    with job.locked():
+        job.writes_folder(job.folder / "parts")
+        job.parts.mkdir()
+        job.writes_folder(job.folder / "parts")  # its own
