@@ -25,12 +25,13 @@ class ScaledSource:
     Attributes
     ----------
     shape : (height, width) in pixels: those of the source divided by 2 ** ``number``, rounded up.
-    channels, dtype : as in `Source`.
+    channels, colours, has_valid, unpainted, dtype : as in `Source`.
     """
 
     def __init__(self, source: Source, number: int) -> None:
         self._source, self._number = source, number
         self.channels, self.dtype = source.channels, source.dtype
+        self.colours, self.has_valid, self.unpainted = source.colours, source.has_valid, source.unpainted
         self.shape = self._shape_at(number)
         self._nearest = self._nearest_level()
 
