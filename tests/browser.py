@@ -176,7 +176,9 @@ class Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
+        asyncio.set_event_loop(self._loop)  # closing asks for one, and a test before may have taken it away
         self._link.close()
+        asyncio.set_event_loop(None)
         self._loop.close()
         self._process.kill()
         self._process.communicate()

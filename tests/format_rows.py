@@ -436,6 +436,7 @@ OUT = {
     "png": ("PNG", "–"),
     "jpg": ("JPEG", "–"),
     "webp": ("WebP", "–"),
+    "jp2": ("JPEG 2000", "inside"),
 }
 
 
@@ -445,5 +446,5 @@ def text_of_output(name: str) -> str:
     suffixes = ", ".join(f"`{suffix}`" for suffix in one.suffixes)
     place = "–" if one.georeference == "none" else one.georeference
     bits = "8, 16" if one.sixteen_bit else "8"
-    more = "address too, `remote`" if one.on_stores else "–"
+    more = "address too, `remote`" if one.on_stores else "`gdal`" if name == "jp2" else "–"
     return f"| {title} | {suffixes} | `{name}` | {more} | {levels} | {place} | {bits} | `out.{name}` |"

@@ -238,7 +238,10 @@ def test_uint16_keeps_its_values_and_floats_must_say_their_range(tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"method": "reinhardt"}, "monge-kantorovich, mean-std, reinhard, reinhard-lab, histogram, lut, got"),
+        (
+            {"method": "reinhardt"},
+            "monge-kantorovich, mean-std, reinhard, reinhard-lab, histogram, lut, gain-offset, got",
+        ),
         ({"method": "macenko"}, "--model colour has the methods"),
         ({"stroke": 2}, "leave --stroke out"),
         ({"preserve_color": "luminance"}, "leave --preserve-color out"),

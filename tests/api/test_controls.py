@@ -208,7 +208,7 @@ def test_preview_and_plan_know_the_controls(run, files, mask, tmp_path):
 def odd_masks(files: Path, tmp_path: Path) -> Path:
     geotiff(tmp_path / "colours.tif", picture(40, 50))
     pyvips.Image.new_from_array(np.ones((10, 90, 1), np.uint8)).tiffsave(str(tmp_path / "wide.tif"))
-    pyvips.Image.new_from_array(np.ones((40, 50, 1), np.float32)).tiffsave(str(tmp_path / "float.tif"))
+    pyvips.Image.new_from_array(np.full((40, 50, 1), 1.5, np.float32)).tiffsave(str(tmp_path / "float.tif"))
     write_png(tmp_path / "style.png", picture(64, 64))
     return tmp_path
 
@@ -219,7 +219,7 @@ def odd_masks(files: Path, tmp_path: Path) -> Path:
         (["--style", "munch-scream", "--mask", "colours.tif"], "NUMBER=STYLE"),
         (["--style", "1=munch-scream", "--mask", "colours.tif"], r"colours\.tif has 3 band"),
         (["--style", "1=munch-scream", "--mask", "wide.tif"], r"is 90 x 10 and the image 500 x 400"),
-        (["--style", "1=munch-scream", "--mask", "float.tif"], r"float\.tif has 1 band\(s\) of float"),
+        (["--style", "1=munch-scream", "--mask", "float.tif"], r"float\.tif has the value 1\.5"),
         (["--style", "1=munch-scream", "--mask", "nosuch.tif"], r"nosuch\.tif"),
         (["--style", "1=a.jpg", "--style", "1=b.jpg", "--mask", "wide.tif"], "region 1 twice"),
         (["--style", "70000=munch-scream", "--mask", "wide.tif"], "0..65535"),

@@ -203,7 +203,7 @@ def test_black_where_invalid_takes_no_list_of_pixels() -> None:
     grid = Grid(512, 512, core=512, block=512, tile=512)
 
     class Small:
-        seam, dtype, batch, threads = "crop", "uint8", 1, 1
+        seam, dtype, batch, threads, colours = "crop", "uint8", 1, 1, 3
 
     Small.grid = grid  # type: ignore[attr-defined]
     tracemalloc.start()

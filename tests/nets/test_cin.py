@@ -185,7 +185,7 @@ def test_a_file_in_the_weights_folder(tmp_path):
         ({"conv1.gamma": torch.ones(8)}, r"conv1\.gamma has shape"),
         ({"conv1.gamma": None}, r"misses conv1\.gamma"),
         ({"layout": None}, "misses layout"),
-        ({"layout": torch.tensor(2)}, r"layout is 2, expected one of 0 \(pytorch\), 1 \(linder-noren\)"),
+        ({"layout": torch.tensor(4)}, r"layout is 4, expected one of 0 \(pytorch\), 1 \(linder-noren\), 2"),
         ({"layout": torch.tensor(0.5)}, "layout is 0.5"),
         ({"styles": ["a", "b"]}, "styles must be a JSON list of 3 different words"),
         ({"styles": ["a", "b", "b"]}, "3 different words"),

@@ -12,7 +12,7 @@ import torch
 from trainers import assert_refused, flags, run
 
 from urst_tiles import weights
-from urst_tiles.nets import fast, live
+from urst_tiles.nets import fast, fast_layouts, live
 from urst_tiles.source.picture import write_png
 
 #: Losses of the first steps on the tiny set, float32, one thread.
@@ -101,7 +101,7 @@ def test_the_trained_network_is_the_families_own(
     given = {}
     for k in fast.NORMED if norm == "batch" else ():
         mean, variance = (style.weights[f"{k}.{part}"][None] for part in ("mean", "variance"))
-        given[k] = mean, (variance + fast.EPS).sqrt()
+        given[k] = mean, (variance + fast_layouts.EPS).sqrt()
     with torch.inference_mode():
         painted, _ = trainer.paint(x, style.weights, layout, torch.float32, given or None)
         wanted = style.forward(x, live(style))

@@ -56,7 +56,7 @@ def test_a_folder_an_empty_file_a_text_and_nothing(tmp_path: Path) -> None:
         "empty.tif": "empty",
         "text.tif": "no image",
         "table.csv": "no image",
-        "drawing.svg": "no image",
+        "drawing.svg": "is an SVG drawing",
     }
     for name, word in cases.items():
         with pytest.raises(BadInput, match=word) as caught:

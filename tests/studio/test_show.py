@@ -85,7 +85,7 @@ def test_what_cannot_be_shown_is_a_sentence(scene: Path) -> None:
     with pytest.raises(ut.BadInput, match="alpha must lie between"):
         ut.show(scene, STYLE, alpha=40)
     with pytest.raises(ut.BadInput, match="colours are"):
-        ut.show(scene, STYLE, preserve_color="coral")
+        ut.show(scene, STYLE, preserve_color="sepia")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

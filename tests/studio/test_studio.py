@@ -262,7 +262,7 @@ def test_the_plan_says_what_it_takes_and_how_to_do_it_from_a_terminal(studio: Se
         f"urst-tiles stylize scene.tif scene.{STYLE}.tif --style {STYLE} --alpha 0.5"
         " --preserve-color luminance"
     )
-    assert "image.jp2" in studio.trouble("api/plan", image="scene.tif", style=STYLE, output="image.jp2")
+    assert "image.gif" in studio.trouble("api/plan", image="scene.tif", style=STYLE, output="image.gif")
 
 
 def test_a_job_is_run_and_gives_the_file_of_the_command(studio: Served, root: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from urst_tiles.nets.base import (
     digest,
     one_checkpoint,
 )
-from urst_tiles.nets.fast_layouts import LAYERS, LAYOUTS, NORMED, Form, pytorch_names, read, wide
+from urst_tiles.nets.fast_layouts import LAYERS, LAYOUTS, NORMED, Dialect, pytorch_names, read, wide
 from urst_tiles.nets.seeding import painted, scale_last, some_picture
 from urst_tiles.weights import load
 
@@ -59,7 +59,7 @@ def halos(layers: Sequence[str]) -> dict[str, int]:
     return dict(zip(layers, reach, strict=True))
 
 
-def conv(x: Tensor, state: State, name: str, layout: Form) -> Tensor:
+def conv(x: Tensor, state: State, name: str, layout: Dialect) -> Tensor:
     """Convolution ``name`` of ``x`` (n, C, h, w)."""
     weight, bias = state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)
     side, stride = weight.shape[-1], 2 if name in ("conv2", "conv3") else 1
@@ -70,7 +70,7 @@ def conv(x: Tensor, state: State, name: str, layout: Form) -> Tensor:
     return F.conv2d(x, weight, bias, stride=stride)
 
 
-def enlarged(x: Tensor, state: State, name: str, layout: Form) -> Tensor:
+def enlarged(x: Tensor, state: State, name: str, layout: Dialect) -> Tensor:
     """Convolution ``name`` of ``x`` (n, C, h, w) with twice the size: (n, C', 2 h, 2 w)."""
     if not layout.zeros:
         return conv(F.interpolate(x, scale_factor=2, mode="nearest"), state, name, layout)

@@ -49,7 +49,7 @@ Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Form:
+class Dialect:
     """Where networks differ besides their weights.
 
     Attributes
@@ -75,13 +75,13 @@ class Form:
 
 #: Layouts by name.
 LAYOUTS = {
-    "pytorch": Form(scale=(1 / 255,) * 3),
-    "linder-noren": Form((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "lengstrom": Form(
+    "pytorch": Dialect(scale=(1 / 255,) * 3),
+    "linder-noren": Dialect((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "lengstrom": Dialect(
         scale=(1 / 255,) * 3, out_shift=(0.5,) * 3, out_scale=(150 / 255,) * 3, zeros=True, squash="tanh",
         eps=1e-3,
     ),
-    "magenta": Form(squash="sigmoid"),
+    "magenta": Dialect(squash="sigmoid"),
 }  # fmt: skip
 
 #: (Layer of this module -> (its convolution, its norm)) in a checkpoint.

@@ -54,7 +54,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SubBlock:
     """A sub-block: its box in the coordinates of the file, how much smaller its pixels are than that, its
     plane, and the bytes of its decoded pixels."""
 
@@ -93,7 +93,7 @@ class CziImage:
     microns: tuple[float, float] | None
     magnification: float | None
     others: tuple[str, ...] = ()
-    pieces: tuple[Piece, ...] = field(default=(), repr=False)
+    pieces: tuple[SubBlock, ...] = field(default=(), repr=False)
 
     @property
     def pages(self) -> int:
@@ -163,8 +163,8 @@ def image_of(path: Path, document: Any) -> CziImage:
     )  # fmt: skip
 
 
-def _pieces(document: Any) -> Iterator[Piece]:
-    found = list[Piece]()
+def _pieces(document: Any) -> Iterator[SubBlock]:
+    found = list[SubBlock]()
 
     def keep(_: int, info: Any) -> bool:
         found.append(_piece(info))
@@ -174,7 +174,7 @@ def _pieces(document: Any) -> Iterator[Piece]:
     yield from found
 
 
-def _piece(info: Any) -> Piece:
+def _piece(info: Any) -> SubBlock:
     rect, size = info.logicalRect, info.physicalSize
     place = {str(key).rpartition(".")[2]: int(value) for key, value in info.coordinate.to_dict().items()}
     bands = TYPES.get(str(info.pixelType).rpartition(".")[2], ("float32", 3))
@@ -182,10 +182,10 @@ def _piece(info: Any) -> Piece:
     box = Box(rect.y, rect.x, rect.y + rect.h, rect.x + rect.w)
     scene, channel, z, t = (place.get(name, 0) for name in "SCZT")
     size_bytes = size.w * size.h * bands[1] * itemsize
-    return Piece(box, rect.w / max(1, size.w), scene, channel, z, t, size_bytes)
+    return SubBlock(box, rect.w / max(1, size.w), scene, channel, z, t, size_bytes)
 
 
-def _scenes(document: Any, pieces: tuple[Piece, ...]) -> Iterator[Scene]:
+def _scenes(document: Any, pieces: tuple[SubBlock, ...]) -> Iterator[Scene]:
     """The scenes, or all of the file as one."""
     rects = document.scenes_bounding_rectangle_no_pyramid or {
         None: document.total_bounding_rectangle_no_pyramid

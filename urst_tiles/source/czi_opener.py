@@ -16,7 +16,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
-from urst_tiles.source.czi import CACHE_BYTES, TYPES, Piece, image_of, open_document, select
+from urst_tiles.source.czi import CACHE_BYTES, TYPES, SubBlock, image_of, open_document, select
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import Content, file_fingerprint
@@ -74,7 +74,7 @@ class CziReader:
             )
         self.has_valid = self.dtype.kind == "f" or not _fills(self._places, box)
 
-    def _is_read(self, piece: Piece) -> bool:
+    def _is_read(self, piece: SubBlock) -> bool:
         own = self._scene.number is None or piece.scene == self._scene.number
         return own and (piece.z, piece.t) == (self._z, self._t) and piece.channel == self._picks[0]
 
