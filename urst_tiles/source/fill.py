@@ -125,6 +125,7 @@ class Fill:
             holes = invalid[part, across]
             if holes.any():
                 near = _enlarge(self._small, rows[part], columns[across], self.shape)
-                values = near[holes] if out.dtype.kind == "f" else np.rint(near[holes])
-                out[part, across][holes] = values.astype(out.dtype)
+                if out.dtype.kind != "f":
+                    np.rint(near, out=near)
+                out[part, across][holes] = near[holes].astype(out.dtype)
         return out
