@@ -141,6 +141,7 @@ class Browser:
             code = CODES.get(key, ord(key[0].upper()))
             text = "\r" if key == "Enter" else key if len(key) == 1 else ""
             words = {"key": key, "windowsVirtualKeyCode": code} | ({"text": text} if text else {})
+            words |= {"code": key} if len(key) > 1 else {}  # by which OpenSeadragon knows arrows
             self.command("Input.dispatchKeyEvent", type="keyDown", **words)
             self.command("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 

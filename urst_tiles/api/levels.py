@@ -24,7 +24,7 @@ from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import samples
 from urst_tiles.errors import BadInput, JobError
 from urst_tiles.geometry import Box, Grid, ceil_div
-from urst_tiles.job.ending import marks_of
+from urst_tiles.job.ending import mark_beside
 from urst_tiles.job.folder import Job
 from urst_tiles.nets.composition import Subject
 from urst_tiles.options import Dtype, Options
@@ -114,7 +114,7 @@ def _paint(
     coarser = recipe.above()
     coarser = coarser.over(field_of(coarser, half, own, above.folder))
     job.writes_folder(above.folder)
-    job.writes(marks_of(above.folder))  # which a program keeps until it ends, when this folder is gone
+    job.writes([mark_beside(above.folder)])  # which a program keeps until it ends, when this folder is gone
     plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
     plan = plan.for_blocks(blocks_above(below, build_style(recipe), source, plan.grid))
     with above.locked():
