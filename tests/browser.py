@@ -140,10 +140,11 @@ class Browser:
         for key in keys:
             code = CODES.get(key, ord(key[0].upper()))
             text = "\r" if key == "Enter" else key if len(key) == 1 else ""
-            words = {"key": key, "windowsVirtualKeyCode": code} | ({"text": text} if text else {})
-            words |= {"code": key} if len(key) > 1 else {}  # by which OpenSeadragon knows arrows
-            self.command("Input.dispatchKeyEvent", type="keyDown", **words)
-            self.command("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+            which = {"key": key, "windowsVirtualKeyCode": code}
+            which |= {"code": key} if len(key) > 1 else {}  # by which OpenSeadragon knows arrows
+            typed = {"text": text} if text else {}
+            self.command("Input.dispatchKeyEvent", type="keyDown", **which, **typed)
+            self.command("Input.dispatchKeyEvent", type="keyUp", **which)
 
     def mouse(self, kind: str, x: int, y: int, **words: Any) -> None:
         """An event of the mouse, such as mousePressed, at a place of the page."""
