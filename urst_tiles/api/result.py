@@ -226,11 +226,7 @@ def _images(path: Path, root: Path) -> Iterator[Path]:
                 count += 1
                 if count > MOST_NAMES:
                     return
-                if (
-                    here / name != path
-                    and not name.startswith(".")
-                    and _may_be_input(path, here / name, root)
-                ):
+                if here / name != path and _may_be_input(path, here / name, root):
                     yield here / name
             folders[:] = [one for one in folders if not one.endswith(".zarr")]
             if here != above:
@@ -251,15 +247,7 @@ def _may_be_input(path: Path, one: Path, root: Path) -> bool:
         return False
     if one.is_dir():
         return one.suffix == ".zarr" or (_is_named_after(path, one) and is_many(one))
-    return one.is_file() and one.suffix.lower() not in (
-        ".json",
-        ".txt",
-        ".dzi",
-        ".xml",
-        ".toml",
-        ".csv",
-        ".py",
-    )
+    return one.is_file() and one.suffix.lower() not in NO_INPUTS
 
 
 def _is_named_after(path: Path, one: Path) -> bool:
