@@ -66,8 +66,12 @@ class SourceLevels:
 
     def read(self, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The pixels, in 8 bits; see `ScaledSource`."""
-        pixels = (ScaledSource(self.source, halvings) if halvings else self.source).read(box)
-        return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+        return eight_bits((ScaledSource(self.source, halvings) if halvings else self.source).read(box))
+
+
+def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels in 8 bits."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
+from urst_tiles.api.result import Levels, SourceLevels, eight_bits
 from urst_tiles.api.view import View, mask_file, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
@@ -150,20 +151,22 @@ class Pictures:
         return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
 
     def _tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
-        shape = self.ground(look).shape if not look.side else self.results.side(look).shape
+        shape = self._levels(look).shape
         halvings = levels_of(shape) - 1 - level
         pixels, approximate = self._pixels(look, halvings, tile_box(shape, halvings, x, y))
         return encoded(pixels, suffix, approximate)
 
     def _pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
         """The pixels of the box of a tile, and whether they are approximate."""
-        if look.side:
-            return self.results.side(look).read(halvings, box), False
         if not look.paints:
-            return eight_bits(scaled(self.source(look.image), halvings).read(box)), False
+            return self._levels(look).read(halvings, box), False
         if halvings < exact_levels():
             return self._reduced(look, halvings, box), False
         return self._approximated(look, halvings, box), True
+
+    def _levels(self, look: Asked) -> Levels:
+        """The image of a look as it is stored."""
+        return self.results.side(look) if look.side else SourceLevels(self.source(look.image))
 
     def pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
         """The pixels, (h, w, 3 or 4), of any box of what was halved so often, as the tiles show them, and
@@ -206,7 +209,7 @@ class Pictures:
     def _approximated(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The reduced image, painted by the same network."""
         view = self.view(look)
-        small = scaled(view.source, halvings)
+        small = ScaledSource(view.source, halvings)
         (height, width), grid = small.shape, view.plan.grid
         core = max(grid.stride, TILE // grid.stride * grid.stride)
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
@@ -261,13 +264,3 @@ def tile_box(shape: tuple[int, int], halvings: int, x: int, y: int) -> Box:
     if not (box.area and x >= 0 and y >= 0):
         raise BadInput("there is no such tile")
     return box
-
-
-def scaled(source: Source, halvings: int) -> Source | ScaledSource:
-    """The image at 1 / 2 ** ``halvings`` of its size."""
-    return ScaledSource(source, halvings) if halvings else source
-
-
-def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels in 8 bits."""
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

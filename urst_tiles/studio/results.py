@@ -16,6 +16,7 @@ from urst_tiles.api.result import (
 )
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.pyramid.deep_zoom import dzi_levels
 from urst_tiles.source import Source
 from urst_tiles.studio.asked import Asked, inside, relative
 from urst_tiles.studio.kept import Kept
@@ -116,7 +117,7 @@ def _key(path: Path) -> tuple[object, ...]:
 
 def levels_of(shape: tuple[int, int]) -> int:
     """How many levels there are, from full scale to a single pixel."""
-    return (max(shape) - 1).bit_length() + 1
+    return dzi_levels(*shape)
 
 
 def microns(source: Source) -> float | None:
