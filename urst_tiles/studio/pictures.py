@@ -24,7 +24,7 @@ from urst_tiles.api.result import Levels, SourceLevels, eight_bits
 from urst_tiles.api.view import View, mask_file, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
 from urst_tiles.source import Source
@@ -171,10 +171,10 @@ class Pictures:
     def pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
         """The pixels, (h, w, 3 or 4), of any box of what was halved so often, as the tiles show them, and
         whether they are approximate."""
-        h, w = (ceil_div(n, 1 << halvings) for n in self.ground(look).shape)
+        image = Box(0, 0, *halved(self.ground(look).shape, halvings))
         out, approximate = np.full((*box.shape, 4), 255, np.uint8), False
         for part in box.cells(TILE):
-            whole = part.align(TILE).clip(Box(0, 0, h, w))
+            whole = part.align(TILE).clip(image)
 
             def made(whole: Box = whole) -> NDArray[np.uint8]:
                 return self._pixels(look, halvings, whole)[0]
@@ -197,7 +197,7 @@ class Pictures:
         """The painting at full scale, reduced as the pyramid of the job is."""
         view = self.view(look)
         grid = view.plan.grid
-        whole = Box(*(side << halvings for side in (box.y0, box.x0, box.y1, box.x1))).clip(grid.image)
+        whole = box.times(1 << halvings).clip(grid.image)
         pixels = np.empty((*whole.shape, view.source.channels), np.uint8)
         for part in whole.cells(grid.core):
             core = part.align(grid.core).clip(grid.image)
@@ -259,8 +259,7 @@ def tile_box(shape: tuple[int, int], halvings: int, x: int, y: int) -> Box:
     """The box of a tile in the image that was halved so often; BadInput if there is no such tile."""
     if not 0 <= halvings < levels_of(shape):
         raise BadInput("there is no such level")
-    h, w = (ceil_div(n, 1 << halvings) for n in shape)
-    box = Box(y * TILE, x * TILE, (y + 1) * TILE, (x + 1) * TILE).clip(Box(0, 0, h, w))
+    box = Box(y * TILE, x * TILE, (y + 1) * TILE, (x + 1) * TILE).clip(Box(0, 0, *halved(shape, halvings)))
     if not (box.area and x >= 0 and y >= 0):
         raise BadInput("there is no such tile")
     return box
