@@ -207,9 +207,10 @@ class Studio:
         def added() -> dict[str, Any]:
             source, after = self.pictures.source(look.image), self.pictures.facts(look)["after"]
             output = output_of(self.root, look, name, self.brought)
-            words = command_of(self.root, look, output, source, self.brought)[1:]
+            files = self.brought.files(look, output, source)
+            words = command_of(self.root, look, output, source, self.brought, files)[1:]
             if not output.exists():
-                write(self.root, self.brought.files(look, output, source))
+                write(self.root, files)
             return self.queue.add(output, words, image=look.image, after=after or "").facts
 
         return JSONResponse(await answered(request, self.reading, added, LOOKED_AT))
