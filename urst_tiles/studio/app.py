@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from urst_tiles.api.contact_sheet import named_styles
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.studio.arguments import Brought, write
-from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked
+from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked, is_upload
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
@@ -107,7 +107,7 @@ class Studio:
     def _called(self, image: str) -> dict[str, str]:
         """An image by its word and its name."""
         path = self.brought.uploads.find(image)
-        return {"path": image, "name": path.name if image.startswith(":") else image}
+        return {"path": image, "name": path.name if is_upload(image) else image}
 
     async def upload(self, request: Request) -> Response:
         """Keep a picture that the page brings."""

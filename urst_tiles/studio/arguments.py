@@ -13,9 +13,9 @@ from urst_tiles.options import Options
 from urst_tiles.source import Source
 from urst_tiles.storage.names import cut
 from urst_tiles.storage.publish import create_file
-from urst_tiles.studio.asked import Asked, relative
+from urst_tiles.studio.asked import Asked, is_upload, relative
 from urst_tiles.studio.drawn import Drawings
-from urst_tiles.studio.uploads import Uploads, is_upload
+from urst_tiles.studio.uploads import Uploads
 
 #: Statistics for which the whole image is read, and the most pixels of which the studio measures them.
 WHOLE, MOST_WHOLE = ("exact", "local"), 1 << 27

@@ -10,7 +10,7 @@ from urst_tiles.api.output import check_output
 from urst_tiles.api.stylize import plan_job
 from urst_tiles.source.source import Source
 from urst_tiles.studio.arguments import Brought, Files, write
-from urst_tiles.studio.asked import Asked, inside, relative
+from urst_tiles.studio.asked import Asked, inside, inside_to_write, relative
 
 
 def output_of(root: Path, look: Asked, name: str, brought: Brought) -> Path:
@@ -23,8 +23,7 @@ def output_of(root: Path, look: Asked, name: str, brought: Brought) -> Path:
     image = brought.uploads.find(look.image)
     beside = Path(relative(root, image)) if image.is_relative_to(root) else Path(image.name)
     path = Path(name) if name else beside.with_suffix(f".{brought.named(look)}.tif")
-    folder = inside(root, str(path.parent))
-    return check_output(folder / path.name, image)
+    return check_output(inside_to_write(root, str(path)), image)
 
 
 def command_of(

@@ -34,10 +34,9 @@ from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.arguments import Brought, check_measuring
-from urst_tiles.studio.asked import Asked
+from urst_tiles.studio.asked import Asked, is_upload
 from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.results import Results, levels_of, microns
-from urst_tiles.studio.uploads import is_upload
 
 #: Side of a tile in pixels.
 TILE = 512
