@@ -2,7 +2,6 @@
 import { strings } from "./strings.js";
 import { ask, send } from "./ask.js";
 import { Blocks } from "./blocks.js";
-import { shown } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const WATCH_MS = 1000;
@@ -18,6 +17,7 @@ function button(text, title, act) {
 export class Queue {
   // viewer: what is shown; onShow: opens an image.
   constructor({ viewer, onShow }) {
+    this.viewer = viewer;
     this.blocks = new Blocks(viewer);
     this.onShow = onShow;
     this.watching = 0;
@@ -51,7 +51,7 @@ export class Queue {
     $("job-bar").hidden = now.state !== "running";
     if (now.total) $("job-bar").value = now.done / now.total;
     else $("job-bar").removeAttribute("value");
-    this.blocks.show(jobs.find((job) => ["running", "paused"].includes(job.state) && job.after === shown.after) ?? null);
+    this.blocks.show(jobs.find((job) => ["running", "paused"].includes(job.state) && job.after === this.viewer.facts?.after) ?? null);
     const seen = JSON.stringify([held, jobs.map((job) => [job.number, job.state])]);
     if (seen === this.seen) return; // what has the focus stays
     this.seen = seen;

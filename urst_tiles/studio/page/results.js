@@ -2,7 +2,6 @@
 import { strings } from "./strings.js";
 
 const $ = (id) => document.getElementById(id);
-export const shown = { after: null }; // the state of the look that is shown right of the divider
 let last = {}; // the facts of the look that is shown
 let input = null; // what the painting that is shown was made from
 
@@ -11,7 +10,6 @@ export function showResult(facts = last) {
   last = facts;
   const { result, after } = facts;
   input = result?.input ?? null;
-  shown.after = after ?? null;
   $("result-said").textContent = result?.said ?? "";
   $("result-said").hidden = !result?.said;
   if (!result) return;
