@@ -85,7 +85,7 @@ def test_a_painting_without_its_image_is_shown_alone(root: Path, page: Browser) 
 
 
 def test_finished_blocks_are_seen_while_the_others_are_made(tmp_path: Path, page: Browser) -> None:
-    """Two blocks of four are finished, and the queue is paused: they are seen, the rest is the live view."""
+    """Two blocks of four are finished and the queue is paused; once it goes on, the page asks for blocks."""
     root = tmp_path / "wide"
     root.mkdir()
     geotiff(root / "wide.tif", picture(600, 16400))
