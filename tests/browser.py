@@ -127,13 +127,14 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 120) -> Any:
-        """The value of an expression once it is true."""
+        """The value of an expression once it is true in JavaScript, where an element is, too."""
         end = time.monotonic() + seconds
-        tried = f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()"  # a page that comes
+        once = f"((found) => (found ? [found] : null))({expression})"
+        tried = f"(() => {{ try {{ return {once} }} catch {{ return null }} }})()"  # a page that comes
         while not (found := self.value(tried)):
             assert time.monotonic() < end, f"waited in vain for {expression}"
             time.sleep(0.1)
-        return found
+        return found[0]
 
     def press(self, *keys: str) -> None:
         """Press and release keys: letters, or names such as ArrowRight."""

@@ -120,6 +120,20 @@ def delayed(moment: Moment, seconds: float) -> Moment:
     return come
 
 
+class Enough(Exception):
+    """A job is stopped here."""
+
+
+def stop_at(blocks: int) -> Callable[[str, int, int], None]:
+    """A progress that stops a job once so many of its blocks are finished."""
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "stylising" and done >= blocks:
+            raise Enough
+
+    return stop
+
+
 def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
     """What ``what`` returns once that is something; fails after so many seconds."""
     end = time.monotonic() + seconds

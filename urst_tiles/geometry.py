@@ -31,6 +31,11 @@ def round_up(a: int, b: int) -> int:
     return ceil_div(a, b) * b
 
 
+def halved(shape: tuple[int, int], times: int) -> tuple[int, int]:
+    """(height, width) of an image that was halved so often, each time rounded up."""
+    return ceil_div(shape[0], 1 << times), ceil_div(shape[1], 1 << times)
+
+
 @dataclass(frozen=True, order=True)
 class Box:
     """A half-open integer rectangle [y0, y1) x [x0, x1), in pixels."""
@@ -63,6 +68,10 @@ class Box:
     def shift(self, dy: int, dx: int) -> Box:
         """This box moved by (dy, dx)."""
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
+
+    def times(self, n: int) -> Box:
+        """The same box in an image that is n times as large."""
+        return Box(self.y0 * n, self.x0 * n, self.y1 * n, self.x1 * n)
 
     def within(self, outer: Box) -> Box:
         """The same box in coordinates whose origin is the corner of ``outer``."""

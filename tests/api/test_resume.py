@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MOMENTS, Moment, delayed, geotiff, picture, sha, strips
+from helpers import MOMENTS, Enough, Moment, delayed, geotiff, picture, sha, stop_at, strips
 
 import urst_tiles as ut
 
@@ -153,16 +153,8 @@ def test_a_flipped_byte_in_a_part_is_found_when_assembling(files: Path, tmp_path
 
 def _leave_half(files: Path, output: Path) -> Path:
     """A job stopped after three blocks."""
-
-    class Enough(Exception):
-        pass
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage == "stylising" and done >= 3:
-            raise Enough
-
     with pytest.raises(Enough):
-        ut.stylize(files / "scene.tif", output, files / "style.png", progress=progress, **SMALL)
+        ut.stylize(files / "scene.tif", output, files / "style.png", progress=stop_at(3), **SMALL)
     assert not output.exists()
     return output.parent / "out.tif.job" / "parts"
 

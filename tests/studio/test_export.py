@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
-from browser import CHROMIUM, Browser
+from browser import Browser, without_chromium
 from helpers import geotiff, picture
 
 import urst_tiles as ut
@@ -150,7 +150,7 @@ def test_it_is_whole_or_not_there(folder: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt install chromium)")
+@without_chromium
 def test_a_browser_shows_it_from_the_disk(folder: Path, tmp_path: Path) -> None:
     found = open_result(folder / "out.tif", folder, folder=tmp_path / "work")
     export.export(found, tmp_path / "share", export.size_of(found, 90))

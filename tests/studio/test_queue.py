@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
-from helpers import geotiff, picture, wait_for
+from helpers import Enough, geotiff, picture, stop_at, wait_for
 
 pytest.importorskip("starlette", reason="the extra studio is not installed")
 pytest.importorskip("uvicorn", reason="the extra studio is not installed")
@@ -214,22 +214,13 @@ def test_no_code_that_lies_beside_the_images_is_run(root: Path, monkeypatch: pyt
 # Blocks that are finished
 
 
-class Enough(Exception):
-    """The job is stopped here."""
-
-
 def test_finished_blocks_are_shown_in_their_places(tmp_path: Path) -> None:
     source, output = geotiff(tmp_path / "in.tif", picture(600, 1300)), tmp_path / "out.tif"
     tifffile.imwrite(tmp_path / "style.tif", picture(64, 64, seed=3), photometric="rgb")
     options = {"model": "colour", "block": 512, "blocksize": 128, "dtype": "uint8"}
     assert blocks_of(output) is None
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "stylising" and done >= 2:
-            raise Enough
-
     with pytest.raises(Enough):
-        ut.stylize(source, output, tmp_path / "style.tif", progress=stop, **options)
+        ut.stylize(source, output, tmp_path / "style.tif", progress=stop_at(2), **options)
     found = blocks_of(output)
     assert found is not None and found.shape == (600, 1300) and 2 <= len(found.names) < 6
     done = [tuple(int(n) for n in name[:11].split("-")) for name in found.names]
@@ -255,15 +246,9 @@ def test_finished_blocks_of_a_part_are_shown_in_their_places(tmp_path: Path) -> 
     source, output = geotiff(tmp_path / "in.tif", picture(300, 500)), tmp_path / "out.tif"
     tifffile.imwrite(tmp_path / "style.tif", picture(64, 64, seed=3), photometric="rgb")
     options = {"model": "colour", "block": 128, "blocksize": 128, "dtype": "uint8"}
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "stylising" and done >= 1:
-            raise Enough
-
+    part = {"region": (100, 50, 260, 200)}
     with pytest.raises(Enough):
-        ut.stylize(
-            source, output, tmp_path / "style.tif", progress=stop, region=(100, 50, 260, 200), **options
-        )
+        ut.stylize(source, output, tmp_path / "style.tif", progress=stop_at(1), **part, **options)
     found = blocks_of(output)
     assert found is not None and found.shape == (300, 500) and "00000-00000.tif" in found.names
     ut.stylize(source, tmp_path / "whole.tif", tmp_path / "style.tif", **options)

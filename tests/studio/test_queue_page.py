@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from browser import CHROMIUM, Browser
-from helpers import geotiff, picture, wait_for
+from browser import Browser, without_chromium
+from helpers import Enough, geotiff, picture, stop_at, wait_for
 
 pytest.importorskip("starlette", reason="the extra studio is not installed")
 
@@ -19,10 +19,7 @@ from served import Served
 import urst_tiles as ut
 from urst_tiles.studio.asked import Asked
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt install chromium)"),
-]
+pytestmark = [pytest.mark.slow, without_chromium]
 
 STYLE = "hokusai-wave"
 
@@ -88,20 +85,12 @@ def test_a_painting_without_its_image_is_shown_alone(root: Path, page: Browser) 
 
 
 def test_finished_blocks_are_seen_while_the_others_are_made(tmp_path: Path, page: Browser) -> None:
-    """Two blocks of four are finished, and the queue is paused: they are seen, the rest is the live view."""
+    """Two blocks of four are finished and the queue is paused; once it goes on, the page asks for blocks."""
     root = tmp_path / "wide"
     root.mkdir()
     geotiff(root / "wide.tif", picture(600, 16400))
-
-    class Enough(Exception):
-        pass
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "stylising" and done >= 2:
-            raise Enough
-
     with pytest.raises(Enough):
-        ut.stylize(root / "wide.tif", root / "out.tif", STYLE, dtype="uint8", progress=stop)
+        ut.stylize(root / "wide.tif", root / "out.tif", STYLE, dtype="uint8", progress=stop_at(2))
     words = ["stylize", "wide.tif", "out.tif", "--style", STYLE]
     jobs = {"jobs": [{"image": "wide.tif", "after": Asked("wide.tif", STYLE).state, "words": words}]}
     (root / ".urst-tiles-studio.json").write_text(json.dumps(jobs))

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 import pyvips
-from browser import CHROMIUM, Browser
+from browser import Browser, without_chromium
 from helpers import geotiff, picture, wait_for
 
 pytest.importorskip("starlette", reason="the extra studio is not installed")
@@ -109,7 +109,7 @@ def test_the_server_ends_with_the_kernel(scene: Path, number: signal.Signals) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt install chromium)")
+@without_chromium
 def test_a_page_of_a_notebook_shows_it(scene: Path, tmp_path: Path) -> None:
     html = ut.show(scene, STYLE)._repr_html_().encode()
 

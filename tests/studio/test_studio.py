@@ -21,6 +21,7 @@ pytest.importorskip("uvicorn", reason="the extra studio is not installed")
 from served import Served
 
 import urst_tiles as ut
+from urst_tiles.geometry import Box
 from urst_tiles.source.picture import write_png
 from urst_tiles.studio.asked import Asked
 from urst_tiles.studio.guard import POLICY
@@ -54,13 +55,7 @@ def pixels_of(folder: Path, data: bytes) -> np.ndarray:
     path = folder / "tile.png"
     path.write_bytes(data)
     source = ut.open_source(path)
-    return source.prepare(folder / "spool").read(ut_box(*source.shape))
-
-
-def ut_box(h: int, w: int) -> object:
-    from urst_tiles.geometry import Box
-
-    return Box(0, 0, h, w)
+    return source.prepare(folder / "spool").read(Box(0, 0, *source.shape))
 
 
 # Tiles

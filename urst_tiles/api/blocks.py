@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import UrstError
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
 from urst_tiles.job.folder import Job
 from urst_tiles.pyramid.reduce import halve
 from urst_tiles.source.cutting import stored_reader
@@ -56,8 +56,8 @@ class FinishedBlocks:
         if not side:
             return out
         y0, x0 = self.part.y0 >> halvings, self.part.x0 >> halvings
-        h, w = (ceil_div(n, 1 << halvings) for n in self.part.shape)
-        for cell in box.shift(-y0, -x0).clip(Box(0, 0, h, w)).cells(side):
+        whole = Box(0, 0, *halved(self.part.shape, halvings))
+        for cell in box.shift(-y0, -x0).clip(whole).cells(side):
             row, column = cell.y0 // side, cell.x0 // side
             name = f"{row:05d}-{column:05d}.tif"
             if name in self.names:
@@ -113,7 +113,7 @@ def _pixels(reader: TiffReader, halvings: int, box: Box) -> NDArray[np.uint8]:
     level = min(halvings, len(reader.levels))
     times = halvings - level
     h, w = reader.levels[level - 1] if level else reader.shape
-    wanted = Box(*(n << times for n in (box.y0, box.x0, box.y1, box.x1))).clip(Box(0, 0, h, w))
+    wanted = box.times(1 << times).clip(Box(0, 0, h, w))
     samples = reader.cell(wanted, level)
     pixels = np.empty((*wanted.shape, 4), np.uint8)
     pixels[..., :3] = samples.colour
@@ -128,5 +128,4 @@ def _small(path: Path, inode: int, changed: int, side: int) -> tuple[NDArray[np.
     """A whole block in at most ``SMALL`` pixels on a side, RGBA, and how often it was halved for that."""
     halvings = max(0, (side // SMALL).bit_length() - 1)
     reader = _reader(path, inode, changed)
-    h, w = (ceil_div(n, 1 << halvings) for n in reader.shape)
-    return _pixels(reader, halvings, Box(0, 0, h, w)), halvings
+    return _pixels(reader, halvings, Box(0, 0, *halved(reader.shape, halvings))), halvings

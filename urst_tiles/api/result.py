@@ -66,8 +66,12 @@ class SourceLevels:
 
     def read(self, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The pixels, in 8 bits; see `ScaledSource`."""
-        pixels = (ScaledSource(self.source, halvings) if halvings else self.source).read(box)
-        return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+        return eight_bits((ScaledSource(self.source, halvings) if halvings else self.source).read(box))
+
+
+def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels in 8 bits."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -226,11 +230,7 @@ def _images(path: Path, root: Path) -> Iterator[Path]:
                 count += 1
                 if count > MOST_NAMES:
                     return
-                if (
-                    here / name != path
-                    and not name.startswith(".")
-                    and _may_be_input(path, here / name, root)
-                ):
+                if here / name != path and _may_be_input(path, here / name, root):
                     yield here / name
             folders[:] = [one for one in folders if not one.endswith(".zarr")]
             if here != above:
@@ -251,15 +251,7 @@ def _may_be_input(path: Path, one: Path, root: Path) -> bool:
         return False
     if one.is_dir():
         return one.suffix == ".zarr" or (_is_named_after(path, one) and is_many(one))
-    return one.is_file() and one.suffix.lower() not in (
-        ".json",
-        ".txt",
-        ".dzi",
-        ".xml",
-        ".toml",
-        ".csv",
-        ".py",
-    )
+    return one.is_file() and one.suffix.lower() not in NO_INPUTS
 
 
 def _is_named_after(path: Path, one: Path) -> bool:

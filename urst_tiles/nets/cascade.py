@@ -191,10 +191,10 @@ class Cascade(Stylised):
         change, before = x[:, :, :0, :0], Box(0, 0, 0, 0)
         for scale in scales(self.factor):
             here = parts[scale]
-            picture = down(cut(x, Box(*(scale * n for n in (here.y0, here.x0, here.y1, here.x1)))), scale)
+            picture = down(cut(x, here.times(scale)), scale)
             guide = picture
             if scale < self.factor:
-                doubled = Box(*(2 * n for n in (before.y0, before.x0, before.y1, before.x1)))
+                doubled = before.times(2)
                 guide = picture + cut(enlarged(change), here.within(doubled))
             painted = self._pass(scale, guide, here)
             change, before = repainted(guide, painted, scale == self.factor) - picture, here

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import DamagedFile
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
 from urst_tiles.pyramid.deep_zoom import dzi_levels
 from urst_tiles.pyramid.encode import codecs
 from urst_tiles.pyramid.formats import tiles_of_dzi
@@ -107,9 +107,8 @@ class DeepZoom:
         row, column = cell.y0 // side, cell.x0 // side
         path = self.tile_path(halvings, row, column)
         name = f"{path}, a tile of {self.path.name},"
-        height, width = (ceil_div(n, 1 << halvings) for n in self.shape)
         whole = Box(row * side, column * side, (row + 1) * side, (column + 1) * side)
-        whole = whole.clip(Box(0, 0, height, width))
+        whole = whole.clip(Box(0, 0, *halved(self.shape, halvings)))
         try:
             data = path.read_bytes()
             decode = codecs.png_decode if self.facts.kind == "png" else codecs.jpeg_decode

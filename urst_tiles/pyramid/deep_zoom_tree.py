@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, ceil_div, halved
 from urst_tiles.machine import decoder_count
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.deep_zoom import description, dzi_levels, encode
@@ -43,7 +43,7 @@ class Picture:
 
 def tile_count(shape: tuple[int, int], side: int = TILE) -> int:
     """How many tiles a Deep Zoom image has, all levels together."""
-    levels = ([ceil_div(n, 1 << k) for n in shape] for k in range(dzi_levels(*shape)))
+    levels = (halved(shape, k) for k in range(dzi_levels(*shape)))
     return sum(ceil_div(h, side) * ceil_div(w, side) for h, w in levels)
 
 
@@ -95,7 +95,7 @@ class _Tree:
 
     def _is(self, halvings: int, row: int, column: int) -> bool:
         """Whether there is such a tile."""
-        h, w = (ceil_div(n, 1 << halvings) for n in self._picture.shape)
+        h, w = halved(self._picture.shape, halvings)
         return row * TILE < h and column * TILE < w
 
     def _read(self, halvings: int, row: int, column: int) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
 from urst_tiles.source.crs import image_crs, known_crs, rasterio_for, transformed
 from urst_tiles.source.source import Source
 from urst_tiles.tiff.position import Placement, affine_of
@@ -93,7 +93,7 @@ class MapLayer:
         halvings = self._halvings(np.where(there, px, np.nan), np.where(there, py, np.nan))
         px, py = px[there], py[there]
         while True:
-            h, w = (ceil_div(n, 1 << halvings) for n in self.shape)
+            h, w = halved(self.shape, halvings)
             x0, x1, y0, y1 = (float(n) / (1 << halvings) for n in (px.min(), px.max(), py.min(), py.max()))
             if x1 <= 0 or y1 <= 0 or x0 >= w or y0 >= h:
                 return None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
 from urst_tiles.pyramid.reduce import levels_below
 from urst_tiles.source.source import Source
 
@@ -32,18 +32,14 @@ class ScaledSource:
         self._source, self._number = source, number
         self.channels, self.dtype = source.channels, source.dtype
         self.colours, self.has_valid, self.unpainted = source.colours, source.has_valid, source.unpainted
-        self.shape = self._shape_at(number)
+        self.shape = halved(source.shape, number)
         self._nearest = self._nearest_level()
-
-    def _shape_at(self, number: int) -> tuple[int, int]:
-        h, w = self._source.shape
-        return ceil_div(h, 1 << number), ceil_div(w, 1 << number)
 
     def _nearest_level(self) -> tuple[int, int]:
         """How often what is read was halved, and its number among the overviews, counted from 1; the image
         itself is (0, 0)."""
         for halvings in range(self._number, 0, -1):
-            h, w = self._shape_at(halvings)
+            h, w = halved(self._source.shape, halvings)
             for number, (rows, columns) in enumerate(self._source.overviews, 1):
                 if abs(rows - h) <= 1 and abs(columns - w) <= 1:
                     return halvings, number
@@ -74,8 +70,7 @@ class ScaledSource:
         if box.area << 2 * times > MOST_PIXELS:
             return self._from_thumbnail(box)
         h, w = self._source.overviews[overview - 1] if overview else self._source.shape
-        wanted = Box(*(side << times for side in (box.y0, box.x0, box.y1, box.x1)))
-        inside = wanted.clip(Box(0, 0, h, w)).at_least(1, Box(0, 0, h, w))
+        inside = box.times(1 << times).clip(Box(0, 0, h, w)).at_least(1, Box(0, 0, h, w))
         pixels = self._source.read_overview(inside, overview) if overview else self._source.read(inside)
         reduced = [pixels, *levels_below(pixels, times)][-1]
         rows, columns = box.shape[0] - len(reduced), box.shape[1] - reduced.shape[1]

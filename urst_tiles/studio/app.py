@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from urst_tiles.api.contact_sheet import named_styles
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.studio.arguments import Brought, write
-from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked
+from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked, is_upload
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
@@ -107,7 +107,7 @@ class Studio:
     def _called(self, image: str) -> dict[str, str]:
         """An image by its word and its name."""
         path = self.brought.uploads.find(image)
-        return {"path": image, "name": path.name if image.startswith(":") else image}
+        return {"path": image, "name": path.name if is_upload(image) else image}
 
     async def upload(self, request: Request) -> Response:
         """Keep a picture that the page brings."""
@@ -207,9 +207,10 @@ class Studio:
         def added() -> dict[str, Any]:
             source, after = self.pictures.source(look.image), self.pictures.facts(look)["after"]
             output = output_of(self.root, look, name, self.brought)
-            words = command_of(self.root, look, output, source, self.brought)[1:]
+            files = self.brought.files(look, output, source)
+            words = command_of(self.root, look, output, source, self.brought, files)[1:]
             if not output.exists():
-                write(self.root, self.brought.files(look, output, source))
+                write(self.root, files)
             return self.queue.add(output, words, image=look.image, after=after or "").facts
 
         return JSONResponse(await answered(request, self.reading, added, LOOKED_AT))

@@ -13,12 +13,15 @@ from urst_tiles.options import Options
 from urst_tiles.source import Source
 from urst_tiles.storage.names import cut
 from urst_tiles.storage.publish import create_file
-from urst_tiles.studio.asked import Asked, relative
+from urst_tiles.studio.asked import Asked, is_upload, relative
 from urst_tiles.studio.drawn import Drawings
-from urst_tiles.studio.uploads import Uploads, is_upload
+from urst_tiles.studio.uploads import Uploads
 
 #: Statistics for which the whole image is read, and the most pixels of which the studio measures them.
 WHOLE, MOST_WHOLE = ("exact", "local"), 1 << 27
+
+#: Files by a word: the path where each is to be written, and its content.
+Files = Mapping[str, tuple[Path, bytes]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Brought:
 
     # The command
 
-    def files(self, look: Asked, output: Path, source: Source) -> dict[str, tuple[Path, bytes]]:
+    def files(self, look: Asked, output: Path, source: Source) -> Files:
         """The files that the command reads and that are not below the root yet: by the word of the upload,
         or the id of the polygons, the path where each is to be written, and its content. They lie beside the
         output; a name that has another content is not taken."""
@@ -96,21 +99,24 @@ class Brought:
 
     def flags(self, look: Asked, name_of: Callable[[str], str]) -> list[str]:
         """The flags of a look; ``name_of`` gives the name of an upload, or of the file of polygons."""
-        named = [(name_of(style) if is_upload(style) else style, share) for style, share in look.styles]
+
+        def named(style: str) -> str:
+            return name_of(style) if is_upload(style) else style
+
         flags: list[str] = []
         if look.mask:
             flags += ["--mask", name_of(look.mask)]
             for number, style in self.drawings.get(look.mask).styles(look.style).items():
-                flags += ["--style", f"{number}={name_of(style) if is_upload(style) else style}"]
+                flags += ["--style", f"{number}={named(style)}"]
             return flags + look.flags()
-        for name, _ in named:
-            flags += ["--style", name]
-        for _, share in named if len(named) > 1 else []:
+        for style, _ in look.styles:
+            flags += ["--style", named(style)]
+        for _, share in look.styles if len(look.styles) > 1 else ():
             flags += ["--style-weight", f"{share / 100:g}"]
         return flags + look.flags()
 
 
-def write(root: Path, files: Mapping[str, tuple[Path, bytes]]) -> list[str]:
+def write(root: Path, files: Files) -> list[str]:
     """Write files that are not there yet; their names below the root.
 
     Raises

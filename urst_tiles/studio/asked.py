@@ -32,6 +32,9 @@ MOST_STYLES = 6
 #: The sides of a finished painting: the image that it was made from, and itself.
 SIDES = ("input", "made")
 
+#: How the word of an upload begins, which no name of a file in the root does.
+PREFIX = ":"
+
 #: The longest state, as letters in an address.
 LONGEST = 4096
 
@@ -171,9 +174,14 @@ class Asked:
 _TEXTS = ("image", "style", "model", "colours", "statistics", "mask", "region", "side")
 
 
+def is_upload(word: str) -> bool:
+    """Whether a word is that of an upload, there or not."""
+    return re.fullmatch(f"{PREFIX}[0-9a-f]{{16}}", word) is not None
+
+
 def check_style(style: str) -> None:
     """Raise BadInput unless a style has a name, or is the word of an upload."""
-    if style not in nets.named_styles.titles() and not re.fullmatch(":[0-9a-f]{16}", style):
+    if style not in nets.named_styles.titles() and not is_upload(style):
         raise BadInput(f"there is no style called {style[:80]!r}")
 
 
@@ -216,6 +224,11 @@ def inside(root: Path, name: str) -> Path:
     if not there:
         raise MissingFile(f"there is no file {name} in the folder of the studio")
     return found
+
+
+def inside_to_write(root: Path, name: str) -> Path:
+    """The path of a file to write below the root: it need not be there, and its folder must, see `inside`."""
+    return inside(root, str(Path(name).parent)) / Path(name).name
 
 
 def relative(root: Path, path: Path) -> str:

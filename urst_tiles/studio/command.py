@@ -13,7 +13,7 @@ from pathlib import Path
 from urst_tiles import nets
 from urst_tiles.api.output import check_output
 from urst_tiles.errors import BadInput
-from urst_tiles.studio.asked import inside
+from urst_tiles.studio.asked import inside, inside_to_write
 
 #: The flags that a command may have besides ``--style``, ``--style-weight`` and ``--mask``.
 FLAGS = ("--model", "--alpha", "--preserve-color", "--dtype", "--statistics", "--stroke", "--region")
@@ -65,7 +65,7 @@ def parsed(root: Path, words: Sequence[str]) -> Command:
         else:
             raise BadInput(f"a command of the studio has no {flag} {value}")
     found = inside(root, image)
-    check_output(inside(root, str(Path(output).parent)) / Path(output).name, found)
+    check_output(inside_to_write(root, output), found)
     styles, masks = named["--style"], named["--mask"]
     for style in styles:
         one = style.partition("=")[2] if masks else style

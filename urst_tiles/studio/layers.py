@@ -48,7 +48,7 @@ class Layers:
 
         def read(halvings: int, box: Box) -> NDArray[np.uint8]:
             nonlocal approximate
-            pixels, approximate = self._pictures.pixels(look, halvings, box)
+            pixels, approximate = self._pictures.pixels(look.painting, halvings, box)
             return pixels
 
         made = self.layer(look).tile(z, x, y, read)

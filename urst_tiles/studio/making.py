@@ -9,8 +9,8 @@ from typing import Any
 from urst_tiles.api.output import check_output
 from urst_tiles.api.stylize import plan_job
 from urst_tiles.source.source import Source
-from urst_tiles.studio.arguments import Brought, write
-from urst_tiles.studio.asked import Asked, inside, relative
+from urst_tiles.studio.arguments import Brought, Files, write
+from urst_tiles.studio.asked import Asked, inside, inside_to_write, relative
 
 
 def output_of(root: Path, look: Asked, name: str, brought: Brought) -> Path:
@@ -23,14 +23,15 @@ def output_of(root: Path, look: Asked, name: str, brought: Brought) -> Path:
     image = brought.uploads.find(look.image)
     beside = Path(relative(root, image)) if image.is_relative_to(root) else Path(image.name)
     path = Path(name) if name else beside.with_suffix(f".{brought.named(look)}.tif")
-    folder = inside(root, str(path.parent))
-    return check_output(folder / path.name, image)
+    return check_output(inside_to_write(root, str(path)), image)
 
 
-def command_of(root: Path, look: Asked, output: Path, source: Source, brought: Brought) -> list[str]:
-    """The command line that makes the painting, with names relative to the root."""
+def command_of(
+    root: Path, look: Asked, output: Path, source: Source, brought: Brought, files: Files
+) -> list[str]:
+    """The command line that makes the painting, with names relative to the root; ``files`` are those that
+    `Brought.files` returned."""
     deep = ["--dtype", "uint8"] if source.file_dtype == "uint16" else []
-    files = brought.files(look, output, source)
 
     def name_of(word: str) -> str:
         return _plain(relative(root, files[word][0] if word in files else inside(root, word)))
@@ -58,6 +59,7 @@ def plan_of(root: Path, look: Asked, name: str, source: Source, brought: Brought
     """
     output = output_of(root, look, name, brought)
     image, options = brought.uploads.find(look.image), brought.options(look, source)
+    files = brought.files(look, output, source)
     plan, seconds = plan_job(image, output, brought.style(look), options)
     return {
         "output": relative(root, output),
@@ -69,6 +71,6 @@ def plan_of(root: Path, look: Asked, name: str, source: Source, brought: Brought
         "disk": plan.disk_bytes,
         "seconds": seconds,
         "folder": str(root),
-        "files": [relative(root, path) for path, _ in brought.files(look, output, source).values()],
-        "command": shlex.join(command_of(root, look, output, source, brought)),
+        "files": [relative(root, path) for path, _ in files.values()],
+        "command": shlex.join(command_of(root, look, output, source, brought, files)),
     }

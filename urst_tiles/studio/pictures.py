@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
+from urst_tiles.api.result import Levels, SourceLevels, eight_bits
 from urst_tiles.api.view import View, mask_file, open_view, prepare_input
 from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
 from urst_tiles.source import Source
@@ -33,10 +34,9 @@ from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.source.scaled import ScaledSource
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.arguments import Brought, check_measuring
-from urst_tiles.studio.asked import Asked
+from urst_tiles.studio.asked import Asked, is_upload
 from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.results import Results, levels_of, microns
-from urst_tiles.studio.uploads import is_upload
 
 #: Side of a tile in pixels.
 TILE = 512
@@ -150,28 +150,30 @@ class Pictures:
         return self._tiles.made(key, lambda: self._tile(look, level, x, y, suffix))
 
     def _tile(self, look: Asked, level: int, x: int, y: int, suffix: str) -> Shown:
-        shape = self.ground(look).shape if not look.side else self.results.side(look).shape
+        shape = self._levels(look).shape
         halvings = levels_of(shape) - 1 - level
         pixels, approximate = self._pixels(look, halvings, tile_box(shape, halvings, x, y))
         return encoded(pixels, suffix, approximate)
 
     def _pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
         """The pixels of the box of a tile, and whether they are approximate."""
-        if look.side:
-            return self.results.side(look).read(halvings, box), False
         if not look.paints:
-            return eight_bits(scaled(self.source(look.image), halvings).read(box)), False
+            return self._levels(look).read(halvings, box), False
         if halvings < exact_levels():
             return self._reduced(look, halvings, box), False
         return self._approximated(look, halvings, box), True
 
+    def _levels(self, look: Asked) -> Levels:
+        """The image of a look as it is stored."""
+        return self.results.side(look) if look.side else SourceLevels(self.source(look.image))
+
     def pixels(self, look: Asked, halvings: int, box: Box) -> tuple[NDArray[np.uint8], bool]:
         """The pixels, (h, w, 3 or 4), of any box of what was halved so often, as the tiles show them, and
         whether they are approximate."""
-        h, w = (ceil_div(n, 1 << halvings) for n in self.ground(look).shape)
+        image = Box(0, 0, *halved(self.ground(look).shape, halvings))
         out, approximate = np.full((*box.shape, 4), 255, np.uint8), False
         for part in box.cells(TILE):
-            whole = part.align(TILE).clip(Box(0, 0, h, w))
+            whole = part.align(TILE).clip(image)
 
             def made(whole: Box = whole) -> NDArray[np.uint8]:
                 return self._pixels(look, halvings, whole)[0]
@@ -194,7 +196,7 @@ class Pictures:
         """The painting at full scale, reduced as the pyramid of the job is."""
         view = self.view(look)
         grid = view.plan.grid
-        whole = Box(*(side << halvings for side in (box.y0, box.x0, box.y1, box.x1))).clip(grid.image)
+        whole = box.times(1 << halvings).clip(grid.image)
         pixels = np.empty((*whole.shape, view.source.channels), np.uint8)
         for part in whole.cells(grid.core):
             core = part.align(grid.core).clip(grid.image)
@@ -206,7 +208,7 @@ class Pictures:
     def _approximated(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The reduced image, painted by the same network."""
         view = self.view(look)
-        small = scaled(view.source, halvings)
+        small = ScaledSource(view.source, halvings)
         (height, width), grid = small.shape, view.plan.grid
         core = max(grid.stride, TILE // grid.stride * grid.stride)
         grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
@@ -256,18 +258,7 @@ def tile_box(shape: tuple[int, int], halvings: int, x: int, y: int) -> Box:
     """The box of a tile in the image that was halved so often; BadInput if there is no such tile."""
     if not 0 <= halvings < levels_of(shape):
         raise BadInput("there is no such level")
-    h, w = (ceil_div(n, 1 << halvings) for n in shape)
-    box = Box(y * TILE, x * TILE, (y + 1) * TILE, (x + 1) * TILE).clip(Box(0, 0, h, w))
+    box = Box(y * TILE, x * TILE, (y + 1) * TILE, (x + 1) * TILE).clip(Box(0, 0, *halved(shape, halvings)))
     if not (box.area and x >= 0 and y >= 0):
         raise BadInput("there is no such tile")
     return box
-
-
-def scaled(source: Source, halvings: int) -> Source | ScaledSource:
-    """The image at 1 / 2 ** ``halvings`` of its size."""
-    return ScaledSource(source, halvings) if halvings else source
-
-
-def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels in 8 bits."""
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.storage.publish import publish, remove_dead_attempts
-from urst_tiles.studio.asked import inside, relative
+from urst_tiles.studio.asked import inside_to_write, relative
 from urst_tiles.studio.command import parsed
 
 #: The file of the queue, in the root. It is there only while something is not finished.
@@ -224,15 +224,9 @@ class Queue:
         self._save()
 
     def _begin(self, one: Painting) -> None:
+        command = [sys.executable, "-P", "-m", "urst_tiles.studio.child"]  # -P: no modules of the root
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "urst_tiles.studio.child",
-                *one.words,
-                "--json",
-            ],  # -P: no modules of the root
+            [*command, *one.words, "--json"],
             cwd=self._root,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -294,7 +288,7 @@ class Queue:
     def _restore(self, one: Any) -> None:
         """Add a painting as the file has it, unless it is finished or is none that the studio would make."""
         command = parsed(self._root, one["words"])
-        output = inside(self._root, str(Path(command.output).parent)) / Path(command.output).name
+        output = inside_to_write(self._root, command.output)
         if output.exists() or not command.styles:
             return
         self._numbers += 1
@@ -314,8 +308,8 @@ class Queue:
             assert self._owner is not None
             os.close(self._owner)
             self._owner = None
-        except OSError:  # a file system without locks
-            return self._owner is not None
+        except OSError:  # the root cannot be opened, or its file system has no locks
+            pass
         return self._owner is not None
 
     def _save(self) -> None:

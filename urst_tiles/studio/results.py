@@ -15,7 +15,8 @@ from urst_tiles.api.result import (
     open_result,
 )
 from urst_tiles.errors import BadInput
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box, halved
+from urst_tiles.pyramid.deep_zoom import dzi_levels
 from urst_tiles.source import Source
 from urst_tiles.studio.asked import Asked, inside, relative
 from urst_tiles.studio.kept import Kept
@@ -76,8 +77,7 @@ class Results:
         if isinstance(levels, SourceLevels):
             return levels.source.thumbnail
         halvings = max(0, levels_of(levels.shape) - 10)  # at most 512 pixels
-        h, w = (ceil_div(n, 1 << halvings) for n in levels.shape)
-        return levels.read(halvings, Box(0, 0, h, w))
+        return levels.read(halvings, Box(0, 0, *halved(levels.shape, halvings)))
 
     def facts(self, image: str) -> dict[str, Any]:
         """What a viewer must know of a painting; ``before`` is itself where its input was not found."""
@@ -116,7 +116,7 @@ def _key(path: Path) -> tuple[object, ...]:
 
 def levels_of(shape: tuple[int, int]) -> int:
     """How many levels there are, from full scale to a single pixel."""
-    return (max(shape) - 1).bit_length() + 1
+    return dzi_levels(*shape)
 
 
 def microns(source: Source) -> float | None:

@@ -10,18 +10,13 @@ from pathlib import Path
 
 from urst_tiles.errors import BadInput, MissingFile, UrstError
 from urst_tiles.source import open_source
-from urst_tiles.studio.asked import inside
-
-#: How the word of an upload begins, which no name of a file in the root does.
-PREFIX = ":"
+from urst_tiles.studio.asked import PREFIX, inside, is_upload
 
 #: The most bytes of one upload, and of all together; and the most pixels of one.
 MOST_BYTES, MOST_TOGETHER, MOST_PIXELS = 64 << 20, 512 << 20, 1 << 27
 
 #: The longest name that an upload keeps, in letters.
 LONGEST_NAME = 80
-
-_WORD = re.compile(r":[0-9a-f]{16}")
 
 
 class Uploads:
@@ -89,11 +84,6 @@ class Uploads:
         except (UrstError, OSError) as error:
             shutil.rmtree(folder)
             raise BadInput(str(error).replace(str(path), name)) from None
-
-
-def is_upload(word: str) -> bool:
-    """Whether a word is that of an upload, there or not."""
-    return _WORD.fullmatch(word) is not None
 
 
 def plain_name(name: str) -> str:

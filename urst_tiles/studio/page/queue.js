@@ -2,7 +2,6 @@
 import { strings } from "./strings.js";
 import { ask, send } from "./ask.js";
 import { Blocks } from "./blocks.js";
-import { shown } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const WATCH_MS = 1000;
@@ -18,17 +17,11 @@ function button(text, title, act) {
 export class Queue {
   // viewer: what is shown; onShow: opens an image.
   constructor({ viewer, onShow }) {
-    this.blocks = viewer && new Blocks(viewer);
+    this.viewer = viewer;
+    this.blocks = new Blocks(viewer);
     this.onShow = onShow;
     this.watching = 0;
     this.seen = "";
-    this.text = Object.assign(document.createElement("p"), { id: "job-text" });
-    this.text.setAttribute("role", "status");
-    this.bar = Object.assign(document.createElement("progress"), { id: "job-bar", max: 1 });
-    this.bar.setAttribute("aria-label", strings.progress);
-    this.list = Object.assign(document.createElement("ol"), { id: "queue" });
-    this.tools = Object.assign(document.createElement("div"), { className: "buttons" });
-    $("job").replaceChildren(this.text, this.bar, this.list, this.tools);
     document.addEventListener("visibilitychange", () => document.hidden || this.watch());
   }
 
@@ -36,7 +29,7 @@ export class Queue {
     try {
       await send("api/queue", { do: what, number });
     } catch (error) {
-      this.text.textContent = error.message;
+      $("job-text").textContent = error.message;
     }
     await this.watch();
   }
@@ -52,20 +45,20 @@ export class Queue {
   show({ held, jobs }) {
     $("job").hidden = !jobs.length;
     const now = jobs.find((job) => job.state === "running") ?? jobs.find((job) => job.state === "paused") ?? jobs.at(-1);
-    if (!now) return this.blocks?.show(null);
+    if (!now) return this.blocks.show(null);
     const said = strings.job[now.state]({ ...now, stage: now.stage && (strings.stages[now.stage] ?? now.stage) });
-    if (this.text.textContent !== said) this.text.textContent = said;
-    this.bar.hidden = now.state !== "running";
-    if (now.total) this.bar.value = now.done / now.total;
-    else this.bar.removeAttribute("value");
-    this.blocks?.show(jobs.find((job) => ["running", "paused"].includes(job.state) && job.after === shown.after) ?? null);
+    if ($("job-text").textContent !== said) $("job-text").textContent = said;
+    $("job-bar").hidden = now.state !== "running";
+    if (now.total) $("job-bar").value = now.done / now.total;
+    else $("job-bar").removeAttribute("value");
+    this.blocks.show(jobs.find((job) => ["running", "paused"].includes(job.state) && job.after === this.viewer.facts?.after) ?? null);
     const seen = JSON.stringify([held, jobs.map((job) => [job.number, job.state])]);
     if (seen === this.seen) return; // what has the focus stays
     this.seen = seen;
-    this.list.replaceChildren(...jobs.map((job) => this.entry(job)));
+    $("queue").replaceChildren(...jobs.map((job) => this.entry(job)));
     const open = jobs.some((job) => ["waiting", "running", "paused"].includes(job.state));
     const table = Object.assign(document.createElement("a"), { href: "api/jobs.toml", download: "jobs.toml", textContent: strings.queueTable, title: strings.queueTableWhy });
-    this.tools.replaceChildren(...(open ? [table, held ? button(strings.resume, strings.resume, () => this.act("resume")) : button(strings.pause, strings.pause, () => this.act("pause"))] : []));
+    $("job-tools").replaceChildren(...(open ? [table, held ? button(strings.resume, strings.resume, () => this.act("resume")) : button(strings.pause, strings.pause, () => this.act("pause"))] : []));
   }
 
   entry(job) {

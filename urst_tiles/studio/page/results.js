@@ -2,32 +2,21 @@
 import { strings } from "./strings.js";
 
 const $ = (id) => document.getElementById(id);
-export const shown = { after: null }; // the state of the look that is shown right of the divider
 let last = {}; // the facts of the look that is shown
 let input = null; // what the painting that is shown was made from
-
-function line() {
-  const found = $("result-said");
-  if (found) return found;
-  const made = Object.assign(document.createElement("p"), { id: "result-said", className: "note" });
-  made.setAttribute("role", "status");
-  $("stage").append(made);
-  return made;
-}
 
 // Says which painting is shown, and why there is nothing beside it; facts are those of api/look.
 export function showResult(facts = last) {
   last = facts;
   const { result, after } = facts;
   input = result?.input ?? null;
-  shown.after = after ?? null;
-  line().textContent = result?.said ?? "";
-  line().hidden = !result?.said;
+  $("result-said").textContent = result?.said ?? "";
+  $("result-said").hidden = !result?.said;
   if (!result) return;
   $("label-after").textContent = strings.finishedPainting(result.style);
   $("label-before").textContent = result.input ?? strings.before;
   for (const id of ["label-before", "label-after"]) $(id).hidden = !after;
-  $("divider").hidden = !after || $("beside")?.getAttribute("aria-pressed") === "true";
+  $("divider").hidden = !after || $("beside").getAttribute("aria-pressed") === "true";
 }
 
 // A style that is chosen beside a finished painting is one for the image that it was made from.

@@ -4,7 +4,6 @@ import { Viewer } from "./viewer.js";
 import { ask } from "./ask.js";
 import { openFiles, uploadImage } from "./files.js";
 import { Making } from "./making.js";
-import { wireLayer } from "./layers.js";
 import { onInput, showResult } from "./results.js";
 import { Drawing, boxOf } from "./drawing.js";
 import { Places } from "./places.js";
@@ -13,6 +12,7 @@ import { Styles, mixtureOf } from "./styles.js";
 const $ = (id) => document.getElementById(id);
 const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
 const CHOICES = ["colours", "stroke", "statistics", "model"];
+const COPIED_MS = 1600; // for so long a button says that it has copied
 const look = { ...FIRST };
 let asked = 0; // the number of the newest request for a look; older answers are dropped
 let name = ""; // what the image is called
@@ -29,9 +29,9 @@ function fillWords() {
   }
 }
 
-export function say(text) { $("said").textContent = text; }
+function say(text) { $("said").textContent = text; }
 
-export function sorry(text) {
+function sorry(text) {
   $("sorry-text").textContent = text;
   $("sorry").hidden = !text;
 }
@@ -172,7 +172,8 @@ function fillChoices() {
   $("model-row").hidden = start.models.length < 2;
 }
 
-async function copy(text, told) {
+// Puts a text where it can be pasted; the button that was pressed says so for a while.
+async function copy(text, told, button) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -183,6 +184,17 @@ async function copy(text, told) {
     area.remove();
   }
   say(told);
+  button.textContent = strings.copied;
+  setTimeout(() => { button.textContent = strings[button.dataset.text]; }, COPIED_MS);
+}
+
+// The address by which programs for maps have what is shown as a layer.
+async function copyLayer() {
+  try {
+    await copy((await ask("api/layer", look)).xyz, strings.layerCopied, $("layer"));
+  } catch (error) {
+    sorry(error.message);
+  }
 }
 
 function onKey(event) {
@@ -248,8 +260,9 @@ function wire() {
   $("keys").addEventListener("click", () => $("help").showModal());
   $("help-close").addEventListener("click", () => $("help").close());
   $("sorry-close").addEventListener("click", () => sorry(""));
-  $("link").addEventListener("click", () => { writeLink(false); copy(location.href, strings.linkCopied); $("link").textContent = strings.copied; setTimeout(() => { $("link").textContent = strings.copyLink; }, 1600); });
-  $("copy").addEventListener("click", async () => { await making.keep(); copy($("command").textContent, strings.copied); $("copy").textContent = strings.copied; setTimeout(() => { $("copy").textContent = strings.copy; }, 1600); });
+  $("link").addEventListener("click", () => { writeLink(false); copy(location.href, strings.linkCopied, $("link")); });
+  $("layer").addEventListener("click", copyLayer);
+  $("copy").addEventListener("click", async () => { await making.keep(); copy($("command").textContent, strings.copied, $("copy")); });
   $("undo").addEventListener("click", () => history.back());
   $("redo").addEventListener("click", () => history.forward());
   $("in").addEventListener("click", () => viewer.zoomBy(2));
@@ -297,7 +310,6 @@ async function begin() {
   last = Math.max(history.state?.last ?? 0, step);
   showSteps();
   wire();
-  wireLayer({ look, copy, sorry });
   viewer.swipeTo(swipe);
   viewer.showBeside(beside);
   making.watch();

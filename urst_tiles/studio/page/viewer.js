@@ -8,14 +8,11 @@ const OSD = window.OpenSeadragon;
 const NEXT_TO_NONE = 1e-9;
 const SETTLED_MS = 250; // a view that has not moved for so long stands in the link
 
-function tileSource(facts, state, suffix, loading) {
-  return {
-    ...loading.downloads,
-    width: facts.width, height: facts.height, tileSize: facts.tile, tileOverlap: 0,
-    minLevel: Math.min(8, facts.levels - 1), maxLevel: facts.levels - 1,
-    getTileUrl: (level, x, y) => `tiles/${state}/${level}/${x}_${y}.${suffix}`,
-  };
-}
+// An image of these facts, whose tiles have the addresses that getTileUrl tells.
+export const tileSource = (facts, getTileUrl) => ({
+  width: facts.width, height: facts.height, tileSize: facts.tile, tileOverlap: 0,
+  minLevel: Math.min(8, facts.levels - 1), maxLevel: facts.levels - 1, getTileUrl,
+});
 
 // 1, 2 or 5 times a power of ten, at most n.
 function round(n) {
@@ -31,7 +28,6 @@ export class Viewer {
     this.afters = []; // the newest last; older ones stay until it is loaded
     this.clipped = new WeakMap(); // where the clip of each begins
     this.onMove = onMove;
-    this.onTrouble = onTrouble;
     this.onView = onView;
     this.loading = new Loading(onTrouble);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -52,13 +48,17 @@ export class Viewer {
 
   get after() { return this.afters.at(-1) ?? null; }
 
+  tiles(facts, state) {
+    return { ...this.loading.downloads, ...tileSource(facts, (level, x, y) => `tiles/${state}/${level}/${x}_${y}.png`) };
+  }
+
   openImage(facts, place) {
     this.facts = facts;
     this.afters = [];
     this.before = null;
     this.osd.world.removeAll();
     this.osd.addTiledImage({
-      tileSource: tileSource(facts, facts.before, "png", this.loading), index: 0,
+      tileSource: this.tiles(facts, facts.before), index: 0,
       success: ({ item }) => {
         this.before = item;
         this.layOut();
@@ -79,7 +79,7 @@ export class Viewer {
       return;
     }
     this.osd.addTiledImage({
-      tileSource: tileSource(facts, facts.after, "png", this.loading),
+      tileSource: this.tiles(facts, facts.after),
       success: ({ item }) => {
         this.afters.push(item);
         this.clip();
@@ -108,20 +108,19 @@ export class Viewer {
       this.osd.forceResize();
       if (place) this.goTo(place);
     }
-    if (two) this.source ??= { state: null };
-    if (two && this.source.state !== this.facts.before) {
-      this.source = { state: this.facts.before, tiles: tileSource(this.facts, this.facts.before, "png", this.loading) };
+    if (two && this.source?.state !== this.facts.before) {
+      this.source = { state: this.facts.before, tiles: this.tiles(this.facts, this.facts.before) };
     }
     this.beside.show(two ? this.source.tiles : null);
     if (this.before) this.clip();
   }
 
-  // The painting is seen right of the divider alone.
-  clip() {
+  // The painting, and what else is given, is seen right of the divider alone.
+  clip(items = this.afters) {
     const width = this.osd.viewport.getContainerSize().x;
-    const share = this.wasTwo ? 0 : this.swipe / 100;
+    const share = this.wasTwo ? 0 : this.swipe / 100; // side by side there is no divider
     const at = this.osd.viewport.pointFromPixel(new OSD.Point(width * share, 0), true);
-    for (const item of this.afters) {
+    for (const item of items) {
       const x = Math.min(Math.max(item.viewportToImageCoordinates(at).x, 0), this.facts.width);
       if (this.clipped.get(item) === x) continue; // a new clip has all drawn anew, which calls this again
       this.clipped.set(item, x);
