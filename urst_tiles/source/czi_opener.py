@@ -134,7 +134,8 @@ def _fills(places: NDArray[Any], box: Box) -> bool:
     """Whether boxes, rows of (y0, x0, y1, x1), cover all of a box. For very many of them that is not found
     out, and they count as if they did not."""
     inside = np.clip(places, (box.y0, box.x0) * 2, (box.y1, box.x1) * 2)
-    rows, columns = (np.unique([*inside[:, [i, i + 2]].ravel(), *ends]) for i, ends in _ends(box))
+    rows = np.unique([*inside[:, [0, 2]].ravel(), box.y0, box.y1])
+    columns = np.unique([*inside[:, [1, 3]].ravel(), box.x0, box.x1])
     if rows.size * columns.size > MOST_CELLS:
         return False
     seen = np.zeros((rows.size - 1, columns.size - 1), bool)
@@ -142,12 +143,6 @@ def _fills(places: NDArray[Any], box: Box) -> bool:
         down, across = np.searchsorted(rows, (y0, y1)), np.searchsorted(columns, (x0, x1))
         seen[down[0] : down[1], across[0] : across[1]] = True
     return bool(seen.all())
-
-
-def _ends(box: Box) -> Iterator[tuple[int, tuple[int, int]]]:
-    """The axes by their numbers, each with the ends of a box along it."""
-    yield 0, (box.y0, box.y1)
-    yield 1, (box.x0, box.x1)
 
 
 def _meeting(places: NDArray[Any], box: Box) -> NDArray[np.bool_]:
