@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +18,8 @@ from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.czi import CACHE_BYTES, TYPES, SubBlock, image_of, open_document, select
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
+from urst_tiles.source.openers import FileOpener, Reader
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info, sane_resolution, with_items
@@ -153,7 +152,7 @@ def _meeting(places: NDArray[Any], box: Box) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class CziOpener:
+class CziOpener(FileOpener):
     """Opens a CZI file through pylibCZIrw.
 
     Attributes
@@ -174,21 +173,9 @@ class CziOpener:
     def files(self) -> tuple[Path, ...]:
         return (self.path,)
 
-    def with_content(self, content: Content) -> CziOpener:
-        return replace(self, content=content)
-
-    def check(self) -> None:
-        check_file(self.path)
-        if not is_whole(self):
-            check_same(self.path, self.fingerprint, file_fingerprint(self.path))
-
     def open(self) -> Reader:
         self.check()
         return CziReader(self.path, self.choice)
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
 
 
 def czi_facts(path: Path, choice: Choice) -> Facts:

@@ -99,8 +99,26 @@ class Opener(Protocol):
         """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom."""
 
 
+class FileOpener:
+    """What openers of files have in common: they read rows box by box, and see whether the content of their
+    ``files``, the first of which is that with their name, is still that of their ``fingerprint``."""
+
+    def with_content(self: Any, content: Content) -> Any:
+        return replace(self, content=content)
+
+    def check(self: Any) -> None:
+        first, *more = self.files
+        check_file(first)
+        if not is_whole(self):
+            check_same(self.path, self.fingerprint, file_fingerprint(first, more))
+
+    def stream(self: Any, rows: int) -> Iterator[tuple[Box, Samples]]:
+        yield from bands_of(self.open(), rows)
+        self.check()
+
+
 @dataclass(frozen=True)
-class TiffOpener:
+class TiffOpener(FileOpener):
     """Opens a TIFF that tifffile decodes.
 
     Attributes
@@ -127,9 +145,6 @@ class TiffOpener:
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
 
-    def with_content(self, content: Content) -> TiffOpener:
-        return replace(self, content=content)
-
     def check(self) -> None:
         check_file(self.path)
         if not is_whole(self):
@@ -140,13 +155,9 @@ class TiffOpener:
         check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return masked(reader, self.mask)
 
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
-
 
 @dataclass(frozen=True)
-class VipsOpener:
+class VipsOpener(FileOpener):
     """Opens a file that libvips decodes, at random or from top to bottom.
 
     Attributes
@@ -178,14 +189,6 @@ class VipsOpener:
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
-
-    def with_content(self, content: Content) -> VipsOpener:
-        return replace(self, content=content)
-
-    def check(self) -> None:
-        check_file(self.path)
-        if not is_whole(self):
-            check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
 
     def open(self) -> Reader:
         self.check()
