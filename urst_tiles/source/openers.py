@@ -28,7 +28,7 @@ from urst_tiles.source.identity import (
 )
 from urst_tiles.source.spool import Original, Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
-from urst_tiles.source.valid import Samples, as_weight, combine, full, weight_dtype
+from urst_tiles.source.valid import Samples, combine, full, samples_of, weight_dtype
 from urst_tiles.source.vips import Place, VipsReader, stream
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.georeference import NO_BANDS, PamBands
@@ -291,8 +291,7 @@ class ArrayReader:
         self.has_valid = array.shape[2] > colours
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        pixels = np.asarray(self._array[box.slices])
-        return Samples(pixels[..., : self.colours], as_weight(pixels[..., -1]) if self.has_valid else None)
+        return samples_of(np.asarray(self._array[box.slices]), self.colours)
 
 
 class MaskedReader:
