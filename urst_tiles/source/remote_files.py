@@ -49,7 +49,7 @@ class RemoteFiles:
 
     def _read(self, address: str, most: int) -> bytes | None:
         try:
-            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=0, end=most + 1)
+            data = self._bytes(address, 0, most + 1)
         except ABSENT:
             return None
         except Exception as error:  # of whatever store
@@ -58,6 +58,11 @@ class RemoteFiles:
             self.refused = _words(error)
             return None
         return data if len(data) <= most else None
+
+    def _bytes(self, address: str, start: int | None, stop: int | None) -> bytes:
+        """Bytes ``start`` to ``stop`` of a file; the errors are those of its store."""
+        found: bytes = self._files.cat_file(self._files._strip_protocol(address), start=start, end=stop)
+        return found
 
     def part(self, address: str, start: int | None, stop: int | None) -> bytes | None:
         """Bytes ``start`` to ``stop`` of a file, or all of it for None; None where there is no such file.
@@ -70,7 +75,7 @@ class RemoteFiles:
         BadInput : the server gives whole files only.
         """
         try:
-            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=start, end=stop)
+            data = self._bytes(address, start, stop)
         except ABSENT:
             return None
         except Exception as error:  # of whatever store
@@ -90,8 +95,7 @@ class RemoteFiles:
             told = _told_by_http(address) if address.lower().startswith("http") else self._told(address)
             if told is not None:
                 return repr(told)
-            key = self._files._strip_protocol(address)
-            return hashlib.sha256(self._files.cat_file(key, start=0, end=SAMPLE_BYTES)).hexdigest()
+            return hashlib.sha256(self._bytes(address, 0, SAMPLE_BYTES)).hexdigest()
         except ABSENT:
             return "absent"
         except Exception as error:  # of whatever store
