@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile, in_one_line
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
@@ -68,7 +68,7 @@ def refused(path: Path) -> str:
     try:
         openslide.OpenSlide(os.fspath(path)).close()
     except (openslide.OpenSlideError, OSError) as error:
-        return " ".join(str(error).split())[:300] or type(error).__name__
+        return in_one_line(error, 300)
     return ""
 
 
