@@ -72,3 +72,8 @@ class BlocksFailed(UrstError, RuntimeError):
     """Some blocks failed repeatedly; the finished ones are saved, and the next call tries again."""
 
     exit_status = 1
+
+
+def in_one_line(error: Exception, most: int = 200) -> str:
+    """What an error of a library says, in one line of at most so many signs; or else its kind."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -13,9 +13,11 @@ import tifffile
 from helpers import picture
 from rasterio.crs import CRS
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
 import urst_tiles as ut
 from urst_tiles.source import esri_wkt
+from urst_tiles.source.part import part_of
 from urst_tiles.tiff.georeference import epsg_keys
 
 SMALL: dict[str, Any] = {"model": "identity", "tile": 128, "block": 256, "blocksize": 128, "thumbnail": 64}
@@ -30,6 +32,9 @@ SYSTEMS = [
     "EPSG:32755",
     LAEA,
 ]
+
+#: A box inside of `scene` in LAEA.
+DEGREES = (8.9895, 46.9765, 8.9925, 46.979)
 
 #: Those of the quick tests: a name of ESRI's, degrees, one that PROJ must find, one without a code.
 BRIEF = ("EPSG:32632", "EPSG:4326", "EPSG:2154", LAEA)
@@ -95,6 +100,26 @@ def test_a_prj_of_another_program_is_read(tmp_path: Path, suffix: str) -> None:
     assert system_of(path, tmp_path).to_epsg() == 32632
     path.with_suffix(".pgw" if suffix == ".png" else ".tfw").unlink()
     assert path.with_suffix(".prj") not in ut.open_source(path).files  # a shapefile's, perhaps
+
+
+def test_a_box_in_degrees_of_an_image_whose_system_gdal_does_not_see(tmp_path: Path) -> None:
+    """That of a .prj, and that of a mosaic, which is no file."""
+    whole = scene(tmp_path, LAEA)
+    wanted = part_of(ut.open_source(whole), bbox=DEGREES, bbox_crs="EPSG:4326")
+    assert wanted is not None and 0 < wanted.box.area < 90 * 120
+    ut.stylize(whole, tmp_path / "out.png", None, **SMALL)
+    (tmp_path / "out.png.aux.xml").unlink(missing_ok=True)
+    (tmp_path / "tiles").mkdir()
+    with rasterio.open(whole) as file:
+        for number, x in enumerate((0, 70)):
+            part = Window(x, 0, 70 if not x else 50, 90)
+            place = {"width": part.width, "transform": Affine(10, 0, 7 + 10 * x, 0, -10, 47)}
+            with rasterio.open(tmp_path / "tiles" / f"{number}.tif", "w", **file.profile | place) as tile:
+                tile.write(file.read(window=part))
+    for path in (tmp_path / "out.png", tmp_path / "tiles"):
+        source = ut.open_source(path)
+        assert source.shape == (90, 120)
+        assert part_of(source, bbox=DEGREES, bbox_crs="EPSG:4326") == wanted
 
 
 def test_what_is_no_wkt_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,13 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import file_server
 import numpy as np
 import pytest
 import rasterio
 from helpers import geotiff, picture
 from rasterio.shutil import copy
-from s3_server import serving
 
 import urst_tiles as ut
 from urst_tiles.errors import BadInput, DamagedFile, MissingFile
@@ -29,22 +26,6 @@ from urst_tiles.storage.names import remote_name
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 SMALL = {"model": "identity", "tile": 128, "block": 512, "thumbnail": 64}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address at which it is served."""
-    folder = tmp_path_factory.mktemp("served")
-    with file_server.serving(folder) as address:
-        yield folder, address
-
-
-@pytest.fixture
-def served(server: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
-    """A new folder, and the address at which it is served."""
-    folder, address = server
-    (folder / tmp_path.name).mkdir()
-    return folder / tmp_path.name, f"{address}/{tmp_path.name}"
 
 
 def test_a_tiff_at_an_address(tmp_path: Path, served: tuple[Path, str]) -> None:
@@ -159,19 +140,11 @@ def test_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert source.files == (tmp_path / "a.zip",)
 
 
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server on this machine."""
-    with serving(tmp_path_factory.mktemp("server") / "log") as address:
-        yield address.removeprefix("http://")
-
-
-def test_s3(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s3(tmp_path: Path, s3: str, keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import s3fs
 
-    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    gdals = {"AWS_S3_ENDPOINT": bucket, "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
-    for name, value in (keys | gdals | {"AWS_ENDPOINT_URL": f"http://{bucket}"}).items():
+    gdals = {"AWS_S3_ENDPOINT": s3.removeprefix("http://"), "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    for name, value in gdals.items():
         monkeypatch.setenv(name, value)
     store = s3fs.S3FileSystem()
     store.mkdir("images")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import mapped
 from urst_tiles.pyramid.encode import Encoding, Resampling
+from urst_tiles.source.valid import full
 
 #: Bytes of input that are halved at once: few enough to stay in the cache of the processor.
 _STRIP_BYTES = 1 << 20
@@ -85,7 +86,7 @@ def _nearest(pixels: NDArray, binary: bool, colours: int) -> NDArray:
 
 def _lanczos(pixels: NDArray, binary: bool, colours: int) -> NDArray:
     """Colours by Lanczos, weighted by alpha; where little is valid, and of alpha itself, the mean."""
-    out, top = halve(pixels, binary=binary, colours=colours), _top(pixels.dtype)
+    out, top = halve(pixels, binary=binary, colours=colours), full(pixels.dtype)
     whole = pixels.dtype.kind == "u"
     alpha = pixels.shape[-1] > colours
     columns = _mirrored(-_BEFORE, 2 * out.shape[1] + _BEFORE, pixels.shape[1])
@@ -166,17 +167,12 @@ def _plain(strip: NDArray, into: NDArray) -> None:
 
 def _correct(strip: NDArray, into: NDArray, binary: bool) -> None:
     """Replace plain means by means weighted by alpha, where that makes a difference."""
-    alpha, top = strip[..., -1], _top(strip.dtype)
+    alpha, top = strip[..., -1], full(strip.dtype)
     least = alpha.min()
     if binary:
         into[..., -1] = top if least > 0 else np.where(_weighted(strip, into, alpha > 0), top, 0)
     elif least < top:
         _weighted(strip, into, alpha)
-
-
-def _top(dtype: np.dtype) -> int:
-    """The alpha of a valid pixel."""
-    return 1 if dtype.kind == "f" else int(np.iinfo(dtype).max)
 
 
 def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:

@@ -19,7 +19,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source.aoi import read_features
 from urst_tiles.source.features import Feature
-from urst_tiles.source.polygons import Polygon, filled
+from urst_tiles.source.polygons import Polygon, insides, reaches
 from urst_tiles.source.region_numbers import MOST
 from urst_tiles.source.source import Source
 from urst_tiles.storage.publish import check_room
@@ -51,18 +51,13 @@ class BurntMask:
 
     def strips(self, boxes: Iterable[Box]) -> Iterator[NDArray[Any]]:
         """The numbers, of ``dtype``, in boxes of the image."""
-        reach = np.array([(*polygon[0].min(0), *polygon[0].max(0)) for polygon in self.polygons])
+        reach = reaches(self.polygons)
         for box in boxes:
             out = np.zeros(box.shape, self.dtype)
             xs: NDArray[np.float64] = np.arange(box.x0, box.x1, dtype=np.float64) + 0.5
             ys: NDArray[np.float64] = np.arange(box.y0, box.y1, dtype=np.float64) + 0.5
-            for number in np.flatnonzero((reach[:, 1] <= ys[-1]) & (reach[:, 3] >= ys[0])):
-                x0, y0, x1, y1 = reach[number]
-                rows = slice(*np.searchsorted(ys, (y0, y1)))
-                columns = slice(np.searchsorted(xs, x0), np.searchsorted(xs, x1, side="right"))
-                if rows.start < rows.stop and columns.start < columns.stop:
-                    inside = filled(self.polygons[number], xs[columns], ys[rows])
-                    out[rows, columns][inside] = self.numbers[number]
+            for number, part, inside in insides(self.polygons, reach, xs, ys):
+                out[part][inside] = self.numbers[number]
             yield out
 
 
@@ -110,16 +105,15 @@ def burn(mask: BurntMask, target: Path) -> None:
     out = np.lib.format.open_memmap(attempt, "w+", np.dtype(mask.dtype), mask.shape, version=(2, 0))
     image = Box(0, 0, *mask.shape)
     squares: dict[Box, None] = {}
-    for polygon in mask.polygons:
-        (x0, y0), (x1, y1) = (getattr(polygon[0], end)(0) for end in ("min", "max"))
+    for x0, y0, x1, y1 in reaches(mask.polygons):
         reach = Box(*(int(n) for n in np.floor((y0, x0, y1 + 1, x1 + 1))))
         if reach.y0 < image.y1 and reach.x0 < image.x1 and reach.y1 > 0 and reach.x1 > 0:
             squares |= dict.fromkeys(
                 cell.align(SQUARE).clip(image) for cell in reach.clip(image).cells(SQUARE)
             )
     check_room(target.parent, sum(square.area for square in squares) * out.itemsize)
-    for square in squares:
-        out[square.slices] = next(mask.strips([square]))
+    for square, numbers in zip(squares, mask.strips(squares), strict=True):
+        out[square.slices] = numbers
     del out
     attempt.rename(target)
 
@@ -127,11 +121,9 @@ def burn(mask: BurntMask, target: Path) -> None:
 def check_touch(source: Source, path: Path, polygons: Sequence[Polygon]) -> None:
     """Raise BadInput if the boxes around polygons, in pixels of an image, all lie outside of it."""
     height, width = source.shape
-    for polygon in polygons:
-        (x0, y0), (x1, y1) = polygon[0].min(0), polygon[0].max(0)
-        if x0 < width and x1 > 0 and y0 < height and y1 > 0:
-            return
-    raise BadInput(f"{path} does not touch the image {source.path}; give polygons of the same place")
+    x0, y0, x1, y1 = reaches(polygons).T
+    if not ((x0 < width) & (x1 > 0) & (y0 < height) & (y1 > 0)).any():
+        raise BadInput(f"{path} does not touch the image {source.path}; give polygons of the same place")
 
 
 def _attribute(path: Path, features: Sequence[Feature], wanted: str | None) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput
+from urst_tiles.source.esri_wkt import wkt_of
 from urst_tiles.source.source import Source
 from urst_tiles.tiff.position import epsg_of
 
@@ -78,6 +79,8 @@ def image_crs(source: Source, flag: str) -> Any:
             crs = file.crs
     except rasterio.errors.RasterioError:
         crs = None
+    if crs is None and (text := wkt_of(source.info.geo)) is not None:  # of a .prj, or of a mosaic's files
+        crs = rasterio.crs.CRS.from_wkt(text)
     if crs is None:
         raise BadInput(
             f"{source.path} does not tell its reference system, which {flag} needs: write it into the image"

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile, in_one_line
 from urst_tiles.geometry import Box
 from urst_tiles.tiff.choice import Choice, Names, colour_numbers, number_of, said
 from urst_tiles.tiff.selection import Note
@@ -132,7 +132,9 @@ def open_document(path: Path) -> Any:
     try:
         return czi.CziReader(os.fspath(path), cache_options=czi.CacheOptions(max_memory_usage=CACHE_BYTES))
     except Exception as error:  # libCZI's are RuntimeErrors
-        raise DamagedFile(f"{path}, a Zeiss image, cannot be opened; libCZI says: {_words(error)}") from None
+        raise DamagedFile(
+            f"{path}, a Zeiss image, cannot be opened; libCZI says: {in_one_line(error)}"
+        ) from None
 
 
 def image_of(path: Path, document: Any) -> CziImage:
@@ -150,7 +152,9 @@ def image_of(path: Path, document: Any) -> CziImage:
         scenes = tuple(_scenes(document, pieces))
         metadata = document.metadata.get("ImageDocument", {}).get("Metadata", {}) or {}
     except Exception as error:
-        raise DamagedFile(f"{path}: what it holds makes no sense; libCZI says: {_words(error)}") from None
+        raise DamagedFile(
+            f"{path}: what it holds makes no sense; libCZI says: {in_one_line(error)}"
+        ) from None
     wrong = sorted(set(types) - set(TYPES))
     if wrong or not scenes or not types:
         what = f"pixels of the type {wrong[0]}, which are not read" if wrong else "no pixels"
@@ -238,10 +242,6 @@ def _number(text: Any) -> float:
         return max(0.0, float(text))
     except (TypeError, ValueError):
         return 0.0
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def select(path: Path, image: CziImage, choice: Choice) -> tuple[Scene, int, int, list[int], list[Note]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +18,8 @@ from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.czi import CACHE_BYTES, TYPES, SubBlock, image_of, open_document, select
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
+from urst_tiles.source.openers import FileOpener, Reader
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import Info, sane_resolution, with_items
@@ -134,7 +133,8 @@ def _fills(places: NDArray[Any], box: Box) -> bool:
     """Whether boxes, rows of (y0, x0, y1, x1), cover all of a box. For very many of them that is not found
     out, and they count as if they did not."""
     inside = np.clip(places, (box.y0, box.x0) * 2, (box.y1, box.x1) * 2)
-    rows, columns = (np.unique([*inside[:, [i, i + 2]].ravel(), *ends]) for i, ends in _ends(box))
+    rows = np.unique([*inside[:, [0, 2]].ravel(), box.y0, box.y1])
+    columns = np.unique([*inside[:, [1, 3]].ravel(), box.x0, box.x1])
     if rows.size * columns.size > MOST_CELLS:
         return False
     seen = np.zeros((rows.size - 1, columns.size - 1), bool)
@@ -142,12 +142,6 @@ def _fills(places: NDArray[Any], box: Box) -> bool:
         down, across = np.searchsorted(rows, (y0, y1)), np.searchsorted(columns, (x0, x1))
         seen[down[0] : down[1], across[0] : across[1]] = True
     return bool(seen.all())
-
-
-def _ends(box: Box) -> Iterator[tuple[int, tuple[int, int]]]:
-    """The axes by their numbers, each with the ends of a box along it."""
-    yield 0, (box.y0, box.y1)
-    yield 1, (box.x0, box.x1)
 
 
 def _meeting(places: NDArray[Any], box: Box) -> NDArray[np.bool_]:
@@ -158,7 +152,7 @@ def _meeting(places: NDArray[Any], box: Box) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class CziOpener:
+class CziOpener(FileOpener):
     """Opens a CZI file through pylibCZIrw.
 
     Attributes
@@ -179,21 +173,9 @@ class CziOpener:
     def files(self) -> tuple[Path, ...]:
         return (self.path,)
 
-    def with_content(self, content: Content) -> CziOpener:
-        return replace(self, content=content)
-
-    def check(self) -> None:
-        check_file(self.path)
-        if not is_whole(self):
-            check_same(self.path, self.fingerprint, file_fingerprint(self.path))
-
     def open(self) -> Reader:
         self.check()
         return CziReader(self.path, self.choice)
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
 
 
 def czi_facts(path: Path, choice: Choice) -> Facts:

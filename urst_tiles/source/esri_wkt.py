@@ -15,8 +15,8 @@ from typing import Any
 
 from urst_tiles.source.gdal import INSTALL, environment, library, quiet
 from urst_tiles.tiff.georeference import epsg_keys
-from urst_tiles.tiff.metadata import GEO_CODES, Tag
-from urst_tiles.tiff.position import epsg_of
+from urst_tiles.tiff.metadata import Tag
+from urst_tiles.tiff.position import epsg_of, system_tags
 from urst_tiles.tiff.types import DOUBLE, LONG, SHORT
 from urst_tiles.tiff.writing import CLASSIC, directory, field, header, tag_field
 
@@ -38,13 +38,13 @@ UNREAD = f"the CRS of its .prj, which needs rasterio ({INSTALL})"
 def prj_text(geo: Sequence[Tag]) -> str | None:
     """The text of a ``.prj`` for the reference system of GeoTIFF tags; None where they have none that GDAL
     knows, or rasterio is not installed."""
-    tags = tuple(tag for tag in geo if tag.code in GEO_CODES)
+    tags = system_tags(geo)
     return _wkt(tags, "WKT1_ESRI") if tags and library() is not None else None
 
 
 def wkt_of(geo: Sequence[Tag]) -> str | None:
     """The WKT of the same system, as GDAL writes it."""
-    tags = tuple(tag for tag in geo if tag.code in GEO_CODES)
+    tags = system_tags(geo)
     return _wkt(tags, None) if tags and library() is not None else None
 
 

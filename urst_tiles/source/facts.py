@@ -65,6 +65,11 @@ class Facts:
     returned_bytes: int | None = None
     once_bytes: int = 0
 
+    @property
+    def handed_bytes(self) -> int:
+        """``returned_bytes``, or all of ``reader_bytes`` where that is not known apart."""
+        return self.reader_bytes if self.returned_bytes is None else self.returned_bytes
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,11 +13,9 @@ import numpy as np
 
 from urst_tiles.geometry import Box
 from urst_tiles.source.gdal_reader import GdalReader
-from urst_tiles.source.headers import check_file
-from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
+from urst_tiles.source.identity import Content
+from urst_tiles.source.openers import FileOpener, Reader, check_same
 from urst_tiles.source.remote import state_of
-from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.georeference import Pam, read_pam
@@ -30,7 +28,7 @@ PLACES, SIDE = 16, 64
 
 
 @dataclass(frozen=True)
-class GdalOpener:
+class GdalOpener(FileOpener):
     """Opens an image that GDAL reads, at random or from top to bottom.
 
     Attributes
@@ -52,30 +50,21 @@ class GdalOpener:
     content: Content | None = None
     many: ClassVar[bool] = False
 
-    def with_content(self, content: Content) -> GdalOpener:
-        return replace(self, content=content)
-
     @property
     def remote(self) -> bool:
         """Whether GDAL may use the network."""
         return not self.files
 
     def check(self) -> None:
-        if self.remote:
-            reader = GdalReader(self.path, self.name, self.choice, remote=True)
-            check_same(self.path, self.fingerprint, remote_fingerprint(self.path, reader))
+        if not self.remote:
+            super().check()
             return
-        check_file(self.files[0])
-        if not is_whole(self):
-            check_same(self.path, self.fingerprint, file_fingerprint(self.files[0], self.files[1:]))
+        reader = GdalReader(self.path, self.name, self.choice, remote=True)
+        check_same(self.path, self.fingerprint, remote_fingerprint(self.path, reader))
 
     def open(self) -> Reader:
         self.check()
         return GdalReader(self.path, self.name, self.choice, self.remote)
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
 
 
 def files_of(path: Path, named: Sequence[str]) -> tuple[Path, ...]:

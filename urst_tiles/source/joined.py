@@ -131,18 +131,13 @@ def open_joined(path: Path, named: Named, choice: Choice, open_one: Callable[[Pa
         has_valid=has_valid,
         overviews=overviews,
         reader_bytes=sum(facts.reader_bytes - facts.once_bytes for facts in found) + once,
-        returned_bytes=sum(returned_bytes(facts) for facts in found),
+        returned_bytes=sum(facts.handed_bytes for facts in found),
         once_bytes=once,
         spooling_bytes=sum(facts.spooling_bytes for facts in found),
         opener=JoinedOpener(tuple(facts.opener for facts in found)),
         random_access=all(facts.random_access for facts in found),
         made_of=f"{len(found)} files as the bands of one image",
     )
-
-
-def returned_bytes(facts: Facts) -> int:
-    """The part of ``reader_bytes`` that is made for those that read."""
-    return facts.reader_bytes if facts.returned_bytes is None else facts.returned_bytes
 
 
 def _check_alike(found: Sequence[Facts]) -> None:

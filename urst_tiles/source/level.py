@@ -7,7 +7,6 @@ on the ground (GeoTIFF 1.1, OGC 19-008r4; for rational polynomials "RPCs in GeoT
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content
-from urst_tiles.source.openers import Opener, Reader, bands_of, reader_of
+from urst_tiles.source.openers import FileOpener, Opener, Reader, reader_of
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.metadata import GEO_KEYS, RPC, Info, Tag, with_items
 from urst_tiles.tiff.microscopes import OBJECTIVE
@@ -42,7 +41,7 @@ class OverviewReader:
 
 
 @dataclass(frozen=True)
-class OverviewOpener:
+class OverviewOpener(FileOpener):
     """Opens an overview of an image.
 
     Attributes
@@ -60,9 +59,6 @@ class OverviewOpener:
     def many(self) -> bool:
         return self.image.many
 
-    def with_content(self, content: Content) -> OverviewOpener:
-        return replace(self, content=content)
-
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple(self.image.files)
@@ -76,10 +72,6 @@ class OverviewOpener:
 
     def open(self) -> Reader:
         return OverviewReader(self._known.open(), self.level)
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
 
 
 def at_level(facts: Facts, level: int | None, magnification: float | None) -> Facts:

@@ -136,19 +136,22 @@ def open_mask(path: Path, source: Source, attribute: str | None = None) -> AnyMa
             f"--mask-attribute is for polygons, and the mask {path} is a picture; leave it out, or give"
             " GeoJSON or a GeoPackage"
         )
-    warped = warped_mask(source, path, digest, stretches=_is_numbered(path) or _is_typed(path))
+    header = _header(path)
+    numbered = header is not None and header.bands == 1 and _dtype_of(header) in PLAIN
+    warped = warped_mask(source, path, digest, stretches=numbered or _is_typed(path))
     if warped is not None:
         return warped
-    if not _is_numbered(path):
-        return _typed(path, source, digest)
-    header = open_image(path, loader_of(path))
+    if not numbered:
+        return _typed(path, source, digest, bands=1 if header is None else header.bands)
     shape = header.height, header.width
     _check_extent(path, shape, source.shape)
     return Mask(path, shape, _dtype_of(header), digest)
 
 
-def _typed(path: Path, source: Source, digest: str) -> Mask:
+def _typed(path: Path, source: Source, digest: str, bands: int) -> Mask:
     """A mask whose numbers are of another type than unsigned integers of 8 or 16 bits, in proportion.
+
+    ``bands`` are those that libvips finds, or 1 if it does not read the file.
 
     Raises
     ------
@@ -156,7 +159,7 @@ def _typed(path: Path, source: Source, digest: str) -> Mask:
     """
     mask = open_source(path)
     dtype = mask.file_dtype
-    if not (mask.is_grey and is_numeric(dtype.name)) or _bands_of(path) > 1:
+    if not (mask.is_grey and is_numeric(dtype.name)) or bands > 1:
         raise BadInput(
             f"the mask {path} has several bands, or samples that are no numbers; it must have one band, of"
             " whole numbers of regions"
@@ -178,11 +181,6 @@ def _is_typed(path: Path) -> bool:
     return mask.is_grey and is_numeric(mask.file_dtype.name) and mask.file_dtype.name not in PLAIN
 
 
-def _bands_of(path: Path) -> int:
-    """How many bands libvips finds in a file; 1 if it does not read it."""
-    return int(open_image(path, loader_of(path)).bands) if _is_picture(path) else 1
-
-
 def _with_nodata(digest: str, mask: Source) -> str:
     """The digest of a mask file and of its nodata value, which may stand in a file beside it."""
     if mask.info.nodata is None:
@@ -194,21 +192,12 @@ def _dtype_of(header: Any) -> str:
     return np.dtype(FORMATS.get(header.format, "f4")).name
 
 
-def _is_numbered(path: Path) -> bool:
-    """Whether libvips reads a file as one band of region numbers."""
-    if not _is_picture(path):
-        return False
-    header = open_image(path, loader_of(path))
-    return header.bands == 1 and _dtype_of(header) in ("uint8", "uint16")
-
-
-def _is_picture(path: Path) -> bool:
-    """Whether libvips reads a file."""
+def _header(path: Path) -> Any:
+    """A file as a pyvips image, of which only the header is read; None if libvips does not read it."""
     try:
-        open_image(path, loader_of(path))
+        return open_image(path, loader_of(path))
     except UrstError:
-        return False
-    return True
+        return None
 
 
 def valid_area(path: Path, source: Source) -> Area:
@@ -223,30 +212,32 @@ def valid_area(path: Path, source: Source) -> Area:
         check_touch(source, path, area.polygons)
         return area
     digest = content_of((path,)).digest
-    warped = warped_mask(source, path, digest, binary=True, stretches=_is_picture(path))
+    header = _header(path)
+    warped = warped_mask(source, path, digest, binary=True, stretches=header is not None)
     if warped is not None:
         return MaskArea(warped)
-    opened = _with_values(path)
+    opened = _with_values(path, is_picture=header is not None)
     if opened is not None:
         _check_extent(path, opened.stored, source.shape)
         stored, digest = opened.file_dtype.itemsize * 3, _with_nodata(digest, opened)
         return MaskArea(Mask(path, opened.stored, "uint8", digest, True, opened.opener, stored))
-    header = open_image(path, loader_of(path))
+    if header is None:
+        header = open_image(path, loader_of(path))  # which says what is wrong with it
     shape = header.height, header.width
     _check_extent(path, shape, source.shape)
     return MaskArea(Mask(path, shape, "uint8", digest, binary=True))
 
 
-def _with_values(path: Path) -> Source | None:
+def _with_values(path: Path, *, is_picture: bool) -> Source | None:
     """A file of valid pixels that libvips does not read as it is meant: one with a nodata value, or of a type
-    that libvips lacks; None for any other."""
+    that libvips lacks; None for any other. ``is_picture`` is whether libvips reads it."""
     try:
         opened = open_source(path)
     except DamagedFile:
         raise
     except UrstError:
         return None  # what is wrong with it libvips says
-    return opened if opened.info.nodata is not None or not _is_picture(path) else None
+    return opened if opened.info.nodata is not None or not is_picture else None
 
 
 def _check_extent(path: Path, mask: tuple[int, int], image: tuple[int, int]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from urst_tiles.source import valid
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content, file_fingerprint
 from urst_tiles.source.ome_zarr import Folder, ZarrImage, image_of, metadata_of, plane_of, shape_of
-from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
+from urst_tiles.source.openers import FileOpener, Reader, check_same, is_whole
 from urst_tiles.source.remote import Address
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.zarr_remote import LIBRARY_BYTES, RemoteFolder, spread
@@ -187,7 +187,7 @@ def _array(path: Path, folder: Folder) -> Any:
 
 
 @dataclass(frozen=True)
-class ZarrOpener:
+class ZarrOpener(FileOpener):
     """Opens an image of Zarr.
 
     Attributes
@@ -206,9 +206,6 @@ class ZarrOpener:
     content: Content | None = None
     many: ClassVar[bool] = False
 
-    def with_content(self, content: Content) -> ZarrOpener:
-        return replace(self, content=content)
-
     def check(self) -> None:
         if not self.files:
             self._reader()
@@ -226,10 +223,6 @@ class ZarrOpener:
         reader = ZarrReader(self.path, self.choice)
         check_same(self.path, self.fingerprint, reader.remote_fingerprint())
         return reader
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
 
 
 def folder_fingerprint(path: Path) -> tuple[str, tuple[Path, ...]]:

@@ -46,7 +46,7 @@ from urst_tiles.source.vips import (
     page_count,
 )
 from urst_tiles.storage.names import require_file
-from urst_tiles.tiff.choice import EVERY, Choice, Names, number_of
+from urst_tiles.tiff.choice import Choice, Names, choice_of, number_of
 from urst_tiles.tiff.decodable import Undecodable
 from urst_tiles.tiff.directory import Directory
 from urst_tiles.tiff.header import is_tiff
@@ -370,7 +370,7 @@ def array_source(
         fingerprint=array_fingerprint(array),
         stored=(int(array.shape[0]), int(array.shape[1])),
         orientation=1,
-        choice=Choice() if colours == 3 else Choice(bands=EVERY),
+        choice=choice_of(colours),
         told="",
         colours=colours,
         file_dtype=np.dtype(array.dtype).name,

@@ -28,7 +28,7 @@ from urst_tiles.source.identity import (
 )
 from urst_tiles.source.spool import Original, Shape, SpoolReader
 from urst_tiles.source.tiff import TiffReader, mask_of, mask_page
-from urst_tiles.source.valid import Samples, as_weight, combine, full, weight_dtype
+from urst_tiles.source.valid import Samples, combine, full, samples_of, weight_dtype
 from urst_tiles.source.vips import Place, VipsReader, stream
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.georeference import NO_BANDS, PamBands
@@ -99,8 +99,26 @@ class Opener(Protocol):
         """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom."""
 
 
+class FileOpener:
+    """What openers of files have in common: they read rows box by box, and see whether the content of their
+    ``files``, the first of which is that with their name, is still that of their ``fingerprint``."""
+
+    def with_content(self: Any, content: Content) -> Any:
+        return replace(self, content=content)
+
+    def check(self: Any) -> None:
+        first, *more = self.files
+        check_file(first)
+        if not is_whole(self):
+            check_same(self.path, self.fingerprint, file_fingerprint(first, more))
+
+    def stream(self: Any, rows: int) -> Iterator[tuple[Box, Samples]]:
+        yield from bands_of(self.open(), rows)
+        self.check()
+
+
 @dataclass(frozen=True)
-class TiffOpener:
+class TiffOpener(FileOpener):
     """Opens a TIFF that tifffile decodes.
 
     Attributes
@@ -127,9 +145,6 @@ class TiffOpener:
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
 
-    def with_content(self, content: Content) -> TiffOpener:
-        return replace(self, content=content)
-
     def check(self) -> None:
         check_file(self.path)
         if not is_whole(self):
@@ -140,13 +155,9 @@ class TiffOpener:
         check_same(self.path, self.fingerprint, tiff_fingerprint(reader.file, self.sidecars))
         return masked(reader, self.mask)
 
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
-
 
 @dataclass(frozen=True)
-class VipsOpener:
+class VipsOpener(FileOpener):
     """Opens a file that libvips decodes, at random or from top to bottom.
 
     Attributes
@@ -178,14 +189,6 @@ class VipsOpener:
     @property
     def files(self) -> tuple[Path, ...]:
         return (self.path, *self.sidecars)
-
-    def with_content(self, content: Content) -> VipsOpener:
-        return replace(self, content=content)
-
-    def check(self) -> None:
-        check_file(self.path)
-        if not is_whole(self):
-            check_same(self.path, self.fingerprint, file_fingerprint(self.path, self.sidecars))
 
     def open(self) -> Reader:
         self.check()
@@ -288,8 +291,7 @@ class ArrayReader:
         self.has_valid = array.shape[2] > colours
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        pixels = np.asarray(self._array[box.slices])
-        return Samples(pixels[..., : self.colours], as_weight(pixels[..., -1]) if self.has_valid else None)
+        return samples_of(np.asarray(self._array[box.slices]), self.colours)
 
 
 class MaskedReader:

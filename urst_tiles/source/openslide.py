@@ -10,22 +10,21 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.errors import BadInput, DamagedFile, in_one_line
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.headers import check_file
 from urst_tiles.source.identity import Content, file_fingerprint
-from urst_tiles.source.openers import Reader, bands_of, check_same, is_whole
+from urst_tiles.source.openers import FileOpener, Reader
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.metadata import Info, is_rgb_profile, sane_resolution, with_items
@@ -69,7 +68,7 @@ def refused(path: Path) -> str:
     try:
         openslide.OpenSlide(os.fspath(path)).close()
     except (openslide.OpenSlideError, OSError) as error:
-        return " ".join(str(error).split())[:300] or type(error).__name__
+        return in_one_line(error, 300)
     return ""
 
 
@@ -163,7 +162,7 @@ def _pieces(box: Box) -> Iterator[Box]:
 
 
 @dataclass(frozen=True)
-class SlideOpener:
+class SlideOpener(FileOpener):
     """Opens a slide that OpenSlide reads.
 
     Attributes
@@ -182,21 +181,9 @@ class SlideOpener:
     content: Content | None = None
     many: ClassVar[bool] = False
 
-    def with_content(self, content: Content) -> SlideOpener:
-        return replace(self, content=content)
-
-    def check(self) -> None:
-        check_file(self.path)
-        if not is_whole(self):
-            check_same(self.path, self.fingerprint, file_fingerprint(self.files[0], self.files[1:]))
-
     def open(self) -> Reader:
         self.check()
         return SlideReader(self.path, self.choice)
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        yield from bands_of(self.open(), rows)
-        self.check()
 
 
 def slide_facts(path: Path, choice: Choice) -> Facts:

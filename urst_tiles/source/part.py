@@ -21,8 +21,8 @@ from urst_tiles.source.identity import Content
 from urst_tiles.source.pieces import drawn
 from urst_tiles.source.source import Source
 from urst_tiles.source.stretch import AS_IS
-from urst_tiles.source.valid import Samples, as_weight
-from urst_tiles.tiff.choice import EVERY, Choice
+from urst_tiles.source.valid import Samples, samples_of
+from urst_tiles.tiff.choice import choice_of
 from urst_tiles.tiff.metadata import Info as Info
 from urst_tiles.tiff.metadata import with_bands_told
 from urst_tiles.tiff.position import affine_of, moved
@@ -186,8 +186,7 @@ class PartReader:
         self.has_valid = source.has_valid
 
     def cell(self, box: Box, level: int = 0) -> Samples:
-        pixels = self._source.read(box.shift(self._box.y0, self._box.x0))
-        return Samples(pixels[..., : self.colours], as_weight(pixels[..., -1]) if self.has_valid else None)
+        return samples_of(self._source.read(box.shift(self._box.y0, self._box.x0)), self.colours)
 
 
 def cut_out(source: Source, box: Box) -> Source:
@@ -201,7 +200,7 @@ def cut_out(source: Source, box: Box) -> Source:
             fingerprint=sha256(said.encode()).hexdigest(),
             stored=box.shape,
             orientation=1,
-            choice=Choice() if source.colours == 3 else Choice(bands=EVERY),
+            choice=choice_of(source.colours),
             told="",
             colours=source.colours,
             file_dtype=source.dtype.name,

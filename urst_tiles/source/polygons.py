@@ -77,19 +77,42 @@ class Polygons:
         ys = _middles(box.y0, box.y1, self.shape[0], shape[0])
         xs = _middles(box.x0, box.x1, self.shape[1], shape[1])
         out = np.zeros(box.shape, bool)
-        for polygon in self.polygons:
-            x0, y0 = polygon[0].min(0)
-            x1, y1 = polygon[0].max(0)
-            rows = slice(*np.searchsorted(ys, (y0, y1)))
-            columns = slice(np.searchsorted(xs, x0), np.searchsorted(xs, x1, side="right"))
-            if rows.start < rows.stop and columns.start < columns.stop:
-                out[rows, columns] |= filled(polygon, xs[columns], ys[rows])
+        for _, part, inside in insides(self.polygons, reaches(self.polygons), xs, ys):
+            out[part] |= inside
         return out
 
 
 def _middles(start: int, stop: int, length: int, count: int) -> NDArray[np.float64]:
     """The positions of the middles of pixels start..stop - 1, of ``count``, on a line of ``length``."""
     return (np.arange(start, stop, dtype=np.float64) + 0.5) * (length / count)
+
+
+def reaches(polygons: Sequence[Polygon]) -> NDArray[np.float64]:
+    """The box around each polygon, x0, y0, x1, y1 in pixels, float64, (n, 4)."""
+    found = [(*polygon[0].min(0), *polygon[0].max(0)) for polygon in polygons]
+    return np.array(found, np.float64).reshape(-1, 4)
+
+
+def insides(
+    polygons: Sequence[Polygon],
+    reach: NDArray[np.float64],
+    xs: NDArray[np.float64],
+    ys: NDArray[np.float64],
+) -> Iterator[tuple[int, tuple[slice, slice], Mask]]:
+    """The polygons in whose box places of a lattice lie, in their order: of each its number, the rows and the
+    columns of these places, and which of them lie inside, see `filled`.
+
+    Parameters
+    ----------
+    reach : the boxes around the polygons, as `reaches` returns them.
+    xs, ys : the positions of columns and rows, in ascending order.
+    """
+    x0, y0, x1, y1 = reach.T
+    top, bottom = np.searchsorted(ys, y0), np.searchsorted(ys, y1)
+    left, right = np.searchsorted(xs, x0), np.searchsorted(xs, x1, side="right")
+    for number in np.flatnonzero((top < bottom) & (left < right)).tolist():
+        rows, columns = slice(top[number], bottom[number]), slice(left[number], right[number])
+        yield number, (rows, columns), filled(polygons[number], xs[columns], ys[rows])
 
 
 def filled(rings: Sequence[Ring], xs: NDArray[np.float64], ys: NDArray[np.float64]) -> Mask:

@@ -7,7 +7,7 @@ import os
 import urllib.error
 from typing import Any
 
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput, MissingFile, in_one_line
 from urst_tiles.source.remote import NOTHING, head
 
 #: How many bytes of a file enter a fingerprint if its server tells nothing of it but the size.
@@ -49,15 +49,20 @@ class RemoteFiles:
 
     def _read(self, address: str, most: int) -> bytes | None:
         try:
-            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=0, end=most + 1)
+            data = self._bytes(address, 0, most + 1)
         except ABSENT:
             return None
         except Exception as error:  # of whatever store
             if not is_refusal(error):
                 raise unreachable(address, error) from None
-            self.refused = _words(error)
+            self.refused = in_one_line(error)
             return None
         return data if len(data) <= most else None
+
+    def _bytes(self, address: str, start: int | None, stop: int | None) -> bytes:
+        """Bytes ``start`` to ``stop`` of a file; the errors are those of its store."""
+        found: bytes = self._files.cat_file(self._files._strip_protocol(address), start=start, end=stop)
+        return found
 
     def part(self, address: str, start: int | None, stop: int | None) -> bytes | None:
         """Bytes ``start`` to ``stop`` of a file, or all of it for None; None where there is no such file.
@@ -70,7 +75,7 @@ class RemoteFiles:
         BadInput : the server gives whole files only.
         """
         try:
-            data: bytes = self._files.cat_file(self._files._strip_protocol(address), start=start, end=stop)
+            data = self._bytes(address, start, stop)
         except ABSENT:
             return None
         except Exception as error:  # of whatever store
@@ -90,8 +95,7 @@ class RemoteFiles:
             told = _told_by_http(address) if address.lower().startswith("http") else self._told(address)
             if told is not None:
                 return repr(told)
-            key = self._files._strip_protocol(address)
-            return hashlib.sha256(self._files.cat_file(key, start=0, end=SAMPLE_BYTES)).hexdigest()
+            return hashlib.sha256(self._bytes(address, 0, SAMPLE_BYTES)).hexdigest()
         except ABSENT:
             return "absent"
         except Exception as error:  # of whatever store
@@ -132,7 +136,7 @@ def file_system(address: str) -> Any:
         return url_to_fs(address, **_options(address))[0]
     except (ImportError, ValueError) as error:
         raise BadInput(
-            f"{address} needs a library that is not installed ({_words(error)}): pip install"
+            f"{address} needs a library that is not installed ({in_one_line(error)}): pip install"
             " 'urst-tiles[remote]', which has those of S3 and HTTP, or what fsspec names for another store"
         ) from None
     except Exception as error:  # of whatever store
@@ -164,10 +168,10 @@ def is_refusal(error: Exception) -> bool:
 def unreachable(address: str, error: Exception) -> MissingFile:
     """The error for a file that a server does not give."""
     if is_refusal(error):
-        return refusal(address, _words(error))
+        return refusal(address, in_one_line(error))
     return MissingFile(
-        f"{address} cannot be reached ({_words(error)}); check the address and the network, and give the same"
-        " command again"
+        f"{address} cannot be reached ({in_one_line(error)}); check the address and the network, and give the"
+        " same command again"
     )
 
 
@@ -177,8 +181,3 @@ def refusal(address: str, why: str) -> MissingFile:
         f"{address} may not be read ({why}); give the credentials that fsspec finds (AWS_ACCESS_KEY_ID and"
         " so on), or AWS_NO_SIGN_REQUEST=YES for a public bucket"
     )
-
-
-def _words(error: Exception) -> str:
-    """What an error says, in one line, or else its kind."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

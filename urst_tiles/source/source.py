@@ -101,10 +101,9 @@ class Source:
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if as_is else weight_dtype(self.file_dtype)
         self.random_access = facts.random_access
-        self.reader_bytes = facts.reader_bytes if facts.random_access else self._spool_shape.reader_bytes
-        self.reader_bytes += area_bytes(facts.areas)
-        told = facts.returned_bytes if facts.random_access else None
-        self.returned_bytes = self.reader_bytes if told is None else told + area_bytes(facts.areas)
+        spooled, areas = self._spool_shape.reader_bytes, area_bytes(facts.areas)
+        self.reader_bytes = areas + (facts.reader_bytes if facts.random_access else spooled)
+        self.returned_bytes = areas + (facts.handed_bytes if facts.random_access else spooled)
         self.overviews = [oriented(s, facts.orientation) for s in facts.overviews]
 
     @property

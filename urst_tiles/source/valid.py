@@ -37,10 +37,15 @@ def full(dtype: np.dtype[Any]) -> int:
     return 1 if np.dtype(dtype).kind == "f" else int(np.iinfo(dtype).max)
 
 
-def as_weight(valid: NDArray[Any]) -> NDArray[Any]:
-    """The channel of pixels that says how valid they are as weights: those beside floats, 0..1, become
-    uint16."""
-    return np.rint(valid * np.float32(65535)).astype(np.uint16) if valid.dtype.kind == "f" else valid
+def samples_of(pixels: NDArray[Any], colours: int) -> Samples:
+    """Pixels, (h, w, ``colours``), or with a channel behind them that says how valid they are, as samples;
+    weights beside floats, 0..1, become uint16."""
+    if pixels.shape[-1] == colours:
+        return Samples(pixels, None)
+    weight = pixels[..., -1]
+    if weight.dtype.kind == "f":
+        weight = np.rint(weight * np.float32(65535)).astype(np.uint16)
+    return Samples(pixels[..., :colours], weight)
 
 
 #: A number at the start of a text: all that C's strtod and strtoll read of it.

@@ -60,6 +60,12 @@ class Choice:
         return self.bands if self.channels is None else self.channels
 
 
+def choice_of(colours: int) -> Choice:
+    """The choice in an image that has no other bands than so many colours: red, green and blue, or as many
+    bands as they are."""
+    return Choice() if colours == 3 else Choice(bands=EVERY)
+
+
 @dataclass(frozen=True)
 class Names:
     """The names of one thing that can be chosen.

@@ -287,8 +287,7 @@ def with_band_items(xml: str | None, items: Iterable[tuple[str, int, str]]) -> s
     lines = "".join(_line({"name": name, "sample": str(band)}, text) for name, band, text in items)
     if not lines:
         return xml
-    start = xml.rstrip().removesuffix(_END.rstrip()) if xml else "<GDALMetadata>\n"
-    return start + lines + _END
+    return _with_lines(xml, lines)
 
 
 def with_bands_told(xml: str | None, items: Iterable[tuple[str, int, str]]) -> str:
@@ -301,6 +300,11 @@ def with_bands_told(xml: str | None, items: Iterable[tuple[str, int, str]]) -> s
         _line({"name": role.upper(), "sample": str(band), "role": role}, escape(_NO_XML.sub("", text)))
         for role, band, text in items
     )
+    return _with_lines(xml, lines)
+
+
+def _with_lines(xml: str | None, lines: str) -> str:
+    """GDAL's XML, or an empty one, with more lines at its end."""
     start = xml.rstrip().removesuffix(_END.rstrip()) if xml else "<GDALMetadata>\n"
     return start + lines + _END
 

@@ -105,7 +105,7 @@ def names_system(geo: Sequence[Tag]) -> bool:
 
 def system_tags(geo: Sequence[Tag]) -> tuple[Tag, ...]:
     """The tags of the geo keys, and of the numbers and texts to which they point."""
-    return tuple(tag for tag in geo if GEO_KEYS <= tag.code <= GEO_KEYS + 2)
+    return tuple(tag for tag in geo if tag.code in GEO_CODES)
 
 
 def _keys(geo: Sequence[Tag]) -> dict[int, int]:
