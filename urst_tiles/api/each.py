@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from urst_tiles.api.bands import info_for
 from urst_tiles.api.output import check_output, provenance, software, written_format
 from urst_tiles.api.pieces import piece_grid
+from urst_tiles.encoding import encoding_of
 from urst_tiles.engine.block import unpainted
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
@@ -27,7 +28,6 @@ from urst_tiles.job.folder import Job
 from urst_tiles.machine import decoders
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import encoding_of
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.assemble import naming_damage
 from urst_tiles.pyramid.finish import finish

@@ -44,6 +44,7 @@ from urst_tiles.api.part import measured_of
 from urst_tiles.api.pieces import for_pieces
 from urst_tiles.api.predicted import tell_predicted
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
+from urst_tiles.encoding import encoding_of
 from urst_tiles.engine.block import StylizeBlock
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.moved import moved_colours
@@ -52,7 +53,7 @@ from urst_tiles.machine import available_memory, trim
 from urst_tiles.nets.composition import Subject
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import encoding_of, guess_seconds, make_plan
+from urst_tiles.planning import guess_seconds, make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid import check_header
 from urst_tiles.pyramid.finish import finish as finish_output
