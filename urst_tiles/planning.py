@@ -28,7 +28,7 @@ from urst_tiles.plan import EXPECTED_RATIO, ITEMSIZE, Footprint, Plan
 from urst_tiles.pyramid.formats import FORMATS, check_bands, check_size
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
-from urst_tiles.source.mask import AnyMask, open_mask, reading_bytes, spool_bytes
+from urst_tiles.source.mask import AnyMask, open_mask, spool_bytes
 from urst_tiles.source.part import cut_out, part_of
 
 #: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
@@ -94,10 +94,9 @@ def make_plan(
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     needs = needs_of(
         source, recipe, style, options, grid=grid, encoding=encoding, device=device, encoders=encoders,
-        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen, output=output.name,
+        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen, mask=mask,
+        output=output.name,
     )  # fmt: skip
-    if mask:
-        needs["prepare_bytes"] = max(needs["prepare_bytes"], reading_bytes(mask))
     plan = Plan(
         grid=grid,
         footprint=network,
