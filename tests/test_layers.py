@@ -48,7 +48,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
     "workers": {"workers": DASK | {"psutil", "torch"}},
     "engine": {"engine": {"numpy", "torch"}},
     "learning": {"learning": TORCH},
-    "choices": {"recipe": {"numpy", "torch"}, "budget": set(), "planning": {"numpy"}},
+    "choices": {"recipe": {"numpy", "torch"}, "budget": set(), "encoding": {"numpy"}, "planning": {"numpy"}},
     "api": {"api": {"numpy", "dask"}},
     "studio": {"studio": {"numpy", "starlette", "uvicorn"}},
     "roof": {"cli": set(), "__init__": set(), "__main__": set()},

@@ -12,6 +12,8 @@ from urst_tiles.api.fit_colour import fit_colour as fit_colour
 from urst_tiles.api.learn import LearnedStyle as LearnedStyle
 from urst_tiles.api.learn import learn as learn
 from urst_tiles.api.look import measure_look as measure_look
+from urst_tiles.api.measuring import freeze as freeze
+from urst_tiles.api.measuring import measure as measure
 from urst_tiles.api.painting_look import measure_painting_look as measure_painting_look
 from urst_tiles.api.preview import preview as preview
 from urst_tiles.api.shards import assemble_job as assemble_job
@@ -19,8 +21,6 @@ from urst_tiles.api.shards import save_job as save_job
 from urst_tiles.api.shards import work_job as work_job
 from urst_tiles.api.stylize import Report as Report
 from urst_tiles.api.stylize import assemble as assemble
-from urst_tiles.api.stylize import freeze as freeze
-from urst_tiles.api.stylize import measure as measure
 from urst_tiles.api.stylize import run_blocks as run_blocks
 from urst_tiles.api.stylize import stylize as stylize
 from urst_tiles.api.table import read_table as read_table

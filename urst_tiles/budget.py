@@ -33,6 +33,7 @@ from urst_tiles.pyramid.finish import finish_bytes as format_bytes
 from urst_tiles.pyramid.parts import SUPER
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source, thumbnail_shape
+from urst_tiles.source.mask import AnyMask, reading_bytes
 from urst_tiles.source.picture import picture_shape
 
 #: How many copies of the metadata there are for a moment, beyond that which is held, while it is read from
@@ -75,6 +76,7 @@ def needs_of(
     weight_bytes: int,
     at_once: bool,
     seen: Source,
+    mask: AnyMask | None = None,
     output: str = "tif",
 ) -> Needs:
     """What a job needs besides its blocks.
@@ -87,12 +89,15 @@ def needs_of(
     weight_bytes : size of the weights of the network at the precision of the plan.
     at_once : whether one forward pass over the whole thumbnail measures every site.
     seen : what is measured: the source, or the part of it that is made.
+    mask : that of the options, if there is one.
     output : the format of the output, by the word of ``--format``.
     """
     return Needs(
         base_bytes=base_bytes(device),
         prepare_bytes=max(
-            begin_bytes(source, recipe, style, options, weight_bytes), seen.prepare_bytes(options.thumbnail)
+            begin_bytes(source, recipe, style, options, weight_bytes),
+            seen.prepare_bytes(options.thumbnail),
+            reading_bytes(mask) if mask else 0,
         ),
         held_bytes=held_bytes(source, seen, style, options),
         fill_pixels=thumbnail_pixels(source, options) * ceil_div(source.colours, 3)

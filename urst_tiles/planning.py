@@ -14,21 +14,21 @@ import numpy as np
 
 from urst_tiles import nets
 from urst_tiles.budget import measures_image, needs_of, thumbnail_bytes
+from urst_tiles.encoding import make_encoding, resolve_dtype
 from urst_tiles.engine.device import device_kind, resolve_device
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.threads import on_device
-from urst_tiles.errors import BadInput, BadPlan, JobDiffers
+from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.job.folder import differences
 from urst_tiles.machine import available_memory, cpu_count
 from urst_tiles.nets.composition import Subject, measured_sites
-from urst_tiles.options import Compression, Options, Statistics
+from urst_tiles.options import Options, Statistics
 from urst_tiles.plan import EXPECTED_RATIO, ITEMSIZE, Footprint, Plan
-from urst_tiles.pyramid import Encoding
-from urst_tiles.pyramid.formats import FORMATS, Format, check_bands, check_dtype, check_size
+from urst_tiles.pyramid.formats import FORMATS, check_bands, check_size
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
-from urst_tiles.source.mask import AnyMask, open_mask, reading_bytes, spool_bytes
+from urst_tiles.source.mask import AnyMask, open_mask, spool_bytes
 from urst_tiles.source.part import cut_out, part_of
 
 #: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
@@ -94,10 +94,9 @@ def make_plan(
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     needs = needs_of(
         source, recipe, style, options, grid=grid, encoding=encoding, device=device, encoders=encoders,
-        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen, output=output.name,
+        weight_bytes=network.weight_bytes, at_once=at_once, seen=seen, mask=mask,
+        output=output.name,
     )  # fmt: skip
-    if mask:
-        needs["prepare_bytes"] = max(needs["prepare_bytes"], reading_bytes(mask))
     plan = Plan(
         grid=grid,
         footprint=network,
@@ -313,104 +312,6 @@ def resolve_measuring(style: Subject, source: Source, options: Options, pinned: 
 def bands_of(style: Subject) -> int:
     """How many bands the network makes: red, green and blue unless its style says otherwise."""
     return int(getattr(style, "bands", 3))
-
-
-def make_encoding(
-    source: Source,
-    dtype: str,
-    compression: str,
-    quality: int,
-    tile: int,
-    *,
-    output: Format = FORMATS["tif"],
-    predictor: bool = True,
-    overviews: str = "average",
-    colours: int = 3,
-) -> Encoding:
-    """How the tiles of the parts are encoded, and how the file says which pixels are valid.
-
-    They are the tiles of the output if that is a TIFF. An OME-TIFF and a JPEG 2000 have alpha for masks and
-    nodata, which their readers do not know.
-    """
-    nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
-    if colours != source.colours:
-        nodata = int(np.iinfo(dtype).max)  # of maps, in which 0 says that there is nothing of a stain
-    validity = source.info.validity
-    if output.name in ("ome.tif", "jp2"):
-        validity = "alpha" if source.has_valid else "none"
-    return Encoding(
-        compression=cast(Compression, compression),
-        quality=quality,
-        dtype=cast(Any, dtype),
-        channels=colours + source.has_valid,
-        colours=colours,
-        validity=validity,
-        nodata=nodata if validity == "nodata" else None,
-        tile=tile,
-        keeps_hidden=source.unpainted and colours == source.colours,
-        predictor=predictor,
-        overviews=cast(Any, overviews),
-        separate_mask=output.name != "ome.tif",
-    )
-
-
-def encoding_of(plan: Plan, source: Source, tile: int | None = None) -> Encoding:
-    """The encoding of the tiles of the blocks of a plan; or of an output that is cut from these, of which
-    ``tile`` is the side of a tile."""
-    return make_encoding(
-        source,
-        plan.dtype,
-        plan.parts_compression if tile is None else plan.compression,
-        plan.quality,
-        tile or plan.grid.tile,
-        output=FORMATS[plan.format],
-        predictor=plan.predictor,
-        overviews=plan.overview_resampling,
-        colours=plan.colours,
-    )
-
-
-def resolve_dtype(
-    wanted: str, source: Source, output: Format = FORMATS["tif"], stains: str | None = None
-) -> str:
-    """The data type of the output; ``auto`` is uint16 for a uint16 file if the format of the output holds it,
-    and uint8 for all others. Maps of ``stains`` are uint16.
-
-    Raises
-    ------
-    BadPlan : uint16 is asked for, and the format holds 8 bits only; or maps of stains in uint8.
-    """
-    if stains:
-        if wanted == "uint8":
-            raise BadPlan(
-                "--stains writes amounts as uint16, of which 8 bits would keep little: leave --dtype out"
-            )
-        return "uint16"
-    floats = source.dtype == np.float32
-    if floats != (wanted == "float32") and wanted != "auto":
-        raise BadPlan(
-            f"--dtype {wanted} cannot be made of samples of {source.file_dtype} that stay as they are: leave"
-            " it out, or say with --stretch LOW,HIGH which values are black and white"
-            if floats
-            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all; leave"
-            " it out"
-        )
-    if floats or wanted != "auto":
-        check_dtype(output, "float32" if floats else wanted)
-        return "float32" if floats else wanted
-    return "uint16" if source.file_dtype == np.uint16 and output.sixteen_bit else "uint8"
-
-
-def output_nodata(nodata: str | None, file_dtype: str, dtype: str) -> float:
-    """The nodata value of the source if the output has the same dtype and can hold it; else 0."""
-    try:
-        value = float(nodata) if nodata is not None and file_dtype == dtype else 0.0
-    except ValueError:
-        return 0
-    if dtype == "float32":
-        return value
-    top = 255 if dtype == "uint8" else 65535
-    return int(value) if value.is_integer() and 0 <= value <= top else 0
 
 
 def _identity(plan: Plan, source: Source, model: str, style: Subject, options: Options) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.encoding import make_encoding
 from urst_tiles.engine.block import rescale
 from urst_tiles.geometry import Box, Grid, ceil_div
-from urst_tiles.planning import make_encoding, tile_side
+from urst_tiles.planning import tile_side
 from urst_tiles.pyramid import assemble
 from urst_tiles.pyramid.parts import Parts
 from urst_tiles.source import Source, array_source, open_source

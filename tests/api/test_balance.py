@@ -259,6 +259,11 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(run, tmp_path
     one_sentence(run("balance", *scenes, "-o", out, "--method", "magic"), 2, "mean-std, gain", "magic")
     one_sentence(run("balance", *scenes, "-o", out, "--stretch", "2%,98%"), 2, "another in each scene")
     one_sentence(run("balance", *scenes, "-o", out, "--memory", "1M"), 2, "MiB", "--resolution")
+    with pytest.raises(BadInput, match="takes no --stains: it is for slides"):
+        ut.balance(scenes, out, stains="H,E")
+    for bands in ("all", "1,2"):
+        with pytest.raises(BadInput, match="red, green and blue: take three --bands"):
+            ut.balance(scenes, out, model="colour", bands=bands)
     assert not out.exists()
     out.mkdir()
     (out / "scene1.tif").write_bytes(b"of somebody")

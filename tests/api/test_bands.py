@@ -32,9 +32,10 @@ def scene(h: int, w: int, bands: int, seed: int, dtype=np.uint16, gain: float = 
 def written(path: Path, pixels: np.ndarray, **options) -> Path:
     h, w, bands = pixels.shape
     more = {"photometric": "minisblack", "tiled": True, "blockxsize": 128, "blockysize": 128} | options
+    more = {"transform": Affine(10.0, 0.0, 5e5, 0.0, -10.0, 5e6)} | more
     with rasterio.open(
         path, "w", driver="GTiff", height=h, width=w, count=bands, dtype=pixels.dtype, crs="EPSG:32632",
-        transform=Affine(10.0, 0.0, 5e5, 0.0, -10.0, 5e6), **more,
+        **more,
     ) as data:  # fmt: skip
         data.write(pixels.transpose(2, 0, 1))
     return path
@@ -146,6 +147,41 @@ def test_the_names_of_bands_are_kept(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "o.tif") as data, rasterio.open(tmp_path / "rgb.tif") as colours:
         assert data.descriptions == ("B8 & more", "B3", None, "B2, 490 nm")
         assert colours.descriptions == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "nodata"),
+    [(5, np.uint8, None), (2, np.uint8, None), (4, np.uint16, 0), (6, np.float32, -1.0), (3, np.uint16, 0)],
+)
+def test_an_output_for_each_input_has_all_bands(bands: int, dtype, nodata, tmp_path: Path) -> None:
+    """Each has the pixels of the whole at its place, and the names of the bands of its input."""
+    image = scene(200, 330, bands, 0, np.uint16 if dtype == np.float32 else dtype).astype(dtype)
+    if nodata is not None:
+        image[:, 120:140] = nodata
+    names, tiles = tuple(f"band {n}" for n in range(bands)), tmp_path / "tiles"
+    tiles.mkdir()
+    boxes = {"west.tif": (0, 0, 200, 180), "east.tif": (40, 180, 200, 330)}
+    for name, (y0, x0, y1, x1) in boxes.items():
+        place = Affine(10.0, 0.0, 5e5 + 10 * x0, 0.0, -10.0, 5e6 - 10 * y0)
+        with rasterio.open(
+            written(tiles / name, image[y0:y1, x0:x1], transform=place, nodata=nodata), "r+"
+        ) as data:
+            data.descriptions = names
+    reference = written(
+        tmp_path / "ref.tif", np.flip(image, 2) if nodata is None else image // 2, nodata=nodata
+    )
+    options = {"method": "mean-std", "model": "colour", "bands": (1, 2, 3) if bands == 3 else ALL, **TILED}
+    ut.stylize(tiles, tmp_path / "whole.tif", reference, **options)
+    ut.stylize(tiles, tmp_path / "out", reference, tiles="same", **options)
+    with rasterio.open(tmp_path / "whole.tif") as data:
+        whole, valid = data.read(), data.dataset_mask() > 0
+    assert np.ptp(whole[:, valid], axis=1).min() > 10
+    for name, (y0, x0, y1, x1) in boxes.items():
+        with rasterio.open(tmp_path / "out" / name) as data:
+            np.testing.assert_array_equal(data.read(), whole[:, y0:y1, x0:x1])
+            np.testing.assert_array_equal(data.dataset_mask() > 0, valid[y0:y1, x0:x1])
+            assert data.descriptions == (names if bands != 3 else (None,) * 3)
+        assert ut.validate(tmp_path / "out" / name).valid
 
 
 def test_a_look_and_a_transform_of_patches_know_the_bands(tmp_path: Path) -> None:

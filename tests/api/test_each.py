@@ -11,6 +11,7 @@ import pytest
 import rasterio.features
 import tifffile
 import zarr
+from colours import slide
 from helpers import geotiff, picture, sha
 
 import urst_tiles as ut
@@ -89,6 +90,42 @@ def test_each_feature_has_the_pixels_of_the_whole_run(scene: Path, tmp_path: Pat
     assert made == ["crop-north_a.tif", "crop-south.tif", "crop-two.tif"]
     pixels = [tifffile.imread(tmp_path / one) for one in ("by-id/9.tif", "crop-south.tif")]
     np.testing.assert_array_equal(*pixels)
+
+
+@pytest.mark.parametrize("kind", ["bands", "maps", "maps by tissue"])
+def test_bands_and_maps_of_stains_are_those_of_the_whole_run(kind: str, tmp_path: Path) -> None:
+    five = kind == "bands"
+    image = (
+        np.concatenate([picture(*SHAPE), picture(*SHAPE, seed=1)[..., :2]], 2) if five else slide(*SHAPE, 0)
+    )
+    scene, style = tmp_path / "scene.tif", str(tmp_path / "scene.tif") if five else None
+    with rasterio.open(
+        scene, "w", driver="GTiff", height=SHAPE[0], width=SHAPE[1], count=image.shape[2], dtype="uint8",
+        photometric="minisblack" if five else "rgb", tiled=True, blockxsize=64, blockysize=64,
+    ) as file:  # fmt: skip
+        file.write(image.transpose(2, 0, 1))
+        if five:
+            file.descriptions = ("B2", "B3", "B4", None, "B8")
+    made = (
+        {"model": "colour", "method": "mean-std", "bands": "all"}
+        if five
+        else {"model": "stain", "stains": "H,E"}
+    )
+    made |= {"valid": "tissue"} if kind == "maps by tissue" else {}
+    options = TINY | made | {"aoi": features(tmp_path / "aoi.geojson")}
+    ut.stylize(scene, tmp_path / "whole.tif", style, **options)
+    report = ut.stylize(scene, tmp_path / "out", style, each=True, **options)
+    with rasterio.open(tmp_path / "whole.tif") as file:
+        whole, valid, names = file.read(), file.dataset_mask() > 0, file.descriptions
+    assert names == (("B2", "B3", "B4", None, "B8") if five else ("hematoxylin", "eosin"))
+    for out, (name, (x0, y0, x1, y1)) in zip(report.outputs, BOXES.items(), strict=True):
+        place = slice(y0 - 30, y1 - 30), slice(x0 - 5, x1 - 5)
+        own = inside(name) & valid[place]
+        with rasterio.open(out) as file:
+            np.testing.assert_array_equal(file.dataset_mask() > 0, own, err_msg=name)
+            np.testing.assert_array_equal(file.read()[:, own], whole[:, *place][:, own], err_msg=name)
+            assert file.descriptions == names and not file.read()[:, ~own].any()
+        assert ut.validate(out).valid and own.sum() > 500
 
 
 def test_blocks_without_a_feature_are_not_computed(scene: Path, tmp_path: Path) -> None:

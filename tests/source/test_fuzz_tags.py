@@ -22,9 +22,9 @@ import tifffile
 from helpers import geotiff
 
 from urst_tiles.cli.info import run_info
+from urst_tiles.encoding import make_encoding
 from urst_tiles.errors import UrstError
 from urst_tiles.geometry import Box, Grid
-from urst_tiles.planning import make_encoding
 from urst_tiles.pyramid import check_header, validate
 from urst_tiles.source import open_source
 

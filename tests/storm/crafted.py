@@ -51,8 +51,8 @@ ODD: list[Any] = [
 def use_image(path: Path, folder: Path) -> None:
     """Whatever is done with an input: info, validate, the header of an output, pixels, the job's copy."""
     from urst_tiles.cli.info import run_info
+    from urst_tiles.encoding import make_encoding
     from urst_tiles.geometry import Box, Grid
-    from urst_tiles.planning import make_encoding
     from urst_tiles.pyramid import check_header, validate
     from urst_tiles.source import open_source
 

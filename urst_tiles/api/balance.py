@@ -50,6 +50,7 @@ NOT_HERE = {
     "statistics": "overlaps are measured", "statistics_of": "overlaps are measured",
     "mask": "each scene has one map", "mask_attribute": "each scene has one map",
     "stroke": "nothing is painted", "preserve_color": "nothing is painted", "white": "it is for slides",
+    "stains": "it is for slides",
     "region": "scenes are whole", "bbox": "scenes are whole", "bbox_crs": "scenes are whole",
     "aoi": "scenes are whole", "job_dir": "each job has its folder beside its output",
     "tiles": "each scene has an output of its own",
@@ -169,6 +170,8 @@ def _checked(options: Options | None, changes: Any, method: str) -> Options:
         raise BadInput(
             f"--stretch {chosen.stretch} is another in each scene; give values, as in --stretch 0,10000"
         )
+    if chosen.plain_bands:
+        raise BadInput("balance compares red, green and blue: take three --bands")
     return replace(chosen, model="colour")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from urst_tiles.geometry import Box
 from urst_tiles.nets.colour.stain import LEVELS_PER_AMOUNT
 from urst_tiles.plan import Plan
 from urst_tiles.source import Source
@@ -13,9 +14,14 @@ from urst_tiles.source.part import Info, described, info_of
 UNIT = "optical density (natural logarithm)"
 
 
-def info_for(source: Source, plan: Plan) -> Info:
-    """The metadata of the output of a plan: that of the image or of its part, and what its bands are."""
-    info = info_of(source, plan.grid.part)
+def info_for(source: Source, plan: Plan, box: Box | None = None) -> Info:
+    """The metadata of the output of a plan, or of what is cut from it in a box of the image: that of the
+    image or of its part, and what its bands are."""
+    return with_bands(info_of(source, box or plan.grid.part), plan)
+
+
+def with_bands(info: Info, plan: Plan) -> Info:
+    """The metadata of an image, and what the bands are that a plan makes of it."""
     maps = [name for name in plan.identity.get("stains", "").split(",") if name]
     told = [item for n, name in enumerate(maps) for item in _map_items(n, name)]
     if not maps:

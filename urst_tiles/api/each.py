@@ -17,16 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.api.bands import info_for
 from urst_tiles.api.output import check_output, provenance, software, written_format
 from urst_tiles.api.pieces import piece_grid
-from urst_tiles.engine.block import rescale
+from urst_tiles.encoding import encoding_of
+from urst_tiles.engine.block import unpainted
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.job.folder import Job
 from urst_tiles.machine import decoders
 from urst_tiles.options import Options
 from urst_tiles.plan import Plan
-from urst_tiles.planning import encoding_of
 from urst_tiles.progress import Progress, silent
 from urst_tiles.pyramid.assemble import naming_damage
 from urst_tiles.pyramid.finish import finish
@@ -36,7 +37,6 @@ from urst_tiles.pyramid.picture import Made
 from urst_tiles.pyramid.pixels import StoredLevel, stored_levels
 from urst_tiles.source import Source
 from urst_tiles.source.members import AnyPath
-from urst_tiles.source.part import info_of
 from urst_tiles.source.pieces import Piece, pieces_of
 from urst_tiles.storage.publish import make_folder, publish
 from urst_tiles.storage.stores import is_remote, path_of, read_file, remove
@@ -177,22 +177,18 @@ def _cut(whole: StoredLevel, cut: Parts, source: Source, plan: Plan, piece: Piec
 
 
 def _without_others(pixels: NDArray[Any], source: Source, piece: Piece, box: Box) -> NDArray[Any]:
-    """The pixels, (h, w, 4), of a box of the image, of which those outside of a piece's own polygons are
-    invalid: black, or as they are in the image if it is to stay unpainted there."""
-    outside = ~piece.area.inside(box, source.shape)
-    colours: Any = 0
-    if source.unpainted and outside.any():
-        colours = rescale(source.read(box)[..., :3], pixels.dtype.name)
-    np.copyto(pixels[..., :3], colours, where=outside[..., None])
-    np.copyto(pixels[..., 3], 0, where=outside)
-    return pixels
+    """The pixels, (h, w, channels), of a box of the image, of which those outside of a piece's own polygons
+    are invalid: black, or as they are in the image if it is to stay unpainted there."""
+    inside = piece.area.inside(box, source.shape)
+    np.copyto(pixels, 0, where=~inside[..., None])
+    return unpainted(source, box, inside, pixels)
 
 
 def _finish(cut: Parts, source: Source, target: Path, plan: Plan, piece: Piece, overwrite: bool) -> None:
     """Make the output of a piece from its parts, and remove these."""
     said = _said(plan.identity, piece)
     made = Made(plan.quality, software(said), provenance(said), plan.bigtiff)
-    finish(cut, info_of(source, piece.box), target, FORMATS[plan.format], made, overwrite=overwrite)
+    finish(cut, info_for(source, plan, piece.box), target, FORMATS[plan.format], made, overwrite=overwrite)
     for one in cut.paths():
         remove(one)
 

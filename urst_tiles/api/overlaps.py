@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -150,19 +150,21 @@ def _measured(source: Source, lattice: CellGrid, work: Path, options: Options) -
     key = repr((source.fingerprint, source.stretch_text, read, areas, grid))
     path = work / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
     if not path.exists():
-        cells = _cells_of(source, lattice, None, options)
+        with _ready(source, options) as ready:
+            cells = measured_cells(ready, lattice, overviews=options.overviews)
         box = np.array([cells.box.y0, cells.box.x0, cells.box.y1, cells.box.x1])
         publish(path, npz(box=box, mean=cells.mean, good=cells.good))
     return path
 
 
-def _cells_of(source: Source, lattice: CellGrid, window: Box | None, options: Options) -> Cells:
-    """The cells of an image, which is unpacked first if need be."""
+@contextmanager
+def _ready(source: Source, options: Options) -> Iterator[Source]:
+    """The image, unpacked into a folder of its own if it needs that, to be read at any place."""
+    if source.random_access and not source.areas:
+        yield source
+        return
     with TemporaryDirectory(prefix="urst-tiles-") as folder:
-        ready = source
-        if not source.random_access or source.areas:
-            ready = source.prepare(Path(folder), thumbnail=options.thumbnail)
-        return measured_cells(ready, lattice, window, overviews=options.overviews)
+        yield source.prepare(Path(folder), thumbnail=options.thumbnail)
 
 
 class _Taken:
@@ -220,10 +222,7 @@ def _with_basemap(
 ) -> list[Any]:
     """What each scene has in common with a basemap, of which only what lies under that scene is read."""
     found = []
-    with TemporaryDirectory(prefix="urst-tiles-") as folder:
-        ready = basemap
-        if not basemap.random_access or basemap.areas:
-            ready = basemap.prepare(Path(folder), thumbnail=options.thumbnail)
+    with _ready(basemap, options) as ready:
         for number, box in enumerate(boxes):
             under = measured_cells(ready, lattice, box, overviews=options.overviews)
             found.append(compared(number, len(boxes), *taken(number).common(under), spread))

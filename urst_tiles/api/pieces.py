@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from urst_tiles.budget import ending_bytes
+from urst_tiles.encoding import encoding_of
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.options import Options
 from urst_tiles.plan import EXPECTED_RATIO, ITEMSIZE, Plan
-from urst_tiles.planning import encoding_of, tile_side
+from urst_tiles.planning import tile_side
 from urst_tiles.pyramid import write_bytes
 from urst_tiles.pyramid.formats import FORMATS, check_size
 from urst_tiles.source import Source

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.api.look import with_looks
+from urst_tiles.api.measuring import freeze
 from urst_tiles.api.opening import open_input, tell_choice, tell_part
-from urst_tiles.api.stylize import freeze
 from urst_tiles.engine.block import rescale, stylize_block
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from urst_tiles.api.bands import with_bands
 from urst_tiles.api.each import check_pattern, each_targets, written_for
 from urst_tiles.api.opening import open_input
 from urst_tiles.api.output import (
@@ -134,7 +135,7 @@ def cut_tiles(
     """
     make_folder(output)
     targets = targets_of(source, output, options)
-    stored = StoredPixels(whole, parts.encoding.channels)
+    stored = StoredPixels(whole, parts.encoding.colours, parts.encoding.channels)
     for number, (target, (path, box)) in enumerate(zip(targets, source.members, strict=True)):
         cut = _parts_of(parts, job, box, number)
         job.writes(cut.paths())
@@ -143,7 +144,7 @@ def cut_tiles(
             cut.write(index, stored.read(inner.shift(box.y0, box.x0)))
         assemble_parts(
             cut,
-            info_of(open_input(path, options), source),
+            with_bands(info_of(open_input(path, options), source), plan),
             target,
             overwrite=overwrite,
             software=software(plan.identity),

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from urst_tiles import nets
 from urst_tiles.api.look import with_looks
+from urst_tiles.api.measuring import freeze, measure, take_colours
 from urst_tiles.api.opening import open_input
-from urst_tiles.api.stylize import cluster_of, freeze, measure, take_colours
+from urst_tiles.api.stylize import cluster_of
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.view import stylize_box

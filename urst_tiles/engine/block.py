@@ -90,13 +90,13 @@ def stylize_block(kernel: Kernel, reader: WindowReader, plan: Plan, box: Box) ->
         valid = valid[box.within(around).slices]
         out[..., -1] = rescale(valid, plan.dtype)
         if not valid.any():
-            return _unpainted(reader, box, valid, out)
+            return unpainted(reader.source, box, valid, out)
     compute = _blended if plan.seam == "blend" else _cropped
     with _turn:
         compute(kernel, plan, cores, _Windows(grid, rgb, around), valid, box, out)
     if valid is not None:
         np.copyto(out[..., :-1], 0, where=(valid == 0)[..., None])  # an index would take 16 bytes for each
-        return _unpainted(reader, box, valid, out)
+        return unpainted(reader.source, box, valid, out)
     return out
 
 
@@ -105,10 +105,11 @@ def cores_of(plan: Plan, box: Box) -> list[Box]:
     return blend.cores_touching(plan.grid, box) if plan.seam == "blend" else plan.grid.cores(box)
 
 
-def _unpainted(reader: WindowReader, box: Box, valid: Pixels, out: Pixels) -> Pixels:
-    """``out`` with the colours of the source where they are to stay as they are."""
-    if reader.source.unpainted and out.shape[-1] == reader.channels and not valid.all():
-        colours = rescale(reader.source.read(box)[..., :-1], out.dtype.name)
+def unpainted(source: Source, box: Box, valid: Pixels, out: Pixels) -> Pixels:
+    """``out`` with the colours of the source where ``valid`` is 0 and they are to stay as they are; maps of
+    stains, which are no colours, have nothing there."""
+    if source.unpainted and out.shape[-1] == source.channels and not valid.all():
+        colours = rescale(source.read(box)[..., :-1], out.dtype.name)
         np.copyto(out[..., :-1], colours, where=(valid == 0)[..., None])
     return out
 

@@ -8,7 +8,7 @@ others. Places in another reference system are transformed exactly at every 64th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -281,7 +281,7 @@ def measured_cells(
         places = Places(source, lattice)
         number, shape = _level(source, places, lattice.factor, overviews)
         scale = source.shape[1] / shape[1], source.shape[0] / shape[0]
-        boxes = list(_boxes(shape))
+        boxes = list(Box(0, 0, *shape).cells(BLOCK))
         for done, part in enumerate(boxes, 1):
             column, row = places.of_pixels(part, scale)
             inside = counted.inside(column / lattice.factor, row / lattice.factor)
@@ -305,12 +305,6 @@ def _level(source: Source, places: Places, factor: float, overviews: bool) -> tu
         if pixel * coarser * OVERVIEW_PIXELS <= factor and shape[0] < best[1][0]:
             best = number, shape
     return best
-
-
-def _boxes(shape: tuple[int, int]) -> Iterator[Box]:
-    for y in range(0, shape[0], BLOCK):
-        for x in range(0, shape[1], BLOCK):
-            yield Box(y, x, min(y + BLOCK, shape[0]), min(x + BLOCK, shape[1]))
 
 
 class _Counted:

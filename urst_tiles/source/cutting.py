@@ -12,16 +12,16 @@ from urst_tiles.geometry import Box
 from urst_tiles.source.source import Source
 from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.valid import full
-from urst_tiles.tiff.choice import Choice
+from urst_tiles.tiff.choice import EVERY, Choice
 from urst_tiles.tiff.metadata import Info
 
 #: Side in pixels of the squares that are read at once.
 CELL = 1024
 
 
-def stored_reader(path: Path) -> TiffReader:
-    """Reads an output of this program, or a part of one, as it is stored."""
-    return TiffReader(path, Choice())
+def stored_reader(path: Path, colours: int = 3) -> TiffReader:
+    """Reads an output of this program, or a part of one, as it is stored, with so many bands."""
+    return TiffReader(path, Choice() if colours == 3 else Choice(bands=EVERY))
 
 
 class StoredPixels:
@@ -30,14 +30,15 @@ class StoredPixels:
     Parameters
     ----------
     path : the file.
-    channels : 3, or 4 if it says which pixels are valid.
+    colours : the number of its bands, without validity.
+    channels : the same, or 1 more if it says which pixels are valid.
     """
 
-    def __init__(self, path: Path, channels: int) -> None:
-        self._reader, self._channels = stored_reader(path), channels
+    def __init__(self, path: Path, colours: int, channels: int) -> None:
+        self._reader, self._colours, self._channels = stored_reader(path, colours), colours, channels
 
     def read(self, box: Box) -> NDArray[np.generic]:
-        """The pixels of a box, (h, w, channels); invalid ones are black, and the fourth channel tells them.
+        """The pixels of a box, (h, w, channels); invalid ones are black, and the last channel tells them.
 
         Raises
         ------
@@ -46,13 +47,13 @@ class StoredPixels:
         out: NDArray[np.generic] = np.zeros((*box.shape, self._channels), self._reader.dtype)
         for cell in box.cells(CELL):
             samples, at = self._reader.cell(cell), out[cell.within(box).slices]
-            if self._channels == 3:
+            if self._channels == self._colours:
                 at[...] = samples.colour
             elif samples.weight is None:
-                at[..., :3], at[..., 3] = samples.colour, full(out.dtype)
+                at[..., :-1], at[..., -1] = samples.colour, full(out.dtype)
             else:
-                at[..., :3] = np.where(samples.weight[..., None] > 0, samples.colour, 0)
-                at[..., 3] = samples.weight
+                at[..., :-1] = np.where(samples.weight[..., None] > 0, samples.colour, 0)
+                at[..., -1] = samples.weight
         return out
 
 
