@@ -17,33 +17,33 @@ from pathlib import Path
 
 import numpy as np
 from harness import table
-from openers import write
+from opener_files import made
+from openers import SIDE, pixels
 
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.nets import lite
 from urst_tiles.source import Source, open_source, zarr_view
 from urst_tiles.source.thumbnail import cells
 
-#: What is read of the files of `openers.write`, by what the table calls it.
+#: What is read, by the names in `opener_files.FILES`, and what the table calls it.
 FILES = {
-    "TIFF, deflate, tiles": "tiled TIFF, our reader",
-    "JPEG 2000, tiles": "JPEG 2000, GDAL",
+    "TIFF": "tiled TIFF, our reader",
+    "JPEG 2000": "JPEG 2000, GDAL",
     "ENVI": "ENVI, GDAL",
-    "DICOM slide, JPEG": "DICOM slide, OpenSlide",
-    "Zarr, zstd": "Zarr",
+    "DICOM slide": "DICOM slide, OpenSlide",
+    "Zarr": "Zarr",
 }
 
 
 def sources(folder: Path) -> Iterator[tuple[str, Source]]:
     """Each kind of opener, prepared."""
-    import pyvips
 
-    files = write(folder)
-    tiff = files["TIFF, deflate, tiles"][0]
-    pyvips.Image.new_from_file(str(tiff)).write_to_file(str(folder / "a.jpg"), Q=90)
+    def path_of(name: str) -> Path:
+        return made(name, folder, lambda: pixels(SIDE))
+
     for name, called in FILES.items():
-        yield called, open_source(files[name][0])
-    yield "JPEG, spooled by libvips", open_source(folder / "a.jpg").prepare(folder / "job")
+        yield called, open_source(path_of(name))
+    yield "JPEG, spooled by libvips", open_source(path_of("JPEG picture")).prepare(folder / "job")
 
 
 def blocks(shape: tuple[int, int]) -> list[Box]:
