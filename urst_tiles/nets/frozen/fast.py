@@ -104,7 +104,8 @@ class FrozenFast(Stylised):
             z = edges.around(z, 1 if name == "deconv1" else 4)
         y = self._conv(z, "deconv3").float()
         if self.form.squash:
-            y = self.form.squash(y).mul_(self.out_scale).add_(self.out_shift)
+            scale, shift = self.get_buffer("out_scale"), self.get_buffer("out_shift")
+            y = self.form.squash(y).mul_(scale).add_(shift)
         return y if self.alpha == 1.0 else y.mul_(self.alpha).add_(x, alpha=1.0 - self.alpha)
 
     def bytes_per_pixel(self, precision: Precision) -> float:
