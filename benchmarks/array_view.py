@@ -10,40 +10,41 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from harness import table
-from openers import write
+from opener_files import made
+from openers import SIDE, best, pixels
 
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.nets import lite
 from urst_tiles.source import Source, open_source, zarr_view
 from urst_tiles.source.thumbnail import cells
 
-#: What is read of the files of `openers.write`, by what the table calls it.
+#: What is read, by the names in `opener_files.FILES`, and what the table calls it.
 FILES = {
-    "TIFF, deflate, tiles": "tiled TIFF, our reader",
-    "JPEG 2000, tiles": "JPEG 2000, GDAL",
+    "TIFF": "tiled TIFF, our reader",
+    "JPEG 2000": "JPEG 2000, GDAL",
     "ENVI": "ENVI, GDAL",
-    "DICOM slide, JPEG": "DICOM slide, OpenSlide",
-    "Zarr, zstd": "Zarr",
+    "DICOM slide": "DICOM slide, OpenSlide",
+    "Zarr": "Zarr",
 }
 
 
 def sources(folder: Path) -> Iterator[tuple[str, Source]]:
     """Each kind of opener, prepared."""
-    import pyvips
 
-    files = write(folder)
-    tiff = files["TIFF, deflate, tiles"][0]
-    pyvips.Image.new_from_file(str(tiff)).write_to_file(str(folder / "a.jpg"), Q=90)
+    def path_of(name: str) -> Path:
+        return made(name, folder, lambda: pixels(SIDE))
+
     for name, called in FILES.items():
-        yield called, open_source(files[name][0])
-    yield "JPEG, spooled by libvips", open_source(folder / "a.jpg").prepare(folder / "job")
+        yield called, open_source(path_of(name))
+    yield "JPEG, spooled by libvips", open_source(path_of("JPEG picture")).prepare(folder / "job")
 
 
 def blocks(shape: tuple[int, int]) -> list[Box]:
@@ -56,17 +57,16 @@ def blocks(shape: tuple[int, int]) -> list[Box]:
 def speeds(source: Source, boxes: list[Box], tries: int) -> tuple[float, float]:
     """Megapixels a second, directly and through the array, each in its fastest try."""
     array = source.array
-    ways = (source.read, lambda box: np.asarray(array[box.slices]))
+    ways: tuple[Callable[[Box], Any], ...] = (source.read, lambda box: np.asarray(array[box.slices]))
     np.testing.assert_array_equal(ways[0](boxes[-1]), ways[1](boxes[-1]))
-    spent = np.zeros((2, tries))
-    for attempt in range(tries):
-        for way, read in enumerate(ways):  # one after the other, as the last box is in a reader's cache
-            started = time.perf_counter()
-            for box in boxes:
-                read(box)
-            spent[way, attempt] = time.perf_counter() - started
-    direct, through = sum(box.area for box in boxes) / 1e6 / spent.min(axis=1)
-    return float(direct), float(through)
+
+    def pass_over(read: Callable[[Box], object]) -> None:
+        for box in boxes:
+            read(box)
+
+    seconds = best([partial(pass_over, read) for read in ways], tries)
+    direct, through = (sum(box.area for box in boxes) / 1e6 / spent for spent in seconds)
+    return direct, through
 
 
 def main() -> None:

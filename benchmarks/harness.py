@@ -52,19 +52,31 @@ def measured(command: Sequence[str], *, interval: float = 0.05, **environment: s
         text=True,
         env={**os.environ, **environment},
     )
-    peak = 0
-
-    def watch() -> None:
-        nonlocal peak
-        while process.poll() is None:
-            peak = max(peak, tree_bytes(process.pid))
-            time.sleep(interval)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    memory = Memory(process.pid, interval)
     output, _ = process.communicate()
-    watcher.join()
-    return Run(time.perf_counter() - started, peak, process.returncode, output)
+    return Run(time.perf_counter() - started, memory.close(), process.returncode, output)
+
+
+class Memory:
+    """The largest resident memory of a process tree, sampled every ``interval`` seconds until it is
+    closed."""
+
+    def __init__(self, pid: int, interval: float) -> None:
+        self._peak_bytes, self._pid, self._interval = 0, pid, interval
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            self._peak_bytes = max(self._peak_bytes, tree_bytes(self._pid))
+            self._closed.wait(self._interval)
+
+    def close(self) -> int:
+        """Stop watching; the peak in bytes."""
+        self._closed.set()
+        self._thread.join()
+        return self._peak_bytes
 
 
 def tree_bytes(pid: int) -> int:

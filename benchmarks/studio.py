@@ -17,12 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-from harness import COMMAND, ROOT, SHARED, WORK, table, tree_bytes
+from harness import COMMAND, ROOT, SHARED, WORK, Memory, table
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -68,26 +67,6 @@ def scene(side: int) -> Path:
         pixels = np.stack([(110 + 45 * band).astype(np.uint8) + grain for band in bands], 2)
         geotiff(path, pixels)
     return path
-
-
-class Memory:
-    """The largest resident memory of a process tree, watched until it is closed."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak_bytes, self._pid, self._open = 0, pid, True
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while self._open:
-            self.peak_bytes = max(self.peak_bytes, tree_bytes(self._pid))
-            time.sleep(0.2)
-
-    def close(self) -> int:
-        """Stop watching; the peak in bytes."""
-        self._open = False
-        self._thread.join()
-        return self.peak_bytes
 
 
 def waited(page: Browser) -> tuple[int, float, float]:
@@ -176,7 +155,7 @@ def main() -> None:
         try:
             address = re.search(r"http://\S+", server.stdout.readline())
             assert address is not None, "the studio did not start"
-            memory = Memory(server.pid)
+            memory = Memory(server.pid, 0.2)
             with Browser(Path(folder), WINDOW) as page:
                 found = measured(page, address[0], image.name)
             peak = memory.close()

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyvips
 import tifffile
-from make_scene import CORNER, EPSG
+from make_scene import geotiff_tags
 from numpy.typing import NDArray
 from scenery.landscape import Landscape
 
@@ -54,12 +54,7 @@ FADED = (
 
 def write_placed(path: Path, pixels: Pixels, y: int, x: int) -> None:
     """Write a scene whose corner is at this row and column of the ground, of pixels of one metre."""
-    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, EPSG)
-    tags = [
-        (33550, 12, 3, (1.0, 1.0, 0.0), True),
-        (33922, 12, 6, (0.0, 0.0, 0.0, CORNER[0] + x, CORNER[1] - y, 0.0), True),
-        (34735, 3, len(keys), keys, True),
-    ]
+    tags = [(*tag, True) for tag in geotiff_tags(y, x)]
     tifffile.imwrite(
         path, pixels, tile=(256, 256), compression="zlib", photometric="rgb", extratags=tags, metadata=None
     )

@@ -48,15 +48,16 @@ def as_dtype(colours: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     return np.rint(colours * np.iinfo(dtype).max).astype(dtype)
 
 
-def geotiff_tags() -> list[tuple[int, int, int, tuple[float, ...]]]:
-    """The tags of GeoTIFF 1.1: pixel scale, tie point, and the keys of a projected CRS with cells as areas.
+def geotiff_tags(y: int = 0, x: int = 0) -> list[tuple[int, int, int, tuple[float, ...]]]:
+    """The tags of GeoTIFF 1.1: pixel scale, tie point, and the keys of a projected CRS with cells as areas,
+    for a part of a scene whose corner is at row ``y`` and column ``x``.
 
     Each is (code, TIFF data type, count, values).
     """
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, EPSG)
     return [
         (33550, 12, 3, (1.0, 1.0, 0.0)),
-        (33922, 12, 6, (0.0, 0.0, 0.0, *CORNER, 0.0)),
+        (33922, 12, 6, (0.0, 0.0, 0.0, CORNER[0] + x, CORNER[1] - y, 0.0)),
         (34735, 3, len(keys), keys),
     ]
 

@@ -46,11 +46,10 @@ from urst_tiles.learning.checkpoint import Training, trainable
 from urst_tiles.learning.crops import drawn, files_of
 from urst_tiles.learning.features import Lowered
 from urst_tiles.learning.objective import PARTS, Batch, LossWeights, compared
-from urst_tiles.learning.painting import paint, recoloured
+from urst_tiles.learning.painting import paint, random_origins, recoloured
 from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, gather
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets.base import DTYPES, Precision
-from urst_tiles.nets.painter import STRIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +195,7 @@ class Painter:
         levels = int(random.integers(1, settings.levels + 1))
         index = self.draw_styles(count)
         x = drawn(self.photographs, settings.size, count, random, settings.device)
-        cell = STRIDE << (settings.levels - 1)
-        origins = torch.from_numpy(cell * random.integers(2**20, size=(count, 2)))
+        origins = random_origins(settings.levels, count, random)
         on = index.to(settings.device), origins.to(settings.device)
         total, parts, distances = self.compared(x, on[0], levels, on[1])
         self.remember(index, distances)

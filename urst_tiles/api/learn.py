@@ -134,19 +134,10 @@ def learn(
         another learning. BadWeights : weights, or the checkpoint, are damaged.
     """
     target = _target(output, painting, overwrite)
-    if steps is None and not 0 < minutes < np.inf:
-        raise BadInput(f"--minutes must be more than 0, got {minutes:g}")
-    if steps is not None and steps < 1:
-        raise BadInput(f"--steps must be at least 1, got {steps}")
+    _check_length(minutes, steps)
     lesson = _lesson(Path(painting), content, teacher, None if weights is None else Path(weights), seed)
-    training = one_style.begun(lesson.row, seed, lesson.identity)
     checkpoint = target.with_name(target.name + CHECKPOINT)
-    one_style.taken_up(training, checkpoint)
-    if steps is not None and training.step > steps:
-        raise BadInput(
-            f"{checkpoint} has {training.step} steps already, more than --steps {steps}: give more, or"
-            " remove it"
-        )
+    training = _training(lesson, seed, checkpoint, steps)
     count = threads or cpu_count()
     learning = on_device(count, _prepared, lesson, training)
     _run(learning, count, minutes, steps, checkpoint, progress)
@@ -202,7 +193,28 @@ def _prepared(lesson: _Lesson, training: Training) -> OneStyle:
     teacher = Teacher(vgg.vgg16([lesson.teacher], 0, dtype=dtype), vgg.LAYERS16[:4], vgg.CONTENT16)
     paintings = gather({"": lesson.painting}, PAINTING_SIZE, teacher, "cpu")
     pictures = [read(path, CONTENT_SIZE) for path in lesson.files]
-    return OneStyle(lesson.network.still, teacher, paintings, pictures, training.seed, training, dtype)
+    return OneStyle(lesson.network.still, teacher, paintings, pictures, training, dtype)
+
+
+def _check_length(minutes: float, steps: int | None) -> None:
+    """Raise BadInput unless there is something to do."""
+    if steps is None and not 0 < minutes < np.inf:
+        raise BadInput(f"--minutes must be more than 0, got {minutes:g}")
+    if steps is not None and steps < 1:
+        raise BadInput(f"--steps must be at least 1, got {steps}")
+
+
+def _training(lesson: _Lesson, seed: int, checkpoint: Path, steps: int | None) -> Training:
+    """The training at its first step, or where the checkpoint, if there is one, left it; BadInput if that is
+    beyond so many steps."""
+    training = one_style.begun(lesson.row, seed, lesson.identity)
+    one_style.take_up(training, checkpoint)
+    if steps is not None and training.step > steps:
+        raise BadInput(
+            f"{checkpoint} has {training.step} steps already, more than --steps {steps}: give more, or"
+            " remove it"
+        )
+    return training
 
 
 def _target(output: AnyPath, painting: AnyPath, overwrite: bool) -> Path:

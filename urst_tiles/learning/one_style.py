@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from urst_tiles.errors import BadInput
 from urst_tiles.learning.checkpoint import Training, plain, trainable
 from urst_tiles.learning.crops import ManyPictures, drawn
 from urst_tiles.learning.objective import Batch, LossWeights, compared
+from urst_tiles.learning.painting import random_origins
 from urst_tiles.learning.paintings import Paintings, Teacher
 from urst_tiles.nets import style_file
 from urst_tiles.nets.base import State
-from urst_tiles.nets.painter import COLOURS, PER_STYLE, STRIDE
+from urst_tiles.nets.painter import COLOURS, PER_STYLE
 
 #: Side in pixels and number of the crops of a step, and the most levels that they are painted on.
 SIZE, BATCH, LEVELS = 256, 2, 2
@@ -55,8 +56,7 @@ class OneStyle:
     network : the weights that stay, float32, by name.
     teacher, paintings : the loss network, and the one painting's statistics by it.
     pictures : what is painted in the style.
-    seed : of the crops and of the noise.
-    training : the parameters at their present step.
+    training : the parameters at their present step; its seed is that of the noise, too.
     dtype : the type in which the network computes.
     """
 
@@ -64,10 +64,8 @@ class OneStyle:
     teacher: Teacher
     paintings: Paintings
     pictures: ManyPictures
-    seed: int
     training: Training
     dtype: torch.dtype
-    weights: LossWeights = field(default_factory=LossWeights)
 
     def step(self) -> None:
         """One step down the gradient, of crops that are drawn at random."""
@@ -86,12 +84,12 @@ class OneStyle:
         random = self.training.random
         levels = int(random.integers(1, LEVELS + 1))
         x = drawn(self.pictures, SIZE, BATCH, random, "cpu")
-        cell = STRIDE << (LEVELS - 1)
-        origins = torch.from_numpy(cell * random.integers(2**20, size=(BATCH, 2)))
+        origins = random_origins(LEVELS, BATCH, random)
         batch = Batch(x, torch.zeros(BATCH, dtype=torch.int64), levels, origins)
         state = {**self.network, **self.training.leaves}
+        seed, dtype = self.training.seed, self.dtype
         total, _, far = compared(
-            state, batch, self.teacher, self.paintings, self.weights, seed=self.seed, dtype=self.dtype
+            state, batch, self.teacher, self.paintings, LossWeights(), seed=seed, dtype=dtype
         )
         return total, far.mean().double()
 
@@ -123,15 +121,15 @@ def begun(row: Mapping[str, Tensor], seed: int, identity: bytes) -> Training:
     return Training(leaves, [adam], seed, start, KEEP, memory)
 
 
-def taken_up(training: Training, checkpoint: Path) -> bool:
-    """Go on from a checkpoint, if there is one; returns whether there is.
+def take_up(training: Training, checkpoint: Path) -> None:
+    """Go on from a checkpoint, if there is one.
 
     Raises
     ------
     BadInput : it is of another learning. BadWeights : it is damaged.
     """
     if not checkpoint.exists():
-        return False
+        return
     memory = plain(checkpoint, REMEDY).get("memory")
     there = memory.get(IDENTITY) if isinstance(memory, dict) else None
     if not isinstance(there, Tensor) or not torch.equal(there, training.memory[IDENTITY]):
@@ -140,7 +138,6 @@ def taken_up(training: Training, checkpoint: Path) -> bool:
             f" teacher or network: {REMEDY}"
         )
     training.load(checkpoint, REMEDY)
-    return True
 
 
 def share_of_rate(step: int) -> float:

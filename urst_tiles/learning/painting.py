@@ -84,6 +84,13 @@ def noise(origins: Tensor, size: tuple[int, int], level: int, seed: int) -> Tens
     return (bits >> 8).float() / 2**24 - 0.5
 
 
+def random_origins(levels: int, count: int, random: np.random.Generator) -> Tensor:
+    """Where crops might begin in their wholes, int64 (count, 2): on the cells of the coarsest of so many
+    levels."""
+    cell = STRIDE << (levels - 1)
+    return torch.from_numpy(cell * random.integers(2**20, size=(count, 2)))
+
+
 # The network
 
 

@@ -111,9 +111,9 @@ def check(state: State, file: str, path: Path) -> None:
 
 def shapes(state: State) -> dict[str, tuple[int, ...]]:
     """Name and shape of every required tensor, for as many styles and channels as conv1 has."""
-    first, rows = state.get("conv1.bias"), state.get("conv1.gamma")
-    width = 1.0 if first is None else first.numel() / fast_layouts.LAYERS["conv1"][1]
+    rows = state.get("conv1.gamma")
     count = 1 if rows is None or not rows.ndim else len(rows)
+    width = fast_layouts.width_of(state.get("conv1.bias"))
     keys: dict[str, tuple[int, ...]] = {"layout": ()}
     for name, (inputs, outputs, side) in fast_layouts.wide(width).items():
         keys |= {f"{name}.weight": (outputs, inputs, side, side), f"{name}.bias": (outputs,)}

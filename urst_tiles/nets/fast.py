@@ -36,7 +36,17 @@ from urst_tiles.nets.base import (
     digest,
     one_checkpoint,
 )
-from urst_tiles.nets.fast_layouts import LAYERS, LAYOUTS, NORMED, Dialect, pytorch_names, read, wide
+from urst_tiles.nets.fast_layouts import (
+    DOUBLING,
+    HALVING,
+    LAYOUTS,
+    NORMED,
+    Dialect,
+    pytorch_names,
+    read,
+    wide,
+    width_of,
+)
 from urst_tiles.nets.seeding import painted, scale_last, some_picture
 from urst_tiles.weights import load
 
@@ -46,7 +56,8 @@ DDOF = 0
 
 
 def layers_in(weights: Iterable[str]) -> list[str]:
-    """The layers that ``weights`` has, in order: as ``LAYERS``, with as many residual blocks as there are."""
+    """The layers that ``weights`` has, in order: those of `fast_layouts.LAYERS`, with as many residual blocks
+    as there are."""
     numbers = {int(key[3:].split(".")[0]) for key in weights if key.startswith("res")}
     blocks = [f"res{n}.conv{k}" for n in sorted(numbers) for k in (1, 2)]
     return ["conv1", "conv2", "conv3", *blocks, "deconv1", "deconv2", "deconv3"]
@@ -62,7 +73,7 @@ def halos(layers: Sequence[str]) -> dict[str, int]:
 def conv(x: Tensor, state: State, name: str, layout: Dialect) -> Tensor:
     """Convolution ``name`` of ``x`` (n, C, h, w)."""
     weight, bias = state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x)
-    side, stride = weight.shape[-1], 2 if name in ("conv2", "conv3") else 1
+    side, stride = weight.shape[-1], 2 if name in HALVING else 1
     if layout.zeros and stride == 2:
         x = F.pad(x, (0, 1, 0, 1))  # what SAME does where the sides are even
     else:
@@ -88,8 +99,7 @@ def paint(x: Tensor, state: State, layout: str, norm: Norm, dtype: torch.dtype |
     of ``x``)."""
     form, layers = LAYOUTS[layout], layers_in(state)
     shift, scale, out_shift, out_scale = (
-        torch.tensor(v, dtype=torch.float64).to(x)[:, None, None]
-        for v in (form.shift, form.scale, form.out_shift or form.shift, form.out_scale or form.scale)
+        torch.tensor(v, dtype=torch.float64).to(x)[:, None, None] for v in (form.shift, form.scale, *form.out)
     )
     z = ((x - shift) / scale).to(dtype or x.dtype)
     for name in ("conv1", "conv2", "conv3"):  # 32, h, w; 64, h/2, w/2; 128, h/4, w/4
@@ -97,11 +107,11 @@ def paint(x: Tensor, state: State, layout: str, norm: Norm, dtype: torch.dtype |
     for name in (name.removesuffix(".conv1") for name in layers if name.endswith(".conv1")):
         inner = F.relu(norm(f"{name}.conv1", conv(z, state, f"{name}.conv1", form)))
         z = z + norm(f"{name}.conv2", conv(inner, state, f"{name}.conv2", form))
-    for name in ("deconv1", "deconv2"):  # 64, h/2, w/2; 32, h, w
+    for name in DOUBLING:  # 64, h/2, w/2; 32, h, w
         z = F.relu(norm(name, enlarged(z, state, name, form)))
     y = conv(z, state, "deconv3", form)
     if form.squash:
-        y = getattr(torch, form.squash)(norm("deconv3", y))
+        y = form.squash(norm("deconv3", y))
     return y.to(x) * out_scale + out_shift
 
 
@@ -123,7 +133,8 @@ class FastStyle:
         self.weights, self.layout, self.alpha = dict(weights), layout, checked_alpha(alpha)
         self.name, self.form = name, LAYOUTS[layout]
         layers = layers_in(weights)
-        reach, self.halo = halos(layers), halos(layers)["deconv3"]
+        reach = halos(layers)
+        self.halo = reach["deconv3"]
         self.normed = layers if self.form.squash else layers[:-1]
         self.sites: tuple[Site, ...] = tuple(
             Site(name, len(weights[f"{name}.gamma"]), strides(name), self.form.eps, DDOF, halo=reach[name])
@@ -131,7 +142,7 @@ class FastStyle:
             if f"{name}.mean" not in weights
         )
         #: 800 for the published widths.
-        self.plain_bytes = 40.0 + 760.0 * len(weights["conv1.bias"]) / LAYERS["conv1"][1]
+        self.plain_bytes = 40.0 + 760.0 * width_of(weights["conv1.bias"])
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,19 +30,20 @@ from urst_tiles.weights import check_keys
 #: Added to the variances of the norms in most layouts.
 EPS = 1e-5
 RESIDUALS = [f"res{k}" for k in range(1, 6)]
-#: Layer -> (inputs, outputs, kernel, stride), in order, as published; a norm stands behind every layer,
-#: behind the last in some layouts only. Networks of other widths, or with more residual blocks, can be read
-#: too.
-LAYERS: dict[str, tuple[int, int, int, int]] = {
-    "conv1": (3, 32, 9, 1),
-    "conv2": (32, 64, 3, 2),
-    "conv3": (64, 128, 3, 2),
-    **{f"{res}.conv{k}": (128, 128, 3, 1) for res in RESIDUALS for k in (1, 2)},
-    "deconv1": (128, 64, 3, 1),
-    "deconv2": (64, 32, 3, 1),
-    "deconv3": (32, 3, 9, 1),
+#: Layer -> (inputs, outputs, kernel), in order, as published; a norm stands behind every layer, behind the
+#: last in some layouts only. Networks of other widths, or with more residual blocks, can be read too.
+LAYERS: dict[str, tuple[int, int, int]] = {
+    "conv1": (3, 32, 9),
+    "conv2": (32, 64, 3),
+    "conv3": (64, 128, 3),
+    **{f"{res}.conv{k}": (128, 128, 3) for res in RESIDUALS for k in (1, 2)},
+    "deconv1": (128, 64, 3),
+    "deconv2": (64, 32, 3),
+    "deconv3": (32, 3, 9),
 }
 NORMED = list(LAYERS)[:-1]
+#: The layers whose stride is 2, and those that enlarge twice.
+HALVING, DOUBLING = ("conv2", "conv3"), ("deconv1", "deconv2")
 
 Colour = tuple[float, float, float]
 
@@ -60,7 +60,7 @@ class Dialect:
     zeros : whether all padding is with zeros, and the enlargements are transposed convolutions, with the
         places of TensorFlow's ``SAME``; else padding is by reflection, and the enlargements are nearest ones
         with a convolution behind.
-    squash : the function behind the last convolution, which then has a norm, too.
+    squash : the function behind the last convolution, which then has a norm, too; None for neither.
     eps : added to the variances of the norms.
     """
 
@@ -69,8 +69,13 @@ class Dialect:
     out_shift: Colour | None = None
     out_scale: Colour | None = None
     zeros: bool = False
-    squash: Literal["", "tanh", "sigmoid"] = ""
+    squash: Callable[[Tensor], Tensor] | None = None
     eps: float = EPS
+
+    @property
+    def out(self) -> tuple[Colour, Colour]:
+        """The shift and the scale of the output."""
+        return self.out_shift or self.shift, self.out_scale or self.scale
 
 
 #: Layouts by name.
@@ -78,10 +83,10 @@ LAYOUTS = {
     "pytorch": Dialect(scale=(1 / 255,) * 3),
     "linder-noren": Dialect((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "lengstrom": Dialect(
-        scale=(1 / 255,) * 3, out_shift=(0.5,) * 3, out_scale=(150 / 255,) * 3, zeros=True, squash="tanh",
-        eps=1e-3,
+        scale=(1 / 255,) * 3, out_shift=(0.5,) * 3, out_scale=(150 / 255,) * 3, zeros=True,
+        squash=torch.tanh, eps=1e-3,
     ),
-    "magenta": Dialect(squash="sigmoid"),
+    "magenta": Dialect(squash=torch.sigmoid),
 }  # fmt: skip
 
 #: (Layer of this module -> (its convolution, its norm)) in a checkpoint.
@@ -103,8 +108,7 @@ def read(state: State, path: Path | str) -> tuple[State, str]:
     state = {key.replace(".norm.norm.", ".norm."): t for key, t in state.items()}
     names, layout = _naming(state)
     batch = any(key.endswith("num_batches_tracked") for key in state)
-    first = state.get(f"{names['conv1'][0]}.bias")
-    wanted = keys(names, 1.0 if first is None else first.numel() / LAYERS["conv1"][1], batch)
+    wanted = keys(names, width_of(state.get(f"{names['conv1'][0]}.bias")), batch)
     present = {key: _flat(t) for key, t in state.items() if key in wanted or not _deprecated(key)}
     check_keys(present, {key: shape for key, (_, shape) in wanted.items()}, path)
     return {ours: present[key].float() for key, (ours, _) in wanted.items()}, layout
@@ -134,7 +138,7 @@ def checkpoint(weights: State, layout: str) -> State:
     """The inverse of `read`, for the layouts ``pytorch`` and ``linder-noren``."""
     batch = "conv1.mean" in weights
     names = linder_noren_names() if layout == "linder-noren" else pytorch_names()
-    theirs = keys(names, len(weights["conv1.bias"]) / LAYERS["conv1"][1], batch)
+    theirs = keys(names, width_of(weights["conv1.bias"]), batch)
     state = {key: weights[ours] for key, (ours, _) in theirs.items()}
     norms = [names[name][1] for name in NORMED] if batch else []
     return state | {f"{norm}.num_batches_tracked": torch.tensor(1) for norm in norms}
@@ -154,13 +158,19 @@ def keys(names: Names, width: float, batch: bool) -> dict[str, tuple[str, tuple[
     return entries
 
 
+def width_of(bias: Tensor | None) -> float:
+    """How many times as wide as published a network is whose first convolution has this bias; 1 without
+    one."""
+    return 1.0 if bias is None else bias.numel() / LAYERS["conv1"][1]
+
+
 def wide(width: float) -> dict[str, tuple[int, int, int]]:
     """Layer -> (inputs, outputs, kernel), ``width`` times as wide as published."""
 
     def scaled(n: int) -> int:
         return n if n == 3 else max(4, round(n * width))
 
-    return {name: (scaled(i), scaled(o), side) for name, (i, o, side, _) in LAYERS.items()}
+    return {name: (scaled(i), scaled(o), side) for name, (i, o, side) in LAYERS.items()}
 
 
 def _named(part: Callable[[str], tuple[str, str]], residual: Callable[[int, int], tuple[str, str]]) -> Names:
@@ -208,7 +218,7 @@ def read_lengstrom(state: State, path: Path | str) -> State:
     wanted: dict[str, tuple[int, ...]] = {}
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, (inputs, outputs, side) in layers.items():
-        turned = name in ("deconv1", "deconv2")
+        turned = name in DOUBLING
         shape = (side, side, outputs, inputs) if turned else (side, side, inputs, outputs)
         order = (2, 3, 0, 1) if turned else (3, 2, 0, 1)
         for part, size in (("weight", shape), ("beta", (outputs,)), ("gamma", (outputs,))):

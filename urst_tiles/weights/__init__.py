@@ -209,8 +209,8 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
     """
     row, where = entry(model), model_folder(model, given)
     names = {file.name: file for file in row.files}
-    contents = _as_only_file(row, files)
-    for name, path in () if contents else files.items():
+    only = _as_only_file(row, files)
+    for name, path in () if only else files.items():
         if name not in names:
             raise BadWeights(f"{model} has no file {name}; its files are {', '.join(names)}")
         require_file(path)
@@ -218,8 +218,8 @@ def add(model: str, files: Mapping[str, Path], given: Path | None = None) -> lis
             check_hash(path, str(names[name].sha256))
     where = _to_write(model, given)
     known, added = recorded(where), []
-    for name, content in (contents or {name: path.read_bytes() for name, path in files.items()}).items():
-        publish(where / name, content)
+    for name in only or files:
+        publish(where / name, only[name] if only else files[name].read_bytes())
         if not names[name].sha256:
             known[name] = sha256_of(where / name)
         added.append(where / name)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles.nets.base import LocalNet
-from urst_tiles.nets.colour.spaces import mixed, to_lab
-from urst_tiles.nets.colour.stain import BETA, OFFSET, StainStyle
+from urst_tiles.nets.colour.spaces import to_lab
+from urst_tiles.nets.colour.stain import BETA, StainStyle, densities
 
 Float = NDArray[np.float64]
 
@@ -81,6 +81,4 @@ def _counts(net: LocalNet, x: Tensor) -> Tensor:
     style, affines = getattr(net, "style", None), getattr(net, "affines", None)
     if not isinstance(style, StainStyle) or affines is None:
         return torch.ones_like(x[:, 0])
-    white = affines["white"]
-    density = mixed(x, np.diag(white.scale), white.shift).clamp_(min=OFFSET / 4).log_().neg_()
-    return (density.amax(1) >= BETA).to(x)
+    return (densities(x, affines["white"]).amax(1) >= BETA).to(x)

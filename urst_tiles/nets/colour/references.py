@@ -90,6 +90,8 @@ def standard_look(method: str) -> Look:
     ------
     BadInput : there is none for the method.
     """
-    if method == stain.METHODS[0]:
-        return Look(model=stain.NAME, method=method, statistics=STANDARD, on="published")
-    raise BadInput(f"there is no published look for --method {method}; name a reference image with --style")
+    if method != stain.METHODS[0]:
+        raise BadInput(
+            f"there is no published look for --method {method}; name a reference image with --style"
+        )
+    return unmixing_look(method)

@@ -269,17 +269,16 @@ class StainStyle:
         if self.method == "reinhard":
             share = inside(statistics["lab"])[0]
             return said if share else [*said, _too_little(statistics["lab"].mean[3], statistics["lab"].n)]
-        if self.maps:
-            why = not_apart(self.method, statistics)
-            if why:
-                said.append(f"its stains are not told apart ({why}); the reference's are taken")
-            return said
-        amounts = statistics["amounts"]
-        if not enough(amounts, 2):
-            weight = amounts.counts[2]
-            return [*said, _too_little(share_of(amounts, 2), float(weight.sum()))]
+        amounts = None if self.maps else statistics["amounts"]
+        if amounts is not None and not enough(amounts, 2):
+            return [*said, _too_little(share_of(amounts, 2), float(amounts.counts[2].sum()))]
         if why := not_apart(self.method, statistics):
             said.append(f"its stains are not told apart ({why}); the reference's are taken")
+        return said if amounts is None else [*said, *self._far_amounts(amounts)]
+
+    def _far_amounts(self, amounts: Histogram) -> list[str]:
+        """A sentence for each stain whose amount is too far from the reference's to be scaled to it."""
+        said = []
         for k, name in enumerate(NAMES):
             most, wanted = amounts.quantile(k, MOST), float(self.target["concentrations"][k])
             if not 1 / MOST_SCALE <= wanted / max(most, 1e-9) <= MOST_SCALE:
@@ -395,10 +394,14 @@ def checked_names(text: str) -> tuple[str, ...]:
     return found
 
 
+def densities(x: Tensor, white: Affine) -> Tensor:
+    """Optical densities of the pixels ``x``, (n, 3, h, w), by the map of the glass, channel by channel."""
+    return mixed(x, np.diag(white.scale), white.shift).clamp_(min=OFFSET / 4).log_().neg_()
+
+
 def fused(style: StainStyle, affines: Mapping[str, Affine], x: Tensor) -> Tensor:
     """`StainStyle.forward` for macenko with the maps of all sites in one matrix of optical densities."""
-    white = affines["white"]
-    density = mixed(x, np.diag(white.scale), white.shift).clamp_(min=OFFSET / 4).log_().neg_()
+    density = densities(x, affines["white"])
     tissue = (density.amax(1, keepdim=True) * (2.0 / BETA) - 1.0).clamp_(0.0, 1.0)
     last = affines["amounts"]
     whole = last.scale @ affines["angles"].scale @ affines["plane"].scale

@@ -22,7 +22,7 @@ from urst_tiles.geometry import Box
 from urst_tiles.nets.adain import AdaINStyle
 from urst_tiles.nets.base import Affine, Precision, Stylised
 from urst_tiles.nets.frozen.folding import FoldedLayer, behind, doubled, doubling
-from urst_tiles.nets.frozen.padding import conv2d, empty, reflect, replicate, ring, strips
+from urst_tiles.nets.frozen.padding import conv2d, edge_ring, empty, reflect, replicate, ring, strips
 
 #: Quarter-resolution rows per strip.
 STRIP = 32
@@ -65,7 +65,7 @@ class FrozenAdaIN(Stylised):
         z = F.pad(z.float(), (1, 1, 1, 1), mode="reflect")
         z = self._ringed(z, "e29")  # 512, h/8 + 2, w/8 + 2
         z = self._conv(z, "d1", padding=1).to(self.low)  # 256, h/8 + 2, w/8 + 2
-        z = replicate(z, (-1, -1), (z.shape[2] - 2, z.shape[3] - 2))
+        z = edge_ring(z)
         z = F.pad(self._doubled(z, "d5"), (1, 1, 1, 1), mode="reflect")  # 256, h/4 + 2, w/4 + 2
         for name in ("d8", "d11"):
             z = self._ringed(z, name)  # 256, h/4 + 2, w/4 + 2

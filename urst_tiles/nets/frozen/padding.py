@@ -50,6 +50,16 @@ def ring(x: Tensor) -> Tensor:
     return reflect(x, (-1, -1), (x.shape[2] - 2, x.shape[3] - 2))
 
 
+def edge_ring(x: Tensor) -> Tensor:
+    """Overwrite the outermost line on each side with the line inside it."""
+    return replicate(x, (-1, -1), (x.shape[2] - 2, x.shape[3] - 2))
+
+
+def zero_padded(x: Tensor, lines: int) -> Tensor:
+    """``x`` padded by zeros with ``lines`` lines on every side, channels_last."""
+    return F.pad(x, (lines,) * 4).contiguous(memory_format=torch.channels_last)
+
+
 def zero_ring(x: Tensor) -> Tensor:
     """Overwrite the outermost line on each side with zeros."""
     for axis in (2, 3):
