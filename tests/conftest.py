@@ -6,7 +6,7 @@ import gc
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -65,6 +65,22 @@ def _needed(path: Path) -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def disks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In a quick run nobody waits until a file lies on the disk.
+
+    That takes a third of a small job's time, and no test can see it, since the power is not cut. Tests in
+    which ``fsync`` fails put a function of their own there; child processes, ``tests/storage`` and ``make
+    test-slow`` have the real one.
+    """
+    if request.config.option.markexpr != "not slow":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: os.fstat(handle) and None)  # a closed file stays an error
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def check(whole: np.ndarray, corner: tuple[int, int], out: Path, name: str) -> N
 
 
 def test_each_feature_has_the_pixels_of_the_whole_run(scene: Path, tmp_path: Path) -> None:
-    aoi, options = features(tmp_path / "aoi.geojson"), TINY | {"model": "lite"}
+    aoi, options = features(tmp_path / "aoi.geojson"), TINY | {"model": "lite", "tile": 128}
     ut.stylize(scene, tmp_path / "whole.tif", "hokusai-wave", aoi=aoi, **options)
     whole = tifffile.imread(tmp_path / "whole.tif")
     report = ut.stylize(scene, tmp_path / "by-id", "hokusai-wave", aoi=aoi, each=True, **options)

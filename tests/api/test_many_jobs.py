@@ -73,7 +73,7 @@ def calls(folder: Path, count: int) -> Iterator[Left]:
         yield left(time.perf_counter() - started)
 
 
-@pytest.mark.parametrize(("jobs", "clusters"), [(batch, 1), (calls, 0)])
+@pytest.mark.parametrize(("jobs", "clusters"), [pytest.param(batch, 1, marks=pytest.mark.slow), (calls, 0)])
 def test_jobs_leave_nothing_behind(jobs: Any, clusters: int, tmp_path: Path) -> None:
     """Readers of the last 16 images stay open, so that what is held is level from there on."""
     seen = list(jobs(tmp_path, 30))

@@ -42,7 +42,7 @@ def shares(run: Callable[..., Done], arguments: list[str]) -> float:
     ("model", "shape", "statistics"),
     [
         pytest.param("microast", (2048, 2048), "thumbnail", marks=pytest.mark.slow),
-        ("microast", (512, 9000), "thumbnail"),
+        pytest.param("microast", (512, 9000), "thumbnail", marks=pytest.mark.slow),
         ("lite", (2048, 2560), "exact"),
     ],
 )

@@ -32,7 +32,7 @@ def place(scene: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("statistics", ["thumbnail", "exact"])
+@pytest.mark.parametrize("statistics", ["thumbnail", pytest.param("exact", marks=pytest.mark.slow)])
 def test_tiles_come_out_as_the_scene_does(place: Path, tmp_path: Path, statistics: str) -> None:
     for name in ("scene.tif", "tiles"):
         ut.stylize(place / name, tmp_path / f"{name}.out.tif", "hokusai-wave", statistics=statistics, **SMALL)

@@ -51,7 +51,11 @@ def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{BUCKET}"
 
 
-@pytest.fixture(params=["memory", "s3"])
+#: For a test whose object store is a server in the quick run too; the others ask that one in the slow run.
+both = pytest.mark.parametrize("store", ["memory", "s3"], indirect=True)
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Iterator[str]:
     """An address under which there is nothing yet."""
     if request.param == "s3":
@@ -68,13 +72,30 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return strips(tmp_path_factory.mktemp("object store") / "a b.tif")
 
 
+@pytest.fixture(scope="module")
+def exact(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The hash of what it becomes by exact statistics, with a local folder."""
+    output = tmp_path_factory.mktemp("exact") / "local.tif"
+    ut.stylize(scene, output, STYLE, statistics="exact", **SMALL)
+    return sha(output)
+
+
+@pytest.fixture(scope="module")
+def good(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a job of the scene must become."""
+    output = tmp_path_factory.mktemp("good") / "good.tif"
+    ut.stylize(scene, output, STYLE, **SMALL)
+    return output.read_bytes()
+
+
 def left(store: str) -> list[str]:
     """Every object there is."""
     path = path_of(store)
     return path.fs.find(path.path)  # type: ignore[attr-defined]
 
 
-def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, tmp_path: Path) -> None:
+@both
+def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, exact: str, tmp_path: Path) -> None:
     """Spool, exact moments, network and parts all lie in the store, and go from it at the end."""
     seen = set[str]()
 
@@ -83,16 +104,16 @@ def test_the_bytes_are_those_of_a_local_folder(store: str, scene: Path, tmp_path
             seen.update(name.split("/job 1/")[1].split("/")[0] for name in left(store))
 
     options = {**SMALL, "statistics": "exact"}
-    ut.stylize(scene, tmp_path / "local.tif", STYLE, **options)
     folder = path_of(f"{store}/job 1")
     report = ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, progress=look, **options)
-    assert sha(tmp_path / "out.tif") == sha(tmp_path / "local.tif")
+    assert sha(tmp_path / "out.tif") == exact
     assert report.blocks_run == 6
     assert seen == {"job.json", "written.json", "source", "moments", "net.safetensors", "parts"}
     assert left(store) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["local.tif", "out.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.tif"]
 
 
+@pytest.mark.slow
 def test_workers_on_machines_that_share_nothing_else(s3: str, run, scene: Path, tmp_path: Path) -> None:
     """Saved here; a worker killed -9; two workers at once, one with two processes; assembled."""
     styles = ["--mask", mask(tmp_path / "mask.tif"), "--style", f"1={STYLE}", "--style", "2=munch-scream"]
@@ -122,16 +143,18 @@ def started(*arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
-def saved(store: str, scene: Path, tmp_path: Path) -> tuple[Path, bytes]:
-    """A job whose blocks are all made, and what it must become."""
-    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
+def saved(store: str, scene: Path, tmp_path: Path) -> Path:
+    """A job whose blocks are all made."""
     ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     assert ut.work_job(f"{store}/job").missing == 0
-    return path_of(f"{store}/job"), (tmp_path / "good.tif").read_bytes()
+    return path_of(f"{store}/job")
 
 
-def test_damaged_and_lost_objects_are_made_again(store: str, scene: Path, tmp_path: Path) -> None:
-    job, good = saved(store, scene, tmp_path)
+@both
+def test_damaged_and_lost_objects_are_made_again(
+    store: str, scene: Path, good: bytes, tmp_path: Path
+) -> None:
+    job = saved(store, scene, tmp_path)
     first, second = sorted((job / "parts").glob("0*"))[:2]
     content = bytearray(first.read_bytes())
     content[100] ^= 1
@@ -151,7 +174,7 @@ def test_damaged_and_lost_objects_are_made_again(store: str, scene: Path, tmp_pa
 def test_another_job_is_refused_and_nothing_else_is_ever_removed(
     store: str, scene: Path, tmp_path: Path
 ) -> None:
-    job, _ = saved(store, scene, tmp_path)
+    job = saved(store, scene, tmp_path)
     before = left(store)
     with pytest.raises(ut.UrstError, match="holds another job: .*alpha"):
         ut.save_job(job, scene, tmp_path / "out.tif", STYLE, alpha=0.5, **SMALL)
@@ -160,9 +183,9 @@ def test_another_job_is_refused_and_nothing_else_is_ever_removed(
     assert left(store) == before
 
 
-def test_objects_of_the_user_stay(store: str, scene: Path, tmp_path: Path) -> None:
+def test_objects_of_the_user_stay(store: str, scene: Path, good: bytes, tmp_path: Path) -> None:
     """Those among the job's own, when it starts anew and when it ends; a prefix of theirs is not taken."""
-    job, good = saved(store, scene, tmp_path)
+    job = saved(store, scene, tmp_path)
     mine = ["source/notes.txt", "parts/mine.tif", "parts/.mine.0123456789ab.tmp", "thesis.tex"]
     for name in mine:
         (job / name).write_bytes(b"mine")
@@ -176,6 +199,7 @@ def test_objects_of_the_user_stay(store: str, scene: Path, tmp_path: Path) -> No
     assert len(left(store)) == len(mine)
 
 
+@both
 def test_the_lock_of_a_store_is_no_name_that_others_can_take(store: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "victim").write_text("mine")
@@ -199,6 +223,7 @@ def test_the_lock_of_a_store_is_no_name_that_others_can_take(store: str, tmp_pat
     assert (tmp_path / "victim").read_text() == "mine"
 
 
+@both
 def test_of_two_machines_one_signs(store: str) -> None:
     """Both saw nothing; the second to write finds the first's job."""
     folder = path_of(f"{store}/job")
@@ -223,8 +248,8 @@ def _turns() -> Callable[[Job], dict[str, str] | None]:
     return identity
 
 
-def test_a_kill_while_a_job_is_removed(store: str, scene: Path, tmp_path: Path) -> None:
-    job, good = saved(store, scene, tmp_path)
+def test_a_kill_while_a_job_is_removed(store: str, scene: Path, good: bytes, tmp_path: Path) -> None:
+    job = saved(store, scene, tmp_path)
     removed = list[Path]()
 
     def stop(path: Path) -> None:
@@ -245,9 +270,11 @@ def test_a_kill_while_a_job_is_removed(store: str, scene: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("stage", ["overviews", "assembling"])
-def test_two_assemblies_of_one_job(store: str, scene: Path, tmp_path: Path, monkeypatch, stage: str) -> None:
+def test_two_assemblies_of_one_job(
+    store: str, scene: Path, good: bytes, tmp_path: Path, monkeypatch, stage: str
+) -> None:
     """As on two machines, which no lock keeps apart: one ends while the other is in the middle."""
-    job, good = saved(store, scene, tmp_path)
+    job = saved(store, scene, tmp_path)
     output, met = tmp_path / "out.tif", list[str]()
     monkeypatch.setattr(job_module.fcntl, "flock", lambda *arguments: None)
 
@@ -262,13 +289,13 @@ def test_two_assemblies_of_one_job(store: str, scene: Path, tmp_path: Path, monk
     except ut.UrstError as error:
         assert "another process" in str(error)
     assert met and output.read_bytes() == good and left(store) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"good.tif", "out.tif"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out.tif"}
 
 
 def test_a_kill_while_a_finished_job_is_removed_is_known(
-    store: str, scene: Path, tmp_path: Path, run, monkeypatch
+    store: str, scene: Path, good: bytes, tmp_path: Path, monkeypatch
 ) -> None:
-    job, good = saved(store, scene, tmp_path)
+    job = saved(store, scene, tmp_path)
 
     def stop(path: Path) -> None:
         raise RuntimeError("killed")
@@ -281,7 +308,9 @@ def test_a_kill_while_a_finished_job_is_removed_is_known(
     assert report.blocks_run == 0 and report.output.read_bytes() == good and left(store) == []
 
 
-def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_spool_counts_only_when_it_is_whole(
+    store: str, scene: Path, good: bytes, tmp_path: Path, monkeypatch
+) -> None:
     from urst_tiles.source import spool
 
     real, put = stores.put, list[Path]()
@@ -292,7 +321,6 @@ def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path:
             raise RuntimeError("killed")
         real(local, path)
 
-    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
     folder = path_of(f"{store}/job")
     with monkeypatch.context() as patch:
         patch.setattr(spool, "put", failing)
@@ -301,25 +329,25 @@ def test_a_spool_counts_only_when_it_is_whole(store: str, scene: Path, tmp_path:
             ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
     assert any("spool" in name for name in left(store))
     ut.stylize(scene, tmp_path / "out.tif", STYLE, job_dir=folder, **SMALL)
-    assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+    assert (tmp_path / "out.tif").read_bytes() == good
 
 
 def test_a_lost_chunk_of_the_spool_is_made_again_and_never_fill(
-    store: str, scene: Path, tmp_path: Path
+    store: str, scene: Path, good: bytes, tmp_path: Path
 ) -> None:
-    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
     ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     chunk = next(name for name in left(store) if "/colour/c/" in name)
     path = path_of(store)
     path.fs.rm_file(chunk)  # type: ignore[attr-defined]
     assert ut.work_job(f"{store}/job").missing == 0 and chunk in left(store)
     ut.assemble_job(f"{store}/job")
-    assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+    assert (tmp_path / "out.tif").read_bytes() == good
 
 
-def test_a_store_that_fails_for_a_moment(store: str, scene: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_store_that_fails_for_a_moment(
+    store: str, scene: Path, good: bytes, tmp_path: Path, monkeypatch
+) -> None:
     """Each block is tried again; one that always fails is named, and made by the next call."""
-    ut.stylize(scene, tmp_path / "good.tif", STYLE, **SMALL)
     ut.save_job(f"{store}/job", scene, tmp_path / "out.tif", STYLE, **SMALL)
     real, tried = stores.put, dict[str, int]()
 
@@ -336,7 +364,7 @@ def test_a_store_that_fails_for_a_moment(store: str, scene: Path, tmp_path: Path
     assert tried == {f"{r:05d}-{c:05d}.tif": 3 if (r, c) == (1, 2) else 2 for r in (0, 1) for c in (0, 1, 2)}
     assert ut.work_job(f"{store}/job").blocks_run == 1
     ut.assemble_job(f"{store}/job")
-    assert sha(tmp_path / "out.tif") == sha(tmp_path / "good.tif")
+    assert (tmp_path / "out.tif").read_bytes() == good
 
 
 @pytest.mark.parametrize(
@@ -379,6 +407,7 @@ def test_a_server_that_goes_away(run, s3: str, scene: Path, tmp_path: Path, monk
     assert "http://10.0.0.1" in done.stderr and "the same command goes on" in done.stderr
 
 
+@both
 def test_two_runs_on_one_machine_are_kept_apart(store: str) -> None:
     with (
         Job(path_of(f"{store}/job")).locked(),

@@ -112,7 +112,9 @@ def test_an_ome_zarr_on_s3_is_read_again(s3: Any, scene: Path) -> None:
         pytest.param("out.ome.zarr", "out.ome.zarr/zarr.json", "after", marks=pytest.mark.slow),
     ],
 )
-def test_a_kill_between(name: str, ending: str, when: str, s3: Any, scene: Path, tmp_path: Path) -> None:
+def test_a_kill_between(
+    name: str, ending: str, when: str, s3: Any, scene: Path, tmp_path: Path, run, monkeypatch
+) -> None:
     """No output is there that is not whole, the same call goes on, and nothing else stays."""
     scratch, output = tmp_path / "scratch", f"s3://{BUCKET}/{name}"
     scratch.mkdir()
@@ -122,9 +124,9 @@ def test_a_kill_between(name: str, ending: str, when: str, s3: Any, scene: Path,
     assert done.returncode == -9, done.stderr
     opens = f"{BUCKET}/{name}/zarr.json" if name.endswith("zarr") else f"{BUCKET}/{name}"
     assert s3.exists(opens) == (when == "after")
-    again = [sys.executable, "-m", "urst_tiles", "stylize", str(scene), output]
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
     flags = [word for option, value in SMALL.items() for word in (f"--{option}", str(value))]
-    done = subprocess.run([*again, *flags], env=environment, capture_output=True, text=True)
+    done = run("stylize", scene, output, *flags)
     assert done.returncode == 0, done.stderr
     ut.stylize(scene, tmp_path / name, None, **SMALL)
     assert objects(s3) == files(tmp_path / name)

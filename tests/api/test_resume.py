@@ -31,21 +31,26 @@ def command(scene: Path, files: Path, weights_dir: Path) -> Callable[[Path], lis
             "--weights", weights_dir, "--tile", 128, "--block", 256, "--thumbnail", 128,
             "--style-size", 96, "--statistics", "exact",
         ]  # fmt: skip
-        return [sys.executable, "-m", "urst_tiles", *map(str, arguments)]
+        return [*map(str, arguments)]
 
     return make
+
+
+def apart(arguments: Sequence[str]) -> list[str]:
+    """The command in a process of its own."""
+    return [sys.executable, "-m", "urst_tiles", *arguments]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(command: Callable[[Path], list[str]], tmp_path_factory: pytest.TempPathFactory) -> str:
     output = tmp_path_factory.mktemp("undisturbed") / "out.tif"
-    subprocess.run(command(output), check=True, capture_output=True)
+    subprocess.run(apart(command(output)), check=True, capture_output=True)
     return sha(output)
 
 
 def kill_when(command: Sequence[str], moment: Moment, folder: Path) -> bool:
-    """Start, kill -9 at ``moment``; whether it came before the end."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    """Start it in a process of its own, kill -9 at ``moment``; whether it came before the end."""
+    process = subprocess.Popen(apart(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while process.poll() is None:
             if moment(folder):
@@ -67,21 +72,16 @@ QUICK = ("after the first site", "fourth block", "the end")
 @pytest.mark.parametrize(
     "when", [when if when in QUICK else pytest.param(when, marks=pytest.mark.slow) for when in MOMENTS]
 )
-def test_kill_and_go_on(when: str, command, undisturbed: str, tmp_path: Path) -> None:
+def test_kill_and_go_on(when: str, command, undisturbed: str, tmp_path: Path, run) -> None:
     output = tmp_path / "out.tif"
     kill_when(command(output), MOMENTS[when], tmp_path)
     if output.exists():
         assert sha(output) == undisturbed, "the final name must never hold anything but the finished file"
     if not output.exists() or (tmp_path / "out.tif.job").exists():
-        done = subprocess.run(command(output), capture_output=True, text=True)
+        done = run(*command(output))
         assert done.returncode == 0, done.stderr
     assert sha(output) == undisturbed
-    again = (
-        subprocess.run([*command(output), "--overwrite"], capture_output=True, text=True)
-        if when == "the end"
-        else None
-    )
-    assert again is None or again.returncode == 0
+    assert when != "the end" or run(*command(output), "--overwrite").returncode == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif"]
 
 
@@ -103,7 +103,7 @@ def test_kill_at_random_moments(when: str, seed: int, command, undisturbed: str,
     assert not output.exists() or sha(output) == undisturbed
     kill_when(command(output), delayed(MOMENTS["spooling"], random.uniform(0, 4)), tmp_path)
     if not output.exists() or (tmp_path / "out.tif.job").exists():
-        subprocess.run(command(output), check=True, capture_output=True)
+        subprocess.run(apart(command(output)), check=True, capture_output=True)
     assert sha(output) == undisturbed
 
 
@@ -159,11 +159,11 @@ def _leave_half(files: Path, output: Path) -> Path:
     return output.parent / "out.tif.job" / "parts"
 
 
-def test_two_runs_of_one_job_at_once(files: Path, tmp_path: Path, run_apart) -> None:
+def test_two_runs_of_one_job_at_once(files: Path, tmp_path: Path, run) -> None:
     output = tmp_path / "out.tif"
     _leave_half(files, output)
     with ut.Job.beside(output).locked():
-        done = run_apart(
+        done = run(
             "stylize", files / "scene.tif", output, "--style", files / "style.png",
             "--model", "identity", "--tile", 128, "--block", 512,
         )  # fmt: skip
@@ -171,14 +171,16 @@ def test_two_runs_of_one_job_at_once(files: Path, tmp_path: Path, run_apart) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_two_worker_processes_give_the_same_bytes(command, undisturbed: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_worker_processes_give_the_same_bytes(command, undisturbed: str, tmp_path: Path, run) -> None:
     output = tmp_path / "out.tif"
-    done = subprocess.run([*command(output), "--workers", "2"], capture_output=True, text=True)
+    done = run(*command(output), "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert sha(output) == undisturbed
 
 
-def test_a_scheduler_elsewhere_gives_the_same_bytes(command, undisturbed: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_scheduler_elsewhere_gives_the_same_bytes(command, undisturbed: str, tmp_path: Path, run) -> None:
     from distributed import LocalCluster
 
     output = tmp_path / "out.tif"
@@ -186,8 +188,6 @@ def test_a_scheduler_elsewhere_gives_the_same_bytes(command, undisturbed: str, t
         n_workers=2, processes=True, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
         worker_dashboard_address="127.0.0.1:0", memory_limit=0,
     ) as there:  # fmt: skip
-        done = subprocess.run(
-            [*command(output), "--scheduler", there.scheduler_address], capture_output=True, text=True
-        )
+        done = run(*command(output), "--scheduler", there.scheduler_address)
     assert done.returncode == 0, done.stderr
     assert sha(output) == undisturbed

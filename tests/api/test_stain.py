@@ -34,7 +34,7 @@ def job(input: Path, output: Path, style=None, **options) -> np.ndarray:
     return tifffile.imread(output)
 
 
-@pytest.mark.parametrize("reference", ["standard", "slide"])
+@pytest.mark.parametrize("reference", [pytest.param("standard", marks=pytest.mark.slow), "slide"])
 def test_macenko_is_the_formula_and_tiled_equals_whole(reference: str, tmp_path: Path) -> None:
     image, other = slide(530, 600, 0), slide(300, 300, 7, (H2, E2), (0.8, 1.1))
     input = written(tmp_path / "in.tif", image)

@@ -206,7 +206,7 @@ def test_weights_list(run, tmp_path: Path) -> None:
     assert done.returncode == 0 and "microast" in done.stdout and "MIT" in done.stdout
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_run_says_how_to_go_on_and_does(
     run, files: Path, tmp_path: Path, weights_dir: Path, how: int
 ) -> None:

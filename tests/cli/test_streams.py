@@ -51,8 +51,8 @@ BAD = {
 }
 
 
-#: Both streams closed and full, with words and with JSON; the others are slow tests.
-QUICK = {("stdout closed", "--json"), ("all closed", ""), ("stderr full", ""), ("both full", "--json")}
+#: All streams closed and both full, with words and with JSON; the others are slow tests.
+QUICK = {("all closed", ""), ("both full", "--json")}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_reader_that_goes_away(files: Path, tmp_path: Path) -> None:
         assert done.returncode == 0 and not done.stderr and ut.validate(output).valid
 
 
-@pytest.mark.parametrize("moment", ["workers start", "blocks are made"])
+@pytest.mark.parametrize("moment", ["workers start", pytest.param("blocks are made", marks=pytest.mark.slow)])
 def test_ctrl_c_with_worker_processes_is_one_sentence(files: Path, tmp_path: Path, moment: str) -> None:
     """A terminal sends the signal to every process of the command."""
     job = tmp_path / "out.tif.job"

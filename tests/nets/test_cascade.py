@@ -85,7 +85,9 @@ def test_the_formula(model, seeded_style, picture):
     assert np.abs(plain - painted).max() < tolerance(model)
 
 
-@pytest.mark.parametrize("model", SITED)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=pytest.mark.slow) if name == "msgnet" else name for name in SITED]
+)
 def test_tiled_equals_whole(model, seeded_style, picture):
     style = CascadeStyle(seeded_style(model), 2)
     size = (301, 333) if style.halo < 300 else (65, 701)
@@ -104,7 +106,10 @@ def test_tiled_equals_whole_at_four_scales(seeded_style, picture):
     assert np.abs(tiled - whole).max() > 1e-4
 
 
-@pytest.mark.parametrize(("model", "factor"), [("lite", 2), ("lite", 4), ("microast", 4), ("adain", 2)])
+@pytest.mark.parametrize(
+    ("model", "factor"),
+    [("lite", 2), ("lite", 4), ("microast", 4), pytest.param("adain", 2, marks=pytest.mark.slow)],
+)
 def test_the_halo_is_what_the_probe_finds(model, factor, seeded_style):
     """At most some cells of the coarsest scale larger: cells of every pass are counted whole."""
     style = CascadeStyle(seeded_style(model), factor)

@@ -23,6 +23,11 @@ SITED = [name for name in nets.MODELS if name != "identity"]
 MIXABLE = [name for name in SITED if nets.MODELS[name].load_style is None]
 
 
+def quick(names):
+    """wct in slow tests alone: wct-16x is the same with fewer channels."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "wct" else name for name in names]
+
+
 @pytest.fixture
 def styles(picture):
     def make(model, count=2):
@@ -65,7 +70,7 @@ def tiled_and_whole(net, image, core, where=lambda box: box):
     return (a[: grid.height, : grid.width] for a in (out, whole))
 
 
-@pytest.mark.parametrize("model", SITED)
+@pytest.mark.parametrize("model", quick(SITED))
 def test_local_statistics_tiled_equals_whole(model, seeded_style, picture):
     style, image = seeded_style(model), picture(*SIZE)
     net = frozen(Composition((style,), Lattice.of_scale(*SIZE, 60)), image)
@@ -75,7 +80,7 @@ def test_local_statistics_tiled_equals_whole(model, seeded_style, picture):
         assert np.abs(tiled - whole).max() <= 1e-4 * scale
 
 
-@pytest.mark.parametrize("model", MIXABLE)
+@pytest.mark.parametrize("model", quick(MIXABLE))
 def test_regions_tiled_equals_whole(model, styles, regions, picture):
     image = picture(*SIZE)
     net = frozen(Composition(styles(model), regions), image)

@@ -13,10 +13,24 @@ from urst_tiles.geometry import Box
 SIZES = [(1, 1), (1, 7), (5, 3), (17, 1), (8, 8), (31, 33), (63, 65), (97, 41)]
 SIZES += [(129, 127), (201, 155), (255, 257), (301, 99)]
 CORES = (32, 48, 128)
+#: The halo of these is so large that each window is the whole of an image of any of these sizes: the largest
+#: sizes, which take seconds, are slow tests.
+WIDE = ("wct", "wct-16x")
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        pytest.param(
+            model,
+            size,
+            id=f"{size[0]}x{size[1]}-{model}",
+            marks=[pytest.mark.slow] if model in WIDE and size in SIZES[-3:] else [],
+        )
+        for size in SIZES
+        for model in FAMILIES
+    ],
+)
 def test_tiled_equals_whole(model, size, frozen, picture):
     net = frozen(model)
     kernel, image = Kernel(net), picture(*size)

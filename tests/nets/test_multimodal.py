@@ -197,7 +197,9 @@ def tiled(kernel, image, grid, shift=0):
     return out
 
 
-@pytest.mark.parametrize("size", [(32, 1408), (1360, 48)], ids=["wide", "high"])
+@pytest.mark.parametrize(
+    "size", [(32, 1408), pytest.param((1360, 48), marks=pytest.mark.slow)], ids=["wide", "high"]
+)
 def test_tiled_equals_whole_and_its_twins_fail(size, frozen, picture):
     """An image larger than a window, unlike those that all families are tested with."""
     net, image = frozen("multimodal"), picture(*size)

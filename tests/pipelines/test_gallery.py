@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import pyvips
+
+from urst_tiles.cli import main
 
 
 def test_a_square_for_each_image_and_method(
@@ -22,8 +25,17 @@ def test_a_square_for_each_image_and_method(
     methods = ["--method=lite", "--method=lite --preserve-color luminance"]
     command = ["gallery", str(tmp_path / "g.png"), *inputs, "--style=monet-sunrise", *methods]
     monkeypatch.setattr(sys, "argv", [*command, "--side=32", "--detail=0.5,0.5"])
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-    pipeline("gallery").main()
+    gallery, ran = pipeline("gallery"), list[str]()
+
+    def here(command: list[str], check: bool) -> None:
+        """The command in this process: one of its own takes seconds to import torch."""
+        ran.append(shlex.join(command[4:]))
+        assert check and command[0] == "urst-tiles" and main(command[1:]) == 0
+
+    monkeypatch.setattr(gallery, "subprocess", SimpleNamespace(run=here))
+    gallery.main()
+    lite = "--style monet-sunrise --model lite"
+    assert ran == 2 * [lite, f"{lite} --preserve-color luminance"]
     made = pyvips.Image.new_from_file(str(tmp_path / "g.png")).numpy()
     assert made.shape == (4 * 32 + 3 * 12, 3 * 32 + 2 * 12, 3)
     first, second, third = (made[:32, x : x + 32].astype(int) for x in (0, 44, 88))

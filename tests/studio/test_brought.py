@@ -32,7 +32,7 @@ from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.uploads import Uploads, plain_name
 
 STYLE, OTHER = "hokusai-wave", "klimt-kiss"
-SHAPE = 600, 700
+SHAPE = 520, 530  # two tiles each way
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_ones_own_picture_and_a_mixture(studio: Served, root: Path, monkeypatch:
 
 @pytest.mark.parametrize("image", ["scene.tif", pytest.param("plain.tif", marks=pytest.mark.slow)])
 def test_drawn_polygons(studio: Served, root: Path, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, hole = [[0, 0], [200, 0], [200, 600], [0, 600]], [[300, 100], [450, 100], [450, 250], [300, 250]]
+    left, hole = [[0, 0], [200, 0], [200, 520], [0, 520]], [[300, 100], [450, 100], [450, 250], [300, 250]]
     mask = draw(studio, (OTHER, left), ("", hole))
     made = check(studio, root, monkeypatch, image=image, style=STYLE, mask=mask)
     plain = corner(studio, studio.api("look", image=image, style=STYLE)["after"])
@@ -140,7 +140,7 @@ def test_drawn_polygons(studio: Served, root: Path, image: str, monkeypatch: pyt
 
 
 def test_far_out_polygons_lie_where_they_are(studio: Served) -> None:
-    whole = [[0, 0], [350, 0], [350, 600], [0, 600]]
+    whole = [[0, 0], [265, 0], [265, 520], [0, 520]]
     after = studio.api("look", image="scene.tif", mask=draw(studio, (OTHER, whole)))["after"]
     before = studio.api("look", image="scene.tif")["before"]
     status, headers, data = studio.ask(f"tiles/{after}/8/0_0.png")

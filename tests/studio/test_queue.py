@@ -296,12 +296,14 @@ def test_a_studio_that_is_killed_leaves_no_job_behind_and_the_next_goes_on(tmp_p
         assert not child.is_running()
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.tif")}
     assert kept and not (tmp_path / "first.tif").exists()
-    with Served("wide.tif", cwd=tmp_path) as studio:
-        assert [job["state"] for job in jobs_of(studio)] == ["paused", "paused"]
-        assert not (tmp_path / "second.tif").exists()
-        assert not do(studio, "resume")["held"]
-        made = wait_for(lambda: all(job["state"] == "done" for job in jobs_of(studio)), 300)
-        assert made and second
+    queue = Queue(tmp_path)  # that of the next studio
+    assert [job["state"] for job in queue.state["jobs"]] == ["paused", "paused"]
+    assert not (tmp_path / "second.tif").exists()
+    act(queue, {"do": "resume"})
+    assert not queue.held
+    made = wait_for(lambda: all(job["state"] == "done" for job in queue.state["jobs"]), 300)
+    assert made and second
+    queue.close()
     ut.stylize(tmp_path / "wide.tif", tmp_path / "right.tif", STYLE)
     assert (tmp_path / "first.tif").read_bytes() == (tmp_path / "right.tif").read_bytes()
     assert (tmp_path / "second.tif").is_file() and not (tmp_path / FILE).exists()

@@ -6,8 +6,7 @@ import json
 import os
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -231,13 +230,15 @@ def test_bad_questions_are_answered_with_a_sentence(studio: Served) -> None:
     assert b"too long" in studio.ask("api/make", "POST", " " * 20000)[2]
 
 
-def test_what_cannot_be_opened_is_one_sentence(root: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_is_one_sentence(
+    root: Path, tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]], monkeypatch
+) -> None:
     def refused(*arguments: object) -> str:
-        command = [sys.executable, "-m", "urst_tiles", "studio", *map(str, arguments), "--no-browser"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = run("studio", *arguments, "--no-browser")
         assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
         return done.stderr
 
+    monkeypatch.chdir(tmp_path)
     assert "no image file nosuch.tif" in refused("nosuch.tif")
     assert "does not lie in --root" in refused(root / "scene.tif", "--root", tmp_path)
     with socket.socket() as taken:
@@ -261,7 +262,7 @@ def test_the_plan_says_what_it_takes_and_how_to_do_it_from_a_terminal(studio: Se
 
 
 def test_a_job_is_run_and_gives_the_file_of_the_command(studio: Served, root: Path, tmp_path: Path) -> None:
-    words = {"image": "scene.tif", "style": STYLE, "output": "made.tif"}
+    words = {"image": "inner/small.png", "style": STYLE, "output": "made.tif"}
     assert studio.ask("api/make", "POST", json.dumps(words))[0] == 200
     assert b"in the queue already" in studio.ask("api/make", "POST", json.dumps(words))[2]
 
@@ -271,7 +272,7 @@ def test_a_job_is_run_and_gives_the_file_of_the_command(studio: Served, root: Pa
 
     job = wait_for(ended, 300)
     assert (job["state"], job["output"]) == ("done", "made.tif"), job
-    ut.stylize(root / "scene.tif", tmp_path / "made.tif", STYLE)
+    ut.stylize(root / "inner" / "small.png", tmp_path / "made.tif", STYLE)
     assert (root / "made.tif").read_bytes() == (tmp_path / "made.tif").read_bytes()
     assert b"exists" in studio.ask("api/make", "POST", json.dumps(words))[2]
     os.remove(root / "made.tif")

@@ -129,7 +129,9 @@ def commands(command: str, scene: Path, folder: Path) -> tuple[list[object], Any
     return ["stylize", scene, output, *flags], made
 
 
-@pytest.mark.parametrize("command", ["stylize", "run", "work"])
+@pytest.mark.parametrize(
+    "command", ["stylize", *(pytest.param(one, marks=pytest.mark.slow) for one in ("run", "work"))]
+)
 def test_one_process_opens_no_port(command: str, scene: Path, tmp_path: Path) -> None:
     arguments, made = commands(command, scene, tmp_path)
     with paused(arguments, made) as process:

@@ -152,7 +152,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out" / "out.tif"
 
 
-@pytest.mark.parametrize("name", ["slurm", "pbs", "lsf"])
+@pytest.mark.parametrize("name", ["slurm", pytest.param("pbs", marks=slow), "lsf"])
 def test_a_job_queue_gives_the_same_bytes(
     name: str, queue: Queue, scene: Path, undisturbed: str, output: Path
 ) -> None:
@@ -455,12 +455,15 @@ def run_elsewhere(
     return thread, ended
 
 
-def test_workers_killed_and_others_added(scene: Path, undisturbed: str, output: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("counts", [(1, 7), pytest.param((1, 5, 9), marks=slow)])
+def test_workers_killed_and_others_added(
+    counts: tuple[int, ...], scene: Path, undisturbed: str, output: Path, tmp_path: Path
+) -> None:
     """Each worker in turn stands still, is killed, and only one that was added then can go on."""
     with Elsewhere(tmp_path) as there:
         worker = there.add()
         thread, ended = run_elsewhere(scene, output, there.address)
-        for count in (1, 5, 9):
+        for count in counts:
             wait_for(lambda count=count: len(parts(output)) >= count)  # type: ignore[misc]
             worker.send_signal(signal.SIGSTOP)
             made = len(parts(output))

@@ -380,7 +380,7 @@ def cards_of(tmp_path: Path, workers: int, count: int, device: str, visible: str
     [
         pytest.param(3, 2, "cuda", None, ["0", "0", "1"], marks=pytest.mark.slow),
         (2, 2, "cuda", "3,GPU-5ad1", ["3", "GPU-5ad1"]),
-        (2, 2, "cuda:1", None, ["None", "None"]),
+        pytest.param(2, 2, "cuda:1", None, ["None", "None"], marks=pytest.mark.slow),
     ],
 )
 def test_each_process_sees_its_card(
