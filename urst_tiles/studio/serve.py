@@ -61,14 +61,30 @@ def serve(
             )
         app = app_of(Studio(root, Path(folder), name), token, hosts_of(host, number), framed)
         url = f"http://{_named(host)}:{number}/{token}/"
-        told(url)
-        if browse:
-            webbrowser.open(url)
+
+        def opened() -> None:
+            told(url)
+            if browse:
+                webbrowser.open(url)
+
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False, limit_concurrency=256,
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, opened).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """One that says when it has begun: from then on an interrupt ends it in good order."""
+
+    def __init__(self, config: uvicorn.Config, opened: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._opened = opened
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, then call ``opened``."""
+        await super().startup(sockets)
+        self._opened()
 
 
 def _places(image: str | None, root: Path | None) -> tuple[Path, str]:
