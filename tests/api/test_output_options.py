@@ -59,3 +59,15 @@ def test_whatever_is_compressed_as_jpeg_is_told_what_would_be_smaller(
     assert done.returncode == 0 and done.stderr.count("compressed as JPEG: with --comp") == said, done.stderr
     done = run("plan", path, tmp_path / "out.tif", "--model", "identity", "--dtype", "uint16")
     assert "compressed as JPEG" not in done.stderr, done.stderr
+
+
+def test_tiles_for_viewers_are_called_what_they_are_where_they_are_read(run, tmp_path: Path) -> None:
+    geotiff(tmp_path / "in.tif", picture(60, 50))
+    for name, words in (("a.dzi", "Deep Zoom image"), ("a.iiif", "an IIIF image")):
+        done = run("stylize", tmp_path / "in.tif", tmp_path / name, "--model", "identity")
+        assert done.returncode == 0, done.stderr
+        for command in (["info"], ["stylize"]):
+            more = [] if command == ["info"] else [tmp_path / "b.tif", "--model", "identity"]
+            done = run(*command, tmp_path / name, *more)
+            assert done.returncode == 2 and words in done.stderr, done.stderr
+            assert "that they were made from" in done.stderr or "these were made from" in done.stderr

@@ -229,8 +229,8 @@ class ZarrOpener(FileOpener):
 
 
 def folder_fingerprint(path: Path) -> tuple[str, tuple[Path, ...]]:
-    """SHA-256, in hex, of the names and sizes of all files in a folder and of 64 to 128 samples of the content
-    of some of them, spread evenly; and the files that are watched."""
+    """SHA-256, in hex, of the names and sizes of all files in a folder and of 64 to 128 samples of what some
+    of them hold, spread evenly; and the files that are watched."""
     files = sorted(one for one in path.rglob("*") if one.is_file())
     if not files:
         raise DamagedFile(f"{path} has no file in it")
