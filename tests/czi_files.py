@@ -15,10 +15,11 @@ NAMES = {0: "DAPI", 1: "FITC", 2: "TRITC", 3: "Cy5"}
 
 def write_czi(path: Path, tiles: list[tuple[np.ndarray, int, int, int, int, int]], rgb: bool = False) -> Path:
     """A file with a sub-block for each (samples (h, w), y, x, scene, channel, z), whose pixels are half a
-    micron high and a quarter wide; ``samples`` are (h, w, 3) if ``rgb``."""
+    micron high and a quarter wide; samples of a channel in colour are (h, w, 3). With ``rgb`` channels have
+    no names."""
     with czi.create_czi(str(path), compression_options="zstd1:ExplicitLevel=1") as file:
         for samples, y, x, scene, channel, z in tiles:
-            stored = samples[..., ::-1] if rgb else samples[..., None]
+            stored = samples[..., ::-1] if samples.ndim == 3 else samples[..., None]
             file.write(
                 np.ascontiguousarray(stored), location=(x, y), plane={"C": channel, "Z": z}, scene=scene
             )

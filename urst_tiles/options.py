@@ -33,6 +33,9 @@ FORMAT_WORDS = {
 }  # fmt: skip
 Tiles = Literal["one", "same"]
 
+#: What GDAL calls words of options, without capitals and with hyphens; capitals count in no word.
+GDAL_WORDS = {("predictor", "2"): "yes", ("predictor", "standard"): "yes", ("predictor", "1"): "no"}
+
 #: Words that are accepted but not advertised. ``look``, the statistics of a look, follows from that option.
 #: The others make seams: tests and benchmarks show with them what the advertised words avoid. With ``tile``
 #: each window is stylised by the statistics of its pixels alone; with ``cut`` the halos are cut off although
@@ -144,6 +147,10 @@ class Options:
         object.__setattr__(self, "format", FORMAT_WORDS.get(word, word))
         for name, allowed in choices().items():
             got = getattr(self, name)
+            if isinstance(got, str) and got not in allowed and name != "format":
+                plain = got.lower().replace("_", "-")
+                got = GDAL_WORDS.get((name, plain), plain)
+                object.__setattr__(self, name, got)
             if got not in (*allowed, *_UNADVERTISED.get(name, ())):
                 flag = name.replace("_", "-")
                 raise BadInput(f"--{flag} must be one of {', '.join(allowed)}, got {got!r}")

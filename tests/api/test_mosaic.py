@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import tifffile
 from helpers import geotiff, one_sentence, picture
-from mosaics import cut, placed, tile
+from mosaics import EAST, NORTH, SIZE, cut, placed, tile
 
 import urst_tiles as ut
 
@@ -67,6 +67,29 @@ def test_gaps_stay_invalid_and_no_dark_border_bleeds_in(scene: np.ndarray, tmp_p
     np.testing.assert_array_equal(outputs[0][1], holes[..., 3] > 0)
     np.testing.assert_array_equal(outputs[0][1], outputs[1][1])
     np.testing.assert_array_equal(outputs[0][0], outputs[1][0])
+
+
+@pytest.mark.parametrize("option", ["aoi", "valid", "each", pytest.param("mask", marks=pytest.mark.slow)])
+def test_areas_of_many_files_are_those_of_the_scene(place: Path, tmp_path: Path, option: str, run) -> None:
+    """An area stands around the reader of the files: threads that open both must not wait for each other."""
+    corners = [[100, 80], [900, 150], [700, 600], [120, 500], [100, 80]]
+    ring = [[EAST + SIZE * x, NORTH - SIZE * y] for x, y in corners]
+    area = {"type": "Polygon", "coordinates": [ring]}
+    one = {"type": "Feature", "id": "a", "properties": {"n": 1}, "geometry": area}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    aoi = tmp_path / "aoi.geojson"
+    aoi.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [one]}))
+    more = [f"--{option}", str(aoi)] if option != "each" else ["--aoi", str(aoi), "--each"]
+    model = ["--model", "lite", "--style", "1=hokusai-wave"] if option == "mask" else FLAGS[:2]
+    for name in ("scene.tif", "tiles"):
+        done = run("stylize", place / name, tmp_path / Path(name).stem, *model, *FLAGS[2:], *more)
+        assert done.returncode == 0, done.stderr
+    found = [tmp_path / name / ("a.tif" if option == "each" else "") for name in ("scene", "tiles")]
+    with rasterio.open(found[0]) as a, rasterio.open(found[1]) as b:
+        assert (a.transform, a.crs, a.shape) == (b.transform, b.crs, b.shape)
+        np.testing.assert_array_equal(a.read(), b.read())
+        np.testing.assert_array_equal(a.dataset_mask(), b.dataset_mask())
+        assert option == "mask" or 0.2 < (a.dataset_mask() > 0).mean() < 0.9
 
 
 def test_workers_shards_and_a_table_read_the_same_image(place: Path, tmp_path: Path, run) -> None:

@@ -53,7 +53,8 @@ def test_files_of_one_band_are_one_image(
     more |= {"tile": None, "rowsperstrip": 16} if strips else {}
     folder = bands(tmp_path / "s2", scene, **more)
     one = ut.open_source(geotiff(tmp_path / "one.tif", scene, **more)).prepare(tmp_path / "1", thumbnail=64)
-    for path, chosen in ((folder, files()), (folder / "T32_B08_10m.tif", files()), (folder, NAMES)):
+    named = [(folder, files()), (folder / "T32_B08_10m.tif", files()), (folder, NAMES)]
+    for path, chosen in (*named, (folder / "T32_B04_10m.tif", NAMES)):
         source = ut.open_source(path, bands=chosen).prepare(tmp_path / "3", thumbnail=64)
         assert (source.channels, source.info.validity) == (one.channels, one.info.validity)
         assert source.info.geo == one.info.geo and source.info.nodata == one.info.nodata
@@ -180,3 +181,14 @@ def test_files_that_have_no_place_may_be_bands(scene: np.ndarray, tmp_path: Path
     source = ut.open_source(folder, bands=files(), stretch="0,65535")
     np.testing.assert_array_equal(source.read(WHOLE), scene)
     assert not source.info.geo and sha(folder / files()[0])
+
+
+def test_parts_of_names_are_not_looked_for_where_a_file_has_these_bands(
+    scene: np.ndarray, tmp_path: Path
+) -> None:
+    """A file that is none of those that fit, and one band, which may be a band of the file itself."""
+    folder = bands(tmp_path / "s2", scene)
+    with pytest.raises(ut.BadInput, match="no band 'B04'"):
+        ut.open_source(folder / "T32_B08_10m.tif", bands=NAMES)
+    with pytest.raises(ut.BadInput, match="no band 'B04'"):
+        ut.open_source(folder / "T32_B04_10m.tif", bands=["B04"])

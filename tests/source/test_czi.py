@@ -71,6 +71,23 @@ def test_colours(dtype: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path, bands=(3, 2, 1)), pixels[..., ::-1])
 
 
+def test_several_channels_in_colour(tmp_path: Path) -> None:
+    """As of a polarisation microscope: each channel is a picture by itself, beside grey ones or not."""
+    grey = FIRST[0, 0] // 256
+    colours = [picture(120, 150, seed=seed) for seed in (1, 2)]
+    tiles = [(grey.astype(np.uint8), 0, 0, 0, 0, 0), *((c, 0, 0, 0, n, 0) for n, c in enumerate(colours, 1))]
+    path = write_czi(tmp_path / "a.czi", tiles)
+    assert open_source(path).told == "channel 2 (FITC) of 3, which is in colour"
+    np.testing.assert_array_equal(read(path), colours[0])
+    np.testing.assert_array_equal(read(path, channels=("TRITC",)), colours[1])
+    np.testing.assert_array_equal(read(path, channels=(1,))[..., 2], grey)
+    with pytest.raises(BadInput, match=r"a\.czi: channel 3 \(TRITC\) is a picture in colour.*--channels 3"):
+        open_source(path, channels=(1, 3, 2))
+    only = write_czi(tmp_path / "b.czi", [(c, 0, 0, 0, n, 0) for n, c in enumerate(colours * 2)])
+    assert open_source(only).told == "channel 1 (DAPI) of 4, which is in colour"
+    np.testing.assert_array_equal(read(only, bands=(2,)), colours[1])
+
+
 def test_openslide_comes_first(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slides in colour that it opens are read by it; pylibCZIrw cannot write one."""
     assert slides.check_slide(slide, slide.read_bytes()[:16]) == "czi" and by_openslide.refused(slide)

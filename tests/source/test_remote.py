@@ -157,6 +157,36 @@ def test_s3(tmp_path: Path, s3: str, keys: None, monkeypatch: pytest.MonkeyPatch
         open_source("s3://images/none.tif")
 
 
+def test_s3_by_the_words_of_botocore(tmp_path: Path, s3: str, keys: None) -> None:
+    """`keys` names the server as fsspec's library knows it; GDAL has other words."""
+    import s3fs
+
+    store = s3fs.S3FileSystem()
+    store.mkdir("others")
+    store.put(str(geotiff(tmp_path / "a.tif", picture(300, 260))), "others/a.tif")
+    for name in ("s3://others/a.tif", "s3a://others/a.tif"):
+        np.testing.assert_array_equal(open_source(name).read(Box(0, 0, 300, 260)), picture(300, 260))
+
+
+@pytest.mark.parametrize("scheme", ["gs", "gcs", "az", "abfs", "abfss"])
+def test_google_and_azure(
+    scheme: str, tmp_path: Path, http: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ask a server of HTTP for BUCKET/NAME; Azure's addresses begin with an account."""
+    folder, address = http
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+    monkeypatch.setenv("GS_NO_SIGN_REQUEST", "YES")
+    account = f"AccountName=me;AccountKey=a2V5;BlobEndpoint={address}/me"
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", f"DefaultEndpointsProtocol=http;{account}")
+    bucket = folder / ("bucket" if scheme.startswith("g") else "me/bucket")
+    bucket.mkdir(parents=True, exist_ok=True)
+    geotiff(bucket / "a b.tif", picture(300, 260))
+    ut.stylize(f"{scheme}://bucket/a b.tif", tmp_path / "out.tif", None, **SMALL)
+    with rasterio.open(bucket / "a b.tif") as before, rasterio.open(tmp_path / "out.tif") as after:
+        np.testing.assert_array_equal(after.read(), before.read())
+        assert after.crs == before.crs and after.transform == before.transform
+
+
 def test_names_of_addresses(tmp_path: Path) -> None:
     assert remote_name("https:/host/a.tif?x=1&y=2") == (
         "https://host/a.tif?x=1&y=2",

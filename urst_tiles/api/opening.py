@@ -139,11 +139,12 @@ def tell_format(output: Path, source: Source, plan: Plan) -> None:
 
 
 def tell_compression(source: Source, plan: Plan) -> None:
-    """Say in one line that a TIFF could be smaller, if the input is a JPEG and the output is lossless."""
-    if source.is_jpeg and FORMATS[plan.format].tiff and plan.compression not in ("jpeg", "webp"):
+    """Say in one line that a TIFF could be smaller, if the input is JPEG and the output is lossless."""
+    lossless = FORMATS[plan.format].tiff and plan.compression not in ("jpeg", "webp")
+    if source.is_jpeg and lossless and plan.dtype == "uint8":
         small = replace(plan, compression="jpeg").expected_output_bytes
         told.warning(
-            "%s is a JPEG: with --compression jpeg the output would take about %s instead of %s",
+            "%s is compressed as JPEG: with --compression jpeg the output would take about %s instead of %s",
             source.path, megabytes(small), megabytes(plan.expected_output_bytes),
         )  # fmt: skip
 

@@ -37,8 +37,9 @@ def band_files(name: AnyPath, bands: Sequence[int | str] | None) -> Named | None
     Parameters
     ----------
     name : a folder, or a file in the folder of the bands; or a STAC item, whose assets are the bands.
-    bands : one or three names: of files, of assets, or such a part of the names of files as ``B04``. None
-        takes the assets red, green and blue of an item, or else its asset ``visual``.
+    bands : one or three names: of files, of assets, or such a part of the names of files as ``B04``, where
+        ``name`` is the folder or one of three such files. None takes the assets red, green and blue of an
+        item, or else its asset ``visual``.
 
     Raises
     ------
@@ -54,7 +55,9 @@ def band_files(name: AnyPath, bands: Sequence[int | str] | None) -> Named | None
     folder = path.absolute() if path.is_dir() else path.absolute().parent
     if any(word.lower().endswith(IMAGES) or (folder / word).is_file() for word in words):
         return tuple((word, _file(folder / word)) for word in words)
-    return _called(folder, words) if path.is_dir() else None
+    found = _called(folder, words)
+    one_of_three = found is not None and len(found) == 3 and path.absolute() in [file for _, file in found]
+    return found if path.is_dir() or one_of_three else None
 
 
 def is_item(path: Path) -> bool:

@@ -95,6 +95,10 @@ class CziImage:
     others: tuple[str, ...] = ()
     pieces: tuple[SubBlock, ...] = field(default=(), repr=False)
 
+    def in_colour(self, channel: int) -> bool:
+        """Whether a channel, counted from 0, has red, green and blue by itself."""
+        return TYPES[self.types[channel]][1] == 3
+
     @property
     def pages(self) -> int:
         """How many planes there are in all scenes."""
@@ -249,11 +253,11 @@ def select(path: Path, image: CziImage, choice: Choice) -> tuple[Scene, int, int
 
     By default these are the first of the largest scenes, the plane in the middle of its depth, the first
     time, and the channels shown in pure red, green and blue, else the first three, or the first if there are
-    fewer.
+    fewer. A channel in colour is a picture by itself: where there are some, it is the first of these.
 
     Raises
     ------
-    BadInput : the user chose what the file does not have.
+    BadInput : the user chose what the file does not have, or several channels of which some are in colour.
     """
     sizes = [scene.box.area for scene in image.scenes]
     scene, z, t = sizes.index(max(sizes)), image.depths // 2, 0
@@ -269,12 +273,30 @@ def select(path: Path, image: CziImage, choice: Choice) -> tuple[Scene, int, int
         Names(name, (colour,) if colour else ())
         for name, colour in zip(image.channels, image.colours, strict=True)
     ]
-    if len(named) == 1 and TYPES[image.types[0]][1] == 3:
-        return image.scenes[scene], z, t, [0], notes
-    if choice.wanted is not None:
-        picks = [number_of(path, "channel", word, named) for word in choice.wanted]
-    else:
-        picks = colour_numbers(image.colours) or ([0, 1, 2] if len(named) >= 3 else [0])
+    picks = _channels_read(path, image, named, choice)
     if len(named) > 1 and picks != list(range(len(named))):
-        notes.append(Note(said("channel", named, picks), choice.wanted is None))
+        in_colour = image.in_colour(picks[0])
+        told = f"channel {_called(named, picks[0])} of {len(named)}, which is in colour"
+        notes.append(Note(told if in_colour else said("channel", named, picks), choice.wanted is None))
     return image.scenes[scene], z, t, picks, notes
+
+
+def _channels_read(path: Path, image: CziImage, named: list[Names], choice: Choice) -> list[int]:
+    """The numbers of the channels that are read, counted from 0. Raises BadInput as `select` does."""
+    in_colour = [number for number in range(len(named)) if image.in_colour(number)]
+    if choice.wanted is None or (len(named) == 1 and in_colour):  # then bands of the colours are chosen
+        return in_colour[:1] or colour_numbers(image.colours) or ([0, 1, 2] if len(named) >= 3 else [0])
+    picks = [number_of(path, "channel", word, named) for word in choice.wanted]
+    if len(picks) > 1 and set(picks) & set(in_colour):
+        one = next(number for number in picks if number in in_colour)
+        raise BadInput(
+            f"{path}: channel {_called(named, one)} is a picture in colour, which does not go with others;"
+            f" give --channels {one + 1} alone"
+        )
+    return picks
+
+
+def _called(named: list[Names], number: int) -> str:
+    """The number of a channel, counted from 1, with its name if it has one."""
+    name = named[number].name
+    return f"{number + 1} ({name})" if name else str(number + 1)

@@ -52,11 +52,7 @@ class CziReader:
         self._scene, self._z, self._t, picks, self.notes = select(path, self.image, choice)
         self._lock, self._picks = threading.Lock(), picks
         types = [self.image.types[c] for c in picks]
-        self._rgb = TYPES[types[0]][1] == 3
-        if not self._rgb and any(TYPES[one][1] == 3 for one in types):
-            raise BadInput(
-                f"{path}: channels in colour and grey channels make no picture; choose one of them"
-            )
+        self._rgb = self.image.in_colour(picks[0])
         self._bands = choose_bands(path, choice.wanted, 3) if self._rgb and len(self.image.types) == 1 else []
         self.dtype = np.result_type(*(np.dtype(TYPES[one][0]) for one in types))
         self.colours = len(self._bands) or (3 if self._rgb else len(picks))

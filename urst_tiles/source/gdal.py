@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.storage.addresses import gdal_options
 
 #: GDAL's cache of decoded blocks, which all datasets of a process share.
 CACHE_BYTES = 64 << 20
@@ -83,7 +84,7 @@ def copier() -> Any:
 def environment(remote: bool) -> Iterator[None]:
     """A ``with`` block in which GDAL has our options; ``remote`` is whether it may use the network."""
     rasterio = library()
-    settings = SETTINGS if remote else SETTINGS | LOCAL
+    settings = SETTINGS | (gdal_options() if remote else LOCAL)
     with rasterio.Env(session=rasterio.session.DummySession(), **settings):
         yield
 

@@ -113,6 +113,7 @@ def gdal_facts(
     if reader.said:
         notes = [*notes, Note(reader.said, choice.wanted is None)]
     with reader.handles.lend() as data:
+        compression = data.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
         owned = () if remote else files or files_of(path, data.files)
         info = _info(path, data, reader, is_file=not remote and not files)
     fingerprint = remote_fingerprint(path, reader) if remote else file_fingerprint(owned[0], owned[1:])
@@ -133,6 +134,7 @@ def gdal_facts(
         once_bytes=LIBRARY_BYTES + CACHE_BYTES,
         spooling_bytes=0 if reader.random else reader.reader_bytes,
         opener=GdalOpener(path, image, choice, owned, fingerprint),
+        is_jpeg=compression in ("JPEG", "YCbCr JPEG"),  # and not JPEG2000
         random_access=reader.random,
         stretched=reader.dtype.name != "uint8",
     )

@@ -129,6 +129,7 @@ def open_many(name: AnyPath, choice: Choice, open_one: OpenOne) -> Facts:
         reader_bytes=_reader_bytes(files, look),
         spooling_bytes=_reader_bytes(files, look),
         opener=MosaicOpener(key, choice, look, pack(members)),
+        is_jpeg=first.is_jpeg,
         random_access=all(kind.facts.random_access for kind in _kinds(files)),
         stretched=first.stretched,
         made_of=_said(files, placed),

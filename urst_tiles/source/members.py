@@ -29,6 +29,9 @@ BESIDE = (
 #: Folders that are one data set each, and no folder of images.
 _DATA_SETS = (".zarr", ".gdb", ".n5")
 
+#: In so many bytes the description of an IIIF image says what it is.
+IIIF_BYTES = 1 << 12
+
 #: A list of files has at most so many bytes.
 MOST_LIST_BYTES = 64 << 20
 
@@ -113,6 +116,11 @@ def _in_folder(folder: Path) -> list[Path]:
     for suffixes in SUFFIXES:
         if found := [folder / one for one in names if one.lower().endswith(suffixes)]:
             return sorted(found, key=natural)
+    if "info.json" in names and b"iiif.io/api/image" in (folder / "info.json").read_bytes()[:IIIF_BYTES]:
+        raise BadInput(
+            f"{folder} is an IIIF image, which cannot be read here: its picture lies in thousands of tiles;"
+            " give the image that they were made from"
+        )
     raise BadInput(f"{folder} is a folder without an image in it; name a file, or a folder of TIFFs")
 
 

@@ -57,6 +57,9 @@ from urst_tiles.tiff.selection import Note, chosen, select, told
 #: Bytes of memory that a libvips pipeline takes besides its rows or tiles (measured).
 VIPS_BYTES = 40 << 20
 
+#: TIFF's codes of JPEG, the old and the new.
+JPEGS = (6, 7)
+
 #: How many rows a libvips pipeline holds that decodes from top to bottom (measured).
 VIPS_ROWS = 1200
 
@@ -216,6 +219,7 @@ def _tiff_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts | None:
         reader_bytes=reader.reader_bytes,
         spooling_bytes=0 if reader.is_tiled else reader.reader_bytes,
         opener=TiffOpener(path, choice, sidecars.all, sidecars.mask, fingerprint, sidecars.pam.bands),
+        is_jpeg=reader.main.number(259, 1) in JPEGS,
         random_access=reader.is_tiled,
         stretched=reader.dtype != np.uint8,
     )
@@ -268,6 +272,7 @@ def _vips_facts(path: Path, choice: Choice, sidecars: Sidecars) -> Facts:
         opener=VipsOpener(
             path, loader, choice, nodata, sidecars.all, sidecars.mask, fingerprint, masked, place
         ),
+        is_jpeg=loader == "jpegload" or (main is not None and main.number(259, 1) in JPEGS),
         random_access=random,
         stretched=decoded.dtype != np.uint8,
     )

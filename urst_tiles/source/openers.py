@@ -411,7 +411,8 @@ def _open_many(opener: Opener) -> Reader:
     return opener.open()
 
 
-_opening = threading.Lock()
+#: Held while files are opened; an opener that stands around another, as that of an area, opens that, too.
+_opening = threading.RLock()
 
 
 def reader_of(opener: Opener) -> Reader:

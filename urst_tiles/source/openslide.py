@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -214,6 +214,7 @@ def slide_facts(path: Path, choice: Choice) -> Facts:
         once_bytes=LIBRARY_BYTES,
         spooling_bytes=0,
         opener=SlideOpener(path, choice, files, fingerprint),
+        is_jpeg=_is_jpeg(reader.slide.properties),
         random_access=True,
         stretched=False,
     )
@@ -237,6 +238,12 @@ def files_of(path: Path) -> tuple[Path, ...]:
 def _is_dicom(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(132)[128:] == b"DICM"
+
+
+def _is_jpeg(known: Mapping[str, str]) -> bool:
+    """Whether properties of a slide say that its pixels are JPEG, as those of these vendors always are."""
+    said = [text for name, text in known.items() if name.endswith("IMAGE_FORMAT")]  # MIRAX's levels
+    return known.get("openslide.vendor") in ("hamamatsu", "sakura") or said[:1] == ["JPEG"]
 
 
 def _info(reader: SlideReader) -> Info:

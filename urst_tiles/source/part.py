@@ -210,6 +210,7 @@ def cut_out(source: Source, box: Box) -> Source:
             returned_bytes=source.returned_bytes,
             spooling_bytes=0,
             opener=PartOpener(source.without_metadata(), box),
+            is_jpeg=source.is_jpeg,
             random_access=True,
             stretched=False,
         ),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import urllib.error
 from typing import Any
 
 from urst_tiles.errors import BadInput, MissingFile, in_one_line
 from urst_tiles.source.remote import NOTHING, head
+from urst_tiles.storage.addresses import fsspec_options, not_installed
 
 #: How many bytes of a file enter a fingerprint if its server tells nothing of it but the size.
 SAMPLE_BYTES = 1 << 16
@@ -133,30 +133,11 @@ def file_system(address: str) -> Any:
     try:
         from fsspec.core import url_to_fs
 
-        return url_to_fs(address, **_options(address))[0]
-    except (ImportError, ValueError) as error:
-        raise BadInput(
-            f"{address} needs a library that is not installed ({in_one_line(error)}): pip install"
-            " 'urst-tiles[remote]', which has those of S3 and HTTP, or what fsspec names for another store"
-        ) from None
+        return url_to_fs(address, **fsspec_options(address))[0]
+    except ImportError as error:
+        raise not_installed(address, error) from None
     except Exception as error:  # of whatever store
         raise unreachable(address, error) from None
-
-
-def _options(address: str) -> dict[str, Any]:
-    """Options of fsspec's file systems, from the environment variables that GDAL knows, too."""
-    scheme, told = address.partition("://")[0].lower(), os.environ.get
-    if scheme in ("http", "https"):
-        return {"client_kwargs": {"trust_env": True}}  # proxies
-    if scheme != "s3":
-        return {"use_listings_cache": False}
-    options: dict[str, Any] = {"use_listings_cache": False}
-    if told("AWS_NO_SIGN_REQUEST", "").upper() in ("YES", "TRUE", "ON", "1"):
-        options["anon"] = True
-    if (host := told("AWS_S3_ENDPOINT")) and not (told("AWS_ENDPOINT_URL_S3") or told("AWS_ENDPOINT_URL")):
-        plain = told("AWS_HTTPS", "YES").upper() in ("NO", "FALSE", "OFF", "0")
-        options["endpoint_url"] = host if "://" in host else f"{'http' if plain else 'https'}://{host}"
-    return options
 
 
 def is_refusal(error: Exception) -> bool:

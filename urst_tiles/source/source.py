@@ -27,7 +27,6 @@ from urst_tiles.source.openers import (
     Opener,
     Reader,
     SpoolOpener,
-    VipsOpener,
     check_unchanged,
     reader_of,
 )
@@ -285,9 +284,8 @@ class Source:
 
     @property
     def is_jpeg(self) -> bool:
-        """Whether the file is a JPEG."""
-        opener = self._facts.opener
-        return isinstance(opener, VipsOpener) and opener.loader == "jpegload"
+        """Whether the pixels in the file are compressed as JPEG."""
+        return self._facts.is_jpeg
 
     @property
     def is_grey(self) -> bool:

@@ -31,7 +31,8 @@ _MERGED = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]+:)/+")
 #: GDAL's virtual file systems on networks, by the schemes of addresses that they stand for.
 REMOTE = {
     "http": "vsicurl/http://", "https": "vsicurl/https://", "ftp": "vsicurl/ftp://", "s3": "vsis3/",
-    "gs": "vsigs/", "az": "vsiaz/", "abfs": "vsiadls/", "oss": "vsioss/", "swift": "vsiswift/",
+    "s3a": "vsis3/", "gs": "vsigs/", "gcs": "vsigs/", "az": "vsiaz/", "abfs": "vsiadls/", "abfss": "vsiadls/",
+    "oss": "vsioss/", "swift": "vsiswift/",
 }  # fmt: skip
 _REMOTE = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?/")
 

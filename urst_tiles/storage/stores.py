@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
 from urst_tiles.errors import BadInput, DamagedFile, JobError, MissingFile, UrstError
+from urst_tiles.storage.addresses import fsspec_options, not_installed
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,14 +57,10 @@ def path_of(text: str | os.PathLike[str]) -> Path:
     try:
         from upath import UPath
 
-        # No listing is cached, so that files which other machines have written meanwhile are seen.
-        path = UPath(text, use_listings_cache=False)
+        path = UPath(text, **fsspec_options(text, write=True))
         path.exists()
     except ImportError as error:
-        raise BadInput(
-            f"{text} needs a library that is not installed ({error}): pip install 'urst-tiles[remote]', which"
-            " has S3's, or what fsspec names for another store"
-        ) from None
+        raise not_installed(text, error) from None
     except Exception as error:
         raise BadInput(
             f"{text} cannot be reached ({error}); check the address, and the credentials that fsspec finds"
