@@ -239,6 +239,8 @@ def test_floats_stay_floats_in_their_unit(bands: int, method: str, tmp_path: Pat
     assert (np.abs(image - wanted).max((0, 1)) > 1000 * close).all()
     assert (np.abs(got - wanted).max((0, 1)) < close).all()
     np.testing.assert_array_equal(got, job(input, tmp_path / "w.tif", reference, method=method, **WHOLE))
+    blended = job(input, tmp_path / "b.tif", reference, method=method, seam="blend", **TILED)
+    assert (np.abs(got - blended).max((0, 1)) < close).all()
     with rasterio.open(tmp_path / "t.tif") as data, tifffile.TiffFile(tmp_path / "t.tif") as file:
         half = data.read(out_shape=(bands, 150, 165)).transpose(1, 2, 0)
         assert file.pages[0].tags["Predictor"].value == 3
