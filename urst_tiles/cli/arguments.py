@@ -104,8 +104,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000), for each band '0,900;0,800;10,700'"
         " (default: 2%,98%; --model colour and stain keep the values of uint16)",
-        "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input and for --stains, float32 for floats"
-        " that stay as they are (--bands all), and uint8 otherwise",
+        "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input and for --stains, float32 for"
+        " floats that stay as they are (--bands all), and uint8 otherwise",
         "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg,"
         " .webp or .jp2; iiif makes a folder for viewers of IIIF",
         "compression": "compression of a TIFF; jpeg and webp hold 8 bits only",
