@@ -93,8 +93,8 @@ def resolve_dtype(
             f"--dtype {wanted} cannot be made of samples of {source.file_dtype} that stay as they are: leave"
             " it out, or say with --stretch LOW,HIGH which values are black and white"
             if floats
-            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all, and for"
-            " the maps of --stains; leave it out"
+            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all, and"
+            " for the maps of --stains; leave it out"
         )
     if floats or wanted != "auto":
         check_dtype(output, "float32" if floats else wanted)
