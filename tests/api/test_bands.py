@@ -269,6 +269,43 @@ def test_invalid_floats_count_for_nothing(nodata: float | None, tmp_path: Path) 
     np.testing.assert_array_equal(half, exact[20:220, 100:250])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_local_statistics_know_every_band(method: str, tmp_path: Path) -> None:
+    """They even out what differs from place to place, in each band as in a picture of three bands."""
+    image = scene(300, 280, 5, 0)
+    image[:150] //= 3
+    input = written(tmp_path / "in.tif", image)
+    reference = written(tmp_path / "ref.tif", scene(200, 220, 5, 5, gain=0.8))
+    options = {"method": method, "statistics": "local", "local_scale": 100}
+    got = job(input, tmp_path / "o.tif", reference, **options, **TILED)
+    assert got.shape == image.shape and got.dtype == np.uint16
+    one = job(input, tmp_path / "w.tif", reference, **options, **WHOLE)
+    assert np.abs(one.astype(int) - got).max() <= 1
+    exact = job(input, tmp_path / "e.tif", reference, method=method)
+    halves = [pixels.reshape(2, 150, 280, 5).mean((1, 2)) for pixels in (got, exact)]
+    assert (np.abs(np.diff(halves[0], axis=0)) < 0.7 * np.abs(np.diff(halves[1], axis=0))).all()
+    if method != "monge-kantorovich":
+        three = job(input, tmp_path / "p.tif", reference, (5, 1, 2), **options, **TILED)
+        np.testing.assert_array_equal(three, got[..., [4, 0, 1]])
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_local_statistics_of_floats_are_in_their_unit(bands: int, tmp_path: Path) -> None:
+    """What is multiplied comes out multiplied, below 0 and above 1 too."""
+    image, ref = floats(300, 320, bands, 0), floats(200, 220, bands, 5, 0.8)
+    options = {"method": "mean-std", "statistics": "local", **TILED}
+    got, other = (
+        job(
+            written(tmp_path / "in.tif", image * unit), tmp_path / "o.tif",
+            written(tmp_path / "ref.tif", ref * unit), **options,
+        )
+        for unit in (np.float32(1), np.float32(1024))
+    )  # fmt: skip
+    assert got.dtype == np.float32 and got.shape == image.shape and (got.min((0, 1)) < 0).all()
+    np.testing.assert_allclose(other, 1024 * got, rtol=1e-4, atol=1e-3 * 1024 * ref.std())
+    assert np.abs(got.std((0, 1)) / ref.std((0, 1)) - 1).max() < 0.2
+
+
 def test_floats_and_levels_are_not_in_one_unit(tmp_path: Path) -> None:
     image = floats(128, 140, 4, 0)
     input, levels = written(tmp_path / "in.tif", image), written(tmp_path / "u.tif", scene(90, 90, 4, 1))

@@ -88,6 +88,16 @@ class Composition:
         return self.style.minimum
 
     @property
+    def reads(self) -> int:
+        """How many bands the input has."""
+        return int(getattr(self.style, "reads", 3))
+
+    @property
+    def bands(self) -> int:
+        """How many bands the output has."""
+        return int(getattr(self.style, "bands", 3))
+
+    @property
     def plain_bytes(self) -> float:
         """The style's own bytes per pixel, plus scale, shift and product at the largest site, and the memory
         for computing the weights."""
@@ -250,6 +260,8 @@ class Varying(LocalNet):
         self.family = composition.name
         self.halo, self.stride = composition.halo, composition.stride
         self.minimum = composition.minimum
+        self.reads, self.bands = composition.reads, composition.bands
+        self.as_is = getattr(composition.style, "as_is", False)
 
     @property
     def maps(self) -> dict[str, Mixture]:

@@ -103,6 +103,11 @@ class ColourStyle:
         self.sites = (Site("colours", self.bands, 1, 0.0, 0, full=full, halo=0, bins=bins),)
 
     @property
+    def as_is(self) -> bool:
+        """Whether pixels are floats in a unit of their own."""
+        return self.depth == 32
+
+    @property
     def channelwise(self) -> bool:
         """Whether each channel of the result depends on the same channel of the image alone."""
         return self.method in ("mean-std", "histogram", "gain-offset")
