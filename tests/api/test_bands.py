@@ -286,7 +286,7 @@ def test_local_statistics_know_every_band(method: str, tmp_path: Path) -> None:
     assert (np.abs(np.diff(halves[0], axis=0)) < 0.7 * np.abs(np.diff(halves[1], axis=0))).all()
     if method != "monge-kantorovich":
         three = job(input, tmp_path / "p.tif", reference, (5, 1, 2), **options, **TILED)
-        np.testing.assert_array_equal(three, got[..., [4, 0, 1]])
+        assert np.abs(three.astype(int) - got[..., [4, 0, 1]]).max() <= 1
 
 
 @pytest.mark.parametrize("bands", [1, 4])

@@ -42,8 +42,8 @@ class Kernel:
     net : the frozen network.
     device : "cpu", "cuda", or "cuda:1" and so on.
     precision : number type that the network computes in.
-    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation, or
-        for a network of floats in a unit of their own.
+    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation
+        and for a network of floats in a unit of their own.
 
     Attributes
     ----------
