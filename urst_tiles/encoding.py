@@ -33,7 +33,8 @@ def make_encoding(
     """
     nodata = output_nodata(source.info.nodata, str(source.file_dtype), dtype)
     if colours != source.colours:
-        nodata = int(np.iinfo(dtype).max)  # of maps, in which 0 says that there is nothing of a stain
+        # of maps, in which 0 says that there is nothing of a stain
+        nodata = float("nan") if dtype == "float32" else int(np.iinfo(dtype).max)
     validity = source.info.validity
     if output.name in ("ome.tif", "jp2"):
         validity = "alpha" if source.has_valid else "none"
@@ -73,7 +74,7 @@ def resolve_dtype(
     wanted: str, source: Source, output: Format = FORMATS["tif"], stains: str | None = None
 ) -> str:
     """The data type of the output; ``auto`` is uint16 for a uint16 file if the format of the output holds it,
-    and uint8 for all others. Maps of ``stains`` are uint16.
+    and uint8 for all others. Maps of ``stains`` are uint16, or float32 where that is asked for.
 
     Raises
     ------
@@ -82,17 +83,18 @@ def resolve_dtype(
     if stains:
         if wanted == "uint8":
             raise BadPlan(
-                "--stains writes amounts as uint16, of which 8 bits would keep little: leave --dtype out"
+                "--stains writes amounts as uint16 or float32, of which 8 bits would keep little: leave"
+                " --dtype out, or choose --dtype float32"
             )
-        return "uint16"
+        return "float32" if wanted == "float32" else "uint16"
     floats = source.dtype == np.float32
     if floats != (wanted == "float32") and wanted != "auto":
         raise BadPlan(
             f"--dtype {wanted} cannot be made of samples of {source.file_dtype} that stay as they are: leave"
             " it out, or say with --stretch LOW,HIGH which values are black and white"
             if floats
-            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all; leave"
-            " it out"
+            else "--dtype float32 is for floats that stay as they are, with --model colour --bands all, and"
+            " for the maps of --stains; leave it out"
         )
     if floats or wanted != "auto":
         check_dtype(output, "float32" if floats else wanted)

@@ -57,6 +57,7 @@ class Recipe:
     method : of a model that transfers colours; else empty.
     white : red, green and blue of the glass of a slide, in 0..1; None to estimate them.
     stains : of the model stain, the names of the stains whose amounts are written instead of colours.
+    stains_as : the data type of these amounts, "uint16" or "float32".
     looks : of a model that transfers colours, what was measured of the reference of each style, as the text
         of a look file (`urst_tiles.nets.colour.look`); filled in by `with_looks`.
     depth : bits of the samples of the image, 8 or 16.
@@ -81,6 +82,7 @@ class Recipe:
     method: str = ""
     white: tuple[float, float, float] | None = None
     stains: tuple[str, ...] = ()
+    stains_as: str = "uint16"
     looks: tuple[str, ...] = ()
     depth: int = 8
     look: str = ""
@@ -158,7 +160,7 @@ class Recipe:
     def _style(self, ingredients: nets.StyleImages) -> nets.Style:
         style = nets.build(self.model, self.weights, ingredients, alpha=self.alpha)
         if self.stains:
-            return nets.stain_maps(style, self.stains)
+            return nets.stain_maps(style, self.stains, self.stains_as == "float32")
         if isinstance(style, nets.PainterStyle):
             return style.at_level(finer=self.levels > 1)
         return nets.CascadeStyle(style, self.stroke) if self.stroke > 1 else style
@@ -253,6 +255,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         method=method,
         white=parse_white(options.white) if methods else None,
         stains=stains_of(model, method, options),
+        stains_as="float32" if options.dtype == "float32" else "uint16",
     )
 
 

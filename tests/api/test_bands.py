@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -226,7 +227,7 @@ def floats(h: int, w: int, bands: int, seed: int, gain: float = 1.0) -> np.ndarr
 
 @pytest.mark.parametrize(
     ("bands", "method"),
-    [(4, "mean-std"), (4, "monge-kantorovich"), (1, "mean-std"), (3, "monge-kantorovich")],
+    [(4, "mean-std"), (4, "monge-kantorovich"), (1, "mean-std"), (3, "monge-kantorovich"), (4, "histogram")],
 )
 def test_floats_stay_floats_in_their_unit(bands: int, method: str, tmp_path: Path) -> None:
     image, ref = floats(300, 330, bands, 0), floats(200, 220, bands, 5, 0.8)
@@ -235,10 +236,12 @@ def test_floats_stay_floats_in_their_unit(bands: int, method: str, tmp_path: Pat
     assert got.dtype == np.float32
     wanted = formula(method, image.reshape(-1, bands).astype(float), ref.reshape(-1, bands).astype(float))
     wanted = wanted.reshape(image.shape)
-    close = 1e-6 * np.abs(wanted).max((0, 1))
-    assert (np.abs(image - wanted).max((0, 1)) > 1000 * close).all()
+    close = (1e-6 if method != "histogram" else 1e-3) * np.abs(wanted).max((0, 1))
+    assert (np.abs(image - wanted).max((0, 1)) > 100 * close).all()
     assert (np.abs(got - wanted).max((0, 1)) < close).all()
     np.testing.assert_array_equal(got, job(input, tmp_path / "w.tif", reference, method=method, **WHOLE))
+    blended = job(input, tmp_path / "b.tif", reference, method=method, seam="blend", **TILED)
+    assert (np.abs(got - blended).max((0, 1)) < close).all()
     with rasterio.open(tmp_path / "t.tif") as data, tifffile.TiffFile(tmp_path / "t.tif") as file:
         half = data.read(out_shape=(bands, 150, 165)).transpose(1, 2, 0)
         assert file.pages[0].tags["Predictor"].value == 3
@@ -267,13 +270,52 @@ def test_invalid_floats_count_for_nothing(nodata: float | None, tmp_path: Path) 
     np.testing.assert_array_equal(half, exact[20:220, 100:250])
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_local_statistics_know_every_band(method: str, tmp_path: Path) -> None:
+    """They even out what differs from place to place, in each band as in a picture of three bands."""
+    image = scene(300, 280, 5, 0)
+    image[:150] //= 3
+    input = written(tmp_path / "in.tif", image)
+    reference = written(tmp_path / "ref.tif", scene(200, 220, 5, 5, gain=0.8))
+    options = {"method": method, "statistics": "local", "local_scale": 100}
+    got = job(input, tmp_path / "o.tif", reference, **options, **TILED)
+    assert got.shape == image.shape and got.dtype == np.uint16
+    one = job(input, tmp_path / "w.tif", reference, **options, **WHOLE)
+    assert np.abs(one.astype(int) - got).max() <= 1
+    exact = job(input, tmp_path / "e.tif", reference, method=method)
+    halves = [pixels.reshape(2, 150, 280, 5).mean((1, 2)) for pixels in (got, exact)]
+    assert (np.abs(np.diff(halves[0], axis=0)) < 0.7 * np.abs(np.diff(halves[1], axis=0))).all()
+    if method != "monge-kantorovich":
+        three = job(input, tmp_path / "p.tif", reference, (5, 1, 2), **options, **TILED)
+        assert np.abs(three.astype(int) - got[..., [4, 0, 1]]).max() <= 1
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_local_statistics_of_floats_are_in_their_unit(bands: int, tmp_path: Path) -> None:
+    """What is multiplied comes out multiplied, below 0 and above 1 too."""
+    image, ref = floats(300, 320, bands, 0), floats(200, 220, bands, 5, 0.8)
+    options = {"method": "mean-std", "statistics": "local", **TILED}
+    got, other = (
+        job(
+            written(tmp_path / "in.tif", image * unit), tmp_path / "o.tif",
+            written(tmp_path / "ref.tif", ref * unit), **options,
+        )
+        for unit in (np.float32(1), np.float32(1024))
+    )  # fmt: skip
+    assert got.dtype == np.float32 and got.shape == image.shape and (got.min((0, 1)) < 0).all()
+    np.testing.assert_allclose(other, 1024 * got, rtol=1e-4, atol=1e-3 * 1024 * ref.std())
+    assert np.abs(got.std((0, 1)) / ref.std((0, 1)) - 1).max() < 0.2
+
+
 def test_floats_and_levels_are_not_in_one_unit(tmp_path: Path) -> None:
     image = floats(128, 140, 4, 0)
     input, levels = written(tmp_path / "in.tif", image), written(tmp_path / "u.tif", scene(90, 90, 4, 1))
     with pytest.raises(BadInput, match="not in the same unit"):
         job(input, tmp_path / "o.tif", levels, method="mean-std")
     with pytest.raises(BadInput, match="which of its values, float32, are black and white"):
-        job(input, tmp_path / "o.tif", input, method="histogram")
+        job(input, tmp_path / "o.tif", input, method="reinhard")
+    with pytest.raises(BadInput, match="those of the whole image; choose --statistics exact"):
+        job(input, tmp_path / "o.tif", input, method="histogram", statistics="local")
     with pytest.raises(BadPlan, match="--dtype uint8 cannot be made"):
         job(input, tmp_path / "o.tif", input, method="mean-std", dtype="uint8")
     with pytest.raises(BadPlan, match="leave it out"):
@@ -285,3 +327,59 @@ def test_floats_and_levels_are_not_in_one_unit(tmp_path: Path) -> None:
         job(levels, tmp_path / "o.tif", tmp_path / "look.json")
     got = job(input, tmp_path / "o.tif", tmp_path / "look.json")
     np.testing.assert_allclose(got, image, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_look_and_a_transform_of_patches_know_floats(method: str, tmp_path: Path) -> None:
+    """What a patch gets is what the file has, in its unit: neither cut to 0..1 nor rounded."""
+    image, ref = floats(200, 230, 4, 0), floats(200, 220, 4, 5, 0.8)
+    input, reference = written(tmp_path / "in.tif", image), written(tmp_path / "ref.tif", ref)
+    whole = job(input, tmp_path / "o.tif", reference, method=method)
+    options = {"model": "colour", "method": method, "bands": ALL}
+    look = ut.measure_look(reference, **options)
+    (tmp_path / "look.json").write_text(look.to_json())
+    np.testing.assert_array_equal(whole, job(input, tmp_path / "l.tif", tmp_path / "look.json"))
+    transfer = ut.fit_colour(input, reference, **options)
+    got = transfer(image[20:90, 30:200])
+    assert got.dtype == np.float32 and got.min() < -10 and got.max() > 10
+    np.testing.assert_array_equal(got, whole[20:90, 30:200])
+    small = ut.fit_colour(input, reference, statistics="thumbnail", **options)(image)
+    assert np.abs(small - whole).mean() < 0.01 * whole.std()
+    with pytest.raises(BadInput, match="floats in the unit of the image, got uint16"):
+        transfer(scene(20, 20, 4, 0))
+
+
+@pytest.mark.parametrize("damage", ["order", "weight", "bands", "none"])
+def test_a_damaged_look_of_floats_is_refused(damage: str, tmp_path: Path) -> None:
+    input = written(tmp_path / "in.tif", floats(90, 80, 2, 0))
+    look = json.loads(ut.measure_look(input, model="colour", method="histogram", bands=ALL).to_json())
+    pairs = look["statistics"]["distribution"]
+    if damage == "order":
+        pairs[0][3][0] = 1e9
+    elif damage == "weight":
+        pairs[1][0][1] = -1.0
+    else:
+        look["statistics"]["distribution"] = [pairs[0], []] if damage == "none" else [[]]
+    (tmp_path / "look.json").write_text(json.dumps(look))
+    with pytest.raises(BadInput, match=r"look.json"):
+        job(input, tmp_path / "o.tif", tmp_path / "look.json")
+
+
+def test_histograms_of_floats_leave_out_what_is_invalid_and_merge(tmp_path: Path) -> None:
+    image, ref, valid = floats(256, 300, 3, 0), floats(200, 220, 3, 5, 0.8), np.ones((256, 300), bool)
+    valid[:, 200:] = False
+    holed = np.where(valid[..., None], image, np.float32(-9999))
+    input, reference = written(tmp_path / "in.tif", holed, nodata=-9999), written(tmp_path / "r.tif", ref)
+    got = job(input, tmp_path / "o.tif", reference, method="histogram", **TILED)
+    wanted = formula("histogram", image[valid].astype(float), ref.reshape(-1, 3).astype(float))
+    assert (np.abs(got[valid] - wanted).max(0) < 1e-3 * np.abs(wanted).max(0)).all()
+    assert (got[~valid] == -9999).all()
+    half = job(input, tmp_path / "h.tif", reference, method="histogram", alpha=0.5)
+    np.testing.assert_allclose(half[valid], (got[valid] + image[valid]) / 2, rtol=1e-5, atol=1e-5)
+    both = ut.measure_look([reference, input], model="colour", method="histogram", bands=ALL)
+    shares = both.statistics["distribution"][..., 1].sum(1)
+    np.testing.assert_allclose(shares, shares[0])
+    middle = [np.median(one) for one in (ref[..., 0], image[valid][:, 0])]
+    pairs = both.statistics["distribution"][0]
+    half = np.interp(0.5, np.cumsum(pairs[:, 1]) / shares[0], pairs[:, 0])
+    assert min(middle) < half < max(middle)

@@ -127,6 +127,50 @@ def test_what_does_not_go_together_is_refused(options, error, said: str, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["in.tif"]
 
 
+@pytest.mark.parametrize("method", ["macenko", "vahadane"])
+def test_floats_are_the_amounts_themselves(method: str, tmp_path: Path) -> None:
+    """Neither rounded nor cut off at 0; in uint16 they are the nearest levels."""
+    image = slide(160, 330, 0)
+    input = written(tmp_path / "in.tif", image)
+    options = {"method": method, "white": "240"}
+    got = maps(input, tmp_path / "f.tif", dtype="float32", **options, **TILED)
+    amounts = macenko_fit(image)[1].T if method == "macenko" else vahadane_fit(image)[1]
+    assert got.dtype == np.float32 and got.shape == (160, 330, 2)
+    assert np.abs(got.reshape(-1, 2) - amounts).max() < 0.02
+    assert (got.min() < -0.01) == (method == "macenko")
+    levels = maps(input, tmp_path / "u.tif", **options, **WHOLE)
+    assert np.abs(levels - np.clip(got / SCALE, 0, None)).max() < 0.501
+    np.testing.assert_array_equal(got, maps(input, tmp_path / "w.tif", dtype="float32", **options, **WHOLE))
+    blended = maps(input, tmp_path / "b.tif", dtype="float32", seam="blend", **options, **TILED)
+    np.testing.assert_allclose(blended, got, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("mark", ["alpha", "nodata"])
+def test_floats_say_what_they_are_and_invalid_pixels_are_marked(mark: str, tmp_path: Path) -> None:
+    pixels = slide(200, 260, 0)
+    pixels[:, 200:] = 0
+    if mark == "nodata":
+        input = written(tmp_path / "in.tif", pixels, extratags=[(42113, "s", 2, "0", True)])
+    else:
+        alpha = np.full((200, 260, 1), 255, np.uint8)
+        alpha[:, 200:] = 0
+        input = written(tmp_path / "in.tif", np.concatenate([pixels, alpha], 2), extrasamples=["unassalpha"])
+    maps(input, tmp_path / "o.tif", dtype="float32", white="240", blocksize=128)
+    with rasterio.open(tmp_path / "o.tif") as data:
+        assert data.dtypes[:2] == ("float32",) * 2
+        assert (data.descriptions[:2], data.scales[:2], data.units[:2]) == (
+            ("hematoxylin", "eosin"), (1, 1), ("optical density (natural logarithm)",) * 2,
+        )  # fmt: skip
+        marked = data.read(3) > 0 if mark == "alpha" else data.dataset_mask() > 0
+        assert np.isnan(data.nodata) if mark == "nodata" else data.nodata is None
+        assert not marked[:, 200:].any() and marked[:, :200].all()
+        half = data.read([1, 2], out_shape=(2, 100, 130))[:, :, :100]
+        np.testing.assert_allclose(
+            half, data.read([1, 2])[:, :, :200].reshape(2, 100, 2, 100, 2).mean((2, 4)), atol=1e-5
+        )
+
+
 def test_stains_of_pure_pixels_fall_into_their_own_band(tmp_path: Path) -> None:
     amounts = np.random.default_rng(1).uniform(0.4, 1.6, (256, 256, 1))
     nuclei = np.random.default_rng(0).random((256, 256)) < 0.3

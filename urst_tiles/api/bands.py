@@ -23,15 +23,15 @@ def info_for(source: Source, plan: Plan, box: Box | None = None) -> Info:
 def with_bands(info: Info, plan: Plan) -> Info:
     """The metadata of an image, and what the bands are that a plan makes of it."""
     maps = [name for name in plan.identity.get("stains", "").split(",") if name]
-    told = [item for n, name in enumerate(maps) for item in _map_items(n, name)]
+    told = [item for n, name in enumerate(maps) for item in _map_items(n, name, plan.dtype)]
     if not maps:
         told = [("description", n, name) for n, name in enumerate(info.bands) if name]
     return described(info if plan.colours == 3 else replace(info, icc=None), told)
 
 
-def _map_items(number: int, stain: str) -> list[tuple[str, int, str]]:
-    """What the band of a stain's amounts says of itself."""
-    scale = f"{1 / LEVELS_PER_AMOUNT:g}"
+def _map_items(number: int, stain: str, dtype: str) -> list[tuple[str, int, str]]:
+    """What the band of a stain's amounts says of itself; floats are in their unit."""
+    scale = "1" if dtype == "float32" else f"{1 / LEVELS_PER_AMOUNT:g}"
     return [
         ("description", number, stain), ("scale", number, scale), ("offset", number, "0"),
         ("unittype", number, UNIT),

@@ -52,7 +52,8 @@ class ColourTransform:
         pixels : a NumPy array (..., height, width, 3), or a torch tensor (..., 3, height, width); with as
             many channels as the image had bands, if those are not red, green and blue; uint8 or
             uint16 in their full range, or floats in 0..1. Integers become the very levels that a job writes
-            into its output; floats are clipped to 0..1 and not rounded.
+            into its output; floats are clipped to 0..1 and not rounded. If the image had floats that stay as
+            they are, floats in its unit, which become those that a job writes.
 
         Raises
         ------
@@ -95,13 +96,17 @@ class ColourTransform:
         bands = self.net.reads
         if pixels.ndim < 3 or pixels.shape[-1] != bands:
             raise BadInput(f"an array must be (..., height, width, {bands}), got {pixels.shape}")
+        if self.net.as_is and pixels.dtype.kind != "f":
+            raise BadInput(f"pixels must be floats in the unit of the image, got {pixels.dtype}")
         if pixels.dtype not in LEVELS and pixels.dtype.kind != "f":
             raise BadInput(f"pixels must be uint8, uint16 or floats in 0..1, got {pixels.dtype}")
         flat = pixels.reshape(1, -1, pixels.shape[-2], bands)
         if not flat.size:
             return pixels.copy()
         box = Box(0, 0, *flat.shape[1:3])
-        if pixels.dtype in LEVELS:
+        if self.net.as_is:
+            made = Kernel(self.net, out_dtype=np.float32).run(flat.astype(np.float32), [box], [box])[0]
+        elif pixels.dtype in LEVELS:
             made = Kernel(self.net, out_dtype=pixels.dtype).run(flat, [box], [box])[0]
         else:
             made = Kernel(self.net).run_unit(flat)
@@ -157,7 +162,7 @@ def fit_colour(
         sources = [_prepared(one, chosen, stack, progress) for one in several]
         subject = _recipe(style, chosen, sources[0], progress).build()
         images = (
-            [array_source(one.thumbnail, colours=one.colours) for one in sources]
+            [array_source(one.thumbnail, colours=one.colours, as_is=one.dtype.kind == "f") for one in sources]
             if chosen.statistics == "thumbnail"
             else sources
         )

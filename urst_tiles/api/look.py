@@ -65,6 +65,11 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
     if not recipe.method:
         return recipe
     check_method(recipe, source)
+    if options.statistics == "local" and recipe.method == "histogram" and source.dtype.kind == "f":
+        raise BadInput(
+            f"{source.path}: histograms of floats are those of the whole image; choose --statistics exact or"
+            " thumbnail, --method mean-std, or give --stretch LOW,HIGH"
+        )
     if recipe.stains and not recipe.styles:
         looks = [nets.unmixing_look(recipe.method)]
     else:
@@ -76,10 +81,10 @@ def with_looks(recipe: Recipe, source: Source, options: Options, progress: Progr
 
 def check_method(recipe: Recipe, source: Source) -> None:
     """Raise BadInput unless the method knows the bands of the image and their values."""
-    if source.dtype.kind == "f" and recipe.method not in ("mean-std", "monge-kantorovich"):
+    if source.dtype.kind == "f" and recipe.method not in nets.colour.BANDWISE:
         raise BadInput(
             f"{source.path}: --method {recipe.method} needs to know which of its values, {source.file_dtype},"
-            " are black and white: give --stretch LOW,HIGH, or choose mean-std or monge-kantorovich"
+            f" are black and white: give --stretch LOW,HIGH, or choose {', '.join(nets.colour.BANDWISE)}"
         )
     if source.colours != 3 and recipe.method not in nets.colour.BANDWISE:
         raise BadInput(

@@ -38,9 +38,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         " normalises stains: macenko (its default), reinhard, vahadane",
         "white": "the colour of the glass of a slide, for --model stain: R,G,B or one number, from 0 to 255;"
         " auto estimates it from the glass itself",
-        "stains": "write the amounts of stains instead of colours, a band of uint16 for each, for --model"
-        " stain with --method macenko or vahadane: H,E (hematoxylin and eosin) or one of them; --style is not"
-        " needed",
+        "stains": "write the amounts of stains instead of colours, a band of uint16 (or --dtype float32) for"
+        " each, for --model stain with --method macenko or vahadane: H,E (hematoxylin and eosin) or one of"
+        " them; --style is not needed",
         "weights": "folder of weights, with a subfolder for each network (default: $URST_TILES_WEIGHTS,"
         " or else the user's cache folder)",
         "look": "a look (.safetensors) that `urst-tiles measure INPUT... --style STYLE` made of many images:"
@@ -104,7 +104,8 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "stretch": "which values become black and white where INPUT is not uint8: percentiles (2%,98%)"
         " or values (0,4000), for each band '0,900;0,800;10,700'"
         " (default: 2%,98%; --model colour and stain keep the values of uint16)",
-        "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input, and uint8 otherwise",
+        "dtype": "data type of OUTPUT; auto writes uint16 for uint16 input and for --stains, float32 for"
+        " floats that stay as they are (--bands all), and uint8 otherwise",
         "format": "format of OUTPUT; auto goes by its suffix: .tif, .ome.tif, .ome.zarr, .dzi, .png, .jpg,"
         " .webp or .jp2; iiif makes a folder for viewers of IIIF",
         "compression": "compression of a TIFF; jpeg and webp hold 8 bits only",

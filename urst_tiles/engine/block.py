@@ -176,9 +176,11 @@ def _blended(
         result = on_device(plan.threads, kernel.run_float, pixels, boxes)[0]
         weight = blend.weights(plan.grid, core, shared)[..., None]
         total[shared.within(box).slices] += weight * result[shared.within(boxes[0]).slices]
-    np.clip(total, 0.0, 1.0, out=total)
-    total *= np.iinfo(plan.dtype).max
-    out[..., : plan.colours] = np.rint(total, out=total)
+    if plan.dtype != "float32":  # floats are neither scaled, nor clipped, nor rounded
+        np.clip(total, 0.0, 1.0, out=total)
+        total *= np.iinfo(plan.dtype).max
+        np.rint(total, out=total)
+    out[..., : plan.colours] = total
 
 
 def _batches(cores: Sequence[Box], size: int) -> Iterator[list[Box]]:

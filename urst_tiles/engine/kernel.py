@@ -42,8 +42,8 @@ class Kernel:
     net : the frozen network.
     device : "cpu", "cuda", or "cuda:1" and so on.
     precision : number type that the network computes in.
-    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation on
-        floats.
+    out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation
+        and for a network of floats in a unit of their own.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Kernel:
     ):
         self.device = _device(device)
         self.out_dtype = np.dtype(out_dtype)
-        if self.out_dtype not in (UNITS if net.pointwise else LEVELS):
+        if self.out_dtype not in (UNITS if net.pointwise or net.as_is else LEVELS):
             raise BadPlan(f"output pixels are uint8 or uint16, got {self.out_dtype}")
         self.net = net.to_precision(precision).to(self.device).eval()
         self.splits = 0

@@ -198,6 +198,8 @@ class LocalNet(nn.Module):
     #: How many bands the input has, and the output.
     reads: int = 3
     bands: int = 3
+    #: Whether pixels are floats in a unit of their own, in and out, and no fractions of a range.
+    as_is: bool = False
     #: Whether ``forward`` takes a third argument, the parts of the windows that are needed, to save work.
     selective: bool = False
 

@@ -10,7 +10,7 @@ over the image (ideas of KIN, Ho et al., ECCV 2022, and of Dense Normalization, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from urst_tiles.nets.base import (
     neutral_moments,
     saved_style,
 )
+from urst_tiles.nets.colour.float_histogram import Division, Lines
 
 #: The weight of the whole image's statistics relative to a member's own, so that a flat part of the image is
 #: not amplified to noise.
@@ -86,6 +87,16 @@ class Composition:
     @property
     def minimum(self) -> int:
         return self.style.minimum
+
+    @property
+    def reads(self) -> int:
+        """How many bands the input has."""
+        return int(getattr(self.style, "reads", 3))
+
+    @property
+    def bands(self) -> int:
+        """How many bands the output has."""
+        return int(getattr(self.style, "bands", 3))
 
     @property
     def plain_bytes(self) -> float:
@@ -160,19 +171,33 @@ def _like(site: Site) -> Any:
     return Affine(np.diag(identity.scale), identity.shift) if site.full else identity
 
 
+#: The maps that are given by tables, each a dataclass of arrays.
+TABLES = (Curves, Division, Lines)
+
+
+def map_of(parts: Mapping[str, Any]) -> Any:
+    """The map that has these arrays by name, as its fields are called."""
+    for kind in (*TABLES, Affine):
+        if parts.keys() == {field.name for field in fields(kind)}:
+            return kind(**parts)
+    raise KeyError(f"no map has {', '.join(parts)}")
+
+
 class Mixture(nn.Module):
     """The maps of all members at one site, to be mixed by weights.
 
     Parameters
     ----------
-    affines : the map of each member, diagonal or full; or all of them `Curves`.
+    affines : the map of each member, diagonal or full; or all of them of one kind of `TABLES`.
     """
 
     def __init__(self, affines: Sequence[Any]):
         super().__init__()
-        self.curved = any(isinstance(a, Curves) for a in affines)
+        self.curved = any(isinstance(a, TABLES) for a in affines)
+        self._fields = tuple(field.name for field in fields(affines[0]))
         if self.curved:
-            self._put("tables", [a.table for a in affines], len(affines))
+            for name in self._fields:
+                self._put(f"{name}s", [getattr(a, name) for a in affines], len(affines))
             return
         full = any(a.scale.ndim == 2 for a in affines)
         alike = all(a is affines[0] for a in affines)
@@ -187,16 +212,12 @@ class Mixture(nn.Module):
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """The tensors of the maps, (members, ...), by what they are: scale and shift, or table."""
-        names = ("table",) if self.curved else ("scale", "shift")
-        return {name: self.get_buffer(f"{name}s") for name in names}
+        """The tensors of the maps, (members, ...), by what they are: scale and shift, or tables."""
+        return {name: self.get_buffer(f"{name}s") for name in self._fields}
 
     def affine(self, member: int) -> Any:
         """The map of one member."""
-        if self.curved:
-            return Curves(self.get_buffer("tables")[member].cpu().numpy())
-        scales, shifts = self.get_buffer("scales"), self.get_buffer("shifts")
-        return Affine(scales[member].cpu().numpy(), shifts[member].cpu().numpy())
+        return map_of({name: values[member].cpu().numpy() for name, values in self.parts.items()})
 
     def forward(self, x: Tensor, members: Sequence[int], weights: Tensor) -> Tensor:
         """Apply the mixed maps to ``x`` (1, C, h, w). ``weights`` (members, h, w) belong to ``members`` and
@@ -250,6 +271,8 @@ class Varying(LocalNet):
         self.family = composition.name
         self.halo, self.stride = composition.halo, composition.stride
         self.minimum = composition.minimum
+        self.reads, self.bands = composition.reads, composition.bands
+        self.as_is = getattr(composition.style, "as_is", False)
 
     @property
     def maps(self) -> dict[str, Mixture]:
@@ -340,10 +363,15 @@ def restored(
 
 
 def _mixture(tensors: State, name: str) -> Mixture:
-    if f"{name}.table" in tensors:
-        return Mixture([Curves(table) for table in tensors[f"{name}.table"].numpy()])
-    scales, shifts = (tensors[f"{name}.{part}"].numpy() for part in ("scale", "shift"))
-    return Mixture([Affine(scale, shift) for scale, shift in zip(scales, shifts, strict=True)])
+    parts = parts_of(tensors, name)
+    return Mixture([map_of(dict(zip(parts, one, strict=True))) for one in zip(*parts.values(), strict=True)])
+
+
+def parts_of(tensors: State, name: str) -> dict[str, Any]:
+    """The arrays whose names begin with ``name`` and a point, by the rest of their names."""
+    start = f"{name}."
+    found = {key.removeprefix(start): values for key, values in tensors.items() if key.startswith(start)}
+    return {key: values.numpy() for key, values in found.items() if "." not in key}
 
 
 #: What can be frozen.

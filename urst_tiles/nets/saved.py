@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from urst_tiles.errors import BadInput, BadWeights, MissingFile, UrstError
 from urst_tiles.nets import cascade, composition
-from urst_tiles.nets.base import Affine, Curves, LocalNet, State, Style
+from urst_tiles.nets.base import LocalNet, State, Style
 from urst_tiles.nets.cascade import CascadeStyle
 from urst_tiles.nets.colour.look import is_look
 from urst_tiles.nets.families import family, frozen
@@ -150,6 +150,4 @@ def restored_style(tensors: State, values: Mapping[str, Any]) -> Style:
 
 def _affine(tensors: State, name: str) -> Any:
     """The map of site ``name``."""
-    if f"site.{name}.table" in tensors:
-        return Curves(tensors[f"site.{name}.table"].numpy())
-    return Affine(tensors[f"site.{name}.scale"].numpy(), tensors[f"site.{name}.shift"].numpy())
+    return composition.map_of(composition.parts_of(tensors, f"site.{name}"))

@@ -9,7 +9,8 @@ reference has: a point operation, of halo 0 and stride 1.
 - ``reinhard``: mean and standard deviation of l, alpha and beta, which are nearly independent in photographs
   [2].
 - ``reinhard-lab``: the same in CIELAB, as papers on histology use it [3].
-- ``histogram``: the whole distribution of red, green and blue, each by itself.
+- ``histogram``: the whole distribution of red, green and blue, each by itself. Floats in a unit of their own
+  are counted in two passes (`urst_tiles.nets.colour.float_histogram`).
 - ``lut``: nothing is measured; a table of colours from a file ``.cube`` is looked up.
 - ``gain-offset``: nothing is measured; each channel is multiplied by a gain and an offset is added, which a
   look file gives (`urst_tiles.api.balance` writes one for each scene).
@@ -50,6 +51,8 @@ from urst_tiles.nets.base import (
     style_tensor,
 )
 from urst_tiles.nets.colour.cube import looked_up
+from urst_tiles.nets.colour.float_histogram import KEYS, STEPS, distribution, divided, lines, see_keys
+from urst_tiles.nets.colour.float_histogram import merged as merged_distributions
 from urst_tiles.nets.colour.look import Fitted, Look
 from urst_tiles.nets.colour.spaces import from_lab, from_lalphabeta, to_lab, to_lalphabeta
 from urst_tiles.nets.identity import check as check
@@ -77,8 +80,8 @@ class ColourStyle:
     ----------
     method : one of ``METHODS``.
     target : the statistics of the reference, by name: "mean" (C,) and "covariance" (C, C) in the space of the
-        method, float64; or for ``histogram`` "counts" (C, 65536); or for ``lut`` "table"
-        (N, N, N, 3). C is the number of bands, for methods other than those of `BANDWISE` 3.
+        method, float64; or for ``histogram`` "counts" (C, 65536), of floats "distribution" (C, pairs, 2); or
+        for ``lut`` "table" (N, N, N, 3). C is the number of bands, 3 for methods other than `BANDWISE`.
     alpha : strength: the map is blended with the identity.
     depth : bits of the samples of the image, 8 or 16, or 32 for floats in a unit of their own; ``reinhard``
         takes logarithms of no less than one level.
@@ -100,7 +103,19 @@ class ColourStyle:
         if method == "gain-offset":
             self.line = Affine(self.target["gains"], self.target["offsets"]).blend(self.alpha)
             return
+        if "distribution" in self.target:
+            self.plain_bytes = 80.0 * self.bands
+            self.sites = (
+                Site("keys", self.bands, 1, 0.0, 0, halo=0, bins=KEYS, view=see_keys),
+                Site("steps", self.bands, 1, 0.0, 0, halo=0, bins=STEPS, view=torch.floor),
+            )
+            return
         self.sites = (Site("colours", self.bands, 1, 0.0, 0, full=full, halo=0, bins=bins),)
+
+    @property
+    def as_is(self) -> bool:
+        """Whether pixels are floats in a unit of their own."""
+        return self.depth == 32
 
     @property
     def channelwise(self) -> bool:
@@ -121,6 +136,8 @@ class ColourStyle:
             return self._mixed(x, from_lalphabeta(at(self.sites[0], to_lalphabeta(x, floor))))
         if self.method == "reinhard-lab":
             return self._mixed(x, from_lab(at(self.sites[0], to_lab(x))))
+        if len(self.sites) == 2:
+            return self._mixed(x, at(self.sites[1], at(self.sites[0], x)))
         return at(self.sites[0], x)
 
     def _mixed(self, x: Tensor, y: Tensor) -> Tensor:
@@ -130,6 +147,8 @@ class ColourStyle:
     def affine(self, site: Site, moments: Any) -> Any:
         """The map that gives the colours of the image, of which ``moments`` (or a histogram) were measured,
         those of the reference."""
+        if site.name in ("keys", "steps"):
+            return divided(moments) if site.name == "keys" else lines(moments, self.target["distribution"])
         if isinstance(moments, Histogram):
             target = Histogram(LEVELS, self.target["counts"])
             return Curves(matched(moments, target).astype(np.float32)).blend(self.alpha)
@@ -153,7 +172,9 @@ class ColourStyle:
 
 def bands_in(target: Fitted) -> int:
     """How many bands the statistics of a reference have."""
-    return next((len(target[name]) for name in ("counts", "mean", "gains") if name in target), 3)
+    return next(
+        (len(target[name]) for name in ("counts", "distribution", "mean", "gains") if name in target), 3
+    )
 
 
 def linear_map(
@@ -183,6 +204,8 @@ def checked_method(method: str, allowed: Sequence[str], model: str) -> str:
 
 def fitted(style: ColourStyle, statistics: Mapping[str, Any]) -> Fitted:
     """What a reference gives to a style: its statistics, as they were measured at the sites of a style."""
+    if "steps" in statistics:
+        return {"distribution": distribution(statistics["keys"], statistics["steps"])}
     found = statistics["colours"]
     if isinstance(found, Histogram):
         return {"counts": found.counts}
@@ -199,6 +222,8 @@ def merged(method: str, parts: Sequence[tuple[Fitted, float]]) -> Fitted:
         raise BadInput(
             "references with different numbers of bands do not mix; give those with the same bands"
         )
+    if "distribution" in parts[0][0]:
+        return {"distribution": merged_distributions([(one["distribution"], share) for one, share in parts])}
     if method == "histogram":
         counts = [share / max(one["counts"][0].sum(), 1.0) * one["counts"] for one, share in parts]
         return {"counts": np.sum(counts, 0)}
@@ -229,6 +254,7 @@ def measuring(method: str, depth: int, white: Any = None, bands: int = 3) -> Col
     target: Fitted = {"mean": np.zeros(bands), "covariance": np.eye(bands)}
     if method == "histogram":
         target = {"counts": np.zeros((bands, LEVELS.size))}
+        target = {"distribution": np.ones((bands, 1, 2))} if depth == 32 else target
     return ColourStyle(method, target, depth=depth)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.colour.cube import read_cube
+from urst_tiles.nets.colour.float_histogram import even
 
 #: The statistics of a reference by name, float64.
 Fitted = Mapping[str, NDArray[np.float64]]
@@ -39,8 +40,15 @@ SHAPES: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     ("stain", "reinhard"): {"white": (3,), "mean": (3,), "covariance": (3, 3)},
 }
 
+#: Those of the histogram of floats.
+FLOAT_SHAPES: dict[str, tuple[int, ...]] = {"distribution": (0, 0, 2)}
+
 RGB = "red, green, blue as fractions of their full range, 0 to 1"
 BANDS = "red, green, blue, or the bands in their order, as fractions of their full range, 0 to 1"
+
+FLOAT_PAIRS = (
+    ", for each band pairs of a value and how many pixels lie above the value before and not above this one"
+)
 
 #: What the numbers of each method are, for people who read the file.
 UNITS: dict[tuple[str, str], str] = {
@@ -115,13 +123,19 @@ class Look:
             "version": VERSION,
             "model": self.model,
             "method": self.method,
-            "units": "those of the image" if self.as_is else UNITS[self.model, self.method],
+            "units": self._units,
             **({"as is": True} if self.as_is else {}),
             "measured on": self.on,
             "measured from": [asdict(source) for source in self.sources],
             "statistics": {name: _listed(name, values) for name, values in self.statistics.items()},
         }
         return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in facts.items()) + "\n}\n"
+
+    @property
+    def _units(self) -> str:
+        if not self.as_is:
+            return UNITS[self.model, self.method]
+        return "those of the image" + (FLOAT_PAIRS if self.method == "histogram" else "")
 
     @classmethod
     def from_json(cls, text: str, name: str = "the look") -> Look:
@@ -155,6 +169,8 @@ class Look:
     def check(self, name: str) -> None:
         """Raise BadInput unless the statistics are those of the method, finite, and possible."""
         wanted = SHAPES.get((self.model, self.method))
+        if self.as_is and self.method == "histogram":
+            wanted = FLOAT_SHAPES
         if wanted is None:
             raise BadInput(
                 f"{name} is a look of --model {self.model} --method {self.method}, which is unknown here"
@@ -166,12 +182,20 @@ class Look:
         if "mean" in known and known["covariance"].shape != 2 * known["mean"].shape:
             raise BadInput(f"{name} does not hold what a look of {self.method} holds: {', '.join(wanted)}")
         for key, values in self.statistics.items():
-            signed = key in ("mean", "covariance", "stains", "table", "offsets")
+            signed = key in ("mean", "covariance", "stains", "table", "offsets", "distribution")
             spread = np.diagonal(values) if key == "covariance" else np.zeros(1)
+            if key == "distribution":
+                spread = _rises(values)
             if not np.isfinite(values).all() or (not signed and (values < 0).any()) or (spread < 0).any():
                 raise BadInput(
                     f"{name}: its {key} cannot be right; make the look anew with urst-tiles measure"
                 )
+
+
+def _rises(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights of pairs, and how much their values rise; with -1 where a band has no weight at all."""
+    some = np.where(pairs[..., 1].sum(1) > 0, 1.0, -1.0)
+    return np.concatenate([pairs[..., 1].ravel(), np.diff(pairs[..., 0]).ravel(), some])
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -208,6 +232,8 @@ def is_look(path: Path) -> bool:
 
 def _listed(name: str, values: NDArray[np.float64]) -> list[Any]:
     """The numbers as lists; of a histogram only the values that occur, each with its count."""
+    if name == "distribution":
+        return [[[float(str(np.float32(v))), float(n)] for v, n in row if n > 0] for row in values]
     if name != "counts":
         return list(values.tolist())
     held = [np.flatnonzero(row) for row in values]
@@ -219,6 +245,8 @@ def _listed(name: str, values: NDArray[np.float64]) -> list[Any]:
 
 def _array(name: str, values: Any) -> NDArray[np.float64]:
     """The inverse of `_listed`."""
+    if name == "distribution":
+        return even([np.array(row, np.float64).reshape(-1, 2) for row in values])
     if name != "counts":
         return np.array(values, np.float64)
     out = np.zeros((len(values), 65536))

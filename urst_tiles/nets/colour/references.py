@@ -66,10 +66,11 @@ def notes_of(style: Any, statistics: Mapping[str, Any]) -> list[str]:
     return list(style.notes(statistics)) if hasattr(style, "notes") else []
 
 
-def stain_maps(style: Style, names: Sequence[str]) -> Style:
-    """A style for stains whose result are the amounts of the stains ``names``, a band for each."""
+def stain_maps(style: Style, names: Sequence[str], floats: bool = False) -> Style:
+    """A style for stains whose result are the amounts of the stains ``names``, a band for each; as ``floats``
+    in optical density."""
     assert isinstance(style, stain.StainStyle)
-    return style.with_maps(names)
+    return style.with_maps(names, floats)
 
 
 def unmixing_look(method: str) -> Look:

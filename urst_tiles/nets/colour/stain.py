@@ -136,7 +136,9 @@ class StainStyle:
     alpha : strength: the result is mixed with the image.
     white : red, green and blue of the glass of the image in 0..1; None to estimate them.
     maps : names of stains (`NAMES`) whose amounts are the result, a band for each, instead of colours; none
-        for colours. Amounts are those of the image, not of the reference, and negative ones are 0.
+        for colours. Amounts are those of the image, not of the reference.
+    floats : whether amounts are in optical density, of any size and sign; else as fractions of 65535 levels,
+        of which `LEVELS_PER_AMOUNT` are a density of 1, so that amounts below 0 are cut off at 0.
     """
 
     name, halo, stride, minimum = NAME, HALO, STRIDE, MINIMUM
@@ -149,8 +151,9 @@ class StainStyle:
         alpha: float = 1.0,
         white: Any = None,
         maps: Sequence[str] = (),
+        floats: bool = False,
     ):
-        self.maps = tuple(maps)
+        self.maps, self.floats = tuple(maps), floats
         self.bands = len(self.maps) or 3
         self.method, self.target = checked_method(method, METHODS, NAME), dict(target)
         self.alpha, self.white = checked_alpha(alpha), None if white is None else tuple(white)
@@ -187,7 +190,7 @@ class StainStyle:
                 features = torch.cat([features[:, :5], torch.stack(amounts, 1)], 1)
             if self.maps and site is self.sites[-1]:
                 maps = [features[:, 5 + NAMES.index(name)] for name in self.maps]
-                return torch.stack(maps, 1) * (LEVELS_PER_AMOUNT / 65535)
+                return torch.stack(maps, 1) * (1.0 if self.floats else LEVELS_PER_AMOUNT / 65535)
         return self._faded(x, features[:, :3].neg().exp(), features[:, 4:5])
 
     def _faded(self, x: Tensor, y: Tensor, tissue: Tensor) -> Tensor:
@@ -299,11 +302,12 @@ class StainStyle:
         tensors = {name: torch.from_numpy(np.array(values)) for name, values in self.target.items()}
         white = None if self.white is None else list(self.white)
         settings = {"method": self.method, "alpha": self.alpha, "white": white}
-        return tensors, settings | ({"maps": list(self.maps)} if self.maps else {})
+        settings |= {"maps": list(self.maps)} if self.maps else {}
+        return tensors, settings | ({"floats": True} if self.floats else {})
 
-    def with_maps(self, names: Sequence[str]) -> StainStyle:
+    def with_maps(self, names: Sequence[str], floats: bool = False) -> StainStyle:
         """The same style, whose result are the amounts of the stains ``names``."""
-        return StainStyle(self.method, self.target, self.alpha, self.white, names)
+        return StainStyle(self.method, self.target, self.alpha, self.white, names, floats)
 
 
 def _too_little(share: float, pixels: float) -> str:
@@ -376,8 +380,10 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
 
 def restore(state: State, settings: Mapping[str, Any]) -> StainStyle:
     """The inverse of ``StainStyle.state``."""
-    method, maps = settings["method"], settings.get("maps", ())
-    return StainStyle(method, target_of(state), settings["alpha"], settings["white"], maps)
+    maps, floats = settings.get("maps", ()), settings.get("floats", False)
+    return StainStyle(
+        settings["method"], target_of(state), settings["alpha"], settings["white"], maps, floats
+    )
 
 
 def checked_names(text: str) -> tuple[str, ...]:

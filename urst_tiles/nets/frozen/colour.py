@@ -26,6 +26,7 @@ class FrozenColour(Frozen):
         super().__init__(style, affines, precision)
         self.channelwise = getattr(style, "channelwise", False)
         self.reads, self.bands = getattr(style, "reads", 3), getattr(style, "bands", 3)
+        self.as_is = getattr(style, "as_is", False)
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         x = x[:, : self.reads].contiguous()
