@@ -28,9 +28,9 @@ from urst_tiles.options import (
 SUBJECTS: dict[str, dict[str, str]] = {
     "network and controls": {
         "model": "the network: lite or painter (their weights come with the package), microast, adain,"
-        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, multimodal; colour and stain, which paint"
-        " nothing and give INPUT the colours of a reference, by --method; identity, which changes nothing; or"
-        " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
+        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, wct-3, multimodal; colour and stain, which"
+        " paint nothing and give INPUT the colours of a reference, by --method; identity, which changes"
+        " nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
         " imported from the installed packages and PYTHONPATH, and run",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
         " reinhard-lab, histogram, lut (a .cube file as --style), gain-offset (a look of `urst-tiles"
