@@ -36,11 +36,28 @@ def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
     return image.flatten(background=WHITE) if image.hasalpha() else image
 
 
-def before_after(before: Path, after: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
-    """Both images as two rows of two squares on white: the wholes above, the details below."""
+def labelled(picture: pyvips.Image, text: str) -> pyvips.Image:
+    """The picture, uint8 RGB, with a text in white on black in its lower left corner."""
+    height = max(6, picture.height // 18)
+    letters = pyvips.Image.text(text.replace("&", "&amp;").replace("<", "&lt;"), dpi=72 * height // 12)
+    if letters.width > picture.width - height:
+        letters = letters.resize((picture.width - height) / letters.width)
+    edge = max(2, height // 3)
+    plate = letters.embed(edge, edge, letters.width + 2 * edge, letters.height + 2 * edge)
+    plate = plate.bandjoin([plate, plate]).cast("uchar").copy(interpretation="srgb")
+    return picture.insert(plate, 0, picture.height - plate.height)
+
+
+def before_after(
+    before: Path, after: Path, side: int, middle: tuple[float, float], labels: tuple[str, str] | None = None
+) -> pyvips.Image:
+    """Both images as two rows of two squares on white: the wholes above, with labels if there are any, the
+    details below."""
+    wholes = [whole(before, side), whole(after, side)]
+    if labels:
+        wholes = [labelled(picture, text) for picture, text in zip(wholes, labels, strict=True)]
     rows = [
-        whole(before, side),
-        whole(after, side),
+        *wholes,
         detail(before, side, middle),
         detail(after, side, middle),
     ]
@@ -57,9 +74,12 @@ def main() -> None:
     parser.add_argument(
         "--detail", default="0.69,0.435", help="middle of the detail: Y,X in fractions of the image"
     )
+    parser.add_argument("--label", nargs=2, metavar=("BEFORE", "AFTER"), help="what is written on the wholes")
     args = parser.parse_args()
     y, x = (float(part) for part in args.detail.split(","))
-    before_after(args.before, args.after, args.side, (y, x)).write_to_file(str(args.output))
+    before_after(args.before, args.after, args.side, (y, x), args.label and tuple(args.label)).write_to_file(
+        str(args.output)
+    )
     print(f"{args.output}: before and after, the whole and a detail")
 
 

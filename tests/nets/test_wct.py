@@ -324,13 +324,16 @@ def test_layers_may_be_numbered(pair, tmp_path):
         )
 
 
-def test_published_levels_1_to_3_paint_and_tile(weights_dir, inputs, measured, as_tensor):
+def test_published_levels_1_to_3_paint_and_tile(weights_dir, inputs, measured, tmp_path):
     """Real weights: the colours of the style, the content's shapes, and in windows the whole picture."""
     from urst_tiles.source.picture import read_picture
 
     content = read_picture(inputs / "photo" / "brighton_DJI_0018.JPG", 320)[:224, :288]
     art = read_picture(inputs / "photo" / "nasa_pia19808.webp", 256)[:192, :192]
-    style = nets.build("wct-3", weights_dir, [(art, 1.0)])
+    published = weights_dir / "wct_levels_1_to_3"
+    files = {name: published / name for pair in wct.FILES["wct-3"].values() for name in pair}
+    weights.add("wct-3", files, tmp_path)
+    style = nets.build("wct-3", tmp_path, [(art, 1.0)])
     x = torch.from_numpy(content.copy()).permute(2, 0, 1)[None]
     net = nets.freeze(style, measured(style, x))
     image = (255 * content).round().astype(np.uint8)

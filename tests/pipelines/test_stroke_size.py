@@ -66,16 +66,17 @@ def painted(width: int, side: int = 256) -> np.ndarray:
     """Flat strokes with sharp edges, ``width`` pixels wide and four times as long, painted over each other in
     random colours; (side, side, 3) in 0..1."""
     random = np.random.default_rng(width)
-    picture = np.full((side, side, 3), 0.5)
-    ys, xs = np.mgrid[:side, :side]
+    far = 3 * width  # beyond the end of a stroke, and beyond the picture's edges
+    picture = np.full((side + 2 * far, side + 2 * far, 3), 0.5)
+    ys, xs = np.mgrid[-far : far + 1, -far : far + 1]
     for _ in range(3 * side * side // width**2):
-        y, x, turn = *random.uniform(-width, side + width, 2), random.uniform(0, np.pi)
-        along = (xs - x) * np.cos(turn) + (ys - y) * np.sin(turn)
-        across = (ys - y) * np.cos(turn) - (xs - x) * np.sin(turn)
+        y, x, turn = *random.integers(far, side + far, 2), random.uniform(0, np.pi)
+        along, across = xs * np.cos(turn) + ys * np.sin(turn), ys * np.cos(turn) - xs * np.sin(turn)
         distance = np.hypot(np.maximum(abs(along) - 1.5 * width, 0), across)
         share = np.clip(width / 2 - distance + 0.5, 0, 1)[..., None]
-        picture += share * (random.uniform(0, 1, 3) - picture)
-    return picture
+        part = picture[y - far : y + far + 1, x - far : x + far + 1]
+        part += share * (random.uniform(0, 1, 3) - part)
+    return picture[far:-far, far:-far]
 
 
 @pytest.mark.parametrize("width", [6, 10])

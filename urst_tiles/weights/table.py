@@ -165,7 +165,6 @@ TABLE: dict[str, Weights] = {
         licence="BSD-2-Clause (level 3, sunshineatnoon/LinearStyleTransfer), MIT (levels 1 and 2,"
         " ColorfulSoft); the VGG-19 weights in them CC-BY 4.0",
         source="the encoders and decoders of levels 3, 2 and 1 of WCT, each as a state of conv1, conv2, ...",
-        subfolder="wct_levels_1_to_3",
     ),
     "wct-16x": Weights(
         "wct-16x",
