@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pyvips
 
+from urst_tiles.source.picture import text_plate
+
 GAP = 12
 WHITE = [255, 255, 255]
 
@@ -38,13 +40,9 @@ def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
 
 def labelled(picture: pyvips.Image, text: str) -> pyvips.Image:
     """The picture, uint8 RGB, with a text in white on black in its lower left corner."""
-    height = max(6, picture.height // 18)
-    letters = pyvips.Image.text(text.replace("&", "&amp;").replace("<", "&lt;"), dpi=72 * height // 12)
-    if letters.width > picture.width - height:
-        letters = letters.resize((picture.width - height) / letters.width)
-    edge = max(2, height // 3)
-    plate = letters.embed(edge, edge, letters.width + 2 * edge, letters.height + 2 * edge)
-    plate = plate.bandjoin([plate, plate]).cast("uchar").copy(interpretation="srgb")
+    plate = pyvips.Image.new_from_array(text_plate(text, max(8, picture.height // 18)))
+    plate = plate.crop(0, 0, min(plate.width, picture.width), min(plate.height, picture.height))
+    plate = plate.bandjoin([plate, plate]).copy(interpretation="srgb")
     return picture.insert(plate, 0, picture.height - plate.height)
 
 
