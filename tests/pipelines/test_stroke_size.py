@@ -99,9 +99,9 @@ def test_the_table_of_coarsest_strokes(
     for name, width in (("a.png", 5), ("b.png", 10)):
         write_png(tmp_path / name, (127 * (content + painted(width))).astype(np.uint8))
     write_png(tmp_path / "content.png", (255 * content).astype(np.uint8))
-    write_png(tmp_path / "painting.png", (255 * painted(10, 192)).astype(np.uint8))
+    write_png(tmp_path / "painting.png", (255 * painted(10, 320)).astype(np.uint8))
     names = ("a.png", "b.png", "painting.png")
-    arguments = [str(tmp_path / name) for name in names] + ["--side", "192"]
+    arguments = [str(tmp_path / name) for name in names] + ["--side", "256"]
     assert program.main([*arguments, "--content", str(tmp_path / "content.png")]) == 0
     header, *rows = (line.split(",") for line in capsys.readouterr().out.splitlines())
     assert header[:3] == ["picture", "coarsest_px", "ratio"] and len(header) == 11

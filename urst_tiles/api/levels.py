@@ -124,10 +124,8 @@ def _paint(
     coarser = recipe.above()
     coarser = coarser.over(field_of(coarser, half, own, above.folder))
     job.writes_folder(above.folder)
-    if not remote:
-        job.writes(
-            [mark_beside(above.folder)]
-        )  # which a program keeps until it ends, when this folder is gone
+    if not remote:  # a program keeps the mark until it ends, when this folder is gone
+        job.writes([mark_beside(above.folder)])
     plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
     plan = plan.for_blocks(blocks_above(below, build_style(recipe), source, plan.grid))
     with above.locked():
