@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pyvips
 
+from urst_tiles.source.picture import text_plate
+
 GAP = 12
 WHITE = [255, 255, 255]
 
@@ -36,11 +38,24 @@ def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
     return image.flatten(background=WHITE) if image.hasalpha() else image
 
 
-def before_after(before: Path, after: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
-    """Both images as two rows of two squares on white: the wholes above, the details below."""
+def labelled(picture: pyvips.Image, text: str) -> pyvips.Image:
+    """The picture, uint8 RGB, with a text in white on black in its lower left corner."""
+    plate = pyvips.Image.new_from_array(text_plate(text, max(8, picture.height // 18)))
+    plate = plate.crop(0, 0, min(plate.width, picture.width), min(plate.height, picture.height))
+    plate = plate.bandjoin([plate, plate]).copy(interpretation="srgb")
+    return picture.insert(plate, 0, picture.height - plate.height)
+
+
+def before_after(
+    before: Path, after: Path, side: int, middle: tuple[float, float], labels: tuple[str, str] | None = None
+) -> pyvips.Image:
+    """Both images as two rows of two squares on white: the wholes above, with labels if there are any, the
+    details below."""
+    wholes = [whole(before, side), whole(after, side)]
+    if labels:
+        wholes = [labelled(picture, text) for picture, text in zip(wholes, labels, strict=True)]
     rows = [
-        whole(before, side),
-        whole(after, side),
+        *wholes,
         detail(before, side, middle),
         detail(after, side, middle),
     ]
@@ -57,9 +72,12 @@ def main() -> None:
     parser.add_argument(
         "--detail", default="0.69,0.435", help="middle of the detail: Y,X in fractions of the image"
     )
+    parser.add_argument("--label", nargs=2, metavar=("BEFORE", "AFTER"), help="what is written on the wholes")
     args = parser.parse_args()
     y, x = (float(part) for part in args.detail.split(","))
-    before_after(args.before, args.after, args.side, (y, x)).write_to_file(str(args.output))
+    before_after(args.before, args.after, args.side, (y, x), args.label and tuple(args.label)).write_to_file(
+        str(args.output)
+    )
     print(f"{args.output}: before and after, the whole and a detail")
 
 

@@ -211,7 +211,7 @@ class WCT:
             features = self.look.smooth(thumbnail, self.look.style_layers)
             parts["style"] = self.look.style_loss(features, self.look.target(y)).sum(1).mean()
         if large is not None:
-            patch, at = random_window(large, self.settings.size, wct.STRIDE, self.training.random)
+            patch, at = random_window(large, self.settings.size, wct.STRIDE[MODEL], self.training.random)
             patch = self.decode(mapped(self.encode(patch), maps))
             parts["stroke"] = self.look.stroke_loss(patch, thumbnail, at).mean()
         return parts
@@ -277,8 +277,8 @@ def checked(settings: Settings) -> None:
     """Raise BadInput if the settings do not go together."""
     if settings.level not in wct.LEVELS:
         raise BadInput(f"--level must be 1 to 5, got {settings.level}")
-    if settings.size % wct.STRIDE or settings.size < wct.MINIMUM:
-        raise BadInput(f"--size must be a multiple of {wct.STRIDE} from {wct.MINIMUM} on")
+    if settings.size % wct.STRIDE[MODEL] or settings.size < wct.MINIMUM[MODEL]:
+        raise BadInput(f"--size must be a multiple of {wct.STRIDE[MODEL]} from {wct.MINIMUM[MODEL]} on")
     if settings.stylises and not settings.style:
         raise BadInput("strokes and styles are learnt from paintings: give --style a folder of them")
 

@@ -28,6 +28,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "storage": {"upath"},
         "moments": {"numpy"},
         "histogram": {"numpy"},
+        "lengths": set(),
         "overlap": {"numpy"},
         "adjustment": {"numpy"},
         "field": {"numpy"},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from urst_tiles.errors import BadInput
+from urst_tiles.lengths import checked_stroke, parse_stroke
 from urst_tiles.storage.stores import path_of
 
 Statistics = Literal["auto", "thumbnail", "sampled", "exact", "local"]
@@ -97,7 +98,7 @@ class Options:
     alpha: float = 1.0
     style_size: int = 512
     preserve_color: PreserveColor = "none"
-    stroke: int | None = None
+    stroke: int | str | None = None
     mask: Path | None = None
     mask_attribute: str | None = None
     feather: int = 64
@@ -164,8 +165,7 @@ class Options:
             raise BadInput(f"--alpha must lie between 0 and 1, got {self.alpha}")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise BadInput(f"--quality must lie between 1 and 100, got {self.quality}")
-        if self.stroke is not None and (self.stroke < 1 or self.stroke & (self.stroke - 1)):
-            raise BadInput(f"--stroke must be picture or 1, 2, 4, 8, ..., got {self.stroke}")
+        object.__setattr__(self, "stroke", checked_stroke(self.stroke))
         for name in AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -412,16 +412,6 @@ def parse_numbers(text: str) -> tuple[int | float, ...]:
 
 def _is_whole(word: str) -> bool:
     return word.strip().removeprefix("-").removeprefix("+").isdecimal()
-
-
-def parse_stroke(text: str) -> int | None:
-    """The number that a text such as ``8`` names, and None for ``picture``; BadInput for any other text."""
-    if text == "picture":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise BadInput(f"expected picture, or a number such as 8, got {text!r}") from None
 
 
 def parse_valid(text: str) -> Path | str:

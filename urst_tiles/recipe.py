@@ -99,7 +99,7 @@ class Recipe:
         """The same recipe as seen from the corner of a part of the image."""
         return self if self.field is None else self.over(self.field.of_part(part))
 
-    def on_levels(self, shape: tuple[int, int], stroke: int | None) -> Recipe:
+    def on_levels(self, shape: tuple[int, int], stroke: float | None) -> Recipe:
         """The same recipe for an image of ``shape``, whose coarsest strokes are ``stroke`` times as large as
         the finest; None for as large as in the painting."""
         if not nets.family(self.model).paints_levels:
@@ -248,7 +248,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
         styles=styles,
         style_size=options.style_size,
         alpha=options.alpha,
-        stroke=options.stroke or 1,
+        stroke=options.stroke if isinstance(options.stroke, int) else 1,
         preserve_color=options.preserve_color,
         stamps=tuple(_stamp(style) for style, _ in styles if isinstance(style, Path)),
         regions=regions,
@@ -384,7 +384,12 @@ def check_controls(
         raise BadInput(
             f"--mask goes with --statistics thumbnail, sampled or exact, not with {options.statistics}"
         )
-    if family.methods and (regions or (options.stroke or 1) > 1 or options.preserve_color != "none"):
+    if isinstance(options.stroke, str) and not (family.paints_levels or family.methods):
+        raise BadInput(
+            f"--stroke {options.stroke} is for --model painter, whose strokes have a known size, and not for"
+            f" {model}; choose it, or give a number such as 4"
+        )
+    if family.methods and (regions or options.stroke not in (None, 1) or options.preserve_color != "none"):
         which = (
             "--mask" if regions else "--stroke" if options.preserve_color == "none" else "--preserve-color"
         )

@@ -417,3 +417,42 @@ def test_two_runs_on_one_machine_are_kept_apart(store: str) -> None:
         pass
     with Job(path_of(f"{store}/job")).locked():
         pass
+
+
+@both
+def test_levels_of_a_painting_on_an_object_store(
+    store: str, picture: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of a local folder; a stopped job goes on from the level that was painted; nothing is left."""
+    import tifffile
+
+    from urst_tiles.api import levels
+
+    scene = tmp_path / "scene.tif"
+    tifffile.imwrite(scene, picture(290, 370), tile=(128, 128), photometric="rgb")
+    options = {**SMALL, "model": "painter", "stroke": 4, "threads": 1, "thumbnail": 64}
+    ut.stylize(scene, tmp_path / "local.tif", "monet-water-lilies", **options)
+    painted, stops = [], [True]
+
+    def stop(job: Job, *rest: object) -> object:
+        image = before(job, *rest)  # type: ignore[arg-type]
+        if len(str(job.folder).rsplit("/above", 1)) == 1 and stops:
+            stops.clear()
+            raise KeyboardInterrupt
+        return image
+
+    def counted(job: Job, *rest: object) -> None:
+        painted.append(str(job.folder))
+        paint(job, *rest)  # type: ignore[arg-type]
+
+    before, paint = levels.level_of, levels._paint
+    monkeypatch.setattr(levels, "level_of", stop)
+    monkeypatch.setattr(levels, "_paint", counted)
+    job = f"{store}/job"
+    with pytest.raises(KeyboardInterrupt):
+        ut.stylize(scene, tmp_path / "out.tif", "monet-water-lilies", job_dir=job, **options)
+    assert path_of(f"{job}/above.zarr/whole").exists() and len(painted) == 2
+    ut.stylize(scene, tmp_path / "out.tif", "monet-water-lilies", job_dir=job, **options)
+    assert len(painted) == 2, "a level was painted again"
+    assert sha(tmp_path / "out.tif") == sha(tmp_path / "local.tif")
+    assert not names_in(path_of(job))

@@ -97,6 +97,26 @@ def test_neither_file_nor_name(run, files: Path, tmp_path: Path, words: tuple, s
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sheet_of_the_painter_with_labels(
+    run, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = dict(list(ut.named_styles().items())[:2])
+    monkeypatch.setattr("urst_tiles.api.contact_sheet.named_styles", lambda: first)
+    flags = ("--input", files / "style.png", "--model", "painter")
+    assert run("styles", "--sheet", tmp_path / "plain.png", *flags).returncode == 0
+    assert run("styles", "--sheet", tmp_path / "lite.png", *flags[:2]).returncode == 0
+    assert run("styles", "--sheet", tmp_path / "named.png", *flags, "--labels").returncode == 0
+    plain, lite, named = (pixels(tmp_path / f"{name}.png").astype(int) for name in ("plain", "lite", "named"))
+    second = np.s_[:256, 264:520]
+    assert np.abs(plain - lite)[second].mean() > 5 and (plain == lite)[:256, :256].all()
+    changed = (plain != named).any(-1)
+    assert changed[-60:, 264:464].mean() > 0.1 and not changed[:-60].any()
+    done = run("styles", "--sheet", tmp_path / "x.png", "--model", "microast")
+    assert done.returncode == 2 and "lite and painter" in done.stderr
+    done = run("styles", "--model", "painter")
+    assert done.returncode == 2 and "--sheet" in done.stderr
+
+
 def test_a_sheet_must_be_a_png_or_a_jpeg(run, tmp_path: Path) -> None:
     done = run("styles", "--sheet", tmp_path / "sheet.gif")
     assert done.returncode == 2 and "sheet.png" in done.stderr

@@ -15,7 +15,7 @@ import torch
 from peaks import peak_bytes
 from PIL import Image
 
-from urst_tiles import nets
+from urst_tiles import nets, weights
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.geometry import Box
 from urst_tiles.nets import adain, named_styles
@@ -111,6 +111,14 @@ def standin(weights_dir: Path, art: np.ndarray):
 @pytest.mark.parametrize("name", IMAGES)
 def test_adain(name, precision, inputs, weights_dir, official, measured, as_tensor):
     check(standin(weights_dir, official["style"]), crop(inputs, name), precision, measured, as_tensor)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_adain_with_its_own_weights(name, inputs, weights_dir, official, measured, as_tensor, tmp_path):
+    files = {name: weights_dir / "adain" / name for name in (adain.ENCODER, adain.DECODER)}
+    weights.add("adain", files, tmp_path)
+    style = nets.build("adain", tmp_path, [(official["style"].astype(np.float32) / 255, 1.0)])
+    check(style, crop(inputs, name), "bfloat16", measured, as_tensor)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -68,7 +68,7 @@ def root64(matrix, sign):
 
 def wct64(content, style, states, model, alpha):
     x = content
-    for level in (5, 4, 3, 2, 1):
+    for level in wct.LEVELS_OF[model]:
         encoder, decoder = wct.FILES[model][level]
         net = Level64(states[encoder], states[decoder], level)
         f, s = net.encode(x), net.encode(style).reshape(-1, style[0].size // 4 ** (level - 1))
@@ -93,7 +93,7 @@ def style_of(pair, model="wct-16x", alpha=1.0, width=1 / 8):
     return nets.seeded(model, [(pair[1][0].permute(1, 2, 0).numpy(), 1.0)], alpha, width=width)
 
 
-@pytest.mark.parametrize("model", ["wct", "wct-16x"])
+@pytest.mark.parametrize("model", ["wct", "wct-16x", "wct-3"])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_forward_is_the_formula(pair, model, alpha):
     style = style_of(pair, model, alpha)
@@ -115,7 +115,7 @@ def double(net):
     return net
 
 
-@pytest.mark.parametrize("model", ["wct", "wct-16x"])
+@pytest.mark.parametrize("model", ["wct", "wct-16x", "wct-3"])
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_frozen_form_equals_the_plain_one(pair, measured, model, alpha):
     style = style_of(pair, model, alpha)
@@ -293,3 +293,56 @@ def test_other_files_are_refused(weights_dir, tmp_path):
     state = weights.load(weights_dir / "collaborative_wct" / "4SE.pth", "model")
     with pytest.raises(BadWeights, match="conv42"):
         nets.MODELS["wct-16x"].check(state, "5SE.pth", tmp_path / "5SE.pth")
+
+
+def numbered(state, side, level):
+    """A file's tensors under the numbers that the layers have where level 3 is that of LinearWCT."""
+    names = ["0", *wct.layers(level)]
+    first = 1
+    if side == "decoder":
+        first, names = len(names) + 1, [*reversed(wct.layers(level))]
+    numbers = {f"conv{name}": f"conv{first + k}" for k, name in enumerate(names)}
+    return {f"{numbers[key.rsplit('.', 1)[0]]}.{key.rsplit('.', 1)[1]}": t for key, t in state.items()}
+
+
+def test_layers_may_be_numbered(pair, tmp_path):
+    """The weights of three levels under either names are the same network; added as a user adds them."""
+    named = wct.seeded("wct-3", 0, 1 / 8)
+    style = [(pair[1][0].permute(1, 2, 0).numpy(), 1.0)]
+    files = {}
+    for level, names in wct.FILES["wct-3"].items():
+        for side, file in zip(("encoder", "decoder"), names, strict=True):
+            files[file] = tmp_path / file
+            torch.save(numbered(named[file], side, level), files[file])
+    assert "conv11.weight" in torch.load(files["decoder3.pth"], weights_only=True)  # the last, and no "11"
+    weights.add("wct-3", files, tmp_path / "weights")
+    built = nets.build("wct-3", tmp_path / "weights", style)
+    assert built.fingerprint == wct.build("wct-3", named, style).fingerprint
+    with pytest.raises(BadWeights, match="encoder3"):
+        nets.MODELS["wct-3"].check(
+            numbered(named["encoder2.pth"], "encoder", 2), "encoder3.pth", tmp_path / "encoder3.pth"
+        )
+
+
+def test_published_levels_1_to_3_paint_and_tile(weights_dir, inputs, measured, tmp_path):
+    """Real weights: the colours of the style, the content's shapes, and in windows the whole picture."""
+    from urst_tiles.source.picture import read_picture
+
+    content = read_picture(inputs / "photo" / "brighton_DJI_0018.JPG", 320)[:224, :288]
+    art = read_picture(inputs / "photo" / "nasa_pia19808.webp", 256)[:192, :192]
+    published = weights_dir / "wct_levels_1_to_3"
+    files = {name: published / name for pair in wct.FILES["wct-3"].values() for name in pair}
+    weights.add("wct-3", files, tmp_path)
+    style = nets.build("wct-3", tmp_path, [(art, 1.0)])
+    x = torch.from_numpy(content.copy()).permute(2, 0, 1)[None]
+    net = nets.freeze(style, measured(style, x))
+    image = (255 * content).round().astype(np.uint8)
+    kernel, grid = Kernel(net), Grid(224, 288, net.halo, net.stride, 64, 64, 64, net.minimum)
+    whole = kernel.run_float(image[None], [grid.padded])[0]
+    assert np.abs(tiled_float(kernel, image, grid) - whole).max() <= 1e-4 * max(1.0, np.abs(whole).max())
+    y = whole[:224, :288]
+    assert np.abs(y.mean((0, 1)) - art.mean((0, 1))).max() < 0.06
+    assert np.abs(y.std((0, 1)) - art.std((0, 1))).max() < 0.08
+    painted, here, elsewhere = (image.mean(2).ravel() for image in (y, content, content[::-1]))
+    like, unlike = (np.corrcoef(painted, other)[0, 1] for other in (here, elsewhere))
+    assert like > 0.3 and like > 3 * abs(unlike)

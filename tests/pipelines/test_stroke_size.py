@@ -60,3 +60,53 @@ def test_the_table_and_a_flat_picture(
     write_png(tmp_path / "flat.png", np.full((64, 64, 3), 99, np.uint8))
     assert program.main([str(tmp_path / "flat.png")]) == 2
     assert capsys.readouterr().err.startswith(f"stroke_size: {tmp_path / 'flat.png'} has no window")
+
+
+def painted(width: int, side: int = 256) -> np.ndarray:
+    """Flat strokes with sharp edges, ``width`` pixels wide and four times as long, painted over each other in
+    random colours; (side, side, 3) in 0..1."""
+    random = np.random.default_rng(width)
+    far = 3 * width  # beyond the end of a stroke, and beyond the picture's edges
+    picture = np.full((side + 2 * far, side + 2 * far, 3), 0.5)
+    ys, xs = np.mgrid[-far : far + 1, -far : far + 1]
+    for _ in range(3 * side * side // width**2):
+        y, x, turn = *random.integers(far, side + far, 2), random.uniform(0, np.pi)
+        along, across = xs * np.cos(turn) + ys * np.sin(turn), ys * np.cos(turn) - xs * np.sin(turn)
+        distance = np.hypot(np.maximum(abs(along) - 1.5 * width, 0), across)
+        share = np.clip(width / 2 - distance + 0.5, 0, 1)[..., None]
+        part = picture[y - far : y + far + 1, x - far : x + far + 1]
+        part += share * (random.uniform(0, 1, 3) - part)
+    return picture[far:-far, far:-far]
+
+
+@pytest.mark.parametrize("width", [6, 10])
+def test_the_coarsest_strokes_have_their_width(program: ModuleType, width: int) -> None:
+    """Beside the recoloured content, of which nothing counts, and with strokes half as wide over them."""
+    strokes_alone = painted(width)
+    assert program.coarsest(program.contrasts(program.strokes_of(strokes_alone, None))) == pytest.approx(
+        width, rel=0.2
+    )
+    content = strokes(40)
+    picture = 0.5 * content[..., ::-1] + 0.5 * strokes_alone
+    found = program.coarsest(program.contrasts(program.strokes_of(picture, content)))
+    assert found == pytest.approx(width, rel=0.2)
+
+
+def test_the_table_of_coarsest_strokes(
+    program: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = strokes(40)
+    for name, width in (("a.png", 5), ("b.png", 10)):
+        write_png(tmp_path / name, (127 * (content + painted(width))).astype(np.uint8))
+    write_png(tmp_path / "content.png", (255 * content).astype(np.uint8))
+    write_png(tmp_path / "painting.png", (255 * painted(10, 320)).astype(np.uint8))
+    names = ("a.png", "b.png", "painting.png")
+    arguments = [str(tmp_path / name) for name in names] + ["--side", "256"]
+    assert program.main([*arguments, "--content", str(tmp_path / "content.png")]) == 0
+    header, *rows = (line.split(",") for line in capsys.readouterr().out.splitlines())
+    assert header[:3] == ["picture", "coarsest_px", "ratio"] and len(header) == 11
+    assert [row[0] for row in rows] == list(names)
+    assert [float(row[2]) for row in rows] == pytest.approx([1, 2, 2], rel=0.25)
+    write_png(tmp_path / "flat.png", np.full((64, 64, 3), 99, np.uint8))
+    assert program.main([str(tmp_path / "flat.png"), "--content", str(tmp_path / "flat.png")]) == 2
+    assert "is flat" in capsys.readouterr().err

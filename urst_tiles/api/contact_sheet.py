@@ -1,4 +1,4 @@
-"""The named styles that come with the network lite, as a list and as a picture."""
+"""The named styles of the networks lite and painter, as a list and as a picture."""
 
 from __future__ import annotations
 
@@ -11,21 +11,31 @@ from numpy.typing import NDArray
 from urst_tiles import nets, weights
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.statistics import measure_thumbnail
+from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options
 from urst_tiles.recipe import StyleArgument, recipe_of
 from urst_tiles.source import array_source
-from urst_tiles.source.picture import read_picture
+from urst_tiles.source.picture import read_picture, text_plate
 from urst_tiles.source.windows import WindowReader
+
+#: The networks that have the named styles.
+MODELS = ("lite", "painter")
 
 
 def named_styles() -> dict[str, str]:
-    """The named styles that come with the network lite: a dict from the name to painting and painter."""
+    """The named styles of the networks lite and painter: a dict from the name to painting and painter."""
     return nets.named_styles.titles()
 
 
 def contact_sheet(
-    image: str | os.PathLike[str] | None = None, *, side: int = 256, columns: int = 6, gap: int = 8
+    image: str | os.PathLike[str] | None = None,
+    *,
+    side: int = 256,
+    columns: int = 6,
+    gap: int = 8,
+    model: str = "lite",
+    labels: bool = False,
 ) -> NDArray[np.uint8]:
     """A picture as it is, and then in each named style, side by side: uint8, (h, w, 3), sRGB.
 
@@ -37,12 +47,23 @@ def contact_sheet(
     side : side of each square in pixels.
     columns : number of squares in a row.
     gap : width of the white gaps between squares in pixels.
+    model : the network that paints, lite or painter; painter paints the square on one level.
+    labels : whether the name of each style is written into the corner of its square.
+
+    Raises
+    ------
+    BadInput : the model has no named styles of these names.
     """
+    if model not in MODELS:
+        raise BadInput(f"the named styles are those of --model {' and '.join(MODELS)}, not of {model}")
     picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
     h, w = picture.shape[:2]
     top, left = (h - side) // 2, (w - side) // 2
     square = np.rint(255 * picture[top : top + side, left : left + side]).astype(np.uint8)
-    pictures = [square, *(in_style(square, name) for name in named_styles())]
+    pictures = [square, *(in_style(square, name, model) for name in named_styles())]
+    if labels:
+        names = ["the picture", *named_styles()]
+        pictures = [labelled(one, name) for one, name in zip(pictures, names, strict=True)]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
     for k, one in enumerate(pictures):
@@ -51,9 +72,18 @@ def contact_sheet(
     return sheet
 
 
-def in_style(pixels: NDArray[np.uint8], style: StyleArgument) -> NDArray[np.uint8]:
-    """Stylise a small image, uint8 (h, w, 3), with the network lite, by exact statistics of its pixels."""
-    built = recipe_of(style, Options()).build()
+def labelled(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+    """A picture, uint8 (h, w, 3), with a text in white on black in its lower left corner."""
+    plate = text_plate(text, max(8, len(pixels) // 18))[: len(pixels), : pixels.shape[1]]
+    made = pixels.copy()
+    made[len(made) - len(plate) :, : plate.shape[1]] = plate[..., None]
+    return made
+
+
+def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str = "lite") -> NDArray[np.uint8]:
+    """Stylise a small image, uint8 (h, w, 3), with a network that has named styles, by exact statistics of
+    its pixels."""
+    built = recipe_of(style, Options(model=model)).build()
     h, w = (max(built.minimum, round_up(n, built.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
     kernel = Kernel(nets.freeze(built, measure_thumbnail(built, source)))

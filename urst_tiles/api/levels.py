@@ -8,7 +8,8 @@ workers are those of any job, and the memory of a run is that of its finest leve
 Files in a job folder, if there is a level above
   half.zarr    the image at half its size
   above        the job folder of the level above, until its picture is finished
-  above.tif    the picture of the level above
+  above.tif    the picture of the level above; on an object store a copy of its pixels, above.zarr, since a
+               TIFF there cannot be read in windows without further libraries
   above-source thumbnail and fingerprint of that picture
 """
 
@@ -17,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 from urst_tiles.engine.block import cores_of
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import samples
-from urst_tiles.errors import BadInput, JobError
+from urst_tiles.errors import JobError
 from urst_tiles.geometry import Box, Grid, ceil_div
 from urst_tiles.job.ending import mark_beside
 from urst_tiles.job.folder import Job
@@ -33,7 +35,14 @@ from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import Recipe, field_of
 from urst_tiles.source import Source, open_source
-from urst_tiles.source.levels import PaintedLevel, level_above, shape_above
+from urst_tiles.source.levels import (
+    PaintedLevel,
+    is_kept,
+    keep_picture,
+    kept_picture,
+    level_above,
+    shape_above,
+)
 from urst_tiles.storage.stores import is_remote
 
 #: Runs the job of one level: (job, plan, source, recipe, output, options, progress).
@@ -59,10 +68,9 @@ def paint_above(
 
     Raises
     ------
-    BadInput : the job folder is on an object store, and there is a level above.
     UrstError : as `urst_tiles.stylize`.
     """
-    if plan.levels > 1 and not _picture(job).exists():
+    if plan.levels > 1 and not _is_painted(job):
         _paint(job, plan, source, recipe, options, run, progress)
     return level_of(job, plan, source, progress)
 
@@ -78,26 +86,26 @@ def level_of(job: Job, plan: Plan, source: Source, progress: Progress = silent) 
         return source
     if plan.levels == 1:
         return PaintedLevel(source, plan.level)
-    if not _picture(job).exists():
+    if not _is_painted(job):
         raise JobError(f"{_picture(job)} is gone; start the job anew with --overwrite")
-    picture, folder = open_source(_picture(job)), job.folder / "above-source"
+    folder = job.folder / "above-source"
+    picture = kept_picture(_picture(job), source) if is_remote(job.folder) else open_source(_picture(job))
     job.writes(picture.saved_paths(folder))
     return PaintedLevel(source, plan.level, picture.prepare(folder, progress=progress))
 
 
 def _picture(job: Job) -> Path:
-    return job.folder / "above.tif"
+    return job.folder / ("above.zarr" if is_remote(job.folder) else "above.tif")
+
+
+def _is_painted(job: Job) -> bool:
+    return is_kept(_picture(job)) if is_remote(job.folder) else _picture(job).exists()
 
 
 def _paint(
     job: Job, below: Plan, source: Source, recipe: Recipe, options: Options, run: RunLevel, progress: Progress
 ) -> None:
     """Paint the level above, in a job of its own, as far as the level ``below`` needs it."""
-    if is_remote(job.folder):
-        raise BadInput(
-            f"--job-dir {job.folder} is on an object store, and painting from coarse to fine needs a folder"
-            " on a disk; choose one, or --stroke 1"
-        )
     number = recipe.number + 1
     said = f", level 1/{1 << number}"
 
@@ -107,19 +115,28 @@ def _paint(
     copy = job.folder / "half.zarr"
     job.keep = True
     job.writes(copy / name for name in shape_above(source).files())
-    job.writes([_picture(job)])
+    remote = is_remote(job.folder)
+    picture = _picture(job)
+    job.writes([picture / name for name in shape_above(source).files()] if remote else [picture])
     half = level_above(source, copy, report)
     own = _options_above(options, source)
     above = Job(job.folder / "above")
     coarser = recipe.above()
     coarser = coarser.over(field_of(coarser, half, own, above.folder))
     job.writes_folder(above.folder)
-    job.writes([mark_beside(above.folder)])  # which a program keeps until it ends, when this folder is gone
+    if not remote:  # a program keeps the mark until it ends, when this folder is gone
+        job.writes([mark_beside(above.folder)])
     plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
     plan = plan.for_blocks(blocks_above(below, build_style(recipe), source, plan.grid))
     with above.locked():
         above.claim(plan.identity)
-        run(above, plan, half, coarser, _picture(job), own, report)
+        if not remote:
+            run(above, plan, half, coarser, picture, own, report)
+            return
+        with TemporaryDirectory(prefix="urst-tiles-") as scratch:
+            made = Path(scratch) / "above.tif"
+            run(above, plan, half, coarser, made, own, report)
+            keep_picture(open_source(made).prepare(Path(scratch) / "source"), picture, source, report)
 
 
 def blocks_above(plan: Plan, style: Subject, source: Source, above: Grid) -> tuple[int, ...] | None:

@@ -43,6 +43,7 @@ from urst_tiles.api.output import (
 from urst_tiles.api.part import measured_of
 from urst_tiles.api.pieces import for_pieces
 from urst_tiles.api.predicted import tell_predicted
+from urst_tiles.api.strokes import on_levels
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.encoding import encoding_of
 from urst_tiles.engine.block import StylizeBlock
@@ -210,7 +211,7 @@ def open_job(
     recipe = recipe_of(style, options)
     refuse_targets(targets_of(source, output, options), read_files(source, recipe, options))
     recipe = with_looks(recipe, source, options)
-    recipe = recipe.on_levels(source.shape, options.stroke)
+    recipe = on_levels(recipe, source, options)
     recipe = recipe.over(field_of(recipe, source, options, job.folder))
     built = build_style(recipe)
     before = None if options.overwrite else job.identity or job.ended

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput
+from urst_tiles.lengths import parse_stroke
 from urst_tiles.options import (
     WORDS,
     Options,
@@ -18,7 +19,6 @@ from urst_tiles.options import (
     parse_bytes,
     parse_numbers,
     parse_path,
-    parse_stroke,
     parse_valid,
     parse_word,
     parse_words,
@@ -28,9 +28,9 @@ from urst_tiles.options import (
 SUBJECTS: dict[str, dict[str, str]] = {
     "network and controls": {
         "model": "the network: lite or painter (their weights come with the package), microast, adain,"
-        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, multimodal; colour and stain, which paint"
-        " nothing and give INPUT the colours of a reference, by --method; identity, which changes nothing; or"
-        " PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
+        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, wct-3, multimodal; colour and stain, which"
+        " paint nothing and give INPUT the colours of a reference, by --method; identity, which changes"
+        " nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
         " imported from the installed packages and PYTHONPATH, and run",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
         " reinhard-lab, histogram, lut (a .cube file as --style), gain-offset (a look of `urst-tiles"
@@ -51,8 +51,9 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
         " that large shapes are painted too; --model painter learned to do that, and by default begins with"
         " the image reduced to about 1024 pixels (picture), where the largest strokes are as large as in the"
-        " painting; with other models strokes grow less than by this factor (default: picture for painter,"
-        " 1 for others)",
+        " painting; it also takes a length such as 0.5mm, 20um, 300m or 900ft, the width of the largest"
+        " strokes on the ground, in the specimen or on paper, where INPUT tells the size of its pixels; with"
+        " other models strokes grow less than by this factor (default: picture for painter, 1 for others)",
         "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
         " changes the brightness alone, coral first gives the colours of the image to the style image",
         "mask": "an image that holds a region number in each pixel and covers the same area as INPUT, at any"
@@ -164,7 +165,7 @@ METAVARS = {
     "page": "PAGE", "channels": "R,G,B", "bands": "R,G,B", "stretch": "LOW,HIGH", "memory": "SIZE",
     "scheduler": "ADDRESS", "cluster": "QUEUE", "white": "R,G,B", "stains": "H,E", "region": "X,Y,W,H",
     "bbox": "MINX,MINY,MAXX,MAXY", "bbox_crs": "CRS", "aoi": "FILE", "valid": "FILE|tissue",
-    "mask_attribute": "NAME", "each": "NAME",
+    "stroke": "N|LENGTH", "mask_attribute": "NAME", "each": "NAME",
 }  # fmt: skip
 #: What an option means whose value is left out; others need one.
 WITHOUT_VALUE = {"each": "id"}

@@ -170,6 +170,7 @@ MODELS: dict[str, Family] = {
     "linear-r41": _family(linear, Frozen, name="linear-r41", variant="r41"),
     "wct": _family(wct, FrozenWCT, name="wct", variant="wct"),
     "wct-16x": _family(wct, FrozenWCT, name="wct-16x", variant="wct-16x"),
+    "wct-3": _family(wct, FrozenWCT, name="wct-3", variant="wct-3"),
     "colour": _family(colour, FrozenColour),
     "stain": _family(stain, FrozenColour, needs_style=False),
     "identity": _family(identity, identity.frozen, needs_style=False),

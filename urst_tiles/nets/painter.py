@@ -20,6 +20,7 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ from urst_tiles.nets.style_rows import are_named, asked, encoded, names_in, row_
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "painter", "painter.safetensors"
+#: The width in pixels of the coarsest strokes of a picture of one level, and how many times as wide they are
+#: with each further level, in the mean of what was measured (design/strokes.md).
+STROKE, STROKE_GROWTH = 5.0, 1.6
 #: The reach in pixels of the coarsest level, and of finer ones, whose guide is enlarged.
 HALO, FINER_HALO = 48, 52
 #: Pixels of a cell's side: nothing works at full resolution but the last convolution.
@@ -98,6 +102,16 @@ def form_of(state: Mapping[str, Tensor]) -> Form:
 
 
 # The network
+
+
+def stroke_width(levels: int) -> float:
+    """The width in pixels of the coarsest strokes of a picture of so many levels, about."""
+    return STROKE * STROKE_GROWTH ** (levels - 1)
+
+
+def levels_for(width: float) -> float:
+    """The inverse of `stroke_width`: how many levels give strokes of a width in pixels; any real number."""
+    return 1 + math.log(width / STROKE) / math.log(STROKE_GROWTH)
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:

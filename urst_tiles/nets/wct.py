@@ -1,4 +1,4 @@
-"""WCT: five levels of whitening and colouring, from relu5_1 down to relu1_1.
+"""WCT: five levels of whitening and colouring, from relu5_1 down to relu1_1, or its last three.
 
 Each level has an encoder (VGG-19, or a network with a sixteenth of its weights), a site where the features
 are given the style's mean and covariance, and a decoder that turns them into an image. The next level starts
@@ -9,6 +9,9 @@ References
 1. Y. Li et al., "Universal Style Transfer via Feature Transforms", NIPS 2017.
 2. H. Wang et al., "Collaborative Distillation for Ultra-Resolution Universal Style Transfer", CVPR 2020: the
    small encoders and decoders, github.com/MingSun-Tse/Collaborative-Distillation at 4a269dc9 (MIT).
+3. X. Li et al., "Learning Linear Transformations for Fast Image and Video Style Transfer", CVPR 2019: the
+   encoder and the decoder of level 3 of "wct-3" are those of github.com/sunshineatnoon/LinearStyleTransfer
+   (BSD-2-Clause), and the files of its other levels are laid out likewise.
 """
 
 from __future__ import annotations
@@ -41,30 +44,39 @@ from urst_tiles.weights import check_keys
 
 Float = NDArray[np.float64]
 
-#: The probe measures a reach of 246 pixels for all levels together (tests/nets/test_probe.py).
-HALO, STRIDE, MINIMUM = 256, 16, 32
-#: Halo in pixels of the input of each level's site.
-HALOS = {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}
+#: The levels in the order in which they run, by model: level k works on the features relu``k``_1.
+LEVELS_OF = {"wct": (5, 4, 3, 2, 1), "wct-16x": (5, 4, 3, 2, 1), "wct-3": (3, 2, 1)}
+LEVELS = LEVELS_OF["wct"]
+#: The probe measures a reach of 246 pixels for five levels together and 30 for three
+#: (tests/nets/test_probe.py).
+HALO = {"wct": 256, "wct-16x": 256, "wct-3": 32}
+STRIDE = {"wct": 16, "wct-16x": 16, "wct-3": 4}
+MINIMUM = {"wct": 32, "wct-16x": 32, "wct-3": 8}
+#: Halo in pixels of the input of each level's site, by the first level.
+HALOS = {5: {5: 80, 4: 192, 3: 224, 2: 240, 1: 256}, 3: {3: 12, 2: 28, 1: 32}}
 #: EPS is the share of the mean variance that is added to every variance before whitening, so that whitening
 #: cannot amplify without bound. The original instead leaves out directions of variance below 1e-5, and
 #: amplifies rounding errors a hundredfold just above that; URST adds 1, about all of the mean variance.
 EPS, DDOF = 1e-2, 1
 #: The least that is added to variances, for features whose mean is about 1: flat images are not amplified.
 FLOOR = 1e-4
-#: The levels in the order in which they run: level k works on the features relu``k``_1.
-LEVELS = (5, 4, 3, 2, 1)
 #: Number of convolutions in each stage of VGG-19 below an encoder's last stage.
 DEPTH = {1: 2, 2: 2, 3: 4, 4: 4}
 #: Output channels of each stage's convolutions, by model. Levels whose layers are all narrower by the same
 #: factor can be read too, so "wct" takes the networks of [2], and networks trained from them, under the file
 #: names of "wct".
-WIDTHS = {"wct": (64, 128, 256, 512, 512), "wct-16x": (16, 32, 64, 128, 128)}
+WIDTHS = {
+    "wct": (64, 128, 256, 512, 512),
+    "wct-16x": (16, 32, 64, 128, 128),
+    "wct-3": (64, 128, 256, 512, 512),
+}
 #: Channels of level 1, by model: in [2] its encoder is wider than the first layer of the other encoders.
-FIRST = {"wct": 64, "wct-16x": 24}
+FIRST = {"wct": 64, "wct-16x": 24, "wct-3": 64}
 #: (file of the encoder, file of the decoder) of each level, by model.
 FILES = {
     "wct": {k: (f"vgg_normalised_conv{k}_1.pth", f"feature_invertor_conv{k}_1.pth") for k in LEVELS},
     "wct-16x": {k: (f"{k}SE.pth", f"{k}SD.pth") for k in LEVELS},
+    "wct-3": {k: (f"encoder{k}.pth", f"decoder{k}.pth") for k in LEVELS_OF["wct-3"]},
 }
 
 
@@ -72,6 +84,22 @@ def layers(level: int) -> list[str]:
     """The encoder's 3x3 convolutions in order: "11", "12", "21", ..., "51". The decoder has them in reverse
     order."""
     return [f"{s}{k}" for s in range(1, level) for k in range(1, DEPTH[s] + 1)] + [f"{level}1"]
+
+
+def renamed(state: State, level: int) -> State:
+    """The tensors of a file under the names of [1] (conv0, conv11, ...), whose layers may also be numbered as
+    in [3]: conv1, conv2, ..., and in the decoder on from the encoder's last."""
+    names = layers(level)
+    encoder = dict(zip((f"conv{k}" for k in range(1, len(names) + 2)), ["0", *names], strict=True))
+    start = len(names) + 2
+    decoder = {f"conv{start + k}": name for k, name in enumerate(reversed(names))}
+    layer_names = {key.rsplit(".", 1)[0] for key in state}
+    for numbered in (encoder, decoder):
+        if layer_names == set(numbered):
+            return {
+                f"conv{numbered[k]}.{part}": t for key, t in state.items() for k, part in [key.rsplit(".", 1)]
+            }
+    return state
 
 
 def conv(x: Tensor, state: State, name: str) -> Tensor:
@@ -105,21 +133,22 @@ class WCTStyle:
 
     Parameters
     ----------
-    name : "wct" or "wct-16x".
+    name : "wct", "wct-16x" or "wct-3".
     weights : keys ``encoder5.conv0.weight``, ..., ``decoder1.conv11.bias``.
     features : the style at each level, float64: "mean5" (C,), "covariance5" (C, C), ...
     alpha : content-style trade-off at each level, alpha f_cs + (1 - alpha) f_c [1, equation 5].
     """
 
-    halo, stride, minimum = HALO, STRIDE, MINIMUM
-
     def __init__(self, name: str, weights: State, features: State, alpha: float = 1.0):
         self.name, self.weights, self.features = name, dict(weights), dict(features)
+        self.halo, self.stride, self.minimum = HALO[name], STRIDE[name], MINIMUM[name]
+        self.levels = LEVELS_OF[name]
+        halos = HALOS[self.levels[0]]
         self.alpha = checked_alpha(alpha)
         self.plain_bytes = 520.0 * weights["encoder2.conv11.bias"].shape[0] / 16
         self.sites: tuple[Site, ...] = tuple(
-            Site(f"relu{k}_1", len(features[f"mean{k}"]), 2 ** (k - 1), EPS, DDOF, full=True, halo=HALOS[k])
-            for k in LEVELS
+            Site(f"relu{k}_1", len(features[f"mean{k}"]), 2 ** (k - 1), EPS, DDOF, full=True, halo=halos[k])
+            for k in self.levels
         )
 
     @property
@@ -127,7 +156,7 @@ class WCTStyle:
         return digest(*self.state())
 
     def forward(self, x: Tensor, at: At) -> Tensor:
-        for level, site in zip(LEVELS, self.sites, strict=True):
+        for level, site in zip(self.levels, self.sites, strict=True):
             x = decode(at(site, encode(x, self.weights, level)), self.weights, level)
         return x
 
@@ -164,7 +193,8 @@ def power(covariance: Float, exponent: float) -> Float:
 
 
 def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> WCTStyle:
-    """A style from the states of the ten ``FILES``; several images are mixed by their means and covariances.
+    """A style from the states of the ``FILES`` of a model; several images are mixed by their means and
+    covariances.
 
     Raises
     ------
@@ -174,12 +204,13 @@ def build(name: str, states: Mapping[str, State], styles: StyleImages, alpha: fl
     weights: State = {}
     for level, files in FILES[name].items():
         for side, file in zip(("encoder", "decoder"), files, strict=True):
-            weights |= {f"{side}{level}.{key}": t.float() for key, t in needed(states[file]).items()}
+            state = renamed(needed(states[file]), level)
+            weights |= {f"{side}{level}.{key}": t.float() for key, t in state.items()}
         check_pair(weights, level, files)
     mixed: State = {}
     with torch.inference_mode():
-        for image, share in mixture(styles, MINIMUM):
-            for level in LEVELS:
+        for image, share in mixture(styles, MINIMUM[name]):
+            for level in LEVELS_OF[name]:
                 moments = Moments.of(encode(image, weights, level)[0].flatten(1).numpy(), full=True)
                 parts = {f"mean{level}": moments.mean, f"covariance{level}": moments.covariance(DDOF)}
                 for key, values in parts.items():
@@ -202,13 +233,19 @@ def check_pair(weights: State, level: int, files: tuple[str, str]) -> None:
 
 def check(name: str, state: State, file: str, path: Path) -> None:
     """Raise BadWeights for wrong keys or shapes."""
-    check_keys(needed(state), shapes(name, width_of(name, state, file))[file], path)
+    state = renamed(needed(state), level_of(name, file))
+    check_keys(state, shapes(name, width_of(name, state, file))[file], path)
+
+
+def level_of(name: str, file: str) -> int:
+    """The level to which a file of a model belongs."""
+    return next(k for k, files in FILES[name].items() if file in files)
 
 
 def width_of(name: str, state: State, file: str) -> float:
     """The width of a file's network as a fraction of the published width; 1 where the file has no such
     network."""
-    level = next(k for k, files in FILES[name].items() if file in files)
+    level = level_of(name, file)
     first = state.get("conv11.weight")
     if first is None or first.ndim != 4:
         return 1.0
@@ -224,7 +261,7 @@ def restore(state: State, settings: Mapping[str, Any]) -> WCTStyle:
 
 
 def shapes(name: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Name and shape of every needed tensor of the ten files, ``width`` times as wide as published."""
+    """Name and shape of every needed tensor of a model's files, ``width`` times as wide as published."""
 
     def wide(n: int) -> int:
         return max(8, round(n * width))
@@ -244,7 +281,7 @@ def shapes(name: str, width: float = 1.0) -> dict[str, dict[str, tuple[int, ...]
 
 
 def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
-    """States of the ten files with random weights that keep the signal alive: He's scaling, and the last
+    """States of a model's files with random weights that keep the signal alive: He's scaling, and the last
     layer of each decoder scaled for an output of mean 0.5 and deviation 0.25 on `some_picture`."""
     random = np.random.default_rng(seed)
     states = {file: random_state(random, keys) for file, keys in shapes(name, width).items()}
@@ -254,7 +291,7 @@ def seeded(name: str, seed: int = 0, width: float = 1.0) -> dict[str, State]:
     x = as_tensor(image)
     for level, (_, decoder) in FILES[name].items():
         style = build(name, states, [(image, 1.0)])
-        site = style.sites[LEVELS.index(level)]
+        site = style.sites[style.levels.index(level)]
         with torch.inference_mode():
             z = live(style)(site, encode(x, style.weights, level))
             before = {**style.weights, f"decoder{level}.conv11.bias": torch.full((3,), 100.0)}

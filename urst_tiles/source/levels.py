@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.errors import DamagedFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import mapped
 from urst_tiles.progress import Progress, silent
@@ -23,7 +24,7 @@ from urst_tiles.source.facts import Facts
 from urst_tiles.source.level import reduced
 from urst_tiles.source.openers import SpoolOpener
 from urst_tiles.source.source import Source
-from urst_tiles.source.spool import Shape, spool
+from urst_tiles.source.spool import MARK, Shape, spool
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.tiff.choice import Choice
@@ -197,10 +198,18 @@ def level_above(source: Source, folder: Path, progress: Progress = silent) -> So
     spool(folder, what, halves.stream(what.rows), lambda _, done, total: progress("halving", done, total))
     said = f"half of {source.fingerprint} {source.stretch}"
     said += "".join(f" {area.fingerprint}" for area in source.areas)
+    fingerprint = sha256(said.encode()).hexdigest()
+    info = Info(validity="alpha" if what.has_valid else "none", geo=reduced(source.info, 2, 2).geo)
+    return _spooled(source.path, info, fingerprint, SpoolOpener(folder, what, halves))
+
+
+def _spooled(path: Path, info: Info, fingerprint: str, opener: SpoolOpener) -> Source:
+    """The source of a spool of colours; ``path`` is its name in messages."""
+    what = opener.what
     facts = Facts(
-        path=source.path,
-        info=Info(validity="alpha" if what.has_valid else "none", geo=reduced(source.info, 2, 2).geo),
-        fingerprint=sha256(said.encode()).hexdigest(),
+        path=path,
+        info=info,
+        fingerprint=fingerprint,
         stored=what.shape,
         orientation=1,
         choice=Choice(),
@@ -211,8 +220,71 @@ def level_above(source: Source, folder: Path, progress: Progress = silent) -> So
         overviews=(),
         reader_bytes=what.reader_bytes,
         spooling_bytes=0,
-        opener=SpoolOpener(folder, what, halves),
+        opener=opener,
         random_access=True,
         stretched=False,
     )
     return Source(facts)
+
+
+# The picture of the level above, where the job folder is on an object store
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The pixels of a prepared source from top to bottom."""
+
+    source: Source
+
+    def check(self) -> None:
+        """Check nothing: reading the source checks that its file has not changed."""
+
+    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
+        """Yield (box, samples) for bands of ``rows`` rows and the full width."""
+        height, width = self.source.shape
+        for y in range(0, height, rows):
+            box = Box(y, 0, min(y + rows, height), width)
+            pixels = self.source.read(box)
+            weight = pixels[..., 3] if self.source.channels == 4 else None
+            yield box, Samples(pixels[..., :3], weight)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Stands for a file that is gone, from which a spool cannot be made again."""
+
+    folder: Path
+
+    def check(self) -> None:
+        raise DamagedFile("the picture that it is a copy of is gone; start the job anew with --overwrite")
+
+    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
+        self.check()
+        yield from ()
+
+
+def keep_picture(picture: Source, folder: Path, source: Source, progress: Progress = silent) -> None:
+    """Copy the picture of the level above, prepared, into the spool ``folder``.
+
+    Parameters
+    ----------
+    picture : the picture, half as large as ``source``, of the same data type and with as many channels.
+    progress : called with the stage "copying" and numbers of pixels.
+    """
+    what = shape_above(source)
+    bands = Pixels(picture).stream(what.rows)
+    spool(folder, what, bands, lambda _, done, total: progress("copying", done, total))
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether `keep_picture` has finished a spool on an object store."""
+    return (folder / MARK).exists()
+
+
+def kept_picture(folder: Path, source: Source) -> Source:
+    """The picture of the level above that `keep_picture` has copied, for the level of ``source``."""
+    what = shape_above(source)
+    said = f"picture above {source.fingerprint} {source.stretch}"
+    info = Info(validity="alpha" if what.has_valid else "none")
+    opener = SpoolOpener(folder, what, Nothing(folder))
+    return _spooled(folder, info, sha256(said.encode()).hexdigest(), opener)

@@ -141,3 +141,19 @@ def encoded_jpeg(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
     over white."""
     image = libvips().Image.new_from_array(np.ascontiguousarray(pixels)).copy(interpretation="srgb")
     return (image.flatten(background=255) if image.bands == 4 else image).jpegsave_buffer(Q=quality)
+
+
+def text_plate(text: str, height: int) -> NDArray[np.uint8]:
+    """A text in white on black with a margin, uint8 (h, w); its letters are about ``height`` pixels high.
+
+    Raises
+    ------
+    BadInput : libvips was built without Pango, which draws text.
+    """
+    vips = libvips()
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+    try:
+        letters = vips.Image.text(escaped, dpi=72 * height // 10).numpy()
+    except vips.Error:
+        raise BadInput("libvips was built without Pango, so it cannot write labels; leave them out") from None
+    return np.pad(letters.reshape(letters.shape[:2]), max(2, height // 3))

@@ -155,6 +155,17 @@ TABLE: dict[str, Weights] = {
         licence="BSD-2-Clause (Yijunmaverick/UniversalStyleTransfer); the VGG-19 weights in it CC-BY 4.0",
         source="sunshineatnoon/PytorchWCT, each .t7 as a state of conv0, conv11, ...",
     ),
+    "wct-3": Weights(
+        "wct-3",
+        tuple(
+            WeightFile(f"{name}{k}.pth", None, "https://github.com/sunshineatnoon/LinearStyleTransfer")
+            for k in (3, 2, 1)
+            for name in ("encoder", "decoder")
+        ),
+        licence="BSD-2-Clause (level 3, sunshineatnoon/LinearStyleTransfer), MIT (levels 1 and 2,"
+        " ColorfulSoft); the VGG-19 weights in them CC-BY 4.0",
+        source="the encoders and decoders of levels 3, 2 and 1 of WCT, each as a state of conv1, conv2, ...",
+    ),
     "wct-16x": Weights(
         "wct-16x",
         (

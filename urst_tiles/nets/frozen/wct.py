@@ -84,6 +84,7 @@ class FrozenWCT(Stylised):
 
     def __init__(self, style: WCTStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision)
+        self.levels = style.levels
         for name, (weight, bias) in folded(style, affines).items():
             self.put(name, weight, bias, self.low if low(name, precision) else torch.float32)
         self.register_buffer("middle", torch.full((6,), MIDDLE))
@@ -94,9 +95,9 @@ class FrozenWCT(Stylised):
         """Run all levels on windows ``x``; outside of ``keep`` the result is 0."""
         whole = Box(0, 0, x.shape[2], x.shape[3])
         wanted = reduce(Box.union, keep).align(CELL).clip(whole) if keep else whole
-        needed = regions(wanted, whole)
+        needed = regions(wanted, whole, self.levels)
         here, scratch = whole, Scratch()
-        for level in LEVELS:
+        for level in self.levels:
             part, goal = needed[level], needed.get(level - 1, wanted)
             rows, columns = part.within(here).slices
             x, here = self._level(x[:, :, rows, columns], level, goal.within(part), scratch), goal
@@ -192,12 +193,12 @@ class FrozenWCT(Stylised):
         return 160.0 * self.get_buffer("e2_11_bias").shape[0] / 16
 
 
-def regions(keep: Box, whole: Box) -> dict[int, Box]:
+def regions(keep: Box, whole: Box, levels: Sequence[int] = LEVELS) -> dict[int, Box]:
     """The part of the window that each level must work on, so that ``keep`` of the last level's image is
     right. Parts are made of the level's own cells and lie inside ``whole``."""
     needed: dict[int, Box] = {}
     box = keep
-    for level in reversed(LEVELS):
+    for level in reversed(levels):
         cell = max(CELL, 2 ** (level - 1))
         wide = box.align(cell).grow(REACH[level]).align(cell).clip(whole)
         box = needed[level] = wide.at_least(2 * cell, whole)
@@ -241,7 +242,7 @@ def folded(style: WCTStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLa
     """Weight and bias of every convolution of the rewritten network, by its name."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     convs: dict[str, FoldedLayer] = {}
-    for level in LEVELS:
+    for level in style.levels:
         convs |= _encoder(state, level)
         convs |= _decoder(state, level, affines[f"relu{level}_1"])
     return convs
