@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from urst_tiles.errors import BadInput
+from urst_tiles.kept import Kept
 from urst_tiles.studio.asked import Asked
-from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.lane import Lane
 from urst_tiles.studio.pictures import exact_levels, levels_of, tile_box
 

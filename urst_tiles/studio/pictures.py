@@ -8,7 +8,7 @@ large then, and the tile is called approximate.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -22,20 +22,17 @@ from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
 from urst_tiles.api.result import Levels, SourceLevels, eight_bits
 from urst_tiles.api.view import View, mask_file, open_view, prepare_input
-from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, halved
+from urst_tiles.kept import Kept
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
 from urst_tiles.source import Source
 from urst_tiles.source.burnt import BurntMask, burn
 from urst_tiles.source.mask import open_mask
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
-from urst_tiles.source.scaled import ScaledSource
-from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.arguments import Brought, check_measuring
 from urst_tiles.studio.asked import Asked, is_upload
-from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.results import Results, levels_of, microns
 
 #: Side of a tile in pixels.
@@ -161,7 +158,7 @@ class Pictures:
             return self._levels(look).read(halvings, box), False
         if halvings < exact_levels():
             return self._reduced(look, halvings, box), False
-        return self._approximated(look, halvings, box), True
+        return self.view(look).reduced(halvings, box), True
 
     def _levels(self, look: Asked) -> Levels:
         """The image of a look as it is stored."""
@@ -204,16 +201,6 @@ class Pictures:
             pixels[part.within(whole).slices] = made[part.within(core).slices]
         binary = view.source.info.validity != "alpha"
         return [pixels, *levels_below(pixels, halvings, binary=binary)][-1]
-
-    def _approximated(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
-        """The reduced image, painted by the same network."""
-        view = self.view(look)
-        small = ScaledSource(view.source, halvings)
-        (height, width), grid = small.shape, view.plan.grid
-        core = max(grid.stride, TILE // grid.stride * grid.stride)
-        grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
-        kernel = view.kernel_for(small.shape)
-        return stylize_block(kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
     def swatch(self, look: Asked, style: str) -> Shown:
         """A small square of the image in a style; as it is if ``style`` is empty."""
