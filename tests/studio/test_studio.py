@@ -77,6 +77,21 @@ def test_tiles_have_the_bytes_of_the_job_and_of_its_overviews(
         np.testing.assert_array_equal(pixels_of(tmp_path, data)[..., :3], wanted[..., :3])
 
 
+def test_a_painting_with_levels_has_the_bytes_of_the_job_near_and_is_approximate_far_out(
+    studio: Served, root: Path, tmp_path: Path
+) -> None:
+    facts = studio.api("look", image="scene.tif", style=STYLE, model="painter", stroke=2)
+    ut.stylize(root / "scene.tif", tmp_path / "out.tif", STYLE, model="painter", stroke=2)
+    wanted = tifffile.imread(tmp_path / "out.tif")[512:700, 512:1024]
+    status, headers, data = studio.ask(f"tiles/{facts['after']}/11/1_1.png")
+    assert status == 200 and headers["x-approximate"] == "no" and wanted.std() > 10
+    np.testing.assert_array_equal(pixels_of(tmp_path, data)[..., :3], wanted[..., :3])
+    status, headers, data = studio.ask(f"tiles/{facts['after']}/9/0_0.png")
+    assert status == 200 and headers["x-approximate"] == "yes"
+    assert pixels_of(tmp_path, data)[..., :3].std() > 10
+    assert "urst-tiles" in studio.api("plan", image="scene.tif", style=STYLE, model="painter")["command"]
+
+
 def test_the_image_as_it_is_at_full_scale_and_reduced(studio: Served, root: Path, tmp_path: Path) -> None:
     whole = tifffile.imread(root / "scene.tif")
     before = studio.api("look", image="scene.tif")["before"]

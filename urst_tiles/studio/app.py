@@ -23,7 +23,7 @@ from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked,
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
-from urst_tiles.studio.lane import Lane
+from urst_tiles.studio.lane import Dropped, Lane
 from urst_tiles.studio.layers import Layers, address_of, capabilities
 from urst_tiles.studio.making import command_of, keep_files, output_of, plan_of
 from urst_tiles.studio.pictures import Pictures, Shown, block_tile
@@ -275,8 +275,11 @@ async def answered(request: Request, lane: Lane, call: Callable[[], T], urgency:
             future.cancel()
             raise Gone from None
         if done:
-            return waiting.result()
-        if await request.is_disconnected() and future.cancel():
+            try:
+                return waiting.result()
+            except Dropped:
+                raise Gone from None
+        if await request.is_disconnected() and lane.drop(future):
             raise Gone
 
 

@@ -33,6 +33,7 @@ from urst_tiles.source.mask import open_mask
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
 from urst_tiles.studio.arguments import Brought, check_measuring
 from urst_tiles.studio.asked import Asked, is_upload
+from urst_tiles.studio.lane import Dropped, check_wanted
 from urst_tiles.studio.results import Results, levels_of, microns
 
 #: Side of a tile in pixels.
@@ -95,10 +96,20 @@ class Pictures:
                 self.stage = None
 
     def _open(self, path: Path) -> Source:
-        def progress(stage: str, done: int, total: int) -> None:
-            self.stage = stage, done, total
+        return prepare_input(path, Options(dtype="uint8"), folder=self._folder, progress=self._tell)
 
-        return prepare_input(path, Options(dtype="uint8"), folder=self._folder, progress=progress)
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        """Note how far something is that takes long."""
+        self.stage = None if done >= total else (stage, done, total)
+
+    def _tell_if_wanted(self, stage: str, done: int, total: int) -> None:
+        """The same of a painting, which ends here once nobody waits for it."""
+        self._tell(stage, done, total)
+        try:
+            check_wanted()
+        except Dropped:
+            self.stage = None
+            raise
 
     def view(self, look: Asked) -> View:
         """The painting that a look shows."""
@@ -108,14 +119,19 @@ class Pictures:
         source, style = self.source(look.image), self._brought.style(look)
         check_measuring(look, source)
         options = self._brought.options(look, source)
-        if options.mask is None:
-            return open_view(source, style, options, folder=self._folder)
         folder = Path(mkdtemp(dir=self._folder))
-        mask = open_mask(options.mask, source)
-        assert isinstance(mask, BurntMask)
-        burn(mask, mask_file(folder))
-        view = open_view(source, style, options, folder=folder)
-        finalize(view, rmtree, folder, ignore_errors=True)  # a mask may be large
+        try:
+            if options.mask is not None:
+                mask = open_mask(options.mask, source)
+                assert isinstance(mask, BurntMask)
+                burn(mask, mask_file(folder))
+            view = open_view(source, style, options, folder=folder, progress=self._tell_if_wanted)
+        except BaseException:
+            rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.stage = None
+        finalize(view, rmtree, folder, ignore_errors=True)  # masks and pictures of levels may be large
         return view
 
     def facts(self, look: Asked) -> dict[str, Any]:

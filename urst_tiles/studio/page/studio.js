@@ -12,9 +12,12 @@ import { Styles, mixtureOf } from "./styles.js";
 const $ = (id) => document.getElementById(id);
 const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
 const CHOICES = ["colours", "stroke", "statistics", "model"];
+const LEVELS_MS = 1000; // how often it is looked how far coarser levels are painted
 const COPIED_MS = 1600; // for so long a button says that it has copied
 const look = { ...FIRST };
 let asked = 0; // the number of the newest request for a look; older answers are dropped
+let answered = 0; // the newest that is answered
+let tellsLevel = false; // whether it is told how far a coarser level is
 let name = ""; // what the image is called
 let step = 0; // how many changes can be undone
 let last = 0; // the newest change
@@ -113,7 +116,7 @@ async function showLook(isNewImage, place) {
   sorry("");
   if (!look.image) return;
   busy(isNewImage ? strings.opening : strings.painting($("label-after").textContent));
-  const watching = isNewImage ? setInterval(watchOpening, 500) : 0;
+  const watching = setInterval(watchOpening, 500);
   try {
     const facts = await ask("api/look", look);
     if (mine !== asked) return;
@@ -132,13 +135,26 @@ async function showLook(isNewImage, place) {
     if (mine === asked) sorry(error.message);
   } finally {
     clearInterval(watching);
-    if (mine === asked) busy(null);
+    if (mine === asked) {
+      answered = mine;
+      busy(null);
+    }
   }
 }
 
 async function watchOpening() {
   const { opening } = await ask("api/status").catch(() => ({}));
-  if (opening && !$("busy").hidden) busy(strings.stages[opening.stage] ?? strings.opening, opening.done / Math.max(1, opening.total));
+  if (opening && !$("busy").hidden) busy(strings.stage(opening.stage), opening.done / Math.max(1, opening.total));
+}
+
+// A painting over coarser levels is measured when it is first looked at so closely, which takes long.
+async function watchLevels() {
+  if (answered !== asked) return;
+  const waits = look.model !== "lite" && viewer.loading.going.size;
+  const { opening } = waits ? await ask("api/status").catch(() => ({})) : {};
+  if (opening) busy(strings.stage(opening.stage), opening.done / Math.max(1, opening.total));
+  else if (tellsLevel && answered === asked) busy(null);
+  tellsLevel = Boolean(opening);
 }
 
 function change(what) {
@@ -313,6 +329,7 @@ async function begin() {
   viewer.swipeTo(swipe);
   viewer.showBeside(beside);
   making.watch();
+  setInterval(watchLevels, LEVELS_MS);
   await showLook(true, place);
 }
 
