@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
@@ -34,6 +34,7 @@ from urst_tiles.recipe import MASK, Recipe, StyleArgument, field_of, prepare_mas
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel, windows_of
 from urst_tiles.source.scaled import ScaledSource
+from urst_tiles.workers.run import Cluster, plain
 
 #: The most pixels of an image whose levels above are painted as wholes before a place is seen, where it
 #: cannot be had otherwise.
@@ -224,9 +225,14 @@ def _measured(
     with job.locked():
         job.claim(plan.identity)
         image = paint_above(job, plan, source, recipe, options, run_job, progress)
-        with cluster_of(plan, options, job, progress) as on:
+        with _tasks(plan, options, job, progress) as on:
             recipe = take_colours(recipe, image, plan, job, on, progress)
             return image, recipe, measure(recipe, image, plan, job, on, progress)
+
+
+def _tasks(plan: Plan, options: Options, job: Job, progress: Progress) -> AbstractContextManager[Cluster]:
+    """Where measuring runs: without dask, which takes time to open, unless tasks read the whole image."""
+    return cluster_of(plan, options, job, progress) if plan.passes > 1 else nullcontext(Cluster(plain))
 
 
 def place(shape: tuple[int, int], at: tuple[int, int], size: tuple[int, int]) -> Box:

@@ -45,8 +45,8 @@ MOST_PIXELS = 1 << 20
 #: Memory for pixels at full scale, and for encoded tiles.
 CORE_BYTES, TILE_BYTES = 192 << 20, 96 << 20
 
-#: How many images and frozen networks are kept open.
-IMAGES, VIEWS = 2, 4
+#: How many images are kept open, and how many frozen networks: a painting with levels has one for each.
+IMAGES, VIEWS = 2, 8
 
 #: Side of the small squares that show each style.
 SWATCH = 128
@@ -74,7 +74,7 @@ class Pictures:
     def __init__(self, root: Path, folder: Path, brought: Brought) -> None:
         self.root, self._folder, self._brought = root, folder, brought
         self._sources: Kept[Source] = Kept(IMAGES)
-        self._views: Kept[View] = Kept(VIEWS)
+        self._views: Kept[View] = Kept(VIEWS, lambda view: len(view.levels))
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
         self._tiles: Kept[Shown] = Kept(TILE_BYTES, lambda tile: len(tile.data))
         self.results = Results(root, folder)
@@ -133,6 +133,12 @@ class Pictures:
             self.stage = None
         finalize(view, rmtree, folder, ignore_errors=True)  # masks and pictures of levels may be large
         return view
+
+    def is_quick(self, look: Asked) -> bool:
+        """Whether the painting of a look can be frozen within a second or so: the image is open, and no more
+        than its thumbnail is measured."""
+        is_open = self._sources.get(self._brought.uploads.find(look.image)) is not None
+        return is_open and look.model == "lite" and look.statistics in ("auto", "thumbnail") and not look.mask
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""

@@ -1,7 +1,7 @@
 // The page: it shows what the studio says, and asks it for tiles. What a tile or a style is, the studio alone knows.
 import { strings } from "./strings.js";
 import { Viewer } from "./viewer.js";
-import { ask } from "./ask.js";
+import { ask, askAhead } from "./ask.js";
 import { openFiles, uploadImage } from "./files.js";
 import { Making } from "./making.js";
 import { onInput, showResult } from "./results.js";
@@ -12,6 +12,7 @@ import { Styles, mixtureOf } from "./styles.js";
 const $ = (id) => document.getElementById(id);
 const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
 const CHOICES = ["colours", "stroke", "statistics", "model"];
+const NEAR_MS = 100; // a style under the pointer for so long may be chosen next
 const LEVELS_MS = 1000; // how often it is looked how far coarser levels are painted
 const COPIED_MS = 1600; // for so long a button says that it has copied
 const look = { ...FIRST };
@@ -169,6 +170,17 @@ function change(what) {
   return showLook(isNewImage, null);
 }
 
+// A style that the pointer rests on is frozen before it is chosen.
+let nearing = 0;
+let ahead = null;
+function near(style) {
+  clearTimeout(nearing);
+  ahead?.abort();
+  ahead = null;
+  if (!style || !look.image || look.mask || style === look.style) return;
+  nearing = setTimeout(() => { ahead = askAhead({ ...look, style }); }, NEAR_MS);
+}
+
 function changeRegion(box) {
   look.region = box ? box.join(",") : "";
   writeLink(true);
@@ -316,7 +328,7 @@ async function begin() {
     sorry(error.message);
     return;
   }
-  styles = new Styles(start, { onStyle: (style) => change({ style }), onTrouble: sorry, busy });
+  styles = new Styles(start, { onStyle: (style) => change({ style }), onNear: near, onTrouble: sorry, busy });
   drawing = new Drawing(viewer, { onBox: changeRegion, onPolygon: (corners) => places.add(corners), onKind: (kind) => { for (const [id, one] of [["draw", "polygon"], ["region-drag", "box"]]) $(id).setAttribute("aria-pressed", kind === one); } });
   places = new Places(drawing, styles, { onMask: (mask) => change({ mask }), onTrouble: sorry });
   fillChoices();
