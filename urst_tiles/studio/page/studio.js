@@ -131,6 +131,7 @@ async function showLook(isNewImage, place) {
       styles.showSwatches(facts.before);
     }
     viewer.showAfter(facts);
+    making.watch(); // finished blocks may lie over it
     showResult(facts);
   } catch (error) {
     if (mine === asked) sorry(error.message);

@@ -24,6 +24,7 @@ function round(n) {
 export class Viewer {
   constructor({ onMove, onTrouble, onView }) {
     this.facts = null;
+    this.openings = 0; // how many images were opened, the same one also several times
     this.swipe = 50;
     this.before = null;
     this.afters = []; // the newest last; older ones stay until it is loaded
@@ -55,6 +56,7 @@ export class Viewer {
 
   openImage(facts, place) {
     this.facts = facts;
+    this.openings += 1;
     this.afters = [];
     this.before = null;
     this.osd.world.removeAll();
