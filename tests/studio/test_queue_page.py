@@ -111,11 +111,11 @@ def test_finished_blocks_are_seen_while_the_others_are_made(tmp_path: Path, page
         page.wait("document.querySelectorAll('#queue li').length === 1")
         assert "paused" in page.value("document.querySelector('#queue li').textContent")
         for _ in range(2):  # an image that is left and opened again has its blocks at once, though none came
-            page.wait(BLOCKS, 60)
+            page.wait(BLOCKS, 200)
             goes_to(page, "wide.tif", "other.tif")
             page.value("performance.clearResourceTimings()")
             goes_to(page, "other.tif", "wide.tif")
-        page.wait(BLOCKS, 60)
+        page.wait(BLOCKS, 200)
         page.value("performance.clearResourceTimings()")
         page.value(
             "[...document.querySelectorAll('#job button')].find((b) => b.textContent === 'Resume').click()"

@@ -40,6 +40,7 @@ class Facts:
     returned_bytes : of ``reader_bytes``, what the reader makes for those that call it, and not for libraries,
         caches and blocks that are decoded; None for all.
     once_bytes : of ``reader_bytes``, what a process takes once, however many such files it reads.
+    halvings : how often the image was halved from the one that the user named.
     average_cell : (height, width) of the cells whose sums make the thumbnail, if they are not the reader's.
     """
 
@@ -64,6 +65,7 @@ class Facts:
     average_cell: tuple[int, int] | None = None
     returned_bytes: int | None = None
     once_bytes: int = 0
+    halvings: int = 0
 
     @property
     def handed_bytes(self) -> int:

@@ -206,20 +206,21 @@ def source_above(source: Source, opener: Opener, reader_bytes: int) -> Source:
     said = f"half of {source.fingerprint} {source.stretch}"
     said += "".join(f" {area.fingerprint}" for area in source.areas)
     geo = reduced(source.info, 2, 2).geo
-    return _image(source.path, shape_above(source), said, geo, opener, reader_bytes)
+    above = _image(source.path, shape_above(source), said, geo, opener, reader_bytes)
+    return Source(replace(above, halvings=source.halvings + 1))
 
 
 def picture_of(source: Source, opener: Opener) -> Source:
     """The picture that is painted of an image, without validity and in the dtype of the image; ``opener``
     gives its pixels."""
     what = Shape(source.shape, 3, source.dtype.name, False)
-    return _image(source.path, what, f"picture of {source.fingerprint}", (), opener, 0)
+    return Source(_image(source.path, what, f"picture of {source.fingerprint}", (), opener, 0))
 
 
 def _image(
     path: Path, what: Shape, said: str, geo: tuple[Tag, ...], opener: Opener, reader_bytes: int
-) -> Source:
-    facts = Facts(
+) -> Facts:
+    return Facts(
         path=path,
         info=Info(validity="alpha" if what.has_valid else "none", geo=geo),
         fingerprint=sha256(said.encode()).hexdigest(),
@@ -237,4 +238,3 @@ def _image(
         random_access=True,
         stretched=False,
     )
-    return Source(facts)
