@@ -25,6 +25,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "cgroups": set(),
         "geometry": set(),
         "progress": set(),
+        "kept": set(),
         "storage": {"upath"},
         "moments": {"numpy"},
         "histogram": {"numpy"},

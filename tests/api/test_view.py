@@ -110,11 +110,6 @@ def test_nothing_is_left_behind_by_measuring(tmp_path: Path) -> None:
     assert left == ["average", "content", "thumbnail"]
 
 
-def test_a_network_that_paints_levels_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="painter paints a place over the pictures of all levels above"):
-        view_of(scene(tmp_path, "plain"), named()[0], tmp_path / "view", model="painter")
-
-
 def test_a_place_is_cut_at_the_edges_and_lies_in_the_image() -> None:
     assert place((500, 760), (700, 450), (100, 100)) == Box(450, 700, 500, 760)
     with pytest.raises(BadInput, match="760 x 500 px: x goes from 0 to 759, y from 0 to 499"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,6 +241,23 @@ def test_a_thumbnail_measured_at_once_is_measured_by_windows(model: str, channel
         scale = np.sqrt(moments.variance().mean()) + np.abs(moments.mean).max()
         assert np.abs(two[name].mean - moments.mean).max() < 2e-4 * scale
         assert np.abs(two[name].variance() - moments.variance()).max() < 1e-3 * scale**2
+
+
+def test_what_lies_behind_the_last_site_is_not_computed(
+    small: nets.Style, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[str] = []
+    forward = type(small).forward
+
+    def noted(self: Any, x: torch.Tensor, at: Any) -> torch.Tensor:
+        y = forward(self, x, lambda site, h: (reached.append(site.name), at(site, h))[1])
+        reached.append("end")
+        return y
+
+    monkeypatch.setattr(type(small), "forward", noted)
+    moments = measure_thumbnail(small, array_source(picture(64, 80)), whole=True)
+    measured = [site.name for site in measured_sites(small)]
+    assert list(moments) == measured and reached[-1] == measured[-1]
 
 
 def test_members_are_measured_at_once(small: nets.Style) -> None:

@@ -99,3 +99,35 @@ def test_processes_to_come_share_one_too() -> None:
     inherited = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
     child = subprocess.run([sys.executable, "-c", code], env=inherited, capture_output=True, text=True)
     assert child.stdout == "1\n"
+
+
+def test_threads_of_torch_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
+    code = """if True:
+        import os
+        from urst_tiles.machine import wait_asleep
+        wait_asleep()
+        print(os.environ["OMP_WAIT_POLICY"])
+    """
+    for given, wanted in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        known = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | given
+        run = subprocess.run(
+            [sys.executable, "-c", code], env=known, capture_output=True, text=True, check=True
+        )
+        assert run.stdout.split() == [wanted]
+
+
+def test_the_studio_has_them_sleep_before_torch_is_there() -> None:
+    """libgomp reads the variable when it is loaded, and torch loads it."""
+    code = """if True:
+        import os, sys
+        from urst_tiles.cli import studio
+        from urst_tiles import machine
+        calls = []
+        machine.wait_asleep = studio.wait_asleep = lambda: calls.append("torch" in sys.modules)
+        try:
+            studio.run_studio(None)
+        except AttributeError:
+            print(calls, "torch" in sys.modules)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[False] True"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from helpers import noise_bits
 
 from urst_tiles.geometry import Box
-from urst_tiles.source import array_source
+from urst_tiles.source import array_source, halves
+from urst_tiles.source.halves import halves_of
 from urst_tiles.source.levels import PaintedLevel, halved, level_above, noise, windows_of
+from urst_tiles.source.mask import open_mask
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.tiff.metadata import Info, Tag
 
@@ -59,6 +62,32 @@ def test_the_image_above_is_a_copy_that_stays_readable(tmp_path):
     again = pickle.loads(pickle.dumps(half))
     assert half.shape == (35, 45) and half.channels == 4 and half.fingerprint != source.fingerprint
     assert np.array_equal(again.read(Box(3, 5, 30, 44)), halved(pixels)[3:30, 5:44])
+
+
+def test_polygons_in_pixels_lie_where_they_do_on_every_level(tmp_path):
+    corners = [[8, 4], [40, 4], [40, 32], [8, 32], [8, 4]]
+    feature = {"type": "Feature", "properties": {"region": 1}}
+    feature["geometry"] = {"type": "Polygon", "coordinates": [corners]}
+    path = tmp_path / "mask.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    whole = array_source(RNG.integers(0, 255, (71, 90, 3)).astype(np.uint8)).prepare(None)
+    half = level_above(whole, tmp_path / "half.zarr")
+    for source, times in ((whole, 1), (half, 2), (halves_of(whole), 2), (halves_of(half), 4)):
+        (polygon,) = open_mask(path, source).polygons
+        assert np.array_equal(polygon[0], np.array(corners) / times)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("box", [Box(0, 0, 36, 46), Box(3, 5, 30, 44), Box(35, 45, 36, 46)])
+def test_what_is_halved_where_it_is_read_is_what_the_copy_holds(tmp_path, monkeypatch, channels, box):
+    monkeypatch.setattr(halves, "READ_PIXELS", 500)
+    monkeypatch.setattr(halves, "HALVED_ROWS", 4)
+    pixels = RNG.integers(0, 255, (71, 91, channels)).astype(np.uint8)
+    source = array_source(pixels).prepare(None)
+    copy, read = level_above(source, tmp_path / "half.zarr"), halves_of(source)
+    assert (read.shape, read.fingerprint, read.channels) == (copy.shape, copy.fingerprint, channels)
+    assert np.array_equal(read.read(box), copy.read(box))
+    assert np.array_equal(halves_of(read).read(Box(0, 0, 18, 23)), halved(halved(pixels)))
 
 
 def level(size, channels=3, above=True):

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from urst_tiles.errors import BadInput
+from urst_tiles.kept import Kept
 from urst_tiles.studio.asked import Asked
-from urst_tiles.studio.kept import Kept
-from urst_tiles.studio.lane import Lane
+from urst_tiles.studio.lane import Dropped, Lane, check_wanted
 from urst_tiles.studio.pictures import exact_levels, levels_of, tile_box
 
 
@@ -48,6 +48,26 @@ def test_the_newest_goes_first_and_what_nobody_waits_for_is_not_made() -> None:
     futures["its next"].result(30)
     assert made == ["newest", "new", "old", "gallery", "its next"] and first.done()
     lane.close()
+
+
+def test_a_call_ends_where_it_looks_once_nobody_waits() -> None:
+    lane, gate, begun = Lane(1, "test"), threading.Event(), threading.Event()
+
+    def long() -> None:
+        check_wanted()
+        begun.set()
+        gate.wait(30)
+        check_wanted()
+
+    first, second = lane.submit(long), lane.submit(lambda: check_wanted())
+    assert begun.wait(30)
+    assert not lane.drop(first) and lane.drop(lane.submit(long))
+    gate.set()
+    with pytest.raises(Dropped):
+        first.result(30)
+    second.result(30)  # what was dropped is forgotten with its call
+    lane.close()
+    check_wanted()  # in a thread of no lane
 
 
 def test_errors_reach_who_waits_and_a_closed_lane_makes_nothing() -> None:

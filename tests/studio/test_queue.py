@@ -151,6 +151,31 @@ def test_what_is_not_finished_is_there_in_the_next_studio(queue: Queue, root: Pa
     later.close()
 
 
+def test_how_many_blocks_are_finished_is_known_whatever_the_command_tells(root: Path) -> None:
+    """The file of a queue knows no numbers, and a job that goes on first tells of other stages."""
+    geotiff(root / "wide.tif", picture(60, 300))
+    words = ["stylize", "wide.tif", "out.tif", "--style", STYLE]
+    with pytest.raises(Enough):
+        ut.stylize(
+            root / "wide.tif",
+            root / "out.tif",
+            STYLE,
+            dtype="uint8",
+            block=128,
+            blocksize=128,
+            progress=stop_at(1),
+        )
+    (root / FILE).write_text(json.dumps({"jobs": [{"image": "wide.tif", "after": "", "words": words}]}))
+    queue = Queue(root)
+    (one,) = queue.state["jobs"]
+    assert 0 < one["blocks"] == one["done"] < one["total"] == 3
+    queue._change(one["number"], stage="thumbnail", done=1000, total=2000, state="running")
+    assert queue.state["jobs"][0]["blocks"] == one["blocks"]
+    (root / "out.tif.job" / "job.json").write_text("{")
+    assert queue.state["jobs"][0]["blocks"] == 0
+    queue.close()
+
+
 def test_commands_that_are_not_of_the_studio_are_refused(queue: Queue, root: Path) -> None:
     geotiff(root.parent / "outside.tif", picture(40, 50))
     good = ("stylize", "b.tif", "made.tif", "--style", STYLE)
@@ -222,7 +247,7 @@ def test_finished_blocks_are_shown_in_their_places(tmp_path: Path) -> None:
     with pytest.raises(Enough):
         ut.stylize(source, output, tmp_path / "style.tif", progress=stop_at(2), **options)
     found = blocks_of(output)
-    assert found is not None and found.shape == (600, 1300) and 2 <= len(found.names) < 6
+    assert found is not None and found.shape == (600, 1300) and 2 <= len(found.names) < 6 == found.total
     done = [tuple(int(n) for n in name[:11].split("-")) for name in found.names]
     ut.stylize(source, tmp_path / "whole.tif", tmp_path / "style.tif", **options)
     whole = tifffile.imread(tmp_path / "whole.tif", key=0)
@@ -251,6 +276,7 @@ def test_finished_blocks_of_a_part_are_shown_in_their_places(tmp_path: Path) -> 
         ut.stylize(source, output, tmp_path / "style.tif", progress=stop_at(1), **part, **options)
     found = blocks_of(output)
     assert found is not None and found.shape == (300, 500) and "00000-00000.tif" in found.names
+    assert found.total == 6
     ut.stylize(source, tmp_path / "whole.tif", tmp_path / "style.tif", **options)
     whole = tifffile.imread(tmp_path / "whole.tif", key=0)
     seen = found.read(0, Box(0, 0, 300, 500))
@@ -298,6 +324,14 @@ def test_a_studio_that_is_killed_leaves_no_job_behind_and_the_next_goes_on(tmp_p
     assert kept and not (tmp_path / "first.tif").exists()
     queue = Queue(tmp_path)  # that of the next studio
     assert [job["state"] for job in queue.state["jobs"]] == ["paused", "paused"]
+    taken, never = queue.state["jobs"]
+    assert (taken["done"], taken["blocks"], taken["total"], taken["stage"]) == (
+        len(kept),
+        len(kept),
+        3,
+        "stylising",
+    )
+    assert (never["done"], never["blocks"], never["total"], never["stage"]) == (0, 0, 0, "")
     assert not (tmp_path / "second.tif").exists()
     act(queue, {"do": "resume"})
     assert not queue.held

@@ -47,7 +47,7 @@ def status(url: str, **headers: str) -> tuple[int, str]:
 
 
 def test_a_cell_shows_the_page(scene: Path) -> None:
-    frame = ut.show(scene, STYLE, alpha=0.4, preserve_color="luminance", height=500)
+    frame = ut.show(scene, STYLE, alpha=0.4, preserve_color="luminance", model="painter", height=500)
     html = frame._repr_html_()
     assert (
         html.startswith('<iframe src="http://127.0.0.1:') and 'height="500"' in html and "&amp;style=" in html
@@ -55,7 +55,7 @@ def test_a_cell_shows_the_page(scene: Path) -> None:
     address, _, said = frame.url.partition("#")
     words = {name: values[0] for name, values in parse_qs(said).items()}
     assert words == {
-        "image": "a scene.tif", "style": STYLE, "model": "lite", "alpha": "40", "colours": "luminance"
+        "image": "a scene.tif", "style": STYLE, "model": "painter", "alpha": "40", "colours": "luminance"
     }  # fmt: skip
     assert status(address)[0] == 200
     again = ut.show(ut.open_source(scene))

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from served import Served
 import urst_tiles as ut
 from urst_tiles.geometry import Box
 from urst_tiles.source.picture import write_png
+from urst_tiles.studio.arguments import Brought
 from urst_tiles.studio.asked import Asked
 from urst_tiles.studio.guard import POLICY
+from urst_tiles.studio.pictures import Pictures
 
 STYLE = "hokusai-wave"
 SHAPE = 700, 1300  # two cores, and levels that end in odd rows
@@ -77,6 +80,21 @@ def test_tiles_have_the_bytes_of_the_job_and_of_its_overviews(
         np.testing.assert_array_equal(pixels_of(tmp_path, data)[..., :3], wanted[..., :3])
 
 
+def test_a_painting_with_levels_has_the_bytes_of_the_job_near_and_is_approximate_far_out(
+    studio: Served, root: Path, tmp_path: Path
+) -> None:
+    facts = studio.api("look", image="scene.tif", style=STYLE, model="painter", stroke=2)
+    ut.stylize(root / "scene.tif", tmp_path / "out.tif", STYLE, model="painter", stroke=2)
+    wanted = tifffile.imread(tmp_path / "out.tif")[512:700, 512:1024]
+    status, headers, data = studio.ask(f"tiles/{facts['after']}/11/1_1.png")
+    assert status == 200 and headers["x-approximate"] == "no" and wanted.std() > 10
+    np.testing.assert_array_equal(pixels_of(tmp_path, data)[..., :3], wanted[..., :3])
+    status, headers, data = studio.ask(f"tiles/{facts['after']}/9/0_0.png")
+    assert status == 200 and headers["x-approximate"] == "yes"
+    assert pixels_of(tmp_path, data)[..., :3].std() > 10
+    assert "urst-tiles" in studio.api("plan", image="scene.tif", style=STYLE, model="painter")["command"]
+
+
 def test_the_image_as_it_is_at_full_scale_and_reduced(studio: Served, root: Path, tmp_path: Path) -> None:
     whole = tifffile.imread(root / "scene.tif")
     before = studio.api("look", image="scene.tif")["before"]
@@ -99,6 +117,22 @@ def test_far_out_the_same_network_paints_the_reduced_image_and_says_so(
     assert status == 200 and headers["x-approximate"] == "yes" and painted.shape == before.shape
     assert abs(painted[..., :3].astype(int) - before[..., :3]).mean() > 10
     assert studio.ask(f"tiles/{facts['after']}/0/0_0.png")[0] == 200
+
+
+def test_what_may_be_chosen_next_is_frozen_if_that_is_quick(
+    studio: Served, root: Path, tmp_path: Path
+) -> None:
+    held = Pictures(root, tmp_path, Brought.into(root, tmp_path))
+    look = Asked("scene.tif", "klimt-kiss")
+    assert not held.is_quick(look), "the image is not open"
+    held.source("scene.tif")
+    assert held.is_quick(look)
+    assert not held.is_quick(replace(look, statistics="exact"))
+    assert not held.is_quick(replace(look, model="painter"))
+    studio.api("look", image="scene.tif")
+    for style in ("klimt-kiss", ""):
+        assert studio.ask(f"api/ahead?image=scene.tif&style={style}")[0::2] == (204, b"")
+    assert "no style called 'nobody'" in studio.trouble("api/ahead", image="scene.tif", style="nobody")
 
 
 def test_each_style_has_its_square(studio: Served) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import UrstError
-from urst_tiles.geometry import Box, halved
+from urst_tiles.geometry import Box, ceil_div, halved
 from urst_tiles.job.folder import Job
 from urst_tiles.pyramid.reduce import halve
 from urst_tiles.source.cutting import stored_reader
@@ -43,6 +43,12 @@ class FinishedBlocks:
     side: int
     part: Box
     names: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def total(self) -> int:
+        """How many blocks there are, finished or not."""
+        h, w = self.part.shape
+        return ceil_div(h, self.side) * ceil_div(w, self.side)
 
     def read(self, halvings: int, box: Box) -> NDArray[np.uint8]:
         """The pixels, uint8, (h, w, 4), of a box of the picture that was halved so often; where no block is

@@ -119,7 +119,7 @@ def _paint(
     picture = _picture(job)
     job.writes([picture / name for name in shape_above(source).files()] if remote else [picture])
     half = level_above(source, copy, report)
-    own = _options_above(options, source)
+    own = options_above(options, source)
     above = Job(job.folder / "above")
     coarser = recipe.above()
     coarser = coarser.over(field_of(coarser, half, own, above.folder))
@@ -164,7 +164,7 @@ def blocks_above(plan: Plan, style: Subject, source: Source, above: Grid) -> tup
     return tuple(sorted(needed))
 
 
-def _options_above(options: Options, source: Source) -> Options:
+def options_above(options: Options, source: Source) -> Options:
     """The options of the level above: lengths are half as long, and nothing is lost in its file."""
     return replace(
         options.without_part(),

@@ -73,11 +73,16 @@ def take_colours(
         return recipe
     source = source.source if isinstance(source, PaintedLevel) else source
     if plan.statistics in ("thumbnail", "sampled"):
-        return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
+        return in_colours_of_thumbnail(recipe, source)
     job.keep = True
     job.writes(saved_paths(ColourStatistics(), source, job.moments))
     found = measure_exact(ColourRecipe(), source, job.moments, on, progress=progress)
     return recipe.in_colours(found["colours"])
+
+
+def in_colours_of_thumbnail(recipe: Recipe, source: Source) -> Recipe:
+    """The recipe, whose style images get the colours of the thumbnail of the image."""
+    return recipe.in_colours(measure_thumbnail(ColourStatistics(), source)["colours"])
 
 
 def freeze(recipe: Recipe, moments: Mapping[str, Any] | None) -> LocalNet:

@@ -119,6 +119,7 @@ def _places(
 ) -> tuple[dict[str, Any], str]:
     """A place at full scale in each look; on a sheet also as it is."""
     from urst_tiles.api.opening import tell_choice
+    from urst_tiles.api.result import eight_bits
     from urst_tiles.api.view import open_view, place, prepare_input
 
     progress = progress_for(arguments.json)
@@ -127,7 +128,7 @@ def _places(
     box = place(source.shape, arguments.at, arguments.size or (1024, 1024))
     made: dict[str, Any] = {}
     if arguments.styles is not None:
-        made[AS_IT_IS] = _eight_bits(source.read(box))
+        made[AS_IT_IS] = eight_bits(source.read(box))
     for label, styles in looks.items():
         made[label] = open_view(source, styles, options, folder=folder, progress=progress).pixels(box)
     return made, f" at {box.x0},{box.y0}, at full scale"
@@ -139,13 +140,14 @@ def _wholes(
     """The thumbnail in each look; on a sheet also as it is."""
     from urst_tiles.api.opening import open_input
     from urst_tiles.api.preview import preview
+    from urst_tiles.api.result import eight_bits
 
     progress = progress_for(arguments.json)
     source = open_input(arguments.input, options)
     made: dict[str, Any] = {}
     if arguments.styles is not None:
         prepared = source.prepare(folder, thumbnail=options.thumbnail, progress=progress)
-        made[AS_IT_IS] = _eight_bits(prepared.thumbnail)
+        made[AS_IT_IS] = eight_bits(prepared.thumbnail)
     for label, styles in looks.items():
         made[label] = preview(arguments.input, styles, options, folder=folder, progress=progress)
     return made, _scale(source, next(reversed(made.values())))
@@ -157,8 +159,3 @@ def _scale(source: Source, small: Any) -> str:
     if times <= 1:
         return ""
     return f", {times:.3g} times smaller than INPUT: strokes look that much larger; --at X,Y shows their size"
-
-
-def _eight_bits(pixels: Any) -> Any:
-    """Pixels in 8 bits."""
-    return pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")

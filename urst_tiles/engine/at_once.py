@@ -1,12 +1,14 @@
 """All sites measured in one forward pass, over windows that are run as one batch.
 
 At each site the moments are merged over all windows, and the pass continues with the map of these moments.
-With a single window that holds a whole image, these are the statistics of the network without tiles.
+With a single window that holds a whole image, these are the statistics of the network without tiles. What
+lies behind the last site is not computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -19,13 +21,13 @@ from torch import Tensor
 
 from urst_tiles.engine.device import reproducible
 from urst_tiles.engine.kernel import to_tensor
-from urst_tiles.engine.site_moments import cell_weights, if_it_fits, shared, usable
+from urst_tiles.engine.site_moments import Reached, cell_weights, if_it_fits, shared, usable
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.geometry import Box
 from urst_tiles.machine import large_arrays_apart
 from urst_tiles.moments import MemberMoments
 from urst_tiles.nets import Composition, Site
-from urst_tiles.nets.composition import Mixture, mixing
+from urst_tiles.nets.composition import Mixture, measured_sites, mixing
 from urst_tiles.source.windows import WindowReader
 
 #: About how many pixels of features are summed at a time: sums are float64, which takes memory.
@@ -62,11 +64,12 @@ class _Batch:
     ) -> None:
         self.over, self.samples, self.valid = over, samples, valid
         self.moments: dict[str, MemberMoments] = {}
+        self.wanted = {site.name for site in measured_sites(over)}
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[Any], device: torch.device) -> dict[str, MemberMoments]:
         """Measure all sites; ``pixels`` are those of the windows, (n, h, w, channels)."""
-        with reproducible(device):
+        with reproducible(device), suppress(Reached):
             self.over.style.forward(to_tensor(pixels, device), self._at)
         return self.moments
 
@@ -77,6 +80,8 @@ class _Batch:
             merged = reduce(add, self._parts(site, x))
             known = {site.name: usable(self.over, site, merged)}
             self.moments |= known
+            if self.moments.keys() == self.wanted:
+                raise Reached
         maps = {site.name: Mixture(self.over.map_at(site, known))}
         if self.over.field.members == 1:
             return maps[site.name].affine(0)(x)

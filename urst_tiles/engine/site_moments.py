@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 Weights = NDArray[np.float64]
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """Raised at the site that is measured, since the layers after it need not be computed."""
 
 
@@ -130,10 +130,10 @@ class SiteMoments:
         def at(here: Site, x: Tensor) -> Tensor:
             if here.name == self.site.name:
                 reached.append(x)
-                raise _Reached
+                raise Reached
             return before(here, x)
 
-        with suppress(_Reached):
+        with suppress(Reached):
             self.over.style.forward(x, at)
         s, core = self.site.stride, core.within(window)
         cells = reached[0][0, :, core.y0 // s : core.y1 // s, core.x0 // s : core.x1 // s]

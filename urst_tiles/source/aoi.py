@@ -109,8 +109,8 @@ def _in_pixels(
             f"{source.path} has ground control points or rational polynomials alone, by which the polygons of"
             f" {path} cannot be placed; warp it with gdalwarp first"
         )
-    if place is None:
-        return tuple(polygons)
+    if place is None:  # they are in pixels of the image that the user named, which may have been halved
+        return tuple(tuple(ring / (1 << source.halvings) for ring in polygon) for polygon in polygons)
     every = np.concatenate([ring for polygon in polygons for ring in polygon])
     there = points_in_image(source, every, crs, f"{flag} {path}") if crs else every
     if not np.isfinite(there).all():

@@ -41,6 +41,7 @@ class Facts:
         caches and blocks that are decoded; None for all.
     once_bytes : of ``reader_bytes``, what a process takes once, however many such files it reads.
     is_jpeg : whether the pixels in the file are compressed as JPEG.
+    halvings : how often the image was halved from the one that the user named.
     average_cell : (height, width) of the cells whose sums make the thumbnail, if they are not the reader's.
     """
 
@@ -66,6 +67,7 @@ class Facts:
     returned_bytes: int | None = None
     once_bytes: int = 0
     is_jpeg: bool = False
+    halvings: int = 0
 
     @property
     def handed_bytes(self) -> int:

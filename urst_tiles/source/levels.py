@@ -22,13 +22,13 @@ from urst_tiles.machine import mapped
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.level import reduced
-from urst_tiles.source.openers import SpoolOpener
+from urst_tiles.source.openers import Opener, SpoolOpener
 from urst_tiles.source.source import Source
 from urst_tiles.source.spool import MARK, Shape, spool
 from urst_tiles.source.valid import Samples
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.tiff.choice import Choice
-from urst_tiles.tiff.metadata import Info
+from urst_tiles.tiff.metadata import Info, Tag
 
 
 @dataclass(frozen=True)
@@ -196,20 +196,35 @@ def level_above(source: Source, folder: Path, progress: Progress = silent) -> So
     """
     what, halves = shape_above(source), Halves(source)
     spool(folder, what, halves.stream(what.rows), lambda _, done, total: progress("halving", done, total))
+    return source_above(source, SpoolOpener(folder, what, halves), what.reader_bytes)
+
+
+def source_above(source: Source, opener: Opener, reader_bytes: int) -> Source:
+    """The image at half its size, whose pixels ``opener`` gives; the same whoever has them.
+
+    ``reader_bytes`` is the memory that reading takes at most, besides the arrays that are returned.
+    """
     said = f"half of {source.fingerprint} {source.stretch}"
     said += "".join(f" {area.fingerprint}" for area in source.areas)
-    fingerprint = sha256(said.encode()).hexdigest()
-    info = Info(validity="alpha" if what.has_valid else "none", geo=reduced(source.info, 2, 2).geo)
-    return _spooled(source.path, info, fingerprint, SpoolOpener(folder, what, halves))
+    geo = reduced(source.info, 2, 2).geo
+    above = _image(source.path, shape_above(source), said, geo, opener, reader_bytes)
+    return Source(replace(above, halvings=source.halvings + 1))
 
 
-def _spooled(path: Path, info: Info, fingerprint: str, opener: SpoolOpener) -> Source:
-    """The source of a spool of colours; ``path`` is its name in messages."""
-    what = opener.what
-    facts = Facts(
+def picture_of(source: Source, opener: Opener) -> Source:
+    """The picture that is painted of an image, without validity and in the dtype of the image; ``opener``
+    gives its pixels."""
+    what = Shape(source.shape, 3, source.dtype.name, False)
+    return Source(_image(source.path, what, f"picture of {source.fingerprint}", (), opener, 0))
+
+
+def _image(
+    path: Path, what: Shape, said: str, geo: tuple[Tag, ...], opener: Opener, reader_bytes: int
+) -> Facts:
+    return Facts(
         path=path,
-        info=info,
-        fingerprint=fingerprint,
+        info=Info(validity="alpha" if what.has_valid else "none", geo=geo),
+        fingerprint=sha256(said.encode()).hexdigest(),
         stored=what.shape,
         orientation=1,
         choice=Choice(),
@@ -218,13 +233,12 @@ def _spooled(path: Path, info: Info, fingerprint: str, opener: SpoolOpener) -> S
         file_dtype=what.dtype,
         has_valid=what.has_valid,
         overviews=(),
-        reader_bytes=what.reader_bytes,
+        reader_bytes=reader_bytes,
         spooling_bytes=0,
         opener=opener,
         random_access=True,
         stretched=False,
     )
-    return Source(facts)
 
 
 # The picture of the level above, where the job folder is on an object store
@@ -285,6 +299,5 @@ def kept_picture(folder: Path, source: Source) -> Source:
     """The picture of the level above that `keep_picture` has copied, for the level of ``source``."""
     what = shape_above(source)
     said = f"picture above {source.fingerprint} {source.stretch}"
-    info = Info(validity="alpha" if what.has_valid else "none")
     opener = SpoolOpener(folder, what, Nothing(folder))
-    return _spooled(folder, info, sha256(said.encode()).hexdigest(), opener)
+    return Source(_image(folder, what, said, (), opener, what.reader_bytes))

@@ -69,6 +69,7 @@ class Source:
     reader_bytes : bytes of memory that reading takes at most, besides the arrays that are returned.
     returned_bytes : the part of it that is made for those that read, and not held by libraries.
     overviews : (height, width) of each overview in the file, upright.
+    halvings : how often the image was halved from the one that the user named, for a level of a painting.
     stretch_text : the values or percentiles that become black and white, as they were asked for.
     """
 
@@ -99,7 +100,7 @@ class Source:
         self.channels = self.colours + bool(facts.has_valid or facts.areas)
         self.file_dtype = np.dtype(facts.file_dtype)
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if as_is else weight_dtype(self.file_dtype)
-        self.random_access = facts.random_access
+        self.random_access, self.halvings = facts.random_access, facts.halvings
         spooled, areas = self._spool_shape.reader_bytes, area_bytes(facts.areas)
         self.reader_bytes = areas + (facts.reader_bytes if facts.random_access else spooled)
         self.returned_bytes = areas + (facts.handed_bytes if facts.random_access else spooled)

@@ -23,7 +23,7 @@ from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked,
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
-from urst_tiles.studio.lane import Lane
+from urst_tiles.studio.lane import Dropped, Lane
 from urst_tiles.studio.layers import Layers, address_of, capabilities
 from urst_tiles.studio.making import command_of, keep_files, output_of, plan_of
 from urst_tiles.studio.pictures import Pictures, Shown, block_tile
@@ -44,8 +44,9 @@ RECENT = 8
 #: How often it is looked whether somebody still waits for an answer, in seconds.
 GLANCE_SECONDS = 0.1
 
-#: The order in which calls are made: what is looked at goes first, then the squares of the gallery.
-LOOKED_AT, GALLERY = 1, 0
+#: The order in which calls are made: what is looked at goes first, then what may be looked at next, then the
+#: squares of the gallery.
+LOOKED_AT, AHEAD, GALLERY = 2, 1, 0
 
 
 class Gone(Exception):
@@ -139,6 +140,17 @@ class Studio:
             return facts | {"name": self._called(look.image)["name"]}
 
         return JSONResponse(await answered(request, self._lane(look), opened, LOOKED_AT))
+
+    async def ahead(self, request: Request) -> Response:
+        """Freeze a style that may be chosen next, if that is quick."""
+        look = Asked.of(request.query_params)
+
+        def frozen() -> None:
+            if look.paints and self.pictures.is_quick(look):
+                self.pictures.view(look)
+
+        await answered(request, self._lane(look), frozen, AHEAD)
+        return Response(status_code=204)
 
     async def tile(self, request: Request) -> Response:
         """A tile of an image or of a painting."""
@@ -275,8 +287,11 @@ async def answered(request: Request, lane: Lane, call: Callable[[], T], urgency:
             future.cancel()
             raise Gone from None
         if done:
-            return waiting.result()
-        if await request.is_disconnected() and future.cancel():
+            try:
+                return waiting.result()
+            except Dropped:
+                raise Gone from None
+        if await request.is_disconnected() and lane.drop(future):
             raise Gone
 
 
@@ -326,6 +341,7 @@ def app_of(studio: Studio, token: str, hosts: Collection[str], framed: bool = Fa
         ("/api/start", studio.start, "GET"),
         ("/api/files", studio.files, "GET"),
         ("/api/look", studio.look, "GET"),
+        ("/api/ahead", studio.ahead, "GET"),
         ("/api/plan", studio.plan, "GET"),
         ("/api/status", studio.status, "GET"),
         ("/api/make", studio.make, "POST"),

@@ -14,8 +14,8 @@ from urst_tiles import nets
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.options import Options
 
-#: The models of the studio: those whose styles have names and whose places can be shown at full scale.
-MODELS = ("lite",)
+#: The models of the studio: those that have the named styles.
+MODELS = ("lite", "painter")
 
 #: What may be done about the colours of the image.
 COLOURS = ("none", "luminance", "coral")

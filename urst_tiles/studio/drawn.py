@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.kept import Kept
 from urst_tiles.source import Source
 from urst_tiles.source.geojson_writing import geojson_of
 from urst_tiles.storage.publish import publish
 from urst_tiles.studio.asked import check_style
-from urst_tiles.studio.kept import Kept
 
 #: How many polygons there may be, and how many corners they may have together.
 MOST_POLYGONS, MOST_CORNERS = 200, 5000

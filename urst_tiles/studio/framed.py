@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from urst_tiles.errors import UrstError
+from urst_tiles.machine import wait_asleep
 from urst_tiles.studio.child import watch
 
 
@@ -22,6 +23,7 @@ def _tell(**facts: str) -> None:
 
 def main(root: Path) -> int:
     """Serve until stdin ends; return the exit status."""
+    wait_asleep()
     try:
         from urst_tiles.studio.serve import serve
 

@@ -11,6 +11,20 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: The future of the call that a thread makes.
+_now = threading.local()
+
+
+class Dropped(Exception):
+    """Nobody waits any more for what a thread makes."""
+
+
+def check_wanted() -> None:
+    """Raise `Dropped` in a call of a lane for which nobody waits any more."""
+    future = getattr(_now, "future", None)
+    if future is not None and getattr(future, "is_dropped", False):
+        raise Dropped
+
 
 class Lane:
     """Some threads that take the most urgent of the waiting calls, and of equally urgent ones the newest.
@@ -41,6 +55,14 @@ class Lane:
             self._changed.notify()
         return future
 
+    def drop(self, future: Future[Any]) -> bool:
+        """Say that nobody waits for a call: it is never made, or ends where it next looks (`check_wanted`).
+
+        Returns whether it is never made.
+        """
+        future.is_dropped = True  # type: ignore[attr-defined]
+        return future.cancel()
+
     def close(self) -> None:
         """Make no further calls, and wait for those that are being made."""
         with self._changed:
@@ -65,8 +87,10 @@ class Lane:
             future, call = work
             if not future.set_running_or_notify_cancel():
                 continue
+            _now.future = future
             try:
                 future.set_result(call())
             except BaseException as error:  # whoever waits is told
                 future.set_exception(error)
+            _now.future = None
             del work, future, call

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.geometry import Box
+from urst_tiles.kept import Kept
 from urst_tiles.source.mercator import HALF, SIDE, MapLayer, layer_of
 from urst_tiles.source.picture import encoded_png
 from urst_tiles.studio.asked import Asked
-from urst_tiles.studio.kept import Kept
 from urst_tiles.studio.pictures import Pictures, Shown
 
 #: How many layers are remembered.

@@ -8,7 +8,7 @@ large then, and the tile is called approximate.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -22,20 +22,18 @@ from urst_tiles.api.blocks import blocks_of
 from urst_tiles.api.contact_sheet import in_style
 from urst_tiles.api.result import Levels, SourceLevels, eight_bits
 from urst_tiles.api.view import View, mask_file, open_view, prepare_input
-from urst_tiles.engine.block import stylize_block
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, halved
+from urst_tiles.kept import Kept
 from urst_tiles.options import Options
 from urst_tiles.pyramid.reduce import halve, levels_below
 from urst_tiles.source import Source
 from urst_tiles.source.burnt import BurntMask, burn
 from urst_tiles.source.mask import open_mask
 from urst_tiles.source.picture import encoded_jpeg, encoded_png
-from urst_tiles.source.scaled import ScaledSource
-from urst_tiles.source.windows import WindowReader
 from urst_tiles.studio.arguments import Brought, check_measuring
 from urst_tiles.studio.asked import Asked, is_upload
-from urst_tiles.studio.kept import Kept
+from urst_tiles.studio.lane import Dropped, check_wanted
 from urst_tiles.studio.results import Results, levels_of, microns
 
 #: Side of a tile in pixels.
@@ -47,8 +45,8 @@ MOST_PIXELS = 1 << 20
 #: Memory for pixels at full scale, and for encoded tiles.
 CORE_BYTES, TILE_BYTES = 192 << 20, 96 << 20
 
-#: How many images and frozen networks are kept open.
-IMAGES, VIEWS = 2, 4
+#: How many images are kept open, and how many frozen networks: a painting with levels has one for each.
+IMAGES, VIEWS = 2, 8
 
 #: Side of the small squares that show each style.
 SWATCH = 128
@@ -76,7 +74,7 @@ class Pictures:
     def __init__(self, root: Path, folder: Path, brought: Brought) -> None:
         self.root, self._folder, self._brought = root, folder, brought
         self._sources: Kept[Source] = Kept(IMAGES)
-        self._views: Kept[View] = Kept(VIEWS)
+        self._views: Kept[View] = Kept(VIEWS, lambda view: len(view.levels))
         self._cores: Kept[NDArray[Any]] = Kept(CORE_BYTES, lambda pixels: pixels.nbytes)
         self._tiles: Kept[Shown] = Kept(TILE_BYTES, lambda tile: len(tile.data))
         self.results = Results(root, folder)
@@ -98,10 +96,20 @@ class Pictures:
                 self.stage = None
 
     def _open(self, path: Path) -> Source:
-        def progress(stage: str, done: int, total: int) -> None:
-            self.stage = stage, done, total
+        return prepare_input(path, Options(dtype="uint8"), folder=self._folder, progress=self._tell)
 
-        return prepare_input(path, Options(dtype="uint8"), folder=self._folder, progress=progress)
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        """Note how far something is that takes long."""
+        self.stage = None if done >= total else (stage, done, total)
+
+    def _tell_if_wanted(self, stage: str, done: int, total: int) -> None:
+        """The same of a painting, which ends here once nobody waits for it."""
+        self._tell(stage, done, total)
+        try:
+            check_wanted()
+        except Dropped:
+            self.stage = None
+            raise
 
     def view(self, look: Asked) -> View:
         """The painting that a look shows."""
@@ -111,15 +119,26 @@ class Pictures:
         source, style = self.source(look.image), self._brought.style(look)
         check_measuring(look, source)
         options = self._brought.options(look, source)
-        if options.mask is None:
-            return open_view(source, style, options, folder=self._folder)
         folder = Path(mkdtemp(dir=self._folder))
-        mask = open_mask(options.mask, source)
-        assert isinstance(mask, BurntMask)
-        burn(mask, mask_file(folder))
-        view = open_view(source, style, options, folder=folder)
-        finalize(view, rmtree, folder, ignore_errors=True)  # a mask may be large
+        try:
+            if options.mask is not None:
+                mask = open_mask(options.mask, source)
+                assert isinstance(mask, BurntMask)
+                burn(mask, mask_file(folder))
+            view = open_view(source, style, options, folder=folder, progress=self._tell_if_wanted)
+        except BaseException:
+            rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.stage = None
+        finalize(view, rmtree, folder, ignore_errors=True)  # masks and pictures of levels may be large
         return view
+
+    def is_quick(self, look: Asked) -> bool:
+        """Whether the painting of a look can be frozen within a second or so: the image is open, and no more
+        than its thumbnail is measured."""
+        is_open = self._sources.get(self._brought.uploads.find(look.image)) is not None
+        return is_open and look.model == "lite" and look.statistics in ("auto", "thumbnail") and not look.mask
 
     def facts(self, look: Asked) -> dict[str, Any]:
         """What a viewer must know of an image."""
@@ -161,7 +180,7 @@ class Pictures:
             return self._levels(look).read(halvings, box), False
         if halvings < exact_levels():
             return self._reduced(look, halvings, box), False
-        return self._approximated(look, halvings, box), True
+        return self.view(look).reduced(halvings, box), True
 
     def _levels(self, look: Asked) -> Levels:
         """The image of a look as it is stored."""
@@ -204,16 +223,6 @@ class Pictures:
             pixels[part.within(whole).slices] = made[part.within(core).slices]
         binary = view.source.info.validity != "alpha"
         return [pixels, *levels_below(pixels, halvings, binary=binary)][-1]
-
-    def _approximated(self, look: Asked, halvings: int, box: Box) -> NDArray[np.uint8]:
-        """The reduced image, painted by the same network."""
-        view = self.view(look)
-        small = ScaledSource(view.source, halvings)
-        (height, width), grid = small.shape, view.plan.grid
-        core = max(grid.stride, TILE // grid.stride * grid.stride)
-        grid = replace(grid, height=height, width=width, core=core, block=core, tile=core)
-        kernel = view.kernel_for(small.shape)
-        return stylize_block(kernel, WindowReader(small), replace(view.plan, grid=grid), box)  # type: ignore[arg-type]
 
     def swatch(self, look: Asked, style: str) -> Shown:
         """A small square of the image in a style; as it is if ``style`` is empty."""

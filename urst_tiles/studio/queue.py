@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from urst_tiles.api.blocks import blocks_of
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.storage.publish import publish, remove_dead_attempts
 from urst_tiles.studio.asked import inside_to_write, relative
@@ -103,9 +104,19 @@ class Queue:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The paintings in their order, and whether the queue is held."""
+        """The paintings in their order, each with how many ``blocks`` of it are finished while it is not, and
+        whether the queue is held."""
         with self._lock:
-            return {"held": self.held, "jobs": [one.facts for one in self._paintings]}
+            held, paintings = self.held, list(self._paintings)
+        return {"held": held, "jobs": [one.facts | {"blocks": self._blocks(one)[0]} for one in paintings]}
+
+    def _blocks(self, one: Painting) -> tuple[int, int]:
+        """How many blocks of a painting are finished, and how many there are; 0 if that is not known."""
+        if one.state in ("running", "paused"):
+            with contextlib.suppress(UrstError, OSError):
+                if found := blocks_of(self._root / one.output):
+                    return len(found.names), found.total
+        return 0, 0
 
     @property
     def paintings(self) -> list[Painting]:
@@ -293,9 +304,9 @@ class Queue:
             return
         self._numbers += 1
         words, image, after = tuple(one["words"]), str(one.get("image", "")), str(one.get("after", ""))
-        self._paintings.append(
-            Painting(self._numbers, image, after, relative(self._root, output), words, "paused")
-        )
+        taken = Painting(self._numbers, image, after, relative(self._root, output), words, "paused")
+        done, total = self._blocks(taken)
+        self._paintings.append(replace(taken, stage="stylising" if done else "", done=done, total=total))
 
     def _own(self) -> bool:
         """Whether the queue of this root belongs to this studio, and to no other that is open."""

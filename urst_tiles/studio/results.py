@@ -16,10 +16,10 @@ from urst_tiles.api.result import (
 )
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, halved
+from urst_tiles.kept import Kept
 from urst_tiles.pyramid.deep_zoom import dzi_levels
 from urst_tiles.source import Source
 from urst_tiles.studio.asked import Asked, inside, relative
-from urst_tiles.studio.kept import Kept
 
 #: How many paintings are kept open, and of how many files it is known whether they are some.
 OPEN, KNOWN = 2, 256

@@ -46,6 +46,7 @@ def show(
     *,
     alpha: float = 1.0,
     preserve_color: str = "none",
+    model: str = "lite",
     height: int = 640,
 ) -> StudioFrame:
     """Show an image and its painting in a notebook, at every scale, before anything is written.
@@ -58,10 +59,11 @@ def show(
     ----------
     source : an image file, or the source that `open_source` made of one; also a finished painting, which is
         shown beside its image.
-    style : the name of a style that comes with the network lite, see `named_styles`; empty for the image as
-        it is.
+    style : the name of a style that comes with the networks, see `named_styles`; empty for the image as it
+        is.
     alpha : strength of the style, 0 to 1.
     preserve_color : "none", or "luminance" to keep the colours of the image.
+    model : the network, "lite" or "painter".
     height : of the page, in pixels.
 
     Returns
@@ -70,7 +72,7 @@ def show(
 
     Raises
     ------
-    BadInput : there is no such style; or the packages of the extra ``studio`` are not installed.
+    BadInput : there is no such style or network; or the packages of the extra ``studio`` are not installed.
     MissingFile : there is no such image.
     """
     path = Path(source.path if isinstance(source, Source) else source).resolve()
@@ -79,7 +81,7 @@ def show(
     if not 0 <= alpha <= 1:
         raise BadInput(f"alpha must lie between 0 and 1, got {alpha}")
     root = path.parent
-    look = Asked(relative(root, path), style, alpha=round(100 * alpha), colours=preserve_color)
+    look = Asked(relative(root, path), style, model, alpha=round(100 * alpha), colours=preserve_color)
     words = {
         "image": look.image,
         "style": style,

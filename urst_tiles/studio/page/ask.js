@@ -15,6 +15,13 @@ async function answer(url, options) {
 
 export const ask = (path, words = {}) => answer(`${path}?${new URLSearchParams(words)}`);
 
+// Has the studio begin what may be asked for next; returns what stops it.
+export function askAhead(words) {
+  const stop = new AbortController();
+  fetch(`api/ahead?${new URLSearchParams(words)}`, { signal: stop.signal }).catch(() => {});
+  return stop;
+}
+
 export const upload = (file, use) =>
   answer(`api/upload?${new URLSearchParams({ name: file.name, use })}`, { method: "POST", body: file });
 

@@ -4,21 +4,21 @@ import { tileSource } from "./viewer.js";
 export class Blocks {
   constructor(viewer) {
     this.viewer = viewer;
-    this.shown = ""; // which job, and how many of its blocks, the newest item shows
+    this.shown = ""; // which job, how many of its blocks, and over which opening of its image, the newest item shows
     this.items = []; // the newest last; older ones stay until it is loaded
     viewer.osd.addHandler("update-viewport", () => this.clip());
   }
 
   show(job) {
-    const { facts } = this.viewer;
-    const key = job && facts && job.done ? `${job.number} ${job.after} ${job.done}` : "";
+    const { facts, openings } = this.viewer;
+    const key = job && facts && job.blocks ? `${job.number} ${job.after} ${job.blocks} ${openings}` : "";
     if (key === this.shown) return;
     this.shown = key;
     if (!key) return this.clear(0);
     this.viewer.osd.addTiledImage({
-      tileSource: tileSource(facts, (level, x, y) => `blocks/${job.number}/${level}/${x}_${y}.png?done=${job.done}`),
+      tileSource: tileSource(facts, (level, x, y) => `blocks/${job.number}/${level}/${x}_${y}.png?done=${job.blocks}`),
       success: ({ item }) => {
-        if (this.shown !== key) return this.viewer.osd.world.removeItem(item);
+        if (this.shown !== key || this.viewer.openings !== openings) return this.viewer.osd.world.removeItem(item);
         this.items.push(item);
         this.clip();
         item.addHandler("fully-loaded-change", ({ fullyLoaded }) => fullyLoaded && item === this.items.at(-1) && this.clear(1));

@@ -46,7 +46,7 @@ export class Queue {
     $("job").hidden = !jobs.length;
     const now = jobs.find((job) => job.state === "running") ?? jobs.find((job) => job.state === "paused") ?? jobs.at(-1);
     if (!now) return this.blocks.show(null);
-    const said = strings.job[now.state]({ ...now, stage: now.stage && (strings.stages[now.stage] ?? now.stage) });
+    const said = strings.job[now.state]({ ...now, stage: now.stage && strings.stage(now.stage) });
     if ($("job-text").textContent !== said) $("job-text").textContent = said;
     $("job-bar").hidden = now.state !== "running";
     if (now.total) $("job-bar").value = now.done / now.total;

@@ -86,7 +86,11 @@ export const strings = {
   fullScale: "1:1",
   fullScaleWhy: "Full scale: one pixel of the image on one of the screen",
   opening: "Opening the image",
-  stages: { reading: "Reading", spooling: "Unpacking", thumbnail: "Measuring", stylising: "Painting", assembling: "Assembling", validating: "Checking" },
+  stages: { reading: "Reading", spooling: "Unpacking", thumbnail: "Measuring", halving: "Halving the image", stylising: "Painting", assembling: "Assembling", validating: "Checking" },
+  stage(stage) {
+    const [, level] = stage.match(/^painting level 1[/](\d+)$/) ?? [];
+    return level ? `Painting at 1/${level}, for finer strokes over it` : this.stages[stage] ?? stage;
+  },
   painting: (style) => `Painting: ${style}`,
   notAnswering: "The studio does not answer any more. Start it again with `urst-tiles studio`, and open the address that it prints.",
   tileFailed: "A part of the image cannot be shown.",

@@ -1,7 +1,7 @@
 // The page: it shows what the studio says, and asks it for tiles. What a tile or a style is, the studio alone knows.
 import { strings } from "./strings.js";
 import { Viewer } from "./viewer.js";
-import { ask } from "./ask.js";
+import { ask, askAhead } from "./ask.js";
 import { openFiles, uploadImage } from "./files.js";
 import { Making } from "./making.js";
 import { onInput, showResult } from "./results.js";
@@ -12,9 +12,13 @@ import { Styles, mixtureOf } from "./styles.js";
 const $ = (id) => document.getElementById(id);
 const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
 const CHOICES = ["colours", "stroke", "statistics", "model"];
+const NEAR_MS = 100; // a style under the pointer for so long may be chosen next
+const LEVELS_MS = 1000; // how often it is looked how far coarser levels are painted
 const COPIED_MS = 1600; // for so long a button says that it has copied
 const look = { ...FIRST };
 let asked = 0; // the number of the newest request for a look; older answers are dropped
+let answered = 0; // the newest that is answered
+let tellsLevel = false; // whether it is told how far a coarser level is
 let name = ""; // what the image is called
 let step = 0; // how many changes can be undone
 let last = 0; // the newest change
@@ -113,7 +117,7 @@ async function showLook(isNewImage, place) {
   sorry("");
   if (!look.image) return;
   busy(isNewImage ? strings.opening : strings.painting($("label-after").textContent));
-  const watching = isNewImage ? setInterval(watchOpening, 500) : 0;
+  const watching = setInterval(watchOpening, 500);
   try {
     const facts = await ask("api/look", look);
     if (mine !== asked) return;
@@ -127,18 +131,32 @@ async function showLook(isNewImage, place) {
       styles.showSwatches(facts.before);
     }
     viewer.showAfter(facts);
+    making.watch(); // finished blocks may lie over it
     showResult(facts);
   } catch (error) {
     if (mine === asked) sorry(error.message);
   } finally {
     clearInterval(watching);
-    if (mine === asked) busy(null);
+    if (mine === asked) {
+      answered = mine;
+      busy(null);
+    }
   }
 }
 
 async function watchOpening() {
   const { opening } = await ask("api/status").catch(() => ({}));
-  if (opening && !$("busy").hidden) busy(strings.stages[opening.stage] ?? strings.opening, opening.done / Math.max(1, opening.total));
+  if (opening && !$("busy").hidden) busy(strings.stage(opening.stage), opening.done / Math.max(1, opening.total));
+}
+
+// A painting over coarser levels is measured when it is first looked at so closely, which takes long.
+async function watchLevels() {
+  if (answered !== asked) return;
+  const waits = look.model !== "lite" && viewer.loading.going.size;
+  const { opening } = waits ? await ask("api/status").catch(() => ({})) : {};
+  if (opening) busy(strings.stage(opening.stage), opening.done / Math.max(1, opening.total));
+  else if (tellsLevel && answered === asked) busy(null);
+  tellsLevel = Boolean(opening);
 }
 
 function change(what) {
@@ -151,6 +169,17 @@ function change(what) {
   if (isNewImage) note(new URLSearchParams(look), true);
   else writeLink(true);
   return showLook(isNewImage, null);
+}
+
+// A style that the pointer rests on is frozen before it is chosen.
+let nearing = 0;
+let ahead = null;
+function near(style) {
+  clearTimeout(nearing);
+  ahead?.abort();
+  ahead = null;
+  if (!style || !look.image || look.mask || style === look.style) return;
+  nearing = setTimeout(() => { ahead = askAhead({ ...look, style }); }, NEAR_MS);
 }
 
 function changeRegion(box) {
@@ -300,7 +329,7 @@ async function begin() {
     sorry(error.message);
     return;
   }
-  styles = new Styles(start, { onStyle: (style) => change({ style }), onTrouble: sorry, busy });
+  styles = new Styles(start, { onStyle: (style) => change({ style }), onNear: near, onTrouble: sorry, busy });
   drawing = new Drawing(viewer, { onBox: changeRegion, onPolygon: (corners) => places.add(corners), onKind: (kind) => { for (const [id, one] of [["draw", "polygon"], ["region-drag", "box"]]) $(id).setAttribute("aria-pressed", kind === one); } });
   places = new Places(drawing, styles, { onMask: (mask) => change({ mask }), onTrouble: sorry });
   fillChoices();
@@ -313,6 +342,7 @@ async function begin() {
   viewer.swipeTo(swipe);
   viewer.showBeside(beside);
   making.watch();
+  setInterval(watchLevels, LEVELS_MS);
   await showLook(true, place);
 }
 

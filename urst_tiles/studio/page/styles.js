@@ -13,11 +13,11 @@ export const mixtureOf = (style) => (style.includes("=")
 const textOf = (mixed) => (mixed.length > 1 ? mixed.map((one) => one.join("=")).join(",") : mixed[0]?.[0] ?? "");
 
 export class Styles {
-  constructor({ styles, uploads }, { onStyle, onTrouble, busy }) {
+  constructor({ styles, uploads }, { onStyle, onNear, onTrouble, busy }) {
     this.titles = new Map([["", strings.none]]);
     this.swatches = "";
     this.mixed = [];
-    this.on = { style: onStyle, trouble: onTrouble, busy };
+    this.on = { style: onStyle, near: onNear, trouble: onTrouble, busy };
     for (const { name, title } of [{ name: "", title: strings.none }, ...uploads, ...styles]) $("gallery").append(this.tile(name, title));
     $("own").addEventListener("click", () => $("own-file").click());
     $("own-file").addEventListener("change", () => {
@@ -39,6 +39,8 @@ export class Styles {
     const image = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", width: 128, height: 128 });
     const text = Object.assign(document.createElement("span"), { textContent: title });
     input.addEventListener("change", () => this.picked(name, input.checked));
+    label.addEventListener("pointerenter", () => this.on.near($("mix").checked ? "" : name));
+    label.addEventListener("pointerleave", () => this.on.near(""));
     label.append(input, image, text);
     label.title = title;
     return label;

@@ -6,6 +6,7 @@ import { Loading } from "./loading.js";
 const $ = (id) => document.getElementById(id);
 const OSD = window.OpenSeadragon;
 const NEXT_TO_NONE = 1e-9;
+const PATIENCE_MS = 3600000; // a tile of a painting may wait for the levels above it
 const SETTLED_MS = 250; // a view that has not moved for so long stands in the link
 
 // An image of these facts, whose tiles have the addresses that getTileUrl tells.
@@ -23,6 +24,7 @@ function round(n) {
 export class Viewer {
   constructor({ onMove, onTrouble, onView }) {
     this.facts = null;
+    this.openings = 0; // how many images were opened, the same one also several times
     this.swipe = 50;
     this.before = null;
     this.afters = []; // the newest last; older ones stay until it is loaded
@@ -32,7 +34,7 @@ export class Viewer {
     this.loading = new Loading(onTrouble);
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const settings = {
-      showNavigationControl: false, drawer: "canvas", imageLoaderLimit: 4, timeout: 120000,
+      showNavigationControl: false, drawer: "canvas", imageLoaderLimit: 4, timeout: PATIENCE_MS,
       maxZoomPixelRatio: 8, visibilityRatio: 0.4, animationTime: still ? 0 : 0.6, springStiffness: 9, maxImageCacheCount: 120,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true }, gestureSettingsTouch: { dblClickToZoom: true },
       tabIndex: 0, immediateRender: false, blendTime: 0,
@@ -54,6 +56,7 @@ export class Viewer {
 
   openImage(facts, place) {
     this.facts = facts;
+    this.openings += 1;
     this.afters = [];
     this.before = null;
     this.osd.world.removeAll();
