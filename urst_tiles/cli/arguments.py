@@ -50,7 +50,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "style_size": "resize the style image to this many pixels on its short side",
         "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
         " that large shapes are painted too; --model painter learned to do that, and by default begins with"
-        " the image reduced to about 1024 pixels (picture), where the largest strokes are as large as in the"
+        " the image reduced to about 512 pixels (picture), where the largest strokes are as large as in the"
         " painting; with other models strokes grow less than by this factor (default: picture for painter,"
         " 1 for others)",
         "preserve_color": "what to do about the colours of the image: none lets the style set them, luminance"
