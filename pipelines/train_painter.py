@@ -97,7 +97,7 @@ class Settings:
     content_weight: float = 0.3
     consistency_weight: float = 3.0
     colour_weight: float = 0.5
-    half_weight: float = 0.3
+    half_weight: float = 1.0
     range_weight: float = 5.0
     #: Sides from which on the halved picture is compared.
     half_least: int = 192

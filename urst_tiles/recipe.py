@@ -200,7 +200,7 @@ class Recipe:
 
 
 #: The shorter side in pixels of the coarsest level of a picture, about, and the least that it may have.
-COARSEST, SMALLEST = 1024, 32
+COARSEST, SMALLEST = 512, 32
 
 #: Name of the file in a job folder that holds the mask.
 MASK = "mask.npy"

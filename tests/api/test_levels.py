@@ -42,7 +42,7 @@ def left(scene):
 def test_the_number_of_levels_follows_the_size_of_the_image():
     recipe = recipe_of(STYLE, Options(model="painter"))
     sizes = [(300, 400), (1024, 1024), (1500, 9000), (2048, 2048), (4000, 6000), (65536, 40000)]
-    assert [recipe.on_levels(size, None).levels for size in sizes] == [1, 1, 2, 2, 3, 6]
+    assert [recipe.on_levels(size, None).levels for size in sizes] == [1, 2, 3, 3, 4, 7]
     assert [recipe.on_levels((4096, 4096), n).levels for n in (1, 2, 8)] == [1, 2, 4]
     assert recipe.on_levels((100, 100), 64).levels == 1
     assert recipe_of(STYLE, Options(model="lite")).on_levels((9000, 9000), None).levels == 0

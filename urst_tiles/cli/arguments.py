@@ -50,7 +50,7 @@ SUBJECTS: dict[str, dict[str, str]] = {
         "style_size": "resize the style image to this many pixels on its short side",
         "stroke": "paint from coarse to fine, first on the image reduced by this factor (1, 2, 4, 8, ...), so"
         " that large shapes are painted too; --model painter learned to do that, and by default begins with"
-        " the image reduced to about 1024 pixels (picture), where the largest strokes are as large as in the"
+        " the image reduced to about 512 pixels (picture), where the largest strokes are as large as in the"
         " painting; it also takes a length such as 0.5mm, 20um, 300m or 900ft, the width of the largest"
         " strokes on the ground, in the specimen or on paper, where INPUT tells the size of its pixels; with"
         " other models strokes grow less than by this factor (default: picture for painter, 1 for others)",

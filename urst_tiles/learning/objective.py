@@ -10,7 +10,8 @@ content
 consistency
     each level, halved, is to equal the level above.
 half
-    the coarsest picture, halved, is to be a painting, too.
+    the coarsest and the finest picture, halved, are to be paintings, too: finer strokes would otherwise blur
+    the coarser ones, which is seen from afar.
 range
     values outside 0..1 at the finest level.
 """
@@ -48,7 +49,7 @@ class LossWeights:
     content: float = 0.3
     consistency: float = 3.0
     colour: float = 0.5
-    half: float = 0.3
+    half: float = 1.0
     range: float = 5.0
     half_least: int = 192
 
@@ -95,6 +96,9 @@ def compared(
         far = distance(features, paintings, index)
         parts["style"] = parts["style"] + weight * far.mean()
         parts["colour"] = parts["colour"] + weight * colour_distance(y, paintings, index)
+        if weights.half and (k == 0 or y is pictures[-1]) and y.shape[2] >= weights.half_least:
+            reduced = distance(teacher(halved(y), teacher.style), paintings, index)
+            parts["half"] = parts["half"] + reduced.mean()
         if k:
             above = pictures[k - 1].detach()
             parts["consistency"] = parts["consistency"] + (halved(y) - above).abs().mean()
@@ -102,8 +106,6 @@ def compared(
         parts["content"] = content_distance(
             features[teacher.content], halved(guide, batch.levels - 1), teacher
         )
-        if weights.half and y.shape[2] >= weights.half_least:
-            parts["half"] = distance(teacher(halved(y), teacher.style), paintings, index).mean()
     parts["range"] = outside(pictures[-1])
     total = weighted(parts, {name: getattr(weights, name) for name in PARTS})
     return total, parts, far.detach() / len(teacher.style)

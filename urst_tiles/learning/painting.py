@@ -2,9 +2,10 @@
 
 A picture is painted from coarse to fine. The content is halved some times; at the coarsest level the network
 paints over the content in the colours of the painting, at each finer one over the enlarged picture of the
-level above, to which half of the detail was added that the content has here and had not before. It is the
-same network at every level, but for two sets of affine parameters in each style: for the coarsest level, and
-for all finer ones. About 32 000 multiplications per pixel and level.
+level above, to which half of the detail was added that the content has here and had not before, and what it
+paints there keeps the colours of that picture. It is the same network at every level, but for two sets of
+affine parameters in each style: for the coarsest level, and for all finer ones. About 32 000 multiplications
+per pixel and level.
 
 Here the network paints crops in many styles at once and gradients are kept; `urst_tiles.nets.painter` is the
 same network in one style, on windows of images of any size.
@@ -40,6 +41,7 @@ from urst_tiles.nets.painter import (
     STRIDE,
     doubled,
     enlarged,
+    lost,
 )
 from urst_tiles.source.levels import COLUMN, FACTORS
 
@@ -166,7 +168,8 @@ def paint(
         if pictures:
             guide = enlarged(pictures[-1]) + DETAIL * (colours - enlarged(halved(colours)))
         grain = noise(origins >> level, (here.shape[2], here.shape[3]), level, seed)
-        pictures.append(paint_level(state, here, guide, grain, rows, dtype))
+        painting = paint_level(state, here, guide, grain, rows, dtype)
+        pictures.append(painting + lost(painting, pictures[-1]) if pictures else painting)
     return pictures
 
 

@@ -4,7 +4,9 @@ A picture is painted level by level. The content is halved some times and painte
 the content in the colours of the painting. At each finer level it is painted anew over the guide: the picture
 of the level above, enlarged, and half of the detail that the content has at this level and had not at the one
 above. It is the same network at every level, but for two sets of affine parameters in each style, one for the
-coarsest level and one for all finer ones. A style is a row of such parameters, so styles cost nothing.
+coarsest level and one for all finer ones. A style is a row of such parameters, so styles cost nothing. What a
+finer level paints keeps the colours of the picture of the level above, averaged over some pixels, as the
+levels of a Laplacian pyramid do [3]: large strokes do not fade under the fine ones.
 
 The windows of a level have more channels than red, green and blue: behind these three come one of noise, and,
 at a level that is not the coarsest, the three of the picture of the level above, each of its pixels four
@@ -16,6 +18,8 @@ References
    row of affine parameters.
 2. F. Pitie and A. Kokaram, "The Linear Monge-Kantorovitch Linear Colour Mapping for Example-Based Colour
    Transfer", CVMP 2007: the colours of the coarsest level's guide.
+3. P. J. Burt, E. H. Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on
+   Communications 31, 1983: a level adds what the enlarged level above does not have.
 """
 
 from __future__ import annotations
@@ -46,8 +50,9 @@ NAME, FILE = "painter", "painter.safetensors"
 #: The width in pixels of the coarsest strokes of a picture of one level, and how many times as wide they are
 #: with each further level, in the mean of what was measured (design/strokes.md).
 STROKE, STROKE_GROWTH = 5.0, 1.6
-#: The reach in pixels of the coarsest level, and of finer ones, whose guide is enlarged.
-HALO, FINER_HALO = 48, 52
+#: The reach in pixels of the coarsest level; of the strokes of finer ones, whose guide is enlarged; and of
+#: the result of these, which keeps the level above.
+HALO, GUIDED_HALO, FINER_HALO = 48, 52, 60
 #: Pixels of a cell's side: nothing works at full resolution but the last convolution.
 STRIDE, MINIMUM = 4, 8
 #: Variances below EPS (a deviation of 0.03 in features of order 1) are not amplified further.
@@ -139,6 +144,21 @@ def guide_of(x: Tensor, colours: Tensor) -> Tensor:
     return enlarged(above) + DETAIL * (colours - enlarged(F.avg_pool2d(colours, 2)))
 
 
+def blurred(x: Tensor) -> Tensor:
+    """(n, c, h, w), each line averaged with its neighbours (1, 2, 1), down and across; edges are repeated."""
+    for axis, sides in ((2, (0, 0, 1, 1)), (3, (1, 1, 0, 0))):
+        n, wide = x.shape[axis], F.pad(x, sides, mode="replicate")
+        x = 0.5 * x + 0.25 * (wide.narrow(axis, 0, n) + wide.narrow(axis, 2, n))
+    return x
+
+
+def lost(painting: Tensor, above: Tensor) -> Tensor:
+    """What a level's ``painting`` (n, 3, h, w) has lost of the colours of the picture of the level ``above``
+    (n, 3, h/2, w/2), which it is to keep [3]: the difference of the means of cells, blurred and enlarged."""
+    cells = F.avg_pool2d(above, STRIDE // 2) - F.avg_pool2d(painting, STRIDE)
+    return F.interpolate(blurred(cells), scale_factor=STRIDE, mode="bilinear", align_corners=False)
+
+
 def grain_of(x: Tensor) -> Tensor:
     """The noise of the windows ``x``, (n, 1, h, w), around 0; 0 where they have none."""
     return x[:, GRAIN] - 0.5 if x.shape[1] > CONTENT.stop else torch.zeros_like(x[:, :1])
@@ -162,7 +182,7 @@ class PainterStyle:
         self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
         self.form = form_of(weights)
         self.halo = FINER_HALO if finer else HALO
-        further = FINER_HALO - HALO if finer else 0
+        further = GUIDED_HALO - HALO if finer else 0
         c = self.form.channels
 
         def features(name: str, cells: int, measured: bool = True) -> Site:
@@ -196,6 +216,8 @@ class PainterStyle:
         again = F.pixel_unshuffle(pair, 2)  # 24, h/2, w/2
         h = F.relu(at(sites["half"], conv(torch.cat([doubled(z), again], 1), self.weights, "mid")))
         painting = guide + conv(doubled(h), self.weights, "full")
+        if x.shape[1] >= GUIDE.stop:
+            painting = painting + lost(painting, x[:, GUIDE, ::2, ::2])
         return painting if self.alpha == 1.0 else torch.lerp(content, painting, self.alpha)
 
     def affine(self, site: Site, moments: Moments) -> Affine:

@@ -24,7 +24,7 @@ from urst_tiles.nets.base import Affine, Precision
 from urst_tiles.nets.frozen.folding import Float, FoldedLayer, before
 from urst_tiles.nets.frozen.padding import empty, replicate, ring, strips
 from urst_tiles.nets.frozen.strokes import FrozenStrokes, add_strokes, strip_rows
-from urst_tiles.nets.painter import CONTENT, DETAIL, GRAIN, GUIDE, PainterStyle, enlarged
+from urst_tiles.nets.painter import CONTENT, DETAIL, GRAIN, GUIDE, PainterStyle, enlarged, lost
 
 #: Pixels along the side of a cell, and channels of a pixel: content, guide and noise.
 SIDE, CHANNELS = 4, 7
@@ -50,6 +50,9 @@ class FrozenPainter(FrozenStrokes):
         h = self.conv(replicate(z, (-1, -1), size), "mid", padding=0)
         h = h.add_(self.conv(replicate(cells, (-1, -1), size), "again", padding=0)).relu_()
         add_strokes(guide, self.conv(self._at_half(h), "full", padding=0), 2)
+        if pixels.shape[-1] >= GUIDE.stop:
+            painting, above = guide.permute(0, 3, 1, 2), pixels[:, ::2, ::2, GUIDE].permute(0, 3, 1, 2)
+            guide += lost(painting, above).permute(0, 2, 3, 1)
         if self.alpha != 1.0:
             guide = torch.lerp(pixels[..., CONTENT], guide, self.alpha)
         return guide.permute(0, 3, 1, 2)
