@@ -18,6 +18,7 @@ from urst_tiles.api.live_levels import LiveLevel, is_live, kernel_of, live_level
 from urst_tiles.api.look import with_looks
 from urst_tiles.api.measuring import measure, take_colours
 from urst_tiles.api.opening import open_input
+from urst_tiles.api.strokes import on_levels
 from urst_tiles.api.stylize import cluster_of, run_job
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
@@ -174,15 +175,15 @@ def open_view(
     """
     options = Options.of(options, changes).without_part()
     recipe = with_looks(recipe_of(style, options), source, options)
-    recipe = recipe.on_levels(source.shape, options.stroke)
+    recipe = on_levels(recipe, source, options)
     recipe = recipe.over(field_of(recipe, source, options, folder))
     plan = make_plan(source, recipe, build_style(recipe), options)
     if is_live(source, plan):
         return View(source, live_levels(source, recipe, plan, options, folder, progress))
     _check_size(source, plan)
     with _scratch(folder, keep=plan.levels > 1) as scratch:
-        image, *measured = _measured(source, recipe, plan, options, Job(scratch / "job"), progress)
-    level = LiveLevel(image, plan, recipe, lambda: (measured[0], measured[1]))
+        image, final, statistics = _measured(source, recipe, plan, options, Job(scratch / "job"), progress)
+    level = LiveLevel(image, plan, recipe, lambda: (final, statistics))
     level.ready()
     return View(source, (level,))
 
