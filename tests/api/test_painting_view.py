@@ -221,6 +221,26 @@ def test_it_is_told_how_far_the_levels_above_are(scene: Path, tmp_path: Path) ->
     assert all(done == total for done, total in last.values())
 
 
+def test_measuring_can_be_given_up_and_goes_on_with_what_was_painted(
+    scene: Path, whole: np.ndarray, tmp_path: Path
+) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def tell(*one: Any) -> None:
+        told.append(one)
+        if one[:2] == ("painting level 1/2", 3) and total == 0:
+            raise KeyboardInterrupt
+
+    total = 0
+    seen = view_of(scene, STYLE, tmp_path, tell, stroke=4)
+    with pytest.raises(KeyboardInterrupt):
+        seen.pixels(BOXES[0])
+    total = told[-1][2]
+    told.clear()
+    check(seen, whole)
+    assert told[-1] == ("painting level 1/2", total - 2, total - 2), "the third was lost"
+
+
 def test_a_view_that_is_dropped_frees_its_levels(scene: Path, tmp_path: Path) -> None:
     seen = view_of(scene, STYLE, tmp_path, stroke=2)
     seen.pixels(BOXES[0])

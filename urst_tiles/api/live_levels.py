@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -123,18 +124,21 @@ class LiveLevel:
             self._awaited.came(core)
         return pixels
 
-    def await_under(self, boxes: list[Box], progress: Progress) -> None:
-        """Report from now on how many of the cores under ``boxes``, of the level below, are painted."""
+    @contextmanager
+    def awaited(self, boxes: list[Box], progress: Progress) -> Iterator[None]:
+        """Report meanwhile how many of the cores under ``boxes``, of the level below, are painted."""
         grid = self.plan.grid
         cores = set()
         for box in boxes:
             coarse = Box(box.y0 // 2, box.x0 // 2, ceil_div(box.y1, 2), ceil_div(box.x1, 2)).clip(grid.image)
             cores |= {part.align(grid.core).clip(grid.image) for part in coarse.cells(grid.core)}
-        self._awaited = Awaited(cores, f"painting level 1/{1 << self.plan.level}", progress)
-
-    def forget_awaited(self) -> None:
-        """Report no more."""
-        self._awaited = None
+        missing = {core for core in cores if self._painted.get(core) is None}
+        awaited = self._awaited = Awaited(missing, f"painting level 1/{1 << self.plan.level}", progress)
+        try:
+            yield
+        finally:
+            self._awaited = None
+        awaited.end()
 
     @cached_property
     def picture(self) -> Source:
@@ -153,6 +157,11 @@ class Awaited:
         """A core has been painted."""
         self._left.discard(core)
         self._progress(self._stage, self._total - len(self._left), self._total)
+
+    def end(self) -> None:
+        """All that was needed has been painted."""
+        if self._total:
+            self._progress(self._stage, self._total, self._total)
 
 
 class PictureOpener:
@@ -264,13 +273,9 @@ def _level(
         if recipe.preserve_color == "coral":
             coloured = in_colours_of_thumbnail(recipe, source)
         style = build_style(coloured)
-        if above is not None:
-            above.await_under([sample.window for sample in samples(style, image.shape, None)], progress)
-        try:
+        windows = [sample.window for sample in samples(style, image.shape, None)]
+        with nullcontext() if above is None else above.awaited(windows, progress):
             return coloured, measure_sampled(style, image, device=plan.device, threads=plan.threads)
-        finally:
-            if above is not None:
-                above.forget_awaited()
 
     return LiveLevel(image, plan, recipe, measuring)
 
