@@ -213,8 +213,8 @@ def ours(model: str, method: str, image: Picture, reference: Picture) -> Picture
     return made
 
 
-def compare(python: str, side: int, limit_seconds: float, folder: Path) -> None:
-    """Print the differences of all programs on pictures of a side."""
+def compare(python: str, side: int, limit_seconds: float, folder: Path, only: str) -> None:
+    """Print the differences of all programs on pictures of a side, or of those that ``only`` names."""
     pictures = {
         "colour": (scene(side, 0, (1.0, 0.8, 0.6)), scene(side, 5, (0.7, 0.9, 1.0))),
         "stain": (slide(side, 0, FIRST, 1.1), slide(side, 7, SECOND, 0.9)),
@@ -223,6 +223,8 @@ def compare(python: str, side: int, limit_seconds: float, folder: Path) -> None:
     print("| model, method | other program | mean difference | largest | share above one level |")
     print("|---|---|---|---|---|")
     for number, (model, method, package, _) in enumerate(PEERS):
+        if only and package not in only.split(","):
+            continue
         said = ran(python, folder, number, limit_seconds)
         if len(said) == 1:
             print(f"| {model} {method} | {package} | {said[0]} | | |", flush=True)
@@ -236,7 +238,7 @@ def compare(python: str, side: int, limit_seconds: float, folder: Path) -> None:
         )
 
 
-def reach(python: str, megapixels: list[int], limit_seconds: float, folder: Path) -> None:
+def reach(python: str, megapixels: list[int], limit_seconds: float, folder: Path, only: str) -> None:
     """Print how long other programs take for larger and larger pictures, and in how much memory, until each
     fails. Pictures are repeated from one of a megapixel."""
     print("| other program, method | megapixels | seconds | MiB beyond the pictures and libraries |")
@@ -244,6 +246,8 @@ def reach(python: str, megapixels: list[int], limit_seconds: float, folder: Path
     small = {"colour": scene(1000, 0, (1.0, 0.8, 0.6)), "stain": slide(1000, 0, FIRST, 1.1)}
     others = {"colour": scene(1000, 5, (0.7, 0.9, 1.0)), "stain": slide(1000, 7, SECOND, 0.9)}
     for number, (model, method, package, _) in enumerate(PEERS):
+        if only and package not in only.split(","):
+            continue
         for size in megapixels:
             tall = np.tile(small[model], (size, 1, 1))
             put(folder, {model: (tall, others[model])})
@@ -261,6 +265,7 @@ def main() -> None:
     )
     parser.add_argument("python", help="the Python of the other programs")
     parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--only", default="", help="the other programs, by name, with commas")
     parser.add_argument("--reach", help="megapixels, as in 1,4,16")
     parser.add_argument("--seconds", type=float, default=300, help="that a program may take for a picture")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -270,8 +275,9 @@ def main() -> None:
         return work(given.work, given.number)
     with tempfile.TemporaryDirectory() as name:
         if given.reach:
-            return reach(given.python, [int(n) for n in given.reach.split(",")], given.seconds, Path(name))
-        compare(given.python, given.side, given.seconds, Path(name))
+            sizes = [int(n) for n in given.reach.split(",")]
+            return reach(given.python, sizes, given.seconds, Path(name), given.only)
+        compare(given.python, given.side, given.seconds, Path(name), given.only)
     print(f"\nurst-tiles {version('urst-tiles')}, Python {sys.version.split()[0]}")
 
 
