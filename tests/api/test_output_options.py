@@ -71,3 +71,29 @@ def test_tiles_for_viewers_are_called_what_they_are_where_they_are_read(run, tmp
             done = run(*command, tmp_path / name, *more)
             assert done.returncode == 2 and words in done.stderr, done.stderr
             assert "that they were made from" in done.stderr or "these were made from" in done.stderr
+
+
+def test_a_folder_with_something_else_is_refused_before_any_work(run, tmp_path: Path) -> None:
+    geotiff(tmp_path / "in.tif", picture(60, 50))
+    for name, more in (("a.ome.zarr", []), ("b.iiif", []), ("c", ["--format", "iiif"]), ("d.dzi", [])):
+        folder = tmp_path / (name if name != "d.dzi" else "d_files")
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+        for flags in ([], ["--overwrite"]):
+            done = run("stylize", tmp_path / "in.tif", tmp_path / name, "--model", "identity", *more, *flags)
+            assert done.returncode == 2, done.stderr
+            assert f"{folder.name} is a folder with something else in it" in done.stderr
+            assert sorted(path.name for path in folder.iterdir()) == ["notes.txt"]
+    assert not list(tmp_path.glob("*.job"))
+
+
+def test_a_slash_behind_an_output_that_is_a_folder(run, tmp_path: Path) -> None:
+    """As a shell completes it."""
+    geotiff(tmp_path / "in.tif", picture(60, 50))
+    for name, more in (("a.ome.zarr", []), ("b.iiif", []), ("c", ["--format", "ome.zarr"])):
+        done = run("stylize", tmp_path / "in.tif", f"{tmp_path}/{name}/", "--model", "identity", *more)
+        assert done.returncode == 0, done.stderr
+        assert run("validate", f"{tmp_path}/{name}/").returncode == 0
+    for name in ("d.png/", "e/", "f.dzi/", "./"):
+        done = run("stylize", tmp_path / "in.tif", f"{tmp_path}/{name}", "--model", "identity")
+        assert done.returncode == 2 and "is a folder; name a file in it" in done.stderr, done.stderr

@@ -101,6 +101,27 @@ def test_an_ome_zarr_on_s3_is_read_again(s3: Any, scene: Path) -> None:
     np.testing.assert_array_equal(source.read(ut.Box(0, 0, *source.shape)), tifffile.imread(scene))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_output_on_s3_is_validated(
+    name: str, s3: Any, scene: Path, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"s3://{BUCKET}/{name}"
+    ut.stylize(scene, address, None, **SMALL)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    done = run("validate", address)
+    assert done.returncode == 0 and done.stdout.startswith(f"{address}: valid ("), done.stdout + done.stderr
+    held = max(s3.find(f"{BUCKET}/{name}"), key=lambda key: s3.info(key)["size"])
+    s3.pipe_file(held, s3.cat_file(held)[:-3000])
+    done = run("validate", address)
+    assert done.returncode == 1 and done.stdout.startswith(f"{address}: not valid ("), done.stdout
+    assert str(tmp_path) not in done.stdout
+    done = run("validate", f"{address}.none")
+    assert done.returncode == 2 and f"there is nothing at {address}.none" in done.stderr
+    assert list(scratch.iterdir()) == []  # of the copies
+
+
 @pytest.mark.parametrize(
     ("name", "ending", "when"),
     [

@@ -14,6 +14,7 @@ from urst_tiles.options import Options
 from urst_tiles.plan import Plan
 from urst_tiles.planning import PINNED_LIBRARIES
 from urst_tiles.pyramid import validate
+from urst_tiles.pyramid.check import is_replaceable
 from urst_tiles.pyramid.formats import FORMATS, SUFFIXES, Format, format_of
 from urst_tiles.pyramid.jp2 import require_driver
 from urst_tiles.pyramid.parts import Parts
@@ -61,6 +62,8 @@ def check_output(
         path = followed(path)
         check_suffix(path, suffixes, format)
         _check_folder(path, makes_folder, suffixes is OUTPUTS and written_format(path, format).shape)
+        if suffixes is OUTPUTS:
+            _refuse_other_folders(path, written_format(path, format))
         given = [one for one in inputs if one is not None]
         _refuse_among(path, given)
         refuse_inputs(path, (("input", own_path(one)) for one in given))
@@ -99,13 +102,19 @@ def check_name(output: AnyPath, suffixes: tuple[str, ...] | None = OUTPUTS, form
     if not text or "\0" in text:
         raise BadInput(f"the output {text!r} is no name of a file; give one, as out.tif")
     path = Path(text).absolute()
-    if os.path.basename(text) in ("", ".", ".."):
+    if os.path.basename(text) in ("", ".", "..") and not _is_folder(text, path, suffixes, format):
         file = path / ("out.tif" if suffixes is OUTPUTS else f"out{(suffixes or ('.txt',))[0]}")
         raise BadInput(f"the output {text} is a folder; name a file in it, as {file}")
     if len(os.fsencode(path.name)) > NAME_MAX:
         raise BadInput(f"the name {path.name} is longer than {NAME_MAX} bytes; give a shorter one")
     check_suffix(path, suffixes, format)
     return path
+
+
+def _is_folder(text: str, path: Path, suffixes: tuple[str, ...] | None, format: str) -> bool:
+    """Whether a name that ends in a slash is that of an output that is a folder, as ``a.ome.zarr/``."""
+    chosen = format_of(path, format) if suffixes is OUTPUTS and text.endswith("/") else None
+    return chosen is not None and chosen.shape == "folder"
 
 
 def check_format(chosen: Format, options: Options) -> None:
@@ -166,6 +175,13 @@ def _check_folder(output: Path, makes_folder: bool, shape: str | bool = "file") 
         raise BadInput(f"the output {output} is a folder; name a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise BadInput(f"the folder {folder} may not be written; choose another output")
+
+
+def _refuse_other_folders(output: Path, chosen: Format) -> None:
+    """Raise BadInput if a folder that the output would be or needs exists, and holds anything else."""
+    for path in (output, *chosen.companions(output)):
+        if not is_replaceable(path, chosen):
+            raise BadInput(f"{path} is a folder with something else in it; move it away, or choose another")
 
 
 def _refuse_among(output: Path, inputs: Iterable[AnyPath]) -> None:

@@ -7,7 +7,9 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from urst_tiles.errors import BadInput, MissingFile
@@ -20,8 +22,9 @@ from urst_tiles.pyramid.validate import ValidationReport, few
 from urst_tiles.pyramid.validate import validate as validate_tiff
 from urst_tiles.pyramid.zarr_check import zarr_problems
 from urst_tiles.source.colour import libvips
+from urst_tiles.source.remote import Address
 from urst_tiles.storage.names import require_file
-from urst_tiles.storage.stores import utf8_name
+from urst_tiles.storage.stores import get_tree, is_remote, path_of, utf8_name
 
 #: What the files of pictures begin with.
 _MAGIC = {JP2_MAGIC: "jp2", b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
@@ -37,7 +40,8 @@ def validate(
 
     Parameters
     ----------
-    path : the file, or the folder of an OME-Zarr or of IIIF, written by this package or any other program.
+    path : the file, or the folder of an OME-Zarr or of IIIF, written by this package or any other program. At
+        an address of an object store it is copied to this machine, into ``TMPDIR``, for as long as it takes.
     deep : whether every tile, or the whole picture, is decoded, too.
     descriptor : a TIFF if it is open already; ``path`` is then only its name, and ``deep`` must be false.
 
@@ -48,6 +52,8 @@ def validate(
     """
     if descriptor is not None:
         return validate_tiff(path, deep=deep, descriptor=descriptor)
+    if (stored := _on_store(path)) is not None:
+        return _validate_copy(stored, deep)
     place = Path(path)
     if os.fspath(path) and os.path.isdir(path):
         return _validate_folder(place, deep)
@@ -58,6 +64,30 @@ def validate(
     if kind == "dzi":
         return _report(place, *_dzi(place, deep))
     return _report(place, *_picture(place, kind, deep))
+
+
+def _on_store(path: str | os.PathLike[str]) -> Path | None:
+    """The path of an output on an object store; None for any other name."""
+    if is_remote(path):
+        return path_of(path)
+    scheme, found, _ = os.fspath(path).partition("://")
+    elsewhere = (
+        found
+        and len(scheme) > 1
+        and scheme.isidentifier()
+        and scheme.lower() not in ("http", "https", "file")
+    )
+    return path_of(path) if elsewhere and not os.path.lexists(path) else None
+
+
+def _validate_copy(stored: Path, deep: bool) -> ValidationReport:
+    """Check a copy, on this machine, of an output on an object store."""
+    with TemporaryDirectory(prefix="urst-tiles-") as folder:
+        copy = Path(folder) / stored.name
+        get_tree(stored, copy)
+        report = validate(copy, deep=deep)
+    problems = tuple(one.replace(str(copy), str(stored)) for one in report.problems)
+    return replace(report, path=Address(str(stored)), problems=problems)
 
 
 def _kind_of(path: Path) -> str:

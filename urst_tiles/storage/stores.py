@@ -124,6 +124,44 @@ def put_tree(folder: Path, path: Path, last: str) -> None:
     put(folder / last, path / last)
 
 
+def get_tree(path: Path, target: Path) -> None:
+    """Download an object, or all objects below a name, as a file or a folder of this machine.
+
+    Raises
+    ------
+    MissingFile : there is nothing of this name.
+    BadInput : the names of the objects are none for files, or they take more than is free on the disk.
+    JobError : the store failed.
+    """
+    base = _key(path).rstrip("/")
+    try:
+        with asking(path) as store:
+            single = store.isfile(base)  # some stores list no object below itself
+            found = {base: store.info(base)} if single else store.find(base, detail=True)
+        sizes = {str(key): int(info.get("size") or 0) for key, info in found.items()}
+    except FileNotFoundError:
+        sizes = {}
+    if not sizes:
+        raise MissingFile(f"there is nothing at {path}; check the address")
+    free, needed = shutil.disk_usage(target.parent).free, sum(sizes.values())
+    if needed > free:
+        raise BadInput(
+            f"{path} has {needed >> 20} MiB, and {target.parent} has {free >> 20} MiB free; set TMPDIR to a"
+            " folder on a larger disk"
+        )
+
+    def get(key: str) -> None:
+        rest = PurePosixPath(key.removeprefix(base).lstrip("/"))
+        if ".." in rest.parts:
+            raise BadInput(f"{path}: the name of its object {key} leads elsewhere")
+        file = target / rest
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with asking(path) as store:
+            store.get_file(key, os.fspath(file))
+
+    side_by_side(path, get, sizes)
+
+
 def is_same_tree(folder: Path, path: Path) -> bool:
     """Whether the objects below ``path`` are the files in a folder of this machine, equal to the byte."""
     files = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
