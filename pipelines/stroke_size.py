@@ -167,11 +167,15 @@ def contrasts_of(path: Path, content: Path | None, side: int, most: int) -> Floa
     """
     with TemporaryDirectory() as folder:
         source = _prepared(path, Path(folder) / "picture")
-        image = content and _prepared(content, Path(folder) / "content")
+        image = _prepared(content, Path(folder) / "content") if content else None
         if image and image.shape != source.shape:
             image = None  # a painting, or another picture that is not made of this content
-        pairs = ((_read(source, box), image and _read(image, box)) for box in windows(source, side, most))
-        found = np.array([contrasts(strokes_of(*pair)) for pair in pairs])
+        found = np.array(
+            [
+                contrasts(strokes_of(_read(source, box), _read(image, box) if image else None))
+                for box in windows(source, side, most)
+            ]
+        )
     if not found.any():
         raise ut.BadInput(f"{path} is flat, and has no strokes to measure")
     return np.sqrt((found**2).mean(0))

@@ -26,7 +26,7 @@ from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import samples
 from urst_tiles.errors import JobError
 from urst_tiles.geometry import Box, Grid, ceil_div
-from urst_tiles.job.ending import mark_beside
+from urst_tiles.job.ending import mark_beside, marks_of
 from urst_tiles.job.folder import Job
 from urst_tiles.nets.composition import Subject
 from urst_tiles.options import Dtype, Options
@@ -119,17 +119,18 @@ def _paint(
     picture = _picture(job)
     job.writes([picture / name for name in shape_above(source).files()] if remote else [picture])
     half = level_above(source, copy, report)
-    own = options_above(options, source)
+    own = replace(options_above(options, source), overwrite=remote and options.overwrite)
     above = Job(job.folder / "above")
     coarser = recipe.above()
     coarser = coarser.over(field_of(coarser, half, own, above.folder))
     job.writes_folder(above.folder)
-    if not remote:  # a program keeps the mark until it ends, when this folder is gone
-        job.writes([mark_beside(above.folder)])
-    plan = make_plan(half, coarser, build_style(coarser), own, pinned=above.identity or above.ended)
+    # A program keeps a mark beside until it ends, when this folder is gone.
+    job.writes(marks_of(above.folder) if remote else [mark_beside(above.folder)])
+    before = None if own.overwrite else above.identity or above.ended
+    plan = make_plan(half, coarser, build_style(coarser), own, pinned=before)
     plan = plan.for_blocks(blocks_above(below, build_style(recipe), source, plan.grid))
     with above.locked():
-        above.claim(plan.identity)
+        above.claim(plan.identity, overwrite=own.overwrite)
         if not remote:
             run(above, plan, half, coarser, picture, own, report)
             return
