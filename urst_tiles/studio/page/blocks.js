@@ -16,7 +16,7 @@ export class Blocks {
     this.shown = key;
     if (!key) return this.clear(0);
     this.viewer.osd.addTiledImage({
-      tileSource: tileSource(facts, (level, x, y) => `blocks/${job.number}/${level}/${x}_${y}.png?done=${job.blocks}`),
+      tileSource: tileSource(facts, (level, x, y) => `blocks/${job.number}/${level}/${x}_${y}.png?done=${job.blocks}&opening=${openings}`),
       success: ({ item }) => {
         if (this.shown !== key || this.viewer.openings !== openings) return this.viewer.osd.world.removeItem(item);
         this.items.push(item);
