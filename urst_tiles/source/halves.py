@@ -29,7 +29,8 @@ class HalvesReader:
     def __init__(self, source: Source) -> None:
         what = shape_above(source)
         self._source = source
-        self.shape, self.levels, self.alone = what.shape, (), True
+        self.shape, self.alone = what.shape, True
+        self.levels: tuple[tuple[int, int], ...] = ()
         self.dtype, self.colours, self.has_valid = source.dtype, what.colours, what.has_valid
         self.cell_shape = what.shape  # of one cell: the image beneath shares the decoding out among threads
 
