@@ -182,8 +182,8 @@ def open_view(
         return View(source, live_levels(source, recipe, plan, options, folder, progress))
     _check_size(source, plan)
     with _scratch(folder, keep=plan.levels > 1) as scratch:
-        image, final, statistics = _measured(source, recipe, plan, options, Job(scratch / "job"), progress)
-    level = LiveLevel(image, plan, recipe, lambda: (final, statistics))
+        image, coloured, moments = _measured(source, recipe, plan, options, Job(scratch / "job"), progress)
+    level = LiveLevel(image, plan, recipe, lambda: (coloured, moments))
     level.ready()
     return View(source, (level,))
 
