@@ -23,6 +23,7 @@ from urst_tiles.pyramid.validate import validate as validate_tiff
 from urst_tiles.pyramid.zarr_check import zarr_problems
 from urst_tiles.source.colour import libvips
 from urst_tiles.source.remote import Address
+from urst_tiles.storage.addresses import is_store
 from urst_tiles.storage.names import require_file
 from urst_tiles.storage.stores import get_tree, is_remote, path_of, utf8_name
 
@@ -70,14 +71,8 @@ def _on_store(path: str | os.PathLike[str]) -> Path | None:
     """The path of an output on an object store; None for any other name."""
     if is_remote(path):
         return path_of(path)
-    scheme, found, _ = os.fspath(path).partition("://")
-    elsewhere = (
-        found
-        and len(scheme) > 1
-        and scheme.isidentifier()
-        and scheme.lower() not in ("http", "https", "file")
-    )
-    return path_of(path) if elsewhere and not os.path.lexists(path) else None
+    text = os.fspath(path)
+    return path_of(text) if is_store(text) and not os.path.lexists(text) else None
 
 
 def _validate_copy(stored: Path, deep: bool) -> ValidationReport:

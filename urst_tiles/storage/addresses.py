@@ -31,6 +31,11 @@ def scheme_of(address: str) -> str:
     return address.partition("://")[0].lower()
 
 
+def is_store(address: str) -> bool:
+    """Whether a text is an address of an object store, or of another store that fsspec writes to."""
+    return "://" in address and scheme_of(address) in ("s3", "s3a", "memory", *LIBRARIES)
+
+
 def not_installed(address: str, error: Exception) -> BadInput:
     """The error for an address whose library fsspec misses, with the command that installs it."""
     more = LIBRARIES.get(scheme_of(address))
