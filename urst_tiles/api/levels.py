@@ -43,7 +43,7 @@ from urst_tiles.source.levels import (
     level_above,
     shape_above,
 )
-from urst_tiles.storage.stores import is_remote
+from urst_tiles.storage.stores import is_remote, remove
 
 #: Runs the job of one level: (job, plan, source, recipe, output, options, progress).
 RunLevel = Callable[[Job, Plan, Source, Recipe, Path, Options, Progress], object]
@@ -138,6 +138,7 @@ def _paint(
             made = Path(scratch) / "above.tif"
             run(above, plan, half, coarser, made, own, report)
             keep_picture(open_source(made).prepare(Path(scratch) / "source"), picture, source, report)
+        remove(above.folder)  # the mark of the finished job, and on stores that have folders the folder
 
 
 def blocks_above(plan: Plan, style: Subject, source: Source, above: Grid) -> tuple[int, ...] | None:
