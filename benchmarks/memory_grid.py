@@ -254,6 +254,10 @@ def grid() -> list[Combination]:
             "RGB": ("--tile 1024",), "RGB 2048 x 2048": ("", EXACT),
             "RGBA 2048 x 2048": (EXACT, LOCAL),
         },
+        "painter": {
+            "RGB": ("", "--tile 1024"), "RGB 16 bit": ("",), "RGBA": ("",),
+            "RGB 2048 x 2048": ("--stroke 1", EXACT, LOCAL, "--workers 2"),
+        },
         "fast": {"RGB 2048 x 2048": ("", "--tile 1024")},
         "wct-16x": {"RGB 2048 x 2048": ("--block 1024",), "RGB 1024 x 1024": (EXACT,)},
         "adain": {"RGB 1024 x 1024": ("--block 1024", EXACT)},
@@ -264,7 +268,7 @@ def grid() -> list[Combination]:
         for source, several in sources.items()
         for flags in several
     ]
-    return [one for one in found if one.model in ("lite", "identity") or SHARED.exists()]
+    return [one for one in found if one.model in ("lite", "identity", "painter") or SHARED.exists()]
 
 
 def planned(one: Combination) -> int:

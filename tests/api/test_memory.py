@@ -68,6 +68,7 @@ KINDS = {
     "local statistics": ["--block", "512", "--statistics", "local", "--local-scale", "512"],
     "blending": ["--seam", "blend", "--halo", "16", "--block", "2048"],
     "large tags": ["--block", "1024"],
+    "a painting on two levels": ["--model", "painter", "--stroke", "2"],
 }  # fmt: skip
 
 

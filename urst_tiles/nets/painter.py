@@ -176,7 +176,7 @@ class PainterStyle:
     """
 
     name, stride, minimum = NAME, STRIDE, MINIMUM
-    plain_bytes = 260.0
+    plain_bytes = 400.0
 
     def __init__(self, weights: State, row: State, alpha: float = 1.0, finer: bool = False):
         self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
