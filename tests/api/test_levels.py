@@ -167,3 +167,13 @@ def test_the_plan_counts_the_levels(scene, tmp_path):
     assert plans[0].spool_bytes == 0 < plans[1].spool_bytes < plans[2].spool_bytes
     assert len({plan.fingerprint for plan in plans}) == 3
     assert replace(plans[1], levels=0).read_channels == 3
+
+
+def test_a_level_of_16_bits_is_painted_over_the_picture_above_as_it_is(scene):
+    """As one of 8 bits with the same colours, which cannot be stretched."""
+    eight = run(scene, "eight.tif", stroke=2)
+    pixels = tifffile.imread(scene).astype(np.uint16) * 257
+    tifffile.imwrite(scene.with_name("wide.tif"), pixels, tile=(128, 128), photometric="rgb")
+    wide = run(scene.with_name("wide.tif"), "sixteen.tif", stroke=2, stretch="0,65535", dtype="uint16")
+    assert wide.dtype == np.uint16
+    assert np.abs(wide / 257 - eight).mean() < 1

@@ -89,9 +89,14 @@ def level_of(job: Job, plan: Plan, source: Source, progress: Progress = silent) 
     if not _is_painted(job):
         raise JobError(f"{_picture(job)} is gone; start the job anew with --overwrite")
     folder = job.folder / "above-source"
-    picture = kept_picture(_picture(job), source) if is_remote(job.folder) else open_source(_picture(job))
+    picture = kept_picture(_picture(job), source) if is_remote(job.folder) else _opened(_picture(job))
     job.writes(picture.saved_paths(folder))
     return PaintedLevel(source, plan.level, picture.prepare(folder, progress=progress))
+
+
+def _opened(picture: Path) -> Source:
+    """The picture of a level, whose values mean what they are: one of 16 bits is not stretched again."""
+    return open_source(picture, stretch="0,65535")
 
 
 def _picture(job: Job) -> Path:
@@ -137,7 +142,7 @@ def _paint(
         with TemporaryDirectory(prefix="urst-tiles-") as scratch:
             made = Path(scratch) / "above.tif"
             run(above, plan, half, coarser, made, own, report)
-            keep_picture(open_source(made).prepare(Path(scratch) / "source"), picture, source, report)
+            keep_picture(_opened(made).prepare(Path(scratch) / "source"), picture, source, report)
         remove(above.folder)  # the mark of the finished job, and on stores that have folders the folder
 
 
