@@ -23,7 +23,7 @@ from helpers import geotiff
 
 from urst_tiles.cli.info import run_info
 from urst_tiles.encoding import make_encoding
-from urst_tiles.errors import UrstError
+from urst_tiles.errors import DamagedFile, UrstError
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.pyramid import check_header, validate
 from urst_tiles.source import open_source
@@ -175,6 +175,23 @@ def run(kind: str, folder: Path, count: int, seed: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_tags_are_success_or_a_sentence(kind: str, tmp_path: Path) -> None:
     run(kind, tmp_path, 60, 12)
+
+
+@pytest.mark.parametrize("kind", ["palette", "geo"])
+def test_more_bands_than_there_can_be_are_damage(kind: str, tmp_path: Path) -> None:
+    """And not a description of each: two thousand million of them take all memory."""
+    path = tmp_path / "a.tif"
+    KINDS[kind](path)
+    tags = Tags(path.read_bytes())
+    for entry in tags.entries:
+        if struct.unpack_from(tags.order + "H", tags.data, entry)[0] == 277:
+            tags.put("H", entry + 2, 4)
+            tags.put(tags.link[1], entry + 4, 1)
+            tags.put("I", entry + 4 + tags.wide, (1 << 31) - 1)
+    path.write_bytes(tags.data)
+    for look in (open_source, lambda path: run_info(argparse.Namespace(file=path, json=False))):
+        with pytest.raises(DamagedFile, match="2147483647 bands|tag 277|damaged"):
+            look(path)
 
 
 @pytest.mark.slow

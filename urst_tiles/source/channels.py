@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source.bands import Band, gdal_bands, pam_bands, plabands_of
 from urst_tiles.tiff.choice import Names
@@ -19,6 +19,9 @@ from urst_tiles.tiff.georeference import NO_BANDS, PamBands
 from urst_tiles.tiff.pages import TiffFile
 from urst_tiles.tiff.plain import RGB, YCBCR
 from urst_tiles.tiff.segments import DecodeTiff, Segments
+
+#: How many bands a TIFF can have at most: their number is one of 16 bits.
+MOST_BANDS = (1 << 16) - 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,15 @@ def stored_bands(
     count, photometric : how many bands are read of it, and their photometric interpretation (TIFF tag 262).
     names : the names of the bands that the file keeps elsewhere; empty for none.
     pam : what GDAL's file beside it says.
+
+    Raises
+    ------
+    DamagedFile : there are more bands than a TIFF can have, whose number (tag 277) has 16 bits.
     """
+    if count > MOST_BANDS:
+        raise DamagedFile(
+            f"{main.path}: a pixel would have {count} bands, more than a TIFF can have; it is damaged"
+        )
     bands = plabands_of(count, photometric in (RGB, YCBCR))
     if len(names) == len(bands):
         bands = [replace(band, name=told.name) for band, told in zip(bands, names, strict=True)]
