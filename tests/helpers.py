@@ -75,6 +75,20 @@ def sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def painted_cores(monkeypatch: Any) -> list[Any]:
+    """The cores of all windows that networks compute from now on, in their order."""
+    from urst_tiles.engine.kernel import Kernel
+
+    cores, run = list[Any](), Kernel.run
+
+    def noting(kernel: Kernel, windows: Any, boxes: Any, wanted: Any) -> Any:
+        cores.extend(wanted)
+        return run(kernel, windows, boxes, wanted)
+
+    monkeypatch.setattr(Kernel, "run", noting)
+    return cores
+
+
 def peak_of(command: list[str]) -> int:
     """High-water mark of the resident bytes of a child: asked for while it runs, since the mark that ``wait``
     tells begins with what this process held when it forked."""

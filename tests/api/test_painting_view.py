@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from helpers import geotiff, picture
+from helpers import geotiff, painted_cores, picture
 
 import urst_tiles as ut
 from urst_tiles.api import live_levels, view
 from urst_tiles.api.view import View, open_view, prepare_input
 from urst_tiles.engine import sampled
-from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.options import Options
@@ -119,14 +118,7 @@ def test_a_place_needs_few_windows_of_each_level(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = view_of(scene, STYLE, tmp_path, stroke=4)
-    painted: list[Box] = []
-    run = Kernel.run
-
-    def counted(self: Kernel, windows: Any, boxes: Any, cores: Any) -> Any:
-        painted.extend(cores)
-        return run(self, windows, boxes, cores)
-
-    monkeypatch.setattr(Kernel, "run", counted)
+    painted = painted_cores(monkeypatch)
     for level in reversed(seen.levels):
         level.ready()
     assert (

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from helpers import geotiff, mask, picture, strips
+from helpers import geotiff, mask, painted_cores, picture, strips
 
 import urst_tiles as ut
 from urst_tiles.api.view import View, open_view, place, prepare_input
-from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.options import Options
@@ -89,14 +88,7 @@ def test_only_the_windows_that_a_place_needs_are_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = view_of(scene(tmp_path, "plain"), None, tmp_path / "view", model="identity")
-    computed: list[Box] = []
-    run = Kernel.run
-
-    def counted(self: Kernel, windows: Any, boxes: Any, cores: Any) -> Any:
-        computed.extend(cores)
-        return run(self, windows, boxes, cores)
-
-    monkeypatch.setattr(Kernel, "run", counted)
+    computed = painted_cores(monkeypatch)
     view.pixels(Box(130, 140, 250, 250))
     assert computed == [Box(128, 128, 256, 256)]
     view.pixels(Box(250, 130, 260, 140))
