@@ -73,6 +73,10 @@ class Box:
         """The same box in an image that is n times as large."""
         return Box(self.y0 * n, self.x0 * n, self.y1 * n, self.x1 * n)
 
+    def half(self) -> Box:
+        """The box of the image at half its size whose pixels show those of this box."""
+        return Box(self.y0 // 2, self.x0 // 2, ceil_div(self.y1, 2), ceil_div(self.x1, 2))
+
     def within(self, outer: Box) -> Box:
         """The same box in coordinates whose origin is the corner of ``outer``."""
         return self.shift(-outer.y0, -outer.x0)

@@ -25,7 +25,7 @@ from urst_tiles.engine.block import cores_of
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import samples
 from urst_tiles.errors import JobError
-from urst_tiles.geometry import Box, Grid, ceil_div
+from urst_tiles.geometry import Grid
 from urst_tiles.job.ending import mark_beside, marks_of
 from urst_tiles.job.folder import Job
 from urst_tiles.nets.composition import Subject
@@ -163,7 +163,7 @@ def blocks_above(plan: Plan, style: Subject, source: Source, above: Grid) -> tup
     needed: set[int] = set()
     for box in seen:
         box = box.grow(plan.grid.stride)  # what the image is continued with lies near its edge
-        coarse = Box(box.y0 // 2, box.x0 // 2, ceil_div(box.y1, 2), ceil_div(box.x1, 2)).clip(above.image)
+        coarse = box.half().clip(above.image)
         needed |= {
             cell.y0 // above.block * above.block_columns + cell.x0 // above.block
             for cell in coarse.cells(above.block)

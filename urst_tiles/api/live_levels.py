@@ -30,7 +30,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled, samples
 from urst_tiles.engine.view import stylize_box
-from urst_tiles.geometry import Box, ceil_div
+from urst_tiles.geometry import Box
 from urst_tiles.kept import Kept
 from urst_tiles.machine import mapped
 from urst_tiles.options import Options
@@ -130,7 +130,7 @@ class LiveLevel:
         grid = self.plan.grid
         cores = set()
         for box in boxes:
-            coarse = Box(box.y0 // 2, box.x0 // 2, ceil_div(box.y1, 2), ceil_div(box.x1, 2)).clip(grid.image)
+            coarse = box.half().clip(grid.image)
             cores |= {part.align(grid.core).clip(grid.image) for part in coarse.cells(grid.core)}
         missing = {core for core in cores if self._painted.get(core) is None}
         awaited = self._awaited = Awaited(missing, f"painting level 1/{1 << self.plan.level}", progress)
@@ -213,8 +213,8 @@ def kernel_of(recipe: Recipe, moments: Mapping[str, Any] | None, plan: Plan) -> 
 def is_live(source: Source, plan: Plan) -> bool:
     """Whether the levels of a painting can be painted place by place, to the bytes of the job.
 
-    They cannot where something looks at a whole picture: exact and local statistics do, and so do the fill of
-    invalid pixels, from the thumbnail of the picture above, and the stretch of a picture of 16 bits.
+    They cannot where something looks at a whole picture: exact and local statistics do, and so does the fill
+    of invalid pixels, from the thumbnail of the picture above. Images of 16 bits are painted as wholes, too.
     """
     plain = source.channels == 3 and source.dtype == np.uint8
     return plain and plan.levels > 1 and plan.statistics == "sampled"

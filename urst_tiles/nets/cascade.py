@@ -87,8 +87,7 @@ def areas(keep: Box, whole: Box, style: Style, factor: int) -> dict[int, Box]:
         around = box.align(style.stride).grow(style.halo).clip(bounds)
         parts[scale] = around = around.at_least(style.minimum, bounds)
         coarse = Box(0, 0, bounds.y1 // 2, bounds.x1 // 2)
-        box = Box(around.y0 // 2, around.x0 // 2, ceil_div(around.y1, 2), ceil_div(around.x1, 2))
-        box = box.grow(1).clip(coarse)
+        box = around.half().grow(1).clip(coarse)
     return parts
 
 
