@@ -104,7 +104,7 @@ class LevelReader(WindowReader):
     def _guide(self, box: Box) -> NDArray[np.generic]:
         """The picture of the level above at ``box`` of this level, (h, w, 3)."""
         assert self._above is not None
-        coarse = Box(box.y0 // 2, box.x0 // 2, ceil_div(box.y1, 2), ceil_div(box.x1, 2))
+        coarse = box.half()
         pixels = self._above.read(coarse)[..., :3].repeat(2, axis=0).repeat(2, axis=1)
         y, x = box.y0 - 2 * coarse.y0, box.x0 - 2 * coarse.x0
         return pixels[y : y + box.shape[0], x : x + box.shape[1]]
@@ -150,11 +150,21 @@ class Halves:
 
     def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
         """Yield (box, samples) for bands of ``rows`` rows and the full width."""
-        height, width = self.source.shape
-        for y in range(0, height, 2 * rows):
-            pixels = halved(self.source.read(Box(y, 0, min(y + 2 * rows, height), width)))
-            weight = pixels[..., 3] if self.source.channels == 4 else None
-            yield Box(y // 2, 0, y // 2 + len(pixels), pixels.shape[1]), Samples(pixels[..., :3], weight)
+        for box, pixels in bands(self.source, 2 * rows):
+            yield box.half(), as_samples(halved(pixels))
+
+
+def bands(source: Source, rows: int) -> Iterator[tuple[Box, NDArray[Any]]]:
+    """Yield (box, pixels) of a prepared source for bands of ``rows`` rows and the full width."""
+    height, width = source.shape
+    for y in range(0, height, rows):
+        box = Box(y, 0, min(y + rows, height), width)
+        yield box, source.read(box)
+
+
+def as_samples(pixels: NDArray[Any]) -> Samples:
+    """Pixels (h, w, 3 or 4) as colours and, of four channels, the weight of each."""
+    return Samples(pixels[..., :3], pixels[..., 3] if pixels.shape[2] == 4 else None)
 
 
 def halved(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -245,25 +255,6 @@ def _image(
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """The pixels of a prepared source from top to bottom."""
-
-    source: Source
-
-    def check(self) -> None:
-        """Check nothing: reading the source checks that its file has not changed."""
-
-    def stream(self, rows: int) -> Iterator[tuple[Box, Samples]]:
-        """Yield (box, samples) for bands of ``rows`` rows and the full width."""
-        height, width = self.source.shape
-        for y in range(0, height, rows):
-            box = Box(y, 0, min(y + rows, height), width)
-            pixels = self.source.read(box)
-            weight = pixels[..., 3] if self.source.channels == 4 else None
-            yield box, Samples(pixels[..., :3], weight)
-
-
-@dataclass(frozen=True)
 class Nothing:
     """Stands for a file that is gone, from which a spool cannot be made again."""
 
@@ -286,8 +277,8 @@ def keep_picture(picture: Source, folder: Path, source: Source, progress: Progre
     progress : called with the stage "copying" and numbers of pixels.
     """
     what = shape_above(source)
-    bands = Pixels(picture).stream(what.rows)
-    spool(folder, what, bands, lambda _, done, total: progress("copying", done, total))
+    stream = ((box, as_samples(pixels)) for box, pixels in bands(picture, what.rows))
+    spool(folder, what, stream, lambda _, done, total: progress("copying", done, total))
 
 
 def is_kept(folder: Path) -> bool:
