@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def loop_for_processes() -> Iterator[Any]:
     """
     from distributed.utils import LoopRunner
 
-    resource_tracker.ensure_running()  # it would unblock the signal in the thread that starts it
+    _start_tracker()  # first: it would unblock the signal in the thread that starts it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         runner = LoopRunner()
@@ -35,6 +36,23 @@ def loop_for_processes() -> Iterator[Any]:
     finally:
         runner.stop()
         _finish_launches()
+
+
+def _start_tracker() -> None:
+    """Start Python's resource tracker, a process that removes what others left behind, in silence.
+
+    It would warn of each semaphore that it removes. Processes that Ctrl-C ends leave some, and that is what
+    the tracker is for: it does its work, and the user reads one sentence.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (before, "ignore:resource_tracker:UserWarning")))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _finish_launches() -> None:
