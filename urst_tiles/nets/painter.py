@@ -40,6 +40,7 @@ from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets import likeness
 from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
+from urst_tiles.nets.frozen.padding import strips
 from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.seeding import painted, random_state, some_picture
 from urst_tiles.nets.style_file import NETWORK, row_in
@@ -66,6 +67,8 @@ PER_STYLE = ("gamma", "beta", "half_gamma", "half_beta")
 #: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings.
 COLOURS = ("colour.mean", "colour.covariance")
 CONTENT, GRAIN, GUIDE = slice(0, 3), slice(3, 4), slice(4, 7)
+#: How many cells the convolution at half resolution takes at once, about.
+MID_CELLS = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,20 @@ def conv(x: Tensor, state: State, name: str) -> Tensor:
     return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x))
 
 
+def mid(z: Tensor, again: Tensor, state: State) -> Tensor:
+    """The convolution ``mid`` of the features ``z`` (n, c, h, w), each cell four times, and of the pixels
+    ``again`` (n, 24, 2 h, 2 w).
+
+    It runs on strips of rows: its whole input would take three times the memory of all the rest.
+    """
+    rows, parts = z.shape[2], []
+    for a, b in strips(rows, max(1, MID_CELLS // (z.shape[0] * z.shape[3]))):
+        top, bottom = max(0, a - 1), min(b + 1, rows)  # a row of cells more: padding reaches one line
+        both = torch.cat([doubled(z[:, :, top:bottom]), again[:, :, 2 * top : 2 * bottom]], 1)
+        parts.append(conv(both, state, "mid")[:, :, 2 * (a - top) : 2 * (b - top)])
+    return torch.cat(parts, 2)
+
+
 def doubled(h: Tensor) -> Tensor:
     """Twice as high and wide, each cell four times."""
     return F.interpolate(h, scale_factor=2, mode="nearest")
@@ -164,6 +181,11 @@ def grain_of(x: Tensor) -> Tensor:
     return x[:, GRAIN] - 0.5 if x.shape[1] > CONTENT.stop else torch.zeros_like(x[:, :1])
 
 
+def cells_of(pair: Tensor, grain: Tensor) -> Tensor:
+    """Content and guide (n, 6, h, w) and noise (n, 1, h, w) as cells, (n, 112, h/4, w/4)."""
+    return F.pixel_unshuffle(torch.cat([pair, grain], 1), STRIDE)
+
+
 class PainterStyle:
     """The weights of the painter with a style, for one kind of level.
 
@@ -176,7 +198,7 @@ class PainterStyle:
     """
 
     name, stride, minimum = NAME, STRIDE, MINIMUM
-    plain_bytes = 400.0
+    plain_bytes = 210.0
 
     def __init__(self, weights: State, row: State, alpha: float = 1.0, finer: bool = False):
         self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
@@ -207,14 +229,13 @@ class PainterStyle:
         sites = {site.name: site for site in self.sites}
         content = x[:, CONTENT]
         guide = guide_of(x, at(sites["colour"], content))
-        pair = torch.cat([content, guide], 1) - 0.5
-        cells = F.pixel_unshuffle(torch.cat([pair, grain_of(x)], 1), STRIDE)  # 112, h/4, w/4
-        z = F.relu(at(sites["enter"], conv(cells, self.weights, "enter")))
+        pair = torch.cat([content, guide], 1).sub_(0.5)
+        z = F.relu(at(sites["enter"], conv(cells_of(pair, grain_of(x)), self.weights, "enter")))
         for k in range(self.form.blocks):
             h = F.relu(at(sites[f"a.{k}"], conv(z, self.weights, f"a.{k}")))
             z = z + at(sites[f"b.{k}"], conv(h, self.weights, f"b.{k}"))
         again = F.pixel_unshuffle(pair, 2)  # 24, h/2, w/2
-        h = F.relu(at(sites["half"], conv(torch.cat([doubled(z), again], 1), self.weights, "mid")))
+        h = F.relu(at(sites["half"], mid(z, again, self.weights)))
         painting = guide + conv(doubled(h), self.weights, "full")
         if x.shape[1] >= GUIDE.stop:
             painting = painting + lost(painting, x[:, GUIDE, ::2, ::2])
