@@ -251,9 +251,10 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
         return list(find(model, given).values())
     blind = [file for file in row.files if not file.sha256 and not (where / file.name).is_file()]
     if blind:
-        links = " ".join(file.url for file in blind if file.url)
+        links = " and ".join(dict.fromkeys(file.url for file in blind if file.url))
+        names = ", ".join(file.name for file in blind)
         get = (
-            f"has no published hash to check; download {links} yourself, then"
+            f"has no published hash to check; download its files ({names}; from {links}) yourself, then"
             if links
             else "is a file of yours;"
         )
