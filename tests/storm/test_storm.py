@@ -20,7 +20,7 @@ def storm(*arguments: object) -> str:
 
 
 def test_a_few_kills_damaged_files_and_crafted_files() -> None:
-    said = storm("--kills", 4, "--damage", 30, "--crafted", 19, "--seed", 5)
+    said = storm("--kills", 3, "--damage", 20, "--crafted", 10, "--seed", 5)
     assert said.endswith("0 broken promises\n") and said.count("\n| all |") == 6, said
 
 

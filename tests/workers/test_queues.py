@@ -152,7 +152,7 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "out" / "out.tif"
 
 
-@pytest.mark.parametrize("name", ["slurm", pytest.param("pbs", marks=slow), "lsf"])
+@pytest.mark.parametrize("name", ["slurm", *(pytest.param(name, marks=slow) for name in ("pbs", "lsf"))])
 def test_a_job_queue_gives_the_same_bytes(
     name: str, queue: Queue, scene: Path, undisturbed: str, output: Path
 ) -> None:
@@ -636,6 +636,7 @@ def nobody(queue: Queue, folder: Path, *arguments: object) -> subprocess.Complet
     )
 
 
+@slow
 def test_a_user_without_a_home_submits_jobs_and_leaves_nothing(
     queue: Queue, scene: Path, undisturbed: str, tmp_path: Path
 ) -> None:
