@@ -111,6 +111,16 @@ def large_arrays_apart() -> Iterator[None]:
         _glibc("mallopt", _M_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 
 
+@contextlib.contextmanager
+def trimmed() -> Iterator[None]:
+    """Before and after, what is free goes back to the system."""
+    trim()
+    try:
+        yield
+    finally:
+        trim()
+
+
 def _glibc(name: str, *arguments: int) -> None:
     """Call a function of glibc; does nothing if the C library of this process does not have it."""
     with contextlib.suppress(OSError, AttributeError):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from urst_tiles import nets
+from urst_tiles.engine import at_once
 from urst_tiles.engine.sampled import CORE, WINDOWS, measure_sampled, sample_pixels, samples
 from urst_tiles.engine.statistics import measure_here
 from urst_tiles.field import Lattice
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
-from urst_tiles.nets import Composition
+from urst_tiles.nets import Composition, painter
 from urst_tiles.nets.base import NOTHING, neutral
+from urst_tiles.nets.style_rows import style_named
 from urst_tiles.source import array_source
 from urst_tiles.source.windows import WindowReader
 
@@ -110,6 +112,21 @@ def test_the_batch_has_joint_statistics_at_each_site(seeded_style, as_tensor):
         want[site.name] = Moments.of(np.concatenate(cells, 1), full=site.full)
     found = measure_sampled(style, source)
     close({name: found[name] for name in want}, want)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_windows_in_groups_have_the_statistics_of_all_at_once(varying, monkeypatch):
+    weights = painter.seeded(width=0.1)
+    plain = painter.build(weights, [(style_named("noon"), 1.0)])
+    pixels = np.random.default_rng(3).integers(0, 255, (1600, 2200, 3), np.uint8)
+    style = Composition((plain,), Lattice.of_scale(1600, 2200, 600)) if varying else plain
+    together = []
+    for count in (WINDOWS, at_once.TOGETHER):
+        monkeypatch.setattr(at_once, "TOGETHER", count)
+        found = measure_sampled(style, source_of(pixels))
+        together.append({k: several.parts[1] for k, several in found.items()} if varying else found)
+    assert WINDOWS > at_once.TOGETHER and len(samples(style, (1600, 2200), None)) == WINDOWS
+    close(*together, tolerance=1e-6)
 
 
 def test_a_field_measures_its_members_apart(seeded_style, picture):

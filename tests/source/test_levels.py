@@ -36,6 +36,15 @@ def test_noise_of_a_window_is_that_of_the_whole_and_even():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("size", [(46, 58), (35, 27), (1, 1), (1, 6)])
+def test_halving_rounds_means_to_even(dtype, size):
+    pixels = RNG.integers(0, np.iinfo(dtype).max, (*size, 3), dtype, endpoint=True)
+    even = np.pad(pixels, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge").astype(float)
+    means = (even[::2, ::2] + even[::2, 1::2] + even[1::2, ::2] + even[1::2, 1::2]) / 4
+    assert halved(pixels).dtype == dtype and np.array_equal(halved(pixels), np.rint(means))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 1), (1, 6)])
 def test_halving_is_a_mean_over_valid_pixels(dtype, size):
     top = np.iinfo(dtype).max

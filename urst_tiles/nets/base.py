@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -142,6 +142,10 @@ class Curves:
 #: A function of (a site, its input (n, C, h, w)) that gives the site's output, of the same shape.
 At = Callable[[Site, Tensor], Tensor]
 
+#: A pass that stops at each site: it yields the site with its input, is sent the site's output, and returns
+#: what ``Style.forward`` does.
+Steps = Generator[tuple[Site, Tensor], Tensor, Tensor]
+
 #: Statistics that stand for those of a site that is not measured.
 NOTHING = Moments.empty(0)
 
@@ -175,6 +179,24 @@ class Style(Protocol):
 
     def state(self) -> tuple[State, dict[str, Any]]:
         """Tensors and JSON-able settings from which the family's ``restore`` rebuilds this style."""
+
+
+@runtime_checkable
+class SteppedStyle(Style, Protocol):
+    """A style whose pass can stop at each site, so that several passes run side by side."""
+
+    def steps(self, x: Tensor) -> Steps:
+        """``forward`` as a pass that stops at each site."""
+
+
+def run_through(steps: Steps, at: At) -> Tensor:
+    """Run a pass to its end, with the function ``at`` at each site."""
+    site, x = next(steps)
+    while True:
+        try:
+            site, x = steps.send(at(site, x))
+        except StopIteration as end:
+            return end.value
 
 
 class LocalNet(nn.Module):

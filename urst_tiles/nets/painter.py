@@ -39,7 +39,18 @@ from torch import Tensor
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
 from urst_tiles.nets import likeness
-from urst_tiles.nets.base import Affine, At, Site, State, StyleImages, checked_alpha, digest, shares
+from urst_tiles.nets.base import (
+    Affine,
+    At,
+    Site,
+    State,
+    Steps,
+    StyleImages,
+    checked_alpha,
+    digest,
+    run_through,
+    shares,
+)
 from urst_tiles.nets.frozen.padding import strips
 from urst_tiles.nets.lite import monge_kantorovich
 from urst_tiles.nets.seeding import painted, random_state, some_picture
@@ -226,16 +237,20 @@ class PainterStyle:
         return PainterStyle(self.weights, self.row, self.alpha, finer)
 
     def forward(self, x: Tensor, at: At) -> Tensor:
+        return run_through(self.steps(x), at)
+
+    def steps(self, x: Tensor) -> Steps:
+        """``forward`` as a pass that stops at each site."""
         sites = {site.name: site for site in self.sites}
         content = x[:, CONTENT]
-        guide = guide_of(x, at(sites["colour"], content))
+        guide = guide_of(x, (yield sites["colour"], content))
         pair = torch.cat([content, guide], 1).sub_(0.5)
-        z = F.relu(at(sites["enter"], conv(cells_of(pair, grain_of(x)), self.weights, "enter")))
+        z = F.relu((yield sites["enter"], conv(cells_of(pair, grain_of(x)), self.weights, "enter")))
         for k in range(self.form.blocks):
-            h = F.relu(at(sites[f"a.{k}"], conv(z, self.weights, f"a.{k}")))
-            z = z + at(sites[f"b.{k}"], conv(h, self.weights, f"b.{k}"))
+            h = F.relu((yield sites[f"a.{k}"], conv(z, self.weights, f"a.{k}")))
+            z = z + (yield sites[f"b.{k}"], conv(h, self.weights, f"b.{k}"))
         again = F.pixel_unshuffle(pair, 2)  # 24, h/2, w/2
-        h = F.relu(at(sites["half"], mid(z, again, self.weights)))
+        h = F.relu((yield sites["half"], mid(z, again, self.weights)))
         painting = guide + conv(doubled(h), self.weights, "full")
         if x.shape[1] >= GUIDE.stop:
             painting = painting + lost(painting, x[:, GUIDE, ::2, ::2])
