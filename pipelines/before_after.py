@@ -54,7 +54,9 @@ def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
 
 
 def labelled(picture: pyvips.Image, text: str) -> pyvips.Image:
-    """The picture, uint8 RGB, with a text in white on black in its lower left corner."""
+    """The picture, uint8 RGB, with a text in white on black in its lower left corner, if there is any."""
+    if not text.strip():
+        return picture
     plate = pyvips.Image.new_from_array(text_plate(text, min(18, max(8, picture.height // 18))))
     plate = plate.crop(0, 0, min(plate.width, picture.width), min(plate.height, picture.height))
     plate = plate.bandjoin([plate, plate]).copy(interpretation="srgb")

@@ -25,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -130,7 +131,7 @@ def listed(name: str, index: str) -> Iterator[tuple[str, str]]:
         with urlopen(Request(address, headers={"Accept": ACCEPT}), timeout=60) as answer:
             page: dict[str, Any] = json.load(answer)
         yield from [(each["filename"], each["hashes"]["sha256"]) for each in page["files"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         raise BadInput(f"there is no page of a package index at {address} ({error}): give --index") from None
 
 

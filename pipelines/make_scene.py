@@ -28,7 +28,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.storage.publish import publishing
 
 TILE = 512
-MOST = 2**31 - 1  # pixels of a side; TIFF and GDAL count no further
+MOST = 10**12  # pixels; the places of all tiles are held in memory until the end
 EPSG = 32632  # UTM zone 32 north
 #: tifffile's "deflate" is the deprecated code 32946.
 TIFFFILE_NAMES = {"deflate": "zlib", "none": None}
@@ -97,12 +97,12 @@ def write_scene(
 
 def size(text: str) -> tuple[int, int]:
     """(height, width) of a text such as "640x480"; a single number is a square of that side."""
-    found = re.fullmatch(r"(\d{1,10})(?:[x×](\d{1,10}))?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", text.strip().lower())
     width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not (0 < width <= MOST and 0 < height <= MOST):
+    if not 0 < width * height <= MOST:
         raise argparse.ArgumentTypeError(
-            f"must be WIDTHxHEIGHT in pixels, such as 640x480, or the side of a square, each from 1 to"
-            f" {MOST}; got {text!r}"
+            "must be WIDTHxHEIGHT in pixels, such as 640x480, or the side of a square, and at most"
+            f" {MOST // 10**6} megapixels; got {text!r}"
         )
     return height, width
 
@@ -110,8 +110,8 @@ def size(text: str) -> tuple[int, int]:
 def square(text: str) -> tuple[int, int]:
     """(height, width) of a square of so many million pixels."""
     side = max(1, round((number(text) * 1e6) ** 0.5))
-    if side > MOST:
-        raise argparse.ArgumentTypeError(f"must be at most {MOST**2 // 10**6}, got {text}")
+    if side * side > MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST // 10**6}, got {text}")
     return side, side
 
 

@@ -229,7 +229,7 @@ def main(words: Sequence[str]) -> None:
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=new_picture)
     parser.add_argument("--name", choices=STYLES, default="swirls")
-    parser.add_argument("--side", type=integer(), default=1024, help="pixels")
+    parser.add_argument("--side", type=integer(2, 32768), default=1024, help="pixels")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(words)
     write_style(args.output, args.name, side=args.side, seed=args.seed)

@@ -37,7 +37,6 @@ from training.loop import Row
 from training.record import FIRST, beginning, record, write_settings
 from training.settings import parse
 
-from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.machine import available_memory
 from urst_tiles.storage.publish import check_room, megabytes
@@ -108,8 +107,6 @@ def row_of(step: int, started: float, terms: Terms, parts: Parts) -> Row:
 
 def optimize_tiles(settings: Settings, scene: Scene) -> Iterator[Row]:
     """Optimise tile by tile with the image on disk, and write the picture; yields the losses of each step."""
-    if settings.tile % scene.reach.stride:
-        raise BadInput(f"--tile must be a multiple of {scene.reach.stride} px, got {settings.tile}")
     files = Files(settings.out / "state", scene.source.shape, settings.precision)
     announce(settings, scene, files)
     tiled = Tiled(

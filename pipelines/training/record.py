@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.loop import Row
-from urst_tiles.errors import BadInput
+from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.storage.publish import make_folder, publish, writing
 
 #: The first columns of every program.
@@ -23,15 +24,21 @@ FIRST = ("step", "seconds", "total")
 def beginning(folder: Path) -> Iterator[None]:
     """Make the folder ``--out`` for a ``with`` block that prepares everything.
 
-    If the block raises an error, the folder goes again, unless it was there before or something is in it.
+    If the block raises an `UrstError`, the folder goes again with all that is in it, unless it was there
+    before. BadInput where the folder is a file or lies in one.
     """
     new = [one for one in (folder, *folder.parents) if not one.exists()]
-    make_folder(folder)
+    try:
+        make_folder(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"--out {folder} is a file, or lies in one: name a folder") from None
     try:
         yield
-    except BaseException:
+    except UrstError:
         with suppress(OSError):
-            for one in new:
+            if new:
+                shutil.rmtree(folder)
+            for one in new[1:]:
                 one.rmdir()
         raise
 
