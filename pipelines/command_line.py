@@ -12,6 +12,7 @@ import argparse
 import csv
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -98,6 +99,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """BadInput."""
+        if found := re.fullmatch(r"argument (\S+): (must .*)", message, re.DOTALL):
+            raise BadInput(f"{found[1]} {found[2]}")
         raise BadInput(f"{message}; --help lists the settings")
 
 
@@ -110,8 +113,8 @@ def integer(least: int = 1, most: int = MOST) -> Callable[[str], int]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
         if not least <= found <= most:
-            limits = f"from {least} on" if most == MOST else f"from {least} to {most}"
-            raise argparse.ArgumentTypeError(f"must be a whole number {limits}, got {text}")
+            limit = f"at least {least}" if found < least else f"at most {most}"
+            raise argparse.ArgumentTypeError(f"must be {limit}, got {text}")
         return found
 
     return read

@@ -34,7 +34,7 @@ from optimization.settings import Settings
 from optimization.tiles import Pixels, Tiled
 from training.command import set_threads
 from training.loop import Row
-from training.record import FIRST, beginning, record, write_settings
+from training.record import FIRST, begun, record
 from training.settings import parse
 
 from urst_tiles.geometry import Box
@@ -202,10 +202,8 @@ def finish(settings: Settings, scene: Scene, read: pictures.Boxes, step: int) ->
 
 def optimize(settings: Settings) -> Iterator[Row]:
     """Optimise from the first step or from the saved state; yields the losses of each evaluation."""
-    with beginning(settings.out):
-        scene = begin(settings)
-    write_settings(settings.out / "settings.txt", settings)
-    yield from (optimize_tiles if settings.tile else optimize_whole)(settings, scene)
+    rows = optimize_tiles if settings.tile else optimize_whole
+    yield from begun(settings, lambda: rows(settings, begin(settings)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import torch
 from command_line import guarded
 
 from training import loop
-from training.record import FIRST, beginning, record, write_settings
+from training.record import FIRST, begun, record
 from training.settings import Common, parse
 from urst_tiles.errors import BadInput
 
@@ -48,10 +48,8 @@ class Program(Generic[C]):
     def train(self, settings: C) -> Iterator[loop.Row]:
         """Train, or go on, yielding each step's losses."""
         check_device(settings.device)
-        with beginning(settings.out):
-            recipe = self.begin(settings)
-        write_settings(settings.out / "settings.txt", settings)
-        yield from loop.run(recipe, settings, self.times(settings))
+        times = self.times(settings)
+        yield from begun(settings, lambda: loop.run(self.begin(settings), settings, times))
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the command line; returns the exit status."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,9 +20,23 @@ from urst_tiles.storage.publish import make_folder, publish, writing
 FIRST = ("step", "seconds", "total")
 
 
+def begun(settings: Any, begin: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Yield the rows of ``begin()``, and write the settings when the first is there, or there is none.
+
+    So a call that is refused leaves what an earlier one wrote into ``settings.out``.
+    """
+    with beginning(settings.out):
+        rows = begin()
+        first = next(rows, None)
+    write_settings(settings.out / "settings.txt", settings)
+    if first is not None:
+        yield first
+        yield from rows
+
+
 @contextmanager
 def beginning(folder: Path) -> Iterator[None]:
-    """Make the folder ``--out`` for a ``with`` block that prepares everything.
+    """Make the folder ``--out`` for a ``with`` block in which a training begins.
 
     If the block raises an `UrstError`, the folder goes again with all that is in it, unless it was there
     before. BadInput where the folder is a file or lies in one.

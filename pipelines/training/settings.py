@@ -22,7 +22,9 @@ S = TypeVar("S")
 Read = Callable[[Any], Any]
 #: Whole numbers that must be 1 at least, where a program has them; all other numbers may be 0. The metadata
 #: of a field may say otherwise by "least".
-COUNTS = {"steps", "batch", "size", "save_every", "sample_every"}
+COUNTS = {"steps", "batch", "size", "stroke_factor", "save_every", "sample_every"}
+#: The largest value of numbers that are shares.
+SHARES = {"average": 1.0}
 
 
 class Common(Protocol):
@@ -106,8 +108,9 @@ def read(name: str, value: Any, how: Read, least: float) -> Any:
         found = how(value)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{flag} must be {error}, got {value!r}") from None
-    if isinstance(found, int | float) and not least <= found <= MOST:
-        limit = f"at least {least}" if found < least else f"at most {MOST}"
+    most = SHARES.get(name, MOST)
+    if isinstance(found, int | float) and not least <= found <= most:
+        limit = f"at least {least}" if found < least else f"at most {most}"
         raise BadInput(f"{flag} must be {limit}, got {found}")
     return found
 
