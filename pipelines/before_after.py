@@ -12,7 +12,7 @@ from pathlib import Path
 import pyvips
 from command_line import (
     Parser,
-    file,
+    existing_file,
     integer,
     keep_apart,
     new_picture,
@@ -83,8 +83,8 @@ def before_after(
 def main(words: Sequence[str]) -> None:
     """Run the command line: join the pictures, write the file and print a line about it."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("before", type=file)
-    parser.add_argument("after", type=file)
+    parser.add_argument("before", type=existing_file)
+    parser.add_argument("after", type=existing_file)
     parser.add_argument("output", type=new_picture)
     parser.add_argument("--side", type=integer(most=SIDE), default=640, help="of each square, px")
     parser.add_argument(

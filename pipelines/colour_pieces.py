@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyvips
 import tifffile
-from command_line import Parser, file, keep_apart, new_picture, program, reading, write_picture
+from command_line import Parser, existing_file, keep_apart, new_picture, program, reading, write_picture
 from make_scene import geotiff_tags
 from numpy.typing import NDArray
 from scenery.landscape import Landscape
@@ -157,7 +157,7 @@ def main(words: Sequence[str]) -> None:
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("mosaic", "slides", "prints"))
     parser.add_argument("output", type=new_picture)
-    parser.add_argument("--photo", type=file, help="of prints: any photo")
+    parser.add_argument("--photo", type=existing_file, help="of prints: any photo")
     args = parser.parse_args(words)
     if args.what == "prints" and args.photo is None:
         raise ut.BadInput("prints are made of a photo: give --photo FILE")

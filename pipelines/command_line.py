@@ -2,7 +2,7 @@
 
 Bad input ends a program as it ends ``urst-tiles``: with one sentence on stderr, which names the argument or
 the file, and with exit status 2. A program marks its `main` with `program`, parses with `Parser`, and says by
-the functions below (`integer`, `number`, `new_file`, ...) what each of its arguments must be; they are
+the functions below (`integer`, `positive`, `new_file`, ...) what each of its arguments must be; they are
 checked before any work begins.
 """
 
@@ -120,7 +120,7 @@ def integer(least: int = 1, most: int = MOST) -> Callable[[str], int]:
     return read
 
 
-def number(text: str) -> float:
+def positive(text: str) -> float:
     """A finite number above 0."""
     found = _float(text)
     if not 0 < found < math.inf:
@@ -152,12 +152,12 @@ def several(text: str, read: Callable[[str], Any] = str, known: Sequence[str] = 
     return [read(part) for part in parts]
 
 
-def file(text: str) -> Path:
+def existing_file(text: str) -> Path:
     """The path of a file that exists."""
     return _checked(text, require_file)
 
 
-def folder(text: str) -> Path:
+def existing_folder(text: str) -> Path:
     """The path of a folder that exists."""
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
@@ -214,7 +214,7 @@ def keep_apart(output: Path, *inputs: Path | None) -> None:
             raise BadInput(f"the output {output} is an input too: name another output")
 
 
-def rows_of(path: Path, *columns: str) -> list[dict[str, str]]:
+def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file, each a dict by column; BadInput if it has not these columns or no row."""
     require_file(path, "table")
     try:

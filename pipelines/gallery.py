@@ -21,7 +21,16 @@ from pathlib import Path
 
 import pyvips
 from before_after import GAP, SIDE, WHITE, detail, labelled, whole
-from command_line import Parser, file, integer, keep_apart, new_picture, point, program, write_picture
+from command_line import (
+    Parser,
+    existing_file,
+    integer,
+    keep_apart,
+    new_picture,
+    point,
+    program,
+    write_picture,
+)
 
 
 def stylised(image: Path, method: str, style: str, output: Path) -> Path:
@@ -54,7 +63,7 @@ def main(words: Sequence[str]) -> None:
     """Run the command line: stylise the images, join the pictures and write the file."""
     parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("output", type=new_picture)
-    parser.add_argument("--input", type=file, action="append", required=True)
+    parser.add_argument("--input", type=existing_file, action="append", required=True)
     parser.add_argument("--style", default="", help="of the methods that name none themselves")
     parser.add_argument("--method", type=method, action="append", required=True)
     parser.add_argument("--side", type=integer(most=SIDE), default=384, help="of each square, px")

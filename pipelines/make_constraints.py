@@ -29,7 +29,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.request import Request, urlopen
 
-from command_line import Parser, file, program
+from command_line import Parser, existing_file, program
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import (
     InvalidSdistFilename,
@@ -66,7 +66,7 @@ PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 def main(words: Sequence[str]) -> None:
     """Run the program."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=file, help="constraints.txt")
+    parser.add_argument("file", type=existing_file, help="constraints.txt")
     parser.add_argument("--index", help="address of a package index (default: pip's)")
     wanted = parser.parse_args(words)
     index = wanted.index or pip_index()

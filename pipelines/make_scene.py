@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from command_line import Parser, new_file, number, program
+from command_line import Parser, new_file, positive, program
 from numpy.typing import NDArray
 from scenery.landscape import Landscape
 
@@ -109,7 +109,7 @@ def size(text: str) -> tuple[int, int]:
 
 def square(text: str) -> tuple[int, int]:
     """(height, width) of a square of so many million pixels."""
-    side = max(1, round((number(text) * 1e6) ** 0.5))
+    side = max(1, round((positive(text) * 1e6) ** 0.5))
     if side * side > MOST:
         raise argparse.ArgumentTypeError(f"must be at most {MOST // 10**6}, got {text}")
     return side, side

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from command_line import Parser, file, folder, new_file, program, rows_of
+from command_line import Parser, existing_file, existing_folder, new_file, program, read_table
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput
@@ -28,7 +28,7 @@ LIST = Path(__file__).with_name("styles.csv")
 
 def check_public_domain(names: list[str], manifest: Path) -> None:
     """Raise BadInput unless the manifest calls every file public domain."""
-    licences = {Path(row["file"]).name: row["licence"] for row in rows_of(manifest, "file", "licence")}
+    licences = {Path(row["file"]).name: row["licence"] for row in read_table(manifest, "file", "licence")}
     for name in names:
         if not licences.get(name, "").startswith("Public domain"):
             raise BadInput(f"{manifest} does not call {name} public domain; leave it out of {LIST.name}")
@@ -41,7 +41,7 @@ def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
     ------
     BadInput : the manifest does not call a painting public domain.
     """
-    rows = rows_of(LIST, "name", "title", "file")
+    rows = read_table(LIST, "name", "title", "file")
     check_public_domain([row["file"] for row in rows], manifest)
     state = weights.load(weights_file)
     styles: dict[str, tuple[str, State]] = {}
@@ -58,13 +58,13 @@ def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
 def main(words: Sequence[str]) -> None:
     """Run the command line."""
     parser = Parser(description="Measure the named styles that ship with lite.")
-    parser.add_argument("--paintings", type=folder, required=True, metavar="FOLDER")
-    parser.add_argument("--manifest", type=file, required=True, metavar="CSV")
-    parser.add_argument("--weights", type=file, default=weights.TRAINED / lite.FILE, metavar="FILE")
+    parser.add_argument("--paintings", type=existing_folder, required=True, metavar="FOLDER")
+    parser.add_argument("--manifest", type=existing_file, required=True, metavar="CSV")
+    parser.add_argument("--weights", type=existing_file, default=weights.TRAINED / lite.FILE, metavar="FILE")
     parser.add_argument("--output", type=new_file, default=named_styles.FILE, metavar="FILE")
     arguments = parser.parse_args(words)
     publish(arguments.output, measure(arguments.paintings, arguments.manifest, arguments.weights))
-    print(f"{arguments.output}: {len(rows_of(LIST))} styles")
+    print(f"{arguments.output}: {len(read_table(LIST))} styles")
 
 
 if __name__ == "__main__":

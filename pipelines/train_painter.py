@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command_line import rows_of
+from command_line import read_table
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop, painter
@@ -136,7 +136,7 @@ def teacher_of(settings: Settings) -> Teacher:
 
 def named(settings: Settings) -> dict[str, Path]:
     """Name -> painting, in the order of the CSV file; BadInput, MissingFile."""
-    rows = rows_of(settings.styles, "name", "file")
+    rows = read_table(settings.styles, "name", "file")
     files = {row["name"]: settings.style / row["file"] for row in rows}
     if len(files) < len(rows):
         raise BadInput(f"{settings.styles} names two styles alike")
