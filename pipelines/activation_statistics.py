@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from command_line import Parser, existing_folder, integer, new_folder, program
+from command_line import Parser, integer, new_folder, program
 from scenery.landscape import Landscape
 from torch import Tensor
 from training.command import check_device
@@ -302,7 +302,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=new_folder, required=True, metavar="FOLDER")
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=DEFAULT)
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE", help="else random")
-    parser.add_argument("--images", type=existing_folder, metavar="FOLDER", help="else a made-up landscape")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="else a made-up landscape")
     parser.add_argument("--count", type=integer(), default=4, help="of images")
     parser.add_argument("--size", type=integer(SMALLEST), default=256, help="of the squares, in pixels")
     parser.add_argument("--seeds", type=integer(), default=3, help="of random weights")

@@ -108,7 +108,7 @@ def read(name: str, value: Any, how: Read, least: float) -> Any:
         found = how(value)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{flag} must be {error}, got {value!r}") from None
-    most = SHARES.get(name, MOST)
+    most = SHARES.get(name, MOST if isinstance(found, int) else math.inf)
     if isinstance(found, int | float) and not least <= found <= most:
         limit = f"at least {least}" if found < least else f"at most {most}"
         raise BadInput(f"{flag} must be {limit}, got {found}")
