@@ -225,7 +225,7 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     for name in columns:
         if not rows or not all(row.get(name) for row in rows):
             raise BadInput(
-                f"{path} must have the columns {', '.join(columns)}, and a value of each in each row"
+                f"{path} must have the columns {' and '.join(columns)}, and a value of each in each row"
             )
     return rows
 

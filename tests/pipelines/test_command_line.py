@@ -59,7 +59,7 @@ REFUSED = [
     ("stroke_size a.png --windows x", "--windows must be a whole number"),
     ("name_styles --paintings none --manifest a.csv", "there is no folder none"),
     ("name_styles --paintings empty --manifest none.csv", "there is no file none.csv"),
-    ("name_styles --paintings empty --manifest a.csv --output o", "must have the columns file, licence"),
+    ("name_styles --paintings empty --manifest a.csv --output o", "must have the columns file and licence"),
     ("name_styles --paintings empty --manifest cut.png --output o", "cut.png is no CSV file"),
     ("make_constraints none.txt", "there is no file none.txt"),
     ("make_constraints cut.png", "cut.png is no text"),
@@ -218,7 +218,7 @@ def test_a_table_has_its_columns_and_values(pipeline: Load, tmp_path: Path) -> N
     assert read_table(path, "a", "b") == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
     for text in ("", "a\n1\n", "a,b\n", "a,b\n1,2\n3\n"):
         path.write_text(text)
-        with pytest.raises(BadInput, match="must have the columns a, b"):
+        with pytest.raises(BadInput, match="must have the columns a and b"):
             read_table(path, "a", "b")
 
 
