@@ -74,7 +74,8 @@ def guarded(
     except OSError as error:
         said, status = f"{error.filename or 'the system'}: {error.strerror or error}", 2
     except subprocess.CalledProcessError as error:
-        said, status = f"{' '.join(map(str, error.cmd))} failed with exit status {error.returncode}", 1
+        said = f"{' '.join(map(str, error.cmd))} failed with exit status {error.returncode}"
+        status = max(1, error.returncode)
     except (MemoryError, RuntimeError) as error:
         if not is_about_memory(error):
             raise

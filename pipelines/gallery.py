@@ -32,6 +32,8 @@ from command_line import (
     write_picture,
 )
 
+from urst_tiles.errors import BadInput
+
 
 def stylised(image: Path, method: str, style: str, output: Path) -> Path:
     """Stylise the image with one method, by running the command line, and return the path of the result."""
@@ -39,7 +41,12 @@ def stylised(image: Path, method: str, style: str, output: Path) -> Path:
     styles = [] if "--style" in flags else ["--style", style]
     command = ["urst-tiles", "stylize", str(image), str(output), *styles, "--model", model, *flags]
     print(" ".join(command), flush=True)
-    subprocess.run(command, check=True)
+    try:
+        subprocess.run(command, check=True)
+    except FileNotFoundError:
+        raise BadInput(
+            "there is no program urst-tiles: install the package, or add its bin to PATH"
+        ) from None
     return output
 
 

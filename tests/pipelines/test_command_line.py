@@ -135,7 +135,7 @@ def test_every_program_is_tried(pipeline: Load) -> None:
     (BadInput("the file\nx is bad"), 2, "the file x is bad"),
     (BlocksFailed("2 blocks"), 1, "2 blocks"),
     (OSError(errno.ENOENT, "No such file", "x.txt"), 2, "x.txt: No such file"),
-    (subprocess.CalledProcessError(3, ["program", "x"]), 1, "program x failed with exit status 3"),
+    (subprocess.CalledProcessError(3, ["program", "x"]), 3, "program x failed with exit status 3"),
     (MemoryError(), 1, "too little memory"),
     (KeyboardInterrupt(), 130, "interrupted"),
 ])  # fmt: skip
