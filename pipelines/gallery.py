@@ -45,7 +45,7 @@ def stylised(image: Path, method: str, style: str, output: Path) -> Path:
         subprocess.run(command, check=True)
     except FileNotFoundError:
         raise BadInput(
-            "there is no program urst-tiles: install the package, or add its bin to PATH"
+            "there is no program urst-tiles: install it, or add its folder to PATH"
         ) from None
     return output
 
