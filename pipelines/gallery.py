@@ -44,9 +44,7 @@ def stylised(image: Path, method: str, style: str, output: Path) -> Path:
     try:
         subprocess.run(command, check=True)
     except FileNotFoundError:
-        raise BadInput(
-            "there is no program urst-tiles: install it, or add its folder to PATH"
-        ) from None
+        raise BadInput("there is no program urst-tiles: install it, or add its folder to PATH") from None
     return output
 
 
