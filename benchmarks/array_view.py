@@ -8,16 +8,16 @@ others can be tried.
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import table
+from harness import Parser, integer, program, table
 from opener_files import made
 from openers import SIDE, best, pixels
 
@@ -69,11 +69,12 @@ def speeds(source: Source, boxes: list[Box], tries: int) -> tuple[float, float]:
     return direct, through
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chunk", type=int, default=zarr_view.CHUNK)
-    parser.add_argument("--tries", type=int, default=3)
-    given = parser.parse_args()
+@program
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--chunk", type=integer(16), default=zarr_view.CHUNK)
+    parser.add_argument("--tries", type=integer(), default=3)
+    given = parser.parse_args(words)
     zarr_view.CHUNK = given.chunk
     warnings.simplefilter("ignore")
     rows = []
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,13 +12,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import WORK, style_image
+from harness import WORK, Parser, existing_file, integer, program, style_image
 
 #: Blocks that are measured, after a first block to warm up.
 SAMPLES = 3
@@ -78,14 +79,13 @@ def stages_of(scene: Path, block: int, processes: int) -> tuple[Stages, float]:
     return Stages(**middle), median(output[0]["start"] for output in lines)
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Print the seconds until the first block can begin, then the stages of each block."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("scene", type=Path)
-    parser.add_argument("--block", type=int, default=4096)
-    arguments = parser.parse_args()
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scene", type=existing_file)
+    parser.add_argument("--block", type=integer(), default=4096)
+    arguments = parser.parse_args(words)
     import distributed  # noqa: F401 (a worker has imported it before the first task)
 
     begun = time.perf_counter()
@@ -121,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

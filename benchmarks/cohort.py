@@ -12,23 +12,26 @@ its lightness no longer rises where it did (correlation), or if much more of it 
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
 import tifffile
-from harness import ROOT, SHARED, WORK, table
+from harness import ROOT, SHARED, WORK, Parser, new_folder, program, several, table
 from numpy.typing import NDArray
 
 import urst_tiles as ut
+from urst_tiles.storage.publish import make_folder, publish
 
 sys.path.insert(0, str(ROOT / "tests"))
 from colours import E2, H2, slide, to_lab
 
 Picture = NDArray[np.uint8]
+COHORTS = ("made-up", "real", "real without the fragment")
 REAL = SHARED / "data" / "inputs" / "slide" / "libvips__CMU-1-Small-Region.svs"
 #: The corners (y, x) of parts of the real slide that hold tissue, and their side.
 CORNERS, SIDE = ((100, 850), (700, 800), (1100, 850), (1500, 750), (2000, 600), (2200, 1200)), 448
@@ -110,20 +113,26 @@ def measured(
             kept, clipped = min(kept, like), max(clipped, more)
     path.unlink()
     if sheet:
-        sheet.write_bytes(imagecodecs.png_encode(np.concatenate([np.concatenate(row, 1) for row in rows])))
+        whole = np.concatenate([np.concatenate(row, 1) for row in rows])
+        publish(sheet, imagecodecs.png_encode(whole))
     means = [np.mean(several, 0) for several in colours]
     before, after = (float(np.linalg.norm(means[k] - means[k + 1])) for k in (0, 2))
     return before, after, before / after, kept, 100 * clipped
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Measure both cohorts with every method, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=Path, help="a folder for pictures of all slides, before and after")
-    parser.add_argument("--cohorts", default="made-up,real,real without the fragment")
-    given = parser.parse_args()
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--pictures", type=new_folder, help="a folder for pictures of all slides, before and after"
+    )
+    parser.add_argument("--cohorts", type=partial(several, known=COHORTS), default=",".join(COHORTS))
+    given = parser.parse_args(words)
     rows = []
-    for name in given.cohorts.split(",") if REAL.exists() else ["made-up"]:
+    if given.pictures:
+        make_folder(given.pictures)
+    for name in given.cohorts if REAL.exists() else ["made-up"]:
         pairs = painted() if name == "made-up" else real()
         if name == "real without the fragment":
             pairs = pairs[REFERENCE:]
@@ -147,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

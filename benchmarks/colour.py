@@ -12,18 +12,20 @@ for ``stain``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import shutil
+import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from colour_peers import FIRST, slide
 from colour_peers import scene as painted
-from harness import COMMAND, WORK, measured, scene, style_image, table
+from harness import COMMAND, WORK, Parser, integer, measured, program, scene, several, style_image, table
 
 import urst_tiles as ut
 from urst_tiles.geometry import Box
@@ -93,15 +95,18 @@ def run(name: str, source: Path, reference: Path, jpeg: bool) -> tuple[dict[str,
     return seconds, worked, done.peak_bytes
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Run every job and print their times."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megapixels", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser = Parser(description=__doc__)
+    parser.add_argument("--megapixels", type=integer(), default=64)
+    parser.add_argument("--rounds", type=integer(), default=2)
     parser.add_argument("--jpeg", action="store_true")
-    parser.add_argument("--jobs", default=",".join(JOBS), help="names, with commas")
-    given = parser.parse_args()
-    names = ["identity", *(name for name in given.jobs.split(",") if name != "identity")]
+    parser.add_argument(
+        "--jobs", type=partial(several, known=tuple(JOBS)), default=",".join(JOBS), help="names, with commas"
+    )
+    given = parser.parse_args(words)
+    names = ["identity", *(name for name in given.jobs if name != "identity")]
     kinds = {name: "slide" if given.jpeg and name.startswith("stain") else "scene" for name in names}
     sources = {
         kind: repeated(kind, given.megapixels) if given.jpeg else scene(given.megapixels)
@@ -136,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -185,7 +187,7 @@ def work(folder: Path, number: int) -> None:
 
 def ran(python: str, folder: Path, number: int, limit_seconds: float) -> tuple[str, ...]:
     """The version of another program, its seconds and its MiB; or one sentence that says why it failed."""
-    command = [python, __file__, python, "--work", str(folder), "--number", str(number)]
+    command = [python, __file__, "--work", str(folder), str(number)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_seconds)
     except subprocess.TimeoutExpired:
@@ -258,28 +260,30 @@ def reach(python: str, megapixels: list[int], limit_seconds: float, folder: Path
                 break
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Compare, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from harness import Parser, integer, positive, several
+
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("python", help="the Python of the other programs")
-    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--side", type=integer(64), default=512)
     parser.add_argument("--only", default="", help="the other programs, by name, with commas")
-    parser.add_argument("--reach", help="megapixels, as in 1,4,16")
-    parser.add_argument("--seconds", type=float, default=300, help="that a program may take for a picture")
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.work:
-        return work(given.work, given.number)
+    parser.add_argument("--reach", type=partial(several, read=integer()), help="megapixels, as in 1,4,16")
+    parser.add_argument("--seconds", type=positive, default=300, help="that a program may take for a picture")
+    given = parser.parse_args(words)
+    if not shutil.which(given.python):
+        parser.error(f"there is no Python {given.python}")
     with tempfile.TemporaryDirectory() as name:
         if given.reach:
-            sizes = [int(n) for n in given.reach.split(",")]
-            return reach(given.python, sizes, given.seconds, Path(name), given.only)
+            return reach(given.python, given.reach, given.seconds, Path(name), given.only)
         compare(given.python, given.side, given.seconds, Path(name), given.only)
     print(f"\nurst-tiles {version('urst-tiles')}, Python {sys.version.split()[0]}")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--work"]:
+        work(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        from harness import program
+
+        sys.exit(program(main)())

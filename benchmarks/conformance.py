@@ -27,11 +27,12 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from harness import Parser, existing_folder, program
 
 from urst_tiles.errors import UrstError
 from urst_tiles.geometry import Box
@@ -257,15 +258,19 @@ def silent() -> Iterator[None]:
             os.close(kept)
 
 
-def main() -> int:
+@program
+def main(words: Sequence[str]) -> int:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser = Parser(description=__doc__, formatter_class=raw)
+    parser.add_argument("folders", nargs="+", type=existing_folder)
     parser.add_argument("--list", action="store_true", help="name the files that are not alike")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     counts: Counter[str] = Counter()
     for folder in options.folders:
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        paths = sorted(p for p in folder.rglob("*") if p.is_file())
+        if not paths:
+            parser.error(f"the folder {folder} holds no file")
+        for path in paths:
             with silent():
                 what, why = compare(path.resolve())
             counts[what] += 1

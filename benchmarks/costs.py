@@ -8,10 +8,11 @@ counts. Processor seconds are those of the whole process tree, from start to exi
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from harness import table
+from harness import Parser, integer, program, table
 from jobs_here import Job, scene_of, stylise
 
 import urst_tiles as ut
@@ -117,17 +118,16 @@ TABLES: dict[str, Callable[[int, int], None]] = {
 }
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", help=f"which of {', '.join(TABLES)} (default: all)")
-    parser.add_argument("--side", type=int, default=16384, help="of the scene (default %(default)s)")
+    parser.add_argument("--side", type=integer(), default=16384, help="of the scene (default %(default)s)")
     parser.add_argument(
-        "--rounds", type=int, default=2, help="of which the best counts (default %(default)s)"
+        "--rounds", type=integer(), default=2, help="of which the best counts (default %(default)s)"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     unknown = set(arguments.tables) - set(TABLES)
     if unknown:
         parser.error(f"there is no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
@@ -136,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

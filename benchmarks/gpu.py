@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import COMMAND, style_image, table
+from harness import COMMAND, Parser, integer, program, style_image, table
 from jobs_here import scene_of, stylise
 
 from urst_tiles import nets
@@ -97,13 +98,12 @@ def job(side: int, statistics: str) -> tuple[object, ...]:
     return (statistics, round(megapixels), *stages, done.seconds, rate, host, card)
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--side", type=int, default=16384, help="px; 0: no jobs (default %(default)s)")
-    side = parser.parse_args().side
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=integer(0), default=16384, help="px; 0: no jobs (default %(default)s)")
+    side = parser.parse_args(words).side
     if not torch.cuda.is_available():
         print("\n### Cards\n\nnot measured: this machine has none")
         return
@@ -122,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

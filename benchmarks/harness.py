@@ -1,5 +1,5 @@
-"""Shared by the benchmarks: tables, a description of the machine, peak memory of a process tree, and
-scenes."""
+"""Shared by the benchmarks: tables, a description of the machine, peak memory of a process tree, scenes, and
+what the command lines of ``pipelines/`` have in common."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "pipelines"))
+from command_line import Parser as Parser
+from command_line import existing_file as existing_file
+from command_line import existing_folder as existing_folder
+from command_line import integer as integer
+from command_line import new_file as new_file
+from command_line import new_folder as new_folder
+from command_line import positive as positive
+from command_line import program as program
+from command_line import read_table as read_table
+from command_line import reading as reading
+from command_line import several as several
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
+from harness import COMMAND, SHARED, WORK, Parser, measured, program, scene, style_image, table
 
 MARBLE = SHARED / "data/inputs/geotiff/nasa_black_marble_2012_z7_32768_bigtiff_jpeg_3857.tif"
 
@@ -45,13 +47,12 @@ def run(source: Path, model: str) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@program
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--model", default="lite")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     sources = [crop(side) for side in (4096, 8192)] if MARBLE.exists() else [scene(67), scene(256)]
     if chosen.full:
         sources.append(MARBLE)
@@ -67,3 +68,7 @@ if __name__ == "__main__":
     )
     rows = [run(source, chosen.model) for source in sources]
     table(f"Peak memory of the whole process tree, {chosen.model} on the CPU", header, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

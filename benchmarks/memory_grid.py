@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import re
 import subprocess
@@ -24,8 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import SHARED, WORK, measured, style_image, table
+from harness import SHARED, WORK, Parser, measured, new_file, program, read_table, style_image, table
 from opener_files import FILES, made
+
+from urst_tiles.errors import BadInput
+from urst_tiles.storage.publish import publish
 
 HERE = Path(__file__).parent
 FOLDER = WORK / "grid"
@@ -300,18 +304,20 @@ def known(path: Path) -> Peaks:
     """The peaks and seconds that a CSV file holds, by the name of the combination."""
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
-        return {
-            row["combination"]: (int(row["bytes"]), float(row["seconds"])) for row in csv.DictReader(file)
-        }
+    rows = read_table(path, "combination", "bytes", "seconds")
+    try:
+        return {row["combination"]: (int(row["bytes"]), float(row["seconds"])) for row in rows}
+    except ValueError as error:
+        raise BadInput(f"{path} is no table of peaks: {error}") from None
 
 
 def save(path: Path, peaks: Mapping[str, tuple[int, float]]) -> None:
     """Write the CSV file that `known` reads."""
-    with path.open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["combination", "bytes", "seconds"])
-        out.writerows((name, peak, f"{seconds:.1f}") for name, (peak, seconds) in peaks.items())
+    file = io.StringIO(newline="")
+    out = csv.writer(file)
+    out.writerow(["combination", "bytes", "seconds"])
+    out.writerows((name, peak, f"{seconds:.1f}") for name, (peak, seconds) in peaks.items())
+    publish(path, file.getvalue().encode())
 
 
 def rows_of(chosen: Sequence[Combination], peaks: Peaks, path: Path, again: bool) -> list[list[object]]:
@@ -334,24 +340,34 @@ def rows_of(chosen: Sequence[Combination], peaks: Peaks, path: Path, again: bool
     return rows
 
 
-def main() -> int:
+def pattern(text: str) -> re.Pattern[str]:
+    """A regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"must be a regular expression, got {text!r}: {error}") from None
+
+
+@program
+def main(words: Sequence[str]) -> int:
     """Print the table; 1 where a peak lies outside of its bounds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only",
+        type=pattern,
         nargs="+",
         metavar="PATTERN",
         help="combinations in whose line one of these patterns is found",
     )
     parser.add_argument("--again", action="store_true", help="run also what the CSV file holds")
     parser.add_argument("--known", action="store_true", help="run nothing that the CSV file does not hold")
-    parser.add_argument("--csv", type=Path, default=HERE / "memory_grid.csv", help="(default %(default)s)")
+    parser.add_argument(
+        "--csv", type=new_file, default=HERE / "memory_grid.csv", help="(default %(default)s)"
+    )
     parser.add_argument("--list", action="store_true", help="print the names, and run nothing")
-    arguments = parser.parse_args()
-    words = arguments.only or ["."]
-    chosen = [one for one in grid() if any(re.search(word, one.name) for word in words)]
+    arguments = parser.parse_args(words)
+    patterns = arguments.only or [re.compile(".")]
+    chosen = [one for one in grid() if any(pattern.search(one.name) for pattern in patterns)]
     if arguments.list:
         print("\n".join(one.name for one in chosen))
         return 0

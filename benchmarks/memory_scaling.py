@@ -17,13 +17,15 @@ import csv
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from pathlib import Path
 
-from harness import machine, style_image, table
+from harness import Parser, integer, machine, new_file, program, read_table, style_image, table
 from jobs_here import BASE, scene_of, stylise, watched
+
+from urst_tiles.errors import BadInput
 
 HERE = Path(__file__).resolve().parent
 #: Side of the image in the claim of the URST paper: 10000 x 10000 px in less than 5 GB of the memory of a
@@ -86,8 +88,11 @@ class Table:
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, list[Row]()
         if path.exists():
-            with path.open(newline="") as file:
-                self.rows = [parse(line) for line in csv.DictReader(file)]
+            columns = [column.name for column in fields(Row)]
+            try:
+                self.rows = [parse(line) for line in read_table(path, *columns)]
+            except ValueError as error:
+                raise BadInput(f"{path} is no table of runs: {error}") from None
 
     def add(self, row: Row) -> None:
         """Add a run to the rows and to the file."""
@@ -249,19 +254,24 @@ def report(done: Table) -> bool:
     return all(holds for _, holds in judged)
 
 
-def main() -> int:
+@program
+def main(words: Sequence[str]) -> int:
     """Run and report; returns 1 if a promise does not hold, else 0."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--largest", type=integer(), default=max(SIDES), help="side, px (default %(default)s)"
     )
-    parser.add_argument("--largest", type=int, default=max(SIDES), help="side, px (default %(default)s)")
-    parser.add_argument("--exact", type=int, default=16384, help="the same, exact (default %(default)s)")
+    parser.add_argument(
+        "--exact", type=integer(), default=16384, help="the same, exact (default %(default)s)"
+    )
     parser.add_argument("--device", default="cpu", help="of our runs (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--limit", type=int, default=12 << 30, help="address space of the whole image, bytes")
-    parser.add_argument("--csv", type=Path, default=HERE / "memory_scaling.csv")
+    parser.add_argument("--threads", type=integer(), default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--limit", type=integer(), default=12 << 30, help="address space of the whole image, bytes"
+    )
+    parser.add_argument("--csv", type=new_file, default=HERE / "memory_scaling.csv")
     parser.add_argument("--whole", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.whole:
         return run_whole(arguments.whole, arguments.limit, arguments.threads)
     done = Table(arguments.csv)

@@ -8,18 +8,17 @@ of an image of ten thousand files.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from harness import COMMAND, ROOT, WORK, measured, table
+from harness import COMMAND, ROOT, WORK, Parser, integer, measured, program, table
 from numpy.typing import NDArray
 
 import urst_tiles as ut
@@ -128,11 +127,12 @@ def plan_many(count: int, folder: Path) -> None:
     table(f"{count} files of 256 x 256 px as one image", ("command", "seconds", "peak MiB"), rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--side", type=int, default=4096, help="pixels of a side of a tile, about")
-    parser.add_argument("--files", type=int, help="only plan an image of so many files")
-    arguments = parser.parse_args()
+@program
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--side", type=integer(64), default=4096, help="pixels of a side of a tile, about")
+    parser.add_argument("--files", type=integer(), help="only plan an image of so many files")
+    arguments = parser.parse_args(words)
     folder = WORK / "mosaic"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -145,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import table
+from harness import Parser, integer, program, table
 from opener_files import made
 
 from urst_tiles.geometry import Box
@@ -145,9 +145,14 @@ ROWS: tuple[tuple[str, str, Callable[[Path], None]], ...] = (
 )
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "side", type=integer(64), nargs="?", default=SIDE, help="pixels (default %(default)s)"
+    )
+    side = parser.parse_args(words).side
     warnings.simplefilter("ignore")
-    side = int(sys.argv[1]) if len(sys.argv) > 1 else SIDE
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, other, read in ROWS:
@@ -160,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

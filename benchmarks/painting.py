@@ -12,17 +12,17 @@ pictures are means of 2 x 2 pixels; where a side is shorter than 512 px, crops a
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from harness import table
+from harness import Parser, existing_file, program, reading, table
 from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles import losses
-from urst_tiles.errors import MissingFile
 from urst_tiles.losses import backbones
 from urst_tiles.losses.vgg import LAYERS16
 from urst_tiles.source.colour import libvips
@@ -35,10 +35,9 @@ REDUCTIONS = (1, 2, 4, 8)
 
 def whole(path: Path) -> NDArray[np.uint8]:
     """uint8 (h, w, 3): the picture as large as it is."""
-    if not path.is_file():
-        raise MissingFile(f"there is no picture {path}")
-    image = libvips().Image.new_from_file(str(path)).autorot().colourspace("srgb")
-    return np.asarray(image[0:3].numpy(), np.uint8)
+    with reading(path) as name:
+        image = libvips().Image.new_from_file(name, fail_on="error").autorot().colourspace("srgb")
+        return np.asarray(image[0:3].numpy(), np.uint8)
 
 
 def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -83,15 +82,16 @@ def distances(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tens
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+@program
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=existing_file)
+    parser.add_argument("painting", type=existing_file)
+    parser.add_argument(
+        "--teacher", type=existing_file, required=True, help="vgg16.safetensors or torchvision's file"
     )
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("painting", type=Path)
-    parser.add_argument("--teacher", type=Path, required=True, help="vgg16.safetensors or torchvision's file")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     dtype = getattr(torch, arguments.precision)
     net = backbones.backbone("vgg16", [arguments.teacher], dtype=dtype)
     painting = torch.from_numpy(read_picture(arguments.painting, SIDE).copy()).permute(2, 0, 1)[None]
@@ -105,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,13 +12,13 @@ relu5_1), or a network that taught neither model: the same layers of a VGG-19 wi
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from harness import ROOT, SHARED, table
+from harness import ROOT, SHARED, Parser, existing_file, integer, new_folder, program, read_table, table
 from nets_here import WEIGHTS
 
 from urst_tiles import losses, nets
@@ -85,17 +85,16 @@ def judge(
 
 
 @torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=Path, default=ROOT / "pipelines" / "lite_pairs.csv")
-    parser.add_argument("--pictures", type=Path, help="also write every picture here")
-    parser.add_argument("--every", type=int, default=1, help="take every n-th pair")
+@program
+def main(words: Sequence[str]) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=existing_file, default=ROOT / "pipelines" / "lite_pairs.csv")
+    parser.add_argument("--pictures", type=new_folder, help="also write every picture here")
+    parser.add_argument("--every", type=integer(), default=1, help="take every n-th pair")
     parser.add_argument("--judge", choices=["teachers", "random"], default="teachers")
-    arguments = parser.parse_args()
-    with open(arguments.pairs, newline="") as file:
-        pairs = [(row["content"], row["style"]) for row in csv.DictReader(file)][:: arguments.every]
+    arguments = parser.parse_args(words)
+    rows = read_table(arguments.pairs, "content", "style")
+    pairs = [(row["content"], row["style"]) for row in rows][:: arguments.every]
     judging = teachers() if arguments.judge == "teachers" else untrained()
     by_model: dict[str, list[list[float]]] = {}
     for k, (content_name, style_name) in enumerate(pairs):
@@ -116,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

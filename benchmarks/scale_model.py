@@ -24,7 +24,7 @@ from statistics import median
 
 import simulation
 from block_stages import Stages, stages_of
-from harness import table
+from harness import Parser, integer, program, table
 from jobs_here import Job, scene_of, stylise
 from overhead import seconds_per_block
 from simulation import Block, Site
@@ -287,15 +287,20 @@ def print_forecasts(model: Measured, block: int) -> None:
     print("\n" + "\n".join(f"- {sentence}" for sentence in advice(model, last)))
 
 
-def main() -> int:
+@program
+def main(words: Sequence[str]) -> int:
     """Measure, predict and print; returns 1 if the predictions are too far from the measured runs, else 0."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--side", type=integer(), default=16384, help="of the predicted runs (default %(default)s)"
     )
-    parser.add_argument("--side", type=int, default=16384, help="of the predicted runs (default %(default)s)")
-    parser.add_argument("--block", type=int, default=4096, help="divides half of it (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which medians count (default %(default)s)")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--block", type=integer(), default=4096, help="divides half of it (default %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=integer(), default=3, help="of which medians count (default %(default)s)"
+    )
+    arguments = parser.parse_args(words)
     side, block = arguments.side, arguments.block
     if side // 2 % block or side // 2 <= block:
         parser.error(f"half of --side must be several --block, got {side} and {block}")

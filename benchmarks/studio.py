@@ -20,18 +20,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-from harness import COMMAND, ROOT, SHARED, WORK, Memory, table
+from harness import (
+    COMMAND,
+    ROOT,
+    SHARED,
+    WORK,
+    Memory,
+    Parser,
+    existing_file,
+    integer,
+    positive,
+    program,
+    table,
+)
 
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import CHROMIUM, Browser
 from helpers import geotiff
+
+from urst_tiles.errors import BadInput
 
 #: A gigapixel of the Earth at night, JPEG in a BigTIFF with overviews.
 BLACK_MARBLE = SHARED / "data/inputs/geotiff/nasa_black_marble_2012_z7_32768_bigtiff_jpeg_3857.tif"
@@ -237,23 +252,25 @@ def rows(found: dict[str, list[Wait]]) -> list[list[str]]:
     ]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of the command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("image", nargs="?", type=Path)
-    parser.add_argument("--side", type=int, help="of a made scene, in pixels, instead of Black Marble")
-    parser.add_argument("--styles", type=int, default=3, help="how many styles are chosen")
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("image", nargs="?", type=existing_file)
+    parser.add_argument("--side", type=integer(), help="of a made scene, in pixels, instead of Black Marble")
+    parser.add_argument("--styles", type=integer(), default=3, help="how many styles are chosen")
     parser.add_argument("--model", default="lite", help="lite or painter")
-    parser.add_argument("--window", type=int, nargs=2, default=(1600, 1000), metavar=("W", "H"))
-    parser.add_argument("--patience", type=float, default=60, help="seconds until a wait is given up")
-    parser.add_argument("--limit", type=float, default=240, help="seconds until no further style is begun")
-    return parser.parse_args()
+    parser.add_argument("--window", type=integer(), nargs=2, default=(1600, 1000), metavar=("W", "H"))
+    parser.add_argument("--patience", type=positive, default=60, help="seconds until a wait is given up")
+    parser.add_argument("--limit", type=positive, default=240, help="seconds until no further style is begun")
+    return parser.parse_args(words)
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Open the studio and the browser, act, and print the table."""
-    given = arguments()
-    assert CHROMIUM is not None, "there is no Chromium here (apt install chromium)"
+    given = arguments(words)
+    if CHROMIUM is None:
+        raise BadInput("there is no Chromium here (apt install chromium)")
     black = BLACK_MARBLE.exists() and given.side is None
     image = (given.image or (BLACK_MARBLE if black else scene(given.side or 16384))).resolve()
     load = os.getloadavg()[0]
@@ -264,7 +281,8 @@ def main() -> None:
         assert server.stdout is not None
         try:
             address = re.search(r"http://\S+", server.stdout.readline())
-            assert address is not None, "the studio did not start"
+            if address is None:
+                raise BadInput(f"the studio of {image} did not start")
             memory = Memory(server.pid, 0.2)
             try:
                 with Browser(Path(folder), tuple(given.window)) as page:
@@ -287,4 +305,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

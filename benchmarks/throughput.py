@@ -14,11 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from harness import COMMAND, SHARED, WORK, measured, scene, style_image, table
+from harness import COMMAND, SHARED, WORK, Parser, existing_file, measured, program, scene, style_image, table
 from nets_here import frozen, photo, style
 
 from urst_tiles import nets
@@ -86,14 +88,13 @@ def seeded_adain(folder: Path) -> Path:
     return folder
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", nargs="?", type=Path)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", nargs="?", type=existing_file)
     parser.add_argument("--models", nargs="+", choices=list(CORE), default=list(CORE))
-    chosen_models, given = (vars(parser.parse_args())[name] for name in ("models", "file"))
+    chosen_models, given = (vars(parser.parse_args(words))[name] for name in ("models", "file"))
     rows = []
     reference = plain_rate(style("microast"))
     for model in chosen_models:
@@ -118,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

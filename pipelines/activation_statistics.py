@@ -37,12 +37,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from command_line import Parser, integer, new_folder, program
 from scenery.landscape import Landscape
 from torch import Tensor
 from training.command import check_device
 
 from urst_tiles import losses
-from urst_tiles.errors import BadInput, MissingFile, UrstError
+from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.learning.crops import SUFFIXES
 from urst_tiles.losses.backbones import BACKBONES, Backbone, backbone
 from urst_tiles.losses.residual import Walk
@@ -295,16 +296,16 @@ def weights_of(given: Sequence[str]) -> dict[str, list[Path]]:
     return files
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of the command line; raises BadInput if a number is too small."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of the command line."""
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=new_folder, required=True, metavar="FOLDER")
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=DEFAULT)
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE", help="else random")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="else a made-up landscape")
-    parser.add_argument("--count", type=int, default=4, help="of images")
-    parser.add_argument("--size", type=int, default=256, help="of the squares, in pixels")
-    parser.add_argument("--seeds", type=int, default=3, help="of random weights")
+    parser.add_argument("--count", type=integer(), default=4, help="of images")
+    parser.add_argument("--size", type=integer(SMALLEST), default=256, help="of the squares, in pixels")
+    parser.add_argument("--seeds", type=integer(), default=3, help="of random weights")
     parser.add_argument("--smoothings", nargs="+", choices=losses.SMOOTHINGS, default=losses.SMOOTHINGS)
     parser.add_argument(
         "--batch-norm",
@@ -314,9 +315,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    for name, least in (("count", 1), ("seeds", 1), ("size", SMALLEST)):
-        if getattr(options, name) < least:
-            raise BadInput(f"--{name} must be at least {least}, got {getattr(options, name)}")
     options.weights = weights_of(options.weights)
     return options
 
@@ -325,24 +323,20 @@ def run(options: argparse.Namespace) -> None:
     """Measure the statistics, write the files and print the main numbers."""
     check_device(options.device)
     figure_class()  # raises at once if matplotlib is missing, and not after minutes
-    make_folder(options.out)
     source = from_folder(options.images, options.count, options.size) if options.images else None
     squares = source or made_up(options.count, options.size)
     pictures = [square.to(options.device) for square in squares]
     lines = [line for name in options.backbones for line in lines_of(name, options, pictures)]
+    make_folder(options.out)
     publish(options.out / "statistics.csv", table(lines))
     publish(options.out / "statistics.png", plot(lines))
     print(printed(lines))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    try:
-        run(parse(arguments))
-    except UrstError as error:
-        print(f"activation_statistics: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+@program
+def main(words: Sequence[str]) -> None:
+    """Run the command line."""
+    run(parse(words))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,15 @@ fourth, which did not.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyvips
 import tifffile
+from command_line import Parser, existing_file, keep_apart, new_picture, program, reading, write_picture
 from make_scene import geotiff_tags
 from numpy.typing import NDArray
 from scenery.landscape import Landscape
@@ -128,7 +129,9 @@ def slides(folder: Path) -> list[list[Pixels]]:
 
 def prints(folder: Path, photo: Path) -> list[list[Pixels]]:
     """Three faded prints of a photo: before, and with the colours of its good print, which stands behind."""
-    good = pyvips.Image.thumbnail(str(photo), 300, height=300, crop="attention").numpy()[..., :3]
+    with reading(photo) as name:
+        good = pyvips.Image.thumbnail(name, 300, height=300, crop="attention", fail_on="error")
+        good = good.colourspace("srgb").numpy()[..., :3]
     faded = [to_uint8((good / 255.0) ** e * np.array(gain) + offset) for gain, offset, e in FADED]
     after = [ut.fit_colour(one, write_png(folder / "good.png", good))(one) for one in faded]
     return [[*faded, good], [*after, good]]
@@ -144,17 +147,21 @@ def write(rows: list[list[Pixels]], output: Path, across: int) -> None:
     """Write pictures in rows, with white between them."""
     images = [pyvips.Image.new_from_array(one, interpretation="srgb") for row in rows for one in row]
     joined = pyvips.Image.arrayjoin(images, across=across, shim=GAP, background=WHITE)
-    joined.write_to_file(str(output), **({"Q": QUALITY} if output.suffix == ".jpg" else {}))
+    write_picture(output, joined, **({"Q": QUALITY} if output.suffix == ".jpg" else {}))
     print(f"{output}: {joined.width} x {joined.height}, {output.stat().st_size // 1000} kB")
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Run the command line: make the pictures, join them and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("mosaic", "slides", "prints"))
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--photo", type=Path, help="of prints: any photo")
-    args = parser.parse_args()
+    parser.add_argument("output", type=new_picture)
+    parser.add_argument("--photo", type=existing_file, help="of prints: any photo")
+    args = parser.parse_args(words)
+    if args.what == "prints" and args.photo is None:
+        raise ut.BadInput("prints are made of a photo: give --photo FILE")
+    keep_apart(args.output, args.photo)
     made: dict[str, Callable[[Path], list[list[Pixels]]]] = {
         "mosaic": mosaic, "slides": slides, "prints": lambda folder: prints(folder, args.photo)
     }  # fmt: skip
@@ -164,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,13 +23,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from http.client import HTTPException
 from typing import Any
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
+from command_line import Parser, existing_file, program
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import (
     InvalidSdistFilename,
@@ -38,7 +38,10 @@ from packaging.utils import (
     parse_sdist_filename,
     parse_wheel_filename,
 )
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
+
+from urst_tiles.errors import BadInput
+from urst_tiles.storage.publish import publish
 
 #: Packages of which users install other builds than were tested, all under one version: torch for CUDA or for
 #: CPUs alone, from another index. No list of hashes holds them all.
@@ -53,33 +56,43 @@ OLDEST = 11
 #: PEP 691: the page of a package as JSON.
 ACCEPT = "application/vnd.pypi.simple.v1+json"
 
+#: What a line of the file may be.
+LINE = re.compile(r"#|\s*$|[\w.-]+==\S+|\s+--hash=")
+
 PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the program; 0 if the file was written."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", type=Path, help="constraints.txt")
+@program
+def main(words: Sequence[str]) -> None:
+    """Run the program."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=existing_file, help="constraints.txt")
     parser.add_argument("--index", help="address of a package index (default: pip's)")
-    wanted = parser.parse_args(arguments)
-    text = wanted.file.read_text()
+    wanted = parser.parse_args(words)
+    index = wanted.index or pip_index()
     try:
-        written, built = hashed(text, wanted.index or pip_index())
-    except (ValueError, URLError) as error:
-        print(f"make_constraints: {error}", file=sys.stderr)
-        return 1
-    wanted.file.write_text(written)
+        text = wanted.file.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"{wanted.file} is no text, so no file of constraints") from None
+    strange = [line for line in text.splitlines() if not LINE.match(line)]
+    if strange or not PIN.search(text):
+        what = f"the line {strange[0]!r}" if strange else "no package"
+        raise BadInput(f"{wanted.file} has {what}: write name==version on a line of its own")
+    written, built = hashed(text, index)
+    publish(wanted.file, written.encode())
     print(f"{wanted.file}: {len(PIN.findall(written))} packages, {written.count('--hash=')} hashes", end="")
     print(f"; built from source on some systems: {', '.join(built) or 'none'}")
-    return 0
 
 
 def hashed(text: str, index: str) -> tuple[str, list[str]]:
     """The text of a file of constraints, with the same comments and versions, and all hashes anew; and which
     packages are built from source on some systems."""
     pins = sorted(PIN.findall(text), key=lambda pin: (pin[0] not in WITHOUT_HASH, canonicalize_name(pin[0])))
+    for name, version in pins:
+        try:
+            Version(version)
+        except InvalidVersion:
+            raise BadInput(f"{version!r} of {name} is no version, such as 1.2.3") from None
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda pin: hashes(pin[0], pin[1], index), pins))
     lines = [line for line in text.splitlines() if line.startswith("#")]
@@ -94,7 +107,7 @@ def hashed(text: str, index: str) -> tuple[str, list[str]]:
 def hashes(name: str, version: str, index: str) -> dict[str, str]:
     """The SHA-256 of each file of a package that may be installed, and whether it is a wheel or the source.
 
-    Raises ValueError if the index has nothing for some system.
+    Raises BadInput if the index has nothing for some system.
     """
     if canonicalize_name(name) in WITHOUT_HASH:
         return {}
@@ -106,18 +119,20 @@ def hashes(name: str, version: str, index: str) -> dict[str, str]:
         if not any(fits & parse_wheel_filename(file)[3] for file in wheels):
             sources = [file for file in files if is_source(file, name, version)]
             if not sources:
-                raise ValueError(f"{name} {version} has no file for Python 3.{minor} on Linux, {machine}")
+                raise BadInput(f"{name} {version} has no file for Python 3.{minor} on Linux, {machine}")
             kept |= {files[file]: "source" for file in sources}
     return kept
 
 
 def listed(name: str, index: str) -> Iterator[tuple[str, str]]:
-    """Name and SHA-256 of each file of a package."""
+    """Name and SHA-256 of each file of a package; raises BadInput where the index does not list them."""
     address = f"{index.rstrip('/')}/{canonicalize_name(name)}/"
-    with urlopen(Request(address, headers={"Accept": ACCEPT}), timeout=60) as answer:
-        page: dict[str, Any] = json.load(answer)
-    for file in page["files"]:
-        yield file["filename"], file["hashes"]["sha256"]
+    try:
+        with urlopen(Request(address, headers={"Accept": ACCEPT}), timeout=60) as answer:
+            page: dict[str, Any] = json.load(answer)
+        yield from [(each["filename"], each["hashes"]["sha256"]) for each in page["files"]]
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+        raise BadInput(f"there is no page of a package index at {address} ({error}): give --index") from None
 
 
 def is_for_us(file: str, version: str) -> bool:

@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from command_line import Parser, new_file, positive, program
 from numpy.typing import NDArray
 from scenery.landscape import Landscape
 
+from urst_tiles.errors import BadInput
+from urst_tiles.storage.publish import publishing
+
 TILE = 512
+MOST = 10**12  # pixels; the places of all tiles are held in memory until the end
 EPSG = 32632  # UTM zone 32 north
 #: tifffile's "deflate" is the deprecated code 32946.
 TIFFFILE_NAMES = {"deflate": "zlib", "none": None}
@@ -67,10 +74,10 @@ def write_scene(
 ) -> None:
     """Write the scene as a tiled TIFF or BigTIFF without overviews.
 
-    It is written beside ``path`` and then renamed.
+    ``path`` is there when the scene is complete, and not before.
     """
-    beside = path.with_name(f".{path.name}.partial")
-    with tifffile.TiffWriter(beside, bigtiff=height * width * 3 * np.dtype(dtype).itemsize > 3 << 30) as out:
+    large = height * width * 3 * np.dtype(dtype).itemsize > 3 << 30
+    with publishing(path) as file, tifffile.TiffWriter(file, bigtiff=large) as out:
         out.write(
             tiles(Landscape(seed), height, width, dtype),
             shape=(height, width, 3),
@@ -86,37 +93,56 @@ def write_scene(
             metadata=None,
             software="urst-tiles make_scene",
         )
-    os.replace(beside, path)
 
 
-def parse_size(args: argparse.Namespace) -> tuple[int, int]:
-    """(height, width) from ``--size WxH`` or ``--megapixels``."""
-    if args.megapixels:
-        side = max(1, round((args.megapixels * 1e6) ** 0.5))
-        return side, side
-    width, height = (int(n) for n in args.size.lower().split("x"))
+def size(text: str) -> tuple[int, int]:
+    """(height, width) of a text such as "640x480"; a single number is a square of that side."""
+    found = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", text.strip().lower())
+    width, height = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 0 < width * height <= MOST:
+        raise argparse.ArgumentTypeError(
+            "must be WIDTHxHEIGHT in pixels, such as 640x480, or the side of a square, and at most"
+            f" {MOST // 10**6} megapixels; got {text!r}"
+        )
     return height, width
 
 
-def main() -> None:
+def square(text: str) -> tuple[int, int]:
+    """(height, width) of a square of so many million pixels."""
+    side = max(1, round((positive(text) * 1e6) ** 0.5))
+    if side * side > MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST // 10**6}, got {text}")
+    return side, side
+
+
+@program
+def main(words: Sequence[str]) -> None:
     """Run the command line: draw the scene, write the file and print a line about it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("output", type=Path)
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--size", default="8192x8192", help="WIDTHxHEIGHT in pixels")
-    size.add_argument("--megapixels", type=float, help="a square of this many million pixels")
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("output", type=new_file)
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--size", type=size, default="8192", help="WIDTHxHEIGHT in pixels, or the side of a square"
+    )
+    sizes.add_argument(
+        "--megapixels",
+        type=square,
+        dest="size",
+        metavar="NUMBER",
+        help="a square of this many million pixels",
+    )
     parser.add_argument("--seed", type=int, default=471, help="471 has some of everything")
     parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8")
     parser.add_argument(
         "--compression", choices=("deflate", "jpeg", "lzw", "zstd", "none"), default="deflate"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if args.dtype == "uint16" and args.compression == "jpeg":
-        parser.error("jpeg holds 8 bits only: choose --dtype uint8 or another --compression")
-    height, width = parse_size(args)
+        raise BadInput("jpeg holds 8 bits only: choose --dtype uint8 or another --compression")
+    height, width = args.size
     write_scene(args.output, height, width, seed=args.seed, dtype=args.dtype, compression=args.compression)
     print(f"{args.output}: {width} x {height}, EPSG:{EPSG}, 1 m per pixel")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,13 +7,14 @@ The same name, seed and size give the same picture, pixel for pixel.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyvips
+from command_line import Parser, integer, new_picture, program, write_picture
 from scenery.noise import Float, Int, chance, fractal, noise, ramp
 
 Palette = list[tuple[float, float, float]]
@@ -219,20 +220,21 @@ STYLES: dict[str, Callable[[int, int], Float]] = {"swirls": swirls, "mosaic": mo
 def write_style(path: Path, name: str = "swirls", *, side: int = 1024, seed: int = 1) -> None:
     """Write a square 8-bit RGB picture of ``side`` pixels, in the format of the file's suffix."""
     pixels = np.rint(np.clip(STYLES[name](side, seed), 0, 1) * 255).astype(np.uint8)
-    pyvips.Image.new_from_array(pixels, interpretation="srgb").write_to_file(str(path))
+    write_picture(path, pyvips.Image.new_from_array(pixels, interpretation="srgb"))
 
 
-def main() -> None:
+@program
+def main(words: Sequence[str]) -> None:
     """Run the command line: paint the picture, write the file and print a line about it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("output", type=Path)
+    parser = Parser(description=__doc__.split("\n")[0])
+    parser.add_argument("output", type=new_picture)
     parser.add_argument("--name", choices=STYLES, default="swirls")
-    parser.add_argument("--side", type=int, default=1024, help="pixels")
+    parser.add_argument("--side", type=integer(2, 32768), default=1024, help="pixels")
     parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     write_style(args.output, args.name, side=args.side, seed=args.seed)
     print(f"{args.output}: {args.name}, {args.side} x {args.side}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,15 +9,15 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from command_line import Parser, existing_file, existing_folder, new_file, program, read_table
 
 from urst_tiles import weights
-from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.errors import BadInput
 from urst_tiles.nets import lite, named_styles
 from urst_tiles.nets.base import State, digest
 from urst_tiles.source.picture import read_picture
@@ -26,15 +26,9 @@ from urst_tiles.storage.publish import publish
 LIST = Path(__file__).with_name("styles.csv")
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, each a dict by column."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def check_public_domain(names: list[str], manifest: Path) -> None:
     """Raise BadInput unless the manifest calls every file public domain."""
-    licences = {Path(row["file"]).name: row["licence"] for row in rows_of(manifest)}
+    licences = {Path(row["file"]).name: row["licence"] for row in read_table(manifest, "file", "licence")}
     for name in names:
         if not licences.get(name, "").startswith("Public domain"):
             raise BadInput(f"{manifest} does not call {name} public domain; leave it out of {LIST.name}")
@@ -47,7 +41,7 @@ def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
     ------
     BadInput : the manifest does not call a painting public domain.
     """
-    rows = rows_of(LIST)
+    rows = read_table(LIST, "name", "title", "file")
     check_public_domain([row["file"] for row in rows], manifest)
     state = weights.load(weights_file)
     styles: dict[str, tuple[str, State]] = {}
@@ -60,21 +54,17 @@ def measure(paintings: Path, manifest: Path, weights_file: Path) -> bytes:
     return named_styles.encode(styles, digest(state, {}))
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Measure the named styles that ship with lite.")
-    parser.add_argument("--paintings", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--manifest", type=Path, required=True, metavar="CSV")
-    parser.add_argument("--weights", type=Path, default=weights.TRAINED / lite.FILE, metavar="FILE")
-    parser.add_argument("--output", type=Path, default=named_styles.FILE, metavar="FILE")
-    arguments = parser.parse_args()
-    try:
-        publish(arguments.output, measure(arguments.paintings, arguments.manifest, arguments.weights))
-    except UrstError as error:
-        print(f"name_styles: {error}", file=sys.stderr)
-        return error.exit_status
-    print(f"{arguments.output}: {len(rows_of(LIST))} styles")
-    return 0
+@program
+def main(words: Sequence[str]) -> None:
+    """Run the command line."""
+    parser = Parser(description="Measure the named styles that ship with lite.")
+    parser.add_argument("--paintings", type=existing_folder, required=True, metavar="FOLDER")
+    parser.add_argument("--manifest", type=existing_file, required=True, metavar="CSV")
+    parser.add_argument("--weights", type=existing_file, default=weights.TRAINED / lite.FILE, metavar="FILE")
+    parser.add_argument("--output", type=new_file, default=named_styles.FILE, metavar="FILE")
+    arguments = parser.parse_args(words)
+    publish(arguments.output, measure(arguments.paintings, arguments.manifest, arguments.weights))
+    print(f"{arguments.output}: {len(read_table(LIST))} styles")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,12 @@ With ``--tile`` the gradient is still that of the whole image. It is computed in
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
+from command_line import guarded
 from numpy.typing import NDArray
 from optimization import memory, pictures, whole
 from optimization.descent import Adam
@@ -33,14 +32,14 @@ from optimization.objective import Parts, Terms, Whole
 from optimization.scene import Scene, begin
 from optimization.settings import Settings
 from optimization.tiles import Pixels, Tiled
+from training.command import set_threads
 from training.loop import Row
-from training.record import FIRST, record, write_settings
+from training.record import FIRST, begun, record
 from training.settings import parse
 
-from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.geometry import Box
 from urst_tiles.machine import available_memory
-from urst_tiles.storage.publish import check_room, make_folder, megabytes
+from urst_tiles.storage.publish import check_room, megabytes
 
 COLUMNS = (*FIRST, "content", "style", "variation")
 
@@ -108,8 +107,6 @@ def row_of(step: int, started: float, terms: Terms, parts: Parts) -> Row:
 
 def optimize_tiles(settings: Settings, scene: Scene) -> Iterator[Row]:
     """Optimise tile by tile with the image on disk, and write the picture; yields the losses of each step."""
-    if settings.tile % scene.reach.stride:
-        raise BadInput(f"--tile must be a multiple of {scene.reach.stride} px, got {settings.tile}")
     files = Files(settings.out / "state", scene.source.shape, settings.precision)
     announce(settings, scene, files)
     tiled = Tiled(
@@ -205,30 +202,25 @@ def finish(settings: Settings, scene: Scene, read: pictures.Boxes, step: int) ->
 
 def optimize(settings: Settings) -> Iterator[Row]:
     """Optimise from the first step or from the saved state; yields the losses of each evaluation."""
-    make_folder(settings.out)
-    scene = begin(settings)
-    yield from (optimize_tiles if settings.tile else optimize_whole)(settings, scene)
+    rows = optimize_tiles if settings.tile else optimize_whole
+    yield from begun(settings, lambda: rows(settings, begin(settings)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    try:
-        words = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def work() -> None:
         settings = parse(Settings, words, "Optimise an image towards a style.")
-        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-        make_folder(settings.out)
-        write_settings(settings.out / "settings.txt", settings)
+        set_threads(settings.threads)
         record(settings.out / "losses.csv", optimize(settings), COLUMNS, every=1)
-    except UrstError as error:
-        print(f"optimize: {error}", file=sys.stderr)
-        return error.exit_status
-    except torch.OutOfMemoryError:
-        print("optimize: the device has too little memory: give --tile, or a smaller one", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("optimize: stopped; the same command goes on from what is kept", file=sys.stderr)
-        return 130
-    return 0
+
+    return guarded(
+        "optimize",
+        work,
+        stopped="stopped; the same command goes on from what is kept",
+        too_large="the device has too little memory: give --tile, or a smaller one",
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ it was painted from is not known.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -33,6 +32,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from command_line import Parser, integer, program
 from numpy.typing import NDArray
 
 import urst_tiles as ut
@@ -232,23 +232,21 @@ def print_coarsest(pictures: Sequence[Path], content: Path, side: int, most: int
         print(f"{path.name},{width:.2f},{ratio:.2f},{levels}", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+@program
+def main(words: Sequence[str]) -> None:
+    """Print the table."""
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("pictures", type=Path, nargs="+")
-    parser.add_argument("--side", type=int, default=512, help="of the windows that are measured, px")
-    parser.add_argument("--windows", type=int, default=64, help="at most so many of each picture")
+    parser.add_argument(
+        "--side", type=integer(least=8), default=512, help="of the windows that are measured, px"
+    )
+    parser.add_argument("--windows", type=integer(), default=64, help="at most so many of each picture")
     parser.add_argument("--content", type=Path, help="the image that was painted: measure coarsest strokes")
-    args = parser.parse_args(arguments)
-    try:
-        if args.content:
-            print_coarsest(args.pictures, args.content, args.side, args.windows)
-        else:
-            print_lengths(args.pictures, args.side, args.windows)
-    except ut.UrstError as error:
-        print(f"stroke_size: {error}", file=sys.stderr)
-        return error.exit_status
-    return 0
+    args = parser.parse_args(words)
+    if args.content:
+        print_coarsest(args.pictures, args.content, args.side, args.windows)
+    else:
+        print_lengths(args.pictures, args.side, args.windows)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Settings:
     held_out: str = ""
     steps: int = 40_000
     batch: int = 16
-    size: int = 256
+    size: int = field(default=256, metadata={"least": 16})
     #: Short side of the paintings.
     style_size: int = 256
     #: Width of the network as a fraction of the published width.
@@ -128,7 +128,7 @@ def named(settings: Settings) -> dict[str, Path]:
     for name, _, stem in words:
         if name in paintings:
             raise BadInput(f"two styles are called {name!r}: give --styles as NAME=FILE")
-        of_stem = [path for path in files if path.stem == (stem or name)]
+        of_stem = [path for path in files if (stem or name) in (path.stem, path.name)]
         if not of_stem:
             raise BadInput(f"the folder {settings.style} holds no painting {stem or name!r}")
         paintings[name] = of_stem[0]

@@ -28,7 +28,7 @@ References
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,7 @@ class Settings:
     held_out: str = ""
     steps: int = 40_000
     batch: int = 4
-    size: int = 256
+    size: int = field(default=256, metadata={"least": 16})
     #: Short side of the painting.
     style_size: int = 256
     #: Width of the network as a fraction of the published width.

@@ -25,7 +25,6 @@ features are noise.
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from command_line import read_table
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop, painter
@@ -136,12 +136,7 @@ def teacher_of(settings: Settings) -> Teacher:
 
 def named(settings: Settings) -> dict[str, Path]:
     """Name -> painting, in the order of the CSV file; BadInput, MissingFile."""
-    if not settings.styles.is_file():
-        raise MissingFile(f"there is no file {settings.styles} of styles")
-    with open(settings.styles, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"name", "file"} <= set(rows[0]):
-        raise BadInput(f"{settings.styles} must have the columns name and file, and a line for each style")
+    rows = read_table(settings.styles, "name", "file")
     files = {row["name"]: settings.style / row["file"] for row in rows}
     if len(files) < len(rows):
         raise BadInput(f"{settings.styles} names two styles alike")

@@ -58,13 +58,15 @@ def begin(settings: Settings) -> Scene:
     )
     terms = make_terms(settings)
     found = reach.measure(net, terms.layers, like)
+    if settings.tile % found.stride:
+        raise BadInput(f"--tile must be a multiple of {found.stride} px, got {settings.tile}")
+    style = torch.from_numpy(read_picture(settings.style, settings.style_size)).permute(2, 0, 1)[None]
+    if min(style.shape[2:]) < found.minimum:
+        raise BadInput(f"--style-size must be at least {found.minimum}, got {settings.style_size}")
     source = pictures.content_source(settings.content, settings.size, settings.out / "source")
     if min(source.shape) < found.minimum:
         height, width = source.shape
         raise BadInput(f"{settings.content} has {width} x {height} px, the backbone needs {found.minimum}")
-    style = torch.from_numpy(read_picture(settings.style, settings.style_size)).permute(2, 0, 1)[None]
-    if min(style.shape[2:]) < found.minimum:
-        raise BadInput(f"--style-size must be at least {found.minimum}, got {settings.style_size}")
     grams = style_targets(net, terms, style.to(like))
     content = pictures.planes(WindowReader(source), settings.precision)
     first = content if settings.start == "content" else pictures.noise(settings.seed, settings.precision)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class Settings:
     style_scale: Literal["auto", "gatys", "mean"] = "auto"
     content_weight: float = 1.0
     #: Below 0: ``STYLE_WEIGHTS``.
-    style_weight: float = -1.0
+    style_weight: float = field(default=-1.0, metadata={"least": -math.inf})
     variation_weight: float = 0.0
     start: Literal["content", "noise"] = "content"
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
+from command_line import guarded
 
 from training import loop
-from training.record import FIRST, record, write_settings
+from training.record import FIRST, begun, record
 from training.settings import Common, parse
-from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.storage.publish import make_folder
+from urst_tiles.errors import BadInput
 
 C = TypeVar("C", bound=Common)
+
+#: Threads per core at most: a larger number only takes memory, or more threads than the system has.
+MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -45,29 +48,22 @@ class Program(Generic[C]):
     def train(self, settings: C) -> Iterator[loop.Row]:
         """Train, or go on, yielding each step's losses."""
         check_device(settings.device)
-        make_folder(settings.out)
-        yield from loop.run(self.begin(settings), settings, self.times(settings))
+        times = self.times(settings)
+        yield from begun(settings, lambda: loop.run(self.begin(settings), settings, times))
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the command line; returns the exit status."""
-        try:
-            self.work(self.parse(sys.argv[1:] if arguments is None else arguments))
-        except UrstError as error:
-            self.say(str(error))
-            return error.exit_status
-        except torch.OutOfMemoryError:
-            self.say("the device has too little memory: make --batch or --size smaller")
-            return 1
-        except KeyboardInterrupt:
-            self.say("stopped; the same command goes on from the last checkpoint")
-            return 130
-        return 0
+        words = sys.argv[1:] if arguments is None else arguments
+        return guarded(
+            self.name,
+            lambda: self.work(self.parse(words)),
+            stopped="stopped; the same command goes on from the last checkpoint",
+            too_large="the device has too little memory: make --batch or --size smaller",
+        )
 
     def work(self, settings: C) -> None:
         """Train and record."""
-        torch.set_num_threads(settings.threads or os.cpu_count() or 1)
-        make_folder(settings.out)
-        write_settings(settings.out / "settings.txt", settings)
+        set_threads(settings.threads)
         if not record(settings.out / "losses.csv", self.train(settings), self.columns):
             minutes = self.times(settings).minutes
             had = f"{settings.steps} steps" + (f" or {minutes:g} minutes" if minutes else "")
@@ -77,6 +73,12 @@ class Program(Generic[C]):
     def say(self, sentence: str) -> None:
         """One line on stderr."""
         print(f"{self.name}: {sentence}", file=sys.stderr)
+
+
+def set_threads(count: int) -> None:
+    """Let torch compute in so many threads; 0 for one per core."""
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(min(count, MOST_THREADS * cores) or cores)
 
 
 def check_device(name: str) -> None:

@@ -26,7 +26,10 @@ def patterns_of(file: str) -> list[str]:
     """The patterns of file names in ``file``, that are not trained on; none where it is empty."""
     if file and not Path(file).is_file():
         raise MissingFile(f"there is no file {file} of patterns to hold out")
-    return Path(file).read_text("utf-8").split() if file else []
+    try:
+        return Path(file).read_text("utf-8").split() if file else []
+    except UnicodeDecodeError:
+        raise BadInput(f"{file} is no text in UTF-8, so no file of patterns to hold out") from None
 
 
 class Pictures:

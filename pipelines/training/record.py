@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,48 @@ from typing import Any
 import numpy as np
 
 from training.loop import Row
-from urst_tiles.errors import BadInput
-from urst_tiles.storage.publish import publish
+from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.storage.publish import make_folder, publish, writing
 
 #: The first columns of every program.
 FIRST = ("step", "seconds", "total")
+
+
+def begun(settings: Any, begin: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Yield the rows of ``begin()``, and write the settings when the first is there, or there is none.
+
+    So a call that is refused leaves what an earlier one wrote into ``settings.out``.
+    """
+    with beginning(settings.out):
+        rows = begin()
+        first = next(rows, None)
+    write_settings(settings.out / "settings.txt", settings)
+    if first is not None:
+        yield first
+        yield from rows
+
+
+@contextmanager
+def beginning(folder: Path) -> Iterator[None]:
+    """Make the folder ``--out`` for a ``with`` block in which a training begins.
+
+    If the block raises an `UrstError`, the folder goes again with all that is in it, unless it was there
+    before. BadInput where the folder is a file or lies in one.
+    """
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        make_folder(folder)
+    except (FileExistsError, NotADirectoryError):
+        raise BadInput(f"--out {folder} is a file, or lies in one: name a folder") from None
+    try:
+        yield
+    except UrstError:
+        with suppress(OSError):
+            if new:
+                shutil.rmtree(folder)
+            for one in new[1:]:
+                one.rmdir()
+        raise
 
 
 def write_settings(path: Path, settings: Any) -> None:
@@ -46,10 +85,13 @@ def record(path: Path, rows: Iterable[Row], columns: Sequence[str], every: int =
 def cut(path: Path, columns: Sequence[str], step: int) -> None:
     """The file with its header and the whole rows up to ``step``; BadInput where its columns are others."""
     header = ",".join(columns) + "\n"
-    lines = path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text("utf-8", "replace").splitlines(keepends=True) if path.exists() else []
     if lines and lines[0] != header:
         raise BadInput(f"{path} has other columns than this training: give another --out")
-    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[0]) <= step]
+    whole = [line for line in lines[1:] if line.endswith("\n")]
+    if strange := [line for line in whole if not line.split(",")[0].isdecimal()]:
+        raise BadInput(f"{path} is damaged: remove the line {strange[0].strip()!r}, or give another --out")
+    kept = [line for line in whole if int(line.split(",")[0]) <= step]
     publish(path, (header + "".join(kept)).encode())
 
 
@@ -58,6 +100,6 @@ def append(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     last = rows[-1]
     mean = {k: f"{np.mean([row[k] for row in rows if k in row]):.6g}" for k in last}
     mean |= {"step": f"{last['step']:.0f}", "seconds": f"{last['seconds']:.1f}"}
-    with open(path, "a", newline="") as file:
+    with writing(path.parent), open(path, "a", newline="") as file:
         csv.DictWriter(file, columns, lineterminator="\n").writerow(mean)
     print("  ".join(f"{k} {mean[k]}" for k in columns if k in mean), flush=True)

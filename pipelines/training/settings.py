@@ -6,22 +6,25 @@ these: a list in TOML, separated by commas on the command line. A field without 
 
 from __future__ import annotations
 
-import argparse
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+from command_line import MOST, Parser
 
 from urst_tiles.errors import BadInput, MissingFile
 
 S = TypeVar("S")
 Read = Callable[[Any], Any]
-#: Whole numbers that must be 1 at least, where a program has them, unless the metadata of its field say
-#: otherwise by "least"; the others may be 0.
-COUNTS = {"steps", "batch", "size", "save_every", "sample_every"}
+#: Whole numbers that must be 1 at least, where a program has them; all other numbers may be 0. The metadata
+#: of a field may say otherwise by "least".
+COUNTS = {"steps", "batch", "size", "stroke_factor", "save_every", "sample_every"}
+#: The largest value of numbers that are shares.
+SHARES = {"average": 1.0}
 
 
 class Common(Protocol):
@@ -54,14 +57,6 @@ class Common(Protocol):
     @property
     def threads(self) -> int:
         """Of torch; 0 for one per core."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong, without a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """BadInput."""
-        raise BadInput(f"{message}; --help lists the settings")
 
 
 def parse(settings: type[S], arguments: Sequence[str], description: str) -> S:
@@ -106,15 +101,17 @@ def checked(settings: type[S], values: Mapping[str, Any]) -> S:
     return settings(**typed)
 
 
-def read(name: str, value: Any, how: Read, least: int) -> Any:
-    """``value`` through ``how``, a whole number ``least`` at least; BadInput names the setting."""
+def read(name: str, value: Any, how: Read, least: float) -> Any:
+    """``value`` through ``how``, a number ``least`` at least; BadInput names the setting."""
     flag = "--" + name.replace("_", "-")
     try:
         found = how(value)
     except (TypeError, ValueError) as error:
         raise BadInput(f"{flag} must be {error}, got {value!r}") from None
-    if isinstance(found, int) and found < least:
-        raise BadInput(f"{flag} must be at least {least}, got {found}")
+    most = SHARES.get(name, MOST if isinstance(found, int) else math.inf)
+    if isinstance(found, int | float) and not least <= found <= most:
+        limit = f"at least {least}" if found < least else f"at most {most}"
+        raise BadInput(f"{flag} must be {limit}, got {found}")
     return found
 
 

@@ -105,5 +105,5 @@ def test_what_cannot_be_installed_leaves_the_file_as_it_is(
 ) -> None:
     path = tmp_path / "constraints.txt"
     path.write_text(f"pure==1.0\n{pin}\n")
-    assert program.main([str(path), "--index", index]) == 1
+    assert program.main([str(path), "--index", index]) == 2
     assert sentence in capsys.readouterr().err and path.read_text() == f"pure==1.0\n{pin}\n"
