@@ -237,7 +237,8 @@ def _failures(failed: Sequence[tuple[int, BaseException]]) -> str:
     error = failed[0][1]
     reason = str(error) if isinstance(error, UrstError) else f"{type(error).__name__}: {error}"
     if _lacks_memory(error):
-        reason = f"not enough memory ({error}); take a smaller --block or --tile, or fewer --workers"
+        said = f" ({error})" if str(error) else ""
+        reason = f"not enough memory{said}; take a smaller --block or --tile, or fewer --workers"
     return (
         f"{len(failed)} block{'s' if len(failed) > 1 else ''} failed ({names}{more}): {reason};"
         f" the others are finished and kept, the same command tries just these again"
