@@ -22,6 +22,7 @@ from served import Served
 import urst_tiles as ut
 from urst_tiles.api.blocks import blocks_of
 from urst_tiles.geometry import Box
+from urst_tiles.machine import HUGE_PAGES
 from urst_tiles.pyramid.reduce import levels_below
 from urst_tiles.source.picture import write_png
 from urst_tiles.studio.queue import FILE, Painting, Queue, act
@@ -319,6 +320,7 @@ def test_a_studio_that_is_killed_leaves_no_job_behind_and_the_next_goes_on(tmp_p
         first, second = make(studio, "wide.tif", "first.tif"), make(studio, "small.tif", "second.tif")
         assert [job["state"] for job in jobs_of(studio)] == ["running", "waiting"]
         (child,) = psutil.Process(studio.process.pid).children()
+        assert HUGE_PAGES not in child.environ()  # a job keeps to its plan
         wait_for(lambda: parts.is_dir() and any(parts.glob("*.tif")), 300)
         tile = studio.ask(f"blocks/{first}/8/0_0.png")
         assert tile[0] == 200 and tile[1]["cache-control"] == "no-store"

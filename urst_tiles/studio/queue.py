@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from urst_tiles.api.blocks import blocks_of
 from urst_tiles.errors import BadInput, UrstError
+from urst_tiles.machine import HUGE_PAGES
 from urst_tiles.storage.publish import publish, remove_dead_attempts
 from urst_tiles.studio.asked import inside_to_write, relative
 from urst_tiles.studio.command import parsed
@@ -239,6 +240,7 @@ class Queue:
         self._process = subprocess.Popen(
             [*command, *one.words, "--json"],
             cwd=self._root,
+            env={name: value for name, value in os.environ.items() if name != HUGE_PAGES},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
