@@ -57,6 +57,12 @@ def test_nothing_to_do(on: Cluster) -> None:
     assert on.run_all(square, [], total=4, progress=quiet) == []
 
 
+def test_no_worker_is_given_up_by_the_clock(in_process: Cluster) -> None:
+    """dask would give up its only worker after the machine slept, and the job would wait for ever."""
+    scheduler = in_process.run.cluster.client.cluster.scheduler
+    assert scheduler.worker_ttl is None and "worker-ttl" not in scheduler.periodic_callbacks
+
+
 class Seen:
     """What tasks tell their test; they reach it by name, since a task is pickled on its way."""
 

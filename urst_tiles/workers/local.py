@@ -38,6 +38,12 @@ CLOSE_SECONDS = 20.0
 #: Seconds between two messages that there are no workers.
 SAY_SECONDS = 10.0
 
+#: Settings of dask for workers of this machine. A scheduler drops workers from which it heard nothing for
+#: some minutes by the clock of the machine: after the machine slept, or the job was stopped (Ctrl-Z), or the
+#: clock was set, that would be all of them, and the job would wait for ever. A worker that dies is noticed at
+#: once.
+SETTINGS = {"distributed.admin.low-level-log-length": LOGGED, "distributed.scheduler.worker-ttl": None}
+
 HERE = "127.0.0.1"
 
 
@@ -104,7 +110,7 @@ def local(workers: int, in_flight: int, device: str) -> Iterator[OpenCluster]:
     from distributed import Client
 
     with (
-        dask.config.set({"distributed.admin.low-level-log-length": LOGGED}),
+        dask.config.set(SETTINGS),
         loop_for_processes() if workers > 1 else nullcontext() as loop,
         closing(_started(workers, in_flight, device, loop)) as cluster,
         closing(Client(cluster)) as client,
