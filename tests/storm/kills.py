@@ -23,6 +23,8 @@ from helpers import picture, sha
 from tally import BROKEN, Tally, Trial
 from warm import Child
 
+from urst_tiles.job.ending import mark_beside
+
 Hurt = Callable[[], None]
 
 MODES = (
@@ -218,6 +220,8 @@ def two_racers(trial: Attempt) -> str:
         _wait(first, end)
     second = trial.start(trial.command)
     statuses = [trial.ended(first, 0, 1, 2, -9), trial.ended(second, 0, 1, 2)]
+    if statuses == [-9, 0] and mark_beside(trial.output.with_name("out.tif.job")).exists():
+        trial.go_on(trial.command)  # the second saw that all was finished; what was left goes with the next
     if 0 in statuses:
         return "over before" if statuses == [0, 0] else "one ended, one was refused or killed"
     trial.go_on(trial.command)
