@@ -49,6 +49,9 @@ class Reader(Protocol):
     cell_shape : (height, width) of the cells that are cheap to read; any other box works too.
     levels : (height, width) of each overview, as stored.
     alone : whether bands of rows should be read one after another, as they share large segments.
+
+    A reader may also have ``into``, a function that reads a box of a level into an array (h, w, colours), or
+    None where `cell` must be called: that saves a copy.
     """
 
     shape: tuple[int, int]

@@ -462,8 +462,14 @@ class Source:
         stored = stored_box(box, whole, orientation)
         out = mapped((*stored.shape, self.channels), self.dtype)
 
+        into = getattr(reader, "into", None) if self.stretch is None and reader.dtype == out.dtype else None
+
         def put(cell: Box) -> None:
-            finish(reader.cell(cell, number), out[cell.within(stored).slices])
+            place = out[cell.within(stored).slices]
+            if into is not None:
+                into(cell, number, place)
+            else:
+                finish(reader.cell(cell, number), place)
 
         cells = _lattice(stored, reader.cell_shape)
         if len(cells) == 1:
