@@ -419,6 +419,7 @@ def test_two_runs_on_one_machine_are_kept_apart(store: str) -> None:
         pass
 
 
+@pytest.mark.slow
 @both
 def test_levels_of_a_painting_on_an_object_store(
     store: str, picture: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -532,9 +532,10 @@ def exact(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize(
     ("phases", "least"),
-    [(["measuring", "first block"], 1), pytest.param([WORKING[0], *WORKING], 4, marks=slow)],
+    [(["measuring", "first block"], 1), ([WORKING[0], *WORKING], 4)],
     ids=["two", "five"],
 )
+@slow
 def test_workers_killed(phases: list[str], least: int, scene: Path, exact: str, tmp_path: Path) -> None:
     assert survive_workers(scene, tmp_path / "out.tif", phases, 0, exact) >= least
     assert [path.name for path in tmp_path.iterdir()] == ["out.tif"]

@@ -108,6 +108,7 @@ def test_ctrl_c_with_worker_processes_is_one_sentence(files: Path, tmp_path: Pat
     assert (process.returncode, out, said) == (130, b"", sentence)
 
 
+@pytest.mark.slow
 def test_what_is_there_to_print_says_when_it_cannot(shell, files: Path) -> None:
     for command in (("info", files / "small.tif"), ("styles",), ("weights", "list")):
         status, _, said = shell(">/dev/full", *command)

@@ -266,6 +266,7 @@ def test_a_recording_of_a_hundred_thousand_pages_opens(tmp_path: Path) -> None:
     assert open_source(chain(tmp_path / "a.tif", 100_000)).shape == (16, 16)
 
 
+@pytest.mark.slow
 def test_masks_without_end_are_refused(tmp_path: Path) -> None:
     """A hundred thousand pages that say only that they are masks, in 2 MB."""
     with bounded(), pytest.raises(DamagedFile, match="none that fits"):

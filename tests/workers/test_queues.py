@@ -171,6 +171,7 @@ def test_a_job_queue_gives_the_same_bytes(
     assert 320 < int(asked) < 1500, script
 
 
+@slow
 def test_the_users_configuration_decides(
     queue: Queue, scene: Path, undisturbed: str, output: Path, tmp_path: Path
 ) -> None:
@@ -224,7 +225,7 @@ def test_jobs_that_end_are_submitted_again(
     wait_for(lambda: not queue.processes())
 
 
-@pytest.mark.parametrize("mode", ["hold", ""])
+@pytest.mark.parametrize("mode", ["hold", pytest.param("", marks=slow)])
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=slow)])
 def test_stopping_cancels_the_jobs(
     mode: str, how: int, queue: Queue, scene: Path, undisturbed: str, output: Path
@@ -521,6 +522,7 @@ def home(tmp_path: Path, steps: list[str]) -> dict[str, str]:
     return environment
 
 
+@slow
 def test_the_readmes_tls(
     steps: list[str], home: dict[str, str], scene: Path, undisturbed: str, output: Path, tmp_path: Path
 ) -> None:
