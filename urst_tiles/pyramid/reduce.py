@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import ceil_div
 from urst_tiles.machine import mapped
 from urst_tiles.pyramid.encode import Encoding, Resampling
+from urst_tiles.source.fours import even, sums_of_four, wide
 from urst_tiles.source.valid import full
 
 #: Bytes of input that are halved at once: few enough to stay in the cache of the processor.
@@ -48,7 +49,7 @@ def halve(pixels: NDArray, *, binary: bool = False, colours: int = 3) -> NDArray
     out = mapped((ceil_div(h, 2), ceil_div(w, 2), channels), pixels.dtype)
     rows = max(1, _STRIP_BYTES // (2 * w * channels * pixels.itemsize))
     for y in range(0, len(out), rows):
-        strip = _even(pixels[2 * y : 2 * (y + rows)])
+        strip = even(pixels[2 * y : 2 * (y + rows)])
         into = out[y : y + rows]
         _plain(strip, into)
         if channels > colours:
@@ -136,30 +137,11 @@ _METHODS: dict[Resampling, Callable[[NDArray, bool, int], NDArray]] = {
 }
 
 
-def _even(strip: NDArray) -> NDArray:
-    """The strip with its last row or column repeated where their number is odd."""
-    h, w = strip.shape[0] % 2, strip.shape[1] % 2
-    return np.pad(strip, ((0, h), (0, w), (0, 0)), mode="edge") if h or w else strip
-
-
-def _sums(strip: NDArray, dtype: type) -> NDArray:
-    """Sums of 2 x 2 pixels; channel by channel, so that NumPy's inner loop runs along rows, not channels."""
-    tall = np.add(strip[0::2], strip[1::2], dtype=dtype)
-    out = np.empty((tall.shape[0], tall.shape[1] // 2, tall.shape[2]), dtype)
-    for c in range(tall.shape[2]):
-        np.add(tall[:, 0::2, c], tall[:, 1::2, c], out=out[:, :, c])
-    return out
-
-
-def _wide(dtype: np.dtype) -> type:
-    return np.uint16 if dtype.itemsize == 1 else np.uint32
-
-
 def _plain(strip: NDArray, into: NDArray) -> None:
     if strip.dtype.kind == "f":
-        into[...] = _sums(strip, np.float64) / 4
+        into[...] = sums_of_four(strip, np.float64) / 4
         return
-    sums = _sums(strip, _wide(strip.dtype))
+    sums = sums_of_four(strip, wide(strip.dtype))
     sums += 2
     sums >>= 2
     into[...] = sums
@@ -183,14 +165,14 @@ def _weighted(strip: NDArray, into: NDArray, weights: NDArray) -> NDArray:
     """
     real: type = np.float32 if strip.itemsize == 1 else np.float64
     weights = weights[..., None].astype(real)
-    total = _sums(weights, real)[..., 0]
+    total = sums_of_four(weights, real)[..., 0]
     some = total > 0
     half, divisor = np.floor(total / 2), np.maximum(total, 1)
     colour = strip[..., :-1]
     if strip.dtype.kind == "f":
         colour = np.where(weights > 0, colour, 0)  # which may be no number
         half, divisor = np.zeros_like(total), np.where(some, total, 1)
-    sums = _sums(colour * weights, real)
+    sums = sums_of_four(colour * weights, real)
     for c in range(sums.shape[-1]):
         mean = (sums[..., c] + half) / divisor
         mean = mean if strip.dtype.kind == "f" else np.floor(mean)
