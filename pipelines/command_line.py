@@ -77,19 +77,15 @@ def guarded(
         said = f"{' '.join(map(str, error.cmd))} failed with exit status {error.returncode}"
         status = max(1, error.returncode)
     except (MemoryError, RuntimeError) as error:
-        if not is_about_memory(error):
+        from urst_tiles.engine.device import is_out_of_memory  # imports torch, which some programs never do
+
+        if not is_out_of_memory(error):
             raise
         said, status = too_large, 1
     except KeyboardInterrupt:
         said, status = stopped, STOPPED
     print(f"{name}: {' '.join(said.split())}", file=sys.stderr)
     return status
-
-
-def is_about_memory(error: Exception) -> bool:
-    """Whether numpy, or torch on a processor or a card, got no memory."""
-    kind = type(error).__name__
-    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate" in str(error)
 
 
 # Arguments
