@@ -48,7 +48,7 @@ FLOORS: dict[str, dict[str, set[str]]] = {
         "losses": TORCH | {"torchvision"},
     },
     "workers": {"workers": DASK | {"psutil", "torch"}},
-    "engine": {"engine": {"numpy", "torch"}},
+    "engine": {"engine": {"imagecodecs", "numpy", "torch"}},
     "learning": {"learning": TORCH},
     "choices": {"recipe": {"numpy", "torch"}, "budget": set(), "encoding": {"numpy"}, "planning": {"numpy"}},
     "api": {"api": {"numpy", "dask"}},

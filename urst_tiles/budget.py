@@ -12,6 +12,7 @@ from math import prod
 from typing import TypedDict
 
 from urst_tiles import nets
+from urst_tiles.engine.counted import COUNT_BYTES, SUM_BYTES, is_counted
 from urst_tiles.engine.device import built_for_cards
 from urst_tiles.engine.sampled import sample_pixels
 from urst_tiles.engine.statistics import measuring_grid
@@ -221,7 +222,10 @@ def histogram_bytes(style: Subject) -> int:
 
 
 def _site_bytes(style: Subject, source: Source, device: str) -> int:
-    """Peak memory of measuring one window at any site of a style."""
+    """Peak memory of measuring one window at any site of a style, or of counting colours: the sum of the
+    counts of two tasks or more takes as much as three of them."""
+    if is_counted(style, source):
+        return max(COUNT_BYTES, SUM_BYTES // 2)
     passes = (
         (site, measuring_grid(source.shape, style, site, device=device)) for site in measured_sites(style)
     )

@@ -72,6 +72,8 @@ class Footprint:
     bytes_per_pixel : peak of the activations on the device for each pixel of a window, at the precision of
         the plan.
     weight_bytes : size of the weights at this precision.
+    table_bytes : memory of a table of what the network makes of every colour, which takes its place on a CPU
+        where the image is large; 0 where there is none.
     """
 
     halo: int
@@ -79,6 +81,7 @@ class Footprint:
     minimum: int
     bytes_per_pixel: float
     weight_bytes: int = 0
+    table_bytes: int = 0
 
 
 def read_bytes(grid: Grid, channels: int, dtype: str) -> int:
@@ -220,7 +223,11 @@ class Plan:
         """Peak memory of one forward pass on the CPU: activations, weights and copies of the windows."""
         more = 5 * (self.read_channels - self.source_channels)  # as float32 and as it was read
         pixel = max(self.footprint.bytes_per_pixel + SLICE_BYTES_PER_PIXEL + more, RESULT_BYTES_PER_PIXEL)
-        return int(self.window_pixels * pixel) + self.footprint.weight_bytes
+        return int(self.window_pixels * pixel) + self._network_bytes
+
+    @property
+    def _network_bytes(self) -> int:
+        return self.footprint.weight_bytes + self.footprint.table_bytes
 
     @property
     def read_channels(self) -> int:
@@ -271,7 +278,7 @@ class Plan:
         writing = self.made_bytes + self.writer_bytes
         waiting = self.read_bytes + (self.made_bytes if self.has_valid else 0)
         beside = max(self._reading_bytes, waiting, writing)
-        together = self.in_flight * writing + self.footprint.weight_bytes
+        together = self.in_flight * writing + self._network_bytes
         return max(computing + (self.in_flight - 1) * beside, together)
 
     @property

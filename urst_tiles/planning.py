@@ -15,8 +15,10 @@ import numpy as np
 from urst_tiles import nets
 from urst_tiles.budget import measures_image, needs_of, thumbnail_bytes
 from urst_tiles.encoding import make_encoding, resolve_dtype
+from urst_tiles.engine.colour_table import COLOURS, TABLE_BYTES
+from urst_tiles.engine.counted import measuring_passes
 from urst_tiles.engine.device import device_kind, resolve_device
-from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.kernel import Kernel, is_looked_up
 from urst_tiles.engine.threads import on_device
 from urst_tiles.errors import BadInput, JobDiffers
 from urst_tiles.geometry import Box, Grid
@@ -33,6 +35,9 @@ from urst_tiles.source.part import cut_out, part_of
 
 #: Side of a TIFF tile of the output in pixels; small images have tiles of half of it.
 TILE = 512
+
+#: The least pixels for which a table of all colours is made: each worker process makes it.
+WORTH_A_TABLE = 2 * COLOURS
 
 #: Memory that measuring the whole thumbnail at once may take.
 THUMBNAIL_BYTES = 3 << 29
@@ -90,6 +95,7 @@ def make_plan(
         output=output, predictor=options.predictor == "yes", overviews=options.overview_resampling,
         colours=colours,
     )  # fmt: skip
+    network = replace(network, table_bytes=table_bytes(recipe, style, source, grid, dtype, device))
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     needs = needs_of(
@@ -124,7 +130,7 @@ def make_plan(
         statistics=options.statistics,
         statistics_of=options.statistics_of,
         measure_at_once=at_once,
-        passes=1 + len(measured_sites(style)) * measures_image(options),
+        passes=1 + measuring_passes(style, seen) * measures_image(options),
         identity={},
         format=output.name,
         predictor=encoding.predictor,
@@ -252,11 +258,20 @@ def footprint(recipe: Recipe, style: Subject, precision: nets.Precision) -> Foot
     return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
 
 
+def table_bytes(recipe: Recipe, style: Subject, source: Source, grid: Grid, dtype: str, device: str) -> int:
+    """Memory of the table in which colours are looked up, 0 where there is none: see
+    `urst_tiles.engine.kernel.is_looked_up`."""
+    net = recipe.finish(nets.neutral_net(style))
+    large = device == "cpu" and source.colours == 3 and grid.made.area >= WORTH_A_TABLE
+    return TABLE_BYTES if large and is_looked_up(net, source.dtype, dtype) else 0
+
+
 def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
     """A guess at the wall time in seconds on machines like this one, from one forward pass of a small window.
 
     Statistics of the whole image take one more pass for each site, which runs the plain network up to that
-    site. The guess is that it takes as long as the whole frozen network.
+    site, or one pass that counts colours. The guess is that it takes as long as the whole frozen network;
+    what is looked up takes no time worth knowing.
     """
     if isinstance(style, nets.Composition) and recipe.masked:
         style = style.style  # the job has not yet read the mask, and most windows lie in one region
@@ -266,9 +281,10 @@ def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:
     on_device(plan.threads, kernel.run, window, [box], [box])
     started = time.perf_counter()
     on_device(plan.threads, kernel.run, window, [box], [box])
-    seconds_per_pixel = (time.perf_counter() - started) / (h * w) + SECONDS_PER_PIXEL
+    seconds_per_pixel = (time.perf_counter() - started) / (h * w)
     work = plan.forwards * prod(plan.grid.window) + (plan.passes - 1) * plan.measured.area
-    return work * seconds_per_pixel / plan.workers
+    computed = COLOURS if plan.footprint.table_bytes else work
+    return (computed * seconds_per_pixel + work * SECONDS_PER_PIXEL) / plan.workers
 
 
 def varied(recipe: Recipe, options: Options, mask: AnyMask | None) -> dict[str, Any]:

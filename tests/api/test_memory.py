@@ -92,6 +92,18 @@ def test_every_kind_of_job_keeps_to_its_plan(run, files: Path, tmp_path: Path, k
     assert 0.7 <= shares(run, [*arguments, *([] if "--tile" in arguments else ["--tile", "512"])]) <= 1.0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["reinhard", "histogram"])
+def test_counted_and_looked_up_colours_keep_to_their_plan(
+    run, files: Path, tmp_path: Path, method: str
+) -> None:
+    """Of noise, in which almost every colour occurs."""
+    noise = np.random.default_rng(0).integers(0, 256, (6144, 6144, 3), np.uint8)
+    scene = geotiff(tmp_path / "scene.tif", noise)
+    arguments = [str(scene), str(tmp_path / "out.tif"), "--style", str(files / "style.png")]
+    assert 0.6 < shares(run, [*arguments, "--model", "colour", "--method", method]) <= 1.0
+
+
 def with_holes(pixels: np.ndarray) -> np.ndarray:
     """The pixels as RGBA, of which a fifth are invalid."""
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]

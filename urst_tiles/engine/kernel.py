@@ -8,7 +8,8 @@ format is channels_last, which arrays of shape (n, h, w, 3) already have.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from urst_tiles.engine.colour_table import MOST_BANDS, STRIP, ColourTable
 from urst_tiles.engine.device import _device, is_out_of_memory, release, reproducible
 from urst_tiles.errors import BadPlan, DoesNotFit
 from urst_tiles.geometry import Box
@@ -44,6 +46,8 @@ class Kernel:
     precision : number type that the network computes in.
     out_dtype : dtype of the pixels that ``run`` returns, uint8 or uint16; or float32 for a point operation
         and for a network of floats in a unit of their own.
+    looks_up : whether a table of all colours is made before the first window, where `is_looked_up` says that
+        there can be one; results are the same.
 
     Attributes
     ----------
@@ -61,6 +65,7 @@ class Kernel:
         device: str = "cpu",
         precision: Precision = "float32",
         out_dtype: DTypeLike = np.uint8,
+        looks_up: bool = False,
     ):
         self.device = _device(device)
         self.out_dtype = np.dtype(out_dtype)
@@ -69,6 +74,8 @@ class Kernel:
         self.net = net.to_precision(precision).to(self.device).eval()
         self.splits = 0
         self._tables: dict[np.dtype[Any], Pixels] = {}
+        self._colours: ColourTable | None = None
+        self._looks_up = looks_up
 
     def run(self, windows: Pixels, boxes: Sequence[Box], cores: Sequence[Box]) -> list[Pixels]:
         """Stylise windows, and return the core of each.
@@ -108,24 +115,34 @@ class Kernel:
     def _points(self, pixels: Pixels) -> Pixels:
         """The result of a network that sees one pixel at a time, (h, w, bands), ``out_dtype``.
 
-        Where it sees one channel at a time, every level is computed once and then looked up. Else strips are
-        computed one after the other, so that all their numbers stay in the cache of the processor.
+        Where it sees one channel at a time, every level is computed once and then looked up; with
+        ``looks_up``, every colour of 8 bits. Else strips are computed one after the other, so that all their
+        numbers stay in the cache of the processor.
         """
         out = np.empty((*pixels.shape[:2], self.net.bands), self.out_dtype)
         if self.net.channelwise and pixels.dtype in LEVELS:
-            for channel, table in enumerate(self._table(pixels.dtype)):
-                out[..., channel] = np.take(table, pixels[..., channel], mode="clip")
+            tables, rows = self._table(pixels.dtype), max(1, STRIP // max(1, pixels.shape[1]))
+            for y in range(0, len(pixels), rows):
+                for channel, table in enumerate(tables):
+                    out[y : y + rows, :, channel] = np.take(
+                        table, pixels[y : y + rows, :, channel], mode="clip"
+                    )
             return out
+        if self._looks_up and is_looked_up(self.net, pixels.dtype, self.out_dtype):
+            if self._colours is None:
+                self._colours = ColourTable(self._by_strips, self.net.bands, torch.get_num_threads())
+            self._colours.look_up(pixels, out)
+            return out
+        return self._by_strips(pixels)
+
+    def _by_strips(self, pixels: Pixels) -> Pixels:
+        """The same, computed strip by strip by one thread: to share out so little costs more than it saves,
+        and encoders want the others."""
+        out = np.empty((*pixels.shape[:2], self.net.bands), self.out_dtype)
         rows = max(1, STRIP_PIXELS // max(1, pixels.shape[1]))
-        threads = torch.get_num_threads()
-        torch.set_num_threads(
-            1
-        )  # to share out so little costs more than it saves, and encoders want the others
-        try:
+        with one_thread():
             for y in range(0, len(pixels), rows):
                 out[y : y + rows] = self._strip(pixels[y : y + rows])
-        finally:
-            torch.set_num_threads(threads)
         return out
 
     def _strip(self, pixels: Pixels) -> Pixels:
@@ -242,6 +259,25 @@ class Kernel:
         host.copy_(values, non_blocking=True)
         torch.cuda.current_stream(self.device).synchronize()
         return host.numpy()
+
+
+def is_looked_up(net: LocalNet, dtype: DTypeLike, out_dtype: DTypeLike) -> bool:
+    """Whether pixels can be looked up in a table of all colours, on a CPU: those of a point operation on red,
+    green and blue of 8 bits, whose results have 8 bits."""
+    if not net.pointwise or net.channelwise or net.passthrough or net.as_is:
+        return False
+    return np.dtype(dtype) == np.dtype(out_dtype) == np.uint8 and net.reads == 3 and net.bands <= MOST_BANDS
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread of torch."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def to_tensor(windows: Pixels, device: torch.device) -> Tensor:

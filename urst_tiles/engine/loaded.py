@@ -44,12 +44,18 @@ _loading = threading.Lock()
 
 @lru_cache(maxsize=1)
 def _load(
-    path: Path, model: str | None, state: Hashable, device: str, precision: nets.Precision, dtype: str
+    path: Path,
+    model: str | None,
+    state: Hashable,
+    device: str,
+    precision: nets.Precision,
+    dtype: str,
+    looks_up: bool,
 ) -> Kernel:
     """The network at ``path``; ``state`` only tells the networks apart that the file held."""
     release()  # the memory that measuring freed
     net = nets.load_frozen(path, model)
-    return Kernel(net, device=device, precision=precision, out_dtype=np.dtype(dtype))
+    return Kernel(net, device=device, precision=precision, out_dtype=np.dtype(dtype), looks_up=looks_up)
 
 
 def kernel_of(path: Path, plan: Plan, model: str | None = None) -> Kernel:
@@ -58,5 +64,6 @@ def kernel_of(path: Path, plan: Plan, model: str | None = None) -> Kernel:
     It is loaded once in each process, and again if the job was begun anew. ``model`` is the user's function
     that the file may name, as for `nets.load_frozen`.
     """
+    looks_up = plan.footprint.table_bytes > 0
     with _loading:
-        return _load(path, model, state_of(path), plan.device, plan.precision, plan.dtype)
+        return _load(path, model, state_of(path), plan.device, plan.precision, plan.dtype, looks_up)

@@ -3,7 +3,9 @@
 ``thumbnail`` statistics are those of a downsampled image, the Thumbnail Instance Normalization (TIN) of URST
 (Chen et al. 2022, section 3.2). ``exact`` statistics are those that the network would have without tiles: one
 pass over the full image for each site, with the earlier sites frozen, merges moments window by window. The
-same code measures both, on two images, with float32 features and float64 sums.
+same code measures both, on two images, with float32 features and float64 sums. Where the network sees one
+pixel at a time, the colours of the image are counted instead, in one pass for all sites
+(`urst_tiles.engine.counted`).
 
 Invalid pixels do not count: the weight of a feature is the fraction of valid pixels in its stride cell. Where
 a field shares the image out (regions of a mask, places of local statistics), every member has statistics of
@@ -25,6 +27,8 @@ from typing import Any
 import numpy as np
 
 from urst_tiles.engine.at_once import Sample, measure_at_once
+from urst_tiles.engine.counted import count_exact, count_here, is_counted, measure_counted
+from urst_tiles.engine.counted import saved_paths as counted_paths
 from urst_tiles.engine.loaded import Builds, build_style
 from urst_tiles.engine.site_moments import SiteMoments, cell_weights, for_style, halo_of, usable
 from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
@@ -132,10 +136,15 @@ def measure_several(
     over = composed(style)
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
+    shares = weights or [1.0] * len(sources)
+    images = [source for source in sources if isinstance(source, Source) and is_counted(style, source)]
+    if measured_sites(style) and len(images) == len(sources):
+        counts = (share * count_here(image, progress) for image, share in zip(images, shares, strict=True))
+        return for_style(style, measure_counted(style, reduce(add, counts), device, compute))
     for site in measured_sites(style):
         total = MemberMoments({})
         at_site = SiteMoments(over, site, over.mixtures(moments), device, compute)
-        for source, weight in zip(sources, weights or [1.0] * len(sources), strict=True):
+        for source, weight in zip(sources, shares, strict=True):
             reader, grid = windows_of(source), measuring_grid(source.shape, style, site, device=device)
             for index in range(len(grid)):
                 total += _weighted(_block_moments(at_site, reader, grid, index), weight)
@@ -246,6 +255,9 @@ def measure_exact(
     pixels = source.without_metadata()
     count = len(measuring_grid(source.shape, style, device=device))
     over = composed(style)
+    if isinstance(source, Source) and is_counted(style, source):
+        counts = count_exact(source, folder, cluster, progress)
+        return for_style(style, measure_counted(style, counts, device, compute))
     moments: dict[str, MemberMoments] = {}
     for site in measured_sites(style):
         final = folder / f"{site.name}.npz"
@@ -267,6 +279,9 @@ def saved_paths(
     style: Subject, source: Source | PaintedLevel, folder: Path, device: str = "cpu"
 ) -> Iterator[Path]:
     """All files that `measure_exact` writes into ``folder``."""
+    if isinstance(source, Source) and is_counted(style, source):
+        yield from counted_paths(source, folder)
+        return
     count = len(measuring_grid(source.shape, style, device=device))
     for site in measured_sites(style):
         yield folder / f"{site.name}.npz"
