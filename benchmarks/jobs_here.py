@@ -55,7 +55,17 @@ class Job:
 def stylise(scene: Path, *flags: object) -> Job:
     """Stylise ``scene`` with the procedural style, and remove the output; an error ends the benchmark."""
     output = WORK / f"{scene.stem}-stylised.tif"
-    command = ["stylize", str(scene), str(output), "--style", str(style_image()), "--overwrite", "--json"]
+    command = [
+        "stylize",
+        str(scene),
+        str(output),
+        "--model",
+        "lite",
+        "--style",
+        str(style_image()),
+        "--overwrite",
+        "--json",
+    ]
     run, cpu, others = watched([sys.executable, "-c", PROGRAM, *command, *map(str, flags)])
     if run.status:
         raise SystemExit(run.output)

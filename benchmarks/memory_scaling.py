@@ -157,7 +157,7 @@ def run_whole(scene: Path, limit: int, threads: int) -> int:
     torch.set_num_threads(threads)
     try:
         source = ut.open_source(scene).prepare(None)
-        recipe = ut.recipe_of(style_image(), ut.Options())
+        recipe = ut.recipe_of(style_image(), ut.Options(model="lite"))
         moments = measure_thumbnail(build_style(recipe), source, threads=threads, whole=True)
         kernel = ut.Kernel(ut.freeze(recipe, moments), precision=nets.best_precision("lite", "cpu"))
         kernel.net.splittable = False

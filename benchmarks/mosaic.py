@@ -85,7 +85,7 @@ def compare(side: int, folder: Path) -> None:
     rows = []
     for name in ("scene.tif", "tiles"):
         output = folder / f"{name.removesuffix('.tif')}-out.tif"
-        run = measured([*COMMAND, "stylize", str(folder / name), str(output), "--style", "hokusai-wave",
+        run = measured([*COMMAND, "stylize", str(folder / name), str(output), "--model", "lite", "--style", "hokusai-wave",
                         "--no-overviews", "--overwrite"])  # fmt: skip
         if run.status:
             sys.exit(run.output)

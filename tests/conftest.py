@@ -26,6 +26,10 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(threads))
 
+# The model where a test names none: most tests look at what is around the network, and lite is the quickest
+# that paints. `tests/api/test_default_model.py` looks at what users get.
+os.environ["URST_TILES_MODEL"] = "lite"
+
 # No deadline: on a busy machine a slow example is no failure. Always the same examples: a failure stays.
 settings.register_profile(
     "quick", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]

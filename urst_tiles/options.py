@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -89,7 +90,7 @@ class Options:
     BadInput : if a value is not allowed.
     """
 
-    model: str = "lite"
+    model: str = "auto"
     method: str | None = None
     white: str = "auto"
     stains: str | None = None
@@ -247,6 +248,20 @@ class Options:
             raise BadInput("--each and --tiles same both say how many files are written; give one of them")
 
     @property
+    def network(self) -> str:
+        """The model, and where none was named the one of `default_model`; lite, if a thumbnail or a part of
+        the image is to be measured, since painter measures each level of the whole image."""
+        if self.model != "auto":
+            return self.model
+        quick = self.statistics in ("thumbnail", "tile") or self.statistics_of == "region"
+        return "lite" if quick and default_model() == "painter" else default_model()
+
+    def for_looks(self) -> Options:
+        """The options of a look of many images: where no model is named it is lite, since what painter
+        measures holds for one image."""
+        return replace(self, model="lite") if self.network == "painter" != self.model else self
+
+    @property
     def named_by(self) -> str | None:
         """What names the output of each feature, an attribute or ``id``; None for one output of them all."""
         return self.each if isinstance(self.each, str) else None
@@ -279,12 +294,12 @@ class Options:
             if not all(word >= 1 if type(word) is int else isinstance(word, str) and word for word in words):
                 raise BadInput(f"--{name} takes numbers, counted from 1, or names, got {value!r}")
             if name != "page" and value is not None:
-                many = name == "bands" and self.model == "colour" and value
+                many = name == "bands" and self.network == "colour" and value
                 if type(value) is not tuple or not (len(value) in (1, 3) or many):
                     raise BadInput(f"--{name} takes one or three {name}, as in 3,2,1, got {value!r}")
-        if self.plain_bands and self.model != "colour":
+        if self.plain_bands and self.network != "colour":
             raise BadInput(
-                f"--bands all is for --model colour, and {self.model} sees red, green and blue: name three"
+                f"--bands all is for --model colour, and {self.network} sees red, green and blue: name three"
             )
 
     @property
@@ -304,14 +319,14 @@ class Options:
         """
         if self.stretch is not None:
             return self.stretch
-        if self.model not in TRANSFERS or dtype == "uint8":
+        if self.network not in TRANSFERS or dtype == "uint8":
             return "2%,98%"
         if self.plain_bands and dtype.startswith("float"):
             return "as is"
         if dtype != "uint16":
             raise BadInput(
-                f"its samples are {dtype}, and --model {self.model} must know which of their values are black"
-                " and white: give --stretch LOW,HIGH in values, as in --stretch 0,10000"
+                f"its samples are {dtype}, and --model {self.network} must know which of their values are"
+                " black and white: give --stretch LOW,HIGH in values, as in --stretch 0,10000"
             )
         return "0,65535"
 
@@ -331,6 +346,14 @@ class Options:
                 hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(known))})"
                 raise BadInput(f"there is no option {name!r}{hint}")
         return replace(given or cls(), **changes)
+
+
+def default_model() -> str:
+    """The model where none is named: URST_TILES_MODEL, or painter."""
+    name = os.environ.get("URST_TILES_MODEL") or "painter"
+    if ":" in name:
+        raise BadInput(f"URST_TILES_MODEL names a network, not code such as {name}; give that as --model")
+    return name
 
 
 def _four(name: str, value: Any, form: str, kind: type) -> tuple[Any, ...]:

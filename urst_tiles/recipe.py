@@ -221,7 +221,7 @@ def recipe_of(style: StyleArgument, options: Options) -> Recipe:
     """
     if options.look is not None:
         return _of_look(style, options.look, options)
-    model = style.model if isinstance(style, ModuleStyle) else options.model
+    model = style.model if isinstance(style, ModuleStyle) else options.network
     takes_style, methods = nets.family(model).takes_style, nets.family(model).methods
     pairs, regions = pairs_of(style)
     if takes_style and nets.family(model).needs_style and not pairs and options.stains is None:
@@ -265,7 +265,7 @@ def _of_look(style: StyleArgument, path: Path, options: Options) -> Recipe:
         raise BadInput("--look holds its style; leave --style out")
     require_file(path, "look file")
     look = nets.read_painting_look(path.absolute(), options.model)
-    if options.model not in (Options().model, look.model):
+    if options.model not in (Options.model, look.model):
         raise BadInput(f"{path} is a look of --model {look.model} and knows it; leave --model out")
     return Recipe(
         model=look.model,
@@ -410,13 +410,13 @@ def _is_image(style: Path | str) -> bool:
 def _style_of(style: OneStyle, options: Options) -> Path | str:
     """The absolute path of a style image or checkpoint, or the name of a named style."""
     path, name = Path(style), os.fspath(style)
-    family, learned = nets.family(options.model), nets.style_file.is_style_file(path)
+    family, learned = nets.family(options.network), nets.style_file.is_style_file(path)
     if family.learns and (learned or os.path.isfile(path) or os.sep in name):
         require_file(name, "style file" if learned else "style image")
         return path.absolute()
     if learned and os.path.isfile(path):
         raise BadInput(f"{name} is a learned style, which --model painter paints; give --model painter")
-    if family.style_named or (options.model == "stain" and name == "standard"):
+    if family.style_named or (options.network == "stain" and name == "standard"):
         return name
     if family.methods:
         require_file(name, "look file" if nets.is_look(path) else "reference image")
@@ -427,8 +427,10 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     if family.load_style:
         require_file(name, "checkpoint")
     known = nets.named_styles.titles()
-    if name in known and options.model != "lite":
-        raise BadInput(f"{name} is a style of --model lite; give --model {options.model} a style image")
+    if name in known and options.network != "lite":
+        raise BadInput(
+            f"{name} is a style of --model painter and lite; give --model {options.network} a style image"
+        )
     if name in known and options.style_size != nets.named_styles.SIZE:
         raise BadInput(
             f"the named style {name} was measured at --style-size {nets.named_styles.SIZE};"

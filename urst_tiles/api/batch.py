@@ -254,9 +254,9 @@ def output_fingerprint(output: Path) -> str:
 
 def _weights(options: Options) -> list[Path]:
     """The files of the weights of a network that has a folder of them."""
-    if options.look is not None or options.model not in weights.TABLE:
+    if options.look is not None or options.network not in weights.TABLE:
         return []
-    folder = weights.model_folder(options.model, options.weights)
+    folder = weights.model_folder(options.network, options.weights)
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return [file for file in files if file.is_file()]
 

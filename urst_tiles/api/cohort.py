@@ -118,8 +118,8 @@ def cohorts_of(outcomes: Sequence[BatchOutcome]) -> list[Cohort]:
     groups: dict[tuple[str, str, str], list[BatchOutcome]] = {}
     for outcome in outcomes:
         options = outcome.entry.options
-        if options.model in TRANSFERS and options.look is None and outcome.moved:
-            key = (options.model, options.method or "", outcome.entry.style_name)
+        if options.network in TRANSFERS and options.look is None and outcome.moved:
+            key = (options.network, options.method or "", outcome.entry.style_name)
             groups.setdefault(key, []).append(outcome)
     return [_cohort(" ".join(filter(None, key)), members) for key, members in groups.items()]
 

@@ -13,7 +13,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, round_up
-from urst_tiles.options import Options
+from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import StyleArgument, recipe_of
 from urst_tiles.source import array_source
 from urst_tiles.source.picture import read_picture, text_plate
@@ -34,7 +34,7 @@ def contact_sheet(
     side: int = 256,
     columns: int = 6,
     gap: int = 8,
-    model: str = "lite",
+    model: str | None = None,
     labels: bool = False,
 ) -> NDArray[np.uint8]:
     """A picture as it is, and then in each named style, side by side: uint8, (h, w, 3), sRGB.
@@ -47,13 +47,15 @@ def contact_sheet(
     side : side of each square in pixels.
     columns : number of squares in a row.
     gap : width of the white gaps between squares in pixels.
-    model : the network that paints, lite or painter; painter paints the square on one level.
+    model : the network that paints, lite or painter; None for that of `default_model`. painter paints the
+        square on one level.
     labels : whether the name of each style is written into the corner of its square.
 
     Raises
     ------
     BadInput : the model has no named styles of these names.
     """
+    model = model or default_model()
     if model not in MODELS:
         raise BadInput(f"the named styles are those of --model {' and '.join(MODELS)}, not of {model}")
     picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
@@ -80,7 +82,7 @@ def labelled(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     return made
 
 
-def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str = "lite") -> NDArray[np.uint8]:
+def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str) -> NDArray[np.uint8]:
     """Stylise a small image, uint8 (h, w, 3), with a network that has named styles, by exact statistics of
     its pixels."""
     built = recipe_of(style, Options(model=model)).build()

@@ -187,7 +187,7 @@ def _recipe(style: StyleArgument | Look, options: Options, source: Source, progr
     """The recipe for a style, with its look."""
     if not isinstance(style, Look):
         return with_looks(recipe_of(style, options), source, options, progress)
-    if (options.model, options.method or style.method) != (style.model, style.method):
+    if (options.network, options.method or style.method) != (style.model, style.method):
         raise BadInput(f"this is a look of model {style.model!r} and method {style.method!r}")
     recipe = Recipe(
         model=style.model,

@@ -131,12 +131,14 @@ def _measured(
     reference: str | os.PathLike[str] | Source, options: Options, progress: Progress, method: str = ""
 ) -> Look:
     """The look of one reference."""
-    method, white = method or method_of(options.model, options), parse_white(options.white)
+    method, white = method or method_of(options.network, options), parse_white(options.white)
     with TemporaryDirectory(prefix="urst-tiles-") as folder:
         source = reference if isinstance(reference, Source) else _opened(reference, options)
         if not isinstance(reference, Source):
             source = source.prepare(Path(folder), thumbnail=options.thumbnail, progress=progress)
-        style = nets.reference_style(options.model, method, 8 * source.dtype.itemsize, white, source.colours)
+        style = nets.reference_style(
+            options.network, method, 8 * source.dtype.itemsize, white, source.colours
+        )
         thumbnail = options.statistics == "thumbnail"
         found = (
             measure_thumbnail(style, source) if thumbnail else measure_here(style, source, progress=progress)
@@ -152,7 +154,7 @@ def _measured(
     on = "thumbnail" if thumbnail else "exact"
     try:
         as_is = source.dtype.kind == "f"
-        return nets.look_of(options.model, method, style, found, on=on, sources=(facts,), as_is=as_is)
+        return nets.look_of(options.network, method, style, found, on=on, sources=(facts,), as_is=as_is)
     except BadInput as error:
         raise BadInput(f"{source.path}: {error}") from None
 

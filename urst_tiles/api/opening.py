@@ -48,7 +48,7 @@ def open_input(path: str | os.PathLike[str], options: Options) -> Source:
     )
     if options.look is not None:
         source = _like_look(given, options.look)
-    elif options.stretch is not None or options.model not in TRANSFERS:
+    elif options.stretch is not None or options.network not in TRANSFERS:
         source = given(stretch=options.stretch_for(""))
     else:
         source = given()

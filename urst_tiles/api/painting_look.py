@@ -59,7 +59,7 @@ def measure_painting_look(
     ------
     UrstError : an image cannot be read, or the options do not go with a look.
     """
-    chosen = Options.of(options, changes)
+    chosen = Options.of(options, changes).for_looks()
     refuse_unfit(chosen, style)
     recipe = recipe_of(style, chosen)
     named = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
@@ -72,7 +72,7 @@ def measure_painting_look(
 
 def refuse_unfit(options: Options, style: StyleArgument) -> None:
     """Raise BadInput if a look cannot be made as the options say."""
-    model = style.model if isinstance(style, ModuleStyle) else options.model
+    model = style.model if isinstance(style, ModuleStyle) else options.network
     if model in TRANSFERS:
         raise BadInput(f"the look of --model {model} is a .json file of references; see measure_look")
     if nets.family(model).paints_levels:

@@ -42,8 +42,8 @@ from urst_tiles.api.output import (
 )
 from urst_tiles.api.part import measured_of
 from urst_tiles.api.pieces import for_pieces
-from urst_tiles.api.predicted import tell_predicted
 from urst_tiles.api.strokes import on_levels
+from urst_tiles.api.tell_network import tell_model, tell_predicted
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.encoding import encoding_of
 from urst_tiles.engine.block import StylizeBlock
@@ -225,6 +225,7 @@ def open_job(
         software=software(plan.identity),
         provenance=provenance(plan.identity),
     )
+    tell_model(options)
     tell_predicted(recipe)
     tell_lost(source)
     tell_format(output, source, plan)

@@ -34,7 +34,7 @@ from typing import Any
 from urst_tiles.api.output import check_name, written_format
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.nets.module import is_module
-from urst_tiles.options import Options, from_table, kinds
+from urst_tiles.options import Options, default_model, from_table, kinds
 from urst_tiles.recipe import StyleArgument, pairs_of, recipe_of
 from urst_tiles.source.members import is_many
 from urst_tiles.storage.names import address, reason, remote_name, require_file
@@ -148,7 +148,7 @@ def _group(group: Mapping[str, Any], folder: Path) -> Iterator[BatchJob]:
     pattern = group["output"]
     if not isinstance(pattern, str):
         raise BadInput(f"output must be a text, got {pattern!r}")
-    model = str(group["options"].get("model", Options().model))
+    model = str(group["options"].get("model", default_model()))
     look = group["options"].get("look")
     plain = Path(look).stem if isinstance(look, str) else model
     styles = [_style(one, folder) for one in _list(group, "styles")] or [(plain, None)]

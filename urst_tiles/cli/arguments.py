@@ -27,11 +27,13 @@ from urst_tiles.options import (
 #: The options by subject, in the order of ``--help``, each with its help.
 SUBJECTS: dict[str, dict[str, str]] = {
     "network and controls": {
-        "model": "the network: lite or painter (their weights come with the package), microast, adain,"
+        "model": "the network: painter or lite (their weights come with the package), microast, adain,"
         " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, wct-3, multimodal; colour and stain, which"
         " paint nothing and give INPUT the colours of a reference, by --method; identity, which changes"
         " nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
-        " imported from the installed packages and PYTHONPATH, and run",
+        " imported from the installed packages and PYTHONPATH, and run; auto is $URST_TILES_MODEL, else"
+        " painter, or lite with --statistics thumbnail or --statistics-of region, which painter does not"
+        " know",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"
         " reinhard-lab, histogram, lut (a .cube file as --style), gain-offset (a look of `urst-tiles"
         " balance`); how --model stain"
@@ -190,12 +192,11 @@ def add_styles(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STYLE",
-        help="a style image, or with --model lite a name of the list of `urst-tiles styles`; repeat it to mix"
-        " styles; --model painter takes a style image, a name of that list or a file (.style) of"
-        " `urst-tiles learn`; with --mask NUMBER=STYLE, once for each region; --model fast and multimodal"
-        " take a checkpoint here, --model cin the name or number of a style, --model colour and stain a"
-        " reference image or a look file (.json) of `urst-tiles measure`, --model stain the word"
-        " standard too",
+        help="a style image, or a name of the list of `urst-tiles styles`, or a file (.style) of `urst-tiles"
+        " learn`; repeat it to mix styles; names are for --model painter and lite, files for painter; with"
+        " --mask NUMBER=STYLE, once for each region; --model fast and multimodal take a checkpoint here,"
+        " --model cin the name or number of a style, --model colour and stain a reference image or a look"
+        " file (.json) of `urst-tiles measure`, --model stain the word standard too",
     )
     group.add_argument(
         "--style-weight",

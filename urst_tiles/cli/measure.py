@@ -54,22 +54,22 @@ def run_measure(arguments: argparse.Namespace) -> None:
     """Measure the images, write the look, and print a line about it."""
     from urst_tiles.api.output import check_output, refuse_inputs
 
-    suffix = ".json" if arguments.model in TRANSFERS else ".safetensors"
+    options = Options(**{name: getattr(arguments, name) for name in (*CHOICES, *REFUSED)}).for_looks()
+    suffix = ".json" if options.network in TRANSFERS else ".safetensors"
     output = check_output(arguments.output, *arguments.inputs, suffixes=None)
     refuse_inputs(output, [("style", Path(one)) for one in arguments.style])
     if output.suffix.lower() != suffix:
         raise BadInput(
-            f"a look of --model {arguments.model} is a {suffix} file: name it {output.stem}{suffix}, not"
+            f"a look of --model {options.network} is a {suffix} file: name it {output.stem}{suffix}, not"
             f" {output.name} (.json is for --model colour or stain, .safetensors for a painting network)"
         )
     if os.path.lexists(output) and not arguments.overwrite:
         raise BadInput(f"{output} exists; give --overwrite to make it anew, or choose another output")
-    options = Options(**{name: getattr(arguments, name) for name in (*CHOICES, *REFUSED)})
     inputs = [Path(one) for one in arguments.inputs]
-    made = _colours if arguments.model in TRANSFERS else _painting
+    made = _colours if options.network in TRANSFERS else _painting
     facts, said = made(arguments, output, inputs, options)
     if arguments.json:
-        say(json.dumps({"output": str(output), "model": arguments.model, **facts, "images": len(inputs)}))
+        say(json.dumps({"output": str(output), "model": options.network, **facts, "images": len(inputs)}))
         return
     say(f"{one_line(output)}: the look of {len(inputs)} image(s) for {said}")
 
@@ -82,7 +82,7 @@ def _colours(
     from urst_tiles.storage.publish import publish
 
     if arguments.style:
-        raise BadInput(f"the references of --model {arguments.model} are INPUT; leave --style out")
+        raise BadInput(f"the references of --model {options.network} are INPUT; leave --style out")
     look = measure_look(inputs, options, progress=progress_for(arguments.json))
     publish(output, look.to_json().encode())
     return {"method": look.method}, f"--model {look.model} --method {look.method}"

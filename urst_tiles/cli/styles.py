@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     )
     styles.add_argument("--input", metavar="IMAGE", help="the picture for --sheet (default: a made-up scene)")
     styles.add_argument(
-        "--model", metavar="MODEL", help="the network that paints --sheet, lite or painter (default: lite)"
+        "--model", metavar="MODEL", help="the network that paints --sheet, painter or lite (default: painter)"
     )
     styles.add_argument("--labels", action="store_true", help="write the names of the styles into --sheet")
     styles.set_defaults(run=run_styles)
@@ -41,7 +41,7 @@ def run_styles(arguments: argparse.Namespace) -> int:
         say(f"{name:26} {title}")
     if output is None:
         return 0
-    sheet = contact_sheet(arguments.input, model=arguments.model or "lite", labels=arguments.labels)
+    sheet = contact_sheet(arguments.input, model=arguments.model, labels=arguments.labels)
     write_picture(output, sheet)
     say(f"{one_line(output)}: the picture as it is, then in the styles above, row by row")
     return 0

@@ -237,7 +237,7 @@ class Pictures:
         (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
-        made = in_style(square, self._brought.style(styled)) if styled.paints else square
+        made = in_style(square, self._brought.style(styled), styled.model) if styled.paints else square
         return Shown(encoded_jpeg(made), "image/jpeg", True)
 
 

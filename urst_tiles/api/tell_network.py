@@ -1,4 +1,4 @@
-"""What is said of a style that is predicted from an image, since no network was trained on it."""
+"""What is said of the network that was not named, and of a style that is predicted from an image."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from urst_tiles import nets, weights
 from urst_tiles.api.opening import told
 from urst_tiles.nets import likeness, painter
 from urst_tiles.nets.style_rows import names_in
+from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import Recipe
 from urst_tiles.source.picture import read_picture
 
 #: So many styles are named, those with the largest shares.
 NAMED = 3
+
+
+def tell_model(options: Options) -> None:
+    """Say in one line which network paints where none was named and it is not the one that is expected."""
+    if (options.model, options.look) == ("auto", None) and options.network != default_model():
+        why = "a part of the image" if options.statistics_of == "region" else "a thumbnail"
+        told.warning("%s paints, since %s does not measure %s", options.network, default_model(), why)
 
 
 def tell_predicted(recipe: Recipe) -> None:
