@@ -85,8 +85,8 @@ def compare(side: int, folder: Path) -> None:
     rows = []
     for name in ("scene.tif", "tiles"):
         output = folder / f"{name.removesuffix('.tif')}-out.tif"
-        run = measured([*COMMAND, "stylize", str(folder / name), str(output), "--model", "lite", "--style", "hokusai-wave",
-                        "--no-overviews", "--overwrite"])  # fmt: skip
+        style = ["--model", "lite", "--style", "hokusai-wave", "--no-overviews", "--overwrite"]
+        run = measured([*COMMAND, "stylize", str(folder / name), str(output), *style])
         if run.status:
             sys.exit(run.output)
         rows.append([name, f"{run.seconds:.0f}", f"{run.peak_bytes / 2**20:.0f}", ""])

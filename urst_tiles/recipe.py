@@ -429,7 +429,7 @@ def _style_of(style: OneStyle, options: Options) -> Path | str:
     known = nets.named_styles.titles()
     if name in known and options.network != "lite":
         raise BadInput(
-            f"{name} is a style of --model painter and lite; give --model {options.network} a style image"
+            f"{name} is a style of --model lite and painter; give --model {options.network} a style image"
         )
     if name in known and options.style_size != nets.named_styles.SIZE:
         raise BadInput(

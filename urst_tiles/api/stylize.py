@@ -122,7 +122,7 @@ def stylize(
         must be none of the files that are read. With ``tiles="same"`` it is a folder for a file for each file
         of the input; with ``each`` a folder for a file for each feature of ``aoi``, or the name of these
         files with ``{id}`` in it.
-    style : the path of a style image; or the name of a style that comes with the network lite; or a list of
+    style : the path of a style image; or the name of a style that comes with the networks painter and lite; or a list of
         (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
         number; or the result of `from_module`; or None for a model that needs no style, and with the
         option ``look``.

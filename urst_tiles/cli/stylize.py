@@ -174,7 +174,7 @@ def describe_plan(plan: Plan) -> str:
         "windows": f"{plan.forwards} of {grid.window[1]} x {grid.window[0]} px"
         f" (core {grid.core}, halo {grid.halo}, stride {grid.stride}), {plan.seam}",
         "statistics": f"{plan.statistics}, {plan.passes} pass(es)",
-        "network": f"{plan.precision} on {plan.device}, {plan.threads} thread(s)",
+        "network": f"{plan.identity['model']}, {plan.precision} on {plan.device}, {plan.threads} thread(s)",
         "memory": f"at most {megabytes(plan.peak_bytes)}"
         + (f", device {megabytes(plan.device_bytes)}" if plan.device_bytes else ""),
         "disk": f"about {megabytes(plan.disk_bytes)} while it runs",
