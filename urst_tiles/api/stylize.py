@@ -122,9 +122,9 @@ def stylize(
         must be none of the files that are read. With ``tiles="same"`` it is a folder for a file for each file
         of the input; with ``each`` a folder for a file for each feature of ``aoi``, or the name of these
         files with ``{id}`` in it.
-    style : the path of a style image; or the name of a style that comes with the networks painter and lite; or a list of
-        (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by region
-        number; or the result of `from_module`; or None for a model that needs no style, and with the
+    style : the path of a style image; or the name of a style that comes with the networks painter and lite;
+        or a list of (style, weight) pairs, which are mixed; or, with the option ``mask``, a dict of styles by
+        region number; or the result of `from_module`; or None for a model that needs no style, and with the
         option ``look``.
     options, changes : the options of the job; ``changes`` are single options by name, as in ``alpha=0.5``.
     replace : whether an existing output is replaced (default: as the option ``overwrite`` says, which also
