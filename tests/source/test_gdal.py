@@ -387,3 +387,12 @@ def test_names_of_subdatasets() -> None:
         'ZARR:"/a/b.zarr":/0/1': "0/1", "NITF_IM:2:/a/b.ntf": "",
     }  # fmt: skip
     assert {name: word_of(name) for name in names} == names
+
+
+@pytest.mark.parametrize("driver", ["ENVI", "HFA"])
+def test_one_band_becomes_three_channels(driver: str, tmp_path: Path) -> None:
+    """Also where bands are read straight into pixels."""
+    grey = picture(90, 70)[..., :1]
+    copy(tiff(tmp_path / "a.tif", grey), tmp_path / "a.img", driver=driver)
+    np.testing.assert_array_equal(read(tmp_path / "a.img"), np.repeat(grey, 3, -1))
+    np.testing.assert_array_equal(read(tmp_path / "a.img", bands=("all",)), grey)
