@@ -11,7 +11,7 @@ import pickle
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -152,10 +152,24 @@ class MosaicOpener:
         """All files, each followed by its sidecars."""
         return tuple(path for member in self.members for path in member.files)
 
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        choice: Choice,
+        look: Traits,
+        members: tuple[Member, ...],
+        content: Content | None = None,
+    ) -> MosaicOpener:
+        """The opener of these members, whose content may be known."""
+        packed = zlib.compress(pickle.dumps((members, content), pickle.HIGHEST_PROTOCOL), 1)
+        made = cls(key, choice, look, packed, None if content is None else content.digest)
+        made.__dict__["_unpacked"] = members, content  # as they are here, in this process
+        return made
+
     def with_content(self, content: Content) -> MosaicOpener:
         """This opener, which knows the whole content that its files had when the job began."""
-        packed = pack(self.members, content)
-        return MosaicOpener(self.key, self.choice, self.look, packed, content.digest)
+        return MosaicOpener.of(self.key, self.choice, self.look, self.members, content)
 
     def check(self) -> None:
         """Raise DamagedFile if the content of a file has changed since the source was opened."""
@@ -195,11 +209,6 @@ class MosaicOpener:
         """Yield (box, samples) for bands of ``rows`` rows and the full width, from top to bottom."""
         yield from bands_of(self.open(), rows)
         self.check()
-
-
-def pack(members: Sequence[Member], content: Content | None = None) -> bytes:
-    """The members and the content of a `MosaicOpener` as bytes."""
-    return zlib.compress(pickle.dumps((tuple(members), content), pickle.HIGHEST_PROTOCOL), 1)
 
 
 class MosaicReader:

@@ -17,7 +17,7 @@ from pathlib import Path
 from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoders, in_order
 from urst_tiles.source import headers
-from urst_tiles.source.identity import Stamp, sampled, stamps_of
+from urst_tiles.source.identity import Stamp, sampled, stamp, stamps_of
 from urst_tiles.source.info import georeference
 from urst_tiles.source.openers import check_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
@@ -116,15 +116,15 @@ def _sidecars(path: Path, others: list[str]) -> Sidecars:
 
 
 def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Surveyed:
-    start = headers.check_file(path)
+    opened = _opened(path)
+    start = opened.near(0, headers.START_BYTES)
     sidecars = _sidecars(path, others)
-    files = (path, *sidecars.all)
-    stamps = stamps_of(files)
+    stamps = (stamp(opened.state()), *stamps_of(sidecars.all))
     by_openslide = check_slide(path, start)
+    fingerprint = _fingerprint([opened, *map(FileBytes, sidecars.all)], count)
     if not is_tiff(start) or by_openslide:
-        return _unknown(path, sidecars, stamps, fingerprint_of(files, count))
-    file = TiffFile(path)
-    fingerprint = _fingerprint([file.bytes, *map(FileBytes, sidecars.all)], count)
+        return _unknown(path, sidecars, stamps, fingerprint)
+    file = TiffFile(path, opened)
     selection = select(file, choice)
     pages, main = selection.pages, selection.pages.main
     check_mask(path, sidecars.mask, main.shape)
@@ -135,6 +135,18 @@ def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Survey
         georeference(main, sidecars), main.number(277, 1),
         tuple(pages[0].shape for pages, _ in pages.overviews), _is_sparse(main), stamps, fingerprint,
     )  # fmt: skip
+
+
+def _opened(path: Path) -> FileBytes:
+    """The file, open. Raises MissingFile or BadInput as `check_file`."""
+    try:
+        opened = FileBytes(path)
+    except (OSError, ValueError):
+        headers.check_file(path)  # says why
+        raise
+    if not opened.size:
+        headers.check_file(path)
+    return opened
 
 
 def _unknown(path: Path, sidecars: Sidecars, stamps: tuple[Stamp | None, ...], digest: bytes) -> Surveyed:

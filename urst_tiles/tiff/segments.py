@@ -224,6 +224,12 @@ class Segments:
         invalid.
         """
         stored: bool | NDArray[np.bool_] = False
+        if not self.layout.planar and list(bands) == list(range(self.layout.samples)):
+            data = self.decoded(index)
+            if data is None:
+                return False
+            out[...] = self._cut(data.samples, index, inside)  # whole rows, not band by band
+            return True if data.valid is None else data.valid[inside.slices]
         for k, band in enumerate(bands):
             at = index + band * self.layout.per_plane if self.layout.planar else index
             if k == 0 or self.layout.planar:
