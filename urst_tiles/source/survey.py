@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urst_tiles.errors import BadInput
-from urst_tiles.machine import decoders, in_order
+from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source import headers
 from urst_tiles.source.identity import Stamp, sampled, stamp, stamps_of
 from urst_tiles.source.info import georeference
@@ -41,7 +41,7 @@ FREE_TAGS = {
     42112, *GEO_TAGS, RPC,
 }  # fmt: skip
 
-#: How many files a thread looks at before it takes the next of them.
+#: How many files a thread looks at, at most, before it takes the next of them.
 AT_ONCE = 50
 
 #: How many samples of the contents of all files together enter their fingerprints, and how many bytes.
@@ -93,11 +93,13 @@ def survey(paths: Sequence[Path], choice: Choice) -> list[Surveyed]:
     listings = {folder: _other_names(folder, paths) for folder in {path.parent for path in paths}}
     count = len(paths)
 
+    step = max(1, min(AT_ONCE, count // (4 * decoder_count())))
+
     def some(start: int) -> list[Surveyed]:
-        part = paths[start : start + AT_ONCE]
+        part = paths[start : start + step]
         return [_survey(path, choice, listings[path.parent], count) for path in part]
 
-    return [one for part in in_order(decoders(), some, range(0, count, AT_ONCE)) for one in part]
+    return [one for part in in_order(decoders(), some, range(0, count, step)) for one in part]
 
 
 def _other_names(folder: Path, paths: Sequence[Path]) -> list[str]:
