@@ -168,6 +168,8 @@ def _fingerprint(files: Iterable[FileBytes], count: int) -> bytes:
 
 
 def _is_sparse(main: Directory) -> bool:
+    if main.whole_numbers(main.table_codes[1]).all():
+        return False
     offsets, counts = main.segment_tables
     size = min(offsets.size, counts.size)
     return bool(((offsets[:size] == 0) & (counts[:size] == 0)).any())

@@ -105,11 +105,7 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None:
             return np.zeros(0)
-        kind = np.dtype(TYPES[entry.dtype]).newbyteorder(self.order)
-        values = np.frombuffer(self.raw(code, most), kind)
-        if entry.dtype in RATIONALS:
-            values = values.reshape(-1, 2)
-        return values.astype(kind.newbyteorder("="), copy=False)
+        return numbers_in(self.raw(code, most), entry.dtype, self.order)
 
     def number(self, code: int, default: int = 0) -> int:
         """The first whole number of a tag; the default where the tag is missing or holds other values."""
@@ -211,6 +207,16 @@ class Directory:
     def is_mask(self) -> bool:
         """Whether NewSubfileType (tag 254) or the meaning of its samples (tag 262) says that it is a mask."""
         return bool(self.subfile & 4) or self.number(262) == 4
+
+
+def numbers_in(raw: bytes, dtype: int, order: Order) -> NDArray[Any]:
+    """The numbers in the value of a tag of this data type, (count,), for rational numbers (count, 2), in
+    native byte order."""
+    kind = np.dtype(TYPES[dtype]).newbyteorder(order)
+    values = np.frombuffer(raw, kind)
+    if dtype in RATIONALS:
+        values = values.reshape(-1, 2)
+    return values.astype(kind.newbyteorder("="), copy=False)
 
 
 def read_chain(
