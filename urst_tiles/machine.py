@@ -194,6 +194,11 @@ def decoders() -> ThreadPoolExecutor:
     return _pool("mend" if getattr(_apart, "on", False) else "decode")
 
 
+def is_decoder() -> bool:
+    """Whether this thread is one of those of `decoders`, which run nothing but this package's reading."""
+    return threading.current_thread().name.startswith(("urst-decode", "urst-mend"))
+
+
 _apart = threading.local()
 
 
