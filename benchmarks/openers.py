@@ -25,7 +25,7 @@ from opener_files import made
 
 from urst_tiles.geometry import Box
 from urst_tiles.machine import decoder_count
-from urst_tiles.source import open_source, openers
+from urst_tiles.source import identity, open_source, openers, spare
 from urst_tiles.source.thumbnail import cells
 
 SIDE, BOX = 6144, 2048
@@ -47,9 +47,12 @@ def pixels(side: int) -> np.ndarray[Any, Any]:
 
 
 def ours(path: Path) -> None:
-    """Open a file and read it; what earlier tries opened, with the blocks that GDAL keeps, is forgotten."""
+    """Open a file and read it; what earlier tries opened or learned, with the blocks that GDAL keeps, is
+    forgotten."""
     openers._open_once.cache_clear()
     openers._open_many.cache_clear()
+    identity.forget()
+    spare.let_go()
     source = open_source(path)
     for box in boxes(source.shape):
         source.read(box)

@@ -22,7 +22,7 @@ from command_line import (
     write_picture,
 )
 
-from urst_tiles.source.picture import text_plate
+from urst_tiles.source.picture import labelled as pixels_labelled
 
 GAP = 12
 WHITE = [255, 255, 255]
@@ -55,12 +55,8 @@ def eight_bit_rgb(image: pyvips.Image) -> pyvips.Image:
 
 def labelled(picture: pyvips.Image, text: str) -> pyvips.Image:
     """The picture, uint8 RGB, with a text in white on black in its lower left corner, if there is any."""
-    if not text.strip():
-        return picture
-    plate = pyvips.Image.new_from_array(text_plate(text, min(18, max(8, picture.height // 18))))
-    plate = plate.crop(0, 0, min(plate.width, picture.width), min(plate.height, picture.height))
-    plate = plate.bandjoin([plate, plate]).copy(interpretation="srgb")
-    return picture.insert(plate, 0, picture.height - plate.height)
+    made = pixels_labelled(picture.numpy(), text, min(18, max(8, picture.height // 18)))
+    return picture.insert(pyvips.Image.new_from_array(made, interpretation="srgb"), 0, 0)
 
 
 def before_after(

@@ -10,16 +10,19 @@ from urst_tiles.errors import BadInput
 
 #: The metres of each unit, by its symbol and by its names. The foot is the international foot.
 METRES = {
-    "nm": 1e-9, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2, "dm": 0.1, "m": 1.0, "km": 1e3,
-    "in": 0.0254, "ft": 0.3048, "yd": 0.9144, "mi": 1609.344, "nmi": 1852.0,
-    "micron": 1e-6, "metre": 1.0, "meter": 1.0, "inch": 0.0254, "inches": 0.0254, "foot": 0.3048,
+    "pm": 1e-12, "å": 1e-10, "nm": 1e-9, "um": 1e-6, "µm": 1e-6, "μm": 1e-6, "mm": 1e-3, "cm": 1e-2,
+    "dm": 1e-1, "m": 1.0, "km": 1e3, "in": 0.0254, "ft": 0.3048, "yd": 0.9144, "mi": 1609.344, "nmi": 1852.0,
+    "thou": 2.54e-5, "mil": 2.54e-5, "li": 0.0254 / 12, "pt": 0.0254 / 72,
+    "angstrom": 1e-10, "nanometer": 1e-9, "nanometre": 1e-9, "micron": 1e-6, "microns": 1e-6,
+    "micrometer": 1e-6, "micrometre": 1e-6, "millimeter": 1e-3, "millimetre": 1e-3, "centimeter": 1e-2,
+    "centimetre": 1e-2, "meter": 1.0, "metre": 1.0, "inch": 0.0254, "inches": 0.0254, "foot": 0.3048,
     "feet": 0.3048, "yard": 0.9144, "mile": 1609.344,
 }  # fmt: skip
 
 #: The units in which lengths are said to users, each with the least length in metres, the largest first.
 _SAID = {"km": 1e3, "m": 0.1, "mm": 1e-4, "µm": 1e-7, "nm": 0.0}
 
-_LENGTH = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*([a-zµμ]+)\s*", re.IGNORECASE)
+_LENGTH = re.compile(r"\s*\+?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*([a-zåµμ]+)\s*", re.IGNORECASE)
 
 
 def metres(text: str) -> float:

@@ -164,34 +164,32 @@ def _pool(name: str) -> ThreadPoolExecutor:
         return _pools[here]
 
 
-def wait_asleep() -> None:
-    """Have the threads of torch sleep, and not spin, while they wait for each other.
-
-    It must be called before torch is imported. What the environment says already stays.
-
-    Small windows are mostly waiting: on a machine that does other work, too, spinning threads take two to
-    four times as long for them. The results are the same, to the bit.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 #: The variable by which torch is told to lay large tensors in huge pages.
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
-def in_huge_pages() -> None:
-    """Have torch lay tensors of at least 2 MB in huge pages, where the kernel has them.
+def serve_beside_others() -> None:
+    """Have torch suit a server, which is mostly idle and shares the machine. It must be called before torch
+    is imported. What the environment says already stays.
 
-    It must be called before torch makes the first tensor. What the environment says already stays. To measure
-    a thumbnail then takes a quarter less time, since the kernel clears fewer pages; a job takes some percent
-    more memory than its plan counts, so it is for a server, which does not keep to one.
+    The threads of torch sleep, and do not spin, while they wait for each other: small windows are mostly
+    waiting, and on a machine that does other work, too, spinning threads take two to four times as long for
+    them. Tensors of at least 2 MB lie in huge pages, where the kernel has them: to measure a thumbnail then
+    takes a quarter less time, since the kernel clears fewer pages; a job takes some percent more memory than
+    its plan counts, and a server does not keep to one. The results are the same, to the bit.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault(HUGE_PAGES, "1")
 
 
 def decoders() -> ThreadPoolExecutor:
     """The pool of the threads of this process that decode."""
     return _pool("mend" if getattr(_apart, "on", False) else "decode")
+
+
+def is_decoder() -> bool:
+    """Whether this thread is one of those of `decoders`, which run nothing but this package's reading."""
+    return threading.current_thread().name.startswith(("urst-decode", "urst-mend"))
 
 
 _apart = threading.local()

@@ -15,6 +15,7 @@ from urst_tiles.options import Options, from_table
         ("0.5mm", 5e-4), ("300m", 300), ("300 m", 300), (".5 µm", 5e-7), ("20um", 2e-5), ("20 μm", 2e-5),
         ("20 microns", 2e-5), ("1.5km", 1500), ("1e3ft", 304.8), ("2 feet", 0.6096), ("3in", 0.0762),
         ("2 inches", 0.0508), ("40 Meters", 40), ("1mi", 1609.344), ("250nm", 2.5e-7), ("2cm", 0.02),
+        ("20 micrometers", 2e-5), ("3 Å", 3e-10), ("2 mils", 5.08e-5),
     ],
 )  # fmt: skip
 def test_a_length_is_read_as_users_write_it(text, wanted):

@@ -104,16 +104,17 @@ def test_processes_to_come_share_one_too() -> None:
 def test_threads_of_torch_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
     code = """if True:
         import os
-        from urst_tiles.machine import wait_asleep
-        wait_asleep()
-        print(os.environ["OMP_WAIT_POLICY"])
+        from urst_tiles.machine import serve_beside_others
+        serve_beside_others()
+        print(os.environ["OMP_WAIT_POLICY"], os.environ["THP_MEM_ALLOC_ENABLE"])
     """
-    for given, wanted in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
-        known = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | given
+    chosen = {"OMP_WAIT_POLICY": "ACTIVE", "THP_MEM_ALLOC_ENABLE": "0"}
+    for given, wanted in (({}, ["PASSIVE", "1"]), (chosen, ["ACTIVE", "0"])):
+        known = {k: v for k, v in os.environ.items() if k not in chosen} | given
         run = subprocess.run(
             [sys.executable, "-c", code], env=known, capture_output=True, text=True, check=True
         )
-        assert run.stdout.split() == [wanted]
+        assert run.stdout.split() == wanted
 
 
 def test_the_studio_has_them_sleep_before_torch_is_there() -> None:
@@ -123,11 +124,11 @@ def test_the_studio_has_them_sleep_before_torch_is_there() -> None:
         import os, sys
         from urst_tiles.cli import studio
         calls = []
-        studio.wait_asleep = studio.in_huge_pages = lambda: calls.append("torch" in sys.modules)
+        studio.serve_beside_others = lambda: calls.append("torch" in sys.modules)
         try:
             studio.run_studio(None)
         except AttributeError:
             print(calls, "torch" in sys.modules)
     """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[False, False] True"
+    assert run.stdout.strip() == "[False] True"

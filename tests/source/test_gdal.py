@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -387,3 +388,28 @@ def test_names_of_subdatasets() -> None:
         'ZARR:"/a/b.zarr":/0/1': "0/1", "NITF_IM:2:/a/b.ntf": "",
     }  # fmt: skip
     assert {name: word_of(name) for name in names} == names
+
+
+@pytest.mark.parametrize("driver", ["ENVI", "HFA"])
+def test_one_band_becomes_three_channels(driver: str, tmp_path: Path) -> None:
+    """Also where bands are read straight into pixels."""
+    grey = picture(90, 70)[..., :1]
+    copy(tiff(tmp_path / "a.tif", grey), tmp_path / "a.img", driver=driver)
+    np.testing.assert_array_equal(read(tmp_path / "a.img"), np.repeat(grey, 3, -1))
+    np.testing.assert_array_equal(read(tmp_path / "a.img", bands=("all",)), grey)
+
+
+def test_a_thread_that_decodes_has_the_options_of_what_it_reads() -> None:
+    """It stays in those for files of this machine, and leaves them for an address."""
+
+    def allowed(remote: bool) -> tuple[str | None, int]:
+        with gdal.environment(remote):
+            return rasterio.env.get_gdal_config("CPL_VSIL_CURL_ALLOWED_FILENAME"), id(rasterio.env.local._env)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="urst-decode") as pool:
+        found = [pool.submit(allowed, remote).result() for remote in (False, False, True, False, True)]
+        assert not pool.submit(lambda: rasterio.env.hasenv()).result()
+    local = "/nothing/on/the/network"
+    assert [option for option, _ in found] == [local, local, None, local, None]
+    assert found[0][1] == found[1][1]
+    assert allowed(False)[0] == local and not rasterio.env.hasenv()

@@ -419,3 +419,24 @@ def test_the_same_tiles_elsewhere_are_read_there(tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "second")
     shutil.rmtree(folder)
     np.testing.assert_array_equal(ut.open_source(tmp_path / "second").read(whole)[..., :3], scene)
+
+
+def test_files_with_and_without_overlaps_are_read_straight_into_an_array(
+    scene: np.ndarray, tmp_path: Path
+) -> None:
+    """As the samples of a cell, where a file cannot be read so too; never where pixels may be invalid."""
+    folder = cut(tmp_path / "t", scene, 3, 4)
+    want = scene.copy()
+    want[200:500, 300:640] = over = 255 - scene[200:500, 300:640]
+    planes = np.ascontiguousarray(np.moveaxis(over, -1, 0))
+    geotiff(folder / "z.tif", planes, planarconfig="separate", extratags=placed(200, 300))
+    reader = ut.open_source(folder).opener.open()
+    assert reader.into is not None
+    for box in (Box(0, 0, 700, 900), Box(190, 290, 301, 300), Box(210, 310, 300, 400)):
+        out = np.full((*box.shape, 3), 9, np.uint8)
+        reader.into(box, 0, out)
+        np.testing.assert_array_equal(out, want[box.slices])
+        np.testing.assert_array_equal(out, reader.cell(box).colour)
+    tile(folder / "far.tif", scene, 0, 0, 40, 40, extratags=placed(800, 900))
+    gaps = ut.open_source(folder).opener.open()
+    assert gaps.has_valid and gaps.into is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import open_source
 from urst_tiles.source.contents import contents_of
+from urst_tiles.source.ome_zarr_opener import ZarrReader
+from urst_tiles.tiff.choice import Choice
 
 SMALL = {"model": "identity", "tile": 128, "block": 512, "thumbnail": 64}
 
@@ -101,3 +104,24 @@ def test_damaged_chunks_and_metadata(tmp_path: Path) -> None:
     (tmp_path / "empty.zarr").mkdir()
     with pytest.raises(BadInput, match="is a folder"):
         open_source(tmp_path / "empty.zarr")
+
+
+@pytest.mark.parametrize("shape", [(100, 80, 3), (128, 96, 3)])
+def test_pixels_are_read_straight_into_an_array(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    """As the samples of a cell, where a chunk is not stored too."""
+    pixels = picture(*shape[:2])
+    made = zarr.create_array(tmp_path / "a.zarr", shape=shape, dtype="u1", chunks=(32, 32, 3), fill_value=7)
+    made[:], made[32:64, 32:64] = pixels, 7
+    shutil.rmtree(tmp_path / "a.zarr" / "c" / "1" / "1")
+    reader = ZarrReader(tmp_path / "a.zarr", Choice())
+    assert reader.into is not None
+    for box in (Box(0, 0, *shape[:2]), Box(20, 31, 90, 70), Box(99, 79, 100, 80)):
+        out = np.zeros((box.y1 - box.y0 + 2, box.x1 - box.x0 + 3, 3), np.uint8)
+        reader.into(box, 0, out[1:-1, 2:-1])
+        np.testing.assert_array_equal(out[1:-1, 2:-1], reader.cell(box).colour)
+        np.testing.assert_array_equal(out[1:-1, 2:-1], np.asarray(made)[box.slices])
+    assert ZarrReader(tmp_path / "a.zarr", Choice(channels=(2,))).into is None
+    content = bytearray((tmp_path / "a.zarr" / "c" / "0" / "0" / "0").read_bytes())
+    (tmp_path / "a.zarr" / "c" / "0" / "0" / "0").write_bytes(content[:20])
+    with pytest.raises(DamagedFile, match="rows 0 to 32, columns 0 to 32"):
+        reader.into(Box(0, 0, 32, 32), 0, np.zeros((32, 32, 3), np.uint8))

@@ -17,7 +17,9 @@ import tifffile
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
 from urst_tiles.source import Source, open_source
+from urst_tiles.source.tiff import TiffReader
 from urst_tiles.source.vips import VipsReader
+from urst_tiles.tiff.choice import Choice
 
 RANDOM = np.random.default_rng(5)
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"]
@@ -390,3 +392,47 @@ for x in range(0, source.shape[1], 1024):
     source.read(Box(0, x, 1024, x + 1024))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": None, "rowsperstrip": 20}, {"compression": "deflate"}])
+def test_pixels_are_read_straight_into_an_array(options: dict[str, Any], tmp_path: Path) -> None:
+    """As the samples of a cell, at full size and in overviews; never where samples are not the colours."""
+    pixels = pixels_of((150, 130, 3))
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        settings = {"tile": (64, 48), "photometric": "rgb", "metadata": None} | options
+        tiff.write(pixels, **settings)
+        tiff.write(np.ascontiguousarray(pixels[::2, ::2]), subfiletype=1, **settings)
+    reader = TiffReader(path, Choice())
+    assert reader.into is not None
+    for level, whole in ((0, pixels), (1, pixels[::2, ::2])):
+        for box in (Box(0, 0, *whole.shape[:2]), Box(3, 40, 70, 65), Box(64, 48, 65, 49)):
+            out = np.zeros((box.y1 - box.y0 + 2, box.x1 - box.x0 + 3, 3), np.uint8)
+            reader.into(box, level, out[1:-1, 2:-1])
+            np.testing.assert_array_equal(out[1:-1, 2:-1], whole[box.slices])
+            np.testing.assert_array_equal(out[1:-1, 2:-1], reader.cell(box, level).colour)
+            assert not (out[0].any() or out[-1].any() or out[:, :2].any() or out[:, -1].any())
+    assert TiffReader(path, Choice(bands=(3, 2, 1))).into is None
+    for other in (
+        {"extrasamples": ["unassalpha"]},
+        {"planarconfig": "separate"},
+        {"photometric": "separated"},
+    ):
+        shape = (3, 90, 70) if "planarconfig" in other else (90, 70, 4)
+        assert TiffReader(write(tmp_path / "b.tif", pixels_of(shape), **other), Choice()).into is None
+    white = write(tmp_path / "c.tif", pixels_of((90, 70)), photometric="miniswhite")
+    assert TiffReader(white, Choice()).into is None
+    nodata = write(tmp_path / "d.tif", pixels, extratags=[(42113, 2, 1, "0", True)])
+    assert TiffReader(nodata, Choice()).into is None
+
+
+def test_files_that_differ_in_size_alone_are_decoded_by_their_own(tmp_path: Path) -> None:
+    """What tifffile makes of a directory is shared by files whose directories are the same to it."""
+    for number, shape in enumerate([(70, 50), (41, 50), (70, 33), (70, 50), (129, 97)]):
+        for compression in ("deflate", "lzw", None):
+            options = {"tile": None, "rowsperstrip": 32, "compression": compression, "predictor": number == 3}
+            if compression is None:
+                del options["predictor"]
+            pixels = pixels_of((*shape, 3))
+            path = write(tmp_path / f"{number}-{compression}.tif", pixels, **options)
+            np.testing.assert_array_equal(read(path, tmp_path), pixels)

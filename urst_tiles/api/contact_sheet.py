@@ -16,7 +16,7 @@ from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import StyleArgument, recipe_of
 from urst_tiles.source import array_source
-from urst_tiles.source.picture import read_picture, text_plate
+from urst_tiles.source.picture import labelled, read_picture
 from urst_tiles.source.windows import WindowReader
 
 #: The networks that have the named styles.
@@ -65,21 +65,15 @@ def contact_sheet(
     pictures = [square, *(in_style(square, name, model) for name in named_styles())]
     if labels:
         names = ["the picture", *named_styles()]
-        pictures = [labelled(one, name) for one, name in zip(pictures, names, strict=True)]
+        pictures = [
+            labelled(one, name, max(8, len(one) // 18)) for one, name in zip(pictures, names, strict=True)
+        ]
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
     for k, one in enumerate(pictures):
         y, x = (n * (side + gap) for n in divmod(k, columns))
         sheet[y : y + side, x : x + side] = one
     return sheet
-
-
-def labelled(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """A picture, uint8 (h, w, 3), with a text in white on black in its lower left corner."""
-    plate = text_plate(text, max(8, len(pixels) // 18))[: len(pixels), : pixels.shape[1]]
-    made = pixels.copy()
-    made[len(made) - len(plate) :, : plate.shape[1]] = plate[..., None]
-    return made
 
 
 def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str) -> NDArray[np.uint8]:

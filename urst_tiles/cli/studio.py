@@ -10,7 +10,7 @@ from typing import Any
 from urst_tiles.cli.arguments import add_command
 from urst_tiles.cli.terminal import complain, one_line, say
 from urst_tiles.errors import BadInput
-from urst_tiles.machine import in_huge_pages, wait_asleep
+from urst_tiles.machine import serve_beside_others
 
 
 def add(commands: Any) -> None:
@@ -42,8 +42,7 @@ def add(commands: Any) -> None:
 
 def run_studio(arguments: argparse.Namespace) -> None:
     """Serve the studio until it is interrupted; print its address."""
-    wait_asleep()
-    in_huge_pages()
+    serve_beside_others()
     try:
         from urst_tiles.studio.serve import serve
     except ModuleNotFoundError as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import BadInput, DamagedFile
+from urst_tiles.machine import is_decoder
 from urst_tiles.storage.addresses import gdal_options
 
 #: GDAL's cache of decoded blocks, which all datasets of a process share.
@@ -82,11 +83,36 @@ def copier() -> Any:
 
 @contextmanager
 def environment(remote: bool) -> Iterator[None]:
-    """A ``with`` block in which GDAL has our options; ``remote`` is whether it may use the network."""
+    """A ``with`` block in which GDAL has our options; ``remote`` is whether it may use the network.
+
+    To enter it takes some tenths of a millisecond. Threads that do nothing but decode stay in it for files of
+    this machine: the options are those of the thread, as in rasterio for any thread but the main one.
+    """
+    stays = getattr(_thread, "stays", None)
+    if stays is not None and not remote:
+        yield
+        return
+    if stays is not None:
+        _thread.stays = None
+        stays.__exit__(None, None, None)
+    if remote or not is_decoder():
+        with _made(remote):
+            yield
+        return
+    made = _made(remote)
+    made.__enter__()
+    _thread.stays = made
+    yield
+
+
+#: What a thread stays in.
+_thread = threading.local()
+
+
+def _made(remote: bool) -> Any:
     rasterio = library()
     settings = SETTINGS | (gdal_options() if remote else LOCAL)
-    with rasterio.Env(session=rasterio.session.DummySession(), **settings):
-        yield
+    return rasterio.Env(session=rasterio.session.DummySession(), **settings)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,7 @@ from urst_tiles.source.identity import file_fingerprint
 from urst_tiles.source.info import geo_tags, vips_info
 from urst_tiles.source.remote import Place, state_of
 from urst_tiles.source.sidecars import Sidecars
+from urst_tiles.source.spare import keep
 from urst_tiles.source.vips import loader_of, open_image
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.metadata import (
@@ -104,7 +106,7 @@ def gdal_facts(
     if not remote:
         check_sources(path)
     image, notes = chosen_name(path, name or str(path), remote, choice.page)
-    reader = GdalReader(path, image, choice, remote)
+    began, reader = time.time_ns(), GdalReader(path, image, choice, remote)
     if reader.block_bytes > MOST_BLOCK_BYTES:
         raise BadInput(
             f"{path}: a block of it has {reader.block[1]} x {reader.block[0]} pixels, too many to be decoded"
@@ -117,6 +119,8 @@ def gdal_facts(
         owned = () if remote else files or files_of(path, data.files)
         info = _info(path, data, reader, is_file=not remote and not files)
     fingerprint = remote_fingerprint(path, reader) if remote else file_fingerprint(owned[0], owned[1:])
+    if owned:
+        keep((path, image, choice), owned, began, reader)
     return Facts(
         path=path,
         info=replace(info, chosen=chosen(notes)),

@@ -16,6 +16,7 @@ from urst_tiles.source.gdal_reader import GdalReader
 from urst_tiles.source.identity import Content
 from urst_tiles.source.openers import FileOpener, Reader, check_same
 from urst_tiles.source.remote import state_of
+from urst_tiles.source.spare import take
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES
 from urst_tiles.tiff.choice import Choice
 from urst_tiles.tiff.georeference import Pam, read_pam
@@ -64,7 +65,8 @@ class GdalOpener(FileOpener):
 
     def open(self) -> Reader:
         self.check()
-        return GdalReader(self.path, self.name, self.choice, self.remote)
+        kept = take((self.path, self.name, self.choice), self.files) if self.files else None
+        return kept or GdalReader(self.path, self.name, self.choice, self.remote)
 
 
 def files_of(path: Path, named: Sequence[str]) -> tuple[Path, ...]:

@@ -6,15 +6,19 @@ source, and an edit within the same second, which may leave the time as it is, i
 
 Samples miss an edit between them. Therefore a job also keeps a `Content`: the digest of every byte, with the
 size, times and inode that the files had then. While these are the same, so is the content; if any differs,
-every byte is read again, and the digest decides.
+every byte is read again, and the digest decides. For the same reason a process takes a fingerprint once, and
+again only when a file looks changed, or was changed so shortly before that another edit might show no new
+time (`settled`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +49,18 @@ REPORT_PIECES = 16
 #: How often a file is hashed that changes meanwhile.
 TRIES = 3
 
-#: Of how many files this process remembers the digest.
+#: Of how many files this process remembers the digest, and of how many images the fingerprint.
 REMEMBERED = 256
+
+#: Nanoseconds after which an edit gives a file another time. Kernels set the clock of files every 1 to 10 ms;
+#: a time in whole seconds may come from a file system that has only these, or every second one (FAT).
+CLOCK_STEP, COARSE_STEP = 100_000_000, 3_000_000_000
 
 #: Size in bytes, times of the last change of the content and of the inode in nanoseconds, inode.
 Stamp = tuple[int, int, int, int]
+
+#: The stamps of files by their names; None for one that does not exist.
+Looks = Mapping[str, Stamp | None]
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,63 @@ class Content:
 
 def stamps_of(files: Sequence[Path]) -> tuple[Stamp | None, ...]:
     """Size, times and inode of each file; None for a file that does not exist."""
-    stats = [os.stat(path) if path.exists() else None for path in files]
-    return tuple(stat and (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats)
+    return tuple(map(_stamp_of, files))
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    try:
+        return stamp(os.stat(path))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+
+
+def stamp(state: os.stat_result) -> Stamp:
+    """The part of the state of a file by which a change of its content is seen."""
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def settled(stamps: Iterable[Stamp | None], now: int) -> bool:
+    """Whether files with these stamps cannot be edited after the time ``now``, in nanoseconds since 1970,
+    and have the same stamps again. False where one does not exist."""
+    return all(one is not None and all(_is_past(at, now) for at in one[1:3]) for one in stamps)
+
+
+def _is_past(at: int, now: int) -> bool:
+    return now - at > (CLOCK_STEP if at % 1_000_000_000 else COARSE_STEP)
+
+
+#: Fingerprints that were taken in this process, with digests of the names and stamps of all files then.
+_fingerprints: dict[tuple[str, Path], tuple[bytes, str]] = {}
+
+
+def forget() -> None:
+    """Forget the fingerprints that this process remembers, as a new process would not know them."""
+    _fingerprints.clear()
+
+
+def remembered(kind: str, path: Path, look: Callable[[], Looks], take: Callable[[Looks], str]) -> str:
+    """The fingerprint of an image, unless this process took it before and no file looks different now.
+
+    Parameters
+    ----------
+    kind : tells apart the ways in which fingerprints of one path are taken.
+    path : the image.
+    look : gives the names of all files of which it consists, with their stamps.
+    take : takes the fingerprint of the files that ``look`` gave.
+    """
+    now, before = time.time_ns(), look()
+    state = hashlib.sha256(repr(before).encode()).digest()
+    known = _fingerprints.get((kind, path))
+    if known is not None and known[0] == state:
+        return known[1]
+    found = take(before)
+    if settled(before.values(), now) and look() == before:
+        while len(_fingerprints) >= REMEMBERED:
+            _fingerprints.pop(next(iter(_fingerprints)), None)
+        _fingerprints[kind, path] = state, found
+    return found
 
 
 def content_of(files: Sequence[Path], known: Content | None = None, progress: Progress = silent) -> Content:
@@ -150,8 +216,18 @@ def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
 
     ``sidecars`` are files that belong to the image; they enter the digest in the same way.
     """
+    files = (path, *sidecars)
+    return remembered("file", path, lambda: _looks(files), lambda _: _taken(files))
+
+
+def _looks(files: Sequence[Path]) -> Looks:
+    """The stamps of files by their names."""
+    return dict(zip(map(str, files), stamps_of(files), strict=True))
+
+
+def _taken(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for file_path in (path, *sidecars):
+    for file_path in files:
         file = FileBytes(file_path)
         digest.update(f"{file.size} ".encode())
         for start in _spread(max(1, file.size - SAMPLE_BYTES + 1)):
@@ -162,11 +238,16 @@ def file_fingerprint(path: Path, sidecars: Sequence[Path] = ()) -> str:
 def sampled(files: Iterable[FileBytes], samples: int, sample_bytes: int) -> bytes:
     """SHA-256 of the size of each file and of so many samples of so many bytes, spread evenly over it.
 
-    It is `file_fingerprint` with fewer samples, for a file that is one of thousands.
+    It is `file_fingerprint` with fewer samples, for a file that is one of thousands. Of a file that is no
+    longer than its samples together every byte is read, and once.
     """
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.size} ".encode())
+        if file.size <= samples * sample_bytes:
+            for piece in file.pieces(0, file.size):
+                digest.update(piece)
+            continue
         for start in _spread(max(1, file.size - sample_bytes + 1), samples):
             digest.update(file(start, sample_bytes))
     return digest.digest()
@@ -179,6 +260,14 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
     each of at most 64 tiles or strips, spread evenly over the images at full resolution. They do not depend
     on which of them is read. The files ``sidecars`` enter the digest as in `file_fingerprint`.
     """
+
+    def look() -> Looks:
+        return {"": stamp(file.bytes.state()), **_looks(sidecars)}
+
+    return remembered("TIFF", file.path, look, lambda _: _taken_of_tiff(file, sidecars))
+
+
+def _taken_of_tiff(file: TiffFile, sidecars: Sequence[Path]) -> str:
     digest = hashlib.sha256(f"{file.bytes.size} ".encode())
     for directory in file.directories:
         for code in sorted(directory.entries):
@@ -192,7 +281,7 @@ def tiff_fingerprint(file: TiffFile, sidecars: Sequence[Path] = ()) -> str:
         for i in _spread(min(offsets.size, counts.size), SAMPLES // len(pages)):
             digest.update(file.bytes(int(offsets[i]), min(int(counts[i]), SAMPLE_BYTES)))
     if sidecars:
-        digest.update(file_fingerprint(sidecars[0], sidecars[1:]).encode())
+        digest.update(_taken(sidecars).encode())
     return digest.hexdigest()
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from urst_tiles.errors import BadInput
 from urst_tiles.source.containers import Carried, carried_by
 from urst_tiles.source.esri_wkt import prj_block
 from urst_tiles.source.sidecars import Sidecars
 from urst_tiles.tiff import exif, microscopes, texts
-from urst_tiles.tiff.directory import Directory
+from urst_tiles.tiff.directory import Directory, numbers_in
 from urst_tiles.tiff.georeference import completed
-from urst_tiles.tiff.header import read_header
+from urst_tiles.tiff.header import Order, read_header
 from urst_tiles.tiff.metadata import (
     GEO_CODES,
     GEO_TAGS,
@@ -43,6 +45,9 @@ SOURCE_DESCRIPTION = "SOURCE_IMAGEDESCRIPTION"
 
 #: The longest such description that is kept.
 MOST_DESCRIPTION = 1 << 16
+
+#: The longest value of a tag that is remembered for other files.
+MOST_SHARED_BYTES = 1 << 12
 
 #: Tags that describe the old file or its pixels, which the new file tells itself, or that are taken over in
 #: another way: sizes, strips and tiles, colours, JPEG's tables, resolution, software, and GDAL's.
@@ -318,16 +323,32 @@ def geo_tags(block: bytes, name: str, codes: Sequence[int] = GEO_TAGS) -> tuple[
 
 def _tag(main: Directory, code: int) -> Tag:
     """A GeoTIFF tag of the directory. Raises BadInput where its value makes no sense."""
-    numbers = _numbers(main, code)
-    return geo_tag(code, numbers, main.raw(code), str(main.path))
+    entry, raw = main.entries[code], main.raw(code)
+    shared = None
+    if code in GEO_CODES and len(raw) <= MOST_SHARED_BYTES:
+        shared = _shared_tag(code, entry.dtype, main.order, raw)
+    return shared or geo_tag(code, _numbers(main, code), raw, str(main.path))
+
+
+@lru_cache(maxsize=64)
+def _shared_tag(code: int, dtype: int, order: Order, raw: bytes) -> Tag | None:
+    """A tag of a reference system, which all files of an image share; None where its value makes no sense."""
+    try:
+        return geo_tag(code, _plain(numbers_in(raw, dtype, order)), raw, "")
+    except BadInput:
+        return None
 
 
 def _numbers(main: Directory, code: int) -> NDArray[Any] | None:
-    """The numbers of a tag, (count,); None for text and bytes.
+    """The numbers of a tag, (count,); None for text and bytes."""
+    return _plain(main.array(code))
+
+
+def _plain(values: NDArray[Any]) -> NDArray[Any] | None:
+    """The numbers of a value, (count,); None for text and bytes.
 
     Fractions are divided, and are 0 where the divisor is 0.
     """
-    values = main.array(code)
     if values.dtype.kind == "S":
         return None
     return fractions(values) if values.ndim == 2 else values

@@ -14,7 +14,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.machine import decoder_count
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.members import AnyPath, absolute, find_members
-from urst_tiles.source.mosaic import CELL, MOST_OPEN, Member, MosaicOpener, Traits, pack, reduced_shape
+from urst_tiles.source.mosaic import CELL, MOST_OPEN, Member, MosaicOpener, Traits, reduced_shape
 from urst_tiles.source.openers import TiffOpener
 from urst_tiles.source.placing import TOLERANCE, Placed, Tile, place
 from urst_tiles.source.survey import Surveyed, survey
@@ -128,7 +128,7 @@ def open_many(name: AnyPath, choice: Choice, open_one: OpenOne) -> Facts:
         overviews=look.levels,
         reader_bytes=_reader_bytes(files, look),
         spooling_bytes=_reader_bytes(files, look),
-        opener=MosaicOpener(key, choice, look, pack(members)),
+        opener=MosaicOpener.of(key, choice, look, members),
         is_jpeg=first.is_jpeg,
         random_access=all(kind.facts.random_access for kind in _kinds(files)),
         stretched=first.stretched,

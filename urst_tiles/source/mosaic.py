@@ -11,7 +11,7 @@ import pickle
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -152,10 +152,24 @@ class MosaicOpener:
         """All files, each followed by its sidecars."""
         return tuple(path for member in self.members for path in member.files)
 
+    @classmethod
+    def of(
+        cls,
+        key: str,
+        choice: Choice,
+        look: Traits,
+        members: tuple[Member, ...],
+        content: Content | None = None,
+    ) -> MosaicOpener:
+        """The opener of these members, whose content may be known."""
+        packed = zlib.compress(pickle.dumps((members, content), pickle.HIGHEST_PROTOCOL), 1)
+        made = cls(key, choice, look, packed, None if content is None else content.digest)
+        made.__dict__["_unpacked"] = members, content  # as they are here, in this process
+        return made
+
     def with_content(self, content: Content) -> MosaicOpener:
         """This opener, which knows the whole content that its files had when the job began."""
-        packed = pack(self.members, content)
-        return MosaicOpener(self.key, self.choice, self.look, packed, content.digest)
+        return MosaicOpener.of(self.key, self.choice, self.look, self.members, content)
 
     def check(self) -> None:
         """Raise DamagedFile if the content of a file has changed since the source was opened."""
@@ -197,11 +211,6 @@ class MosaicOpener:
         self.check()
 
 
-def pack(members: Sequence[Member], content: Content | None = None) -> bytes:
-    """The members and the content of a `MosaicOpener` as bytes."""
-    return zlib.compress(pickle.dumps((tuple(members), content), pickle.HIGHEST_PROTOCOL), 1)
-
-
 class MosaicReader:
     """Reads the samples of many files as those of one image. Several threads may use it at the same time."""
 
@@ -217,17 +226,28 @@ class MosaicReader:
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         """Samples of a box of the image (level 0), or of overview ``level - 1``; as `Reader.cell`."""
-        factor = 1 if level == 0 else self._factors[level - 1]
-        kind = weight_dtype(self.dtype)
         colour = np.zeros((*box.shape, self.colours), self.dtype)
-        weight = np.zeros(box.shape, kind) if self.has_valid else None
+        weight = np.zeros(box.shape, weight_dtype(self.dtype)) if self.has_valid else None
+        self._lay_all(box, level, colour, weight)
+        return Samples(colour, weight)
+
+    @property
+    def into(self) -> Callable[[Box, int, NDArray[Any]], None] | None:
+        """What reads a box of a level into an array (h, w, colours), without an array of its size in between;
+        None where pixels may be invalid."""
+        return None if self.has_valid else lambda box, level, out: self._lay_all(box, level, out, None)
+
+    def _lay_all(self, box: Box, level: int, colour: NDArray[Any], weight: NDArray[Any] | None) -> None:
+        """Lay the pixels of all files that a box of a level touches over its colours and weights."""
+        factor = 1 if level == 0 else self._factors[level - 1]
         boxes = self._boxes if factor == 1 else _reduced(self._boxes, factor)
         for number in _touching(boxes, box):
             whole = Box(*boxes[number].tolist())
             shared = whole.clip(box)
-            samples = self._open.read(number, partial(_read, box=shared.within(whole), factor=factor))
-            _lay(samples, shared.within(box), colour, weight)
-        return Samples(colour, weight)
+            part, at = shared.within(whole), shared.within(box)
+            self._open.read(
+                number, partial(_lay, box=part, factor=factor, at=at, colour=colour, weight=weight)
+            )
 
 
 def _touching(boxes: NDArray[np.int64], box: Box) -> list[int]:
@@ -261,9 +281,22 @@ def reduced_shape(shape: tuple[int, int], factor: int) -> tuple[int, int]:
     return ceil_div(shape[0], factor), ceil_div(shape[1], factor)
 
 
-def _lay(samples: Samples, box: Box, colour: NDArray[Any], weight: NDArray[Any] | None) -> None:
-    """Lay the valid pixels of ``samples`` over a box of ``colour`` and ``weight``."""
-    at = box.slices
+def _lay(
+    reader: Reader, box: Box, factor: int, at: Box, colour: NDArray[Any], weight: NDArray[Any] | None
+) -> None:
+    """Lay the valid pixels of a box of a file, reduced by ``factor``, over a box ``at`` of ``colour`` and
+    ``weight``."""
+    into = getattr(reader, "into", None) if factor == 1 and weight is None else None
+    if into is not None and reader.dtype == colour.dtype:
+        into(box, 0, colour[at.slices])
+    else:
+        _lay_samples(_read(reader, box, factor), at.slices, colour, weight)
+
+
+def _lay_samples(
+    samples: Samples, at: tuple[slice, slice], colour: NDArray[Any], weight: NDArray[Any] | None
+) -> None:
+    """Lay the valid pixels of ``samples`` over a part of ``colour`` and ``weight``."""
     if samples.weight is None or (samples.weight > 0).all():
         colour[at] = samples.colour
         if weight is not None:
@@ -297,8 +330,8 @@ class OpenFiles:
             found[number], at = content.stamps[at : at + count], at + count
         return found
 
-    def read(self, number: int, use: Callable[[Reader], Samples]) -> Samples:
-        """What ``use`` makes of the reader of a file, which stays open until then.
+    def read(self, number: int, use: Callable[[Reader], None]) -> None:
+        """Have ``use`` read from the reader of a file, which stays open until then.
 
         Raises
         ------
@@ -307,7 +340,7 @@ class OpenFiles:
         try:
             reader = self._take(number)
             try:
-                return use(reader)
+                use(reader)
             finally:
                 del reader  # else the file would be open for as long as this frame
                 self._release(number)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.geometry import Box, ceil_div
 from urst_tiles.machine import decoder_count
 from urst_tiles.source import valid
 from urst_tiles.source.facts import Facts
-from urst_tiles.source.identity import SAMPLE_BYTES, SAMPLES, Content, sampled
-from urst_tiles.source.ome_zarr import Folder, ZarrImage, image_of, metadata_of, plane_of, shape_of
+from urst_tiles.source.identity import (
+    SAMPLE_BYTES,
+    SAMPLES,
+    Content,
+    Looks,
+    Stamp,
+    remembered,
+    sampled,
+    stamp,
+)
+from urst_tiles.source.ome_zarr import Axes, Folder, ZarrImage, image_of, metadata_of, plane_of, shape_of
 from urst_tiles.source.openers import FileOpener, Reader, check_same, is_whole
 from urst_tiles.source.remote import Address
 from urst_tiles.source.valid import Samples
@@ -95,6 +107,22 @@ class ZarrReader:
         cell = self.cell_shape[0] * self.cell_shape[1] * max(4, self.colours) * self.dtype.itemsize
         return decoder_count() * cell
 
+    @property
+    def into(self) -> Callable[[Box, int, NDArray[Any]], None] | None:
+        """What reads a box of a level into an array (h, w, colours), without an array in between; None where
+        the arrays do not hold just the colours of a pixel side by side, or some pixels may be invalid."""
+        axes, count = self.image.axes, len(self.image.channels)
+        side_by_side = axes == Axes(-1, 2, -1, 0, 1) and self._wanted == list(range(count))
+        alike = all(np.dtype(array.dtype) == self.dtype for array in self._arrays)
+        return self._read_into if side_by_side and alike and not self.has_valid else None
+
+    def _read_into(self, box: Box, level: int, out: NDArray[Any]) -> None:
+        from zarr.buffer import cpu
+
+        array = self._arrays[level]
+        where = (slice(box.y0, box.y1), slice(box.x0, box.x1), slice(None))
+        self._read(box, lambda: array.get_basic_selection(where, out=cpu.NDBuffer.from_numpy_array(out)))
+
     def cell(self, box: Box, level: int = 0) -> Samples:
         axes, array, wanted = self.image.axes, self._arrays[level], self._wanted
         where: list[Any] = [slice(None)] * array.ndim
@@ -102,16 +130,7 @@ class ZarrReader:
             where[axis] = slice(first, last + 1) if axis == axes.c else first
         where[axes.y], where[axes.x] = slice(box.y0, box.y1), slice(box.x0, box.x1)
         low = min(wanted)
-        try:
-            raw = np.asarray(array[tuple(where)])
-        except BadInput:  # of a server
-            raise
-        except Exception as error:  # of whatever codec
-            said = " ".join(str(error).split())[:200]
-            raise DamagedFile(
-                f"{self.path}: the pixels at rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} cannot"
-                f" be decoded ({type(error).__name__}: {said})"
-            ) from None
+        raw = np.asarray(self._read(box, lambda: array[tuple(where)]))
         pixels = self._in_order(raw).astype(self.dtype, copy=False)
         if wanted != list(range(low, low + pixels.shape[-1])):
             pixels = pixels[..., [band - low for band in wanted]]
@@ -120,6 +139,19 @@ class ZarrReader:
         if self.dtype.kind == "f":
             weight = valid.combine(weight, valid.has_data(colour, None), out)
         return Samples(colour, weight)
+
+    def _read(self, box: Box, read: Callable[[], Any]) -> Any:
+        """What ``read`` returns. Raises DamagedFile where it cannot decode the box."""
+        try:
+            return read()
+        except BadInput:  # of a server
+            raise
+        except Exception as error:  # of whatever codec
+            said = " ".join(str(error).split())[:200]
+            raise DamagedFile(
+                f"{self.path}: the pixels at rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} cannot"
+                f" be decoded ({type(error).__name__}: {said})"
+            ) from None
 
     def _in_order(self, raw: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """What was read, as (h, w, channels)."""
@@ -233,17 +265,44 @@ class ZarrOpener(FileOpener):
 def folder_fingerprint(path: Path) -> tuple[str, tuple[Path, ...]]:
     """SHA-256, in hex, of the names and sizes of all files in a folder and of 64 to 128 samples of what some
     of them hold, spread evenly; and the files that are watched."""
-    files = sorted(one for one in path.rglob("*") if one.is_file())
-    if not files:
+    looks = list[Looks]()
+
+    def look() -> Looks:
+        looks.append(_listed(path))
+        return looks[-1]
+
+    fingerprint = remembered("folder", path, look, lambda found: _taken(path, found))
+    return fingerprint, tuple(path / name for name in _spread(list(looks[0]), MOST_WATCHED))
+
+
+def _taken(path: Path, found: Looks) -> str:
+    if not found:
         raise DamagedFile(f"{path} has no file in it")
-    names = [(str(one.relative_to(path)), one.stat().st_size) for one in files]
+    names = [(name, seen[0]) for name, seen in found.items() if seen]
     digest = hashlib.sha256(repr(names).encode())
-    some = _spread(files, SAMPLED)
-    digest.update(sampled(map(FileBytes, some), max(2, SAMPLES // len(some)), SAMPLE_BYTES))
-    return digest.hexdigest(), _spread(files, MOST_WATCHED)
+    some = _spread(list(found), SAMPLED)
+    contents = (FileBytes(path / name) for name in some)
+    digest.update(sampled(contents, max(2, SAMPLES // len(some)), SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
-def _spread(files: Sequence[Path], most: int) -> tuple[Path, ...]:
+def _listed(folder: Path) -> dict[str, Stamp]:
+    """The stamps of all files in a folder and the folders in it that may be listed, by their names in it, in
+    the order of `pathlib`."""
+    found, waiting = dict[str, Stamp](), [""]
+    while waiting:
+        inside = waiting.pop()
+        with contextlib.suppress(PermissionError), os.scandir(f"{folder}/{inside}") as entries:
+            for entry in entries:
+                name = inside + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name + "/")
+                elif entry.is_file():
+                    found[name] = stamp(entry.stat())
+    return dict(sorted(found.items(), key=lambda item: item[0].split("/")))
+
+
+def _spread(files: Sequence[str], most: int) -> tuple[str, ...]:
     """At most ``most`` files, spread evenly over all."""
     count = min(len(files), most)
     return tuple(files[i * len(files) // count] for i in range(count))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ from urst_tiles.source.bands import choose_bands
 from urst_tiles.source.facts import Facts
 from urst_tiles.source.identity import Content, file_fingerprint
 from urst_tiles.source.openers import FileOpener, Reader
+from urst_tiles.source.spare import keep, take
 from urst_tiles.source.valid import Samples
 from urst_tiles.tiff.choice import Choice, Names, number_of
 from urst_tiles.tiff.metadata import Info, is_rgb_profile, sane_resolution, with_items
@@ -183,7 +185,7 @@ class SlideOpener(FileOpener):
 
     def open(self) -> Reader:
         self.check()
-        return SlideReader(self.path, self.choice)
+        return take((self.path, self.choice), self.files) or SlideReader(self.path, self.choice)
 
 
 def slide_facts(path: Path, choice: Choice) -> Facts:
@@ -194,9 +196,11 @@ def slide_facts(path: Path, choice: Choice) -> Facts:
     BadInput : the user chose what it does not have.
     DamagedFile : its header is damaged, or a file of it is missing.
     """
+    began = time.time_ns()
     reader = SlideReader(path, choice)
     files = files_of(path)
     fingerprint = file_fingerprint(files[0], files[1:])
+    keep((path, choice), files, began, reader)
     return Facts(
         path=path,
         info=_info(reader),

@@ -143,6 +143,17 @@ def encoded_jpeg(pixels: NDArray[np.uint8], quality: int = 90) -> bytes:
     return (image.flatten(background=255) if image.bands == 4 else image).jpegsave_buffer(Q=quality)
 
 
+def labelled(pixels: NDArray[np.uint8], text: str, height: int) -> NDArray[np.uint8]:
+    """A picture, uint8 (h, w, 3), with a text in white on black in its lower left corner, if there is any;
+    ``height`` is as in `text_plate`."""
+    if not text.strip():
+        return pixels
+    plate = text_plate(text, height)[: len(pixels), : pixels.shape[1]]
+    made = pixels.copy()
+    made[len(made) - len(plate) :, : plate.shape[1]] = plate[..., None]
+    return made
+
+
 def text_plate(text: str, height: int) -> NDArray[np.uint8]:
     """A text in white on black with a margin, uint8 (h, w); its letters are about ``height`` pixels high.
 

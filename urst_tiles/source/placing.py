@@ -156,21 +156,22 @@ def _box(
     BadInput : its pixels have another size or direction.
     """
     h, w = tile.shape
-    down, across = np.array([0, 0, h, h]), np.array([0, w, 0, w])
-    x, y = affine.a * across + affine.b * down + affine.c, affine.d * across + affine.e * down + affine.f
-    columns, rows = base.inverse(x, y)
-    corners = np.stack([rows, columns], axis=1)
-    sides = corners - corners[0]
-    wanted = np.array([(0, 0), (0, w), (h, 0), (h, w)])
-    if not np.isfinite(corners).all() or np.abs(sides - wanted).max() > TOLERANCE:
+    wanted = ((0, 0), (w, 0), (0, h), (w, h))
+    corners = [base.inverse(*affine(column, row)) for column, row in wanted]
+    left, top = corners[0]
+    off = [
+        abs(at - start - side)
+        for corner, sides in zip(corners, wanted, strict=True)
+        for at, start, side in zip(corner, (left, top), sides, strict=True)
+    ]
+    if not all(distance <= TOLERANCE for distance in off):  # neither is what is no number
         raise BadInput(
             f"{tile.path} has pixels of {_size(affine)} and {first.path} of {_size(base)}, and one image has"
             f" one resolution; resample first, for example: gdalwarp -tr {abs(base.a):.12g}"
             f" {abs(base.e):.12g} -tap IN OUT"
         )
-    at = np.rint(corners[0])
-    top, left = int(at[0]), int(at[1])
-    return (top, left, top + h, left + w), float(np.abs(corners[0] - at).max())
+    y, x = round(top), round(left)
+    return (y, x, y + h, x + w), max(abs(top - y), abs(left - x))
 
 
 def _size(affine: Placement) -> str:

@@ -462,7 +462,8 @@ class Source:
         stored = stored_box(box, whole, orientation)
         out = mapped((*stored.shape, self.channels), self.dtype)
 
-        into = getattr(reader, "into", None) if self.stretch is None and reader.dtype == out.dtype else None
+        alike = reader.dtype == out.dtype and reader.colours == self.channels  # grey becomes three channels
+        into = getattr(reader, "into", None) if self.stretch is None and alike else None
 
         def put(cell: Box) -> None:
             place = out[cell.within(stored).slices]

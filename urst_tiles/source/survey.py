@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urst_tiles.errors import BadInput
-from urst_tiles.machine import decoders, in_order
+from urst_tiles.machine import decoder_count, decoders, in_order
 from urst_tiles.source import headers
-from urst_tiles.source.identity import Stamp, sampled, stamps_of
+from urst_tiles.source.identity import Stamp, sampled, stamp, stamps_of
 from urst_tiles.source.info import georeference
 from urst_tiles.source.openers import check_mask
 from urst_tiles.source.sidecars import Sidecars, find_sidecars
@@ -41,7 +41,7 @@ FREE_TAGS = {
     42112, *GEO_TAGS, RPC,
 }  # fmt: skip
 
-#: How many files a thread looks at before it takes the next of them.
+#: How many files a thread looks at, at most, before it takes the next of them.
 AT_ONCE = 50
 
 #: How many samples of the contents of all files together enter their fingerprints, and how many bytes.
@@ -93,11 +93,13 @@ def survey(paths: Sequence[Path], choice: Choice) -> list[Surveyed]:
     listings = {folder: _other_names(folder, paths) for folder in {path.parent for path in paths}}
     count = len(paths)
 
+    step = max(1, min(AT_ONCE, count // (4 * decoder_count())))
+
     def some(start: int) -> list[Surveyed]:
-        part = paths[start : start + AT_ONCE]
+        part = paths[start : start + step]
         return [_survey(path, choice, listings[path.parent], count) for path in part]
 
-    return [one for part in in_order(decoders(), some, range(0, count, AT_ONCE)) for one in part]
+    return [one for part in in_order(decoders(), some, range(0, count, step)) for one in part]
 
 
 def _other_names(folder: Path, paths: Sequence[Path]) -> list[str]:
@@ -116,15 +118,15 @@ def _sidecars(path: Path, others: list[str]) -> Sidecars:
 
 
 def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Surveyed:
-    start = headers.check_file(path)
+    opened = _opened(path)
+    start = opened.near(0, headers.START_BYTES)
     sidecars = _sidecars(path, others)
-    files = (path, *sidecars.all)
-    stamps = stamps_of(files)
+    stamps = (stamp(opened.state()), *stamps_of(sidecars.all))
     by_openslide = check_slide(path, start)
+    fingerprint = _fingerprint([opened, *map(FileBytes, sidecars.all)], count)
     if not is_tiff(start) or by_openslide:
-        return _unknown(path, sidecars, stamps, fingerprint_of(files, count))
-    file = TiffFile(path)
-    fingerprint = _fingerprint([file.bytes, *map(FileBytes, sidecars.all)], count)
+        return _unknown(path, sidecars, stamps, fingerprint)
+    file = TiffFile(path, opened)
     selection = select(file, choice)
     pages, main = selection.pages, selection.pages.main
     check_mask(path, sidecars.mask, main.shape)
@@ -135,6 +137,18 @@ def _survey(path: Path, choice: Choice, others: list[str], count: int) -> Survey
         georeference(main, sidecars), main.number(277, 1),
         tuple(pages[0].shape for pages, _ in pages.overviews), _is_sparse(main), stamps, fingerprint,
     )  # fmt: skip
+
+
+def _opened(path: Path) -> FileBytes:
+    """The file, open. Raises MissingFile or BadInput as `check_file`."""
+    try:
+        opened = FileBytes(path)
+    except (OSError, ValueError):
+        headers.check_file(path)  # says why
+        raise
+    if not opened.size:
+        headers.check_file(path)
+    return opened
 
 
 def _unknown(path: Path, sidecars: Sidecars, stamps: tuple[Stamp | None, ...], digest: bytes) -> Surveyed:
@@ -154,6 +168,8 @@ def _fingerprint(files: Iterable[FileBytes], count: int) -> bytes:
 
 
 def _is_sparse(main: Directory) -> bool:
+    if main.whole_numbers(main.table_codes[1]).all():
+        return False
     offsets, counts = main.segment_tables
     size = min(offsets.size, counts.size)
     return bool(((offsets[:size] == 0) & (counts[:size] == 0)).any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import unescape
@@ -202,6 +203,25 @@ class TiffReader:
         """Bytes of decoded segments that stay in memory, at most."""
         pages = [self._main, *(page for page, _ in self._overviews)]
         return sum(page.keeps * page.layout.segment_bytes for page in pages)
+
+    @property
+    def into(self) -> Callable[[Box, int, NDArray[Any]], None] | None:
+        """What reads a box of a level into an array (h, w, colours), of any strides, without an array in
+        between; None where the stored samples are not the colours, or some may be invalid."""
+        made = self._palette is not None or self._lab is not None or self._grey is not None or self._cmyk
+        changed = made or self._inverted or 0 < self._top < 255 or self.has_valid
+        pages = [self._main, *(page for page, _ in self._overviews)]
+        whole = all(
+            isinstance(page, Segments) and not page.layout.planar and page.dtype == self.dtype
+            for page in pages
+        )
+        every = self._stored == list(range(self._main.bands))
+        return self._read_into if whole and every and not changed else None
+
+    def _read_into(self, box: Box, level: int, out: NDArray[Any]) -> None:
+        page = self._main if level == 0 else self._overviews[level - 1][0]
+        assert isinstance(page, Segments)
+        page.read_into(box, out)
 
     def cell(self, box: Box, level: int = 0) -> Samples:
         page, mask = (self._main, self._mask) if level == 0 else self._overviews[level - 1]

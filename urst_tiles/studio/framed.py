@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from urst_tiles.errors import UrstError
-from urst_tiles.machine import in_huge_pages, wait_asleep
+from urst_tiles.machine import serve_beside_others
 from urst_tiles.studio.child import watch
 
 
@@ -23,8 +23,7 @@ def _tell(**facts: str) -> None:
 
 def main(root: Path) -> int:
     """Serve until stdin ends; return the exit status."""
-    wait_asleep()
-    in_huge_pages()
+    serve_beside_others()
     try:
         from urst_tiles.studio.serve import serve
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.tiff.budget import MOST_TEXT_BYTES, MOST_VALUE_BYTES
-from urst_tiles.tiff.bytes import FileBytes
+from urst_tiles.tiff.bytes import NEAR_BYTES, FileBytes
 from urst_tiles.tiff.entries import SINGLE, TABLES, Entry, check_entry, is_one_number
 from urst_tiles.tiff.header import Header, Order, read_header
-from urst_tiles.tiff.types import RATIONALS, TYPES, WIDTHS
+from urst_tiles.tiff.types import RATIONALS, TYPES, WHOLE_LETTERS, WIDTHS
 
 #: GDAL's structural metadata ends within so many bytes.
 GHOST_BYTES = 512
@@ -38,9 +38,6 @@ LONGEST_CHAIN = 1 << 18
 
 #: A classic TIFF cannot count more entries in one directory.
 MOST_ENTRIES = 65535
-
-#: Bytes of a number of each TIFF data type; 0 for types that are not known.
-_TYPE_BYTES = np.array([WIDTHS.get(i, 0) for i in range(20)])
 
 
 class Directory:
@@ -81,16 +78,19 @@ class Directory:
             return b""
         if most is not None and most < entry.count:
             entry = replace(entry, count=most)
-        if MOST_VALUE_BYTES < entry.value_bytes < self._file.size and code not in TABLES:
+        size = entry.value_bytes
+        if MOST_VALUE_BYTES < size < self._file.size and code not in TABLES:
             raise BadInput(
-                f"{self.path}: the value of TIFF tag {code} has {entry.value_bytes} bytes (limit "
-                f"{MOST_VALUE_BYTES}); remove the tag (tiffset -u {code} FILE)"
+                f"{self.path}: the value of TIFF tag {code} has {size} bytes (limit {MOST_VALUE_BYTES}); "
+                f"remove the tag (tiffset -u {code} FILE)"
             )
-        return self._file.exactly(entry.offset, entry.value_bytes, f"the value of TIFF tag {code}")
+        return self._file.exactly(entry.offset, size, f"the value of TIFF tag {code}", near=True)
 
     def pieces(self, code: int) -> Iterator[bytes]:
         """The bytes of a tag's value in pieces, whatever its length; the directory has the tag."""
         entry = self.entries[code]
+        if entry.value_bytes <= NEAR_BYTES // 2:
+            return iter([self._file.near(entry.offset, entry.value_bytes)])
         return self._file.pieces(entry.offset, entry.value_bytes)
 
     def array(self, code: int, most: int | None = None) -> NDArray[Any]:
@@ -105,16 +105,14 @@ class Directory:
         entry = self.entries.get(code)
         if entry is None:
             return np.zeros(0)
-        kind = np.dtype(TYPES[entry.dtype]).newbyteorder(self.order)
-        values = np.frombuffer(self.raw(code, most), kind)
-        if entry.dtype in RATIONALS:
-            values = values.reshape(-1, 2)
-        return values.astype(kind.newbyteorder("="), copy=False)
+        return numbers_in(self.raw(code, most), entry.dtype, self.order)
 
     def number(self, code: int, default: int = 0) -> int:
         """The first whole number of a tag; the default where the tag is missing or holds other values."""
-        values = self.array(code)
-        return int(values.flat[0]) if values.size and values.dtype.kind in "ui" else default
+        entry = self.entries.get(code)
+        letter = "" if entry is None else WHOLE_LETTERS.get(entry.dtype, "")
+        raw = self.raw(code) if letter else b""
+        return int(struct.unpack_from(self.order + letter, raw)[0]) if raw else default
 
     def text(self, code: int) -> str | None:
         """A tag as text without its closing zero; None where it is missing or empty."""
@@ -203,12 +201,22 @@ class Directory:
     @property
     def announces_mask(self) -> bool:
         """Whether GDAL's structural metadata, behind the header of the file, says that it has a mask."""
-        return b"MASK_INTERLEAVED_WITH_IMAGERY=YES" in self._file(0, GHOST_BYTES)
+        return b"MASK_INTERLEAVED_WITH_IMAGERY=YES" in self._file.near(0, GHOST_BYTES)
 
     @property
     def is_mask(self) -> bool:
         """Whether NewSubfileType (tag 254) or the meaning of its samples (tag 262) says that it is a mask."""
         return bool(self.subfile & 4) or self.number(262) == 4
+
+
+def numbers_in(raw: bytes, dtype: int, order: Order) -> NDArray[Any]:
+    """The numbers in the value of a tag of this data type, (count,), for rational numbers (count, 2), in
+    native byte order."""
+    kind = np.dtype(TYPES[dtype]).newbyteorder(order)
+    values = np.frombuffer(raw, kind)
+    if dtype in RATIONALS:
+        values = values.reshape(-1, 2)
+    return values.astype(kind.newbyteorder("="), copy=False)
 
 
 def read_chain(
@@ -298,8 +306,10 @@ def read_children(file: FileBytes, parent: Directory, known: Iterable[int] = ())
     ------
     DamagedFile : as `read_chain` with ``checked``.
     """
-    header, seen = read_header(file), set(known)
     children: list[Directory] = []
+    if 330 not in parent.entries:
+        return children
+    header, seen = read_header(file), set(known)
     for child in parent.whole_numbers(330)[:64].tolist():
         if child > 0 and child not in seen:
             seen.add(child)
@@ -321,13 +331,13 @@ def _read_body(file: FileBytes, header: Header, offset: int, most_entries: int) 
             f"{file.path}: a TIFF directory should lie at byte {offset}, beyond the end of the file "
             f"({file.size} bytes); it is cut off"
         )
-    (count,) = struct.unpack(header.counting, file(offset, width))
+    (count,) = struct.unpack(header.counting, file.near(offset, width))
     if not 0 < count <= most_entries:
         raise DamagedFile(
             f"{file.path}: the TIFF directory at byte {offset} claims {count} entries; the file is damaged"
         )
     each = header.entry_bytes
-    body = file(offset + width, count * each + header.inline_bytes)
+    body = file.near(offset + width, count * each + header.inline_bytes)
     if len(body) < count * each:
         raise DamagedFile(
             f"{file.path}: the TIFF directory at byte {offset} claims {count} entries, which reach beyond "
@@ -354,20 +364,15 @@ def _may_be_mask(header: Header, body: _Body) -> bool:
 
 def _claimed(header: Header, entries: bytes, most: int) -> int:
     """Bytes that the values of these entries take in the file; a longer value than ``most`` is none."""
-    table = _table(header, entries)
-    sizes = _TYPE_BYTES[np.minimum(table["type"], len(_TYPE_BYTES) - 1)]
-    values = table["count"].astype(np.float64) * sizes  # floats cannot wrap around
-    return int(values[(values > header.inline_bytes) & (values <= most)].sum())
+    sizes = [count * WIDTHS.get(kind, 0) for _, kind, count, _ in struct.iter_unpack(header.whole, entries)]
+    return sum(size for size in sizes if header.inline_bytes < size <= most)
 
 
 def _directory(file: FileBytes, header: Header, body: _Body, checked: bool) -> Directory:
     """The directory whose entries these are."""
-    each = header.entry_bytes
-    file.budget.spend(entries=len(body.entries) // each)
+    file.budget.spend(entries=len(body.entries) // header.entry_bytes)
     entries: dict[int, Entry] = {}
-    for start in range(0, len(body.entries), each):
-        at = body.offset + struct.calcsize(header.counting)
-        code, entry, rest = _read_entry(header, body.entries, start, at)
+    for code, entry, rest in _entries(header, body):
         if checked:
             check_entry(file, code, entry, rest)
         if entry.dtype in TYPES:  # TIFF 6.0, section 2: readers skip fields of a type they do not know
@@ -380,15 +385,17 @@ def _directory(file: FileBytes, header: Header, body: _Body, checked: bool) -> D
     return made
 
 
-def _read_entry(header: Header, body: bytes, start: int, body_offset: int) -> tuple[int, Entry, bytes]:
-    """Tag code and entry at byte ``start`` of a directory's entries, which lie at ``body_offset``.
+def _entries(header: Header, body: _Body) -> Iterator[tuple[int, Entry, bytes]]:
+    """Tag code and entry of each of the entries of a directory.
 
     The third is what follows a value that lies in the entry itself, up to the end of the entry.
     """
-    code, dtype, count = struct.unpack_from(header.entry, body, start)
-    value = start + struct.calcsize(header.entry)
-    entry = Entry(dtype, count, body_offset + value)
-    if dtype in TYPES and entry.value_bytes > header.inline_bytes:
-        return code, Entry(dtype, count, struct.unpack_from(header.link, body, value)[0]), b""
-    used = entry.value_bytes if dtype in TYPES else 0
-    return code, entry, body[value + used : value + header.inline_bytes]
+    room, place = header.inline_bytes, body.offset + struct.calcsize(header.counting + header.entry[1:])
+    link, each = struct.Struct(header.link), header.entry_bytes
+    for code, dtype, count, value in struct.iter_unpack(header.whole, body.entries):
+        size = count * WIDTHS.get(dtype, 0)
+        if size > room:
+            yield code, Entry(dtype, count, link.unpack(value)[0]), b""
+        else:
+            yield code, Entry(dtype, count, place), value[size:]
+        place += each

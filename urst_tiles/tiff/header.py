@@ -50,6 +50,11 @@ class Header(NamedTuple):
         return self.order + ("HHQ" if self.big else "HHI")
 
     @property
+    def whole(self) -> str:
+        """struct format of an entry whose value, or its offset, stays bytes."""
+        return f"{self.entry}{self.inline_bytes}s"
+
+    @property
     def inline_bytes(self) -> int:
         """Length of an offset; a value that is no longer than this lies in the entry itself."""
         return 8 if self.big else 4
@@ -72,7 +77,7 @@ def read_header(file: FileBytes) -> Header:
     ------
     DamagedFile : the file does not begin as a TIFF does, or ends within the header.
     """
-    start = file(0, 16)
+    start = file.near(0, 16)
     if not is_tiff(start):
         raise DamagedFile(f"{file.path} is not a TIFF")
     header = Header("<" if start[:2] == b"II" else ">", b"+" in start[2:4], 0)

@@ -14,18 +14,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from urst_tiles.lengths import METRES
 from urst_tiles.tiff.elements import Element, each, elements
 from urst_tiles.tiff.metadata import aperio_resolution, sane_resolution
-
-#: Metres in a unit of length, by its symbol or its name.
-METRES = {
-    "m": 1.0, "dm": 1e-1, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "um": 1e-6, "nm": 1e-9, "pm": 1e-12, "km": 1e3,
-    "å": 1e-10, "angstrom": 1e-10, "in": 0.0254, "inch": 0.0254, "inches": 0.0254, "ft": 0.3048,
-    "yd": 0.9144, "thou": 2.54e-5, "mil": 2.54e-5, "li": 0.0254 / 12, "pt": 0.0254 / 72,
-    "micron": 1e-6, "microns": 1e-6, "micrometer": 1e-6, "micrometre": 1e-6, "millimeter": 1e-3,
-    "millimetre": 1e-3, "centimeter": 1e-2, "centimetre": 1e-2, "nanometer": 1e-9, "nanometre": 1e-9,
-    "meter": 1.0, "metre": 1.0,
-}  # fmt: skip
 
 #: OpenSlide's name for the magnification of the objective.
 OBJECTIVE = "openslide.objective-power"
@@ -213,7 +204,7 @@ def _of(image: Sequence[Element], name: str, attribute: str) -> float:
 
 def _metres(unit: str) -> float:
     """Metres in a unit; 0 for one that is no length, as "pixel" and "reference frame"."""
-    unit = unit.strip().replace("μ", "µ")  # the Greek letter for the sign
+    unit = unit.strip()
     return METRES.get(unit) or METRES.get(unit.lower(), 0.0)
 
 

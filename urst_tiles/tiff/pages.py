@@ -41,13 +41,18 @@ class TiffFile:
     chain : those of them that are pages of the file, each of which names the next.
     children : those of them that are SubIFDs of the first page.
 
+    Parameters
+    ----------
+    path : the file.
+    opened : the same, if it is open already.
+
     Raises
     ------
     DamagedFile : the directories cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.bytes = path, FileBytes(path)
+    def __init__(self, path: Path, opened: FileBytes | None = None) -> None:
+        self.path, self.bytes = path, opened or FileBytes(path)
         pages = read_pages(self.bytes)
         self.chain = pages[:MOST_DIRECTORIES]
         self.children = read_children(self.bytes, pages[0], (page.offset for page in pages))

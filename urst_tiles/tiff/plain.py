@@ -8,6 +8,8 @@ type, without the tags that other readers ignore, such as a predictor beside a c
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import struct
 
@@ -36,6 +38,9 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 
 #: Tags by their codes: the type of the value, and its numbers or bytes.
 Tags = dict[int, tuple[int, tuple[int, ...] | bytes]]
+
+#: Compressions of which tifffile need not see any of it: none, LZW, deflate, PackBits, zstd.
+UNSEEN = {1, 5, 8, 32946, 32773, 50000}
 
 #: How many bytes of the first segment are shown to tifffile: they tell whether a JPEG stream is JFIF.
 FIRST_BYTES = 64
@@ -91,7 +96,14 @@ def plain_page(file: FileBytes, directory: Directory) -> tifffile.TiffPage:
     DamagedFile : the directory lacks what every picture needs.
     """
     tags = _size_tags(directory) | _sample_tags(directory) | _codec_tags(directory)
-    with tifffile.TiffFile(io.BytesIO(_written(directory, tags, first_bytes(file, directory)))) as tiff:
+    start = b"" if compression_of(directory) in UNSEEN else first_bytes(file, directory)
+    return copy.copy(_parsed(_written(directory, tags, start)))  # whoever gets it changes it
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(content: bytes) -> tifffile.TiffPage:
+    """The page of a TIFF in memory. Thousands of files of one image have the same."""
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         page = tiff.pages.first
         assert isinstance(page, tifffile.TiffPage)
         return page

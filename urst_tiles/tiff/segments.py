@@ -180,15 +180,7 @@ class Segments:
         ------
         DamagedFile : a segment cannot be decoded.
         """
-        (height, width), across = self.layout.segment, self.layout.across
-        parts = [
-            (
-                row * across + column,
-                Box(row * height, column * width, (row + 1) * height, (column + 1) * width),
-            )
-            for row in range(box.y0 // height, ceil_div(box.y1, height))
-            for column in range(box.x0 // width, ceil_div(box.x1, width))
-        ]
+        parts = self._parts(box)
         if len(parts) == 1 and not self.layout.planar and list(bands) == list(range(self.bands)):
             data = self.decoded(parts[0][0])
             if data is not None:
@@ -207,6 +199,32 @@ class Segments:
             there[part.within(box).slices] = stored
         return out, there
 
+    def read_into(self, box: Box, out: NDArray[Any]) -> None:
+        """Read all bands of a box into an array (h, w, bands), of any strides, without an array in between.
+
+        The page has its bands side by side, stores all segments, and marks no pixel as invalid.
+
+        Raises
+        ------
+        DamagedFile : a segment cannot be decoded.
+        """
+        for index, cell in self._parts(box):
+            part, data = cell.clip(box), self.decoded(index)
+            assert data is not None
+            out[part.within(box).slices] = self._cut(data.samples, index, part.within(cell))
+
+    def _parts(self, box: Box) -> list[tuple[int, Box]]:
+        """The numbers and boxes of the segments that a box touches, in the first plane."""
+        (height, width), across = self.layout.segment, self.layout.across
+        return [
+            (
+                row * across + column,
+                Box(row * height, column * width, (row + 1) * height, (column + 1) * width),
+            )
+            for row in range(box.y0 // height, ceil_div(box.y1, height))
+            for column in range(box.x0 // width, ceil_div(box.x1, width))
+        ]
+
     def _cut(self, data: NDArray[Any], index: int, inside: Box) -> NDArray[Any]:
         pixels = data[inside.slices]
         if pixels.shape[:2] != inside.shape:
@@ -224,6 +242,12 @@ class Segments:
         invalid.
         """
         stored: bool | NDArray[np.bool_] = False
+        if not self.layout.planar and list(bands) == list(range(self.layout.samples)):
+            data = self.decoded(index)
+            if data is None:
+                return False
+            out[...] = self._cut(data.samples, index, inside)  # whole rows, not band by band
+            return True if data.valid is None else data.valid[inside.slices]
         for k, band in enumerate(bands):
             at = index + band * self.layout.per_plane if self.layout.planar else index
             if k == 0 or self.layout.planar:

@@ -38,6 +38,9 @@ SPARE_BYTES = 4096
 #: Of a compressed segment whose size nobody tells, at most twice its decoded bytes and so many more are read.
 MORE_BYTES = 1 << 16
 
+#: The last byte that a file can have.
+LAST = (1 << 64) - 1
+
 Table = NDArray[np.uint64]
 
 
@@ -179,10 +182,10 @@ def _apart(
     order = there[np.lexsort((counts[there], layout.offsets[there]))]
     starts, sizes = layout.offsets[order], counts[order]
     wrong = [*order[1:][(starts[1:] == starts[:-1]) & (sizes[1:] != sizes[:-1])].tolist()]
-    for start, end in directory.spans:
-        first = int(np.searchsorted(starts, start))
-        wrong += order[first : int(np.searchsorted(starts, end))][:1].tolist()
-    begin = np.array([start for start, _ in directory.spans], np.uint64)
+    spans = [(start, min(end, LAST)) for start, end in directory.spans]
+    begin, end = np.array(spans, np.uint64).T
+    first = np.searchsorted(starts, begin)
+    wrong += order[first[np.searchsorted(starts, end) > first]].tolist()
     marks = np.unique(np.concatenate([starts, begin]))
     at = np.minimum(np.searchsorted(marks, starts, side="right"), marks.size - 1)
     room = np.where(marks[at] > starts, marks[at] - starts, sizes)

@@ -33,6 +33,11 @@ TYPES = {
 
 RATIONALS = (RATIONAL, SRATIONAL)
 
+#: TIFF data type -> letter of `struct`, for whole numbers and the two of a rational one.
+WHOLE_LETTERS = {
+    1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"
+}  # fmt: skip
+
 #: TIFF data type -> bytes of one number, of a pair of them, or of a character.
 WIDTHS = {kind: np.dtype(name).itemsize * (2 if kind in RATIONALS else 1) for kind, name in TYPES.items()}
 
