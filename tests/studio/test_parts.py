@@ -81,7 +81,7 @@ def test_errors_reach_who_waits_and_a_closed_lane_makes_nothing() -> None:
 def test_a_look_is_its_state() -> None:
     look = Asked("a folder/bild ä.tif", "hokusai-wave", alpha=40, colours="luminance")
     assert Asked.from_state(look.state) == look and "/" not in look.state and "=" not in look.state
-    assert look.flags() == ["--alpha", "0.4", "--preserve-color", "luminance"]
+    assert look.flags() == ["--model", "lite", "--alpha", "0.4", "--preserve-color", "luminance"]
     assert look.styles == (("hokusai-wave", 100),) and look.paints
     mixed = Asked("a.tif", "hokusai-wave=60,:0123456789abcdef=40", stroke=4, region="1,2,30,40")
     assert Asked.from_state(mixed.state) == mixed and mixed.painting.region == ""

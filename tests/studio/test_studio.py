@@ -289,7 +289,7 @@ def test_the_plan_says_what_it_takes_and_how_to_do_it_from_a_terminal(studio: Se
     assert plan["output"] == f"scene.{STYLE}.tif" and not plan["exists"]
     assert plan["memory"] > 1 << 28 and plan["disk"] > 0 and plan["seconds"] > 0
     assert plan["command"] == (
-        f"urst-tiles stylize scene.tif scene.{STYLE}.tif --style {STYLE} --alpha 0.5"
+        f"urst-tiles stylize scene.tif scene.{STYLE}.tif --style {STYLE} --model lite --alpha 0.5"
         " --preserve-color luminance"
     )
     assert "image.gif" in studio.trouble("api/plan", image="scene.tif", style=STYLE, output="image.gif")
