@@ -110,6 +110,35 @@ def by_files(path: Path) -> None:
         list(pool.map(read, sorted(path.iterdir())))
 
 
+def by_built_vrt(path: Path) -> None:
+    """All files of a folder as one image: a VRT of them, made as gdalbuildvrt makes it, is read."""
+    import rasterio
+
+    sources, size = [], [0, 0]
+    for name in sorted(path.iterdir()):
+        with rasterio.open(name) as data:
+            resolution, (x0, y0) = data.res[0], (data.transform.c, data.transform.f)
+            sources.append((name, x0, y0, data.width, data.height))
+    west, north = min(one[1] for one in sources), max(one[2] for one in sources)
+    rows: list[str] = []
+    for name, x0, y0, width, height in sources:
+        x, y = round((x0 - west) / resolution), round((north - y0) / resolution)
+        size = [max(size[0], x + width), max(size[1], y + height)]
+        rows.append(
+            f"<SimpleSource><SourceFilename>{name}</SourceFilename><SourceBand>BAND</SourceBand>"
+            f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+            f'<DstRect xOff="{x}" yOff="{y}" xSize="{width}" ySize="{height}"/></SimpleSource>'
+        )
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}">{"".join(rows).replace("BAND", str(band))}'
+        "</VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    vrt = path.with_name("built.vrt")
+    vrt.write_text(f'<VRTDataset rasterXSize="{size[0]}" rasterYSize="{size[1]}">{bands}</VRTDataset>')
+    by_gdal(vrt)
+
+
 def by_ome(path: Path) -> None:
     """The full resolution of an OME-Zarr by zarr."""
     import zarr
@@ -144,6 +173,7 @@ ROWS: tuple[tuple[str, str, Callable[[Path], None]], ...] = (
     ("MIRAX slide", "OpenSlide", by_openslide),
     ("Zarr", "zarr", by_zarr),
     ("OME-Zarr", "zarr", by_ome),
+    ("mosaic of 128", "GDAL, a VRT made of them", by_built_vrt),
     ("mosaic of 128", "GDAL, file by file", by_files),
 )
 

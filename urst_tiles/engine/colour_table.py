@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
@@ -26,11 +27,11 @@ class Numbers:
     """The numbers of colours, red + 256 green + 65536 blue, of one strip of pixels after the other."""
 
     def __init__(self) -> None:
-        self._bytes = np.zeros((STRIP, 8), np.uint8)
-        self._numbers = self._bytes.view("<i8")[:, 0]
+        self._bytes = np.zeros((STRIP, 4), np.uint8)
+        self._numbers = self._bytes.view("<i4")[:, 0]
 
-    def of(self, rgb: Pixels) -> Iterator[tuple[tuple[slice, slice], NDArray[np.int64]]]:
-        """The rows and columns of each strip of ``rgb``, (h, w, 3), and the numbers of its pixels, int64,
+    def of(self, rgb: Pixels) -> Iterator[tuple[tuple[slice, slice], NDArray[np.int32]]]:
+        """The rows and columns of each strip of ``rgb``, (h, w, 3), and the numbers of its pixels, int32,
         (rows, columns), which lie in memory that the numbers of the next strip are written to."""
         height, width = rgb.shape[:2]
         rows = max(1, STRIP // max(1, width))
@@ -38,7 +39,7 @@ class Numbers:
             for x in range(0, width, STRIP):
                 strip = rgb[y : y + rows, x : x + STRIP]
                 h, w = strip.shape[:2]
-                three = self._bytes[: h * w].reshape(h, w, 8)
+                three = self._bytes[: h * w].reshape(h, w, 4)
                 for channel in range(3):  # a copy of all three at once takes four times as long
                     three[..., channel] = strip[..., channel]
                 yield (slice(y, y + h), slice(x, x + w)), self._numbers[: h * w].reshape(h, w)
@@ -63,7 +64,7 @@ class ColourTable:
 
     def __init__(self, operation: Callable[[Pixels], Pixels], bands: int, threads: int = 1) -> None:
         self._bands, self._numbers = bands, Numbers()
-        self._results = np.zeros(COLOURS, np.uint32)
+        self._results = np.zeros(COLOURS, np.int32)
         by_band = self._results.view(np.uint8).reshape(-1, PLANE, MOST_BANDS)
         within = np.arange(PLANE)
 
@@ -73,13 +74,14 @@ class ColourTable:
 
         with ThreadPoolExecutor(threads) as pool:  # of which no other needs anything until the table is there
             list(pool.map(fill, range(256)))
-        self._found = np.empty(STRIP, np.uint32)
+        self._found = np.empty(STRIP, np.int32)
 
     def look_up(self, rgb: Pixels, out: Pixels) -> None:
         """Write the results for ``rgb``, (h, w, 3), into ``out``, (h, w, bands)."""
+        results = torch.from_numpy(self._results)
         for place, numbers in self._numbers.of(rgb):
-            found = self._found[: numbers.size].reshape(numbers.shape)
-            np.take(self._results, numbers, out=found, mode="clip")
+            found = self._found[: numbers.size]
+            torch.index_select(results, 0, torch.from_numpy(numbers.ravel()), out=torch.from_numpy(found))
             by_band = found.view(np.uint8).reshape(*numbers.shape, MOST_BANDS)
             for band in range(self._bands):
                 out[(*place, band)] = by_band[..., band]

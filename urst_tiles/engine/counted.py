@@ -47,7 +47,7 @@ BLOCK = 2048
 FEWEST = 1 << 22
 #: The fewest and the most pixels that one task counts, since counts take 64 MiB whatever the number of pixels
 #: and none must pass 31 bits; and about how many tasks count a large image.
-LEAST, MOST, TASKS = 1 << 26, 1 << 30, 256
+LEAST, MOST, TASKS = 1 << 27, 1 << 30, 256
 
 #: Memory of the counts of one task, and of the sum of all, with those of one that are added to it.
 COUNT_BYTES, SUM_BYTES = 4 * COLOURS, (8 + 4) * COLOURS
@@ -163,7 +163,7 @@ def count_exact(source: Source, folder: Path, cluster: Cluster, progress: Progre
     finished = side_by_side(folder, task.is_done, range(number))
     missing = [index for index, is_finished in enumerate(finished) if not is_finished]
     cluster.run_all(task, missing, total=number, progress=partial(progress, "measuring colours"))
-    return sum_of(map(task.load, range(number)), number)
+    return sum_of(map(task.load, range(number)), prod(source.shape))
 
 
 def count_here(source: Source, progress: Progress = silent) -> Counts:
@@ -175,15 +175,12 @@ def count_here(source: Source, progress: Progress = silent) -> Counts:
             yield counted(reader, blocks)
             progress("measuring colours", index + 1, len(parts))
 
-    return sum_of(each(), len(parts))
+    return sum_of(each(), prod(source.shape))
 
 
-def sum_of(parts: Iterator[NDArray[np.uint32]], number: int) -> Counts:
-    """The sum of so many counts, float64: whole numbers below 2^53, so it is exact. One alone stays as it
-    is."""
-    if number == 1:
-        return next(parts)
-    total = np.zeros(COLOURS)
+def sum_of(parts: Iterator[NDArray[np.uint32]], pixels: int) -> Counts:
+    """The sum of the counts of so many pixels, exact: float64 holds whole numbers up to 2^53."""
+    total = next(parts).astype(np.uint32 if pixels < 1 << 32 else np.float64)
     for part in parts:
         total += part
     return total

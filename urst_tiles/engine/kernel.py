@@ -131,7 +131,8 @@ class Kernel:
         if self._looks_up and is_looked_up(self.net, pixels.dtype, self.out_dtype):
             if self._colours is None:
                 self._colours = ColourTable(self._by_strips, self.net.bands, torch.get_num_threads())
-            self._colours.look_up(pixels, out)
+            with one_thread():
+                self._colours.look_up(pixels, out)
             return out
         return self._by_strips(pixels)
 

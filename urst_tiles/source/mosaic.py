@@ -11,7 +11,7 @@ import pickle
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -317,6 +317,7 @@ class OpenFiles:
         self._readers: OrderedDict[int, Reader | None] = OrderedDict()  # None while it is being opened
         self._users: dict[int, int] = {}
         self._checking = threading.Lock()
+        self._masked = any(member.mask is not None for member in self._members)
         self._seen = self._stamps()
 
     def _stamps(self) -> dict[int, tuple[Stamp | None, ...]]:
@@ -375,7 +376,7 @@ class OpenFiles:
         """Close what was not used for the longest time until one more file may be opened."""
         most = self._opener.look.most_open
         while True:
-            count = sum(self._handles(one) for one in self._readers) + self._handles(number)
+            count = self._count((*self._readers, number))
             idle = next((one for one in self._readers if not self._users.get(one)), None)
             if count <= most or (idle is None and not self._readers):
                 return
@@ -385,9 +386,11 @@ class OpenFiles:
             del self._readers[idle]
             self._users.pop(idle, None)
 
-    def _handles(self, number: int) -> int:
-        """How many files of a member stay open."""
-        return 1 if self._members[number].mask is None else 2
+    def _count(self, numbers: Collection[int]) -> int:
+        """How many files of these members stay open."""
+        if not self._masked:
+            return len(numbers)
+        return sum(1 if self._members[number].mask is None else 2 for number in numbers)
 
     def _release(self, number: int) -> None:
         with self._lock:
