@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import tifffile
 
 import urst_tiles as ut
 from urst_tiles import nets, planning
+from urst_tiles.engine import counted
 from urst_tiles.engine import kernel as kernels
 from urst_tiles.engine.colour_table import STRIP, ColourTable, Numbers
 from urst_tiles.engine.kernel import Kernel, is_looked_up
 from urst_tiles.engine.statistics import measure_here
 from urst_tiles.geometry import Box
 from urst_tiles.source import array_source
+from urst_tiles.source import source as sources
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (700, 300), (2, STRIP + 5), (3, 0)])
@@ -61,6 +64,51 @@ def test_only_colours_of_8_bits_are_looked_up() -> None:
     assert not is_looked_up(net, np.uint8, np.uint16) and not is_looked_up(net, np.uint16, np.uint8)
     assert not is_looked_up(frozen("colour", "histogram", image), np.uint8, np.uint8)  # has a table of levels
     assert not is_looked_up(nets.freeze(nets.family("identity").build({}, []), {}), np.uint8, np.uint8)
+
+
+def test_a_job_that_counts_colours_makes_no_thumbnail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far it moves colours is then measured over all pixels."""
+    random = np.random.default_rng(5)
+    for name, low in (("in.tif", 0), ("style.tif", 100)):
+        smooth = random.integers(low, 256, (30, 40, 3)).repeat(20, 0).repeat(20, 1)
+        image = (smooth + random.integers(-20, 1, smooth.shape)).clip(0).astype(np.uint8)
+        tifffile.imwrite(tmp_path / name, image)
+    made: list[object] = []
+    averages = sources.averages_of
+
+    def noted(facts: Any, *given: Any) -> Any:
+        made.append(facts.path.name)
+        return averages(facts, *given)
+
+    monkeypatch.setattr(sources, "averages_of", noted)
+
+    def job(output: str, **options: object) -> dict[str, object]:
+        given = {"model": "colour", "method": "monge-kantorovich", "style": tmp_path / "style.tif"} | options
+        return dict(ut.stylize(tmp_path / "in.tif", tmp_path / output, **given).moved)
+
+    plain = job("plain.tif")
+    assert made.count("in.tif") == 1
+    monkeypatch.setattr(counted, "FEWEST", 1)
+    made.clear()
+    exact = job("counted.tif")
+    assert "in.tif" not in made
+    assert exact["moved"] == pytest.approx(plain["moved"], rel=0.05)
+    assert exact["before"] == pytest.approx(plain["before"], abs=0.5)
+    one, other = (tifffile.imread(tmp_path / name) for name in ("plain.tif", "counted.tif"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_what_measures_nothing_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counted, "FEWEST", 1)
+    image = np.random.default_rng(6).integers(0, 256, (64, 64, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", image)
+    corners = [f"{r} {g} {b}" for b in (0, 1) for g in (0, 1) for r in (0, 1)]
+    (tmp_path / "same.cube").write_text("\n".join(["LUT_3D_SIZE 2", *corners, ""]))
+    given = {"model": "colour", "method": "lut", "statistics": "exact"}
+    ut.stylize(tmp_path / "in.tif", tmp_path / "out.tif", tmp_path / "same.cube", **given)
+    assert np.abs(tifffile.imread(tmp_path / "out.tif").astype(int) - image).max() <= 1
 
 
 def test_a_large_job_looks_colours_up_and_plans_the_memory(

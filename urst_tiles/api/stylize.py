@@ -47,6 +47,7 @@ from urst_tiles.api.tell_network import tell_model, tell_predicted
 from urst_tiles.api.tiles import WHOLE, check_target, cut_tiles, refuse_targets, targets_of
 from urst_tiles.encoding import encoding_of
 from urst_tiles.engine.block import StylizeBlock
+from urst_tiles.engine.counted import is_counted, saved_counts
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.moved import moved_colours
 from urst_tiles.job.folder import Job
@@ -262,7 +263,7 @@ def run_job(
 ) -> Report:
     """Run the job, in a job folder that this process has locked."""
     clock = Clock()
-    source = prepare(job, source, options, progress)
+    source = prepare(job, source, options, progress, later=counts_colours(plan, recipe, source))
     clock.lap("prepare")
     image = paint_above(job, plan, source, recipe, options, partial(run_job, opening=opening), progress)
     clock.lap("levels")
@@ -278,16 +279,26 @@ def run_job(
     return Report(output, plan, clock.laps, len(receipts), kept, splits, outputs, moved)
 
 
-def prepare(job: Job, source: Source, options: Options, progress: Progress = silent) -> Source:
+def counts_colours(plan: Plan, recipe: Recipe, source: Source) -> bool:
+    """Whether all that is measured of the image follows from its counted colours, which are saved in the job
+    folder; then nothing needs a thumbnail, unless invalid pixels are filled from it."""
+    exact = plan.statistics == "exact" and plan.measured == plan.grid.image
+    return exact and bool(recipe.method) and is_counted(build_style(recipe), source)
+
+
+def prepare(
+    job: Job, source: Source, options: Options, progress: Progress = silent, later: bool = False
+) -> Source:
     """Make what the blocks will read: the thumbnail, and copies of the mask and, if need be, of the source.
 
-    All of it lies in the job folder. A source needs a copy if its file has no random access.
+    All of it lies in the job folder. A source needs a copy if its file has no random access. With ``later``
+    a thumbnail that no block reads is made when it is first asked for.
     """
     job.writes(source.saved_paths(job.source, thumbnail=options.thumbnail))
     if options.mask:
         job.writes([job.folder / MASK])
     try:
-        source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress)
+        source = source.prepare(job.source, thumbnail=options.thumbnail, progress=progress, later=later)
     finally:
         job.keep |= job.is_unpacked
     prepare_mask(options, source, job.folder, progress)
@@ -318,7 +329,8 @@ def set_up(
     if recipe.method and isinstance(source, Source):
         style = build_style(recipe)
         tell_notes(source, nets.notes_of(style, moments or {}))
-        moved = moved_colours(net, source, style, moments)
+        counts = saved_counts(source, job.moments) if counts_colours(plan, recipe, source) else None
+        moved = moved_colours(net, source, style, moments, counts)
     trim()
     return moved
 

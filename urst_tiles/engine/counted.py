@@ -58,7 +58,8 @@ def is_counted(style: Subject, source: Source | PaintedLevel) -> bool:
     one pixel at a time, every pixel has the same style, and the image is red, green and blue of 8 bits."""
     over = composed(style)
     pointwise = over.halo == 0 and over.stride == 1 and over.minimum == 1 and over.reads == 3
-    if not pointwise or not isinstance(over.field, Everywhere) or not isinstance(source, Source):
+    measures = pointwise and bool(measured_sites(style)) and isinstance(over.field, Everywhere)
+    if not measures or not isinstance(source, Source):
         return False
     return source.dtype == np.uint8 and source.colours == 3 and prod(source.shape) >= FEWEST
 
@@ -163,6 +164,12 @@ def count_exact(source: Source, folder: Path, cluster: Cluster, progress: Progre
     finished = side_by_side(folder, task.is_done, range(number))
     missing = [index for index, is_finished in enumerate(finished) if not is_finished]
     cluster.run_all(task, missing, total=number, progress=partial(progress, "measuring colours"))
+    return saved_counts(source, folder)
+
+
+def saved_counts(source: Source, folder: Path) -> Counts:
+    """The counts that `count_exact` saved in ``folder``."""
+    task, number = CountPass(source, folder), len(stretches(source.shape))
     return sum_of(map(task.load, range(number)), prod(source.shape))
 
 
@@ -182,7 +189,7 @@ def sum_of(parts: Iterator[NDArray[np.uint32]], pixels: int) -> Counts:
     """The sum of the counts of so many pixels, exact: float64 holds whole numbers up to 2^53."""
     total = next(parts).astype(np.uint32 if pixels < 1 << 32 else np.float64)
     for part in parts:
-        total += part
+        np.add(total, part, out=total)
     return total
 
 

@@ -85,9 +85,12 @@ class Prepared:
     ranges : (low, high) of each colour band, the values that become 0 and 65535; None without a stretch.
     origin : a phrase that says from what the thumbnail was made.
     thumbnail : the pixels of the thumbnail, or the path of the file that holds them.
+    later : the short side of a thumbnail that is made, and saved there, when it is first asked for; None if
+        it is made.
     """
 
     opener: Opener
     ranges: Ranges | None
     origin: str
     thumbnail: NDArray[Any] | Path
+    later: int | None = None

@@ -169,7 +169,14 @@ class Source:
         """Bytes of disk that ``prepare`` takes at most for the spool; 0 with random access."""
         return 0 if self.random_access else self._spool_shape.disk_bytes
 
-    def prepare(self, folder: Path | None, *, thumbnail: int = 1024, progress: Progress = silent) -> Source:
+    def prepare(
+        self,
+        folder: Path | None,
+        *,
+        thumbnail: int = 1024,
+        progress: Progress = silent,
+        later: bool = False,
+    ) -> Source:
         """Spool the file if needed, make the thumbnail, and compute the stretch.
 
         Parameters
@@ -179,6 +186,8 @@ class Source:
         thumbnail : the shorter side of the thumbnail in pixels; the area is at most 4 ``thumbnail``².
         progress : called with the stage "reading" and numbers of bytes, as long as the whole content of the
             file is not known, and with the stages "spooling" and "thumbnail" and numbers of pixels.
+        later : whether the thumbnail may be made when it is first asked for. It is made at once nevertheless
+            where a stretch follows from it, or invalid pixels are filled from it.
 
         Returns
         -------
@@ -200,7 +209,7 @@ class Source:
         make_folder(folder)
         pinned = self._pinned(folder, progress)
         try:
-            return pinned._prepare(folder, thumbnail, progress)
+            return pinned._prepare(folder, thumbnail, progress, later)
         except BaseException:
             if names_in(folder) == {self._content_name}:
                 remove(folder / self._content_name)  # nothing was made from this content
@@ -235,9 +244,14 @@ class Source:
         facts = replace(self._facts, opener=opener.with_content(now))
         return self._like(facts, None)
 
-    def _prepare(self, folder: Path | None, thumbnail: int, progress: Progress) -> Source:
+    def _prepare(
+        self, folder: Path | None, thumbnail: int, progress: Progress, later: bool = False
+    ) -> Source:
         """As ``prepare``, of a source whose content is known."""
         opener = self._random_opener(folder, progress)
+        if later and folder is not None and not (self._stretched or self.has_valid):
+            path = self._thumbnail_path(folder, thumbnail)
+            return self._like(self._facts, Prepared(opener, None, "", path, thumbnail))
         opener, averages = self._averages(opener, folder, thumbnail, progress)
         if averages.is_invalid and self.files:  # arrays are made by programs, which know what is in them
             what = "--valid, --aoi, alpha" if self._facts.areas else "alpha"
@@ -392,6 +406,15 @@ class Source:
             assert self._prepared is not None
             return self._prepared
 
+    def _with_thumbnail(self) -> Prepared:
+        """The prepared state, with a thumbnail that is made."""
+        with self._lock:
+            found = self._ready()
+            if found.later is not None:
+                assert isinstance(found.thumbnail, Path)
+                self._prepared = self._prepare(found.thumbnail.parent, found.later, silent)._ready()
+            return self._ready()
+
     @property
     def thumbnail(self) -> NDArray[Any]:
         """A small version of the image: area averages weighted by validity, (h, w, channels), of ``dtype``.
@@ -403,14 +426,14 @@ class Source:
         """
         with self._lock:
             if "thumbnail" not in self._cache:
-                saved = self._ready().thumbnail
+                saved = self._with_thumbnail().thumbnail
                 self._cache["thumbnail"] = saved if isinstance(saved, np.ndarray) else read_thumbnail(saved)
             return self._cache["thumbnail"]
 
     @property
     def saved_thumbnail(self) -> Path | None:
         """The file that ``prepare`` saved the thumbnail in; None if the thumbnail is in memory."""
-        saved = self._ready().thumbnail
+        saved = self._with_thumbnail().thumbnail
         return None if isinstance(saved, np.ndarray) else saved
 
     def without_metadata(self) -> Source:
@@ -422,7 +445,7 @@ class Source:
     @property
     def thumbnail_origin(self) -> str:
         """A phrase that says from what the thumbnail was made, such as "one streamed pass"."""
-        return self._ready().origin
+        return self._with_thumbnail().origin
 
     @property
     def stretch(self) -> Ranges | None:

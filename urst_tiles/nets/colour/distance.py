@@ -67,7 +67,7 @@ def moved_pixels(net: LocalNet, before: Tensor, after: Tensor, weight: Tensor) -
     Parameters
     ----------
     before, after : float32, (1, 3, h, w), red, green and blue in 0..1.
-    weight : float32, (1, h, w), how much of each pixel is valid.
+    weight : float32 or float64, (1, h, w), how much each pixel counts.
     """
     heavy = (weight * _counts(net, before)).double()
     one, other = to_lab(before).double(), to_lab(after).double()
