@@ -123,6 +123,7 @@ def test_invalid_pixels_stay_so(scene, picture):
     assert (got[:, 300:] == 0).all() and (got[:, :300, 3] == 255).all()
 
 
+@pytest.mark.slow
 def test_local_and_exact_statistics_and_kept_colours_go_with_levels(scene):
     pictures = [
         run(scene, f"{k}.tif", stroke=2, **more)

@@ -178,7 +178,9 @@ def test_local_statistics_are_local(seeded_style, picture):
     assert changes[64] < 0.5 * changes[4096]
 
 
-@pytest.mark.parametrize("model", SITED)
+@pytest.mark.parametrize(
+    "model", [pytest.param(one, marks=pytest.mark.slow) if one == "wct" else one for one in SITED]
+)
 def test_flat_parts_are_no_noise_and_no_nan(model, seeded_style, picture):
     image = picture(128, 256)
     image[:, :128] = 90

@@ -62,7 +62,8 @@ def test_gram_is_the_mean_over_places(statistics: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("residual", "plain"), [("resnet50", "resnet50-plain"), ("pseudo-resvgg", "pseudo-vgg")]
+    ("residual", "plain"),
+    [("resnet50", "resnet50-plain"), pytest.param("pseudo-resvgg", "pseudo-vgg", marks=pytest.mark.slow)],
 )
 def test_shortcuts_make_peaks(statistics: ModuleType, tmp_path: Path, residual: str, plain: str) -> None:
     """[1, section 3] with random weights: maxima grow and entropies fall with the shortcuts alone."""
@@ -96,6 +97,7 @@ def test_vgg_and_inception_are_even(statistics: ModuleType, tmp_path: Path) -> N
         assert min(numbers(rows[name, "none"], "entropy")) > least
 
 
+@pytest.mark.slow
 def test_seeds_are_averaged_and_their_spread_is_given(statistics: ModuleType, tmp_path: Path) -> None:
     options = ["--backbones=resnet50-plain", "--smoothings=none"]
     (both,) = run(statistics, tmp_path / "both", *options, "--seeds=2").values()

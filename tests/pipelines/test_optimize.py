@@ -252,7 +252,9 @@ def test_steps_in_tiles_equal_steps_in_memory(
     assert (tmp_path / "tiles" / "preview.png").exists() and not (tmp_path / "tiles" / "parts").exists()
 
 
-@pytest.mark.parametrize(("optimizer", "steps", "stop"), [("adam", 5, 3), ("lbfgs", 50, 32)])
+@pytest.mark.parametrize(
+    ("optimizer", "steps", "stop"), [("adam", 5, 3), pytest.param("lbfgs", 50, 32, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on_to_the_bit(
     program: ModuleType, words: list[str], tmp_path: Path, optimizer: str, steps: int, stop: int
 ) -> None:
