@@ -95,10 +95,8 @@ def main(words: Sequence[str]) -> None:
     from urst_tiles.engine.loaded import kernel_of
 
     imported = time.perf_counter() - begun
-    source, options = (
-        ut.open_source(arguments.scene),
-        ut.Options(model="lite", threads=1, block=arguments.block),
-    )
+    source = ut.open_source(arguments.scene)
+    options = ut.Options(model="lite", threads=1, block=arguments.block)
     recipe = ut.recipe_of(style_image(), options)
     plan = ut.make_plan(source, recipe, ut.build_style(recipe), options)
     source = source.prepare(None)

@@ -55,17 +55,8 @@ class Job:
 def stylise(scene: Path, *flags: object) -> Job:
     """Stylise ``scene`` with the procedural style, and remove the output; an error ends the benchmark."""
     output = WORK / f"{scene.stem}-stylised.tif"
-    command = [
-        "stylize",
-        str(scene),
-        str(output),
-        "--model",
-        "lite",
-        "--style",
-        str(style_image()),
-        "--overwrite",
-        "--json",
-    ]
+    style = ["--model", "lite", "--style", str(style_image())]
+    command = ["stylize", str(scene), str(output), *style, "--overwrite", "--json"]
     run, cpu, others = watched([sys.executable, "-c", PROGRAM, *command, *map(str, flags)])
     if run.status:
         raise SystemExit(run.output)

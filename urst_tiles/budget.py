@@ -224,7 +224,7 @@ def histogram_bytes(style: Subject) -> int:
 def _site_bytes(style: Subject, source: Source, device: str) -> int:
     """Peak memory of measuring one window at any site of a style, or of counting colours: the sum of the
     counts of two tasks or more takes as much as three of them."""
-    if is_counted(style, source):
+    if is_counted(source, style):
         return max(COUNT_BYTES, SUM_BYTES // 2)
     passes = (
         (site, measuring_grid(source.shape, style, site, device=device)) for site in measured_sites(style)

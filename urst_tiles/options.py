@@ -259,7 +259,7 @@ class Options:
     def for_looks(self) -> Options:
         """The options of a look of many images: where no model is named it is lite, since what painter
         measures holds for one image."""
-        return replace(self, model="lite") if self.network == "painter" != self.model else self
+        return replace(self, model="lite") if (self.model, self.network) == ("auto", "painter") else self
 
     @property
     def named_by(self) -> str | None:

@@ -95,7 +95,8 @@ def make_plan(
         output=output, predictor=options.predictor == "yes", overviews=options.overview_resampling,
         colours=colours,
     )  # fmt: skip
-    network = replace(network, table_bytes=table_bytes(recipe, style, source, grid, dtype, device))
+    if not has_table(source, grid, dtype, device):
+        network = replace(network, table_bytes=0)
     threads = options.threads or int(pinned.get("threads", 0)) or cpu_count()
     encoders = 2 if device == "cpu" else max(2, cpu_count() // 2)
     needs = needs_of(
@@ -251,19 +252,20 @@ def default_core(halo: int, block: int, bytes_per_pixel: float, device: str = "c
 def footprint(recipe: Recipe, style: Subject, precision: nets.Precision) -> Footprint:
     """The needs of the network at ``precision``.
 
-    They are the same for all statistics, which change the values of the network but not its size.
+    They are the same for all statistics, which change the values of the network but not its size; the table
+    is that of an image for which `has_table` holds.
     """
     net = recipe.finish(nets.neutral_net(style)).to_precision(precision)
     weights = sum(t.nbytes for t in (*net.parameters(), *net.buffers()))
-    return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights)
+    table = TABLE_BYTES if is_looked_up(net, np.uint8, np.uint8) else 0
+    return Footprint(style.halo, style.stride, style.minimum, net.bytes_per_pixel(precision), weights, table)
 
 
-def table_bytes(recipe: Recipe, style: Subject, source: Source, grid: Grid, dtype: str, device: str) -> int:
-    """Memory of the table in which colours are looked up, 0 where there is none: see
-    `urst_tiles.engine.kernel.is_looked_up`."""
-    net = recipe.finish(nets.neutral_net(style))
-    large = device == "cpu" and source.colours == 3 and grid.made.area >= WORTH_A_TABLE
-    return TABLE_BYTES if large and is_looked_up(net, source.dtype, dtype) else 0
+def has_table(source: Source, grid: Grid, dtype: str, device: str) -> bool:
+    """Whether an image is worth a table of all colours, if the network can have one
+    (`urst_tiles.engine.kernel.is_looked_up`)."""
+    eight_bits = source.colours == 3 and str(source.dtype) == dtype == "uint8"
+    return device == "cpu" and eight_bits and grid.made.area >= WORTH_A_TABLE
 
 
 def guess_seconds(plan: Plan, recipe: Recipe, style: Subject) -> float:

@@ -71,7 +71,7 @@ def test_counted_colours_give_what_windows_give(model: str, method: str) -> None
     image = tissue(600, 530, 4)
     image[50:90, :, 3] = 0
     style, source = nets.reference_style(model, method, 8, None, 3), array_source(image)
-    assert is_counted(style, source) and measuring_passes(style, source) == 1
+    assert is_counted(source, style) and measuring_passes(style, source) == 1
     check_close(measure_here(style, source), measured_by_windows(style, [source]))
 
 
@@ -136,12 +136,12 @@ def test_other_images_and_networks_are_measured_window_by_window(
     small_is_enough: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     style, image = nets.reference_style("colour", "mean-std", 8, None, 3), tissue(64, 64)
-    assert is_counted(style, array_source(image))
-    assert not is_counted(style, array_source(image.astype(np.uint16)))
-    assert not is_counted(nets.reference_style("colour", "mean-std", 8, None, 4), array_source(image))
-    assert not is_counted(Composition((style,), Lattice.of_scale(64, 64, 32)), array_source(image))
+    assert is_counted(array_source(image), style)
+    assert not is_counted(array_source(image.astype(np.uint16)), style)
+    assert not is_counted(array_source(image), nets.reference_style("colour", "mean-std", 8, None, 4))
+    assert not is_counted(array_source(image), Composition((style,), Lattice.of_scale(64, 64, 32)))
     monkeypatch.setattr(counted, "FEWEST", 64 * 64 + 1)
-    assert not is_counted(style, array_source(image))
+    assert not is_counted(array_source(image), style)
 
 
 def test_the_plain_loop_and_tasks_share_an_image_out_alike() -> None:

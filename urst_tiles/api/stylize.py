@@ -283,7 +283,7 @@ def counts_colours(plan: Plan, recipe: Recipe, source: Source) -> bool:
     """Whether all that is measured of the image follows from its counted colours, which are saved in the job
     folder; then nothing needs a thumbnail, unless invalid pixels are filled from it."""
     exact = plan.statistics == "exact" and plan.measured == plan.grid.image
-    return exact and bool(recipe.method) and is_counted(build_style(recipe), source)
+    return exact and bool(recipe.method) and is_counted(source, build_style(recipe))
 
 
 def prepare(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import imagecodecs
 import numpy as np
@@ -53,7 +53,7 @@ LEAST, MOST, TASKS = 1 << 27, 1 << 30, 256
 COUNT_BYTES, SUM_BYTES = 4 * COLOURS, (8 + 4) * COLOURS
 
 
-def is_counted(style: Subject, source: Source | PaintedLevel) -> bool:
+def is_counted(source: Source | PaintedLevel, style: Subject) -> TypeGuard[Source]:
     """Whether the source is measured by its counted colours: all follows from them, since the network sees
     one pixel at a time, every pixel has the same style, and the image is red, green and blue of 8 bits."""
     over = composed(style)
@@ -67,7 +67,7 @@ def is_counted(style: Subject, source: Source | PaintedLevel) -> bool:
 def measuring_passes(style: Subject, source: Source | PaintedLevel) -> int:
     """How many passes over the whole source measure its statistics: one for each site, or one in all."""
     sites = len(measured_sites(style))
-    return min(sites, 1) if is_counted(style, source) else sites
+    return min(sites, 1) if is_counted(source, style) else sites
 
 
 class Counter:

@@ -137,7 +137,7 @@ def measure_several(
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     shares = weights or [1.0] * len(sources)
-    images = [source for source in sources if isinstance(source, Source) and is_counted(style, source)]
+    images = [source for source in sources if is_counted(source, style)]
     if measured_sites(style) and len(images) == len(sources):
         counts = (share * count_here(image, progress) for image, share in zip(images, shares, strict=True))
         return for_style(style, measure_counted(style, reduce(add, counts), device, compute))
@@ -253,11 +253,11 @@ def measure_exact(
         return {}
     make_folder(folder)
     pixels = source.without_metadata()
-    count = len(measuring_grid(source.shape, style, device=device))
-    over = composed(style)
-    if isinstance(source, Source) and is_counted(style, source):
+    if is_counted(source, style):
         counts = count_exact(source, folder, cluster, progress)
         return for_style(style, measure_counted(style, counts, device, compute))
+    count = len(measuring_grid(source.shape, style, device=device))
+    over = composed(style)
     moments: dict[str, MemberMoments] = {}
     for site in measured_sites(style):
         final = folder / f"{site.name}.npz"
@@ -279,7 +279,7 @@ def saved_paths(
     style: Subject, source: Source | PaintedLevel, folder: Path, device: str = "cpu"
 ) -> Iterator[Path]:
     """All files that `measure_exact` writes into ``folder``."""
-    if isinstance(source, Source) and is_counted(style, source):
+    if is_counted(source, style):
         yield from counted_paths(source, folder)
         return
     count = len(measuring_grid(source.shape, style, device=device))
