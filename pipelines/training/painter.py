@@ -19,6 +19,7 @@ from urst_tiles import weights
 from urst_tiles.errors import BadWeights
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.nets import painter as network
+from urst_tiles.nets.low_rank import is_change
 from urst_tiles.nets.painter import COLOURS, PER_STYLE, Form, form_of
 from urst_tiles.nets.painter import FILE as FILE
 from urst_tiles.nets.style_rows import encoded, names_in
@@ -63,7 +64,8 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     """float32 tensors, and the names of the styles where the file has them.
 
     Takes what `to_bytes` makes, a PyTorch file of the tensors, and a checkpoint with them under "average".
-    Where the affine parameters do not tell levels apart, both kinds of level get the same.
+    Where the affine parameters do not tell levels apart, both kinds of level get the same. What single styles
+    change in the weights (`pipelines/refine_styles.py`) is left out: all of them learn together.
 
     Raises
     ------
@@ -74,7 +76,8 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     except BadWeights:
         state = weights.load(path, "average")
     names = names_of(state, path)
-    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in (*COLOURS, "styles")}
+    left_out = {k for k in state if k in (*COLOURS, "styles") or is_change(k)}
+    state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in left_out}
     for k in PER_STYLE:
         if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):
             state[k] = torch.stack([state[k]] * 2, 1)

@@ -71,7 +71,7 @@ def test_a_predicted_style_has_the_colours_of_its_image(tmp_path: Path) -> None:
     state = weights.load(weights.find("painter", tmp_path)[painter.FILE])
     image = picture(96, 128, 4).astype(np.float32) / 255
     names = style_rows.names_in(state["styles"])
-    row, share = painter.predicted_row(image, state, names), likeness.shares(image, names)
+    row, share = painter.predicted(image, state, names), likeness.shares(image, names)
     colours = Moments.of(image.reshape(-1, 3).T.astype(np.float64), full=True)
     assert np.allclose(row["colour.mean"], colours.mean)
     assert np.allclose(row["colour.covariance"], colours.covariance(1))

@@ -81,8 +81,23 @@ def normed64(h, gamma, beta):
     return (h - mean[:, None, None]) * (gamma / deviation)[:, None, None] + beta[:, None, None]
 
 
+def changed64(state, number):
+    """The weights with what a style changes in them: sums of outer products."""
+    changed = dict(state)
+    for name in painter.convolutions(FORM):
+        weight = state[f"{name}.weight"].double().numpy().copy()
+        out, taps, exponent = (
+            state[f"change.{name}.{part}"][number].double().numpy() for part in ("out", "in", "exponent")
+        )
+        for k in range(len(exponent)):
+            weight += 2.0 ** exponent[k] * np.multiply.outer(out[k], taps[k])
+        changed[f"{name}.weight"] = torch.from_numpy(weight)
+    return changed
+
+
 def painter64(x, state, number, level):
     """One level on one image, (7, h, w), with its own statistics."""
+    state = changed64(state, number)
     gamma, beta, half_gamma, half_beta = (state[k][number, level].double().numpy() for k in painter.PER_STYLE)
     content, noise, above = x[:3], x[3:4] - 0.5, x[4:, ::2, ::2]
     mean, covariance = (state[k][number].double().numpy() for k in painter.COLOURS)

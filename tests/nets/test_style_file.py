@@ -17,7 +17,7 @@ import urst_tiles as ut
 from urst_tiles import weights
 from urst_tiles.api.table import read_table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import painter, style_file, style_rows
+from urst_tiles.nets import low_rank, painter, style_file, style_rows
 from urst_tiles.options import Options
 from urst_tiles.recipe import recipe_of
 
@@ -28,7 +28,7 @@ NETWORK = painter.network_of(STATE)
 
 def row_of(index: int) -> dict[str, torch.Tensor]:
     """The tensors of one of the styles of the seeded network."""
-    return {k: STATE[k][index] for k in (*painter.PER_STYLE, *painter.COLOURS)}
+    return {k: STATE[k][index] for k in painter.row_shapes(painter.form_of(STATE), low_rank.rank_of(STATE))}
 
 
 def write(path: Path, network: str = NETWORK, index: int = 1, **changes: Any) -> Path:
@@ -112,7 +112,7 @@ def test_a_style_of_another_network_is_refused(folder: Path) -> None:
 
 
 def test_rows_of_styles_are_no_part_of_the_network() -> None:
-    more = {k: torch.cat([t, t[:1]]) for k, t in STATE.items() if k in (*painter.PER_STYLE, *painter.COLOURS)}
+    more = {k: torch.cat([STATE[k], STATE[k][:1]]) for k in row_of(0)}
     names = {"styles": style_rows.encoded(["dawn", "noon", "night", "dusk"])}
     assert painter.network_of({**STATE, **more, **names}) == NETWORK
 
@@ -122,14 +122,14 @@ def test_what_is_no_style_file_is_refused(tmp_path: Path) -> None:
     flipped = bytearray(good)
     flipped[-1] ^= 1
     nan = {"colour.mean": torch.full((3,), torch.nan)}
-    later = save(row_of(0), {"urst_tiles": json.dumps({"format": "urst-tiles style", "version": 2})})
+    later = save(row_of(0), {"urst_tiles": json.dumps({"format": "urst-tiles style", "version": 3})})
     wrong: list[tuple[bytes, type[Exception], str]] = [
         (b"", BadInput, "no style file, or it is damaged"),
         (good[:100], BadInput, "no style file, or it is damaged"),
         (good[:-7], BadInput, "no style file, or it is damaged"),
         (bytes(flipped), BadWeights, "is damaged: its numbers"),
         (save(row_of(0)), BadInput, "is no style file"),
-        (later, BadInput, "style file of version 2, and this program knows version 1"),
+        (later, BadInput, "style file of version 3, and this program knows version 2"),
         (style_file.to_bytes({**row_of(1), **nan}, "painter", NETWORK, {}), BadWeights, "is damaged"),
     ]
     for content, kind, said in wrong:

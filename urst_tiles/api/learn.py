@@ -81,14 +81,15 @@ class _Network:
         """The weights that all styles share, float32."""
         return {k: self.state[k].float() for k in painter.shared_names(painter.form_of(self.state))}
 
-    def row_near(self, image: NDArray[np.float32]) -> tuple[str, State]:
-        """The name and the parameters of the style that is nearest to a painting; an empty name and the mean
-        of all styles where none is known."""
+    def style_near(self, image: NDArray[np.float32]) -> tuple[str, State]:
+        """The name of the style that is nearest to a painting, and the style, as `painter.one_style` gives
+        it; an empty name and the mean of all styles where none is known."""
         far = likeness.distances(image, self.names)
         if not np.isfinite(far).any():
-            return "", {k: self.state[k].float().mean(0) for k in painter.PER_STYLE}
+            count = len(self.names)
+            return "", painter.mixture(self.state, np.full(count, 1 / count))
         index = int(far.argmin())
-        return self.names[index], {k: self.state[k][index].float() for k in painter.PER_STYLE}
+        return self.names[index], painter.style_in(self.state, index)
 
 
 def learn(
@@ -156,7 +157,7 @@ class _Lesson:
     ----------
     teacher : the file of the loss network.
     files : the pictures that are painted in the style.
-    start, row : as in `LearnedStyle`, and its parameters.
+    start, style : as in `LearnedStyle`, and that style.
     facts : what the style file says of itself.
     """
 
@@ -165,7 +166,7 @@ class _Lesson:
     teacher: Path
     files: list[Path]
     start: str
-    row: State
+    style: State
     facts: dict[str, Any]
 
     @property
@@ -181,10 +182,10 @@ def _lesson(
     """The lesson; raises what `learn` raises about files."""
     require_file(painting, "painting")
     network, judge, files = _network(weights), _teacher_file(teacher, weights), _content_files(content)
-    start, row = network.row_near(_image(painting))
+    start, style = network.style_near(_image(painting))
     hashes = {"sha256": table.sha256_of(painting), "teacher": table.sha256_of(judge)}
     facts = {"painting": painting.name, "start": start, "seed": seed, **hashes}
-    return _Lesson(network, painting, judge, files, start, row, facts)
+    return _Lesson(network, painting, judge, files, start, style, facts)
 
 
 def _prepared(lesson: _Lesson, training: Training) -> OneStyle:
@@ -207,7 +208,7 @@ def _check_length(minutes: float, steps: int | None) -> None:
 def _training(lesson: _Lesson, seed: int, checkpoint: Path, steps: int | None) -> Training:
     """The training at its first step, or where the checkpoint, if there is one, left it; BadInput if that is
     beyond so many steps."""
-    training = one_style.begun(lesson.row, seed, lesson.identity)
+    training = one_style.begun(lesson.network.still, lesson.style, seed, lesson.identity)
     one_style.take_up(training, checkpoint)
     if steps is not None and training.step > steps:
         raise BadInput(

@@ -1,14 +1,17 @@
-"""Learning one painting: the affine parameters of a style follow the loss, and all other weights stay.
+"""Learning one painting: a style's affine parameters and its changes of the weights follow the loss.
 
-A style of the painter is a row of 2912 numbers [1]. They begin as those of a style that is near, and follow
-Adam on crops of a few pictures. The rate falls with the number of steps alone, and the result is a running
-average of the numbers, so that it does not matter when the learning ends: as many steps give the same style
-again, whether they were told by their number or by the clock.
+A style of the painter is a row of 2912 affine parameters [1] and, for each convolution, a change of low rank
+of its weights [2]. Both begin as those of a style that is near, and follow Adam on crops of some pictures.
+The weights are free while they learn; in the end what changed is cut to its largest components. The rate
+falls with the number of steps alone, and the result is a running average, so that it does not matter when the
+learning ends: as many steps give the same style again, whether they were told by their number or by the
+clock.
 
 References
 ----------
 1. V. Dumoulin, J. Shlens, M. Kudlur, "A Learned Representation For Artistic Style", ICLR 2017: a trained
    network learns a new style by the parameters of its instance norms alone (section 3.4).
+2. E. J. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 """
 
 from __future__ import annotations
@@ -29,14 +32,15 @@ from urst_tiles.learning.crops import ManyPictures, drawn
 from urst_tiles.learning.objective import Batch, LossWeights, compared
 from urst_tiles.learning.painting import random_origins
 from urst_tiles.learning.paintings import Paintings, Teacher
-from urst_tiles.nets import style_file
+from urst_tiles.nets import low_rank, style_file
 from urst_tiles.nets.base import State
-from urst_tiles.nets.painter import COLOURS, PER_STYLE
+from urst_tiles.nets.painter import COLOURS, PER_STYLE, convolutions, form_of
 
 #: Side in pixels and number of the crops of a step, and the most levels that they are painted on.
 SIZE, BATCH, LEVELS = 256, 2, 2
-#: Adam's rate in the beginning; the steps over which it rises, and after which it has fallen to 0.7 of that.
-RATE, WARMUP, SLOWER = 0.02, 10, 100
+#: Adam's rate of the affine parameters and of the weights, in the beginning; the steps over which it rises,
+#: and after which it has fallen to 0.7 of that.
+RATE, WEIGHT_RATE, WARMUP, SLOWER = 0.02, 0.002, 10, 100
 #: What the running average keeps of itself in each step, and the longest gradient that is followed.
 KEEP, LONGEST = 0.97, 5.0
 #: By how much the distance that is told follows that of each step.
@@ -53,7 +57,7 @@ class OneStyle:
 
     Attributes
     ----------
-    network : the weights that stay, float32, by name.
+    network : the weights that all styles share, float32, by name.
     teacher, paintings : the loss network, and the one painting's statistics by it.
     pictures : what is painted in the style.
     training : the parameters at their present step; its seed is that of the noise, too.
@@ -67,11 +71,12 @@ class OneStyle:
     training: Training
     dtype: torch.dtype
 
-    def step(self) -> None:
-        """One step down the gradient, of crops that are drawn at random."""
+    def step(self, share: float | None = None) -> None:
+        """One step down the gradient, of crops that are drawn at random; at a share of the rate, or at
+        `share_of_rate`."""
         started, training = time.perf_counter(), self.training
         total, distance = self._loss()
-        training.advance(total, share_of_rate(training.step), LONGEST)
+        training.advance(total, share_of_rate(training.step) if share is None else share, LONGEST)
         told = training.memory["distance"]
         if training.step == 1:
             training.memory["first"].copy_(distance)
@@ -95,8 +100,14 @@ class OneStyle:
 
     @property
     def row(self) -> State:
-        """The style as it is now, float32: the running average."""
-        return {k: t[0] for k, t in self.training.average.items()}
+        """The style as it is now, the running average: its affine parameters in float16, as in the network's
+        own file, and its changes of the weights, cut to `low_rank.RANK` components."""
+        average = self.training.average
+        row = {k: average[k][0].to(torch.float16) for k in PER_STYLE}
+        for name in convolutions(form_of(self.network)):
+            change = average[f"{name}.weight"] - self.network[f"{name}.weight"]
+            row |= low_rank.compressed(change, name)
+        return row
 
     @property
     def distances(self) -> tuple[float, float]:
@@ -104,18 +115,30 @@ class OneStyle:
         return float(self.training.memory["first"]), float(self.training.memory["distance"])
 
 
-def begun(row: Mapping[str, Tensor], seed: int, identity: bytes) -> Training:
+def begun(
+    network: Mapping[str, Tensor],
+    style: Mapping[str, Tensor],
+    seed: int,
+    identity: bytes,
+    rates: tuple[float, float] = (RATE, WEIGHT_RATE),
+) -> Training:
     """The training of a style at its first step.
 
     Parameters
     ----------
-    row : the tensors of `PER_STYLE` to begin with, without an axis of styles.
+    network : the weights that all styles share.
+    style : the style to begin with, as `urst_tiles.nets.painter.one_style` gives it.
     seed : of the crops.
     identity : 32 bytes by which a checkpoint is known to be of the same learning.
+    rates : of the affine parameters and of the weights.
     """
-    start = {k: row[k].float()[None] for k in PER_STYLE}
+    names = [f"{name}.weight" for name in convolutions(form_of(network))]
+    start = {k: style[k].float()[None] for k in PER_STYLE}
+    start |= {k: (network[k].double() + style.get(k, 0.0)).float() for k in names}
     leaves = trainable(start, "cpu")
-    adam = torch.optim.Adam(leaves.values(), lr=RATE, betas=(0.9, 0.99))
+    parts = [leaves[k] for k in PER_STYLE], [leaves[k] for k in names]
+    groups = [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True)]
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99))
     memory = {name: torch.zeros((), dtype=torch.float64) for name in ("seconds", "first", "distance")}
     memory[IDENTITY] = torch.frombuffer(bytearray(identity), dtype=torch.uint8)
     return Training(leaves, [adam], seed, start, KEEP, memory)
@@ -146,10 +169,9 @@ def share_of_rate(step: int) -> float:
 
 
 def to_bytes(learning: OneStyle, model: str, network: str, facts: Mapping[str, Any]) -> bytes:
-    """The content of the style file: the parameters in float16, as in the network's own file, and the mean
-    and covariance of the painting's colours. ``facts`` are what it says besides what was learned."""
-    row = {k: t.to(torch.float16) for k, t in learning.row.items()}
-    paintings = learning.paintings
+    """The content of the style file: the style, and the mean and covariance of the painting's colours.
+    ``facts`` are what it says besides what was learned."""
+    row, paintings = learning.row, learning.paintings
     for name, values in zip(COLOURS, (paintings.mean, paintings.covariance), strict=True):
         row[name] = torch.from_numpy(np.asarray(values[0], np.float32))
     distances = [round(value, 4) for value in learning.distances]

@@ -4,9 +4,10 @@ A picture is painted level by level. The content is halved some times and painte
 the content in the colours of the painting. At each finer level it is painted anew over the guide: the picture
 of the level above, enlarged, and half of the detail that the content has at this level and had not at the one
 above. It is the same network at every level, but for two sets of affine parameters in each style, one for the
-coarsest level and one for all finer ones. A style is a row of such parameters, so styles cost nothing. What a
-finer level paints keeps the colours of the picture of the level above, averaged over some pixels, as the
-levels of a Laplacian pyramid do [3]: large strokes do not fade under the fine ones.
+coarsest level and one for all finer ones. A style is a row of such parameters [1], and a change of low rank
+of the weights of each convolution (`urst_tiles.nets.low_rank`); all of it is folded, so styles cost nothing.
+What a finer level paints keeps the colours of the picture of the level above, averaged over some pixels, as
+the levels of a Laplacian pyramid do [3]: large strokes do not fade under the fine ones.
 
 The windows of a level have more channels than red, green and blue: behind these three come one of noise, and,
 at a level that is not the coarsest, the three of the picture of the level above, each of its pixels four
@@ -38,7 +39,7 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets import likeness
+from urst_tiles.nets import likeness, low_rank
 from urst_tiles.nets.base import (
     Affine,
     At,
@@ -53,6 +54,7 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.nets.frozen.padding import strips
 from urst_tiles.nets.lite import monge_kantorovich
+from urst_tiles.nets.low_rank import is_change
 from urst_tiles.nets.seeding import painted, random_state, some_picture
 from urst_tiles.nets.style_file import NETWORK, row_in
 from urst_tiles.nets.style_rows import are_named, asked, encoded, names_in, row_of, style_named
@@ -103,13 +105,16 @@ def shared_names(form: Form) -> list[str]:
     return [f"{name}.{part}" for name in convolutions(form) for part in ("weight", "bias")]
 
 
-def shapes(styles: int, form: Form) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of ``FILE``, apart from the names of the styles."""
+def shapes(styles: int, form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of ``FILE``, apart from the names of the styles, whose changes of the
+    weights have that ``rank``."""
     wanted: dict[str, tuple[int, ...]] = {}
     for name, (outputs, inputs) in convolutions(form).items():
         wanted |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
     wanted |= dict.fromkeys(PER_STYLE[:2], (styles, 2, 2 * form.blocks + 1, form.channels))
     wanted |= dict.fromkeys(PER_STYLE[2:], (styles, 2, form.half))
+    changes = low_rank.shapes(convolutions(form), rank)
+    wanted |= {k: (styles, *shape) for k, shape in changes.items()}
     return wanted | {COLOURS[0]: (styles, 3), COLOURS[1]: (styles, 3, 3)}
 
 
@@ -202,7 +207,7 @@ class PainterStyle:
 
     Parameters
     ----------
-    weights : weight and bias of the convolutions, float32.
+    weights : weight and bias of the convolutions as the style has changed them, float32.
     row : the style's tensors of ``PER_STYLE`` and ``COLOURS``, float64, without their first axis.
     alpha : strength: the share of the painting in the result; the rest is the content.
     finer : whether a level is painted that is not the coarsest; its windows have a guide.
@@ -300,20 +305,44 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
         other weights; or an image is given, and the styles in the file are none of the package's.
     """
     state = states[FILE]
-    names = names_in(state["styles"])
-    share_of = torch.zeros(len(names), dtype=torch.float64)
-    others = []
+    names, total = names_in(state["styles"]), State()
     for style, share in shares(styles):
-        if not isinstance(style, Mapping):
-            others.append((predicted_row(style, state, names), share))
-        elif NETWORK in style:
-            others.append((row_in(style, network_of(state), row_shapes(form_of(state))), share))
-        else:
-            share_of[_row(style, names)] += share
-    row = {k: torch.tensordot(share_of, state[k].double(), 1) for k in (*PER_STYLE, *COLOURS)}
-    for other, share in others:
-        row = {k: t + share * other[k] for k, t in row.items()}
-    return PainterStyle({k: state[k].float() for k in shared_names(form_of(state))}, row, alpha)
+        for k, t in one_style(style, state, names).items():
+            total[k] = total.get(k, 0.0) + share * t
+    weights = {k: state[k].float() for k in shared_names(form_of(state))}
+    weights |= {k: (weights[k].double() + t).float() for k, t in total.items() if k in weights}
+    return PainterStyle(weights, {k: total[k] for k in (*PER_STYLE, *COLOURS)}, alpha)
+
+
+def one_style(style: NDArray[np.float32] | State, state: State, names: list[str]) -> State:
+    """What is a style's own, float64: its tensors of `PER_STYLE` and `COLOURS`, and under the names of the
+    weights what is added to them."""
+    if not isinstance(style, Mapping):
+        return predicted(style, state, names)
+    if NETWORK in style:
+        row = row_in(style, network_of(state), row_shapes(form_of(state), low_rank.rank_of(style)))
+        return as_added(row)
+    return style_in(state, row_number(style, names))
+
+
+def style_in(state: State, number: int) -> State:
+    """The style in that row of a file, as `one_style` gives it."""
+    rows = {k: t[number].double() for k, t in state.items() if k in (*PER_STYLE, *COLOURS) or is_change(k)}
+    return as_added(rows)
+
+
+def mixture(state: State, share: NDArray[np.float64]) -> State:
+    """The sum of the styles of a file, each times its ``share`` (S,), as `one_style` gives it."""
+    total = State()
+    for number in np.flatnonzero(share):
+        for k, t in style_in(state, int(number)).items():
+            total[k] = total.get(k, 0.0) + float(share[number]) * t
+    return total
+
+
+def as_added(row: State) -> State:
+    """The tensors of a style, with its changes of the weights multiplied out."""
+    return {k: t for k, t in row.items() if not is_change(k)} | low_rank.changes(row)
 
 
 def network_of(state: State) -> str:
@@ -322,16 +351,17 @@ def network_of(state: State) -> str:
     return digest({k: state[k].float() for k in shared_names(form_of(state))}, {})
 
 
-def row_shapes(form: Form) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of one style."""
-    return {k: shape[1:] for k, shape in shapes(1, form).items() if k in (*PER_STYLE, *COLOURS)}
+def row_shapes(form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of one style, whose changes of the weights have that rank."""
+    kept = {k: shape[1:] for k, shape in shapes(1, form, rank).items()}
+    return {k: shape for k, shape in kept.items() if k in (*PER_STYLE, *COLOURS) or is_change(k)}
 
 
-def predicted_row(image: NDArray[np.float32], state: State, names: list[str]) -> State:
-    """The tensors of a style, float64, that are to paint as an image (h, w, 3) in 0..1 was painted.
+def predicted(image: NDArray[np.float32], state: State, names: list[str]) -> State:
+    """The style, as `one_style` gives it, that is to paint as an image (h, w, 3) in 0..1 was painted.
 
-    The parameters are predicted from the statistics of the image and of the styles in the file
-    (`urst_tiles.nets.likeness`); the colours are the image's own.
+    The parameters and the changes of the weights are predicted from the statistics of the image and of the
+    styles in the file (`urst_tiles.nets.likeness`); the colours are the image's own.
 
     Raises
     ------
@@ -345,11 +375,12 @@ def predicted_row(image: NDArray[np.float32], state: State, names: list[str]) ->
         )
     colours = Moments.of(image.reshape(-1, 3).T, full=True)
     values = (colours.mean, colours.covariance(DDOF))
-    row = {k: torch.tensordot(torch.from_numpy(share), state[k].double(), 1) for k in PER_STYLE}
-    return row | {k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)}
+    return mixture(state, share) | {
+        k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)
+    }
 
 
-def _row(style: State, names: list[str]) -> int:
+def row_number(style: State, names: list[str]) -> int:
     """The index of the style that is asked for."""
     word = asked(style) or ""
     row = row_of(word, names)
@@ -366,7 +397,8 @@ def check(state: State, file: str, path: Path) -> None:
     """Raise BadWeights for wrong keys, shapes or names."""
     rows = state.get("gamma")
     count = len(rows) if rows is not None and rows.ndim else 0
-    check_keys({k: t for k, t in state.items() if k != "styles"}, shapes(count, form_of(state)), path)
+    wanted = shapes(count, form_of(state), low_rank.rank_of(state))
+    check_keys({k: t for k, t in state.items() if k != "styles"}, wanted, path)
     if not count or not are_named(state, count):
         raise BadWeights(f"{path}: styles must be a JSON list of {count} different words, as uint8 letters")
 
@@ -392,6 +424,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     state[COLOURS[0]] = torch.from_numpy(random.uniform(0.3, 0.7, (3, 3)).astype(np.float32))
     state[COLOURS[1]] = torch.from_numpy((spread @ spread.transpose(0, 2, 1)).astype(np.float32))
     state["styles"] = encoded(["dawn", "noon", "night"])
+    state |= low_rank.seeded(convolutions(form), 3, seed)
     image = some_picture(seed)
     still = {**state, "full.weight": torch.zeros_like(state["full.weight"])}
     still["full.bias"] = torch.zeros_like(state["full.bias"])

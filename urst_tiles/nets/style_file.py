@@ -1,12 +1,13 @@
-"""Style files: one style of a network of this package, a few kB that `urst_tiles.learn` made of a painting.
+"""Style files: one style of a network of this package, some kB that `urst_tiles.learn` made of a painting.
 
 A style file is a safetensors file, so it holds tensors and text and no code. Its tensors are those that a
 style has in the network's own weights, without their first axis. Of ``--model painter`` these are ``gamma``
 and ``beta`` (2, 11, 64), ``half_gamma`` and ``half_beta`` (2, 24), float16, for the coarsest level and for
-all finer ones, and ``colour.mean`` (3) and ``colour.covariance`` (3, 3), float32, of the painting's colours
-in 0..1. Its metadata hold, under ``urst_tiles``, JSON with what the style is and was made of: "format" and
-"version" of the file, "model", "network" (the fingerprint of the weights that the style belongs to),
-"tensors" (their fingerprint), "painting" (its name) and "sha256", and how it was learned.
+all finer ones, ``colour.mean`` (3) and ``colour.covariance`` (3, 3), float32, of the painting's colours in
+0..1, and the changes of the weights of the convolutions, int8, as `urst_tiles.nets.low_rank` has them; files
+of version 1 have none of these. Its metadata hold, under ``urst_tiles``, JSON with what the style is and was
+made of: "format" and "version" of the file, "model", "network" (the fingerprint of the weights that the style
+belongs to), "tensors" (their fingerprint), "painting" (its name) and "sha256", and how it was learned.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from urst_tiles.storage.stores import fetched, utf8_name
 
 #: The suffix by which a style file is known.
 SUFFIX = ".style"
-FORMAT, VERSION = "urst-tiles style", 1
+FORMAT, VERSION = "urst-tiles style", 2
 #: Keys of the tensors in which `load_style_file` passes the file's name, and the network that it belongs to.
 FILE, NETWORK = "style.file", "style.network"
 
@@ -73,12 +74,12 @@ def read_style_file(path: Path) -> tuple[State, dict[str, Any]]:
         ) from None
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise BadInput(f"{path} is no style file; `urst-tiles learn PAINTING -o {path.name}` makes one")
-    if said.get("version") != VERSION:
+    if said.get("version") not in range(1, VERSION + 1):
         raise BadInput(
             f"{path} is a style file of version {said.get('version')!r}, and this program knows version"
             f" {VERSION}; take a newer program, or learn the style anew"
         )
-    finite = all(t.is_floating_point() and bool(t.isfinite().all()) for t in row.values())
+    finite = all(bool(t.isfinite().all()) for t in row.values())
     if not finite or said.get("tensors") != digest(row, {}):
         raise BadWeights(f"{path} is damaged: its numbers are not those that were written; learn it anew")
     return row, said
