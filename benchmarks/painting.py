@@ -7,6 +7,9 @@ G is the mean over nine crops of 512 px on a lattice from edge to edge, G0 that 
 its short side. The table has the layers relu1_2, relu2_2, relu3_3 and relu4_3 of VGG-16 and their mean: 0 for
 the painting itself, about 0.8 for a photograph, above 1 for a picture of far too much contrast. Reduced
 pictures are means of 2 x 2 pixels; where a side is shorter than 512 px, crops are as long as the side.
+
+A line tells how far the colours of the picture, reduced by 8, are from the painting's at 64 px: the distance
+of the means in deviations of the painting, and that of the covariance matrices relative to the painting's.
 """
 
 from __future__ import annotations
@@ -82,6 +85,21 @@ def distances(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tens
     return rows
 
 
+def colours(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and covariance of a picture's colours, reduced by 8."""
+    for _ in range(3):
+        picture = halved(picture)
+    rows = picture.reshape(-1, 3).astype(np.float64)
+    return rows.mean(0), np.cov(rows.T)
+
+
+def far_in_colours(picture: NDArray[np.uint8], painting: NDArray[np.uint8]) -> tuple[float, float]:
+    """How far the mean and the covariance of the colours are from the painting's, as shares."""
+    (mean, covariance), (wanted, spread) = colours(picture), colours(painting)
+    moved = np.linalg.norm(mean - wanted) / np.sqrt(np.trace(spread))
+    return float(moved), float(np.linalg.norm(covariance - spread) / np.linalg.norm(spread))
+
+
 @program
 def main(words: Sequence[str]) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -94,14 +112,17 @@ def main(words: Sequence[str]) -> None:
     arguments = parser.parse_args(words)
     dtype = getattr(torch, arguments.precision)
     net = backbones.backbone("vgg16", [arguments.teacher], dtype=dtype)
-    painting = torch.from_numpy(read_picture(arguments.painting, SIDE).copy()).permute(2, 0, 1)[None]
-    measured = distances(net, whole(arguments.picture), painting)
+    small, picture = read_picture(arguments.painting, SIDE), whole(arguments.picture)
+    painting = torch.from_numpy(small.copy()).permute(2, 0, 1)[None]
+    measured = distances(net, picture, painting)
     rows = [
         [f"1/{reduction}" if reduction > 1 else "1:1", *(f"{value:.3f}" for value in values)]
         for reduction, values in zip(REDUCTIONS, measured, strict=True)
     ]
     title = f"Style distance of {arguments.picture.name} from {arguments.painting.name}"
     table(title, ["scale", *LAYERS, "mean"], rows)
+    mean, covariance = far_in_colours(picture, np.rint(255 * small).astype(np.uint8))
+    print(f"Colours, reduced by 8: the mean is off by {mean:.1%}, the covariance by {covariance:.1%}.")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,101 @@
-"""Style and content losses of lite and MicroAST on fixed pairs that lite was never trained on.
+"""How near to paintings the pictures of networks are, on photographs that none of them was trained on.
 
-    python benchmarks/quality.py [--judge random] [--every 4] [--pairs FILE.csv] [--pictures FOLDER]
+    python benchmarks/quality.py --models painter,lite,microast,photo
+    python benchmarks/quality.py --models painter,photo --named --optimum 100 --every 10
+    python benchmarks/quality.py --models painter,lite --named --identity
 
-Contents and styles have 512 px on the short side; each network runs in float32 with the statistics of the
-content. The style loss of a layer is the mean over channels of the squared distances of mean and deviation.
-The content loss is the mean squared distance of relu4_1, both plain and with each channel normalised. The
-judges are the networks that taught lite (VGG-19 to relu3_1, and a distilled stand-in for relu4_1 and
-relu5_1), or a network that taught neither model: the same layers of a VGG-19 with random weights.
+Photographs and paintings have 512 px on the short side; each network runs in float32 with the statistics of
+the photograph, `painter` on its coarsest level alone, which is that of such a picture. The pairs are those of
+``--pairs``, whose paintings no network has learned, or with ``--named`` its photographs, each with one of the
+35 named styles of the package in turn.
+
+style
+    the distance of Gram matrices relative to the painting's, |G - G0| / |G0| (Frobenius), mean over the
+    layers of the judge.
+content
+    the mean squared distance of the judge's content layer to the photograph's, each channel with mean 0 and
+    deviation 1: 0 is the photograph, 2 something that has nothing to do with it.
+PSNR
+    with ``--identity``, where each painting is painted in its own style: of the picture and the painting, in
+    decibels.
+way
+    with ``--optimum N``: the part of the way from the photograph to the picture that so many evaluations of
+    L-BFGS make of it [1] (`pipelines/optimize.py`) that a network goes, by the distance of style.
+
+The judges: ``vgg16`` (relu1_2 to relu4_3, which taught painter), and two that taught nobody here with Gram
+matrices: ``vgg19`` (relu1_1 to relu4_1), and ``random``, the same layers with random weights.
+
+Reference
+---------
+1. L. Gatys, A. Ecker, M. Bethge, "Image Style Transfer Using Convolutional Neural Networks", CVPR 2016.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from harness import ROOT, SHARED, Parser, existing_file, integer, new_folder, program, read_table, table
+from harness import (
+    ROOT,
+    SHARED,
+    Parser,
+    existing_file,
+    existing_folder,
+    integer,
+    new_folder,
+    program,
+    read_table,
+    several,
+    table,
+)
 from nets_here import WEIGHTS
+from optimization.objective import Terms, Whole, style_targets
+from optimization.settings import STYLE_WEIGHTS
+from optimization.whole import ByLBFGS
+from torch import Tensor
 
 from urst_tiles import losses, nets
 from urst_tiles.losses import backbones
-from urst_tiles.losses.vgg import placed_state
+from urst_tiles.losses.vgg import CONTENT16, LAYERS, LAYERS16, placed_state
 from urst_tiles.nets import live
+from urst_tiles.nets.style_rows import style_named
 from urst_tiles.source.picture import read_picture, write_png
 
 TRAIN = SHARED / "data" / "train"
-SIZE = 512
-MODELS = ("lite", "microast")
+SIZE, HISTORY = 512, 20
+PHOTO, OPTIMUM = "photo", "optimum"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A loss network, its layers of the style, and that of the content."""
+
+    net: losses.FeatureNet
+    style: tuple[str, ...]
+    content: str
+
+    def grams(self, picture: Tensor) -> dict[str, Tensor]:
+        """The Gram matrix of each layer."""
+        return {k: losses.gram(f)[0] for k, f in self.net(picture, self.style).items()}
+
+    def shapes(self, picture: Tensor) -> Tensor:
+        """The features of the content layer, normalised."""
+        return losses.normalised(self.net(picture, (self.content,))[self.content])
+
+
+def judge_of(name: str) -> Judge:
+    """The judge of that name."""
+    if name == "vgg16":
+        return Judge(backbones.backbone("vgg16", [WEIGHTS / "vgg16.safetensors"]), LAYERS16[:4], CONTENT16)
+    if name == "vgg19":
+        net = backbones.backbone("vgg19", [WEIGHTS / "vgg19_conv4_1.safetensors"])
+        return Judge(net, LAYERS[:4], LAYERS[3])
+    return Judge(untrained(), LAYERS[:4], LAYERS[3])
 
 
 def untrained(seed: int = 0) -> backbones.VGG:
@@ -42,76 +108,117 @@ def untrained(seed: int = 0) -> backbones.VGG:
     return backbones.VGG(placed_state(state))
 
 
-def teachers() -> backbones.Together:
-    """The networks whose losses lite was trained with."""
-    return backbones.teachers(WEIGHTS / "vgg19_relu3_1.raw", WEIGHTS / "collaborative_wct" / "5SE.pth")
-
-
-def tensor(path: Path) -> torch.Tensor:
+def tensor(path: Path) -> Tensor:
     """An image file as float32, (1, 3, h, w), in 0..1, its sides cropped to multiples of 16."""
     image = read_picture(path, SIZE)
     h, w = (side // 16 * 16 for side in image.shape[:2])
     return torch.from_numpy(image[:h, :w].copy()).permute(2, 0, 1)[None]
 
 
-def stylised(model: str, content: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """The picture that ``model`` makes, (1, 3, h, w), in 0..1; the model "content" returns the content."""
-    if model == "content":
-        return content
-    made = nets.build(model, WEIGHTS, [(style[0].permute(1, 2, 0).numpy(), 1.0)])
-    return made.forward(content, live(made)).clamp(0, 1)
+@dataclass(frozen=True)
+class Pair:
+    """A photograph and a painting, each (1, 3, h, w), and the painting's name if it is a named style."""
 
-
-def judge(
-    net: losses.FeatureNet, content: torch.Tensor, style: torch.Tensor, scale: bool
-) -> Callable[[torch.Tensor], list[float]]:
-    """A function from a picture to its losses in the order of the table's columns.
-
-    ``scale`` divides each layer by the mean activation of the style.
-    """
-    of_content, wanted = net(content, ["relu4_1"])["relu4_1"], net(style, backbones.LAYERS)
-    units = {k: f.mean() if scale else torch.ones(()) for k, f in wanted.items()}
-    targets = {k: losses.mean_std(f / units[k]) for k, f in wanted.items()}
-
-    def losses_of(picture: torch.Tensor) -> list[float]:
-        features = {k: f / units[k] for k, f in net(picture, backbones.LAYERS).items()}
-        layers = losses.style_loss({k: losses.mean_std(f) for k, f in features.items()}, targets)[0]
-        target = of_content / units["relu4_1"]
-        plain = losses.content_loss(features["relu4_1"], target)
-        normal = losses.content_loss(losses.normalised(features["relu4_1"]), losses.normalised(target))
-        return [*layers.tolist(), layers.sum().item(), plain.item(), normal.item()]
-
-    return losses_of
+    content: Tensor
+    style: Tensor
+    name: str
 
 
 @torch.inference_mode()
+def stylised(model: str, pair: Pair, weights: Path) -> Tensor:
+    """The picture that ``model`` makes, (1, 3, h, w), in 0..1."""
+    if model == PHOTO:
+        return pair.content
+    style = (
+        style_named(pair.name) if model == "painter" and pair.name else pair.style[0].permute(1, 2, 0).numpy()
+    )
+    made = nets.build(model, weights, [(style, 1.0)])
+    h, w = (side // made.stride * made.stride for side in pair.content.shape[2:])
+    return made.forward(pair.content[:, :, :h, :w], live(made)).clamp(0, 1)
+
+
+def optimum(judge: Judge, pair: Pair, evaluations: int) -> Tensor:
+    """What L-BFGS makes of the photograph [1], with the weights of `pipelines/optimize.py`."""
+    shares = dict.fromkeys(judge.style, 1 / len(judge.style))
+    weight = STYLE_WEIGHTS["gatys", "none"]
+    terms = Terms({judge.content: 1.0}, shares, 1.0, weight, scale="gatys")
+    grams = style_targets(judge.net, terms, pair.style)
+    descent = ByLBFGS(Whole.of(judge.net, terms, grams, pair.content), pair.content, evaluations, HISTORY)
+    while descent.step < evaluations:
+        descent.advance()
+    return descent.x.detach().clamp(0, 1)
+
+
+@torch.inference_mode()
+def measured(judge: Judge, picture: Tensor, pair: Pair) -> tuple[float, float, float]:
+    """The distances of style and content, and the PSNR to the photograph."""
+    wanted, reached = judge.grams(pair.style), judge.grams(picture)
+    style = [((reached[k] - g).norm() / g.norm()).item() for k, g in wanted.items()]
+    h, w = picture.shape[2:]
+    same = pair.content[:, :, :h, :w]
+    content = (judge.shapes(picture) - judge.shapes(same)).square().mean()
+    error = (picture - same).square().mean().item()
+    return float(np.mean(style)), content.item(), -10 * float(np.log10(max(error, 1e-12)))
+
+
+def pairs_of(file: Path, every: int, named: bool) -> list[Pair]:
+    """The pairs of a CSV file with the columns content and style, or of its photographs and named styles."""
+    rows = read_table(file, "content", "style")
+    styles = read_table(ROOT / "pipelines" / "styles.csv", "name", "file")
+    found = []
+    for k, row in enumerate(rows):
+        style = styles[k % len(styles)] if named else {"name": "", "file": row["style"]}
+        found.append((row["content"], style["file"], style["name"]))
+    contents, paintings = TRAIN / "content", TRAIN / "style"
+    return [Pair(tensor(contents / a), tensor(paintings / b), name) for a, b, name in found[::every]]
+
+
 @program
 def main(words: Sequence[str]) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=f"painter,lite,microast,{PHOTO}", help="separated by commas")
+    parser.add_argument("--weights", type=existing_folder, default=WEIGHTS, help="of the models")
+    parser.add_argument("--judge", choices=["vgg16", "vgg19", "random"], default="vgg16")
     parser.add_argument("--pairs", type=existing_file, default=ROOT / "pipelines" / "lite_pairs.csv")
-    parser.add_argument("--pictures", type=new_folder, help="also write every picture here")
+    parser.add_argument("--named", action="store_true", help="named styles instead of paintings never seen")
+    parser.add_argument("--identity", action="store_true", help="paint each painting in its own style")
     parser.add_argument("--every", type=integer(), default=1, help="take every n-th pair")
-    parser.add_argument("--judge", choices=["teachers", "random"], default="teachers")
+    parser.add_argument("--optimum", type=integer(0), default=0, help="evaluations; 0: none")
+    parser.add_argument("--pictures", type=new_folder, help="also write every picture here")
     arguments = parser.parse_args(words)
-    rows = read_table(arguments.pairs, "content", "style")
-    pairs = [(row["content"], row["style"]) for row in rows][:: arguments.every]
-    judging = teachers() if arguments.judge == "teachers" else untrained()
-    by_model: dict[str, list[list[float]]] = {}
-    for k, (content_name, style_name) in enumerate(pairs):
-        content, style = tensor(TRAIN / "content" / content_name), tensor(TRAIN / "style" / style_name)
-        losses_of = judge(judging, content, style, arguments.judge == "random")
-        for model in (*MODELS, "content"):
-            picture = stylised(model, content, style)
-            by_model.setdefault(model, []).append(losses_of(picture))
-            if arguments.pictures and model in MODELS:
+    judge, models = judge_of(arguments.judge), several(arguments.models)
+    pairs = pairs_of(arguments.pairs, arguments.every, arguments.named)
+    if arguments.identity:
+        pairs = [Pair(pair.style, pair.style, pair.name) for pair in pairs]
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for k, pair in enumerate(pairs):
+        pictures = {model: stylised(model, pair, arguments.weights) for model in models}
+        if arguments.optimum:
+            pictures[OPTIMUM] = optimum(judge, pair, arguments.optimum)
+        for model, picture in pictures.items():
+            found.setdefault(model, []).append(measured(judge, picture, pair))
+            if arguments.pictures:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 pixels = picture[0].mul(255).round().byte().permute(1, 2, 0).numpy()
                 write_png(arguments.pictures / f"{k:02}-{model}.png", pixels)
+    kind = "named styles" if arguments.named else "paintings that no network has learned"
+    of = "paintings" if arguments.identity else "photographs"
+    title = f"Distances by {arguments.judge}, mean over {len(pairs)} {of} in {kind}, {SIZE} px"
+    last = "PSNR" if arguments.identity else "way"
+    table(title, ["picture", "style", "content", last], rows_of(found, arguments.identity))
+
+
+def rows_of(found: dict[str, list[tuple[float, ...]]], identity: bool) -> list[list[str]]:
+    """A row for each model: mean distances, and the PSNR or the part of the way to the optimum."""
+    means = {model: np.mean(values, 0) for model, values in found.items()}
     rows = []
-    for model, values in by_model.items():
-        rows.append([model, *(f"{v:.3f}" for v in np.mean(values, axis=0))])
-    head = ["picture", *backbones.LAYERS, "style", "content", "content, normalised"]
-    table(f"Losses, mean over {len(pairs)} pairs, judge: {arguments.judge}", head, rows)
+    for model, (style, content, likeness) in means.items():
+        last = f"{likeness:.1f}" if identity else ""
+        if OPTIMUM in means and PHOTO in means and not identity:
+            far, near = means[PHOTO][0], means[OPTIMUM][0]
+            last = f"{(far - style) / (far - near):.2f}"
+        rows.append([model, f"{style:.3f}", f"{content:.3f}", last])
+    return rows
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     """Add the command ``learn``."""
     text = (
         "learn the style of a painting of yours, for --model painter, in some minutes; the file that it"
-        " writes, a few kB, is a --style"
+        " writes, some 150 kB, is a --style"
     )
     usage = "urst-tiles learn PAINTING -o MY.style [options]"
     learn = add_command(commands, "learn", text, usage=usage)
