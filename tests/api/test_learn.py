@@ -81,6 +81,23 @@ def test_steps_bring_the_style_nearer_to_the_painting(learn: Any) -> None:
     assert made.last < 0.92 * made.first
 
 
+def test_what_is_learned_has_few_components_while_it_is_learned(
+    learn: Any, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So nothing is lost at the end, when the file is written."""
+    seen: list[one_style.OneStyle] = []
+    kept = one_style.to_bytes
+    monkeypatch.setattr(
+        one_style, "to_bytes", lambda learning, *more: (seen.append(learning), kept(learning, *more))[1]
+    )
+    learn(steps=2 * one_style.CUT)
+    (learning,) = seen
+    for name in ("enter", "a.0", "b.4", "mid"):
+        change = learning.training.leaves[f"{name}.weight"].detach() - learning.network[f"{name}.weight"]
+        sizes = torch.linalg.svdvals(change.flatten(1))
+        assert sizes[low_rank.RANK - 1] > 10 * sizes[low_rank.RANK :].sum(), name
+
+
 def loss_of(style: Any, study: Path, teacher: Path) -> float:
     """What is minimised, for the package's whole scene painted in ``style``."""
     net = vgg.vgg16([teacher], 0)

@@ -42,6 +42,7 @@ def test_what_is_cut_is_what_is_smallest() -> None:
     for rank in (2, 6):
         left = (back(low_rank.compressed(change, "a.0", rank)) - change).norm()
         best = sizes[rank:].square().sum().sqrt()
+        assert torch.allclose((low_rank.largest(change, rank) - change).norm(), best)
         assert best <= left < best + 0.025 * change.norm()
 
 

@@ -2,10 +2,10 @@
 
 A style of the painter is a row of 2912 affine parameters [1] and, for each convolution, a change of low rank
 of its weights [2]. Both begin as those of a style that is near, and follow Adam on crops of some pictures.
-The weights are free while they learn; in the end what changed is cut to its largest components. The rate
-falls with the number of steps alone, and the result is a running average, so that it does not matter when the
-learning ends: as many steps give the same style again, whether they were told by their number or by the
-clock.
+The weights follow their gradients freely; every few steps what changed is cut to its largest components, so
+that what is learned is what is kept. The rate falls with the number of steps alone, and the result is a
+running average, so that it does not matter when the learning ends: as many steps give the same style again,
+whether they were told by their number or by the clock.
 
 References
 ----------
@@ -41,6 +41,8 @@ SIZE, BATCH, LEVELS = 256, 2, 2
 #: Adam's rate of the affine parameters and of the weights, in the beginning; the steps over which it rises,
 #: and after which it has fallen to 0.7 of that.
 RATE, WEIGHT_RATE, WARMUP, SLOWER = 0.02, 0.002, 10, 100
+#: After so many steps what changed in the weights is cut to `low_rank.RANK` components.
+CUT = 4
 #: What the running average keeps of itself in each step, and the longest gradient that is followed.
 KEEP, LONGEST = 0.97, 5.0
 #: By how much the distance that is told follows that of each step.
@@ -77,12 +79,21 @@ class OneStyle:
         started, training = time.perf_counter(), self.training
         total, distance = self._loss()
         training.advance(total, share_of_rate(training.step) if share is None else share, LONGEST)
+        if training.step % CUT == 0:
+            self._cut()
         told = training.memory["distance"]
         if training.step == 1:
             training.memory["first"].copy_(distance)
             told.copy_(distance)
         told.lerp_(distance, FOLLOW)
         training.memory["seconds"] += time.perf_counter() - started
+
+    @torch.no_grad()
+    def _cut(self) -> None:
+        """Leave the largest components of what changed in the weights."""
+        for name in convolutions(form_of(self.network)):
+            leaf, shared = self.training.leaves[f"{name}.weight"], self.network[f"{name}.weight"]
+            leaf.copy_(shared + low_rank.largest(leaf - shared))
 
     def _loss(self) -> tuple[Tensor, Tensor]:
         """The loss of new crops, and the mean distance of a layer from the painting, float64."""
@@ -101,7 +112,7 @@ class OneStyle:
     @property
     def row(self) -> State:
         """The style as it is now, the running average: its affine parameters in float16, as in the network's
-        own file, and its changes of the weights, cut to `low_rank.RANK` components."""
+        own file, and its changes of the weights."""
         average = self.training.average
         row = {k: average[k][0].to(torch.float16) for k in PER_STYLE}
         for name in convolutions(form_of(self.network)):

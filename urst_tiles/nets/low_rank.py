@@ -71,6 +71,12 @@ def changes(state: Mapping[str, Tensor]) -> State:
     return found
 
 
+def largest(change: Tensor, rank: int = RANK) -> Tensor:
+    """A change (o, i, 3, 3) with its largest components alone, in its own type."""
+    u, size, v = torch.linalg.svd(change.flatten(1), full_matrices=False)
+    return (u[:, :rank] * size[:rank] @ v[:rank]).view_as(change)
+
+
 def compressed(change: Tensor, name: str, rank: int = RANK) -> State:
     """The tensors of a change (o, i, 3, 3) of the convolution ``name``, cut to so many components: those of
     its singular value decomposition with the largest values."""
