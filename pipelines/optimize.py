@@ -3,11 +3,16 @@
     python pipelines/optimize.py --content PHOTO.jpg --style PAINTING.jpg --out runs/one --size 512 \
         --backbone vgg19 --backbone-weights vgg19-dcbb9e9d.pth
     python pipelines/optimize.py --content SCENE.tif --style PAINTING.jpg --out runs/large --tile 1024 \
-        --optimizer adam --steps 300 --backbone vgg19 --backbone-weights vgg19-dcbb9e9d.pth
+        --optimizer adam --steps 300 --scales 4 --backbone vgg19 --backbone-weights vgg19-dcbb9e9d.pth
 
 The folder ``--out`` receives ``picture.tif`` (a pyramidal TIFF), ``preview.png``, ``losses.csv`` and the
 state. The same command, given again, continues where the last call stopped, and gives the same result to the
 bit. Any setting may stand in a TOML file (``--settings``) or on the command line, which takes precedence.
+
+With ``--scales N`` the image is optimised from coarse to fine: halved N - 1 times first, then at each finer
+scale from the enlarged picture of the one above, whose strokes so keep their proportion to the whole
+(`optimization/scales.py`). Each coarse scale has a folder of its own in ``--out``. On large images this is
+the reference for what `--model painter` does in one go.
 
 With ``--tile`` the gradient is still that of the whole image. It is computed in two passes over the tiles
 (`optimization/tiles.py`), or three with ``--smoothing map``, and memory does not grow with the image.
@@ -29,6 +34,7 @@ from optimization import memory, pictures, whole
 from optimization.descent import Adam
 from optimization.files import Entry, Files
 from optimization.objective import Parts, Terms, Whole
+from optimization.scales import ALONE, PICTURE, Scale, coarse_to_fine
 from optimization.scene import Scene, begin
 from optimization.settings import Settings
 from optimization.tiles import Pixels, Tiled
@@ -195,15 +201,15 @@ def tensors(scene: Scene, files: Files, name: str) -> Pixels:
 
 def finish(settings: Settings, scene: Scene, read: pictures.Boxes, step: int) -> None:
     """Write ``picture.tif`` from the image after ``step`` steps."""
-    print(f"writing {settings.out / 'picture.tif'}", flush=True)
+    print(f"writing {settings.out / PICTURE}", flush=True)
     name = hashlib.sha256(repr((scene.facts, step)).encode()).hexdigest()
-    pictures.write_pyramid(settings.out / "picture.tif", read, scene.source, settings.out / "parts", name)
+    pictures.write_pyramid(settings.out / PICTURE, read, scene.source, settings.out / "parts", name)
 
 
-def optimize(settings: Settings) -> Iterator[Row]:
-    """Optimise from the first step or from the saved state; yields the losses of each evaluation."""
+def optimize(settings: Settings, scale: Scale = ALONE) -> Iterator[Row]:
+    """Optimise a scale from the first step or the saved state; yields the losses of each evaluation."""
     rows = optimize_tiles if settings.tile else optimize_whole
-    yield from begun(settings, lambda: rows(settings, begin(settings)))
+    yield from begun(settings, lambda: rows(settings, begin(settings, scale)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         settings = parse(Settings, words, "Optimise an image towards a style.")
         set_threads(settings.threads)
-        record(settings.out / "losses.csv", optimize(settings), COLUMNS, every=1)
+        for here, scale in coarse_to_fine(settings):
+            record(here.out / "losses.csv", optimize(here, scale), COLUMNS, every=1)
 
     return guarded(
         "optimize",

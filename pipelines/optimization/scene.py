@@ -12,6 +12,7 @@ from torch import Tensor
 
 from optimization import pictures, reach
 from optimization.objective import Terms, style_targets
+from optimization.scales import ALONE, Scale, enlarged, halved
 from optimization.settings import Settings, check, facts_of, make_terms
 from optimization.tiles import Pixels
 from urst_tiles import losses
@@ -48,8 +49,8 @@ class Scene:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.like)[None]
 
 
-def begin(settings: Settings) -> Scene:
-    """Open and measure everything; BadInput in one sentence."""
+def begin(settings: Settings, scale: Scale = ALONE) -> Scene:
+    """Open and measure everything, with the content of that ``scale``; BadInput in one sentence."""
     check(settings)
     dtype = getattr(torch, settings.precision)
     like = torch.zeros((), dtype=dtype, device=settings.device)
@@ -64,12 +65,18 @@ def begin(settings: Settings) -> Scene:
     if min(style.shape[2:]) < found.minimum:
         raise BadInput(f"--style-size must be at least {found.minimum}, got {settings.style_size}")
     source = pictures.content_source(settings.content, settings.size, settings.out / "source")
+    source = halved(source, scale.halvings, settings.out)
     if min(source.shape) < found.minimum:
         height, width = source.shape
         raise BadInput(f"{settings.content} has {width} x {height} px, the backbone needs {found.minimum}")
     grams = style_targets(net, terms, style.to(like))
     content = pictures.planes(WindowReader(source), settings.precision)
     first = content if settings.start == "content" else pictures.noise(settings.seed, settings.precision)
+    facts = facts_of(settings, source, terms)
+    if scale.above is not None:
+        above = pictures.content_source(scale.above, 0, settings.out / "above")
+        first = enlarged(pictures.planes(WindowReader(above), settings.precision), above.shape)
+        facts |= {"the picture of the scale above": above.fingerprint}
     return Scene(
         source,
         net,
@@ -79,5 +86,5 @@ def begin(settings: Settings) -> Scene:
         lambda box: torch.from_numpy(content(box)).to(like)[None],
         like,
         found,
-        facts_of(settings, source, terms),
+        facts,
     )

@@ -56,8 +56,12 @@ class Settings:
     variation_weight: float = 0.0
     start: Literal["content", "noise"] = "content"
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
-    #: Evaluations of the loss.
+    #: Evaluations of the loss; with more than one of the scales, on the coarsest.
     steps: int = 1000
+    #: On how many scales, from coarse to fine; 1: at the content's own size alone.
+    scales: int = 1
+    #: Evaluations on each finer scale; 0: half of ``steps``.
+    finer_steps: int = field(default=0, metadata={"least": 0})
     #: Of Adam, in colours of 0..1, and over how many steps at the end it falls to 0.
     rate: float = 0.02
     cooldown: int = 0

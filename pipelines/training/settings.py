@@ -22,7 +22,7 @@ S = TypeVar("S")
 Read = Callable[[Any], Any]
 #: Whole numbers that must be 1 at least, where a program has them; all other numbers may be 0. The metadata
 #: of a field may say otherwise by "least".
-COUNTS = {"steps", "batch", "size", "stroke_factor", "save_every", "sample_every"}
+COUNTS = {"steps", "scales", "batch", "size", "stroke_factor", "save_every", "sample_every"}
 #: The largest value of numbers that are shares.
 SHARES = {"average": 1.0}
 

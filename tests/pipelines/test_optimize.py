@@ -389,9 +389,62 @@ def test_an_image_with_transparency_keeps_it(
     assert np.array_equal(result(tmp_path / "run")[..., 3:], alpha)
 
 
+def large(images: Path) -> list[str]:
+    """A content of 141 x 183 px, which is odd at each scale."""
+    from helpers import picture
+
+    write_png(images / "large.png", picture(141, 183, 2))
+    return ["--content", str(images / "large.png"), "--scales", "3"]
+
+
+def test_scales_go_from_coarse_to_fine_in_memory_and_in_tiles(
+    program: ModuleType, words: list[str], tmp_path: Path, images: Path
+) -> None:
+    words = [*words, *large(images), "--finer-steps", "2"]
+    assert program.main(words) == 0
+    folders = [tmp_path / "run" / name for name in ("scale-4", "scale-2", ".")]
+    assert [result(folder).shape for folder in folders] == [(36, 46, 3), (71, 92, 3), (141, 183, 3)]
+    assert [len(rows(folder)) for folder in folders] == [4, 2, 2]
+    assert program.main([*words, "--tile", "32", "--out", str(tmp_path / "tiles")]) == 0
+    for folder in folders:
+        one = rows(folder), result(folder)
+        two = (read(tmp_path / "tiles" / folder.relative_to(tmp_path / "run")) for read in (rows, result))
+        for a, b in zip(one[0], next(two), strict=True):
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-12)
+        assert np.abs(one[1].astype(int) - next(two)).max() <= 1
+    assert program.main(words) == 0  # nothing left to do, and nothing changes
+    assert np.array_equal(result(folders[-1]), one[1])
+
+
+def test_a_finer_scale_begins_with_the_enlarged_picture_above(
+    program: ModuleType, words: list[str], tmp_path: Path, images: Path
+) -> None:
+    words = [*words, *large(images), "--rate", "1e-9", "--scales", "2"]
+    assert program.main(words) == 0
+    above = result(tmp_path / "run" / "scale-2").astype(np.float64)
+    wide = torch.nn.functional.interpolate(
+        torch.from_numpy(above).permute(2, 0, 1)[None], scale_factor=2, mode="bilinear", align_corners=False
+    )[0].permute(1, 2, 0)[:141, :183]
+    assert np.abs(result(tmp_path / "run") - wide.numpy()).max() <= 0.51
+
+
+def test_the_style_image_grows_with_the_scale_up_to_its_own_size(
+    program: ModuleType, words: list[str], images: Path
+) -> None:
+    settings = program.parse(program.Settings, [*words, "--scales", "4", "--style-size", "24"], "")
+    scales = list(program.coarse_to_fine(settings))
+    assert [here.style_size for here, _ in scales] == [24, 48, 64, 64]
+    assert [scale.halvings for _, scale in scales] == [3, 2, 1, 0]
+    assert [here.steps for here, _ in scales] == [4, 2, 2, 2]
+    assert scales[0][1].above is None and scales[-1][1].above == settings.out / "scale-2" / "picture.tif"
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (["--scales", "0"], "--scales"),
+        (["--scales", "2", "--style", "/nowhere.png"], "/nowhere.png"),
+        (["--scales", "9"], "needs"),
         (["--content", "/nowhere.png"], "/nowhere.png"),
         (["--style", "/nowhere.png"], "/nowhere.png"),
         (["--backbone", "vgg20"], "vgg20"),
