@@ -10,12 +10,12 @@ import torch
 from law1 import TOLERANCE
 from probe import probe
 
-from urst_tiles import nets
+from urst_tiles import nets, weights
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.moments import Moments
-from urst_tiles.nets import painter, style_rows
+from urst_tiles.nets import low_rank, painter, style_rows
 from urst_tiles.nets.base import NOTHING, LocalNet
 
 FORM = painter.Form(6, 5, 4)
@@ -272,11 +272,19 @@ def test_the_network_of_the_package_has_35_styles_and_is_as_large_as_said(tmp_pa
     cells = {"mid": 4, "full": 16}  # outputs in each cell of 4 x 4 pixels
     products = sum(9 * o * i * cells.get(name, 1) for name, (o, i) in layers.items()) / 16
     assert products <= 45_000
+    path = weights.find("painter", None)[painter.FILE]
+    assert path.stat().st_size <= 8_000_000
+    state = weights.load(path)
+    changed = [any(t.any() for t in low_rank.changes(rows_in(state, k)).values()) for k in range(35)]
+    assert all(changed)
+
+
+def rows_in(state, number):
+    """The changes of one of the styles in a file."""
+    return {k: t[number] for k, t in state.items() if low_rank.is_change(k)}
 
 
 def shipped_names():
-    from urst_tiles import weights
-
     return style_rows.names_in(weights.load(weights.find("painter", None)[painter.FILE])["styles"])
 
 
