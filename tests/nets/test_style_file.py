@@ -144,6 +144,9 @@ def test_what_is_no_style_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.style").write_bytes(style_file.to_bytes(fewer, "painter", NETWORK, {}))
     with pytest.raises(BadWeights, match="has not the tensors"):
         built((tmp_path / "bad.style", 1.0))
+    for exponent in (torch.tensor(3, dtype=torch.int8), torch.zeros(5, dtype=torch.int8)):
+        with pytest.raises(BadWeights, match="has not the tensors"):
+            built((write(tmp_path / "bad.style", **{"change.enter.exponent": exponent}), 1.0))
 
 
 @pytest.mark.parametrize("model", ["lite", "microast", "cin"])

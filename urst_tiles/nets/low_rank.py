@@ -57,7 +57,8 @@ def shapes(layers: Mapping[str, tuple[int, int]], rank: int) -> dict[str, tuple[
 
 def rank_of(state: Mapping[str, Tensor]) -> int:
     """How many components the changes in a file have; 0 where it has none."""
-    return next((t.shape[-1] for k, t in state.items() if is_change(k) and k.endswith(f".{EXPONENT}")), 0)
+    exponents = (t for k, t in state.items() if is_change(k) and k.endswith(f".{EXPONENT}"))
+    return next((t.shape[-1] for t in exponents if t.ndim), 0)
 
 
 def changes(state: Mapping[str, Tensor]) -> State:
