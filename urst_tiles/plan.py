@@ -19,7 +19,7 @@ from urst_tiles.storage.publish import megabytes
 #: Resident memory of a process with torch, dask, zarr and pyvips loaded and warm, without any pixel: 270 MB
 #: with the network identity, 25 MB more with others (measured by ``benchmarks/memory_grid.py``), and some
 #: that differ from machine to machine. A process that only hands out blocks takes as much.
-BASE_BYTES = 342 << 20
+BASE_BYTES = 356 << 20
 
 #: The same with a build of torch for cards, whose libraries are larger, also where no card is used.
 CARDS_BUILD_BASE_BYTES = 482 << 20
