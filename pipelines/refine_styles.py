@@ -28,14 +28,14 @@ from command_line import (
     new_folder,
     positive,
     program,
-    read_table,
 )
 from safetensors.torch import save
 from training.command import set_threads
+from training.painter import paintings_in
 from training.pictures import Pictures, patterns_of
 
 from urst_tiles import weights
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput
 from urst_tiles.learning import one_style
 from urst_tiles.learning.crops import files_of
 from urst_tiles.learning.one_style import OneStyle
@@ -72,7 +72,7 @@ def refined(
     rates: tuple[float, float] = RATES,
 ) -> bytes:
     """The content of a style file: the style ``name`` of the network ``state`` after so many steps."""
-    network = {k: state[k].float() for k in painter.shared_names(painter.form_of(state))}
+    network = painter.shared_weights(state)
     start = painter.style_in(state, names_in(state["styles"]).index(name))
     training = one_style.begun(network, start, seed, bytes(32), rates)
     paintings = gather({name: painting}, SIZE, teacher, "cpu")
@@ -124,7 +124,8 @@ def main(words: Sequence[str]) -> None:
     set_threads(arguments.threads)
     state = weights.load(arguments.init)
     painter.check(state, painter.FILE, arguments.init)
-    files = paintings_of(arguments.styles, arguments.style, names_in(state["styles"]))
+    paintings = paintings_in(arguments.styles, arguments.style)
+    files = {name: paintings[name] for name in names_in(state["styles"]) if name in paintings}
     photographs = Pictures(files_of(arguments.content, patterns_of(arguments.held_out)), SIZE)
     teacher = Teacher(
         vgg.vgg16([arguments.teacher], 0, dtype=torch.bfloat16), vgg.LAYERS16[:4], vgg.CONTENT16
@@ -145,15 +146,6 @@ def main(words: Sequence[str]) -> None:
     styles = {name: style_file.read_style_file(path)[0] for name, path in there.items() if path.exists()}
     publish(arguments.out / painter.FILE, assembled(state, styles))
     print(f"{arguments.out / painter.FILE}: {len(styles)} of {len(files)} styles learned further")
-
-
-def paintings_of(table: Path, folder: Path, known: Sequence[str]) -> dict[str, Path]:
-    """Name -> painting, of the styles that the network has; MissingFile for a painting that is not there."""
-    files = {row["name"]: folder / row["file"] for row in read_table(table, "name", "file")}
-    missing = [path for path in files.values() if not path.is_file()]
-    if missing:
-        raise MissingFile(f"there is no painting {missing[0]}, which {table} names")
-    return {name: files[name] for name in known if name in files}
 
 
 def chosen(only: Sequence[str] | None, files: Mapping[str, Path]) -> list[str]:

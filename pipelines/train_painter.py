@@ -33,7 +33,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from command_line import read_table
 from numpy.typing import NDArray
 from torch import Tensor
 from training import loop, painter
@@ -41,7 +40,7 @@ from training.command import Program
 from training.painter import Form
 from training.pictures import Pictures, patterns_of, sheet, square
 
-from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.errors import BadInput
 from urst_tiles.learning.checkpoint import Training, trainable
 from urst_tiles.learning.crops import drawn, files_of
 from urst_tiles.learning.features import Lowered
@@ -132,18 +131,6 @@ def teacher_of(settings: Settings) -> Teacher:
         return Teacher(net, vgg.LAYERS16[:4], vgg.CONTENT16)
     distilled = replace(backbones.distilled_vgg19(Path(settings.distilled), **placed), heads=False)
     return Teacher(Lowered(distilled, dtype), vgg.LAYERS, vgg.CONTENT)
-
-
-def named(settings: Settings) -> dict[str, Path]:
-    """Name -> painting, in the order of the CSV file; BadInput, MissingFile."""
-    rows = read_table(settings.styles, "name", "file")
-    files = {row["name"]: settings.style / row["file"] for row in rows}
-    if len(files) < len(rows):
-        raise BadInput(f"{settings.styles} names two styles alike")
-    for path in files.values():
-        if not path.is_file():
-            raise MissingFile(f"there is no painting {path}, which {settings.styles} names")
-    return files
 
 
 # The recipe
@@ -312,7 +299,7 @@ def check(settings: Settings) -> None:
 def begin(settings: Settings) -> Painter:
     """The recipe at its first step."""
     check(settings)
-    files = named(settings)
+    files = painter.paintings_in(settings.styles, settings.style)
     training = start(settings, list(files))
     teacher = teacher_of(settings)
     photographs = Pictures(files_of(settings.content, patterns_of(settings.held_out)), settings.content_size)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command_line import read_table
 from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
 from training.states import uniform
 from urst_tiles import weights
-from urst_tiles.errors import BadWeights
+from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.nets import painter as network
 from urst_tiles.nets.low_rank import is_change
@@ -45,6 +46,19 @@ def initial(styles: int, form: Form, seed: int) -> State:
 
 
 # Files
+
+
+def paintings_in(table: Path, folder: Path) -> dict[str, Path]:
+    """Name of each style -> its painting in ``folder``, in the order of a CSV file with the columns name and
+    file; BadInput, MissingFile."""
+    rows = read_table(table, "name", "file")
+    files = {row["name"]: folder / row["file"] for row in rows}
+    if len(files) < len(rows):
+        raise BadInput(f"{table} names two styles alike")
+    for path in files.values():
+        if not path.is_file():
+            raise MissingFile(f"there is no painting {path}, which {table} names")
+    return files
 
 
 def to_bytes(

@@ -79,7 +79,7 @@ class _Network:
     @property
     def still(self) -> State:
         """The weights that all styles share, float32."""
-        return {k: self.state[k].float() for k in painter.shared_names(painter.form_of(self.state))}
+        return painter.shared_weights(self.state)
 
     def style_near(self, image: NDArray[np.float32]) -> tuple[str, State]:
         """The name of the style that is nearest to a painting, and the style, as `painter.one_style` gives

@@ -26,7 +26,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -305,11 +305,9 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
         other weights; or an image is given, and the styles in the file are none of the package's.
     """
     state = states[FILE]
-    names, total = names_in(state["styles"]), State()
-    for style, share in shares(styles):
-        for k, t in one_style(style, state, names).items():
-            total[k] = total.get(k, 0.0) + share * t
-    weights = {k: state[k].float() for k in shared_names(form_of(state))}
+    names = names_in(state["styles"])
+    total = weighted_sum((one_style(style, state, names), share) for style, share in shares(styles))
+    weights = shared_weights(state)
     weights |= {k: (weights[k].double() + t).float() for k, t in total.items() if k in weights}
     return PainterStyle(weights, {k: total[k] for k in (*PER_STYLE, *COLOURS)}, alpha)
 
@@ -327,16 +325,21 @@ def one_style(style: NDArray[np.float32] | State, state: State, names: list[str]
 
 def style_in(state: State, number: int) -> State:
     """The style in that row of a file, as `one_style` gives it."""
-    rows = {k: t[number].double() for k, t in state.items() if k in (*PER_STYLE, *COLOURS) or is_change(k)}
-    return as_added(rows)
+    return as_added({k: t[number].double() for k, t in state.items() if is_own(k)})
 
 
 def mixture(state: State, share: NDArray[np.float64]) -> State:
     """The sum of the styles of a file, each times its ``share`` (S,), as `one_style` gives it."""
+    return weighted_sum((style_in(state, int(k)), float(share[k])) for k in np.flatnonzero(share))
+
+
+def weighted_sum(parts: Iterable[tuple[State, float]]) -> State:
+    """The sum of styles, as `one_style` gives them, each times its share; what a style has not counts as
+    0."""
     total = State()
-    for number in np.flatnonzero(share):
-        for k, t in style_in(state, int(number)).items():
-            total[k] = total.get(k, 0.0) + float(share[number]) * t
+    for style, share in parts:
+        for k, t in style.items():
+            total[k] = total.get(k, 0.0) + share * t
     return total
 
 
@@ -348,13 +351,22 @@ def as_added(row: State) -> State:
 def network_of(state: State) -> str:
     """The fingerprint of the weights that all styles of a file share: that of a style file must be the
     same."""
-    return digest({k: state[k].float() for k in shared_names(form_of(state))}, {})
+    return digest(shared_weights(state), {})
+
+
+def shared_weights(state: State) -> State:
+    """The weights that all styles of a file share, float32."""
+    return {k: state[k].float() for k in shared_names(form_of(state))}
 
 
 def row_shapes(form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of one style, whose changes of the weights have that rank."""
-    kept = {k: shape[1:] for k, shape in shapes(1, form, rank).items()}
-    return {k: shape for k, shape in kept.items() if k in (*PER_STYLE, *COLOURS) or is_change(k)}
+    return {k: shape[1:] for k, shape in shapes(1, form, rank).items() if is_own(k)}
+
+
+def is_own(name: str) -> bool:
+    """Whether each style has a tensor of this name of its own."""
+    return name in (*PER_STYLE, *COLOURS) or is_change(name)
 
 
 def predicted(image: NDArray[np.float32], state: State, names: list[str]) -> State:
