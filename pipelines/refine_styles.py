@@ -1,7 +1,7 @@
 """Learn the named styles of the painter further, one by one, and put them back into the network's file.
 
     python pipelines/refine_styles.py --content PHOTOS --style PAINTINGS --teacher vgg16.safetensors \
-        --held-out pipelines/lite_held_out.txt --out runs/refined
+        --held-out pipelines/painter_held_out.txt --out runs/refined
 
 What all styles share stays as it is. Of each style its affine parameters and its changes of the weights are
 learned, as `urst-tiles learn` learns those of a new painting (`urst_tiles/learning/one_style.py`), on
@@ -39,8 +39,7 @@ from urst_tiles.errors import BadInput
 from urst_tiles.learning import one_style
 from urst_tiles.learning.crops import files_of
 from urst_tiles.learning.one_style import OneStyle
-from urst_tiles.learning.paintings import Teacher, gather
-from urst_tiles.losses import vgg
+from urst_tiles.learning.paintings import Teacher, gather, vgg16_teacher
 from urst_tiles.nets import low_rank, painter, style_file
 from urst_tiles.nets.base import DTYPES, State
 from urst_tiles.nets.style_rows import names_in
@@ -116,7 +115,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--init", type=existing_file, default=weights.TRAINED / painter.FILE)
     parser.add_argument("--held-out", default="", help="file of patterns of photographs that are not used")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these styles alone, in this order")
-    parser.add_argument("--steps", type=integer(), default=280)
+    parser.add_argument("--steps", type=integer(), default=150)
     parser.add_argument("--rate", type=positive, default=RATES[1], help="of the weights")
     parser.add_argument("--threads", type=integer(least=0), default=0)
     parser.add_argument("--seed", type=integer(least=0), default=0)
@@ -127,9 +126,7 @@ def main(words: Sequence[str]) -> None:
     paintings = paintings_in(arguments.styles, arguments.style)
     files = {name: paintings[name] for name in names_in(state["styles"]) if name in paintings}
     photographs = Pictures(files_of(arguments.content, patterns_of(arguments.held_out)), SIZE)
-    teacher = Teacher(
-        vgg.vgg16([arguments.teacher], 0, dtype=torch.bfloat16), vgg.LAYERS16[:4], vgg.CONTENT16
-    )
+    teacher = vgg16_teacher(arguments.teacher, dtype=torch.bfloat16)
     names = chosen(arguments.only, files)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -46,7 +46,7 @@ from urst_tiles.learning.crops import drawn, files_of
 from urst_tiles.learning.features import Lowered
 from urst_tiles.learning.objective import PARTS, Batch, LossWeights, compared
 from urst_tiles.learning.painting import paint, random_origins, recoloured
-from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, gather
+from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, gather, vgg16_teacher
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets.base import DTYPES, Precision
 
@@ -127,8 +127,7 @@ def teacher_of(settings: Settings) -> Teacher:
     dtype = DTYPES[settings.precision]
     placed = {"device": settings.device, "dtype": dtype}
     if settings.teacher:
-        net = vgg.vgg16([Path(settings.teacher)], settings.seed, **placed)
-        return Teacher(net, vgg.LAYERS16[:4], vgg.CONTENT16)
+        return vgg16_teacher(Path(settings.teacher), **placed)
     distilled = replace(backbones.distilled_vgg19(Path(settings.distilled), **placed), heads=False)
     return Teacher(Lowered(distilled, dtype), vgg.LAYERS, vgg.CONTENT)
 

@@ -23,12 +23,10 @@ import numpy as np
 
 from optimization.pictures import Boxes, Values
 from optimization.settings import Settings
-from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.geometry import Box
 from urst_tiles.source import Source
-from urst_tiles.source.colour import libvips
 from urst_tiles.source.levels import level_above
-from urst_tiles.storage.stores import utf8_name
+from urst_tiles.source.picture import own_side
 
 PICTURE = "picture.tif"
 
@@ -69,19 +67,6 @@ def coarse_to_fine(settings: Settings) -> Iterator[tuple[Settings, Scale]]:
         )
         yield here, Scale(halvings, above)
         above = here.out / PICTURE
-
-
-def own_side(path: Path) -> int:
-    """The short side of a picture in its file, in pixels; MissingFile, BadInput."""
-    if not path.is_file():
-        raise MissingFile(f"there is no style image {path}")
-    pyvips = libvips()
-    try:
-        with utf8_name(path) as name:
-            header = pyvips.Image.new_from_file(str(name))
-    except pyvips.Error:
-        raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
-    return int(min(header.width, header.height))
 
 
 def halved(source: Source, halvings: int, folder: Path) -> Source:

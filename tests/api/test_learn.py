@@ -20,6 +20,7 @@ from urst_tiles.api import learn as module
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.learning import one_style, painting
 from urst_tiles.learning.objective import Batch, LossWeights, compared
+from urst_tiles.learning.paintings import gather, vgg16_teacher
 from urst_tiles.losses import vgg
 from urst_tiles.nets import low_rank, painter, style_file
 from urst_tiles.source.picture import read_picture, write_png
@@ -100,9 +101,8 @@ def test_what_is_learned_has_few_components_while_it_is_learned(
 
 def loss_of(style: Any, study: Path, teacher: Path) -> float:
     """What is minimised, for the package's whole scene painted in ``style``."""
-    net = vgg.vgg16([teacher], 0)
-    judge = module.Teacher(net, vgg.LAYERS16[:4], vgg.CONTENT16)
-    paintings = module.gather({"": study / "mine.png"}, 128, judge, "cpu")
+    judge = vgg16_teacher(teacher)
+    paintings = gather({"": study / "mine.png"}, 128, judge, "cpu")
     scene = torch.from_numpy(read_picture(module.table.TRAINED / "scene.webp", 128)).permute(2, 0, 1)[None]
     none = torch.zeros(1, dtype=torch.int64)
     state = {k: t + style.get(k, torch.zeros(())).float() for k, t in module._network(None).still.items()}

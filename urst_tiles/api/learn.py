@@ -21,8 +21,7 @@ from urst_tiles.learning import one_style
 from urst_tiles.learning.checkpoint import Training
 from urst_tiles.learning.crops import files_of, read
 from urst_tiles.learning.one_style import OneStyle
-from urst_tiles.learning.paintings import Teacher, gather
-from urst_tiles.losses import vgg
+from urst_tiles.learning.paintings import gather, vgg16_teacher
 from urst_tiles.machine import cpu_count
 from urst_tiles.nets import likeness, painter, style_file
 from urst_tiles.nets.base import DTYPES, State
@@ -191,7 +190,7 @@ def _lesson(
 def _prepared(lesson: _Lesson, training: Training) -> OneStyle:
     """The loss network and the pictures, read."""
     dtype = DTYPES[nets.best_precision(MODEL, "cpu")]
-    teacher = Teacher(vgg.vgg16([lesson.teacher], 0, dtype=dtype), vgg.LAYERS16[:4], vgg.CONTENT16)
+    teacher = vgg16_teacher(lesson.teacher, dtype=dtype)
     paintings = gather({"": lesson.painting}, PAINTING_SIZE, teacher, "cpu")
     pictures = [read(path, CONTENT_SIZE) for path in lesson.files]
     return OneStyle(lesson.network.still, teacher, paintings, pictures, training, dtype)

@@ -10,8 +10,8 @@ content
 consistency
     each level, halved, is to equal the level above.
 half
-    the coarsest and the finest picture, halved, are to be paintings, too: finer strokes would otherwise blur
-    the coarser ones, which is seen from afar.
+    the coarsest picture, halved, is to be a painting, too, and so is the finest one, halved as often as there
+    are levels: finer strokes would otherwise blur the coarser ones, or sharpen them, which is seen from afar.
 range
     values outside 0..1 at the finest level.
 """
@@ -42,11 +42,11 @@ PARTS = ("style", "content", "consistency", "colour", "half", "range")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each part of the loss counts, and the sides in pixels from which on the halved picture is
+    """What each part of the loss counts, and the side in pixels that a picture has at least whose half is
     compared."""
 
     style: float = 1.0
-    content: float = 0.3
+    content: float = 0.1
     consistency: float = 3.0
     colour: float = 0.5
     half: float = 1.0
@@ -96,9 +96,10 @@ def compared(
         far = distance(features, paintings, index)
         parts["style"] = parts["style"] + weight * far.mean()
         parts["colour"] = parts["colour"] + weight * colour_distance(y, paintings, index)
-        if weights.half and (k == 0 or y is pictures[-1]) and y.shape[2] >= weights.half_least:
-            reduced = distance(teacher(halved(y), teacher.style), paintings, index)
-            parts["half"] = parts["half"] + reduced.mean()
+        for times in range(1, reductions(k, batch.levels) + 1):
+            if weights.half and y.shape[2] >> (times - 1) >= weights.half_least:
+                reduced = distance(teacher(halved(y, times), teacher.style), paintings, index)
+                parts["half"] = parts["half"] + reduced.mean()
         if k:
             above = pictures[k - 1].detach()
             parts["consistency"] = parts["consistency"] + (halved(y) - above).abs().mean()
@@ -109,6 +110,13 @@ def compared(
     parts["range"] = outside(pictures[-1])
     total = weighted(parts, {name: getattr(weights, name) for name in PARTS})
     return total, parts, far.detach() / len(teacher.style)
+
+
+def reductions(k: int, levels: int) -> int:
+    """How often picture ``k`` of so many levels, counted from the coarsest, is halved and compared again."""
+    if k == levels - 1:
+        return levels
+    return 1 if k == 0 else 0
 
 
 def content_distance(content: Tensor, guide: Tensor, teacher: Teacher) -> Tensor:

@@ -37,7 +37,7 @@ from urst_tiles.nets.base import State
 from urst_tiles.nets.painter import COLOURS, PER_STYLE, convolutions, form_of
 
 #: Side in pixels and number of the crops of a step, and the most levels that they are painted on.
-SIZE, BATCH, LEVELS = 256, 2, 2
+SIZE, BATCH, LEVELS = 512, 1, 2
 #: Adam's rate of the affine parameters and of the weights, in the beginning; the steps over which it rises,
 #: and after which it has fallen to 0.7 of that.
 RATE, WEIGHT_RATE, WARMUP, SLOWER = 0.02, 0.002, 10, 100

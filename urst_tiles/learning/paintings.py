@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from urst_tiles import losses
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.learning.crops import read, to_tensor
 from urst_tiles.learning.painting import moments
+from urst_tiles.losses import vgg
 
 #: Sides of the squares that colours are averaged over before their moments are compared.
 BLURS = (2, 8, 32)
@@ -34,6 +36,12 @@ class Teacher:
     def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """The features of ``layers``."""
         return self.net(x.contiguous(memory_format=torch.channels_last), layers)
+
+
+def vgg16_teacher(file: Path, **placed: Any) -> Teacher:
+    """VGG-16 from a file: relu1_2 to relu4_3 for the style, relu3_3 for the content; ``placed`` are the
+    ``device`` and ``dtype`` of its weights."""
+    return Teacher(vgg.trained(file, 16, **placed), vgg.LAYERS16[:4], vgg.CONTENT16)
 
 
 def grams(features: Tensor) -> Tensor:

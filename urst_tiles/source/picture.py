@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +41,26 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     MissingFile : the file does not exist.
     BadInput : the file cannot be read as an image, or has more than ``MAX_PIXELS`` pixels.
     """
+    with _checked(Path(path)) as name:
+        return _resized(Path(path), name, short_side)
+
+
+def own_side(path: Path) -> int:
+    """The shorter side of a picture in its file, in pixels; raises what `read_picture` raises."""
+    with _checked(path) as name:
+        header = libvips().Image.new_from_file(name)
+        return int(min(header.width, header.height))
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[str]:
+    """The name by which libvips opens an image file; what it cannot read of it raises BadInput."""
     pyvips = libvips()
-    path = Path(path)
-    start = check_file(path, "image file")
-    if is_tiff(start):
+    if is_tiff(check_file(path, "image file")):
         check_chain(FileBytes(path))
     try:
         with utf8_name(path) as name:
-            return _resized(path, str(name), short_side)
+            yield str(name)
     except pyvips.Error:
         raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
 
