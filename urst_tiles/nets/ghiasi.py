@@ -2,7 +2,7 @@
 
 A MobileNet V2 [2] makes 100 numbers of the style image. In the transformer, a small network of the form of
 `fast`, the gamma and beta of every instance norm are linear functions of these numbers. With a style chosen,
-this is the network of `fast` in the layout "magenta" at a quarter of its width, 11 thousand multiply-adds
+this is the network of `fast` in the layout "magenta" at a quarter of its width, 12.5 thousand multiply-adds
 (kMAC) per pixel; but its first three convolutions have no norm.
 
 The files are those that Magenta published for phones, converted to ONNX. They hold weights of 8 bits, of
@@ -81,8 +81,8 @@ PARTS = {"gamma": "Conv_1", "beta": "Conv"}
 def square(image: Tensor) -> Tensor:
     """What the predictor sees of an image (1, 3, h, w): its middle square, as (1, 3, 256, 256).
 
-    Magenta's example cuts the same square; here it is reduced with an average over all pixels, so that the
-    style hardly depends on the resolution of the image.
+    Magenta's example for phones cuts the same square; here it is reduced by an average over all pixels, so
+    that the style hardly depends on the resolution of the image.
     """
     side = min(image.shape[2:])
     y, x = ((n - side) // 2 for n in image.shape[2:])
