@@ -100,8 +100,8 @@ def keys_of(name: str) -> tuple[str, str]:
 def conv(x: Tensor, state: State, name: str, stride: int = 1) -> Tensor:
     """Convolution ``name`` of ``x`` (n, C, h, w) with the padding of TensorFlow: zeros, and where the stride
     is 2 and the sides are even, only below and at the right."""
-    weight, bias = (state.get(key) for key in keys_of(name))
-    assert weight is not None
+    key, bias_key = keys_of(name)
+    weight, bias = state[key], state.get(bias_key)
     if weight.shape[-1] == 3:
         x = F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))
     return F.conv2d(x, weight, bias, stride, groups=x.shape[1] // weight.shape[1])
@@ -126,8 +126,8 @@ def styled(state: State, numbers: Tensor) -> State:
     """The weights of `fast` for a style of these ``numbers``, float64 (100,)."""
     weights: State = {}
     for ours, theirs in (PLAIN | STYLED).items():
-        weight, bias = (state.get(key) for key in keys_of(theirs))
-        assert weight is not None
+        key, bias_key = keys_of(theirs)
+        weight, bias = state[key], state.get(bias_key)
         weights[f"{ours}.weight"] = weight.float()
         weights[f"{ours}.bias"] = torch.zeros(len(weight)) if bias is None else bias.float()
     for ours in PLAIN:
@@ -147,7 +147,7 @@ def no_norm(channels: int) -> State:
 
 
 def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) -> FastStyle:
-    """A style from the states of the two files; several images are mixed by their numbers [1, section 3.4].
+    """A style from the states of the two files; several images are mixed by their numbers.
 
     As gammas and betas are linear in the numbers, this is the mixture of the norms, too.
 
