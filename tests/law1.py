@@ -10,7 +10,8 @@ from urst_tiles.geometry import Grid, reflect
 FAMILIES = tuple(nets.MODELS)
 #: Those whose halo is smaller than the sizes above, so that windows lie inside the image.
 SHORT = (
-    "lite", "painter", "microast", "adain", "fast", "cin", "msgnet", "linear-r31", "linear-r41", "wct-3",
+    "lite", "painter", "microast", "adain", "fast", "cin", "ghiasi", "msgnet", "linear-r31", "linear-r41",
+    "wct-3",
 )  # fmt: skip
 TOLERANCE = 1e-4
 

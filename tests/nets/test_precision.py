@@ -145,6 +145,7 @@ def test_auto_takes_bfloat16_only_where_it_is_fast(model, monkeypatch):
         ("microast", 1128),
         ("adain", 1152),
         ("fast", 1136),
+        ("ghiasi", 1136),
         ("multimodal", 1536),
         ("wct-16x", 1536),
     ],

@@ -16,6 +16,7 @@ REACH = {
     "painter": (48, 4),
     "fast": (55, 4),
     "cin": (55, 4),
+    "ghiasi": (55, 4),
     "multimodal": (524, 16),
     "msgnet": (38, 4),
     "linear-r31": (22, 4),

