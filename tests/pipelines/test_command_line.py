@@ -34,6 +34,8 @@ REFUSED = [
     ("make_scene --size 32 none/o.tif", "there is no folder none"),
     ("make_scene --size 32 empty", "empty is no file"),
     ("make_scene --size 32 --dtype uint16 --compression jpeg o.tif", "8 bits only"),
+    ("cut_scenes a.png o", "give what `make_scene.py"),
+    ("cut_scenes text.png o", "text.png cannot be read"),
     ("make_style --side 0 o.png", "--side must be at least 2, got 0"),
     ("make_style --side 1.5 o.png", "--side must be a whole number, got '1.5'"),
     ("make_style o.xyz", "ends in .png"),

@@ -35,8 +35,10 @@ AnyPath = str | os.PathLike[str]
 
 #: The model that learns, and the loss network, as `urst-tiles weights` names them.
 MODEL, TEACHER = "painter", "vgg16"
-#: Short sides in pixels of the painting and of the pictures that are painted in its style.
-PAINTING_SIZE, CONTENT_SIZE = 512, 512
+#: Short sides in pixels of the painting and of the pictures that are painted in its style, and where those
+#: of the package are: parts of a made-up scene, cut by ``pipelines/cut_scenes.py``.
+PAINTING_SIZE, CONTENT_SIZE = 512, 600
+SCENES = table.TRAINED / "scenes"
 #: So many pictures of a folder are used at most, evenly spaced in the order of their names.
 MOST_PICTURES = 100
 #: Deviation of its colours, in 0..1, below which a painting is of one colour.
@@ -56,7 +58,7 @@ class LearnedStyle:
     steps : how many steps were taken, in this call and in calls before that were stopped.
     seconds : how long they took.
     first, last : the style distance in the first step and at the end: the relative distance of Gram matrices,
-        mean of four layers of VGG-16, of crops of 256 pixels.
+        mean of four layers of VGG-16, of crops of 512 pixels.
     """
 
     output: Path
@@ -117,7 +119,8 @@ def learn(
     ----------
     painting : an image file in any format that libvips opens; its short side is resized to 512 pixels.
     output : the file to write, whose name ends in ``.style``.
-    content : a folder of photographs to learn on; None for the made-up scene that comes with the package.
+    content : a folder of photographs to learn on; None for seven parts of a made-up scene that come with the
+        package.
     teacher : a file of VGG-16, as `losses.vgg.trained` reads it; None for that of ``weights fetch vgg16``.
     weights : folder of weights, as for `stylize`.
     minutes : how long the steps may take, together with those of calls before that were stopped.
@@ -247,9 +250,7 @@ def _teacher_file(given: AnyPath | None, folder: Path | None) -> Path:
 
 def _content_files(folder: AnyPath | None) -> list[Path]:
     """The pictures that are painted in the style."""
-    if folder is None:
-        return [table.TRAINED / "scene.webp"]
-    found = files_of(Path(folder))
+    found = files_of(SCENES if folder is None else Path(folder))
     chosen = np.linspace(0, len(found) - 1, min(len(found), MOST_PICTURES)).round().astype(int)
     return [found[k] for k in chosen]
 

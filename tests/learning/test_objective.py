@@ -1,0 +1,53 @@
+"""What the painter minimises: which pictures are compared with the painting, and how small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import picture
+from torch import Tensor
+
+from urst_tiles.learning.objective import Batch, LossWeights, compared
+from urst_tiles.learning.paintings import Teacher, gather
+from urst_tiles.nets import painter
+from urst_tiles.source.picture import write_png
+
+
+class Seeing:
+    """A loss network whose features are the picture itself, and which notes how wide pictures are."""
+
+    def __init__(self) -> None:
+        self.widths: list[int] = []
+
+    def __call__(self, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        self.widths.append(x.shape[3])
+        return dict.fromkeys(layers, x)
+
+
+#: Sides of what is compared of a picture of 128 px on three levels, whose coarsest has 32 px: each level; the
+#: guide, for the content; and halves of the coarsest level, once, and of the finest, three times.
+LEVELS = [32, 32, 64, 128]
+
+
+@pytest.mark.parametrize(("least", "halves"), [(32, [16, 64, 32, 16]), (64, [64, 32]), (256, [])])
+def test_the_finest_picture_is_halved_as_often_as_there_are_levels(
+    tmp_path: Path, least: int, halves: list[int]
+) -> None:
+    write_png(tmp_path / "painting.png", picture(96, 96, 3))
+    seeing = Seeing()
+    teacher = Teacher(seeing, ("features",), "features")
+    paintings = gather({"": tmp_path / "painting.png"}, 96, teacher, "cpu")
+    state = {k: t.float() for k, t in painter.seeded(0, 0.125)[painter.FILE].items() if k != "styles"}
+    x = torch.from_numpy(picture(128, 128, 5).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    batch = Batch(x, torch.zeros(1, dtype=torch.int64), 3, torch.zeros(1, 2, dtype=torch.int64))
+    seeing.widths.clear()
+    total, parts, _ = compared(state, batch, teacher, paintings, LossWeights(half_least=least))
+    assert sorted(seeing.widths) == sorted(LEVELS + halves)
+    assert bool(parts["half"] > 0) == bool(halves)
+    none, _, _ = compared(state, batch, teacher, paintings, replace(LossWeights(half_least=least), half=0.0))
+    assert torch.isclose(total - none, parts["half"])
