@@ -15,6 +15,9 @@ style
 content
     the mean squared distance of the judge's content layer to the photograph's, each channel with mean 0 and
     deviation 1: 0 is the photograph, 2 something that has nothing to do with it.
+SSIM at 1/8, edges
+    of picture and photograph: the structure of the luminance, reduced by 8, 1 if equal; and by how many
+    pixels the strongest gradients have moved, in the mean (`benchmarks/shapes.py`).
 PSNR
     with ``--identity``, where each painting is painted in its own style: of the picture and the painting, in
     decibels.
@@ -57,6 +60,7 @@ from nets_here import WEIGHTS
 from optimization.objective import Terms, Whole, style_targets
 from optimization.settings import STYLE_WEIGHTS
 from optimization.whole import ByLBFGS
+from shapes import edges_moved, structure
 from torch import Tensor
 
 from urst_tiles import losses, nets
@@ -150,15 +154,16 @@ def optimum(judge: Judge, pair: Pair, evaluations: int) -> Tensor:
 
 
 @torch.inference_mode()
-def measured(judge: Judge, picture: Tensor, pair: Pair) -> tuple[float, float, float]:
-    """The distances of style and content, and the PSNR to the photograph."""
+def measured(judge: Judge, picture: Tensor, pair: Pair) -> tuple[float, ...]:
+    """Distances of style and content, the structure, the shift of edges, and the PSNR to the photograph."""
     wanted, reached = judge.grams(pair.style), judge.grams(picture)
     style = [((reached[k] - g).norm() / g.norm()).item() for k, g in wanted.items()]
     h, w = picture.shape[2:]
     same = pair.content[:, :, :h, :w]
     content = (judge.shapes(picture) - judge.shapes(same)).square().mean()
     error = (picture - same).square().mean().item()
-    return float(np.mean(style)), content.item(), -10 * float(np.log10(max(error, 1e-12)))
+    kept, moved = structure(same, picture), edges_moved(same, picture)
+    return float(np.mean(style)), content.item(), kept, moved, -10 * float(np.log10(max(error, 1e-12)))
 
 
 def pairs_of(file: Path, every: int, named: bool) -> list[Pair]:
@@ -205,19 +210,20 @@ def main(words: Sequence[str]) -> None:
     of = "paintings" if arguments.identity else "photographs"
     title = f"Distances by {arguments.judge}, mean over {len(pairs)} {of} in {kind}, {SIZE} px"
     last = "PSNR" if arguments.identity else "way"
-    table(title, ["picture", "style", "content", last], rows_of(found, arguments.identity))
+    columns = ["picture", "style", "content", "SSIM at 1/8", "edges moved, px", last]
+    table(title, columns, rows_of(found, arguments.identity))
 
 
 def rows_of(found: dict[str, list[tuple[float, ...]]], identity: bool) -> list[list[str]]:
     """A row for each model: mean distances, and the PSNR or the part of the way to the optimum."""
     means = {model: np.mean(values, 0) for model, values in found.items()}
     rows = []
-    for model, (style, content, likeness) in means.items():
+    for model, (style, content, kept, moved, likeness) in means.items():
         last = f"{likeness:.1f}" if identity else ""
         if OPTIMUM in means and PHOTO in means and not identity:
             far, near = means[PHOTO][0], means[OPTIMUM][0]
             last = f"{(far - style) / (far - near):.2f}"
-        rows.append([model, f"{style:.3f}", f"{content:.3f}", last])
+        rows.append([model, f"{style:.3f}", f"{content:.3f}", f"{kept:.2f}", f"{moved:.1f}", last])
     return rows
 
 

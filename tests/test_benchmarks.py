@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -44,3 +48,16 @@ def test_every_benchmark_can_be_imported_and_refuses_bad_arguments() -> None:
     assert [name for name, _, _ in said] == [name for name, _ in REFUSED], done.stderr
     for (_, words), (_, _, sentence) in zip(REFUSED, said, strict=True):
         assert words[-2].strip("-") in sentence or words[-1] in sentence
+
+
+def test_equal_pictures_have_the_same_shapes_and_moved_ones_have_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    shapes = importlib.import_module("shapes")
+    x = torch.zeros(1, 3, 256, 256)
+    x[:, :, 64:160, 96:192] = 1.0  # a square, whose edges are less than a twentieth of the pixels
+    same, moved = x.roll(8, 3), x.roll((0, 16), (2, 3))
+    assert shapes.structure(x, x) == pytest.approx(1.0) and shapes.edges_moved(x, x) == 0.0
+    assert shapes.structure(x, 1 - x) < 0 < shapes.structure(x, moved) < shapes.structure(x, same) < 1
+    assert 1 < shapes.edges_moved(x, same) < shapes.edges_moved(x, moved) < 16
