@@ -104,6 +104,7 @@ def painter64(x, state, number, level):
     flat = content.reshape(3, -1)
     scale = painter.monge_kantorovich(np.cov(flat), covariance, 1e-4)
     guide = np.einsum("dc,chw->dhw", scale, content - flat.mean(1)[:, None, None]) + mean[:, None, None]
+    guide = np.clip(guide, 0, 1)
     if level:
         guide = larger64(above) + 0.5 * (guide - larger64(smaller64(guide)))
     pair = np.concatenate([content, guide]) - 0.5
@@ -177,6 +178,17 @@ def test_bfloat16_keeps_the_picture():
     with torch.inference_mode():
         error = (net.to_precision("bfloat16")(x) - net(x)).square().mean()
     assert -10 * np.log10(error.item()) > 40
+
+
+def test_lights_far_beyond_the_others_are_cut():
+    """Of a dark image with a few lights, which have ten deviations of its colours and more."""
+    above = torch.full((1, 3, 16, 16), 0.5)
+    x = torch.cat([torch.zeros(1, 4, 32, 32), painter.doubled(above)], 1)
+    colours = torch.full((1, 3, 32, 32), 0.2)
+    colours[:, :, 5, 7], colours[:, :, 20, 3] = 9.0, -4.0
+    assert painter.guide_of(x[:, :4], colours).aminmax() == (0.0, 1.0)
+    finer = painter.guide_of(x, colours)
+    assert 0 <= finer.min() and finer.max() <= 1
 
 
 def test_a_finer_level_keeps_the_colours_of_the_level_above(monkeypatch):

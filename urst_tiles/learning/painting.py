@@ -162,7 +162,7 @@ def paint(
     """
     pictures: list[Tensor] = []
     for level in reversed(range(levels)):
-        here, colours = halved(content, level), halved(recoloured, level)
+        here, colours = halved(content, level), halved(recoloured, level).clamp(0, 1)
         rows = [state[k][index, int(bool(pictures))] for k in PER_STYLE]
         guide = colours
         if pictures:

@@ -63,7 +63,7 @@ from urst_tiles.weights import check_keys
 NAME, FILE = "painter", "painter.safetensors"
 #: The width in pixels of the coarsest strokes of a picture of one level, and how many times as wide they are
 #: with each further level, in the mean of what was measured (design/strokes.md).
-STROKE, STROKE_GROWTH = 5.0, 1.6
+STROKE, STROKE_GROWTH = 10.0, 1.7
 #: The reach in pixels of the coarsest level; of the strokes of finer ones, whose guide is enlarged; and of
 #: the result of these, which keeps the level above.
 HALO, GUIDED_HALO, FINER_HALO = 48, 52, 60
@@ -170,7 +170,8 @@ def enlarged(x: Tensor) -> Tensor:
 
 def guide_of(x: Tensor, colours: Tensor) -> Tensor:
     """What the windows ``x`` are painted over, (n, 3, h, w); ``colours`` is their content in the colours of
-    the painting."""
+    the painting. What lies outside of 0..1 is cut: the lights of a dark image would come back as specks."""
+    colours = colours.clamp(0, 1)
     if x.shape[1] < GUIDE.stop:
         return colours
     above = x[:, GUIDE, ::2, ::2]

@@ -59,7 +59,7 @@ class FrozenPainter(FrozenStrokes):
 
     def _guide(self, pixels: Tensor) -> Tensor:
         """What is painted over, float32 (n, h, w, 3)."""
-        colours = self.recoloured(pixels[..., CONTENT])
+        colours = self.recoloured(pixels[..., CONTENT]).clamp_(0, 1)
         if pixels.shape[-1] < GUIDE.stop:
             return colours
         n, h, w, _ = colours.shape
