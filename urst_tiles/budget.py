@@ -17,7 +17,7 @@ from urst_tiles.engine.device import built_for_cards
 from urst_tiles.engine.sampled import sample_pixels
 from urst_tiles.engine.statistics import measuring_grid
 from urst_tiles.geometry import Grid, ceil_div
-from urst_tiles.nets.base import Site
+from urst_tiles.nets.base import Site, SteppedStyle
 from urst_tiles.nets.composition import Subject, measured_sites
 from urst_tiles.nets.keep_colours import ColourStatistics
 from urst_tiles.options import Options
@@ -209,7 +209,8 @@ def measure_bytes(style: Subject, source: Source, options: Options, device: str,
     if whole:
         return max(colours, int(APART * thumbnail_bytes(style, source, options)))
     if options.statistics == "sampled":
-        return max(colours, int(sample_pixels(style, source.shape) * style.plain_bytes))
+        pixel = style.stepped_bytes if isinstance(style, SteppedStyle) else style.plain_bytes
+        return max(colours, int(sample_pixels(style, source.shape) * pixel))
     return max(colours, _site_bytes(style, source, device)) + histogram_bytes(style)
 
 

@@ -185,6 +185,9 @@ class Style(Protocol):
 class SteppedStyle(Style, Protocol):
     """A style whose pass can stop at each site, so that several passes run side by side."""
 
+    #: As ``plain_bytes``, where the passes of a few windows each go from site to site together.
+    stepped_bytes: float
+
     def steps(self, x: Tensor) -> Steps:
         """``forward`` as a pass that stops at each site."""
 

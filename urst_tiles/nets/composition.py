@@ -100,12 +100,11 @@ class Composition:
 
     @property
     def plain_bytes(self) -> float:
-        """The style's own bytes per pixel, plus scale, shift and product at the largest site, what the style
-        says that it takes besides, and the memory for computing the weights."""
+        """The style's own bytes per pixel, plus scale, shift and product at the largest site, and the memory
+        for computing the weights."""
         largest = max((site.channels / site.stride**2 for site in self.sites), default=0.0)
         shares = 40.0 * self.field.members if isinstance(self.field, Regions) else 24.0
-        besides = float(getattr(self.style, "varying_bytes", 0.0))
-        return self.style.plain_bytes + besides + 12.0 * largest + shares
+        return self.style.plain_bytes + 12.0 * largest + shares
 
     @property
     def fingerprint(self) -> str:

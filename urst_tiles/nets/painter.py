@@ -215,9 +215,8 @@ class PainterStyle:
     """
 
     name, stride, minimum = NAME, STRIDE, MINIMUM
-    #: Measured (`benchmarks/memory_grid.py`): on windows of a sample, which go from site to site together; on
-    #: a window that is measured alone; and besides, where maps differ from place to place.
-    plain_bytes, window_bytes, varying_bytes = 210.0, 360.0, 180.0
+    #: Measured by ``benchmarks/memory_grid.py``.
+    plain_bytes, stepped_bytes = 380.0, 210.0
 
     def __init__(self, weights: State, row: State, alpha: float = 1.0, finer: bool = False):
         self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
@@ -227,18 +226,13 @@ class PainterStyle:
         c = self.form.channels
 
         def features(name: str, cells: int, measured: bool = True) -> Site:
-            reach = cells * STRIDE + further
-            return Site(
-                name, c, STRIDE, EPS, DDOF, measured=measured, halo=reach, plain_bytes=self.window_bytes
-            )
+            return Site(name, c, STRIDE, EPS, DDOF, measured=measured, halo=cells * STRIDE + further)
 
         sites = [Site("colour", 3, 1, COLOUR_EPS, DDOF, full=True, halo=0), features("enter", 1)]
         for k in range(self.form.blocks):
             sites += [features(f"a.{k}", 2 * k + 2), features(f"b.{k}", 2 * k + 3, measured=False)]
         reach = (2 * self.form.blocks + 2) * STRIDE + further
-        sites.append(
-            Site("half", self.form.half, STRIDE // 2, EPS, DDOF, halo=reach, plain_bytes=self.window_bytes)
-        )
+        sites.append(Site("half", self.form.half, STRIDE // 2, EPS, DDOF, halo=reach))
         self.sites: tuple[Site, ...] = tuple(sites)
 
     @property
