@@ -1,7 +1,7 @@
 """Learn the named styles of the painter further, one by one, and put them back into the network's file.
 
     python pipelines/refine_styles.py --content PHOTOS --style PAINTINGS --teacher vgg16.safetensors \
-        --held-out pipelines/painter_held_out.txt --out runs/refined
+        --held-out pipelines/lite_held_out.txt pipelines/painter_held_out.txt --out runs/refined
 
 What all styles share stays as it is. Of each style its affine parameters and its changes of the weights are
 learned, as `urst-tiles learn` learns those of a new painting (`urst_tiles/learning/one_style.py`), on
@@ -113,7 +113,9 @@ def main(words: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=new_folder, required=True)
     parser.add_argument("--init", type=existing_file, default=weights.TRAINED / painter.FILE)
-    parser.add_argument("--held-out", default="", help="file of patterns of photographs that are not used")
+    parser.add_argument(
+        "--held-out", nargs="+", default=[], help="files of patterns of photographs that are not used"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these styles alone, in this order")
     parser.add_argument("--steps", type=integer(), default=150)
     parser.add_argument("--rate", type=positive, default=RATES[1], help="of the weights")
@@ -125,7 +127,8 @@ def main(words: Sequence[str]) -> None:
     painter.check(state, painter.FILE, arguments.init)
     paintings = paintings_in(arguments.styles, arguments.style)
     files = {name: paintings[name] for name in names_in(state["styles"]) if name in paintings}
-    photographs = Pictures(files_of(arguments.content, patterns_of(arguments.held_out)), SIZE)
+    held_out = [pattern for file in arguments.held_out for pattern in patterns_of(file)]
+    photographs = Pictures(files_of(arguments.content, held_out), SIZE)
     teacher = vgg16_teacher(arguments.teacher, dtype=torch.bfloat16)
     names = chosen(arguments.only, files)
     arguments.out.mkdir(parents=True, exist_ok=True)
