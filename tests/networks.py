@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from urst_tiles import nets
 from urst_tiles.moments import Moments
-from urst_tiles.nets import LocalNet, Site, Style
+from urst_tiles.nets import LocalNet, Site, Style, load_frozen
 from urst_tiles.nets.base import statistics_of
 
 Measure = Callable[[Style, torch.Tensor], dict[str, Moments]]
@@ -49,6 +49,15 @@ def moments_of(style: Style, x: torch.Tensor) -> dict[str, Moments]:
     with torch.inference_mode():
         style.forward(x, at)
     return found
+
+
+def check_kept(net: LocalNet, x: torch.Tensor, folder: Path) -> None:
+    """What is saved in ``folder`` and loaded again is the same network of the same family and style."""
+    net.save(folder / "net.safetensors")
+    again = load_frozen(folder / "net.safetensors")
+    with torch.inference_mode():
+        assert torch.equal(net(x), again(x))
+    assert again.family == net.family and again.style.fingerprint == net.style.fingerprint
 
 
 @cache
