@@ -5,9 +5,9 @@
     python benchmarks/quality.py --models painter,lite --named --identity
 
 Photographs and paintings have 512 px on the short side; each network runs in float32 with the statistics of
-the photograph, `painter` on its coarsest level alone, which is that of such a picture. The pairs are those of
-``--pairs``, whose paintings no network has learned, or with ``--named`` its photographs, each with one of the
-35 named styles of the package in turn.
+the photograph, `painter` on its coarsest level alone and with noise, as `stylize` paints such a picture. The
+pairs are those of ``--pairs``, whose paintings no network has learned, or with ``--named`` its photographs,
+each with one of the 35 named styles of the package in turn.
 
 style
     the distance of Gram matrices relative to the painting's, |G - G0| / |G0| (Frobenius), mean over the
@@ -64,6 +64,7 @@ from shapes import edges_moved, structure
 from torch import Tensor
 
 from urst_tiles import losses, nets
+from urst_tiles.learning.painting import noise
 from urst_tiles.losses import backbones
 from urst_tiles.losses.vgg import CONTENT16, LAYERS, LAYERS16, placed_state
 from urst_tiles.nets import live
@@ -138,7 +139,10 @@ def stylised(model: str, pair: Pair, weights: Path) -> Tensor:
     )
     made = nets.build(model, weights, [(style, 1.0)])
     h, w = (side // made.stride * made.stride for side in pair.content.shape[2:])
-    return made.forward(pair.content[:, :, :h, :w], live(made)).clamp(0, 1)
+    x = pair.content[:, :, :h, :w]
+    if model == "painter":
+        x = torch.cat([x, noise(torch.zeros(1, 2, dtype=torch.int64), (h, w), 0, 0) + 0.5], 1)
+    return made.forward(x, live(made)).clamp(0, 1)
 
 
 def optimum(judge: Judge, pair: Pair, evaluations: int) -> Tensor:

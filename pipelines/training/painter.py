@@ -20,6 +20,7 @@ from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.nets import painter as network
+from urst_tiles.nets import prediction
 from urst_tiles.nets.low_rank import is_change
 from urst_tiles.nets.painter import COLOURS, PER_STYLE, Form, form_of
 from urst_tiles.nets.painter import FILE as FILE
@@ -79,7 +80,8 @@ def from_file(path: Path) -> tuple[State, list[str]]:
 
     Takes what `to_bytes` makes, a PyTorch file of the tensors, and a checkpoint with them under "average".
     Where the affine parameters do not tell levels apart, both kinds of level get the same. What single styles
-    change in the weights (`pipelines/refine_styles.py`) is left out: all of them learn together.
+    change in the weights (`pipelines/refine_styles.py`) is left out, since all of them learn together, and
+    so is what predicts the style of an image, which belongs to the weights as they were.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     except BadWeights:
         state = weights.load(path, "average")
     names = names_of(state, path)
-    left_out = {k for k in state if k in (*COLOURS, "styles") or is_change(k)}
+    left_out = {k for k in state if k in (*COLOURS, "styles") or is_change(k) or prediction.is_part(k)}
     state = {RENAMED.get(k, k): t.float() for k, t in state.items() if k not in left_out}
     for k in PER_STYLE:
         if k in state and state[k].ndim == (3 if k in ("gamma", "beta") else 2):

@@ -89,6 +89,8 @@ REFUSED = [
     ("train_lite --content photos --style photos --out o --vgg none --distilled none", "none is missing"),
     ("train_msgnet --content photos --style photos --out o --size 3", "--size must be a multiple"),
     ("train_painter --content photos --style photos --out o --teacher x --styles a.csv", "a.csv must have"),
+    ("train_prediction --content photos --style photos --out o --teacher x --held-out y", "no file y of"),
+    ("train_prediction --content photos --style empty --out o --teacher x", "the folder empty holds no"),
     ("train_wct --content photos --out o/p --encoder none.pth", "none.pth"),
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from urst_tiles import nets, weights
 from urst_tiles.api.opening import told
-from urst_tiles.nets import likeness, painter
+from urst_tiles.nets import painter
 from urst_tiles.nets.style_rows import names_in
 from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import Recipe
@@ -36,9 +36,10 @@ def tell_predicted(recipe: Recipe) -> None:
     if not images:
         return
     file = weights.find(recipe.model, recipe.weights)[painter.FILE]
-    names = names_in(weights.load(file)["styles"])
+    state = weights.load(file)
+    names = names_in(state["styles"])
     for image in images:
-        share = likeness.shares(read_picture(image, recipe.style_size), names)
+        share, _ = painter.predicted_shares(read_picture(image, recipe.style_size), state, names)
         if share is None:
             continue
         most = sorted(zip(share, names, strict=True), reverse=True)[:NAMED]

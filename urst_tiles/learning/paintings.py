@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,19 @@ class Paintings:
     blurred: list[tuple[Tensor, Tensor]]
 
 
-@torch.no_grad()
 def gather(files: Mapping[str, Path], short_side: int, teacher: Teacher, device: str) -> Paintings:
     """The statistics of the paintings at that short side, cropped to multiples of the largest blur."""
+    return measured(files, (read(path, short_side) for path in files.values()), teacher, device)
+
+
+@torch.no_grad()
+def measured(
+    files: Mapping[str, Path], images: Iterable[NDArray[np.uint8]], teacher: Teacher, device: str
+) -> Paintings:
+    """The statistics of paintings whose pixels are given, uint8 (h, w, 3), in the order of their files."""
     colours, matrices, blurred = [], [], []
-    for path in files.values():
-        x = to_tensor([read(path, short_side)], device)
+    for image in images:
+        x = to_tensor([image], device)
         h, w = (side // BLURS[-1] * BLURS[-1] for side in x.shape[2:])
         x = x[:, :, :h, :w]
         colours.append(moments(x))

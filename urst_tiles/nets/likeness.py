@@ -43,9 +43,9 @@ def statistics(image: NDArray[np.float32]) -> Tensor:
     return lite.pack(lite.style_features(style_tensor(image, lite.MINIMUM), _weights())).double()
 
 
-def shares(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64] | None:
-    """The share of each of some styles, (n,), in the parameters that are predicted for a painting (h, w, 3)
-    in 0..1; None where none of the names is a named style.
+def shares(own: Tensor, names: Sequence[str]) -> NDArray[np.float64] | None:
+    """The share of each of some styles, (n,), in the parameters that are predicted for a painting, of which
+    ``own`` are the `statistics`; None where none of the names is a named style.
 
     Ridge regression of the parameters on the statistics, both centred, gives y = m + (x - c) A^T (A A^T +
     r I)^-1 (Y - m), which is a mixture of the rows of Y, the styles. Shares sum to 1, and may be negative.
@@ -55,7 +55,7 @@ def shares(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float
         return None
     rows = torch.stack([known[names[index]] for index in here])
     deviation = (torch.stack(list(known.values())).std(0) + FLOOR) * rows.shape[1] ** 0.5
-    centred, own = (rows - rows.mean(0)) / deviation, (statistics(image) - rows.mean(0)) / deviation
+    centred, own = (rows - rows.mean(0)) / deviation, (own - rows.mean(0)) / deviation
     products = centred @ centred.T
     ridge = RIDGE * max(float(products.diagonal().mean()), FLOOR)
     solved = torch.linalg.solve(products + ridge * torch.eye(len(rows), dtype=torch.float64), centred @ own)

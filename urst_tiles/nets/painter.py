@@ -39,7 +39,7 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets import likeness, low_rank
+from urst_tiles.nets import likeness, low_rank, prediction
 from urst_tiles.nets.base import (
     Affine,
     At,
@@ -123,6 +123,13 @@ def form_of(state: Mapping[str, Tensor]) -> Form:
     blocks = sum(k.startswith("a.") and k.endswith(".weight") for k in state)
     channels, half = (state[k].numel() if k in state else 0 for k in ("enter.bias", "mid.bias"))
     return Form(channels, blocks, half)
+
+
+def prediction_shapes(styles: int, form: Form, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a prediction with so many values in its hidden layer."""
+    parameters = sum(math.prod(shape) for shape in affine_shapes(form).values())
+    wanted = shapes(styles, form)
+    return prediction.shapes(styles, parameters, {k: wanted[k] for k in shared_names(form)}, hidden)
 
 
 # The network
@@ -366,6 +373,11 @@ def row_shapes(form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]:
     return {k: shape[1:] for k, shape in shapes(1, form, rank).items() if is_own(k)}
 
 
+def affine_shapes(form: Form) -> dict[str, tuple[int, ...]]:
+    """Name and shape of the affine parameters of one style."""
+    return {k: shape for k, shape in row_shapes(form).items() if k in PER_STYLE}
+
+
 def is_own(name: str) -> bool:
     """Whether each style has a tensor of this name of its own."""
     return name in (*PER_STYLE, *COLOURS) or is_change(name)
@@ -374,24 +386,36 @@ def is_own(name: str) -> bool:
 def predicted(image: NDArray[np.float32], state: State, names: list[str]) -> State:
     """The style, as `one_style` gives it, that is to paint as an image (h, w, 3) in 0..1 was painted.
 
-    The parameters and the changes of the weights are predicted from the statistics of the image and of the
-    styles in the file (`urst_tiles.nets.likeness`); the colours are the image's own.
+    It is a mixture of the styles in the file and, where the file has a prediction, what that adds to it
+    (`urst_tiles.nets.prediction`); the colours are the image's own.
 
     Raises
     ------
     BadInput : the styles in the file are none of the package's, so that nothing is known of them.
     """
-    share = likeness.shares(image, names)
+    share, row = predicted_shares(image, state, names)
     if share is None:
         raise BadInput(
             "these weights of --model painter have styles of their own, from which no image's can be"
             f" predicted; give --style one of {', '.join(names)}, or a file that `urst-tiles learn` made"
         )
+    style = weighted_sum([(mixture(state, share), 1.0), (row | prediction.changes(state), 1.0)])
     colours = Moments.of(image.reshape(-1, 3).T, full=True)
     values = (colours.mean, colours.covariance(DDOF))
-    return mixture(state, share) | {
-        k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)
-    }
+    return style | {k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)}
+
+
+def predicted_shares(
+    image: NDArray[np.float32], state: State, names: list[str]
+) -> tuple[NDArray[np.float64] | None, State]:
+    """The share of each style of a file, (S,), in what is predicted of an image (h, w, 3) in 0..1, None where
+    none of them is a named style; and what is added to their mixture, float64, none without a prediction."""
+    statistics = likeness.statistics(image)
+    share = likeness.shares(statistics, names)
+    if share is None or not prediction.is_in(state):
+        return share, {}
+    more, row = prediction.predict(state, statistics[None])
+    return share + more[0].numpy(), prediction.split(row[0], affine_shapes(form_of(state)))
 
 
 def row_number(style: State, names: list[str]) -> int:
@@ -411,7 +435,10 @@ def check(state: State, file: str, path: Path) -> None:
     """Raise BadWeights for wrong keys, shapes or names."""
     rows = state.get("gamma")
     count = len(rows) if rows is not None and rows.ndim else 0
-    wanted = shapes(count, form_of(state), low_rank.rank_of(state))
+    form = form_of(state)
+    wanted = shapes(count, form, low_rank.rank_of(state))
+    if prediction.is_in(state):
+        wanted |= prediction_shapes(count, form, prediction.hidden_of(state))
     check_keys({k: t for k, t in state.items() if k != "styles"}, wanted, path)
     if not count or not are_named(state, count):
         raise BadWeights(f"{path}: styles must be a JSON list of {count} different words, as uint8 letters")
