@@ -3,11 +3,14 @@
     python benchmarks/quality.py --models painter,lite,microast,photo
     python benchmarks/quality.py --models painter,photo --named --optimum 100 --every 10
     python benchmarks/quality.py --models painter,lite --named --identity
+    python benchmarks/quality.py --models painter,fast,photo --checkpoints van-gogh-starry-night=FILE.pth
 
 Photographs and paintings have 512 px on the short side; each network runs in float32 with the statistics of
 the photograph, `painter` on its coarsest level alone and with noise, as `stylize` paints such a picture. The
-pairs are those of ``--pairs``, whose paintings no network has learned, or with ``--named`` its photographs,
-each with one of the 35 named styles of the package in turn.
+pairs are those of ``--pairs``, without paintings that are named styles, so that no network has learned them,
+or with ``--named`` its photographs, each with one of the 35 named styles of the package in turn. With
+``--checkpoints`` the named styles are only those for which a checkpoint of the model `fast` is given: a
+network of Johnson et al. for this one painting.
 
 style
     the distance of Gram matrices relative to the painting's, |G - G0| / |G0| (Frobenius), mean over the
@@ -37,7 +40,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +60,7 @@ from harness import (
     table,
 )
 from nets_here import WEIGHTS
+from numpy.typing import NDArray
 from optimization.objective import Terms, Whole, style_targets
 from optimization.settings import STYLE_WEIGHTS
 from optimization.whole import ByLBFGS
@@ -64,10 +68,11 @@ from shapes import edges_moved, structure
 from torch import Tensor
 
 from urst_tiles import losses, nets
+from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.learning.painting import noise
 from urst_tiles.losses import backbones
 from urst_tiles.losses.vgg import CONTENT16, LAYERS, LAYERS16, placed_state
-from urst_tiles.nets import live
+from urst_tiles.nets import fast, live, named_styles
 from urst_tiles.nets.style_rows import style_named
 from urst_tiles.source.picture import read_picture, write_png
 
@@ -130,13 +135,16 @@ class Pair:
 
 
 @torch.inference_mode()
-def stylised(model: str, pair: Pair, weights: Path) -> Tensor:
-    """The picture that ``model`` makes, (1, 3, h, w), in 0..1."""
+def stylised(model: str, pair: Pair, weights: Path, checkpoints: Mapping[str, Path]) -> Tensor:
+    """The picture that ``model`` makes, (1, 3, h, w), in 0..1; ``checkpoints`` has a file of `fast` by the
+    name of the style."""
     if model == PHOTO:
         return pair.content
-    style = (
-        style_named(pair.name) if model == "painter" and pair.name else pair.style[0].permute(1, 2, 0).numpy()
-    )
+    style: NDArray[np.float32] | dict[str, Tensor] = pair.style[0].permute(1, 2, 0).numpy()
+    if model == "painter" and pair.name:
+        style = style_named(pair.name)
+    if model == fast.NAME:
+        style = fast.load_style(checkpoints[pair.name])
     made = nets.build(model, weights, [(style, 1.0)])
     h, w = (side // made.stride * made.stride for side in pair.content.shape[2:])
     x = pair.content[:, :, :h, :w]
@@ -170,16 +178,31 @@ def measured(judge: Judge, picture: Tensor, pair: Pair) -> tuple[float, ...]:
     return float(np.mean(style)), content.item(), kept, moved, -10 * float(np.log10(max(error, 1e-12)))
 
 
-def pairs_of(file: Path, every: int, named: bool) -> list[Pair]:
-    """The pairs of a CSV file with the columns content and style, or of its photographs and named styles."""
+def pairs_of(file: Path, every: int, names: Sequence[str] = ()) -> list[Pair]:
+    """The pairs of a CSV file with the columns content and style, without those of named styles, or of its
+    photographs and of the named styles ``names`` in turn."""
     rows = read_table(file, "content", "style")
-    styles = read_table(ROOT / "pipelines" / "styles.csv", "name", "file")
+    files = {
+        row["name"]: row["file"] for row in read_table(ROOT / "pipelines" / "styles.csv", "name", "file")
+    }
+    if unknown := [name for name in names if name not in files]:
+        raise BadInput(f"there is no named style {unknown[0]}; there are {', '.join(files)}")
+    rows = rows if names else [row for row in rows if row["style"] not in files.values()]
     found = []
     for k, row in enumerate(rows):
-        style = styles[k % len(styles)] if named else {"name": "", "file": row["style"]}
-        found.append((row["content"], style["file"], style["name"]))
+        name = names[k % len(names)] if names else ""
+        found.append((row["content"], files.get(name, row["style"]), name))
     contents, paintings = TRAIN / "content", TRAIN / "style"
     return [Pair(tensor(contents / a), tensor(paintings / b), name) for a, b, name in found[::every]]
+
+
+def checkpoints_in(words: str) -> dict[str, Path]:
+    """Files by the names of styles, of ``NAME=FILE,NAME=FILE``."""
+    found = {name: Path(file) for name, _, file in (word.partition("=") for word in several(words))}
+    for name, file in found.items():
+        if not file.is_file():
+            raise MissingFile(f"there is no file {str(file)!r} for {name}: give --checkpoints NAME=FILE")
+    return found
 
 
 @program
@@ -190,18 +213,23 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--judge", choices=["vgg16", "vgg19", "random"], default="vgg16")
     parser.add_argument("--pairs", type=existing_file, default=ROOT / "pipelines" / "lite_pairs.csv")
     parser.add_argument("--named", action="store_true", help="named styles instead of paintings never seen")
+    parser.add_argument("--checkpoints", default="", help="NAME=FILE of fast, separated by commas")
     parser.add_argument("--identity", action="store_true", help="paint each painting in its own style")
     parser.add_argument("--every", type=integer(), default=1, help="take every n-th pair")
     parser.add_argument("--optimum", type=integer(0), default=0, help="evaluations; 0: none")
     parser.add_argument("--pictures", type=new_folder, help="also write every picture here")
     arguments = parser.parse_args(words)
     judge, models = judge_of(arguments.judge), several(arguments.models)
-    pairs = pairs_of(arguments.pairs, arguments.every, arguments.named)
+    checkpoints = checkpoints_in(arguments.checkpoints)
+    if fast.NAME in models and not checkpoints:
+        raise BadInput("--models fast has a network for each style: give --checkpoints NAME=FILE")
+    names = list(checkpoints) or (list(named_styles.titles()) if arguments.named else [])
+    pairs = pairs_of(arguments.pairs, arguments.every, names)
     if arguments.identity:
         pairs = [Pair(pair.style, pair.style, pair.name) for pair in pairs]
     found: dict[str, list[tuple[float, ...]]] = {}
     for k, pair in enumerate(pairs):
-        pictures = {model: stylised(model, pair, arguments.weights) for model in models}
+        pictures = {model: stylised(model, pair, arguments.weights, checkpoints) for model in models}
         if arguments.optimum:
             pictures[OPTIMUM] = optimum(judge, pair, arguments.optimum)
         for model, picture in pictures.items():
@@ -210,7 +238,7 @@ def main(words: Sequence[str]) -> None:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 pixels = picture[0].mul(255).round().byte().permute(1, 2, 0).numpy()
                 write_png(arguments.pictures / f"{k:02}-{model}.png", pixels)
-    kind = "named styles" if arguments.named else "paintings that no network has learned"
+    kind = "named styles" if names else "paintings that no network has learned"
     of = "paintings" if arguments.identity else "photographs"
     title = f"Distances by {arguments.judge}, mean over {len(pairs)} {of} in {kind}, {SIZE} px"
     last = "PSNR" if arguments.identity else "way"
