@@ -198,7 +198,8 @@ def pairs_of(file: Path, every: int, names: Sequence[str] = ()) -> list[Pair]:
 
 def checkpoints_in(words: str) -> dict[str, Path]:
     """Files by the names of styles, of ``NAME=FILE,NAME=FILE``."""
-    found = {name: Path(file) for name, _, file in (word.partition("=") for word in several(words))}
+    parts = [word.partition("=") for word in several(words)] if words else []
+    found = {name: Path(file) for name, _, file in parts}
     for name, file in found.items():
         if not file.is_file():
             raise MissingFile(f"there is no file {str(file)!r} for {name}: give --checkpoints NAME=FILE")

@@ -83,6 +83,8 @@ class Settings:
     cooldown: float = 0.6
     average: float = 0.99
     clip: float = 5.0
+    #: What the content counts; other parts of the loss count as where styles are learned by themselves.
+    content_weight: float = 0.6
     precision: Precision = "bfloat16"
     device: str = "cpu"
     threads: int = 0
@@ -215,7 +217,7 @@ class Prediction:
         zero = torch.zeros(1, dtype=torch.int64, device=settings.device)
         total, parts, _ = compared(
             self.styled(self.training.leaves, index), Batch(x, zero, levels, origins), self.teacher,
-            one_of(self.examples.paintings, index), LossWeights(),
+            one_of(self.examples.paintings, index), LossWeights(content=settings.content_weight),
             seed=settings.seed, dtype=DTYPES[settings.precision],
         )  # fmt: skip
         return total, parts

@@ -79,7 +79,7 @@ def test_a_predicted_style_has_the_colours_of_its_image(tmp_path: Path) -> None:
     assert share is not None
     for k in painter.PER_STYLE:
         mixed = np.tensordot(share, state[k].double().numpy(), 1)
-        assert np.allclose(row[k], mixed + np.asarray(more.get(k, 0.0))), k
+        assert np.allclose(row[k], mixed + more[k].numpy()), k
 
 
 def test_an_image_paints_in_its_colours_and_it_is_said_how(
