@@ -127,8 +127,7 @@ def main(words: Sequence[str]) -> None:
     painter.check(state, painter.FILE, arguments.init)
     paintings = paintings_in(arguments.styles, arguments.style)
     files = {name: paintings[name] for name in names_in(state["styles"]) if name in paintings}
-    held_out = [pattern for file in arguments.held_out for pattern in patterns_of(file)]
-    photographs = Pictures(files_of(arguments.content, held_out), SIZE)
+    photographs = Pictures(files_of(arguments.content, patterns_of(*arguments.held_out)), SIZE)
     teacher = vgg16_teacher(arguments.teacher, dtype=torch.bfloat16)
     names = chosen(arguments.only, files)
     arguments.out.mkdir(parents=True, exist_ok=True)

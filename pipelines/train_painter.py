@@ -209,11 +209,8 @@ class Painter:
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
         settings = self.settings
-        left = 1 - step / settings.steps
-        if settings.minutes:
-            left = min(left, max(0.0, 1 - self.training.seconds / (60 * settings.minutes)))
-        falling = min(1.0, left / settings.cooldown) if settings.cooldown else 1.0
-        return min(1.0, (step + 1) / max(1, settings.warmup)) * (LOWEST + (1 - LOWEST) * falling)
+        left = min(1 - step / settings.steps, times(settings).left(self.training.seconds))
+        return loop.rise_and_fall(step, left, settings.warmup, settings.cooldown, LOWEST)
 
     def export(self) -> dict[str, bytes]:
         """The running average."""
@@ -282,17 +279,9 @@ def check(settings: Settings) -> None:
     """BadInput for sizes that cannot be halved so often, or crops larger than the photographs."""
     if settings.levels < 1:
         raise BadInput(f"--levels must be at least 1, got {settings.levels}")
-    cell = BLURS[-1] << (settings.levels - 1)
-    if settings.size % cell:
-        raise BadInput(
-            f"--size must be a multiple of {cell} for {settings.levels} levels, got {settings.size}"
-        )
+    painter.check_crops(settings.size, settings.levels, settings.content_size)
     if settings.half_least < 2 * BLURS[-1]:
         raise BadInput(f"--half-least must be at least {2 * BLURS[-1]}, got {settings.half_least}")
-    if settings.content_size < settings.size:
-        raise BadInput(
-            f"--content-size must be at least --size, {settings.size}, got {settings.content_size}"
-        )
 
 
 def begin(settings: Settings) -> Painter:

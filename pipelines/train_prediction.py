@@ -31,6 +31,7 @@ from safetensors.torch import save
 from torch import Tensor
 from training import loop
 from training.command import Program
+from training.painter import check_crops
 from training.pictures import Pictures, patterns_of, sheet, square
 
 from urst_tiles import weights
@@ -225,11 +226,8 @@ class Prediction:
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
         settings = self.settings
-        left = 1 - step / settings.steps
-        if settings.minutes:
-            left = min(left, max(0.0, 1 - self.training.seconds / (60 * settings.minutes)))
-        falling = min(1.0, left / settings.cooldown) if settings.cooldown else 1.0
-        return min(1.0, (step + 1) / max(1, settings.warmup)) * (LOWEST + (1 - LOWEST) * falling)
+        left = min(1 - step / settings.steps, times(settings).left(self.training.seconds))
+        return loop.rise_and_fall(step, left, settings.warmup, settings.cooldown, LOWEST)
 
     def export(self) -> dict[str, bytes]:
         """The painter's file with the running average."""
@@ -296,28 +294,12 @@ def start(settings: Settings, state: State, statistics: Tensor) -> tuple[Trainin
     return Training(made, [adam], settings.seed, leaves, settings.average, memory), still
 
 
-def check(settings: Settings) -> None:
-    """BadInput for sizes that cannot be halved so often, or crops larger than the photographs."""
-    cell = BLURS[-1] << (settings.levels - 1)
-    if settings.size % cell:
-        raise BadInput(
-            f"--size must be a multiple of {cell} for {settings.levels} levels, got {settings.size}"
-        )
-    if settings.content_size < settings.size:
-        raise BadInput(
-            f"--content-size must be at least --size, {settings.size}, got {settings.content_size}"
-        )
-
-
 def begin(settings: Settings) -> Prediction:
     """The recipe at its first step."""
-    check(settings)
-    left_out = [
-        [word for file in files for word in patterns_of(file)]
-        for files in (settings.held_out, settings.held_out_style)
-    ]
-    photographs = Pictures(files_of(settings.content, left_out[0]), settings.content_size)
-    files = files_of(settings.style, left_out[1])
+    check_crops(settings.size, settings.levels, settings.content_size)
+    held_out = patterns_of(*settings.held_out)
+    photographs = Pictures(files_of(settings.content, held_out), settings.content_size)
+    files = files_of(settings.style, patterns_of(*settings.held_out_style))
     state = weights.load(settings.init)
     painter.check(state, painter.FILE, settings.init)
     teacher = vgg16_teacher(settings.teacher, device=settings.device, dtype=DTYPES[settings.precision])

@@ -45,6 +45,10 @@ class Times:
         """Whether the training has had its time."""
         return bool(self.minutes) and seconds >= 60 * self.minutes
 
+    def left(self, seconds: float) -> float:
+        """The share of the time that is left after so many seconds; 1 without a limit."""
+        return max(0.0, 1 - seconds / (60 * self.minutes)) if self.minutes else 1.0
+
     def due(self, seconds: float) -> bool:
         """Whether a checkpoint is due so long after the last one."""
         return bool(self.save_minutes) and seconds >= 60 * self.save_minutes
@@ -117,6 +121,13 @@ def keep(recipe: Recipe, settings: Common, last: bool, due: bool) -> bool:
 def warm_and_cool(step: int, steps: int, warmup: int, cooldown: int) -> float:
     """Rises linearly to 1, stays, falls linearly to 0 over the last ``cooldown`` steps."""
     return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, cooldown))
+
+
+def rise_and_fall(step: int, left: float, warmup: int, cooldown: float, lowest: float) -> float:
+    """Rises linearly to 1 over ``warmup`` steps, and falls to ``lowest`` as the share ``left`` of a training
+    goes from ``cooldown`` to 0."""
+    falling = min(1.0, left / cooldown) if cooldown else 1.0
+    return min(1.0, (step + 1) / max(1, warmup)) * (lowest + (1 - lowest) * falling)
 
 
 def inverse_decay(step: int, decay: float) -> float:

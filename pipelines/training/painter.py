@@ -19,6 +19,7 @@ from training.states import uniform
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.learning.checkpoint import State
+from urst_tiles.learning.paintings import BLURS
 from urst_tiles.nets import painter as network
 from urst_tiles.nets import prediction
 from urst_tiles.nets.low_rank import is_change
@@ -44,6 +45,15 @@ def initial(styles: int, form: Form, seed: int) -> State:
     state["full.bias"] = torch.zeros(wanted["full.bias"])
     ones = {k: torch.ones(wanted[k]) for k in ("gamma", "half_gamma")}
     return state | ones | {k: torch.zeros(wanted[k]) for k in ("beta", "half_beta")}
+
+
+def check_crops(size: int, levels: int, content_size: int) -> None:
+    """BadInput for crops that cannot be halved so often, or that are larger than the photographs."""
+    cell = BLURS[-1] << (levels - 1)
+    if size % cell:
+        raise BadInput(f"--size must be a multiple of {cell} for {levels} levels, got {size}")
+    if content_size < size:
+        raise BadInput(f"--content-size must be at least --size, {size}, got {content_size}")
 
 
 # Files

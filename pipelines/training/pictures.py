@@ -22,14 +22,17 @@ KEEP_BYTES = 4 << 30
 ZOOMS = (1.0, 4 / 3, 2.0)
 
 
-def patterns_of(file: str) -> list[str]:
-    """The patterns of file names in ``file``, that are not trained on; none where it is empty."""
-    if file and not Path(file).is_file():
-        raise MissingFile(f"there is no file {file} of patterns to hold out")
-    try:
-        return Path(file).read_text("utf-8").split() if file else []
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is no text in UTF-8, so no file of patterns to hold out") from None
+def patterns_of(*files: str) -> list[str]:
+    """The patterns of file names in ``files``, that are not trained on; none in a name that is empty."""
+    found: list[str] = []
+    for file in files:
+        if file and not Path(file).is_file():
+            raise MissingFile(f"there is no file {file} of patterns to hold out")
+        try:
+            found += Path(file).read_text("utf-8").split() if file else []
+        except UnicodeDecodeError:
+            raise BadInput(f"{file} is no text in UTF-8, so no file of patterns to hold out") from None
+    return found
 
 
 class Pictures:
