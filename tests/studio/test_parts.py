@@ -8,7 +8,8 @@ import pytest
 
 from urst_tiles.errors import BadInput
 from urst_tiles.kept import Kept
-from urst_tiles.studio.asked import Asked
+from urst_tiles.options import Options
+from urst_tiles.studio.asked import Asked, first_model
 from urst_tiles.studio.lane import Dropped, Lane, check_wanted
 from urst_tiles.studio.pictures import exact_levels, levels_of, tile_box
 
@@ -90,6 +91,14 @@ def test_a_look_is_its_state() -> None:
     assert look.options().alpha == 0.4
     with pytest.raises(BadInput):
         Asked.from_state(look.state[:-4])
+
+
+def test_what_paints_at_first_is_what_paints_in_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("URST_TILES_MODEL")
+    assert Asked("a.tif", "hokusai-wave").model == first_model() == Options().network == "painter"
+    for named, first in (("lite", "lite"), ("adain", "painter")):
+        monkeypatch.setenv("URST_TILES_MODEL", named)
+        assert Asked.of({"image": "a.tif"}).model == first_model() == first
 
 
 def test_levels_and_their_tiles() -> None:

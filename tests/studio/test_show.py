@@ -60,6 +60,7 @@ def test_a_cell_shows_the_page(scene: Path) -> None:
     assert status(address)[0] == 200
     again = ut.show(ut.open_source(scene))
     assert again.url.startswith(address) and len(showing._servers) == 1
+    assert "model=lite" in again.url, "what the tests paint with where nothing is named"
 
 
 def test_notebooks_may_hold_it_in_a_frame_and_may_not_ask_it(scene: Path) -> None:

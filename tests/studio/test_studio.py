@@ -141,6 +141,21 @@ def test_each_style_has_its_square(studio: Served) -> None:
     assert len(seen) == 3 and all(data[:2] == b"\xff\xd8" for data in seen)
 
 
+def test_the_squares_are_of_the_network_that_paints_first(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares = []
+    for number, model in enumerate(("painter", "lite", "adain")):
+        monkeypatch.setenv("URST_TILES_MODEL", model)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        held = Pictures(root, folder, Brought.into(root, folder))
+        squares.append(pixels_of(folder, held.swatch(Asked("scene.tif"), STYLE).data)[..., :3].astype(int))
+    assert all(square.shape == (128, 128, 3) for square in squares)
+    assert abs(squares[0] - squares[1]).mean() > 5, "lite paints otherwise"
+    np.testing.assert_array_equal(squares[2], squares[0])
+
+
 # Who may ask
 
 
@@ -249,7 +264,9 @@ def test_bad_questions_are_answered_with_a_sentence(studio: Served) -> None:
     assert "broken.tif" in studio.trouble("api/look", image="broken.tif", style=STYLE)
     assert "whole number" in studio.trouble("api/look", image="scene.tif", style=STYLE, alpha="1e9")
     assert "between 0 and 100" in studio.trouble("api/look", image="scene.tif", style=STYLE, alpha=101)
-    assert "the models lite" in studio.trouble("api/look", image="scene.tif", style=STYLE, model="os:system")
+    assert "the models painter, lite" in studio.trouble(
+        "api/look", image="scene.tif", style=STYLE, model="os:system"
+    )
     assert "colours are" in studio.trouble("api/look", image="scene.tif", style=STYLE, colours="x")
     assert "no image is named" in studio.trouble("api/look")
     assert "character 0" in studio.trouble("api/look", image="a\0b")

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from urst_tiles.api.contact_sheet import named_styles
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.studio.arguments import Brought, write
-from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked, is_upload
+from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked, first_model, is_upload
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
@@ -90,6 +90,7 @@ class Studio:
                 "root": str(self.root),
                 "styles": [{"name": name, "title": title} for name, title in named_styles().items()],
                 "models": MODELS,
+                "model": first_model(),
                 "colours": COLOURS,
                 "statistics": STATISTICS,
                 "strokes": STROKES,

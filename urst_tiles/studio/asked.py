@@ -6,16 +6,16 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from urst_tiles import nets
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.options import Options
+from urst_tiles.options import Options, default_model
 
 #: The models of the studio: those that have the named styles.
-MODELS = ("lite", "painter")
+MODELS = ("painter", "lite")
 
 #: What may be done about the colours of the image.
 COLOURS = ("none", "luminance", "coral")
@@ -39,6 +39,12 @@ PREFIX = ":"
 LONGEST = 4096
 
 
+def first_model() -> str:
+    """The network that paints where none is chosen: that of `stylize`, if the studio has it."""
+    name = default_model()
+    return name if name in MODELS else MODELS[0]
+
+
 @dataclass(frozen=True)
 class Asked:
     """An image, and how it is painted.
@@ -48,7 +54,7 @@ class Asked:
     image : path of the image, relative to the root.
     style : a named style, or an upload; several with their shares in percent, as in ``a=60,b=40``, are mixed;
         empty for the image as it is.
-    model : the network.
+    model : the network; by default `first_model`.
     alpha : strength of the style in percent, 0..100.
     colours : as the option ``preserve_color``.
     statistics, stroke : as the options of that name.
@@ -60,7 +66,7 @@ class Asked:
 
     image: str
     style: str = ""
-    model: str = "lite"
+    model: str = field(default_factory=first_model)
     alpha: int = 100
     colours: str = "none"
     statistics: str = "auto"

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.source import Source
-from urst_tiles.studio.asked import Asked, relative
+from urst_tiles.studio.asked import Asked, first_model, relative
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def show(
     *,
     alpha: float = 1.0,
     preserve_color: str = "none",
-    model: str = "lite",
+    model: str | None = None,
     height: int = 640,
 ) -> StudioFrame:
     """Show an image and its painting in a notebook, at every scale, before anything is written.
@@ -63,7 +63,7 @@ def show(
         is.
     alpha : strength of the style, 0 to 1.
     preserve_color : "none", or "luminance" to keep the colours of the image.
-    model : the network, "lite" or "painter".
+    model : the network, "painter" or "lite"; None for that of `stylize`.
     height : of the page, in pixels.
 
     Returns
@@ -81,7 +81,9 @@ def show(
     if not 0 <= alpha <= 1:
         raise BadInput(f"alpha must lie between 0 and 1, got {alpha}")
     root = path.parent
-    look = Asked(relative(root, path), style, model, alpha=round(100 * alpha), colours=preserve_color)
+    look = Asked(
+        relative(root, path), style, model or first_model(), alpha=round(100 * alpha), colours=preserve_color
+    )
     words = {
         "image": look.image,
         "style": style,

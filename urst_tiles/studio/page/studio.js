@@ -10,7 +10,7 @@ import { Places } from "./places.js";
 import { Styles, mixtureOf } from "./styles.js";
 
 const $ = (id) => document.getElementById(id);
-const FIRST = { image: "", style: "", model: "lite", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
+const FIRST = { image: "", style: "", model: "", alpha: "100", colours: "none", statistics: "auto", stroke: "1", mask: "", region: "" };
 const CHOICES = ["colours", "stroke", "statistics", "model"];
 const NEAR_MS = 100; // a style under the pointer for so long may be chosen next
 const LEVELS_MS = 1000; // how often it is looked how far coarser levels are painted
@@ -195,7 +195,7 @@ function besides(isBeside) {
 }
 
 function fillChoices() {
-  const words = { colours: strings.colourWords, stroke: strings.strokeWords, statistics: strings.statisticsWords, model: {} };
+  const words = { colours: strings.colourWords, stroke: strings.strokeWords, statistics: strings.statisticsWords, model: strings.modelWords };
   const values = { colours: start.colours, stroke: start.strokes, statistics: start.statistics, model: start.models };
   for (const name of CHOICES) for (const value of values[name]) $(name).append(new Option(words[name][value] ?? value, value));
   $("model-row").hidden = start.models.length < 2;
@@ -334,6 +334,7 @@ async function begin() {
   places = new Places(drawing, styles, { onMask: (mask) => change({ mask }), onTrouble: sorry });
   fillChoices();
   FIRST.image = start.image;
+  FIRST.model = start.model;
   const { place, swipe, beside } = readLink();
   step = history.state?.step ?? 0;
   last = Math.max(history.state?.last ?? 0, step);
