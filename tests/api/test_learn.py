@@ -77,9 +77,21 @@ def test_a_style_file_says_what_it_is_and_holds_tensors_alone(learn: Any, study:
     assert said["network"] == module._network(None).fingerprint
 
 
-def test_steps_bring_the_style_nearer_to_the_painting(learn: Any) -> None:
+def test_steps_bring_the_style_nearer_to_the_painting(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lambda network, image: ("mean", painter.style_in(network.state, 0))  # noqa: E731
+    monkeypatch.setattr(module._Network, "style_for", first)
     made = learn(steps=30)
     assert made.last < 0.92 * made.first
+
+
+def test_learning_begins_nearer_with_what_is_predicted_than_with_the_mean(
+    learn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted = learn("a.style", steps=1)
+    monkeypatch.setattr(module, "is_any_known", lambda names: False)
+    mean = learn("b.style", steps=1)
+    assert (predicted.start, mean.start) == ("prediction", "mean")
+    assert predicted.first < mean.first
 
 
 def test_what_is_learned_has_few_components_while_it_is_learned(
@@ -119,8 +131,8 @@ def test_what_is_learned_holds_for_a_picture_that_was_not_seen_whole(
     monkeypatch.setattr(one_style, "SIZE", 64)
     made = learn(steps=60)
     row, _ = style_file.read_style_file(made.output)
-    start, before = module._network(None).style_near(read_picture(study / "mine.png", 128))
-    assert start == made.start in module._network(None).names
+    start, before = module._network(None).style_for(read_picture(study / "mine.png", 128))
+    assert start == made.start == "prediction"
     near, far = (loss_of(one, study, teacher) for one in (painter.as_added(row), before))
     assert near < 0.9 * far
 

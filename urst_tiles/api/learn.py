@@ -23,8 +23,9 @@ from urst_tiles.learning.crops import files_of, read
 from urst_tiles.learning.one_style import OneStyle
 from urst_tiles.learning.paintings import gather, vgg16_teacher
 from urst_tiles.machine import cpu_count
-from urst_tiles.nets import likeness, painter, style_file
+from urst_tiles.nets import painter, style_file
 from urst_tiles.nets.base import DTYPES, State
+from urst_tiles.nets.likeness import is_any_known
 from urst_tiles.nets.style_rows import names_in
 from urst_tiles.progress import Progress, silent
 from urst_tiles.source.picture import read_picture
@@ -54,7 +55,8 @@ class LearnedStyle:
     Attributes
     ----------
     output : the style file.
-    start : the named style of the network that it began with; empty for the mean of all of them.
+    start : what it began with: "prediction", the style that the network predicts of the painting's image, or
+        "mean", that of all styles of a network of which none is known.
     steps : how many steps were taken, in this call and in calls before that were stopped.
     seconds : how long they took.
     first, last : the style distance in the first step and at the end: the relative distance of Gram matrices,
@@ -82,15 +84,13 @@ class _Network:
         """The weights that all styles share, float32."""
         return painter.shared_weights(self.state)
 
-    def style_near(self, image: NDArray[np.float32]) -> tuple[str, State]:
-        """The name of the style that is nearest to a painting, and the style, as `painter.one_style` gives
-        it; an empty name and the mean of all styles where none is known."""
-        far = likeness.distances(image, self.names)
-        if not np.isfinite(far).any():
-            count = len(self.names)
-            return "", painter.mixture(self.state, np.full(count, 1 / count))
-        index = int(far.argmin())
-        return self.names[index], painter.style_in(self.state, index)
+    def style_for(self, image: NDArray[np.float32]) -> tuple[str, State]:
+        """The style that is predicted of a painting, as `painter.one_style` gives it, or the mean of all
+        styles where none is known; and which of the two it is, as in `LearnedStyle.start`."""
+        if is_any_known(self.names):
+            return "prediction", painter.predicted(image, self.state, self.names)
+        count = len(self.names)
+        return "mean", painter.mixture(self.state, np.full(count, 1 / count))
 
 
 def learn(
@@ -184,7 +184,7 @@ def _lesson(
     """The lesson; raises what `learn` raises about files."""
     require_file(painting, "painting")
     network, judge, files = _network(weights), _teacher_file(teacher, weights), _content_files(content)
-    start, style = network.style_near(_image(painting))
+    start, style = network.style_for(_image(painting))
     hashes = {"sha256": table.sha256_of(painting), "teacher": table.sha256_of(judge)}
     facts = {"painting": painting.name, "start": start, "seed": seed, **hashes}
     return _Lesson(network, painting, judge, files, start, style, facts)

@@ -62,7 +62,7 @@ def run_learn(arguments: argparse.Namespace) -> None:
         facts = {"start": made.start, "steps": made.steps, "distances": [made.first, made.last]}
         say(json.dumps({"output": str(made.output), **facts}))
         return
-    start = f"from {made.start}" if made.start else "from the mean of all styles"
+    start = "from what was predicted of it" if made.start == "prediction" else "from the mean of all styles"
     say(
         f"{one_line(made.output)}: {made.steps} steps {start}, style distance {made.first:.2f} at first,"
         f" {made.last:.2f} now; paint with --model painter --style {one_line(made.output)}"

@@ -1,11 +1,12 @@
 """Learning one painting: a style's affine parameters and its changes of the weights follow the loss.
 
 A style of the painter is a row of 2912 affine parameters [1] and, for each convolution, a change of low rank
-of its weights [2]. Both begin as those of a style that is near, and follow Adam on crops of some pictures.
-The weights follow their gradients freely; every few steps what changed is cut to its largest components, so
-that what is learned is what is kept. The rate falls with the number of steps alone, and the result is a
-running average, so that it does not matter when the learning ends: as many steps give the same style again,
-whether they were told by their number or by the clock.
+of its weights [2]. Both begin as those of a style that is near, such as the one that is predicted of the
+painting, and follow Adam on crops of some pictures. The weights follow their gradients freely; every few
+steps what changed is cut to its largest components, so that what is learned is what is kept. The rate falls
+with the number of steps alone, and the result is a running average, so that it does not matter when the
+learning ends: as many steps give the same style again, whether they were told by their number or by the
+clock.
 
 References
 ----------

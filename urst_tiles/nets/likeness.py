@@ -43,6 +43,11 @@ def statistics(image: NDArray[np.float32]) -> Tensor:
     return lite.pack(lite.style_features(style_tensor(image, lite.MINIMUM), _weights())).double()
 
 
+def is_any_known(names: Sequence[str]) -> bool:
+    """Whether any of some names is that of a named style, so that something can be predicted from it."""
+    return any(name in _known() for name in names)
+
+
 def shares(own: Tensor, names: Sequence[str]) -> NDArray[np.float64] | None:
     """The share of each of some styles, (n,), in the parameters that are predicted for a painting, of which
     ``own`` are the `statistics`; None where none of the names is a named style.
@@ -62,12 +67,3 @@ def shares(own: Tensor, names: Sequence[str]) -> NDArray[np.float64] | None:
     share = np.zeros(len(names))
     share[here] = (solved - solved.mean() + 1 / len(rows)).numpy()
     return share
-
-
-def distances(image: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float64]:
-    """How far a painting is from each of some styles, (n,): the mean square of the differences of their
-    statistics; infinite for a name that is none of the named styles."""
-    rows = torch.stack(list(_known().values()))
-    far = ((rows - statistics(image)) / (rows.std(0) + FLOOR)).square().mean(1).tolist()
-    by_name = dict(zip(_known(), far, strict=True))
-    return np.array([by_name.get(name, np.inf) for name in names])
