@@ -25,7 +25,7 @@ def tell_predicted(recipe: Recipe) -> None:
     for style, _ in recipe.styles:
         if isinstance(style, Path) and not nets.style_file.is_style_file(style):
             told.warning(
-                "%s: the network was not trained on this painting, so its style is predicted from the colours"
-                " and textures of the image; `urst-tiles learn` makes a nearer one in some minutes",
+                "%s: the style is predicted from the colours and textures of this image; `urst-tiles learn`"
+                " makes a nearer one in some minutes",
                 style,
             )
