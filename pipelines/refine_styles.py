@@ -31,6 +31,7 @@ from command_line import (
 )
 from safetensors.torch import save
 from training.command import set_threads
+from training.loop import rise_and_fall
 from training.painter import paintings_in
 from training.pictures import Pictures, patterns_of
 
@@ -56,8 +57,7 @@ RATES = 0.01, 0.0015
 
 def share_of_rate(step: int, steps: int) -> float:
     """By which the rate is multiplied in ``step``, counted from 0, of ``steps``."""
-    falling = min(1.0, LOWEST + (1 - LOWEST) * (1 - step / steps) / COOLDOWN)
-    return min(1.0, (step + 1) / one_style.WARMUP) * falling
+    return rise_and_fall(step, 1 - step / steps, one_style.WARMUP, COOLDOWN, LOWEST)
 
 
 def refined(

@@ -32,7 +32,7 @@ from urst_tiles.plan import (
 from urst_tiles.pyramid import Encoding, write_bytes
 from urst_tiles.pyramid.finish import finish_bytes as format_bytes
 from urst_tiles.pyramid.parts import SUPER
-from urst_tiles.recipe import Recipe
+from urst_tiles.recipe import Recipe, is_style_image
 from urst_tiles.source import Source, thumbnail_shape
 from urst_tiles.source.mask import AnyMask, reading_bytes
 from urst_tiles.source.picture import picture_shape
@@ -160,7 +160,7 @@ def building_bytes(recipe: Recipe, style: Subject) -> int:
     images = (
         []
         if nets.family(recipe.model).load_style or recipe.looks or recipe.look
-        else [s for s, _ in recipe.styles if not isinstance(s, str) and not nets.style_file.is_style_file(s)]
+        else [s for s, _ in recipe.styles if is_style_image(s)]
     )
     areas = [prod(picture_shape(path, recipe.style_size)) for path in images]
     return int(12 * sum(areas) + max(areas, default=0) * style.plain_bytes) + style_bytes(style)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -394,7 +394,7 @@ def check_controls(
             "--mask" if regions else "--stroke" if options.preserve_color == "none" else "--preserve-color"
         )
         raise BadInput(f"--model {model} transfers colours and paints nothing; leave {which} out")
-    images = bool(styles) and not whole and all(map(_is_image, (style for style, _ in styles)))
+    images = bool(styles) and not whole and all(map(is_style_image, (style for style, _ in styles)))
     if options.preserve_color == "coral" and not images:
         raise BadInput(
             "--preserve-color coral gives the image's colours to a style image, and there is none here;"
@@ -402,7 +402,7 @@ def check_controls(
         )
 
 
-def _is_image(style: Path | str) -> bool:
+def is_style_image(style: Path | str) -> TypeGuard[Path]:
     """Whether a style is an image, and neither a name nor a style file."""
     return isinstance(style, Path) and not nets.style_file.is_style_file(style)
 

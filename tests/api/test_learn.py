@@ -78,7 +78,9 @@ def test_a_style_file_says_what_it_is_and_holds_tensors_alone(learn: Any, study:
 
 
 def test_steps_bring_the_style_nearer_to_the_painting(learn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = lambda network, image: ("mean", painter.style_in(network.state, 0))  # noqa: E731
+    def first(network: Any, image: np.ndarray) -> tuple[str, Any]:
+        return "mean", painter.style_in(network.state, 0)
+
     monkeypatch.setattr(module._Network, "style_for", first)
     made = learn(steps=30)
     assert made.last < 0.92 * made.first

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from urst_tiles import nets
 from urst_tiles.api.opening import told
 from urst_tiles.options import Options, default_model
-from urst_tiles.recipe import Recipe
+from urst_tiles.recipe import Recipe, is_style_image
 
 
 def tell_model(options: Options) -> None:
@@ -23,7 +21,7 @@ def tell_predicted(recipe: Recipe) -> None:
     if not nets.family(recipe.model).learns:
         return
     for style, _ in recipe.styles:
-        if isinstance(style, Path) and not nets.style_file.is_style_file(style):
+        if is_style_image(style):
             told.warning(
                 "%s: the style is predicted from the colours and textures of this image; `urst-tiles learn`"
                 " makes a nearer one in some minutes",

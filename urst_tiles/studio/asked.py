@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles import nets
+from urst_tiles.api.contact_sheet import MODELS as NAMED_STYLES
 from urst_tiles.errors import BadInput, MissingFile
 from urst_tiles.options import Options, default_model
 
-#: The models of the studio: those that have the named styles.
-MODELS = ("painter", "lite")
+#: The models of the studio: those that have the named styles, the one that paints in jobs first.
+MODELS = NAMED_STYLES[::-1]
 
 #: What may be done about the colours of the image.
 COLOURS = ("none", "luminance", "coral")

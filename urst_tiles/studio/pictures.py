@@ -48,8 +48,9 @@ CORE_BYTES, TILE_BYTES = 192 << 20, 96 << 20
 #: How many images are kept open, and how many frozen networks: a painting with levels has one for each.
 IMAGES, VIEWS = 2, 8
 
-#: Side of the small squares that show each style, and of what is painted for them: strokes are smaller so.
-SWATCH, PAINTED_SWATCH = 128, 256
+#: Side of what is painted for the small squares that show each style, and which is shown at half of that:
+#: strokes are smaller so.
+SWATCH = 256
 
 
 @dataclass(frozen=True)
@@ -232,13 +233,13 @@ class Pictures:
     def _swatch(self, look: Asked, styled: Asked) -> Shown:
         source = None if look.side else self.source(look.image)
         pixels = eight_bits(source.thumbnail if source else self.results.thumbnail(look))
-        while min(pixels.shape[:2]) >= 2 * PAINTED_SWATCH:
+        while min(pixels.shape[:2]) >= 2 * SWATCH:
             pixels = halve(pixels)
-        (h, w), side = pixels.shape[:2], min(PAINTED_SWATCH, *pixels.shape[:2])
+        (h, w), side = pixels.shape[:2], min(SWATCH, *pixels.shape[:2])
         top, left = (h - side) // 2, (w - side) // 2
         square = np.ascontiguousarray(pixels[top : top + side, left : left + side, :3])
         made = in_style(square, self._brought.style(styled), styled.model) if styled.paints else square
-        return Shown(encoded_jpeg(halve(made) if side >= 2 * SWATCH else made), "image/jpeg", True)
+        return Shown(encoded_jpeg(halve(made) if side == SWATCH else made), "image/jpeg", True)
 
 
 def block_tile(output: Path, level: int, x: int, y: int) -> bytes:
