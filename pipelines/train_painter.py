@@ -98,6 +98,7 @@ class Settings:
     colour_weight: float = 0.5
     half_weight: float = 1.0
     range_weight: float = 5.0
+    structure_weight: float = 0.0
     #: Sides from which on the halved picture is compared.
     half_least: int = 192
     precision: Precision = "bfloat16"
@@ -216,7 +217,7 @@ class Painter:
         """The running average."""
         paintings, state = self.paintings, self.training.average
         names = list(paintings.files)
-        return {painter.FILE: painter.to_bytes(state, names, paintings.mean, paintings.covariance)}
+        return {painter.FILE: painter.to_bytes(state, names, paintings.colours())}
 
     @torch.inference_mode()
     def samples(self, count: int = 4, most: int = 6) -> NDArray[np.uint8]:
@@ -231,9 +232,9 @@ class Painter:
         rows = [[torch.ones(3, side, side), *(square(files[k], side) for k in chosen)]]
         for photograph in x:
             same = photograph.expand(len(chosen), -1, -1, -1)
-            guide = recoloured(same, self.paintings.mean[chosen], self.paintings.covariance[chosen])
+            guides = recoloured(same, self.paintings.colours(chosen), settings.levels)
             dtype, state = DTYPES[settings.precision], self.training.average
-            painted = paint(state, same, guide, index, settings.levels, origins, settings.seed, dtype)
+            painted = paint(state, same, guides, index, origins, settings.seed, dtype)
             rows.append([photograph.cpu(), *painted[-1].cpu()])
         return sheet(rows)
 

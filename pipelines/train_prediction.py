@@ -84,8 +84,10 @@ class Settings:
     cooldown: float = 0.6
     average: float = 0.99
     clip: float = 5.0
-    #: What the content counts; other parts of the loss count as where styles are learned by themselves.
-    content_weight: float = 0.6
+    #: What the content and the structure count; other parts of the loss count as where styles are learned by
+    #: themselves.
+    content_weight: float = 0.8
+    structure_weight: float = 0.8
     precision: Precision = "bfloat16"
     device: str = "cpu"
     threads: int = 0
@@ -188,12 +190,14 @@ class Prediction:
         """The painter's tensors, with one row, in the style that is predicted of example ``index``."""
         own = self.examples.statistics[index][None]
         more, row = prediction.predict({**self.state, **leaves}, own)
-        share = self.examples.mixture[index] + more[0]
+        sets = self.examples.mixture[index] + more[0]  # of the affine parameters, and of each convolution
         rows = prediction.split(row[0], painter.affine_shapes(painter.form_of(self.state)))
-        styled = {k: (torch.tensordot(share, self.named[k], 1) + t)[None] for k, t in rows.items()}
-        for k in painter.shared_names(painter.form_of(self.state)):
+        styled = {k: (torch.tensordot(sets[0], self.named[k], 1) + t)[None] for k, t in rows.items()}
+        form = painter.form_of(self.state)
+        for k in painter.shared_names(form):
             styled[k] = self.state[k] + leaves[f"{prediction.CHANGE}{k}"]
-            if k in self.named:
+        for share, name in zip(sets[1:], painter.convolutions(form), strict=True):
+            if (k := f"{name}.weight") in self.named:
                 styled[k] = styled[k] + torch.tensordot(share, self.named[k], 1)
         return styled
 
@@ -218,7 +222,8 @@ class Prediction:
         zero = torch.zeros(1, dtype=torch.int64, device=settings.device)
         total, parts, _ = compared(
             self.styled(self.training.leaves, index), Batch(x, zero, levels, origins), self.teacher,
-            one_of(self.examples.paintings, index), LossWeights(content=settings.content_weight),
+            one_of(self.examples.paintings, index),
+            LossWeights(content=settings.content_weight, structure=settings.structure_weight),
             seed=settings.seed, dtype=DTYPES[settings.precision],
         )  # fmt: skip
         return total, parts
@@ -250,10 +255,10 @@ class Prediction:
         for picture in x:
             row = [picture.cpu()]
             for k in chosen:
-                guide = recoloured(picture[None], paintings.mean[[k]], paintings.covariance[[k]])
+                guides = recoloured(picture[None], paintings.colours(slice(k, k + 1)), settings.levels)
                 painted = paint(
-                    self.styled(self.training.average, k), picture[None], guide, zero[:, 0],
-                    settings.levels, zero, settings.seed, DTYPES[settings.precision],
+                    self.styled(self.training.average, k), picture[None], guides, zero[:, 0],
+                    zero, settings.seed, DTYPES[settings.precision],
                 )  # fmt: skip
                 row.append(painted[-1][0].cpu())
             rows.append(row)
@@ -265,7 +270,7 @@ def one_of(paintings: Paintings, index: int) -> Paintings:
     at = slice(index, index + 1)
     gram, power = ({k: t[at] for k, t in part.items()} for part in (paintings.gram, paintings.power))
     blurred = [(mean[at], covariance[at]) for mean, covariance in paintings.blurred]
-    return Paintings({}, paintings.mean[at], paintings.covariance[at], gram, power, blurred)
+    return Paintings({}, *paintings.colours(at), gram, power, blurred)
 
 
 def start(settings: Settings, state: State, statistics: Tensor) -> tuple[Training, State]:

@@ -75,14 +75,13 @@ def paintings_in(table: Path, folder: Path) -> dict[str, Path]:
 def to_bytes(
     state: Mapping[str, Tensor],
     names: Sequence[str],
-    mean: NDArray[np.float64],
-    covariance: NDArray[np.float64],
+    colours: Sequence[NDArray[np.float64]],
 ) -> bytes:
     """The file of the package's model: float16, the names of the styles, and the mean (S, 3) and covariance
-    (S, 3, 3) of the colours of their paintings."""
+    (S, 3, 3) of the colours of their paintings, and the skewness (S,) of their luminance."""
     tensors = {k: t.detach().cpu().to(torch.float16).contiguous() for k, t in state.items()}
-    colours = (torch.from_numpy(np.asarray(values, np.float32)) for values in (mean, covariance))
-    return save(tensors | dict(zip(COLOURS, colours, strict=True)) | {"styles": encoded(names)})
+    kept = (torch.from_numpy(np.asarray(values, np.float32)) for values in colours)
+    return save(tensors | dict(zip(COLOURS, kept, strict=True)) | {"styles": encoded(names)})
 
 
 def from_file(path: Path) -> tuple[State, list[str]]:

@@ -72,7 +72,7 @@ def test_a_style_file_says_what_it_is_and_holds_tensors_alone(learn: Any, study:
         shapes = {k: tuple(file.get_tensor(k).shape) for k in file.keys()}  # noqa: SIM118
     assert shapes == painter.row_shapes(painter.Form(), low_rank.RANK)
     assert said["painting"] == "mine.png" and said["sha256"] == sha(study / "mine.png")
-    assert (said["format"], said["version"], said["model"]) == ("urst-tiles style", 2, "painter")
+    assert (said["format"], said["version"], said["model"]) == ("urst-tiles style", 3, "painter")
     assert said["teacher"] == sha(teacher) and said["steps"] == made.steps == 5
     assert said["network"] == module._network(None).fingerprint
 

@@ -15,7 +15,7 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.moments import Moments
-from urst_tiles.nets import low_rank, painter, style_rows
+from urst_tiles.nets import low_rank, painter, style_rows, tones
 from urst_tiles.nets.base import NOTHING, LocalNet
 
 FORM = painter.Form(6, 5, 4)
@@ -81,6 +81,18 @@ def normed64(h, gamma, beta):
     return (h - mean[:, None, None]) * (gamma / deviation)[:, None, None] + beta[:, None, None]
 
 
+def bent64(guide, mean, covariance, skewness):
+    """The guide (3, h, w) with its luminance raised to the fourth power, around the mean, along the direction
+    in which colours change with it."""
+    weights = np.array([0.299, 0.587, 0.114])
+    deviation = np.sqrt(weights @ covariance @ weights)
+    sign, strength = np.sign(skewness), tones.strength_for(abs(float(skewness)))
+    z = sign * np.einsum("c,chw->hw", weights, guide - mean[:, None, None]) / deviation
+    centre, spread, _ = tones.spread_of(strength)
+    more = (np.maximum(1 + strength * z / 4, 0) ** 4 - centre) / spread - z
+    return guide + np.multiply.outer(sign * covariance @ weights / deviation, more)
+
+
 def changed64(state, number):
     """The weights with what a style changes in them: sums of outer products."""
     changed = dict(state)
@@ -100,11 +112,11 @@ def painter64(x, state, number, level):
     state = changed64(state, number)
     gamma, beta, half_gamma, half_beta = (state[k][number, level].double().numpy() for k in painter.PER_STYLE)
     content, noise, above = x[:3], x[3:4] - 0.5, x[4:, ::2, ::2]
-    mean, covariance = (state[k][number].double().numpy() for k in painter.COLOURS)
+    mean, covariance, skewness = (state[k][number].double().numpy() for k in painter.COLOURS)
     flat = content.reshape(3, -1)
     scale = painter.monge_kantorovich(np.cov(flat), covariance, 1e-4)
     guide = np.einsum("dc,chw->dhw", scale, content - flat.mean(1)[:, None, None]) + mean[:, None, None]
-    guide = np.clip(guide, 0, 1)
+    guide = np.clip(bent64(guide, mean, covariance, skewness), 0, 1)
     if level:
         guide = larger64(above) + 0.5 * (guide - larger64(smaller64(guide)))
     pair = np.concatenate([content, guide]) - 0.5

@@ -50,19 +50,21 @@ def test_what_is_predicted_by_hand(state: dict[str, Tensor], image: np.ndarray) 
     own = (likeness.statistics(image).numpy() - part["center"]) / part["deviation"]
     assert (np.abs(own) > 4).any()
     h = np.maximum(0, part["hidden.weight"] @ np.clip(own, -4, 4) + part["hidden.bias"])
-    share = part["share.weight"] @ h + part["share.bias"]
+    sets = part["share.weight"] @ h + part["share.bias"]
     row = part["row.weight"] @ h + part["row.bias"]
-    share = share + likeness.shares(likeness.statistics(image), NAMES)
+    sets = sets + likeness.shares(likeness.statistics(image), NAMES)
     style = painter.predicted(image, state, NAMES)
     start = 0
     for k in painter.PER_STYLE:
         rows = state[k].double().numpy()
         more = row[start : start + rows[0].size].reshape(rows[0].shape)
-        assert np.allclose(style[k], np.tensordot(share, rows, 1) + more), k
+        assert np.allclose(style[k], np.tensordot(sets[0], rows, 1) + more), k
         start += rows[0].size
     assert start == len(row)
-    named = [painter.style_in(state, k)["a.0.weight"].numpy() for k in range(3)]
-    assert np.allclose(style["a.0.weight"], np.tensordot(share, named, 1) + part["change.a.0.weight"])
+    for share, layer in zip(sets[1:], painter.convolutions(painter.form_of(state)), strict=True):
+        k = f"{layer}.weight"
+        named = [painter.style_in(state, number)[k].numpy() for number in range(3)]
+        assert np.allclose(style[k], np.tensordot(share, named, 1) + part[f"change.{k}"]), k
     assert np.allclose(style["full.bias"], part["change.full.bias"])
 
 

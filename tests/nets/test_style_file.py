@@ -122,14 +122,14 @@ def test_what_is_no_style_file_is_refused(tmp_path: Path) -> None:
     flipped = bytearray(good)
     flipped[-1] ^= 1
     nan = {"colour.mean": torch.full((3,), torch.nan)}
-    later = save(row_of(0), {"urst_tiles": json.dumps({"format": "urst-tiles style", "version": 3})})
+    later = save(row_of(0), {"urst_tiles": json.dumps({"format": "urst-tiles style", "version": 4})})
     wrong: list[tuple[bytes, type[Exception], str]] = [
         (b"", BadInput, "no style file, or it is damaged"),
         (good[:100], BadInput, "no style file, or it is damaged"),
         (good[:-7], BadInput, "no style file, or it is damaged"),
         (bytes(flipped), BadWeights, "is damaged: its numbers"),
         (save(row_of(0)), BadInput, "is no style file"),
-        (later, BadInput, "style file of version 3, and this program knows version 2"),
+        (later, BadInput, "style file of version 4, and this program knows version 3"),
         (style_file.to_bytes({**row_of(1), **nan}, "painter", NETWORK, {}), BadWeights, "is damaged"),
     ]
     for content, kind, said in wrong:

@@ -207,7 +207,7 @@ def test_a_gram_matrix_is_the_mean_of_products() -> None:
 def test_recoloured_pictures_have_the_paintings_colours() -> None:
     x, y = torch.rand(2, 2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     mean, covariance = painting.moments(y * torch.tensor([0.2, 0.6, 1.0])[:, None, None])
-    found = painting.moments(painting.recoloured(x, mean, covariance))
+    found = painting.moments(painting.recoloured(x, (mean, covariance, np.zeros(len(x))))[0])
     assert np.allclose(found[0], mean, atol=1e-5) and np.allclose(found[1], covariance, atol=1e-3)
 
 
@@ -315,7 +315,9 @@ def small(painter: ModuleType, styles: int = 2) -> Any:
 def to_bytes(painter: ModuleType, state: Any, names: list[str]) -> bytes:
     """The file of a network, whose paintings are grey with some spread."""
     count = len(names)
-    return painter.to_bytes(state, names, np.full((count, 3), 0.5), np.stack([0.04 * np.eye(3)] * count))
+    return painter.to_bytes(
+        state, names, (np.full((count, 3), 0.5), np.stack([0.04 * np.eye(3)] * count), np.ones(count))
+    )
 
 
 def test_what_learned_paints_in_the_package_as_it_did(painter: ModuleType, tmp_path: Path) -> None:
@@ -327,8 +329,8 @@ def test_what_learned_paints_in_the_package_as_it_did(painter: ModuleType, tmp_p
     style = network.build({painter.FILE: weights.load(path)}, [(style_rows.style_named("b"), 1.0)])
     x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     origins, index = torch.zeros(1, 2, dtype=torch.int64), torch.tensor([1])
-    guide = painting.recoloured(x, np.full((1, 3), 0.5), 0.04 * np.eye(3)[None])
-    coarse, fine = painting.paint(state, x, guide, index, 2, origins)
+    guides = painting.recoloured(x, (np.full((1, 3), 0.5), 0.04 * np.eye(3)[None], np.ones(1)), 2)
+    coarse, fine = painting.paint(state, x, guides, index, origins)
     grain = [painting.noise(origins, (n * 32, n * 48), 2 - n, 0) + 0.5 for n in (1, 2)]
     half = painting.halved(x)
     with torch.inference_mode():
@@ -348,18 +350,23 @@ def in_colours(style: Any, x: torch.Tensor) -> Any:
     return at
 
 
+def halves(guide: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    """The guides of so many levels, from coarse to fine."""
+    return [painting.halved(guide, level) for level in reversed(range(levels))]
+
+
 def test_levels_are_painted_from_coarse_to_fine_each_with_its_own_rows(painter: ModuleType) -> None:
     state, origins = small(painter), torch.zeros(2, 2, dtype=torch.int64)
     x, guide = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    index = torch.tensor([1, 0])
-    pictures = painting.paint(state, x, guide, index, 3, origins)
+    index, guides = torch.tensor([1, 0]), halves(guide, 3)
+    pictures = painting.paint(state, x, guides, index, origins)
     assert [tuple(y.shape) for y in pictures] == [(2, 3, 16, 24), (2, 3, 32, 48), (2, 3, 64, 96)]
     for rows, first in ((0, True), (1, False)):
         gamma = state["gamma"].clone()
         gamma[:, rows] += 1
-        other = painting.paint(state | {"gamma": gamma}, x, guide, index, 3, origins)
+        other = painting.paint(state | {"gamma": gamma}, x, guides, index, origins)
         assert torch.equal(other[0], pictures[0]) != first and not torch.equal(other[1], pictures[1])
-    swapped = painting.paint(state, x, guide, index.flip(0), 3, origins)
+    swapped = painting.paint(state, x, guides, index.flip(0), origins)
     assert not torch.allclose(swapped[2], pictures[2], atol=1e-3)
 
 
@@ -367,7 +374,7 @@ def test_the_coarsest_level_is_that_of_a_halved_picture(painter: ModuleType) -> 
     state, origins = small(painter), torch.tensor([[64, 32]])
     x, guide = torch.rand(2, 1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     index = torch.tensor([0])
-    coarse = painting.paint(state, x, guide, index, 2, origins)[0]
+    coarse = painting.paint(state, x, halves(guide, 2), index, origins)[0]
     rows = [state[k][index, 0] for k in painter.PER_STYLE]
     grain = painting.noise(origins // 2, (32, 48), 1, 0)
     half = painting.paint_level(state, painting.halved(x), painting.halved(guide), grain, rows, torch.float32)
@@ -378,7 +385,7 @@ def test_bfloat16_paints_about_the_same(painter: ModuleType) -> None:
     state, origins = small(painter), torch.zeros(1, 2, dtype=torch.int64)
     x, guide = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     exact, low = (
-        painting.paint(state, x, guide, torch.tensor([0]), 1, origins, dtype=dtype)[0]
+        painting.paint(state, x, [guide], torch.tensor([0]), origins, dtype=dtype)[0]
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert low.dtype == torch.float32 and (exact - low).abs().mean() < 0.05 * (exact - guide).std()

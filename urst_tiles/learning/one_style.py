@@ -181,11 +181,11 @@ def share_of_rate(step: int) -> float:
 
 
 def to_bytes(learning: OneStyle, model: str, network: str, facts: Mapping[str, Any]) -> bytes:
-    """The content of the style file: the style, and the mean and covariance of the painting's colours.
+    """The content of the style file: the style, and the painting's colours.
     ``facts`` are what it says besides what was learned."""
     row, paintings = learning.row, learning.paintings
-    for name, values in zip(COLOURS, (paintings.mean, paintings.covariance), strict=True):
-        row[name] = torch.from_numpy(np.asarray(values[0], np.float32))
+    for name, values in zip(COLOURS, paintings.colours(), strict=True):
+        row[name] = torch.from_numpy(np.array(values[0], np.float32))
     distances = [round(value, 4) for value in learning.distances]
     more = {**facts, "steps": learning.training.step, "distances": distances}
     return style_file.to_bytes(row, model, network, more)

@@ -43,6 +43,7 @@ from urst_tiles.nets.painter import (
     enlarged,
     lost,
 )
+from urst_tiles.nets.tones import bend, curve
 from urst_tiles.source.levels import COLUMN, FACTORS
 
 # Noise
@@ -144,9 +145,8 @@ def halved(x: Tensor, times: int = 1) -> Tensor:
 def paint(
     state: State,
     content: Tensor,
-    recoloured: Tensor,
+    guides: Sequence[Tensor],
     index: Tensor,
-    levels: int,
     origins: Tensor,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -156,13 +156,14 @@ def paint(
     Parameters
     ----------
     content : (n, 3, h, w) in 0..1, h and w multiples of 4 times 2^(levels - 1).
-    recoloured : the same in the colours of the painting: the guide of the coarsest level.
+    guides : the same at each level in the colours of the painting, from coarse to fine, as `recoloured` gives
+        it; the first is the guide of the coarsest level.
     index : int64 (n,), the style of each picture.
     origins : int64 (n, 2), where each picture begins in its whole, multiples of 2^(levels - 1).
     """
     pictures: list[Tensor] = []
-    for level in reversed(range(levels)):
-        here, colours = halved(content, level), halved(recoloured, level).clamp(0, 1)
+    for level, colours in zip(reversed(range(len(guides))), guides, strict=True):
+        here, colours = halved(content, level), colours.clamp(0, 1)
         rows = [state[k][index, int(bool(pictures))] for k in PER_STYLE]
         guide = colours
         if pictures:
@@ -184,12 +185,22 @@ def moments(x: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return mean[:, :, 0].cpu().numpy(), covariance.cpu().numpy()
 
 
-def recoloured(x: Tensor, mean: NDArray[np.float64], covariance: NDArray[np.float64]) -> Tensor:
-    """Each picture with colours of that mean (n, 3) and covariance (n, 3, 3), by the linear map that moves
-    colours least [2]."""
+#: The mean (n, 3) and covariance (n, 3, 3) of the colours of paintings, and the skewness (n,) of their
+#: luminance.
+Colours = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def recoloured(x: Tensor, colours: Colours, levels: int = 1) -> list[Tensor]:
+    """Pictures (n, 3, h, w) at so many levels, from coarse to fine, each in the colours of a painting, by the
+    linear map that moves colours least [2]; the tones of each level are bent to the painting's skewness."""
     maps = []
-    for centre, spread, want_centre, want_spread in zip(*moments(x), mean, covariance, strict=True):
+    for centre, spread, want_centre, want_spread in zip(*moments(x), *colours[:2], strict=True):
         scale = monge_kantorovich(spread, want_spread, COLOUR_EPS)
         maps.append((scale, (want_centre - scale @ centre)[:, None]))
     scales, shifts = (torch.from_numpy(np.stack(part)).to(x) for part in zip(*maps, strict=True))
-    return (scales @ x.flatten(2) + shifts).view_as(x)
+    mapped = (scales @ x.flatten(2) + shifts).view_as(x)
+    found = [halved(mapped, level) for level in reversed(range(levels))]
+    for each in found:
+        for one, mean, covariance, skewness in zip(each, *colours, strict=True):
+            bend(one, 0, curve(mean, covariance, float(skewness)))
+    return found

@@ -16,8 +16,9 @@ from torch import Tensor
 from urst_tiles import losses
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.learning.crops import read, to_tensor
-from urst_tiles.learning.painting import moments
+from urst_tiles.learning.painting import Colours, moments
 from urst_tiles.losses import vgg
+from urst_tiles.nets import tones
 
 #: Sides of the squares that colours are averaged over before their moments are compared.
 BLURS = (2, 8, 32)
@@ -69,6 +70,7 @@ class Paintings:
     ----------
     files : by name, in the order of the rows.
     mean, covariance : (S, 3) and (S, 3, 3), of the colours.
+    skewness : (S,), of the luminance.
     gram : (S, C, C) by layer.
     power : (S,) by layer, the mean square of the Gram matrix.
     blurred : means and covariances as `blurred_moments` gives them.
@@ -77,9 +79,14 @@ class Paintings:
     files: Mapping[str, Path]
     mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    skewness: NDArray[np.float64]
     gram: State
     power: State
     blurred: list[tuple[Tensor, Tensor]]
+
+    def colours(self, rows: NDArray[np.int64] | slice = slice(None)) -> Colours:
+        """Mean, covariance and skewness of all paintings, or of those in some rows."""
+        return self.mean[rows], self.covariance[rows], self.skewness[rows]
 
 
 def gather(files: Mapping[str, Path], short_side: int, teacher: Teacher, device: str) -> Paintings:
@@ -92,12 +99,13 @@ def measured(
     files: Mapping[str, Path], images: Iterable[NDArray[np.uint8]], teacher: Teacher, device: str
 ) -> Paintings:
     """The statistics of paintings whose pixels are given, uint8 (h, w, 3), in the order of their files."""
-    colours, matrices, blurred = [], [], []
+    colours, skewness, matrices, blurred = [], [], [], []
     for image in images:
         x = to_tensor([image], device)
         h, w = (side // BLURS[-1] * BLURS[-1] for side in x.shape[2:])
         x = x[:, :, :h, :w]
         colours.append(moments(x))
+        skewness.append(tones.skewness(x[0].permute(1, 2, 0).cpu().numpy()))
         matrices.append({k: grams(f) for k, f in teacher(x, teacher.style).items()})
         blurred.append(blurred_moments(x))
     mean, covariance = (np.concatenate(part) for part in zip(*colours, strict=True))
@@ -107,7 +115,7 @@ def measured(
         (torch.cat([m for m, _ in level]), torch.cat([c for _, c in level]))
         for level in zip(*blurred, strict=True)
     ]
-    return Paintings(files, mean, covariance, gram, power, levels)
+    return Paintings(files, mean, covariance, np.array(skewness), gram, power, levels)
 
 
 def distance(features: Mapping[str, Tensor], paintings: Paintings, index: Tensor) -> Tensor:

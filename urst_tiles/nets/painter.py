@@ -18,7 +18,8 @@ References
 1. V. Dumoulin, J. Shlens, M. Kudlur, "A Learned Representation For Artistic Style", ICLR 2017: a style is a
    row of affine parameters.
 2. F. Pitie and A. Kokaram, "The Linear Monge-Kantorovitch Linear Colour Mapping for Example-Based Colour
-   Transfer", CVMP 2007: the colours of the coarsest level's guide.
+   Transfer", CVMP 2007: the colours of the coarsest level's guide, whose tones are then bent
+   (`urst_tiles.nets.tones`).
 3. P. J. Burt, E. H. Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE Transactions on
    Communications 31, 1983: a level adds what the enlarged level above does not have.
 """
@@ -39,7 +40,7 @@ from torch import Tensor
 
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets import likeness, low_rank, prediction
+from urst_tiles.nets import likeness, low_rank, prediction, tones
 from urst_tiles.nets.base import (
     Affine,
     At,
@@ -77,8 +78,9 @@ COLOUR_EPS = 1e-4
 DETAIL = 0.5
 #: Tensors with a row for each style and, in it, one for the coarsest level and one for finer ones.
 PER_STYLE = ("gamma", "beta", "half_gamma", "half_beta")
-#: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings.
-COLOURS = ("colour.mean", "colour.covariance")
+#: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings, and the skewness (S,) of their
+#: luminance.
+COLOURS = ("colour.mean", "colour.covariance", "colour.skewness")
 CONTENT, GRAIN, GUIDE = slice(0, 3), slice(3, 4), slice(4, 7)
 #: How many cells the convolution at half resolution takes at once, about.
 MID_CELLS = 1 << 13
@@ -115,7 +117,7 @@ def shapes(styles: int, form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]
     wanted |= dict.fromkeys(PER_STYLE[2:], (styles, 2, form.half))
     changes = low_rank.shapes(convolutions(form), rank)
     wanted |= {k: (styles, *shape) for k, shape in changes.items()}
-    return wanted | {COLOURS[0]: (styles, 3), COLOURS[1]: (styles, 3, 3)}
+    return wanted | dict(zip(COLOURS, ((styles, 3), (styles, 3, 3), (styles,)), strict=True))
 
 
 def form_of(state: Mapping[str, Tensor]) -> Form:
@@ -228,6 +230,8 @@ class PainterStyle:
     def __init__(self, weights: State, row: State, alpha: float = 1.0, finer: bool = False):
         self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
         self.form = form_of(weights)
+        mean, covariance, skewness = (self._values(name) for name in COLOURS)
+        self.tones = tones.curve(mean, covariance, float(skewness))
         self.halo = FINER_HALO if finer else HALO
         further = GUIDED_HALO - HALO if finer else 0
         c = self.form.channels
@@ -257,7 +261,7 @@ class PainterStyle:
         """``forward`` as a pass that stops at each site."""
         sites = {site.name: site for site in self.sites}
         content = x[:, CONTENT]
-        guide = guide_of(x, (yield sites["colour"], content))
+        guide = guide_of(x, tones.bend((yield sites["colour"], content), 1, self.tones))
         pair = torch.cat([content, guide], 1).sub_(0.5)
         z = F.relu((yield sites["enter"], conv(cells_of(pair, grain_of(x)), self.weights, "enter")))
         for k in range(self.form.blocks):
@@ -274,7 +278,7 @@ class PainterStyle:
         """The map of colours [2], or the style's affine parameters [1], behind an instance norm where the
         site is measured."""
         if site.name == "colour":
-            mean, covariance = (self._values(name) for name in COLOURS)
+            mean, covariance = (self._values(name) for name in COLOURS[:2])
             scale = monge_kantorovich(moments.covariance(site.ddof), covariance, site.eps)
             return Affine(scale, mean - scale @ moments.mean)
         gamma, beta = self._parameters(site.name)
@@ -327,6 +331,7 @@ def one_style(style: NDArray[np.float32] | State, state: State, names: list[str]
     if not isinstance(style, Mapping):
         return predicted(style, state, names)
     if NETWORK in style:
+        style = {COLOURS[2]: torch.zeros(()), **style}  # files of versions 1 and 2 do not have it
         row = row_in(style, network_of(state), row_shapes(form_of(state), low_rank.rank_of(style)))
         return as_added(row)
     return style_in(state, row_number(style, names))
@@ -338,8 +343,16 @@ def style_in(state: State, number: int) -> State:
 
 
 def mixture(state: State, share: NDArray[np.float64]) -> State:
-    """The sum of the styles of a file, each times its ``share`` (S,), as `one_style` gives it."""
-    return weighted_sum((style_in(state, int(k)), float(share[k])) for k in np.flatnonzero(share))
+    """The sum of the styles of a file, each times its ``share``, as `one_style` gives it: (S,), or one set of
+    shares for all that is a style's own, but for what it changes in the weights, and a further one for each
+    convolution, (G, S)."""
+    changed = {f"{name}.weight": 1 + k for k, name in enumerate(convolutions(form_of(state)))}
+    sets = np.broadcast_to(share, (1 + len(changed), share.shape[-1]))
+    total = State()
+    for number in np.flatnonzero(sets.any(0)):
+        for k, t in style_in(state, int(number)).items():
+            total[k] = total.get(k, 0.0) + float(sets[changed.get(k, 0), number]) * t
+    return total
 
 
 def weighted_sum(parts: Iterable[tuple[State, float]]) -> State:
@@ -401,15 +414,16 @@ def predicted(image: NDArray[np.float32], state: State, names: list[str]) -> Sta
         )
     style = weighted_sum([(mixture(state, share), 1.0), (row | prediction.changes(state), 1.0)])
     colours = Moments.of(image.reshape(-1, 3).T, full=True)
-    values = (colours.mean, colours.covariance(DDOF))
-    return style | {k: torch.from_numpy(np.asarray(t)) for k, t in zip(COLOURS, values, strict=True)}
+    values = (colours.mean, colours.covariance(DDOF), tones.skewness(image))
+    return style | {k: torch.from_numpy(np.array(t)) for k, t in zip(COLOURS, values, strict=True)}
 
 
 def predicted_shares(
     image: NDArray[np.float32], state: State, names: list[str]
 ) -> tuple[NDArray[np.float64] | None, State]:
-    """The share of each style of a file, (S,), in what is predicted of an image (h, w, 3) in 0..1, None where
-    none of them is a named style; and what is added to their mixture, float64, none without a prediction."""
+    """The share of each style of a file, as `mixture` takes it, in what is predicted of an image (h, w, 3) in
+    0..1, None where none of them is a named style; and what is added to their mixture, float64, none without
+    a prediction."""
     statistics = likeness.statistics(image)
     share = likeness.shares(statistics, names)
     if share is None or not prediction.is_in(state):
@@ -464,6 +478,7 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     spread = random.normal(0, 0.15, (3, 3, 3))
     state[COLOURS[0]] = torch.from_numpy(random.uniform(0.3, 0.7, (3, 3)).astype(np.float32))
     state[COLOURS[1]] = torch.from_numpy((spread @ spread.transpose(0, 2, 1)).astype(np.float32))
+    state[COLOURS[2]] = torch.tensor([0.0, 1.5, -0.8])
     state["styles"] = encoded(["dawn", "noon", "night"])
     state |= low_rank.seeded(convolutions(form), 3, seed)
     image = some_picture(seed)

@@ -3,15 +3,17 @@
 The named styles are examples, and ridge regression makes a first guess of it, a mixture of them
 (`urst_tiles.nets.likeness`). A small network with one hidden layer adds what the guess lacks. It was trained
 on many paintings, with the painter and the loss network behind it [1]. Of the 652 statistics it makes shares
-of the named styles, which are added to those of the mixture, and affine parameters, which are added to those
-of the mixture, too. What is changed in the weights of the convolutions besides is the same for all predicted
-styles, and was learned with them.
+of the named styles, which are added to those of the mixture: one set of shares for the affine parameters, and
+one for what the styles change in the weights of each convolution. It also makes affine parameters, which are
+added to those of the mixture. What is changed in the weights besides is the same for all predicted styles,
+and was learned with them.
 
-A file of the painter may hold, for S styles of P affine parameters and a hidden layer of H values,
+A file of the painter may hold, for S styles of P affine parameters, G sets of shares and a hidden layer of H
+values,
 
 - ``prediction.center`` and ``prediction.deviation``, (652,), of the statistics of the paintings,
 - ``prediction.hidden.weight`` (H, 652), ``prediction.hidden.bias`` (H,),
-- ``prediction.share.weight`` (S, H), ``prediction.share.bias`` (S,),
+- ``prediction.share.weight`` (G, S, H), ``prediction.share.bias`` (G, S),
 - ``prediction.row.weight`` (P, H), ``prediction.row.bias`` (P,),
 - ``prediction.change.NAME.weight`` and ``prediction.change.NAME.bias`` for each convolution ``NAME``.
 
@@ -69,22 +71,21 @@ def shapes(
     hidden : values of the hidden layer.
     """
     wanted: dict[str, tuple[int, ...]] = {CENTER: (STATISTICS,), DEVIATION: (STATISTICS,)}
-    for layer, outputs, inputs in (
-        ("hidden", hidden, STATISTICS),
-        ("share", styles, hidden),
-        ("row", parameters, hidden),
-    ):
-        wanted |= {f"{PREFIX}{layer}.weight": (outputs, inputs), f"{PREFIX}{layer}.bias": (outputs,)}
+    sets = 1 + sum(k.endswith(".weight") for k in weights)
+    outputs = {"hidden": (hidden,), "share": (sets, styles), "row": (parameters,)}
+    for layer, shape in outputs.items():
+        inputs = STATISTICS if layer == "hidden" else hidden
+        wanted |= {f"{PREFIX}{layer}.weight": (*shape, inputs), f"{PREFIX}{layer}.bias": shape}
     return wanted | {f"{CHANGE}{k}": shape for k, shape in weights.items()}
 
 
 def predict(state: Mapping[str, Tensor], statistics: Tensor) -> tuple[Tensor, Tensor]:
-    """The shares (n, S) of the named styles and the affine parameters (n, P) to add to those of the mixture,
-    for the statistics (n, 652) of images, in their type."""
+    """The shares (n, G, S) of the named styles and the affine parameters (n, P) to add to those of the
+    mixture, for the statistics (n, 652) of images, in their type."""
 
     def layer(name: str, x: Tensor) -> Tensor:
         weight, bias = (state[f"{PREFIX}{name}.{part}"].to(x) for part in ("weight", "bias"))
-        return F.linear(x, weight, bias)
+        return F.linear(x, weight.flatten(0, -2), bias.flatten()).view(len(x), *bias.shape)
 
     own = (statistics - state[CENTER].to(statistics)) / state[DEVIATION].to(statistics)
     h = F.relu(layer("hidden", own.clamp(-FARTHEST, FARTHEST)))

@@ -25,6 +25,7 @@ from urst_tiles.nets.frozen.folding import Float, FoldedLayer, before
 from urst_tiles.nets.frozen.padding import empty, replicate, ring, strips
 from urst_tiles.nets.frozen.strokes import FrozenStrokes, add_strokes, strip_rows
 from urst_tiles.nets.painter import CONTENT, DETAIL, GRAIN, GUIDE, PainterStyle, enlarged, lost
+from urst_tiles.nets.tones import bend
 
 #: Pixels along the side of a cell, and channels of a pixel: content, guide and noise.
 SIDE, CHANNELS = 4, 7
@@ -35,7 +36,7 @@ class FrozenPainter(FrozenStrokes):
 
     def __init__(self, style: PainterStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision, folded(style, affines))
-        self.blocks, self.alpha = style.form.blocks, style.alpha
+        self.blocks, self.alpha, self.tones = style.form.blocks, style.alpha, style.tones
         self.half_channels = style.form.half
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
@@ -59,7 +60,7 @@ class FrozenPainter(FrozenStrokes):
 
     def _guide(self, pixels: Tensor) -> Tensor:
         """What is painted over, float32 (n, h, w, 3)."""
-        colours = self.recoloured(pixels[..., CONTENT]).clamp_(0, 1)
+        colours = bend(self.recoloured(pixels[..., CONTENT]), 3, self.tones).clamp_(0, 1)
         if pixels.shape[-1] < GUIDE.stop:
             return colours
         n, h, w, _ = colours.shape
