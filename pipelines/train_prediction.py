@@ -86,8 +86,8 @@ class Settings:
     clip: float = 5.0
     #: What the content and the structure count; other parts of the loss count as where styles are learned by
     #: themselves.
-    content_weight: float = 0.8
-    structure_weight: float = 0.8
+    content_weight: float = 0.6
+    structure_weight: float = 0.7
     precision: Precision = "bfloat16"
     device: str = "cpu"
     threads: int = 0

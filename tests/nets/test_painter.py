@@ -321,6 +321,13 @@ def test_a_frozen_level_is_saved_and_loaded(tmp_path):
         assert torch.equal(again(x), net(x))
 
 
+def test_a_network_that_was_saved_before_has_even_tones(tmp_path):
+    style = styles()[0][0]
+    state, settings = style.state()
+    old = {k: t for k, t in state.items() if k != "row.colour.skewness"}
+    assert style.tones is not None and painter.restore(old, settings).tones is None
+
+
 def test_a_window_is_not_moved_by_its_place():
     x, style = windows(), styles()[0][1]
     net = nets.freeze(style, measured(style, x)[1])

@@ -111,6 +111,15 @@ def test_a_style_of_another_network_is_refused(folder: Path) -> None:
     assert not (folder / "out.tif").exists()
 
 
+def test_a_style_of_before_has_even_tones(tmp_path: Path) -> None:
+    """Files of versions 1 and 2 do not say how skewed the painting's luminance is."""
+    row = {k: t for k, t in row_of(1).items() if k != "colour.skewness"}
+    (tmp_path / "old.style").write_bytes(style_file.to_bytes(row, "painter", NETWORK, {}))
+    one, now = built((tmp_path / "old.style", 1.0)), built(("noon", 1.0))
+    assert one.row["colour.skewness"] == 0 and one.tones is None and now.tones is not None
+    assert one.row.keys() == now.row.keys()
+
+
 def test_rows_of_styles_are_no_part_of_the_network() -> None:
     more = {k: torch.cat([STATE[k], STATE[k][:1]]) for k in row_of(0)}
     names = {"styles": style_rows.encoded(["dawn", "noon", "night", "dusk"])}

@@ -67,7 +67,7 @@ class LossWeights:
     colour: float = 0.5
     half: float = 1.0
     range: float = 5.0
-    structure: float = 0.0
+    structure: float = 0.5
     half_least: int = 192
 
 

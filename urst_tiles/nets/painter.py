@@ -81,6 +81,8 @@ PER_STYLE = ("gamma", "beta", "half_gamma", "half_beta")
 #: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings, and the skewness (S,) of their
 #: luminance.
 COLOURS = ("colour.mean", "colour.covariance", "colour.skewness")
+#: What files of before do not have: their tones were not bent.
+EVEN = {COLOURS[2]: torch.zeros(())}
 CONTENT, GRAIN, GUIDE = slice(0, 3), slice(3, 4), slice(4, 7)
 #: How many cells the convolution at half resolution takes at once, about.
 MID_CELLS = 1 << 13
@@ -331,8 +333,8 @@ def one_style(style: NDArray[np.float32] | State, state: State, names: list[str]
     if not isinstance(style, Mapping):
         return predicted(style, state, names)
     if NETWORK in style:
-        style = {COLOURS[2]: torch.zeros(()), **style}  # files of versions 1 and 2 do not have it
-        row = row_in(style, network_of(state), row_shapes(form_of(state), low_rank.rank_of(style)))
+        wanted = row_shapes(form_of(state), low_rank.rank_of(style))
+        row = row_in(EVEN | dict(style), network_of(state), wanted)
         return as_added(row)
     return style_in(state, row_number(style, names))
 
@@ -460,7 +462,7 @@ def check(state: State, file: str, path: Path) -> None:
 
 def restore(state: State, settings: Mapping[str, Any]) -> PainterStyle:
     """The inverse of ``PainterStyle.state``."""
-    row = {k.removeprefix("row."): t for k, t in state.items() if k.startswith("row.")}
+    row = EVEN | {k.removeprefix("row."): t for k, t in state.items() if k.startswith("row.")}
     names = {k for layer in ("enter", "mid", "full", "a", "b") for k in state if k.startswith(f"{layer}.")}
     return PainterStyle({k: state[k] for k in names}, row, settings["alpha"], settings["finer"])
 
