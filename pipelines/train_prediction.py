@@ -87,7 +87,7 @@ class Settings:
     #: What the content and the structure count; other parts of the loss count as where styles are learned by
     #: themselves.
     content_weight: float = 0.6
-    structure_weight: float = 0.7
+    structure_weight: float = 0.5
     precision: Precision = "bfloat16"
     device: str = "cpu"
     threads: int = 0
