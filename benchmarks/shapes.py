@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Rec. 709, of values as they are stored.
-LUMINANCE = (0.2126, 0.7152, 0.0722)
-#: The window [1]: its side and deviation in pixels, and the constants for a range of 0..1.
+from urst_tiles.learning.structure import luminance, similarity
+
+#: The window of the structural similarity: its side and deviation in pixels; and the constants for 0..1.
 WINDOW, DEVIATION, C1, C2 = 11, 1.5, 0.01**2, 0.03**2
 #: By how much pictures are reduced for the structure, and for edges.
 REDUCED, EDGES_REDUCED = 8, 4
@@ -16,26 +16,13 @@ REDUCED, EDGES_REDUCED = 8, 4
 STRONGEST = 0.05
 
 
-def luminance(x: Tensor, reduction: int) -> Tensor:
-    """(1, 1, h, w) of a picture (1, 3, h, w) in 0..1, averaged over squares of so many pixels."""
-    weights = torch.tensor(LUMINANCE, dtype=x.dtype).view(1, 3, 1, 1)
-    return F.avg_pool2d((x * weights).sum(1, keepdim=True), reduction)
-
-
 def structure(x: Tensor, y: Tensor) -> float:
-    """SSIM of the luminance of two pictures (1, 3, h, w), reduced by 8, mean over all places: 1 if equal.
-
-    Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image Quality Assessment: From Error Visibility to
-    Structural Similarity", IEEE Transactions on Image Processing 13, 2004.
-    """
+    """The structural similarity of the luminance of two pictures (1, 3, h, w), reduced by 8: 1 if equal."""
     at = torch.arange(WINDOW, dtype=x.dtype) - WINDOW // 2
     line = torch.exp(-0.5 * (at / DEVIATION).square())
     window = (line[:, None] * line / line.sum() ** 2)[None, None]
-    a, b = (luminance(picture, REDUCED) for picture in (x, y))
-    mean_a, mean_b, aa, bb, ab = (F.conv2d(part, window) for part in (a, b, a * a, b * b, a * b))
-    both = (2 * mean_a * mean_b + C1) * (2 * (ab - mean_a * mean_b) + C2)
-    each = (mean_a**2 + mean_b**2 + C1) * (aa - mean_a**2 + bb - mean_b**2 + C2)
-    return (both / each).mean().item()
+    a, b = (F.avg_pool2d(luminance(picture), REDUCED) for picture in (x, y))
+    return similarity(a, b, lambda part: F.conv2d(part, window), C1, C2).item()
 
 
 def edges_moved(x: Tensor, y: Tensor) -> float:
@@ -44,7 +31,7 @@ def edges_moved(x: Tensor, y: Tensor) -> float:
     Edges are the twentieth of the pixels with the strongest gradients of the luminance, reduced by 4; the
     distance is that of the nearest edge.
     """
-    here, there = (edges(luminance(picture, EDGES_REDUCED)) for picture in (x, y))
+    here, there = (edges(F.avg_pool2d(luminance(picture), EDGES_REDUCED)) for picture in (x, y))
     nearest = [torch.cdist(part, there).amin(1) for part in here.split(1024)]
     return EDGES_REDUCED * torch.cat(nearest).mean().item()
 

@@ -36,11 +36,10 @@ from command_line import Parser, integer, program
 from numpy.typing import NDArray
 
 import urst_tiles as ut
+from urst_tiles.learning.structure import LUMINANCE
 
 Float = NDArray[np.float64]
 
-#: Weights of R, G, B in the luminance, ITU-R BT.709.
-LUMA = (0.2126, 0.7152, 0.0722)
 #: The length is the distance at which the correlation has fallen to this value.
 FALLEN = np.exp(-1.0)
 #: Windows in which the gradient has a smaller deviation, for pictures in 0..1, have no strokes.
@@ -59,7 +58,7 @@ def gradient(picture: Float) -> Float:
 
     ``picture`` is (h, w, 3), in 0..1.
     """
-    y = picture @ np.array(LUMA)
+    y = picture @ np.array(LUMINANCE)
     return np.hypot(y[2:, 1:-1] - y[:-2, 1:-1], y[1:-1, 2:] - y[1:-1, :-2]) / 2
 
 
@@ -139,7 +138,7 @@ def contrasts(strokes: Float) -> Float:
 def strokes_of(picture: Float, content: Float | None) -> Float:
     """What the luminance of a picture (h, w, 3) has and a linear function of the colours of its content
     (h, w, 3) does not explain, (h, w); all of the luminance where there is no content."""
-    y = picture @ np.array(LUMA)
+    y = picture @ np.array(LUMINANCE)
     if content is None:
         return y - y.mean()
     colours = np.column_stack([content.reshape(-1, 3), np.ones(y.size)])

@@ -190,15 +190,14 @@ class Prediction:
         """The painter's tensors, with one row, in the style that is predicted of example ``index``."""
         own = self.examples.statistics[index][None]
         more, row = prediction.predict({**self.state, **leaves}, own)
-        sets = self.examples.mixture[index] + more[0]  # of the affine parameters, and of each convolution
-        rows = prediction.split(row[0], painter.affine_shapes(painter.form_of(self.state)))
+        sets, form = self.examples.mixture[index] + more[0], painter.form_of(self.state)
+        rows = prediction.split(row[0], painter.affine_shapes(form))
         styled = {k: (torch.tensordot(sets[0], self.named[k], 1) + t)[None] for k, t in rows.items()}
-        form = painter.form_of(self.state)
+        changed = painter.set_of(form)
         for k in painter.shared_names(form):
             styled[k] = self.state[k] + leaves[f"{prediction.CHANGE}{k}"]
-        for share, name in zip(sets[1:], painter.convolutions(form), strict=True):
-            if (k := f"{name}.weight") in self.named:
-                styled[k] = styled[k] + torch.tensordot(share, self.named[k], 1)
+            if k in self.named:
+                styled[k] = styled[k] + torch.tensordot(sets[changed[k]], self.named[k], 1)
         return styled
 
     def objective(self) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles.nets import tones
+from urst_tiles.nets import keep_colours, tones
 
-WEIGHTS = np.array(tones.LUMINANCE)
+WEIGHTS = np.array(keep_colours.LUMA)
 
 
 def normal(mean, covariance, count=200_000, seed=0):

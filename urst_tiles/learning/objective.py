@@ -16,12 +16,8 @@ range
     values outside 0..1 at the finest level.
 structure
     what the luminance of the finest level, reduced by 8 and by 4, lacks of a structural similarity of 1 to
-    the guide's [1]. Nothing else keeps shapes in the dark parts of a picture, where features are weak.
-
-Reference
----------
-1. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image Quality Assessment: From Error Visibility to
-   Structural Similarity", IEEE Transactions on Image Processing 13, 2004.
+    the guide's (`urst_tiles.learning.structure`). Nothing else keeps shapes in the dark parts of a picture,
+    where features are weak.
 """
 
 from __future__ import annotations
@@ -29,7 +25,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from urst_tiles.learning.checkpoint import State
@@ -43,17 +38,11 @@ from urst_tiles.learning.paintings import (
     normal,
     outside,
 )
+from urst_tiles.learning.structure import structure_distance
 
 #: Levels above the finest count so much in the losses of style and colour.
 COARSER = 0.5
 PARTS = ("style", "content", "consistency", "colour", "half", "range", "structure")
-#: By how much pictures are reduced for the structure, and what each counts.
-STRUCTURE = {8: 1.0, 4: 0.5}
-#: The side of the windows in which it is measured, and the constant of the formula [1] for values in 0..1;
-#: dark parts count as others do, so it is small.
-WINDOW, LEAST = 7, 1e-4
-#: Rec. 709, of values as they are stored.
-LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 @dataclass(frozen=True)
@@ -141,24 +130,3 @@ def content_distance(content: Tensor, guide: Tensor, teacher: Teacher) -> Tensor
     with torch.no_grad():
         wanted = normal(teacher(guide, (teacher.content,))[teacher.content])
     return (normal(content) - wanted).square().mean()
-
-
-def structure_distance(x: Tensor, guide: Tensor) -> Tensor:
-    """(): what the structural similarity of pictures to their guides, (n, 3, h, w) in 0..1, lacks of 1, in
-    the mean over all places; the sum over the reductions of `STRUCTURE`, each times what it counts."""
-    total = x.new_zeros(())
-    pair = torch.stack([luminance(x), luminance(guide.clamp(0, 1))])
-    for side, share in STRUCTURE.items():
-        reduced = F.avg_pool2d(pair.flatten(0, 1), side)
-        a, b = reduced.chunk(2)
-        window = min(WINDOW, *reduced.shape[2:])
-        mean_a, mean_b, aa, bb, ab = (F.avg_pool2d(t, window, 1) for t in (a, b, a * a, b * b, a * b))
-        both = (2 * mean_a * mean_b + LEAST) * (2 * (ab - mean_a * mean_b) + LEAST)
-        each = (mean_a**2 + mean_b**2 + LEAST) * (aa - mean_a**2 + bb - mean_b**2 + LEAST)
-        total = total + share * (1 - (both / each).mean())
-    return total
-
-
-def luminance(x: Tensor) -> Tensor:
-    """(n, 1, h, w) of pictures (n, 3, h, w)."""
-    return (x * x.new_tensor(LUMINANCE).view(3, 1, 1)).sum(1, keepdim=True)

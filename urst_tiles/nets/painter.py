@@ -348,13 +348,19 @@ def mixture(state: State, share: NDArray[np.float64]) -> State:
     """The sum of the styles of a file, each times its ``share``, as `one_style` gives it: (S,), or one set of
     shares for all that is a style's own, but for what it changes in the weights, and a further one for each
     convolution, (G, S)."""
-    changed = {f"{name}.weight": 1 + k for k, name in enumerate(convolutions(form_of(state)))}
+    changed = set_of(form_of(state))
     sets = np.broadcast_to(share, (1 + len(changed), share.shape[-1]))
     total = State()
     for number in np.flatnonzero(sets.any(0)):
         for k, t in style_in(state, int(number)).items():
             total[k] = total.get(k, 0.0) + float(sets[changed.get(k, 0), number]) * t
     return total
+
+
+def set_of(form: Form) -> dict[str, int]:
+    """Name of the weight of each convolution -> which set of shares its changes are mixed by; all else of a
+    style is mixed by set 0."""
+    return {f"{name}.weight": 1 + k for k, name in enumerate(convolutions(form))}
 
 
 def weighted_sum(parts: Iterable[tuple[State, float]]) -> State:

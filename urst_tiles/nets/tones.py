@@ -16,14 +16,14 @@ Reference
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Rec. 601, of values as they are stored.
-LUMINANCE = (0.299, 0.587, 0.114)
+from urst_tiles.nets.keep_colours import LUMA
+
 POWER = 4
 #: A skewness smaller than LEAST changes nothing that can be seen, and one above MOST is taken for that.
 LEAST, MOST = 0.02, 4.0
@@ -51,7 +51,7 @@ class Curve:
 def skewness(image: NDArray[np.floating]) -> float:
     """The skewness of the luminance of an image (h, w, 3) in 0..1: its third central moment over the cube of
     its deviation; 0 for an image that is flat."""
-    values = image.reshape(-1, 3).astype(np.float64) @ LUMINANCE
+    values = image.reshape(-1, 3).astype(np.float64) @ LUMA
     values -= values.mean()
     deviation = float(np.sqrt((values**2).mean()))
     return float((values**3).mean()) / deviation**3 if deviation > FLAT else 0.0
@@ -65,7 +65,7 @@ def curve(mean: NDArray[np.float64], covariance: NDArray[np.float64], skew: floa
     mean, covariance : (3,) and (3, 3), of the painting's colours, which the colours to bend have already.
     skew : the skewness of the painting's luminance.
     """
-    weights = np.array(LUMINANCE)
+    weights = np.array(LUMA)
     deviation = float(np.sqrt(max(0.0, weights @ covariance @ weights)))
     if abs(skew) < LEAST or deviation < FLAT:
         return None
@@ -89,7 +89,7 @@ def bend(colours: Tensor, channels: int, bent: Curve | None) -> Tensor:
         u += part * factor
     u += bent.start
     added = u.clamp(min=0)
-    for _ in range(2):
+    for _ in range(2):  # to the fourth power
         added *= added
     added *= bent.power
     added += u.mul_(bent.slope)
@@ -112,9 +112,15 @@ def strength_for(skew: float) -> float:
 def spread_of(strength: float) -> tuple[float, float, float]:
     """Mean, deviation and skewness of (1 + strength z / 4)**4, not below 0 before the power, for a normally
     distributed z."""
-    points, shares = np.polynomial.hermite_e.hermegauss(POINTS)
-    shares = shares / shares.sum()
+    points, shares = normal_points()
     values = np.maximum(1 + strength * points / POWER, 0) ** POWER
     mean = float(shares @ values)
     deviation = float(np.sqrt(shares @ (values - mean) ** 2))
     return mean, deviation, float(shares @ (values - mean) ** 3) / deviation**3 if deviation else 0.0
+
+
+@cache
+def normal_points() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The points of Gauss and Hermite's quadrature, and their shares of the normal distribution."""
+    points, shares = np.polynomial.hermite_e.hermegauss(POINTS)
+    return points, shares / shares.sum()
