@@ -41,7 +41,7 @@ from urst_tiles.learning import one_style
 from urst_tiles.learning.crops import files_of
 from urst_tiles.learning.one_style import OneStyle
 from urst_tiles.learning.paintings import Teacher, gather, vgg16_teacher
-from urst_tiles.nets import low_rank, painter, style_file
+from urst_tiles.nets import low_rank, painter, painter_styles, style_file
 from urst_tiles.nets.base import DTYPES, State
 from urst_tiles.nets.style_rows import names_in
 from urst_tiles.storage.publish import publish
@@ -71,30 +71,34 @@ def refined(
     rates: tuple[float, float] = RATES,
 ) -> bytes:
     """The content of a style file: the style ``name`` of the network ``state`` after so many steps."""
-    network = painter.shared_weights(state)
-    start = painter.style_in(state, names_in(state["styles"]).index(name))
+    network = painter_styles.shared_weights(state)
+    start = painter_styles.style_in(state, names_in(state["styles"]).index(name))
     training = one_style.begun(network, start, seed, bytes(32), rates)
     paintings = gather({name: painting}, SIZE, teacher, "cpu")
     learning = OneStyle(network, teacher, paintings, photographs, training, DTYPES["bfloat16"])
     for step in range(steps):
         learning.step(share_of_rate(step, steps))
-    return one_style.to_bytes(learning, painter.NAME, painter.network_of(state), {"painting": painting.name})
+    return one_style.to_bytes(
+        learning, painter.NAME, painter_styles.network_of(state), {"painting": painting.name}
+    )
 
 
 def assembled(state: State, styles: Mapping[str, State]) -> bytes:
     """The network's file ``state`` with new tensors of some of its styles, by name."""
-    form = painter.form_of(state)
+    form = painter_styles.form_of(state)
     rank = max(low_rank.rank_of(one) for one in (state, *styles.values()))
     rows = []
     for number, name in enumerate(names_in(state["styles"])):
         row = styles.get(name) or {
-            k: state[k][number] for k in painter.row_shapes(form, low_rank.rank_of(state))
+            k: state[k][number] for k in painter_styles.row_shapes(form, low_rank.rank_of(state))
         }
-        rows.append(row | low_rank.widened(row, painter.convolutions(form), rank))
+        rows.append(row | low_rank.widened(row, painter_styles.convolutions(form), rank))
+    rows = painter_styles.of_equal_kinds(rows)
     made = {
-        k: torch.stack([row[k] for row in rows]) for k in low_rank.shapes(painter.convolutions(form), rank)
+        k: torch.stack([row[k] for row in rows])
+        for k in low_rank.shapes(painter_styles.convolutions(form), rank)
     }
-    for k in (*painter.PER_STYLE, *painter.COLOURS):
+    for k in (*painter_styles.PER_STYLE, *painter_styles.COLOURS):
         made[k] = torch.stack([row[k].to(state[k].dtype) for row in rows])
     return save({k: t.contiguous() for k, t in (state | made).items()})
 

@@ -41,7 +41,7 @@ from urst_tiles.learning.crops import drawn, files_of, read, to_tensor
 from urst_tiles.learning.objective import PARTS, Batch, LossWeights, compared
 from urst_tiles.learning.painting import paint, random_origins, recoloured
 from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, measured, vgg16_teacher
-from urst_tiles.nets import likeness, painter, prediction
+from urst_tiles.nets import likeness, painter, painter_styles, prediction
 from urst_tiles.nets.base import DTYPES, Precision
 from urst_tiles.nets.style_rows import names_in
 
@@ -69,7 +69,7 @@ class Settings:
     #: Side of the crops, at the finest level.
     size: int = 384
     #: A step paints so many levels at most, any number of them alike often.
-    levels: int = field(default=2, metadata={"least": 1})
+    levels: int = field(default=3, metadata={"least": 1})
     #: Short sides of the photographs and of the paintings.
     content_size: int = 512
     style_size: int = 512
@@ -87,7 +87,7 @@ class Settings:
     #: What the content and the structure count; other parts of the loss count as where styles are learned by
     #: themselves.
     content_weight: float = 0.6
-    structure_weight: float = 0.5
+    structure_weight: float = 0.6
     precision: Precision = "bfloat16"
     device: str = "cpu"
     threads: int = 0
@@ -190,11 +190,11 @@ class Prediction:
         """The painter's tensors, with one row, in the style that is predicted of example ``index``."""
         own = self.examples.statistics[index][None]
         more, row = prediction.predict({**self.state, **leaves}, own)
-        sets, form = self.examples.mixture[index] + more[0], painter.form_of(self.state)
-        rows = prediction.split(row[0], painter.affine_shapes(form))
+        sets, form = self.examples.mixture[index] + more[0], painter_styles.form_of(self.state)
+        rows = prediction.split(row[0], painter_styles.affine_shapes(form))
         styled = {k: (torch.tensordot(sets[0], self.named[k], 1) + t)[None] for k, t in rows.items()}
-        changed = painter.set_of(form)
-        for k in painter.shared_names(form):
+        changed = painter_styles.set_of(form)
+        for k in painter_styles.shared_names(form):
             styled[k] = self.state[k] + leaves[f"{prediction.CHANGE}{k}"]
             if k in self.named:
                 styled[k] = styled[k] + torch.tensordot(sets[changed[k]], self.named[k], 1)
@@ -235,9 +235,11 @@ class Prediction:
 
     def export(self) -> dict[str, bytes]:
         """The painter's file with the running average."""
-        average = {k: t.detach().cpu().to(torch.float16) for k, t in self.training.average.items()}
+        average = {k: t.detach().cpu() for k, t in self.training.average.items()}
         before = weights.load(self.settings.init)
         own = {k: self.state[k].cpu() for k in (prediction.CENTER, prediction.DEVIATION)}
+        own |= prediction.compressed(prediction.changes(average))
+        average = {k: t.to(torch.float16) for k, t in average.items() if k not in own}
         return {painter.FILE: save({k: t.contiguous() for k, t in (before | own | average).items()})}
 
     @torch.inference_mode()
@@ -275,15 +277,19 @@ def one_of(paintings: Paintings, index: int) -> Paintings:
 def start(settings: Settings, state: State, statistics: Tensor) -> tuple[Training, State]:
     """The training at its first step, and the tensors that stay: `prediction.CENTER` and
     `prediction.DEVIATION`, as the file ``state`` has them, or of the ``statistics`` (n, 652) of examples."""
-    form, styles = painter.form_of(state), len(state["gamma"])
+    form, styles = painter_styles.form_of(state), len(state["gamma"])
     if prediction.is_in(state):
         still = {k: state[k] for k in (prediction.CENTER, prediction.DEVIATION)}
-        leaves = {k: t.float() for k, t in state.items() if prediction.is_part(k) and k not in still}
+        changes = {f"{prediction.CHANGE}{k}": t for k, t in prediction.changes(state).items()}
+        parts = {k: t for k, t in state.items() if prediction.is_part(k)} | changes
+        kept = (*still, prediction.EXPONENT)
+        leaves = {k: t.float() for k, t in parts.items() if not k.startswith(kept)}
     else:
         center, deviation = statistics.mean(0), statistics.std(0) + likeness.FLOOR
         still = {prediction.CENTER: center.cpu(), prediction.DEVIATION: deviation.cpu()}
-        wanted = painter.prediction_shapes(styles, form, settings.hidden)
-        leaves = {k: torch.zeros(shape) for k, shape in wanted.items() if k not in still}
+        wanted = painter_styles.prediction_shapes(styles, form, settings.hidden)
+        kept = (*still, prediction.EXPONENT)
+        leaves = {k: torch.zeros(shape) for k, shape in wanted.items() if not k.startswith(kept)}
         random = torch.Generator().manual_seed(settings.seed)
         first = leaves[f"{prediction.PREFIX}hidden.weight"]
         first.normal_(0, (2 / first.shape[1]) ** 0.5, generator=random)
@@ -310,12 +316,12 @@ def begin(settings: Settings) -> Prediction:
     names = names_in(state["styles"])
     examples = examples_of(settings, files, names, teacher)
     training, still = start(settings, state, examples.statistics)
-    styles = [painter.style_in(state, k) for k in range(len(names))]
+    styles = [painter_styles.style_in(state, k) for k in range(len(names))]
     named = {
         k: torch.stack([style[k] for style in styles]).float().to(settings.device)
-        for k in styles[0] if k not in painter.COLOURS
+        for k in styles[0] if k not in painter_styles.COLOURS
     }  # fmt: skip
-    shared = painter.shared_weights(state)
+    shared = painter_styles.shared_weights(state)
     here = {k: t.to(settings.device) for k, t in (shared | still).items()}
     return Prediction(settings, teacher, examples, photographs, training, here, named)
 

@@ -155,7 +155,10 @@ class Recipe:
         ingredients = self.ingredients()
         groups = [[one] for one in ingredients] if self.regions else [ingredients]
         styles = tuple(self._style(group) for group in groups)
-        return styles[0] if self.field is None else nets.Composition(styles, self.field)
+        if self.field is None:
+            return styles[0]
+        painters = [style for style in styles if isinstance(style, nets.PainterStyle)]
+        return nets.Composition(nets.painter.alike(painters) if painters else styles, self.field)
 
     def _style(self, ingredients: nets.StyleImages) -> nets.Style:
         style = nets.build(self.model, self.weights, ingredients, alpha=self.alpha)

@@ -19,12 +19,13 @@ from training.states import uniform
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.learning.checkpoint import State
+from urst_tiles.learning.one_style import FAINT
 from urst_tiles.learning.paintings import BLURS
 from urst_tiles.nets import painter as network
 from urst_tiles.nets import prediction
 from urst_tiles.nets.low_rank import is_change
-from urst_tiles.nets.painter import COLOURS, PER_STYLE, Form, form_of
 from urst_tiles.nets.painter import FILE as FILE
+from urst_tiles.nets.painter_styles import AGAIN, COLOURS, PER_STYLE, Form, form_of
 from urst_tiles.nets.style_rows import encoded, names_in
 
 #: Names in the files of earlier trainings, and those of today.
@@ -44,6 +45,7 @@ def initial(styles: int, form: Form, seed: int) -> State:
     state["full.weight"] = 0.01 * torch.randn(wanted["full.weight"], generator=random)
     state["full.bias"] = torch.zeros(wanted["full.bias"])
     ones = {k: torch.ones(wanted[k]) for k in ("gamma", "half_gamma")}
+    ones["half_gamma"][:, AGAIN:] = FAINT
     return state | ones | {k: torch.zeros(wanted[k]) for k in ("beta", "half_beta")}
 
 
@@ -88,7 +90,8 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     """float32 tensors, and the names of the styles where the file has them.
 
     Takes what `to_bytes` makes, a PyTorch file of the tensors, and a checkpoint with them under "average".
-    Where the affine parameters do not tell levels apart, both kinds of level get the same. What single styles
+    Where the affine parameters do not tell levels apart, both kinds of level get the same, and the coarsest
+    is painted once. What single styles
     change in the weights (`pipelines/refine_styles.py`) is left out, since all of them learn together, and
     so is what predicts the style of an image, which belongs to the weights as they were.
 

@@ -7,12 +7,12 @@ import pytest
 
 from urst_tiles import nets
 from urst_tiles.engine import at_once
-from urst_tiles.engine.sampled import CORE, WINDOWS, measure_sampled, sample_pixels, samples
+from urst_tiles.engine.sampled import CORE, FEWEST, MOST, WINDOWS, measure_sampled, sample_pixels, samples
 from urst_tiles.engine.statistics import measure_here
 from urst_tiles.field import Lattice
 from urst_tiles.geometry import Box
 from urst_tiles.moments import Moments
-from urst_tiles.nets import Composition, painter
+from urst_tiles.nets import Composition, painter, painter_styles
 from urst_tiles.nets.base import NOTHING, neutral
 from urst_tiles.nets.style_rows import style_named
 from urst_tiles.source import array_source
@@ -71,6 +71,15 @@ def test_windows_lie_in_the_image_on_the_stride_and_alike(shape, seeded_style):
             assert inner - outer >= style.halo or edge in (inner, outer)
 
 
+@pytest.mark.parametrize(("model", "count"), [("lite", WINDOWS), ("painter", 40), ("wct", FEWEST)])
+def test_a_network_of_far_reach_has_fewer_windows(model, count, seeded_style):
+    style = seeded_style(model)
+    chosen = samples(style, (9000, 9000), None)
+    assert len(chosen) == count
+    assert sum(sample.window.area for sample in chosen) == sample_pixels(style, (9000, 9000))
+    assert sample_pixels(style, (9000, 9000)) <= MOST or count == FEWEST
+
+
 def test_windows_are_spread_and_follow_what_is_valid(seeded_style):
     style = seeded_style("lite")
     everywhere = samples(style, (6000, 6000), None)
@@ -117,6 +126,8 @@ def test_the_batch_has_joint_statistics_at_each_site(seeded_style, as_tensor):
 @pytest.mark.parametrize("varying", [False, True])
 def test_windows_in_groups_have_the_statistics_of_all_at_once(varying, monkeypatch):
     weights = painter.seeded(width=0.1)
+    state = weights[painter.FILE]  # of before: its windows are smaller
+    state |= {k: state[k][:, : painter_styles.AGAIN] for k in painter_styles.PER_STYLE}
     plain = painter.build(weights, [(style_named("noon"), 1.0)])
     pixels = np.random.default_rng(3).integers(0, 255, (1600, 2200, 3), np.uint8)
     style = Composition((plain,), Lattice.of_scale(1600, 2200, 600)) if varying else plain

@@ -68,10 +68,12 @@ def test_signal_is_alive(model, frozen, picture):
 
 @pytest.mark.parametrize("model", SHORT)
 def test_a_halo_one_stride_smaller_fails(model, frozen, picture):
+    """Nine strides for the painter: what lies at the end of two passes is felt, but less than the tolerance;
+    its reach is probed (test_probe.py)."""
     net, size = frozen(model), (255, 257)
     kernel, image = Kernel(net), picture(*size)
     # AdaIN reaches 62 px of its halo of 64, MicroAST 51 of 52: one stride less is too little for both
-    grid = grid_of(net, size, 32, halo=net.halo - net.stride)
+    grid = grid_of(net, size, 32, halo=net.halo - net.stride * (9 if model == "painter" else 1))
     assert np.abs(tiled_float(kernel, image, grid) - whole_float(kernel, image, grid)).max() > TOLERANCE
 
 
@@ -120,10 +122,11 @@ def test_tiled_equals_whole_at_full_width(model, size, frozen, picture):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", SHORT)
 def test_twins_fail_at_full_width(model, frozen, picture):
-    """Two strides for MicroAST: among 64 channels the outermost one weighs 2e-5, at 1/8 width 3e-4."""
+    """Two strides for MicroAST: among 64 channels the outermost one weighs 2e-5, at 1/8 width 3e-4; nine for
+    the painter, as above."""
     net, size = frozen(model, 1.0), (136, 257)
     kernel, image = Kernel(net), picture(*size)
-    less = net.stride * (2 if model == "microast" else 1)
+    less = net.stride * {"microast": 2, "painter": 9}.get(model, 1)
     exact, small = grid_of(net, size, 32), grid_of(net, size, 32, halo=net.halo - less)
     whole = whole_float(kernel, image, exact)
     assert np.abs(tiled_float(kernel, image, small) - whole).max() > TOLERANCE

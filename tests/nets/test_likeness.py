@@ -13,7 +13,7 @@ from helpers import picture
 import urst_tiles as ut
 from urst_tiles import weights
 from urst_tiles.moments import Moments
-from urst_tiles.nets import likeness, lite, named_styles, painter, style_rows, tones
+from urst_tiles.nets import likeness, lite, named_styles, painter, painter_styles, style_rows, tones
 from urst_tiles.source.picture import read_picture, write_png
 
 NAMES = list(named_styles.titles())
@@ -61,14 +61,14 @@ def test_a_predicted_style_has_the_colours_of_its_image(tmp_path: Path) -> None:
     state = weights.load(weights.find("painter", tmp_path)[painter.FILE])
     image = picture(96, 128, 4).astype(np.float32) / 255
     names = style_rows.names_in(state["styles"])
-    row = painter.predicted(image, state, names)
-    share, more = painter.predicted_shares(image, state, names)
+    row = painter_styles.predicted(image, state, names)
+    share, more = painter_styles.predicted_shares(image, state, names)
     colours = Moments.of(image.reshape(-1, 3).T.astype(np.float64), full=True)
     assert np.allclose(row["colour.mean"], colours.mean)
     assert np.allclose(row["colour.covariance"], colours.covariance(1))
     assert float(row["colour.skewness"]) == tones.skewness(image) != 0
     assert share is not None
-    for k in painter.PER_STYLE:
+    for k in painter_styles.PER_STYLE:
         mixed = np.tensordot(share[0], state[k].double().numpy(), 1)
         assert np.allclose(row[k], mixed + more[k].numpy()), k
 

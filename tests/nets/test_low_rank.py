@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from urst_tiles.nets import low_rank, painter
+from urst_tiles.nets import low_rank, painter, painter_styles
 from urst_tiles.nets.base import State
 
-FORM = painter.Form(6, 5, 4)
-LAYERS = painter.convolutions(FORM)
+FORM = painter_styles.Form(6, 5, 4)
+LAYERS = painter_styles.convolutions(FORM)
 
 
 def change_of(rank: int, size: float = 1.0, shape: tuple[int, int] = (24, 20)) -> torch.Tensor:
@@ -90,7 +90,7 @@ def test_names_and_shapes_are_those_of_a_file() -> None:
 
 def test_seeded_changes_are_seen_and_do_not_rule() -> None:
     state = painter.seeded(0, 1 / 8)[painter.FILE]
-    added = painter.style_in(state, 0)
+    added = painter_styles.style_in(state, 0)
     for name in LAYERS:
         share = added[f"{name}.weight"].norm() / state[f"{name}.weight"].norm()
         assert 0.01 < share < 1, name

@@ -15,10 +15,10 @@ from urst_tiles.engine.kernel import Kernel
 from urst_tiles.errors import BadInput, BadWeights
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.moments import Moments
-from urst_tiles.nets import low_rank, painter, style_rows, tones
+from urst_tiles.nets import low_rank, painter, painter_styles, style_rows, tones
 from urst_tiles.nets.base import NOTHING, LocalNet
 
-FORM = painter.Form(6, 5, 4)
+FORM = painter_styles.Form(6, 5, 4)
 
 
 def conv64(x, state, name):
@@ -96,7 +96,7 @@ def bent64(guide, mean, covariance, skewness):
 def changed64(state, number):
     """The weights with what a style changes in them: sums of outer products."""
     changed = dict(state)
-    for name in painter.convolutions(FORM):
+    for name in painter_styles.convolutions(FORM):
         weight = state[f"{name}.weight"].double().numpy().copy()
         out, taps, exponent = (
             state[f"change.{name}.{part}"][number].double().numpy() for part in ("out", "in", "exponent")
@@ -108,17 +108,27 @@ def changed64(state, number):
 
 
 def painter64(x, state, number, level):
-    """One level on one image, (7, h, w), with its own statistics."""
+    """One level on one image, (7, h, w), with its own statistics: the coarsest is painted twice."""
     state = changed64(state, number)
-    gamma, beta, half_gamma, half_beta = (state[k][number, level].double().numpy() for k in painter.PER_STYLE)
     content, noise, above = x[:3], x[3:4] - 0.5, x[4:, ::2, ::2]
-    mean, covariance, skewness = (state[k][number].double().numpy() for k in painter.COLOURS)
+    mean, covariance, skewness = (state[k][number].double().numpy() for k in painter_styles.COLOURS)
     flat = content.reshape(3, -1)
     scale = painter.monge_kantorovich(np.cov(flat), covariance, 1e-4)
     guide = np.einsum("dc,chw->dhw", scale, content - flat.mean(1)[:, None, None]) + mean[:, None, None]
     guide = np.clip(bent64(guide, mean, covariance, skewness), 0, 1)
     if level:
         guide = larger64(above) + 0.5 * (guide - larger64(smaller64(guide)))
+        painting = pass64(content, guide, noise, state, number, 1)
+        return painting + lost64(painting, above)
+    painting = pass64(content, guide, noise, state, number, 0)
+    return pass64(content, np.clip(painting, 0, 1), noise, state, number, 2)
+
+
+def pass64(content, guide, noise, state, number, kind):
+    """What the network paints over the guide with one kind of rows."""
+    gamma, beta, half_gamma, half_beta = (
+        state[k][number, kind].double().numpy() for k in painter_styles.PER_STYLE
+    )
     pair = np.concatenate([content, guide]) - 0.5
     cells = cells64(np.concatenate([pair, noise]), 4)
     z = np.maximum(normed64(conv64(cells, state, "enter"), gamma[0], beta[0]), 0)
@@ -128,8 +138,7 @@ def painter64(x, state, number, level):
         z = z + h * gamma[2 + 2 * k][:, None, None] + beta[2 + 2 * k][:, None, None]
     h = conv64(np.concatenate([twice64(z), cells64(pair, 2)]), state, "mid")
     h = np.maximum(normed64(h, half_gamma, half_beta), 0)
-    painting = guide + conv64(twice64(h), state, "full")
-    return painting + lost64(painting, above) if level else painting
+    return guide + conv64(twice64(h), state, "full")
 
 
 def windows(h=64, w=80, seed=0):
@@ -232,22 +241,23 @@ def test_a_finer_level_reaches_as_far_as_said():
     assert stride == style.stride and reach <= style.halo < reach + stride
 
 
-@pytest.mark.parametrize("halo", [60, 44])
-def test_a_finer_level_is_tiled_by_its_halo_and_by_no_less(halo):
-    x = windows(256, 256, seed=1)
-    style = styles(1.0)[0][1]
-    assert style.halo == 60 and style.stride == 4
+@pytest.mark.parametrize(("level", "halo"), [(1, 60), (1, 44), (0, 96), (0, 60)])
+def test_a_level_is_tiled_by_its_halo_and_by_no_less(level, halo):
+    x = windows(256, 256, seed=1)[:, : 7 if level else 4]
+    style = styles(1.0)[0][level]
+    assert style.halo == (96, 60)[level] and style.stride == 4
     net = nets.freeze(style, measured(style, x)[1])
     grid, kernel = Grid(256, 256, halo, 4, 32, 256, 32, 8), Kernel(net)
     pixels = (x[0].permute(1, 2, 0).numpy() * 65535).astype(np.uint16)
-    pixels[..., 4:] = pixels[::2, ::2, 4:].repeat(2, 0).repeat(2, 1)
+    if level:
+        pixels[..., 4:] = pixels[::2, ::2, 4:].repeat(2, 0).repeat(2, 1)
     whole = kernel.run_float(pixels[None], [grid.padded])[0]
     worst = 0.0
     for core in grid.cores(grid.image):
         box = grid.window_box(core)
         part = kernel.run_float(pixels[box.slices][None], [box])[0]
         worst = max(worst, np.abs(part[core.within(box).slices] - whole[core.slices]).max())
-    assert (worst <= TOLERANCE) == (halo == 60)
+    assert (worst <= TOLERANCE) == (halo == style.halo)
 
 
 def test_alpha_mixes_content_and_painting():
@@ -263,9 +273,9 @@ def test_styles_are_chosen_by_name_or_number_and_mixed_by_their_parameters():
     def row(*pairs):
         return painter.build(states, [(style_rows.style_named(word), share) for word, share in pairs]).row
 
-    assert all(torch.equal(row(("dawn", 1.0))[k], row(("1", 1.0))[k]) for k in painter.PER_STYLE)
+    assert all(torch.equal(row(("dawn", 1.0))[k], row(("1", 1.0))[k]) for k in painter_styles.PER_STYLE)
     mixed, (dawn, night) = row(("dawn", 1.0), ("night", 3.0)), (row(("1", 1.0)), row(("3", 1.0)))
-    for k in (*painter.PER_STYLE, *painter.COLOURS):
+    for k in (*painter_styles.PER_STYLE, *painter_styles.COLOURS):
         assert torch.allclose(mixed[k], 0.25 * dawn[k] + 0.75 * night[k])
 
 
@@ -289,10 +299,12 @@ def test_names_that_do_not_fit_are_refused(names):
 
 def test_the_network_of_the_package_has_35_styles_and_is_as_large_as_said(tmp_path):
     style = nets.build("painter", tmp_path, [(style_rows.style_named("van-gogh-starry-night"), 1.0)])
-    assert isinstance(style, nets.PainterStyle) and style.form == painter.Form()
+    assert isinstance(style, nets.PainterStyle) and style.form == painter_styles.Form()
     assert set(nets.named_styles.titles()) == set(shipped_names())
-    assert sum(site.measured for site in style.sites) <= 8
-    layers = painter.convolutions(style.form)
+    passes = [site.name.startswith(painter.SECOND) for site in style.sites if site.measured]
+    assert sum(passes) <= 8 and len(passes) - sum(passes) <= 8
+    assert sum(site.measured for site in style.at_level(True).sites) <= 8
+    layers = painter_styles.convolutions(style.form)
     cells = {"mid": 4, "full": 16}  # outputs in each cell of 4 x 4 pixels
     products = sum(9 * o * i * cells.get(name, 1) for name, (o, i) in layers.items()) / 16
     assert products <= 45_000
@@ -333,3 +345,20 @@ def test_a_window_is_not_moved_by_its_place():
     net = nets.freeze(style, measured(style, x)[1])
     with torch.inference_mode():
         assert torch.equal(net(x, [Box(0, 0, 64, 80)]), net(x, [Box(400, 800, 464, 880)]))
+
+
+def test_styles_of_before_paint_the_coarsest_level_once():
+    """Mixed with others, they make these do so, too."""
+    states = painter.seeded(3, 1 / 8)
+    state = states[painter.FILE]
+    old = state | {k: state[k][:, :2] for k in painter_styles.PER_STYLE}
+    one = [(style_rows.style_named("noon"), 1.0)]
+    before, now = painter.build({painter.FILE: old}, one), painter.build(states, one)
+    assert (before.twice, before.halo, now.twice, now.halo) == (False, 48, True, 96)
+    x = windows()[:, :4]
+    assert not torch.allclose(measured(before, x)[0], measured(now, x)[0], atol=0.01)
+    apart = painter.alike([before, now])
+    assert [style.twice for style in apart] == [False, False]
+    assert torch.equal(measured(apart[1], x)[0], measured(before, x)[0])
+    assert painter.alike([now, now])[1].twice
+    painter.check(old, painter.FILE, Path("painter.safetensors"))

@@ -13,7 +13,7 @@ from urst_tiles.nets.families import MODELS
 
 REACH = {
     "lite": (48, 4),
-    "painter": (48, 4),
+    "painter": (96, 4),
     "fast": (55, 4),
     "cin": (55, 4),
     "ghiasi": (55, 4),

@@ -17,18 +17,21 @@ import urst_tiles as ut
 from urst_tiles import weights
 from urst_tiles.api.table import read_table
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
-from urst_tiles.nets import low_rank, painter, style_file, style_rows
+from urst_tiles.nets import low_rank, painter, painter_styles, style_file, style_rows
 from urst_tiles.options import Options
 from urst_tiles.recipe import recipe_of
 
 STATES = painter.seeded(0, 1 / 8)
 STATE = STATES[painter.FILE]
-NETWORK = painter.network_of(STATE)
+NETWORK = painter_styles.network_of(STATE)
 
 
 def row_of(index: int) -> dict[str, torch.Tensor]:
     """The tensors of one of the styles of the seeded network."""
-    return {k: STATE[k][index] for k in painter.row_shapes(painter.form_of(STATE), low_rank.rank_of(STATE))}
+    return {
+        k: STATE[k][index]
+        for k in painter_styles.row_shapes(painter_styles.form_of(STATE), low_rank.rank_of(STATE))
+    }
 
 
 def write(path: Path, network: str = NETWORK, index: int = 1, **changes: Any) -> Path:
@@ -104,8 +107,8 @@ def test_a_table_of_jobs_takes_style_files(folder: Path) -> None:
 
 def test_a_style_of_another_network_is_refused(folder: Path) -> None:
     other = {**STATE, "enter.bias": STATE["enter.bias"] + 1}
-    assert painter.network_of(other) != NETWORK
-    write(folder / "other.style", painter.network_of(other))
+    assert painter_styles.network_of(other) != NETWORK
+    write(folder / "other.style", painter_styles.network_of(other))
     with pytest.raises(BadInput, match=r"other\.style was learned with other weights of the network"):
         painted(folder, str(folder / "other.style"))
     assert not (folder / "out.tif").exists()
@@ -120,10 +123,25 @@ def test_a_style_of_before_has_even_tones(tmp_path: Path) -> None:
     assert one.row.keys() == now.row.keys()
 
 
+def test_a_style_of_before_paints_the_coarsest_level_once(folder: Path) -> None:
+    """Files of versions 1 to 3 have no parameters for a second pass; nor has what is mixed with them."""
+    rows = {k: t[:2] if k in painter_styles.PER_STYLE else t for k, t in row_of(1).items()}
+    old = folder / "old.style"
+    old.write_bytes(style_file.to_bytes(rows, "painter", NETWORK, {}))
+    assert not built((old, 1.0)).twice and built(("noon", 1.0)).twice
+    mixed, same = built((old, 1.0), ("dawn", 1.0)), built(("noon", 1.0), ("dawn", 1.0))
+    assert not mixed.twice and mixed.row["gamma"].shape[0] == 2
+    assert all(torch.allclose(mixed.row[k], same.row[k][:2]) for k in painter_styles.PER_STYLE)
+    tifffile.imwrite(folder / "mask.tif", np.repeat(np.array([[1, 2]], np.uint8), 20, 0).repeat(12, 1))
+    both = painted(folder, {1: str(old), 2: "night"}, mask=folder / "mask.tif")
+    assert both.shape == (200, 240, 3)
+    assert not np.array_equal(painted(folder, str(old)), painted(folder, "noon"))
+
+
 def test_rows_of_styles_are_no_part_of_the_network() -> None:
     more = {k: torch.cat([STATE[k], STATE[k][:1]]) for k in row_of(0)}
     names = {"styles": style_rows.encoded(["dawn", "noon", "night", "dusk"])}
-    assert painter.network_of({**STATE, **more, **names}) == NETWORK
+    assert painter_styles.network_of({**STATE, **more, **names}) == NETWORK
 
 
 def test_what_is_no_style_file_is_refused(tmp_path: Path) -> None:
@@ -131,14 +149,14 @@ def test_what_is_no_style_file_is_refused(tmp_path: Path) -> None:
     flipped = bytearray(good)
     flipped[-1] ^= 1
     nan = {"colour.mean": torch.full((3,), torch.nan)}
-    later = save(row_of(0), {"urst_tiles": json.dumps({"format": "urst-tiles style", "version": 4})})
+    later = save(row_of(0), {"urst_tiles": json.dumps({"format": "urst-tiles style", "version": 5})})
     wrong: list[tuple[bytes, type[Exception], str]] = [
         (b"", BadInput, "no style file, or it is damaged"),
         (good[:100], BadInput, "no style file, or it is damaged"),
         (good[:-7], BadInput, "no style file, or it is damaged"),
         (bytes(flipped), BadWeights, "is damaged: its numbers"),
         (save(row_of(0)), BadInput, "is no style file"),
-        (later, BadInput, "style file of version 4, and this program knows version 3"),
+        (later, BadInput, "style file of version 5, and this program knows version 4"),
         (style_file.to_bytes({**row_of(1), **nan}, "painter", NETWORK, {}), BadWeights, "is damaged"),
     ]
     for content, kind, said in wrong:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from trainers import assert_refused, flags, photographs_and_paintings, run
 
 from urst_tiles.losses import vgg
-from urst_tiles.nets import painter, prediction
+from urst_tiles.nets import painter, painter_styles, prediction
 from urst_tiles.nets.style_rows import encoded
 from urst_tiles.source.picture import write_png
 
@@ -57,7 +57,7 @@ def test_the_prediction_is_learned_and_the_rest_stays(
     painter.check(after, painter.FILE, tmp_path)
     assert prediction.hidden_of(after) == 6
     image = picture(128, 140, 3).astype(np.float32) / 255
-    one, other = (painter.predicted(image, state, NAMES) for state in (before, after))
+    one, other = (painter_styles.predicted(image, state, NAMES) for state in (before, after))
     assert not np.allclose(one["gamma"], other["gamma"], atol=1e-3)
     assert (tmp_path / "run" / "samples.png").exists()
 
@@ -68,8 +68,8 @@ def test_it_begins_with_the_mixture(trainer: ModuleType, arguments: list[str], t
     styled = recipe.styled(recipe.training.leaves, 0)
     file = next(iter(recipe.examples.paintings.files.values()))
     image = trainer.read(file, 128).astype(np.float32) / 255
-    wanted = painter.predicted(image, load_file(tmp_path / "begin.safetensors"), NAMES)
-    for k in painter.PER_STYLE:
+    wanted = painter_styles.predicted(image, load_file(tmp_path / "begin.safetensors"), NAMES)
+    for k in painter_styles.PER_STYLE:
         assert np.allclose(styled[k][0].detach(), wanted[k], atol=1e-5), k
     weight = recipe.state["b.1.weight"] + wanted["b.1.weight"].float()
     assert torch.allclose(styled["b.1.weight"], weight, atol=1e-5)
@@ -92,8 +92,9 @@ def test_it_goes_on_from_a_file_with_a_prediction(
     between = tmp_path / "run" / painter.FILE
     recipe = trainer.begin(trainer.PROGRAM.parse([*arguments, "--init", str(between), "--hidden", "9"]))
     kept = load_file(between)
+    changes = {prediction.CHANGE + k: t for k, t in prediction.changes(kept).items()}
     for k, leaf in recipe.training.leaves.items():
-        assert torch.equal(leaf, kept[k].float()), k
+        assert torch.equal(leaf, (kept | changes)[k].float()), k
     assert torch.equal(recipe.state[prediction.CENTER], kept[prediction.CENTER])
 
 

@@ -23,7 +23,7 @@ from urst_tiles.learning.crops import files_of, read
 from urst_tiles.learning.one_style import OneStyle
 from urst_tiles.learning.paintings import gather, vgg16_teacher
 from urst_tiles.machine import cpu_count
-from urst_tiles.nets import painter, style_file
+from urst_tiles.nets import painter, painter_styles, style_file
 from urst_tiles.nets.base import DTYPES, State
 from urst_tiles.nets.likeness import is_any_known
 from urst_tiles.nets.style_rows import names_in
@@ -82,15 +82,15 @@ class _Network:
     @property
     def still(self) -> State:
         """The weights that all styles share, float32."""
-        return painter.shared_weights(self.state)
+        return painter_styles.shared_weights(self.state)
 
     def style_for(self, image: NDArray[np.float32]) -> tuple[str, State]:
-        """The style that is predicted of a painting, as `painter.one_style` gives it, or the mean of all
-        styles where none is known; and which of the two it is, as in `LearnedStyle.start`."""
+        """The style that is predicted of a painting, as `painter_styles.one_style` gives it, or the mean of
+        all styles where none is known; and which of the two it is, as in `LearnedStyle.start`."""
         if is_any_known(self.names):
-            return "prediction", painter.predicted(image, self.state, self.names)
+            return "prediction", painter_styles.predicted(image, self.state, self.names)
         count = len(self.names)
-        return "mean", painter.mixture(self.state, np.full(count, 1 / count))
+        return "mean", painter_styles.mixture(self.state, np.full(count, 1 / count))
 
 
 def learn(
@@ -237,7 +237,7 @@ def _network(folder: Path | None) -> _Network:
     state = table.load(path)
     with table.as_bad_weights(path):
         painter.check(state, painter.FILE, path)
-        return _Network(state, painter.network_of(state), names_in(state["styles"]))
+        return _Network(state, painter_styles.network_of(state), names_in(state["styles"]))
 
 
 def _teacher_file(given: AnyPath | None, folder: Path | None) -> Path:

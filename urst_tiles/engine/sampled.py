@@ -22,8 +22,10 @@ from urst_tiles.nets.composition import Subject, composed
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel, windows_of
 
-#: How many windows are measured, and the side in pixels of the core of each.
-WINDOWS, CORE = 64, 128
+#: How many windows are measured at most and at least, and the side in pixels of the core of each.
+WINDOWS, FEWEST, CORE = 64, 16, 128
+#: About how many pixels are computed for them at most: a network of far reach has large windows, and fewer.
+MOST = 1 << 22
 
 
 def sample_side(style: Subject) -> int:
@@ -31,9 +33,14 @@ def sample_side(style: Subject) -> int:
     return round_up(CORE + 2 * style.halo, style.stride)
 
 
+def window_count(style: Subject) -> int:
+    """How many windows are measured."""
+    return min(WINDOWS, max(FEWEST, MOST // sample_side(style) ** 2))
+
+
 def sample_pixels(style: Subject, shape: tuple[int, int]) -> int:
     """How many pixels are computed at once for an image of ``shape``."""
-    return min(measuring_grid(shape, style).padded.area, WINDOWS * sample_side(style) ** 2)
+    return min(measuring_grid(shape, style).padded.area, window_count(style) * sample_side(style) ** 2)
 
 
 def samples(style: Subject, shape: tuple[int, int], valid: NDArray[np.bool_] | None) -> list[Sample]:
@@ -46,22 +53,22 @@ def samples(style: Subject, shape: tuple[int, int], valid: NDArray[np.bool_] | N
         as many equal parts as there are windows, and of each part one pixel is drawn.
     """
     whole = measuring_grid(shape, style).padded
-    side = sample_side(style)
-    if whole.area <= WINDOWS * side * side:
+    side, count = sample_side(style), window_count(style)
+    if whole.area <= count * side * side:
         return [Sample(whole, whole)]
     thumbnail = np.ones((256, 256), bool) if valid is None or not valid.any() else valid
-    centres = _centres(thumbnail) * np.array(shape) / np.array(thumbnail.shape)
+    centres = _centres(thumbnail, count) * np.array(shape) / np.array(thumbnail.shape)
     return [_around(int(y), int(x), side, whole, style) for y, x in centres]
 
 
-def _centres(valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Places (windows, 2) in a thumbnail, one in each of equal parts of its valid pixels."""
+def _centres(valid: NDArray[np.bool_], count: int) -> NDArray[np.float64]:
+    """Places (``count``, 2) in a thumbnail, one in each of equal parts of its valid pixels."""
     rows, columns = np.nonzero(valid)
     ordered = np.argsort(_spread(rows) * 2 + _spread(columns), kind="stable")
     random = np.random.default_rng(0)
-    places = (np.arange(WINDOWS) + random.random(WINDOWS)) * len(ordered) / WINDOWS
+    places = (np.arange(count) + random.random(count)) * len(ordered) / count
     chosen = ordered[places.astype(np.int64)]
-    return np.stack([rows[chosen], columns[chosen]], 1) + random.random((WINDOWS, 2))
+    return np.stack([rows[chosen], columns[chosen]], 1) + random.random((count, 2))
 
 
 def _spread(numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -56,7 +56,7 @@ class LossWeights:
     colour: float = 0.5
     half: float = 1.0
     range: float = 5.0
-    structure: float = 0.5
+    structure: float = 0.8
     half_least: int = 192
 
 

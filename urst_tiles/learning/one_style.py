@@ -1,6 +1,6 @@
 """Learning one painting: a style's affine parameters and its changes of the weights follow the loss.
 
-A style of the painter is a row of 2912 affine parameters [1] and, for each convolution, a change of low rank
+A style of the painter is a row of 4368 affine parameters [1] and, for each convolution, a change of low rank
 of its weights [2]. Both begin as those of a style that is near, such as the one that is predicted of the
 painting, and follow Adam on crops of some pictures. The weights follow their gradients freely; every few
 steps what changed is cut to its largest components, so that what is learned is what is kept. The rate falls
@@ -35,15 +35,26 @@ from urst_tiles.learning.painting import random_origins
 from urst_tiles.learning.paintings import Paintings, Teacher
 from urst_tiles.nets import low_rank, style_file
 from urst_tiles.nets.base import State
-from urst_tiles.nets.painter import COLOURS, PER_STYLE, convolutions, form_of
+from urst_tiles.nets.painter_styles import (
+    AGAIN,
+    COARSEST,
+    COLOURS,
+    PER_STYLE,
+    convolutions,
+    form_of,
+    kinds_of,
+)
 
 #: Side in pixels and number of the crops of a step, and the most levels that they are painted on.
-SIZE, BATCH, LEVELS = 512, 1, 2
+SIZE, BATCH, LEVELS = 512, 1, 3
 #: Adam's rate of the affine parameters and of the weights, in the beginning; the steps over which it rises,
 #: and after which it has fallen to 0.7 of that.
 RATE, WEIGHT_RATE, WARMUP, SLOWER = 0.02, 0.002, 10, 100
 #: After so many steps what changed in the weights is cut to `low_rank.RANK` components.
 CUT = 4
+#: How strong the strokes of the second pass over the coarsest level are at first, as a share of those of the
+#: first, where a style of before has none.
+FAINT = 0.3
 #: What the running average keeps of itself in each step, and the longest gradient that is followed.
 KEEP, LONGEST = 0.97, 5.0
 #: By how much the distance that is told follows that of each step.
@@ -139,13 +150,13 @@ def begun(
     Parameters
     ----------
     network : the weights that all styles share.
-    style : the style to begin with, as `urst_tiles.nets.painter.one_style` gives it.
+    style : the style to begin with, as `urst_tiles.nets.painter_styles.one_style` gives it.
     seed : of the crops.
     identity : 32 bytes by which a checkpoint is known to be of the same learning.
     rates : of the affine parameters and of the weights.
     """
     names = [f"{name}.weight" for name in convolutions(form_of(network))]
-    start = {k: style[k].float()[None] for k in PER_STYLE}
+    start = {k: t[None] for k, t in painting_twice(style).items()}
     start |= {k: (network[k].double() + style.get(k, 0.0)).float() for k in names}
     leaves = trainable(start, "cpu")
     parts = [leaves[k] for k in PER_STYLE], [leaves[k] for k in names]
@@ -154,6 +165,16 @@ def begun(
     memory = {name: torch.zeros((), dtype=torch.float64) for name in ("seconds", "first", "distance")}
     memory[IDENTITY] = torch.frombuffer(bytearray(identity), dtype=torch.uint8)
     return Training(leaves, [adam], seed, start, KEEP, memory)
+
+
+def painting_twice(style: Mapping[str, Tensor]) -> State:
+    """The affine parameters of a style, float32, with those of the second pass over the coarsest level: those
+    of the first where a style of before has none, with fainter strokes."""
+    rows = {k: style[k].float() for k in PER_STYLE}
+    if kinds_of(rows) > AGAIN:
+        return rows
+    faint = {k: FAINT if k.startswith("half") else 1.0 for k in rows}
+    return {k: torch.cat([t, faint[k] * t[COARSEST, None]]) for k, t in rows.items()}
 
 
 def take_up(training: Training, checkpoint: Path) -> None:

@@ -3,9 +3,10 @@
 A picture is painted from coarse to fine. The content is halved some times; at the coarsest level the network
 paints over the content in the colours of the painting, at each finer one over the enlarged picture of the
 level above, to which half of the detail was added that the content has here and had not before, and what it
-paints there keeps the colours of that picture. It is the same network at every level, but for two sets of
-affine parameters in each style: for the coarsest level, and for all finer ones. About 32 000 multiplications
-per pixel and level.
+paints there keeps the colours of that picture. The coarsest level is then painted over its own picture once
+more. It is the same network each time, but for three sets of affine parameters in each style: for the
+coarsest level, for all finer ones, and for the coarsest painted again. About 32 000 multiplications per pixel
+of each pass.
 
 Here the network paints crops in many styles at once and gradients are kept; `urst_tiles.nets.painter` is the
 same network in one style, on windows of images of any size.
@@ -32,17 +33,8 @@ from torch import Tensor
 from urst_tiles.learning.features import lowered
 from urst_tiles.nets.base import State
 from urst_tiles.nets.lite import monge_kantorovich
-from urst_tiles.nets.painter import (
-    COLOUR_EPS,
-    DDOF,
-    DETAIL,
-    EPS,
-    PER_STYLE,
-    STRIDE,
-    doubled,
-    enlarged,
-    lost,
-)
+from urst_tiles.nets.painter import COLOUR_EPS, DETAIL, EPS, doubled, enlarged, lost
+from urst_tiles.nets.painter_styles import AGAIN, COARSEST, DDOF, FINER, PER_STYLE, STRIDE, kinds_of
 from urst_tiles.nets.tones import bend, curve
 from urst_tiles.source.levels import COLUMN, FACTORS
 
@@ -162,15 +154,23 @@ def paint(
     origins : int64 (n, 2), where each picture begins in its whole, multiples of 2^(levels - 1).
     """
     pictures: list[Tensor] = []
+
+    def over(guide: Tensor, level: int, kind: int) -> Tensor:
+        here, rows = halved(content, level), [state[k][index, kind] for k in PER_STYLE]
+        grain = noise(origins >> level, (here.shape[2], here.shape[3]), level, seed)
+        return paint_level(state, here, guide, grain, rows, dtype)
+
     for level, colours in zip(reversed(range(len(guides))), guides, strict=True):
-        here, colours = halved(content, level), colours.clamp(0, 1)
-        rows = [state[k][index, int(bool(pictures))] for k in PER_STYLE]
-        guide = colours
+        colours = colours.clamp(0, 1)
         if pictures:
             guide = enlarged(pictures[-1]) + DETAIL * (colours - enlarged(halved(colours)))
-        grain = noise(origins >> level, (here.shape[2], here.shape[3]), level, seed)
-        painting = paint_level(state, here, guide, grain, rows, dtype)
-        pictures.append(painting + lost(painting, pictures[-1]) if pictures else painting)
+            painting = over(guide, level, FINER)
+            pictures.append(painting + lost(painting, pictures[-1]))
+            continue
+        painting = over(colours, level, COARSEST)
+        if kinds_of(state) > AGAIN:
+            painting = over(painting.clamp(0, 1), level, AGAIN)
+        pictures.append(painting)
     return pictures
 
 

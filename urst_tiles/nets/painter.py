@@ -4,8 +4,10 @@ A picture is painted level by level. The content is halved some times and painte
 the content in the colours of the painting. At each finer level it is painted anew over the guide: the picture
 of the level above, enlarged, and half of the detail that the content has at this level and had not at the one
 above. It is the same network at every level, but for two sets of affine parameters in each style, one for the
-coarsest level and one for all finer ones. A style is a row of such parameters [1], and a change of low rank
-of the weights of each convolution (`urst_tiles.nets.low_rank`); all of it is folded, so styles cost nothing.
+coarsest level and one for all finer ones. The coarsest level, which has the fewest pixels and decides the
+large shapes, is painted twice: over its own picture, again with a set of affine parameters for it. A style is
+a row of such parameters [1], and a change of low rank of the weights of each convolution
+(`urst_tiles.nets.low_rank`); all of it is folded, so styles cost nothing.
 What a finer level paints keeps the colours of the picture of the level above, averaged over some pixels, as
 the levels of a Laplacian pyramid do [3]: large strokes do not fade under the fine ones.
 
@@ -27,8 +29,8 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from urst_tiles.errors import BadInput, BadWeights
+from urst_tiles.errors import BadWeights
 from urst_tiles.moments import Moments
-from urst_tiles.nets import likeness, low_rank, prediction, tones
+from urst_tiles.nets import low_rank, prediction, tones
 from urst_tiles.nets.base import (
     Affine,
     At,
@@ -55,85 +57,49 @@ from urst_tiles.nets.base import (
 )
 from urst_tiles.nets.frozen.padding import strips
 from urst_tiles.nets.lite import monge_kantorovich
-from urst_tiles.nets.low_rank import is_change
+from urst_tiles.nets.painter_styles import (
+    AGAIN,
+    COARSEST,
+    COLOURS,
+    DDOF,
+    EVEN,
+    FINER,
+    PER_STYLE,
+    STRIDE,
+    Form,
+    convolutions,
+    form_of,
+    kinds_of,
+    of_equal_kinds,
+    one_style,
+    prediction_shapes,
+    shapes,
+    shared_weights,
+    weighted_sum,
+)
 from urst_tiles.nets.seeding import painted, random_state, some_picture
-from urst_tiles.nets.style_file import NETWORK, row_in
-from urst_tiles.nets.style_rows import are_named, asked, encoded, names_in, row_of, style_named
+from urst_tiles.nets.style_rows import are_named, encoded, names_in, style_named
 from urst_tiles.weights import check_keys
 
 NAME, FILE = "painter", "painter.safetensors"
 #: The width in pixels of the coarsest strokes of a picture of one level, and how many times as wide they are
 #: with each further level, in the mean of what was measured (design/strokes.md).
 STROKE, STROKE_GROWTH = 10.0, 1.7
-#: The reach in pixels of the coarsest level; of the strokes of finer ones, whose guide is enlarged; and of
-#: the result of these, which keeps the level above.
-HALO, GUIDED_HALO, FINER_HALO = 48, 52, 60
-#: Pixels of a cell's side: nothing works at full resolution but the last convolution.
-STRIDE, MINIMUM = 4, 8
+#: The reach in pixels of a pass of the network, and of the coarsest level, which is painted twice; of the
+#: strokes of finer levels, whose guide is enlarged; and of the result of these, which keeps the level above.
+PASS_HALO, HALO, GUIDED_HALO, FINER_HALO = 48, 96, 52, 60
+MINIMUM = 8
 #: Variances below EPS (a deviation of 0.03 in features of order 1) are not amplified further.
-EPS, DDOF = 1e-3, 1
+EPS = 1e-3
 #: The same for the variances of colours: a deviation of 0.01, which is 2.5 levels of 255.
 COLOUR_EPS = 1e-4
 #: The share of the detail of a level that its guide is given.
 DETAIL = 0.5
-#: Tensors with a row for each style and, in it, one for the coarsest level and one for finer ones.
-PER_STYLE = ("gamma", "beta", "half_gamma", "half_beta")
-#: The mean (S, 3) and covariance (S, 3, 3) of the colours of the paintings, and the skewness (S,) of their
-#: luminance.
-COLOURS = ("colour.mean", "colour.covariance", "colour.skewness")
-#: What files of before do not have: their tones were not bent.
-EVEN = {COLOURS[2]: torch.zeros(())}
+#: What the names of the sites begin with when the coarsest level is painted again.
+SECOND = "again."
 CONTENT, GRAIN, GUIDE = slice(0, 3), slice(3, 4), slice(4, 7)
-#: How many cells the convolution at half resolution takes at once, about.
-MID_CELLS = 1 << 13
-
-
-@dataclass(frozen=True)
-class Form:
-    """How large the network is: channels of the trunk, its residual blocks, channels at half resolution."""
-
-    channels: int = 64
-    blocks: int = 5
-    half: int = 24
-
-
-def convolutions(form: Form) -> dict[str, tuple[int, int]]:
-    """Name of each convolution -> its numbers of outputs and inputs."""
-    c = form.channels
-    layers = {"enter": (c, 7 * STRIDE**2), "mid": (form.half, c + 24), "full": (3, form.half)}
-    return layers | {f"{branch}.{k}": (c, c) for branch in "ab" for k in range(form.blocks)}
-
-
-def shared_names(form: Form) -> list[str]:
-    """The names of the tensors that all styles share."""
-    return [f"{name}.{part}" for name in convolutions(form) for part in ("weight", "bias")]
-
-
-def shapes(styles: int, form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of ``FILE``, apart from the names of the styles, whose changes of the
-    weights have that ``rank``."""
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, (outputs, inputs) in convolutions(form).items():
-        wanted |= {f"{name}.weight": (outputs, inputs, 3, 3), f"{name}.bias": (outputs,)}
-    wanted |= dict.fromkeys(PER_STYLE[:2], (styles, 2, 2 * form.blocks + 1, form.channels))
-    wanted |= dict.fromkeys(PER_STYLE[2:], (styles, 2, form.half))
-    changes = low_rank.shapes(convolutions(form), rank)
-    wanted |= {k: (styles, *shape) for k, shape in changes.items()}
-    return wanted | dict(zip(COLOURS, ((styles, 3), (styles, 3, 3), (styles,)), strict=True))
-
-
-def form_of(state: Mapping[str, Tensor]) -> Form:
-    """How large the network of these tensors is, as far as they tell."""
-    blocks = sum(k.startswith("a.") and k.endswith(".weight") for k in state)
-    channels, half = (state[k].numel() if k in state else 0 for k in ("enter.bias", "mid.bias"))
-    return Form(channels, blocks, half)
-
-
-def prediction_shapes(styles: int, form: Form, hidden: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a prediction with so many values in its hidden layer."""
-    parameters = sum(math.prod(shape) for shape in affine_shapes(form).values())
-    wanted = shapes(styles, form)
-    return prediction.shapes(styles, parameters, {k: wanted[k] for k in shared_names(form)}, hidden)
+#: How many cells a convolution behind an enlargement takes at once, about.
+ENLARGED_CELLS = 1 << 13
 
 
 # The network
@@ -155,17 +121,19 @@ def conv(x: Tensor, state: State, name: str) -> Tensor:
     return F.conv2d(x, state[f"{name}.weight"].to(x), state[f"{name}.bias"].to(x))
 
 
-def mid(z: Tensor, again: Tensor, state: State) -> Tensor:
-    """The convolution ``mid`` of the features ``z`` (n, c, h, w), each cell four times, and of the pixels
-    ``again`` (n, 24, 2 h, 2 w).
+def enlarging(h: Tensor, state: State, name: str, beside: Tensor | None = None) -> Tensor:
+    """The convolution ``name`` of the features ``h`` (n, c, h, w), each cell four times, and of what is
+    ``beside`` them, (n, c', 2 h, 2 w).
 
     It runs on strips of rows: its whole input would take three times the memory of all the rest.
     """
-    rows, parts = z.shape[2], []
-    for a, b in strips(rows, max(1, MID_CELLS // (z.shape[0] * z.shape[3]))):
+    rows, parts = h.shape[2], []
+    for a, b in strips(rows, max(1, ENLARGED_CELLS // (h.shape[0] * h.shape[3]))):
         top, bottom = max(0, a - 1), min(b + 1, rows)  # a row of cells more: padding reaches one line
-        both = torch.cat([doubled(z[:, :, top:bottom]), again[:, :, 2 * top : 2 * bottom]], 1)
-        parts.append(conv(both, state, "mid")[:, :, 2 * (a - top) : 2 * (b - top)])
+        both = doubled(h[:, :, top:bottom])
+        if beside is not None:
+            both = torch.cat([both, beside[:, :, 2 * top : 2 * bottom]], 1)
+        parts.append(conv(both, state, name)[:, :, 2 * (a - top) : 2 * (b - top)])
     return torch.cat(parts, 2)
 
 
@@ -231,22 +199,30 @@ class PainterStyle:
 
     def __init__(self, weights: State, row: State, alpha: float = 1.0, finer: bool = False):
         self.weights, self.row, self.alpha, self.finer = dict(weights), dict(row), checked_alpha(alpha), finer
-        self.form = form_of(weights)
+        self.form = replace(form_of(weights), kinds=kinds_of(row))
         mean, covariance, skewness = (self._values(name) for name in COLOURS)
         self.tones = tones.curve(mean, covariance, float(skewness))
-        self.halo = FINER_HALO if finer else HALO
-        further = GUIDED_HALO - HALO if finer else 0
-        c = self.form.channels
+        #: Whether its level is painted over its own picture once more.
+        self.twice = not finer and self.form.kinds > AGAIN
+        self.halo = FINER_HALO if finer else HALO if self.twice else PASS_HALO
+        sites = [Site("colour", 3, 1, COLOUR_EPS, DDOF, full=True, halo=0)]
+        sites += self._sites("", GUIDED_HALO - PASS_HALO if finer else 0)
+        sites += self._sites(SECOND, PASS_HALO) if self.twice else []
+        self.sites: tuple[Site, ...] = tuple(sites)
+
+    def _sites(self, before: str, further: int) -> list[Site]:
+        """The sites of a pass over the guide, whose names begin with ``before`` and whose guide reaches
+        ``further``."""
 
         def features(name: str, cells: int, measured: bool = True) -> Site:
-            return Site(name, c, STRIDE, EPS, DDOF, measured=measured, halo=cells * STRIDE + further)
+            halo = cells * STRIDE + further
+            return Site(before + name, self.form.channels, STRIDE, EPS, DDOF, measured=measured, halo=halo)
 
-        sites = [Site("colour", 3, 1, COLOUR_EPS, DDOF, full=True, halo=0), features("enter", 1)]
+        sites = [features("enter", 1)]
         for k in range(self.form.blocks):
             sites += [features(f"a.{k}", 2 * k + 2), features(f"b.{k}", 2 * k + 3, measured=False)]
         reach = (2 * self.form.blocks + 2) * STRIDE + further
-        sites.append(Site("half", self.form.half, STRIDE // 2, EPS, DDOF, halo=reach))
-        self.sites: tuple[Site, ...] = tuple(sites)
+        return [*sites, Site(f"{before}half", self.form.half, STRIDE // 2, EPS, DDOF, halo=reach)]
 
     @property
     def fingerprint(self) -> str:
@@ -261,20 +237,26 @@ class PainterStyle:
 
     def steps(self, x: Tensor) -> Steps:
         """``forward`` as a pass that stops at each site."""
-        sites = {site.name: site for site in self.sites}
-        content = x[:, CONTENT]
-        guide = guide_of(x, tones.bend((yield sites["colour"], content), 1, self.tones))
+        colour, content = self.sites[0], x[:, CONTENT]
+        guide = guide_of(x, tones.bend((yield colour, content), 1, self.tones))
+        painting = yield from self._over(guide, "", content, grain_of(x))
+        if self.twice:
+            painting = yield from self._over(painting.clamp(0, 1), SECOND, content, grain_of(x))
+        if x.shape[1] >= GUIDE.stop:
+            painting = painting + lost(painting, x[:, GUIDE, ::2, ::2])
+        return painting if self.alpha == 1.0 else torch.lerp(content, painting, self.alpha)
+
+    def _over(self, guide: Tensor, before: str, content: Tensor, grain: Tensor) -> Steps:
+        """A pass over the guide, whose sites' names begin with ``before``."""
+        sites = {site.name.removeprefix(before): site for site in self.sites if site.name.startswith(before)}
         pair = torch.cat([content, guide], 1).sub_(0.5)
-        z = F.relu((yield sites["enter"], conv(cells_of(pair, grain_of(x)), self.weights, "enter")))
+        z = F.relu((yield sites["enter"], conv(cells_of(pair, grain), self.weights, "enter")))
         for k in range(self.form.blocks):
             h = F.relu((yield sites[f"a.{k}"], conv(z, self.weights, f"a.{k}")))
             z = z + (yield sites[f"b.{k}"], conv(h, self.weights, f"b.{k}"))
         again = F.pixel_unshuffle(pair, 2)  # 24, h/2, w/2
-        h = F.relu((yield sites["half"], mid(z, again, self.weights)))
-        painting = guide + conv(doubled(h), self.weights, "full")
-        if x.shape[1] >= GUIDE.stop:
-            painting = painting + lost(painting, x[:, GUIDE, ::2, ::2])
-        return painting if self.alpha == 1.0 else torch.lerp(content, painting, self.alpha)
+        h = F.relu((yield sites["half"], enlarging(z, self.weights, "mid", again)))
+        return guide + enlarging(h, self.weights, "full")
 
     def affine(self, site: Site, moments: Moments) -> Affine:
         """The map of colours [2], or the style's affine parameters [1], behind an instance norm where the
@@ -291,11 +273,12 @@ class PainterStyle:
 
     def _parameters(self, site: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Gamma and beta of a site, float64 (C,)."""
-        level = int(self.finer)
+        kind = FINER if self.finer else AGAIN if site.startswith(SECOND) else COARSEST
+        site = site.removeprefix(SECOND)
         if site == "half":
-            return self._values("half_gamma")[level], self._values("half_beta")[level]
+            return self._values("half_gamma")[kind], self._values("half_beta")[kind]
         number = 0 if site == "enter" else 2 * int(site[2:]) + (1 if site[0] == "a" else 2)
-        return self._values("gamma")[level, number], self._values("beta")[level, number]
+        return self._values("gamma")[kind, number], self._values("beta")[kind, number]
 
     def _values(self, name: str) -> NDArray[np.float64]:
         return self.row[name].double().cpu().numpy()
@@ -303,6 +286,15 @@ class PainterStyle:
     def state(self) -> tuple[State, dict[str, Any]]:
         rows = {f"row.{k}": t for k, t in self.row.items()}
         return {**self.weights, **rows}, {"alpha": self.alpha, "finer": self.finer}
+
+
+def alike(styles: Sequence[PainterStyle]) -> tuple[PainterStyle, ...]:
+    """Styles for regions of a picture: where one of them paints the coarsest level once, all of them do."""
+    rows = of_equal_kinds([style.row for style in styles])
+    return tuple(
+        PainterStyle(style.weights, row, style.alpha, style.finer)
+        for style, row in zip(styles, rows, strict=True)
+    )
 
 
 # Files
@@ -321,136 +313,12 @@ def build(states: Mapping[str, State], styles: StyleImages, alpha: float = 1.0) 
     """
     state = states[FILE]
     names = names_in(state["styles"])
-    total = weighted_sum((one_style(style, state, names), share) for style, share in shares(styles))
+    parts = shares(styles)
+    chosen = of_equal_kinds([one_style(style, state, names) for style, _ in parts])
+    total = weighted_sum((style, share) for style, (_, share) in zip(chosen, parts, strict=True))
     weights = shared_weights(state)
     weights |= {k: (weights[k].double() + t).float() for k, t in total.items() if k in weights}
     return PainterStyle(weights, {k: total[k] for k in (*PER_STYLE, *COLOURS)}, alpha)
-
-
-def one_style(style: NDArray[np.float32] | State, state: State, names: list[str]) -> State:
-    """What is a style's own, float64: its tensors of `PER_STYLE` and `COLOURS`, and under the names of the
-    weights what is added to them."""
-    if not isinstance(style, Mapping):
-        return predicted(style, state, names)
-    if NETWORK in style:
-        wanted = row_shapes(form_of(state), low_rank.rank_of(style))
-        row = row_in(EVEN | dict(style), network_of(state), wanted)
-        return as_added(row)
-    return style_in(state, row_number(style, names))
-
-
-def style_in(state: State, number: int) -> State:
-    """The style in that row of a file, as `one_style` gives it."""
-    return as_added({k: t[number].double() for k, t in state.items() if is_own(k)})
-
-
-def mixture(state: State, share: NDArray[np.float64]) -> State:
-    """The sum of the styles of a file, each times its ``share``, as `one_style` gives it: (S,), or one set of
-    shares for all that is a style's own, but for what it changes in the weights, and a further one for each
-    convolution, (G, S)."""
-    changed = set_of(form_of(state))
-    sets = np.broadcast_to(share, (1 + len(changed), share.shape[-1]))
-    total = State()
-    for number in np.flatnonzero(sets.any(0)):
-        for k, t in style_in(state, int(number)).items():
-            total[k] = total.get(k, 0.0) + float(sets[changed.get(k, 0), number]) * t
-    return total
-
-
-def set_of(form: Form) -> dict[str, int]:
-    """Name of the weight of each convolution -> which set of shares its changes are mixed by; all else of a
-    style is mixed by set 0."""
-    return {f"{name}.weight": 1 + k for k, name in enumerate(convolutions(form))}
-
-
-def weighted_sum(parts: Iterable[tuple[State, float]]) -> State:
-    """The sum of styles, as `one_style` gives them, each times its share; what a style has not counts as
-    0."""
-    total = State()
-    for style, share in parts:
-        for k, t in style.items():
-            total[k] = total.get(k, 0.0) + share * t
-    return total
-
-
-def as_added(row: State) -> State:
-    """The tensors of a style, with its changes of the weights multiplied out."""
-    return {k: t for k, t in row.items() if not is_change(k)} | low_rank.changes(row)
-
-
-def network_of(state: State) -> str:
-    """The fingerprint of the weights that all styles of a file share: that of a style file must be the
-    same."""
-    return digest(shared_weights(state), {})
-
-
-def shared_weights(state: State) -> State:
-    """The weights that all styles of a file share, float32."""
-    return {k: state[k].float() for k in shared_names(form_of(state))}
-
-
-def row_shapes(form: Form, rank: int = 0) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each tensor of one style, whose changes of the weights have that rank."""
-    return {k: shape[1:] for k, shape in shapes(1, form, rank).items() if is_own(k)}
-
-
-def affine_shapes(form: Form) -> dict[str, tuple[int, ...]]:
-    """Name and shape of the affine parameters of one style."""
-    return {k: shape for k, shape in row_shapes(form).items() if k in PER_STYLE}
-
-
-def is_own(name: str) -> bool:
-    """Whether each style has a tensor of this name of its own."""
-    return name in (*PER_STYLE, *COLOURS) or is_change(name)
-
-
-def predicted(image: NDArray[np.float32], state: State, names: list[str]) -> State:
-    """The style, as `one_style` gives it, that is to paint as an image (h, w, 3) in 0..1 was painted.
-
-    It is a mixture of the styles in the file and, where the file has a prediction, what that adds to it
-    (`urst_tiles.nets.prediction`); the colours are the image's own.
-
-    Raises
-    ------
-    BadInput : the styles in the file are none of the package's, so that nothing is known of them.
-    """
-    share, row = predicted_shares(image, state, names)
-    if share is None:
-        raise BadInput(
-            "these weights of --model painter have styles of their own, from which no image's can be"
-            f" predicted; give --style one of {', '.join(names)}, or a file that `urst-tiles learn` made"
-        )
-    style = weighted_sum([(mixture(state, share), 1.0), (row | prediction.changes(state), 1.0)])
-    colours = Moments.of(image.reshape(-1, 3).T, full=True)
-    values = (colours.mean, colours.covariance(DDOF), tones.skewness(image))
-    return style | {k: torch.from_numpy(np.array(t)) for k, t in zip(COLOURS, values, strict=True)}
-
-
-def predicted_shares(
-    image: NDArray[np.float32], state: State, names: list[str]
-) -> tuple[NDArray[np.float64] | None, State]:
-    """The share of each style of a file, as `mixture` takes it, in what is predicted of an image (h, w, 3) in
-    0..1, None where none of them is a named style; and what is added to their mixture, float64, none without
-    a prediction."""
-    statistics = likeness.statistics(image)
-    share = likeness.shares(statistics, names)
-    if share is None or not prediction.is_in(state):
-        return share, {}
-    more, row = prediction.predict(state, statistics[None])
-    return share + more[0].numpy(), prediction.split(row[0], affine_shapes(form_of(state)))
-
-
-def row_number(style: State, names: list[str]) -> int:
-    """The index of the style that is asked for."""
-    word = asked(style) or ""
-    row = row_of(word, names)
-    if row is None:
-        known = ", ".join(names)
-        raise BadInput(
-            f"--model painter has no style {word!r}; --style must be one of {known}, an image, or a file that"
-            " `urst-tiles learn` made"
-        )
-    return row
 
 
 def check(state: State, file: str, path: Path) -> None:
@@ -493,7 +361,11 @@ def seeded(seed: int = 0, width: float = 1.0) -> dict[str, State]:
     still = {**state, "full.weight": torch.zeros_like(state["full.weight"])}
     still["full.bias"] = torch.zeros_like(state["full.bias"])
     style = [(style_named("1"), 1.0)]
-    added = painted(build({FILE: state}, style), image) - painted(build({FILE: still}, style), image)
+    once, nothing = (
+        build({FILE: {k: t[:, :AGAIN] if k in PER_STYLE else t for k, t in each.items()}}, style)
+        for each in (state, still)
+    )
+    added = painted(once, image) - painted(nothing, image)
     for part in ("weight", "bias"):
         state[f"full.{part}"] *= 0.25 / added.std()
     return {FILE: state}

@@ -15,7 +15,9 @@ values,
 - ``prediction.hidden.weight`` (H, 652), ``prediction.hidden.bias`` (H,),
 - ``prediction.share.weight`` (G, S, H), ``prediction.share.bias`` (G, S),
 - ``prediction.row.weight`` (P, H), ``prediction.row.bias`` (P,),
-- ``prediction.change.NAME.weight`` and ``prediction.change.NAME.bias`` for each convolution ``NAME``.
+- ``prediction.change.NAME.weight``, int8 (o, i, 3, 3), and ``prediction.exponent.NAME.weight``, int8 (o,),
+  for each convolution ``NAME``: what is added to the weights of each output is to be multiplied by 2 to this
+  power; and ``prediction.change.NAME.bias`` (o,).
 
 Reference
 ---------
@@ -35,6 +37,7 @@ from urst_tiles.nets.base import State
 
 PREFIX = "prediction."
 CENTER, DEVIATION, CHANGE = f"{PREFIX}center", f"{PREFIX}deviation", f"{PREFIX}change."
+EXPONENT = f"{PREFIX}exponent."
 #: Values of the hidden layer.
 HIDDEN = 128
 #: Statistics that lie farther from their mean than so many deviations are taken for that far.
@@ -76,7 +79,8 @@ def shapes(
     for layer, shape in outputs.items():
         inputs = STATISTICS if layer == "hidden" else hidden
         wanted |= {f"{PREFIX}{layer}.weight": (*shape, inputs), f"{PREFIX}{layer}.bias": shape}
-    return wanted | {f"{CHANGE}{k}": shape for k, shape in weights.items()}
+    wanted |= {f"{CHANGE}{k}": shape for k, shape in weights.items()}
+    return wanted | {f"{EXPONENT}{k}": shape[:1] for k, shape in weights.items() if len(shape) > 1}
 
 
 def predict(state: Mapping[str, Tensor], statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +98,24 @@ def predict(state: Mapping[str, Tensor], statistics: Tensor) -> tuple[Tensor, Te
 
 def changes(state: Mapping[str, Tensor]) -> State:
     """What every predicted style adds to the tensors that all styles share, float64, by name."""
-    return {k.removeprefix(CHANGE): t.double() for k, t in state.items() if k.startswith(CHANGE)}
+    found = {k.removeprefix(CHANGE): t.double() for k, t in state.items() if k.startswith(CHANGE)}
+    powers = {k: torch.exp2(state[EXPONENT + k].double()) for k in found if EXPONENT + k in state}
+    return {k: t * powers[k].view(-1, 1, 1, 1) if k in powers else t for k, t in found.items()}
+
+
+def compressed(changes: Mapping[str, Tensor]) -> State:
+    """The tensors of a file that hold these changes, float, by name: weights in int8, biases in float16.
+    The largest number of an output lies between 64 and 127, so an error is at most a 128th of it."""
+    made = State()
+    for k, change in changes.items():
+        made[CHANGE + k] = change.to(torch.float16)
+        if change.ndim > 1:
+            most = change.abs().flatten(1).amax(1).double() / 127
+            exponent = most.log2().ceil().clamp(-126, 127)  # of 0 the least
+            power = torch.exp2(exponent).view(-1, 1, 1, 1)
+            made[CHANGE + k] = (change.double() / power).round().to(torch.int8)
+            made[EXPONENT + k] = exponent.to(torch.int8)
+    return made
 
 
 def split(row: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> State:

@@ -2,13 +2,14 @@
 
 A style file is a safetensors file, so it holds tensors and text and no code. Its tensors are those that a
 style has in the network's own weights, without their first axis. Of ``--model painter`` these are ``gamma``
-and ``beta`` (2, 11, 64), ``half_gamma`` and ``half_beta`` (2, 24), float16, for the coarsest level and for
-all finer ones, ``colour.mean`` (3) and ``colour.covariance`` (3, 3), float32, of the painting's colours in
-0..1, ``colour.skewness`` () of their luminance, which files of versions 1 and 2 do not have, and the changes
-of the weights of the convolutions, int8, as `urst_tiles.nets.low_rank` has them; files of version 1 have none
-of these. Its metadata hold, under ``urst_tiles``, JSON with what the style is and was
-made of: "format" and "version" of the file, "model", "network" (the fingerprint of the weights that the style
-belongs to), "tensors" (their fingerprint), "painting" (its name) and "sha256", and how it was learned.
+and ``beta`` (3, 11, 64), ``half_gamma`` and ``half_beta`` (3, 24), float16, for the coarsest level, for all
+finer ones, and for the coarsest painted again, which files of versions 1 to 3 do not have;
+``colour.mean`` (3) and ``colour.covariance`` (3, 3), float32, of the painting's colours in 0..1;
+``colour.skewness`` () of their luminance, which files of versions 1 and 2 do not have; and the changes of the
+weights of the convolutions, int8, as `urst_tiles.nets.low_rank` has them; files of version 1 have none of
+these. Its metadata hold, under ``urst_tiles``, JSON with what the style is and was made of: "format" and
+"version" of the file, "model", "network" (the fingerprint of the weights that the style belongs to),
+"tensors" (their fingerprint), "painting" (its name) and "sha256", and how it was learned.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from urst_tiles.storage.stores import fetched, utf8_name
 
 #: The suffix by which a style file is known.
 SUFFIX = ".style"
-FORMAT, VERSION = "urst-tiles style", 3
+FORMAT, VERSION = "urst-tiles style", 4
 #: Keys of the tensors in which `load_style_file` passes the file's name, and the network that it belongs to.
 FILE, NETWORK = "style.file", "style.network"
 

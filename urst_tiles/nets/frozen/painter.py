@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from urst_tiles.geometry import Box
+from urst_tiles.nets import painter
 from urst_tiles.nets.base import Affine, Precision
 from urst_tiles.nets.frozen.folding import Float, FoldedLayer, before
 from urst_tiles.nets.frozen.padding import empty, replicate, ring, strips
@@ -29,6 +30,8 @@ from urst_tiles.nets.tones import bend
 
 #: Pixels along the side of a cell, and channels of a pixel: content, guide and noise.
 SIDE, CHANNELS = 4, 7
+#: What the names of the layers of the second pass over the coarsest level begin with.
+SECOND = "second_"
 
 
 class FrozenPainter(FrozenStrokes):
@@ -37,26 +40,32 @@ class FrozenPainter(FrozenStrokes):
     def __init__(self, style: PainterStyle, affines: Mapping[str, Affine], precision: Precision = "float32"):
         super().__init__(style, affines, precision, folded(style, affines))
         self.blocks, self.alpha, self.tones = style.form.blocks, style.alpha, style.tones
-        self.half_channels = style.form.half
+        self.half_channels, self.twice = style.form.half, style.twice
 
     def forward(self, x: Tensor, boxes: Sequence[Box] | None = None) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)
         guide = self._guide(pixels)
-        cells = self._cells(pixels, guide)  # 112, h/4 + 2, w/4 + 2
-        z = ring(self.conv(cells, "enter").relu_())
-        for k in range(self.blocks):
-            h = ring(self.conv(z, f"a{k}").relu_())
-            z = ring(z.add_(self.conv(h, f"b{k}")))
-        size = (cells.shape[2] - 2, cells.shape[3] - 2)
-        h = self.conv(replicate(z, (-1, -1), size), "mid", padding=0)
-        h = h.add_(self.conv(replicate(cells, (-1, -1), size), "again", padding=0)).relu_()
-        add_strokes(guide, self.conv(self._at_half(h), "full", padding=0), 2)
+        self._paint(pixels, guide, "")
+        if self.twice:
+            self._paint(pixels, guide.clamp_(0, 1), SECOND)
         if pixels.shape[-1] >= GUIDE.stop:
             painting, above = guide.permute(0, 3, 1, 2), pixels[:, ::2, ::2, GUIDE].permute(0, 3, 1, 2)
             guide += lost(painting, above).permute(0, 2, 3, 1)
         if self.alpha != 1.0:
             guide = torch.lerp(pixels[..., CONTENT], guide, self.alpha)
         return guide.permute(0, 3, 1, 2)
+
+    def _paint(self, pixels: Tensor, guide: Tensor, which: str) -> None:
+        """Add the strokes of a pass, whose layers' names begin with ``which``, to the guide (n, h, w, 3)."""
+        cells = self._cells(pixels, guide)  # 112, h/4 + 2, w/4 + 2
+        z = ring(self.conv(cells, f"{which}enter").relu_())
+        for k in range(self.blocks):
+            h = ring(self.conv(z, f"{which}a{k}").relu_())
+            z = ring(z.add_(self.conv(h, f"{which}b{k}")))
+        size = (cells.shape[2] - 2, cells.shape[3] - 2)
+        h = self.conv(replicate(z, (-1, -1), size), f"{which}mid", padding=0)
+        h = h.add_(self.conv(replicate(cells, (-1, -1), size), f"{which}again", padding=0)).relu_()
+        add_strokes(guide, self.conv(self._at_half(h), "full", padding=0), 2)
 
     def _guide(self, pixels: Tensor) -> Tensor:
         """What is painted over, float32 (n, h, w, 3)."""
@@ -109,6 +118,17 @@ class FrozenPainter(FrozenStrokes):
 
 def folded(style: PainterStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
     """Weight and bias of every convolution, with its site folded in."""
+    full = before_doubling(style.weights["full.weight"].double().cpu().numpy())
+    layers = {"full": (full, np.tile(style.weights["full.bias"].double().cpu().numpy(), 4))}
+    layers |= layers_of_pass(style, affines)
+    if style.twice:
+        own = {k.removeprefix(painter.SECOND): affine for k, affine in affines.items()}
+        layers |= {SECOND + name: layer for name, layer in layers_of_pass(style, own).items()}
+    return layers
+
+
+def layers_of_pass(style: PainterStyle, affines: Mapping[str, Affine]) -> dict[str, FoldedLayer]:
+    """The same of the convolutions that have a site, by the maps of a pass."""
     state = {k: t.double().cpu().numpy() for k, t in style.weights.items()}
     order = np.arange(CHANNELS * SIDE * SIDE).reshape(CHANNELS, -1).T.ravel()
 
@@ -123,7 +143,6 @@ def folded(style: PainterStyle, affines: Mapping[str, Affine]) -> dict[str, Fold
     c = style.form.channels
     layers["mid"] = before_doubling(weight[:, :c]), np.tile(bias, 4)
     layers["again"] = from_cells(weight[:, c:]), np.zeros(4 * style.form.half)
-    layers["full"] = before_doubling(state["full.weight"]), np.tile(state["full.bias"], 4)
     return layers
 
 
