@@ -281,18 +281,16 @@ def start(settings: Settings, state: State, statistics: Tensor) -> tuple[Trainin
     if prediction.is_in(state):
         still = {k: state[k] for k in (prediction.CENTER, prediction.DEVIATION)}
         changes = {f"{prediction.CHANGE}{k}": t for k, t in prediction.changes(state).items()}
-        parts = {k: t for k, t in state.items() if prediction.is_part(k)} | changes
-        kept = (*still, prediction.EXPONENT)
-        leaves = {k: t.float() for k, t in parts.items() if not k.startswith(kept)}
+        parts = {k: t.float() for k, t in (state | changes).items() if prediction.is_part(k)}
     else:
         center, deviation = statistics.mean(0), statistics.std(0) + likeness.FLOOR
         still = {prediction.CENTER: center.cpu(), prediction.DEVIATION: deviation.cpu()}
         wanted = painter_styles.prediction_shapes(styles, form, settings.hidden)
-        kept = (*still, prediction.EXPONENT)
-        leaves = {k: torch.zeros(shape) for k, shape in wanted.items() if not k.startswith(kept)}
+        parts = {k: torch.zeros(shape) for k, shape in wanted.items()}
         random = torch.Generator().manual_seed(settings.seed)
-        first = leaves[f"{prediction.PREFIX}hidden.weight"]
+        first = parts[f"{prediction.PREFIX}hidden.weight"]
         first.normal_(0, (2 / first.shape[1]) ** 0.5, generator=random)
+    leaves = {k: t for k, t in parts.items() if not k.startswith((*still, prediction.EXPONENT))}
     made = trainable(leaves, settings.device)
     groups = []
     for k, leaf in made.items():

@@ -88,12 +88,17 @@ def compressed(change: Tensor, name: str, rank: int = RANK) -> State:
     for k in (size > LEAST * size[0]).nonzero().flatten().tolist()[:rank]:
         left, right = size[k] * u[:, k], v[k]
         most = left.abs().max() * right.abs().max() / MOST**2
-        exponent = most.log2().ceil().clamp(NOTHING, MOST)
+        exponent = exponent_for(most)
         unit = MOST / left.abs().max()
         out[k] = (left * unit).round().to(torch.int8)
         taps[k] = (right / (unit * torch.exp2(exponent))).round().to(torch.int8).view(taps.shape[1:])
         exponents[k] = exponent.to(torch.int8)
     return {key(name, OUT): out, key(name, IN): taps, key(name, EXPONENT): exponents}
+
+
+def exponent_for(unit: Tensor) -> Tensor:
+    """The least whole number, from `NOTHING` to `MOST`, so that 2 to this power is at least ``unit``."""
+    return unit.log2().ceil().clamp(NOTHING, MOST)
 
 
 def widened(state: Mapping[str, Tensor], layers: Mapping[str, tuple[int, int]], rank: int) -> State:

@@ -3,11 +3,12 @@
 A picture is painted level by level. The content is halved some times and painted at its coarsest level over
 the content in the colours of the painting. At each finer level it is painted anew over the guide: the picture
 of the level above, enlarged, and half of the detail that the content has at this level and had not at the one
-above. It is the same network at every level, but for two sets of affine parameters in each style, one for the
-coarsest level and one for all finer ones. The coarsest level, which has the fewest pixels and decides the
-large shapes, is painted twice: over its own picture, again with a set of affine parameters for it. A style is
-a row of such parameters [1], and a change of low rank of the weights of each convolution
+above. The coarsest level, which has the fewest pixels and decides the large shapes, is painted twice, the
+second time over its own picture. It is the same network each time, but for three sets of affine parameters in
+each style: for the coarsest level, for all finer ones, and for the coarsest painted again. A style is a row
+of such parameters [1], and a change of low rank of the weights of each convolution
 (`urst_tiles.nets.low_rank`); all of it is folded, so styles cost nothing.
+
 What a finer level paints keeps the colours of the picture of the level above, averaged over some pixels, as
 the levels of a Laplacian pyramid do [3]: large strokes do not fade under the fine ones.
 
@@ -237,11 +238,11 @@ class PainterStyle:
 
     def steps(self, x: Tensor) -> Steps:
         """``forward`` as a pass that stops at each site."""
-        colour, content = self.sites[0], x[:, CONTENT]
+        colour, content, grain = self.sites[0], x[:, CONTENT], grain_of(x)
         guide = guide_of(x, tones.bend((yield colour, content), 1, self.tones))
-        painting = yield from self._over(guide, "", content, grain_of(x))
+        painting = yield from self._over(guide, "", content, grain)
         if self.twice:
-            painting = yield from self._over(painting.clamp(0, 1), SECOND, content, grain_of(x))
+            painting = yield from self._over(painting.clamp(0, 1), SECOND, content, grain)
         if x.shape[1] >= GUIDE.stop:
             painting = painting + lost(painting, x[:, GUIDE, ::2, ::2])
         return painting if self.alpha == 1.0 else torch.lerp(content, painting, self.alpha)

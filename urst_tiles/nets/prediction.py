@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from urst_tiles.nets.base import State
+from urst_tiles.nets.low_rank import MOST, exponent_for
 
 PREFIX = "prediction."
 CENTER, DEVIATION, CHANGE = f"{PREFIX}center", f"{PREFIX}deviation", f"{PREFIX}change."
@@ -108,13 +109,13 @@ def compressed(changes: Mapping[str, Tensor]) -> State:
     The largest number of an output lies between 64 and 127, so an error is at most a 128th of it."""
     made = State()
     for k, change in changes.items():
-        made[CHANGE + k] = change.to(torch.float16)
-        if change.ndim > 1:
-            most = change.abs().flatten(1).amax(1).double() / 127
-            exponent = most.log2().ceil().clamp(-126, 127)  # of 0 the least
-            power = torch.exp2(exponent).view(-1, 1, 1, 1)
-            made[CHANGE + k] = (change.double() / power).round().to(torch.int8)
-            made[EXPONENT + k] = exponent.to(torch.int8)
+        if change.ndim == 1:
+            made[CHANGE + k] = change.to(torch.float16)
+            continue
+        exponent = exponent_for(change.abs().flatten(1).amax(1).double() / MOST)
+        power = torch.exp2(exponent).view(-1, 1, 1, 1)
+        made[CHANGE + k] = (change.double() / power).round().to(torch.int8)
+        made[EXPONENT + k] = exponent.to(torch.int8)
     return made
 
 
