@@ -33,6 +33,27 @@ def test_a_style_is_chosen_by_keyboard_and_painted(page: Browser) -> None:
     assert page.complaints == []
 
 
+def test_statistics_that_a_network_refuses_cannot_be_chosen(page: Browser) -> None:
+    """The painter measures no thumbnail; who had chosen one for another network gets the automatic ones."""
+    dim = "[...document.querySelectorAll('#statistics option')].filter((o) => o.disabled).map((o) => o.value)"
+
+    def choose(select: str, value: str) -> None:
+        page.value(
+            f"(s => {{ s.value = '{value}'; s.dispatchEvent(new Event('change')); }})"
+            f"(document.getElementById('{select}'))"
+        )
+        page.wait(f"location.hash.includes('{select}={value}')")
+
+    choose("model", "painter")
+    assert page.value(dim) == ["thumbnail"]
+    choose("model", "lite")
+    assert page.value(dim) == []
+    choose("statistics", "thumbnail")
+    choose("model", "painter")
+    assert page.value("document.getElementById('statistics').value") == "auto"
+    assert page.value(dim) == ["thumbnail"]
+
+
 def test_axe_finds_nothing_serious(page: Browser) -> None:
     assert page.barriers() == []
     page.value("document.querySelector('.tools').append(document.createElement('button'))")

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from urst_tiles.api.contact_sheet import named_styles
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.studio.arguments import Brought, write
-from urst_tiles.studio.asked import COLOURS, MODELS, STATISTICS, STROKES, Asked, first_model, is_upload
+from urst_tiles.studio.asked import COLOURS, MODELS, STROKES, Asked, first_model, is_upload, statistics_of
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard
@@ -92,7 +92,7 @@ class Studio:
                 "models": MODELS,
                 "model": first_model(),
                 "colours": COLOURS,
-                "statistics": STATISTICS,
+                "statistics": {model: statistics_of(model) for model in MODELS},
                 "strokes": STROKES,
                 "uploads": [
                     {"name": word, "title": self.brought.uploads.path(word).name} for word in self.own_styles

@@ -87,6 +87,7 @@ function showControls() {
   for (const name of CHOICES) $(name).value = look[name];
   styles.show(look.style, !look.mask);
   $("colours").querySelector("option[value=coral]").disabled = !ownAlone();
+  for (const option of $("statistics").options) option.disabled = !canMeasure(look.model, option.value);
   $("label-after").textContent = styles.title(look.style) || strings.places;
   $("label-before").textContent = strings.before;
   $("label-before").hidden = $("label-after").hidden = !paints;
@@ -100,6 +101,8 @@ function showControls() {
 
 // Colours can be given to pictures alone, not to styles that come with the network.
 const ownAlone = () => look.style !== "" && mixtureOf(look.style).every(([name]) => name.startsWith(":"));
+
+const canMeasure = (model, statistics) => start.statistics[model]?.includes(statistics) ?? true;
 
 function showRegion() {
   const box = look.region ? look.region.split(",").map(Number) : null;
@@ -196,7 +199,7 @@ function besides(isBeside) {
 
 function fillChoices() {
   const words = { colours: strings.colourWords, stroke: strings.strokeWords, statistics: strings.statisticsWords, model: strings.modelWords };
-  const values = { colours: start.colours, stroke: start.strokes, statistics: start.statistics, model: start.models };
+  const values = { colours: start.colours, stroke: start.strokes, statistics: [...new Set(Object.values(start.statistics).flat())], model: start.models };
   for (const name of CHOICES) for (const value of values[name]) $(name).append(new Option(words[name][value] ?? value, value));
   $("model-row").hidden = start.models.length < 2;
 }
@@ -284,7 +287,11 @@ async function open(file) {
 function wire() {
   $("alpha").addEventListener("input", () => { $("alpha-value").textContent = strings.percent($("alpha").value); });
   $("alpha").addEventListener("change", () => change({ alpha: $("alpha").value }));
-  for (const name of CHOICES) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
+  for (const name of CHOICES.filter((each) => each !== "model")) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
+  $("model").addEventListener("change", () => {
+    const model = $("model").value;
+    change({ model, statistics: canMeasure(model, look.statistics) ? look.statistics : "auto" });
+  });
   for (const id of ["choose", "choose-first"]) $(id).addEventListener("click", () => openFiles(look.image, (image) => change({ image })));
   $("keys").addEventListener("click", () => $("help").showModal());
   $("help-close").addEventListener("click", () => $("help").close());
