@@ -3,13 +3,16 @@
     python benchmarks/painting.py PICTURE PAINTING --teacher vgg16.safetensors
 
 The distance of a layer is that of two Gram matrices relative to the painting's, |G - G0| / |G0| (Frobenius).
-G is the mean over nine crops of 512 px on a lattice from edge to edge, G0 that of the painting at 512 px on
+G is the mean over nine crops of 512 px in three rows from edge to edge, G0 that of the painting at 512 px on
 its short side. The table has the layers relu1_2, relu2_2, relu3_3 and relu4_3 of VGG-16 and their mean: 0 for
 the painting itself, about 0.8 for a photograph, above 1 for a picture of far too much contrast. Reduced
 pictures are means of 2 x 2 pixels; where a side is shorter than 512 px, crops are as long as the side.
 
-A line tells how far the colours of the picture, reduced by 8, are from the painting's at 64 px: the distance
-of the means in deviations of the painting, and that of the covariance matrices relative to the painting's.
+Two lines follow. One tells how much of the strokes sits on a lattice of 4 px, the cells of this package's
+painter: by how much the Gram matrices at each place of a cell differ from their mean, relative to the
+painting's, for the picture at full scale and for the painting itself, which is not endless. The other tells
+how far the colours of the picture, reduced by 8, are from the painting's at 64 px: the distance of the means
+in deviations of the painting, and that of the covariance matrices relative to the painting's.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles import losses
+from urst_tiles.learning.lattice import lattice_distance
+from urst_tiles.learning.paintings import grams as grams_of
 from urst_tiles.losses import backbones
 from urst_tiles.losses.vgg import LAYERS16
 from urst_tiles.source.colour import libvips
@@ -85,6 +90,15 @@ def distances(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tens
     return rows
 
 
+@torch.inference_mode()
+def on_cells(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tensor) -> tuple[float, float]:
+    """How much of the strokes sits on the network's cells: of the mean crop and of the painting, (1, 3, h, w)
+    in 0..1."""
+    power = {k: grams_of(f).square().mean((1, 2)) for k, f in net(painting, LAYERS).items()}
+    found = [lattice_distance(net(x, LAYERS), x.shape[2], power) for x in (painting, *crops(picture))]
+    return float(torch.stack(found[1:]).mean()), float(found[0])
+
+
 def colours(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and covariance of a picture's colours, reduced by 8."""
     for _ in range(3):
@@ -121,6 +135,8 @@ def main(words: Sequence[str]) -> None:
     ]
     title = f"Style distance of {arguments.picture.name} from {arguments.painting.name}"
     table(title, ["scale", *LAYERS, "mean"], rows)
+    ours, theirs = on_cells(net, picture, painting)
+    print(f"On a lattice of 4 px: {ours:.3f}; the painting itself: {theirs:.3f}.")
     mean, covariance = far_in_colours(picture, np.rint(255 * small).astype(np.uint8))
     print(f"Colours, reduced by 8: the mean is off by {mean:.1%}, the covariance by {covariance:.1%}.")
 

@@ -99,6 +99,7 @@ class Settings:
     half_weight: float = 1.0
     range_weight: float = 5.0
     structure_weight: float = 0.0
+    lattice_weight: float = 2.0
     #: Sides from which on the halved picture is compared.
     half_least: int = 192
     precision: Precision = "bfloat16"

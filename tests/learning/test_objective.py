@@ -64,3 +64,16 @@ def test_structure_counts_where_it_is_asked_for(tmp_path: Path) -> None:
     total, parts, _ = compared(state, batch, teacher, paintings, LossWeights(structure=2.0))
     assert without["structure"] == 0 and parts["structure"] > 0
     assert torch.isclose(total - none, 2 * parts["structure"], rtol=1e-4)
+
+
+def test_what_sits_on_the_cells_counts_at_every_level(tmp_path: Path) -> None:
+    write_png(tmp_path / "painting.png", picture(96, 96, 3))
+    teacher = Teacher(Seeing(), ("features",), "features")
+    paintings = gather({"": tmp_path / "painting.png"}, 96, teacher, "cpu")
+    state = {k: t.float() for k, t in painter.seeded(0, 0.125)[painter.FILE].items() if k != "styles"}
+    x = torch.from_numpy(picture(128, 128, 5).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    batch = Batch(x, torch.zeros(1, dtype=torch.int64), 2, torch.zeros(1, 2, dtype=torch.int64))
+    none, without, _ = compared(state, batch, teacher, paintings, LossWeights(lattice=0.0))
+    total, parts, _ = compared(state, batch, teacher, paintings, LossWeights(lattice=3.0))
+    assert without["lattice"] == 0 and parts["lattice"] > 0
+    assert torch.isclose(total - none, 3 * parts["lattice"], rtol=1e-4)

@@ -18,6 +18,9 @@ structure
     what the luminance of the finest level, reduced by 8 and by 4, lacks of a structural similarity of 1 to
     the guide's (`urst_tiles.learning.structure`). Nothing else keeps shapes in the dark parts of a picture,
     where features are weak.
+lattice
+    at every level, as for style, how much of the strokes sits on the network's cells
+    (`urst_tiles.learning.lattice`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from torch import Tensor
 
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.learning.features import weighted
+from urst_tiles.learning.lattice import lattice_distance
 from urst_tiles.learning.painting import halved, paint, recoloured
 from urst_tiles.learning.paintings import (
     Paintings,
@@ -42,7 +46,7 @@ from urst_tiles.learning.structure import structure_distance
 
 #: Levels above the finest count so much in the losses of style and colour.
 COARSER = 0.5
-PARTS = ("style", "content", "consistency", "colour", "half", "range", "structure")
+PARTS = ("style", "content", "consistency", "colour", "half", "range", "structure", "lattice")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class LossWeights:
     half: float = 1.0
     range: float = 5.0
     structure: float = 0.8
+    lattice: float = 2.0
     half_least: int = 192
 
 
@@ -102,6 +107,10 @@ def compared(
         far = distance(features, paintings, index)
         parts["style"] = parts["style"] + weight * far.mean()
         parts["colour"] = parts["colour"] + weight * colour_distance(y, paintings, index)
+        if weights.lattice:
+            power = {k: each[index] for k, each in paintings.power.items()}
+            on_cells = lattice_distance(features, y.shape[2], power)
+            parts["lattice"] = parts["lattice"] + weight * on_cells
         for times in range(1, reductions(k, batch.levels) + 1):
             if weights.half and y.shape[2] >> (times - 1) >= weights.half_least:
                 reduced = distance(teacher(halved(y, times), teacher.style), paintings, index)
