@@ -88,5 +88,5 @@ def test_an_image_paints_in_its_colours_and_it_is_said_how(
             )
         means[name] = tifffile.imread(tmp_path / "out.tif").mean((0, 1))
         assert f"{name}: the style is predicted from" in caplog.text
-        # strokes move the mean, on ten real paintings by 4 levels and at most 8; this one is made up
-        assert np.abs(means[name] - painting.mean((0, 1))).max() < 20, means[name]
+        # strokes move the mean, on seven real paintings by 4 levels and at most 11; this one is made up
+        assert np.abs(means[name] - painting.mean((0, 1))).max() < 25, means[name]

@@ -85,7 +85,7 @@ from urst_tiles.weights import check_keys
 NAME, FILE = "painter", "painter.safetensors"
 #: The width in pixels of the coarsest strokes of a picture of one level, and how many times as wide they are
 #: with each further level, in the mean of what was measured (design/strokes.md).
-STROKE, STROKE_GROWTH = 5.1, 1.84
+STROKE, STROKE_GROWTH = 5.15, 1.88
 #: The reach in pixels of a pass of the network, and of the coarsest level, which is painted twice; of the
 #: strokes of finer levels, whose guide is enlarged; and of the result of these, which keeps the level above.
 PASS_HALO, HALO, GUIDED_HALO, FINER_HALO = 48, 96, 52, 60
