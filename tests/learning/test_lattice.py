@@ -43,6 +43,13 @@ def test_layers_whose_features_are_as_large_as_a_cell_do_not_count() -> None:
     assert lattice_distance(features, 64, {"c": power}) == 0
 
 
+def test_a_picture_with_an_odd_last_line_has_the_same_layers() -> None:
+    x, power = torch.rand(1, 3, 65, 65), dict.fromkeys("ab", torch.tensor([0.1]))
+    odd = lattice_distance({"a": x, "b": x[:, :, :64:2, :64:2]}, 65, power)
+    even = lattice_distance({"a": x[:, :, :64, :64], "b": x[:, :, :64:2, :64:2]}, 64, power)
+    assert odd == even
+
+
 @pytest.mark.parametrize("value", [0.0, 0.7])
 def test_a_flat_picture_has_no_lattice(value: float) -> None:
     flat = torch.full((1, 4, 32, 32), value, requires_grad=True)

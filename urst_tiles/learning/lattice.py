@@ -16,6 +16,9 @@ from torch import Tensor
 from urst_tiles.learning.paintings import CLAMP
 from urst_tiles.nets.painter_styles import STRIDE
 
+#: What is added below the root, whose slope is endless at 0.
+LEAST = 1e-5
+
 
 def grams_by_place(features: Tensor, side: int) -> Tensor:
     """(n, C, h, w) -> (n, side^2, C, C) float32: Gram matrices of the features at each place of cells of
@@ -40,10 +43,10 @@ def lattice_distance(features: Mapping[str, Tensor], height: int, power: Mapping
     """
     total = torch.zeros((), device=next(iter(features.values())).device)
     for layer, each in power.items():
-        side = STRIDE * features[layer].shape[2] // height
+        side = round(STRIDE * features[layer].shape[2] / height)  # an odd last line has no features
         if side < 2:
             continue
         grams = grams_by_place(features[layer], side)
         square = (grams - grams.mean(1, keepdim=True)).square().mean((1, 2, 3)) / each
-        total = total + (square + 1e-5).sqrt().clamp(max=CLAMP).mean()
+        total = total + (square + LEAST).sqrt().clamp(max=CLAMP).mean()
     return total
