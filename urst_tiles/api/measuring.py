@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from urst_tiles import nets
 from urst_tiles.engine.loaded import build_style
 from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_exact, measure_thumbnail, saved_paths
 from urst_tiles.engine.threads import ComputeThreads
+from urst_tiles.errors import BadInput
 from urst_tiles.job.folder import Job
 from urst_tiles.nets import LocalNet
 from urst_tiles.nets.keep_colours import ColourRecipe, ColourStatistics
+from urst_tiles.options import Options, Statistics
 from urst_tiles.plan import Plan
+from urst_tiles.planning import resolve_statistics
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import Recipe
 from urst_tiles.source import Source
 from urst_tiles.source.levels import PaintedLevel
 from urst_tiles.workers.run import Cluster
+
+
+def statistics_of(model: str) -> tuple[Statistics, ...]:
+    """Those values of the option ``statistics`` that a model can be given."""
+
+    def can(statistics: Statistics) -> bool:
+        try:
+            resolve_statistics(Options(statistics=statistics), model)
+        except BadInput:
+            return False
+        return True
+
+    return tuple(filter(can, get_args(Statistics)))
 
 
 def measure(

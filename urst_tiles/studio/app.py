@@ -17,9 +17,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from urst_tiles.api.contact_sheet import named_styles
+from urst_tiles.api.measuring import statistics_of
 from urst_tiles.errors import BadInput, UrstError
 from urst_tiles.studio.arguments import Brought, write
-from urst_tiles.studio.asked import COLOURS, MODELS, STROKES, Asked, first_model, is_upload, statistics_of
+from urst_tiles.studio.asked import COLOURS, MODELS, STROKES, Asked, first_model, is_upload
 from urst_tiles.studio.drawn import Drawn
 from urst_tiles.studio.files import listed
 from urst_tiles.studio.guard import Guard

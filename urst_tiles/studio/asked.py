@@ -13,8 +13,7 @@ from typing import Any
 from urst_tiles import nets
 from urst_tiles.api.contact_sheet import MODELS as NAMED_STYLES
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.options import Options, Statistics, default_model
-from urst_tiles.planning import resolve_statistics
+from urst_tiles.options import Options, default_model
 
 #: The models of the studio: those that have the named styles, the one that paints in jobs first.
 MODELS = NAMED_STYLES[::-1]
@@ -23,7 +22,7 @@ MODELS = NAMED_STYLES[::-1]
 COLOURS = ("none", "luminance", "coral")
 
 #: How the statistics of the image may be measured; exact and local read the whole image first.
-STATISTICS: tuple[Statistics, ...] = ("auto", "thumbnail", "sampled", "exact", "local")
+STATISTICS = ("auto", "thumbnail", "sampled", "exact", "local")
 
 #: By how much strokes may be coarser.
 STROKES = (1, 2, 4, 8, 16)
@@ -39,19 +38,6 @@ PREFIX = ":"
 
 #: The longest state, as letters in an address.
 LONGEST = 4096
-
-
-def statistics_of(model: str) -> tuple[Statistics, ...]:
-    """Those of `STATISTICS` that a model can be given."""
-
-    def can(statistics: Statistics) -> bool:
-        try:
-            resolve_statistics(Options(statistics=statistics), model)
-        except BadInput:
-            return False
-        return True
-
-    return tuple(filter(can, STATISTICS))
 
 
 def first_model() -> str:
