@@ -8,12 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from urst_tiles import nets
 from urst_tiles.api.contact_sheet import MODELS as NAMED_STYLES
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.options import Options, default_model
+from urst_tiles.options import Options, Statistics, default_model
 
 #: The models of the studio: those that have the named styles, the one that paints in jobs first.
 MODELS = NAMED_STYLES[::-1]
@@ -22,7 +22,7 @@ MODELS = NAMED_STYLES[::-1]
 COLOURS = ("none", "luminance", "coral")
 
 #: How the statistics of the image may be measured; exact and local read the whole image first.
-STATISTICS = ("auto", "thumbnail", "sampled", "exact", "local")
+STATISTICS = get_args(Statistics)
 
 #: By how much strokes may be coarser.
 STROKES = (1, 2, 4, 8, 16)
