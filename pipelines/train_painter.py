@@ -38,14 +38,14 @@ from torch import Tensor
 from training import loop, painter
 from training.command import Program
 from training.painter import Form
-from training.pictures import Pictures, patterns_of, sheet, square
+from training.pictures import Pictures, patterns_of
 
 from urst_tiles.errors import BadInput
 from urst_tiles.learning.checkpoint import Training, trainable
 from urst_tiles.learning.crops import drawn, files_of
 from urst_tiles.learning.features import Lowered
 from urst_tiles.learning.objective import PARTS, Batch, LossWeights, compared
-from urst_tiles.learning.painting import paint, random_origins, recoloured
+from urst_tiles.learning.painting import random_origins
 from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, gather, vgg16_teacher
 from urst_tiles.losses import backbones, vgg
 from urst_tiles.nets.base import DTYPES, Precision
@@ -111,8 +111,6 @@ class Settings:
     sample_every: int = 500
 
 
-#: By how much the memory of a style's distance follows each new one, and how unevenly styles are drawn.
-FOLLOW, UNEVEN = 0.1, (0.5, 3.0)
 #: What the rate falls to, as a share of itself.
 LOWEST = 0.05
 #: Pictures a step on a CPU, and the share of a card's free memory that is used.
@@ -176,25 +174,13 @@ class Painter:
         """The loss of a new batch, and its parts, unweighted."""
         settings, random, count = self.settings, self.training.random, self.batch
         levels = int(random.integers(1, settings.levels + 1))
-        index = self.draw_styles(count)
+        index = painter.draw_styles(self.training.memory["hard"], count, random)
         x = drawn(self.photographs, settings.size, count, random, settings.device)
         origins = random_origins(settings.levels, count, random)
         on = index.to(settings.device), origins.to(settings.device)
         total, parts, distances = self.compared(x, on[0], levels, on[1])
-        self.remember(index, distances)
+        painter.follow(self.training.memory["hard"], index, distances)
         return total, parts
-
-    def draw_styles(self, count: int) -> Tensor:
-        """int64 (count,); those that are far from their painting more often."""
-        hard = self.training.memory["hard"].numpy()
-        share = np.clip(hard / hard.mean(), *UNEVEN)
-        return torch.from_numpy(self.training.random.choice(len(hard), count, p=share / share.sum()))
-
-    def remember(self, index: Tensor, distances: Tensor) -> None:
-        """Each style's distance goes after those that were just measured."""
-        hard = self.training.memory["hard"]
-        for style, value in zip(index.tolist(), distances.tolist(), strict=True):
-            hard[style] += FOLLOW * (value - hard[style])
 
     def compared(
         self, x: Tensor, index: Tensor, levels: int, origins: Tensor
@@ -221,23 +207,19 @@ class Painter:
         return {painter.FILE: painter.to_bytes(state, names, paintings.colours())}
 
     @torch.inference_mode()
-    def samples(self, count: int = 4, most: int = 6) -> NDArray[np.uint8]:
-        """``count`` photographs, each in up to ``most`` styles on all levels; first row and column are what
-        went in."""
-        settings, files = self.settings, list(self.paintings.files.values())
-        side = settings.size
-        chosen = np.unique(np.linspace(0, len(files) - 1, most).round().astype(int))
-        x = self.photographs.some(count, side, np.random.default_rng(settings.seed)).to(settings.device)
-        index = torch.from_numpy(chosen).to(settings.device)
-        origins = torch.zeros(len(chosen), 2, dtype=torch.int64, device=settings.device)
-        rows = [[torch.ones(3, side, side), *(square(files[k], side) for k in chosen)]]
-        for photograph in x:
-            same = photograph.expand(len(chosen), -1, -1, -1)
-            guides = recoloured(same, self.paintings.colours(chosen), settings.levels)
-            dtype, state = DTYPES[settings.precision], self.training.average
-            painted = paint(state, same, guides, index, origins, settings.seed, dtype)
-            rows.append([photograph.cpu(), *painted[-1].cpu()])
-        return sheet(rows)
+    def samples(self) -> NDArray[np.uint8]:
+        """Photographs, each in some styles on all levels."""
+        settings, paintings = self.settings, self.paintings
+        seed, dtype = settings.seed, DTYPES[settings.precision]
+
+        def painted(x: Tensor, k: int) -> Tensor:
+            colours = paintings.colours(slice(k, k + 1))
+            return painter.sample(
+                self.training.average, x, k, colours, settings.levels, seed=seed, dtype=dtype
+            )
+
+        files = list(paintings.files.values())
+        return painter.sheet_of(self.photographs, files, painted, settings.size, seed, settings.device)
 
 
 def largest(peak_bytes: Callable[[int], int], room: int, most: int) -> int:

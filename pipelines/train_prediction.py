@@ -30,16 +30,16 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 from training import loop
+from training import painter as painter_training
 from training.command import Program
-from training.painter import check_crops
-from training.pictures import Pictures, patterns_of, sheet, square
+from training.pictures import Pictures, patterns_of
 
 from urst_tiles import weights
 from urst_tiles.errors import BadInput
 from urst_tiles.learning.checkpoint import State, Training, trainable
 from urst_tiles.learning.crops import drawn, files_of, read, to_tensor
 from urst_tiles.learning.objective import PARTS, Batch, LossWeights, compared
-from urst_tiles.learning.painting import paint, random_origins, recoloured
+from urst_tiles.learning.painting import random_origins
 from urst_tiles.learning.paintings import BLURS, Paintings, Teacher, measured, vgg16_teacher
 from urst_tiles.nets import likeness, painter, painter_styles, prediction
 from urst_tiles.nets.base import DTYPES, Precision
@@ -221,7 +221,7 @@ class Prediction:
         zero = torch.zeros(1, dtype=torch.int64, device=settings.device)
         total, parts, _ = compared(
             self.styled(self.training.leaves, index), Batch(x, zero, levels, origins), self.teacher,
-            one_of(self.examples.paintings, index),
+            self.examples.paintings.one(index),
             LossWeights(content=settings.content_weight, structure=settings.structure_weight),
             seed=settings.seed, dtype=DTYPES[settings.precision],
         )  # fmt: skip
@@ -243,35 +243,20 @@ class Prediction:
         return {painter.FILE: save({k: t.contiguous() for k, t in (before | own | average).items()})}
 
     @torch.inference_mode()
-    def samples(self, count: int = 4, most: int = 6) -> NDArray[np.uint8]:
-        """``count`` photographs, each in up to ``most`` predicted styles on all levels; first row and column
-        are what went in."""
+    def samples(self) -> NDArray[np.uint8]:
+        """Photographs, each in some predicted styles on all levels."""
         settings, paintings = self.settings, self.examples.paintings
-        side, files = settings.size, list(paintings.files.values())
-        whole = range(0, len(files), 1 + settings.parts)
-        chosen = [whole[int(k)] for k in np.unique(np.linspace(0, len(whole) - 1, most).round())]
-        x = self.photographs.some(count, side, np.random.default_rng(settings.seed)).to(settings.device)
-        zero = torch.zeros(1, 2, dtype=torch.int64, device=settings.device)
-        rows = [[torch.ones(3, side, side), *(square(files[k], side) for k in chosen)]]
-        for picture in x:
-            row = [picture.cpu()]
-            for k in chosen:
-                guides = recoloured(picture[None], paintings.colours(slice(k, k + 1)), settings.levels)
-                painted = paint(
-                    self.styled(self.training.average, k), picture[None], guides, zero[:, 0],
-                    zero, settings.seed, DTYPES[settings.precision],
-                )  # fmt: skip
-                row.append(painted[-1][0].cpu())
-            rows.append(row)
-        return sheet(rows)
+        seed, dtype = settings.seed, DTYPES[settings.precision]
+        every = 1 + settings.parts
 
+        def painted(x: Tensor, k: int) -> Tensor:
+            state, colours = self.styled(self.training.average, every * k), paintings.one(every * k).colours()
+            return painter_training.sample(state, x, 0, colours, settings.levels, seed=seed, dtype=dtype)
 
-def one_of(paintings: Paintings, index: int) -> Paintings:
-    """One of several paintings, by itself."""
-    at = slice(index, index + 1)
-    gram, power = ({k: t[at] for k, t in part.items()} for part in (paintings.gram, paintings.power))
-    blurred = [(mean[at], covariance[at]) for mean, covariance in paintings.blurred]
-    return Paintings({}, *paintings.colours(at), gram, power, blurred)
+        whole = list(paintings.files.values())[::every]
+        return painter_training.sheet_of(
+            self.photographs, whole, painted, settings.size, seed, settings.device
+        )
 
 
 def start(settings: Settings, state: State, statistics: Tensor) -> tuple[Training, State]:
@@ -304,7 +289,7 @@ def start(settings: Settings, state: State, statistics: Tensor) -> tuple[Trainin
 
 def begin(settings: Settings) -> Prediction:
     """The recipe at its first step."""
-    check_crops(settings.size, settings.levels, settings.content_size)
+    painter_training.check_crops(settings.size, settings.levels, settings.content_size)
     held_out = patterns_of(*settings.held_out)
     photographs = Pictures(files_of(settings.content, held_out), settings.content_size)
     files = files_of(settings.style, patterns_of(*settings.held_out_style))

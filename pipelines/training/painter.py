@@ -1,11 +1,11 @@
-"""The weights of the painter in training: where they begin, and its files.
+"""What trainings of the painter have in common: where its weights begin, its files, and sheets of samples.
 
 `urst_tiles.learning.painting` is the network that paints with them and learns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
+from training.pictures import Pictures, sheet, square
 from training.states import uniform
 from urst_tiles import weights
 from urst_tiles.errors import BadInput, BadWeights, MissingFile
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.learning.one_style import FAINT
+from urst_tiles.learning.painting import Colours, paint, recoloured
 from urst_tiles.learning.paintings import BLURS
 from urst_tiles.nets import painter as network
 from urst_tiles.nets import prediction
@@ -58,6 +60,68 @@ def check_crops(size: int, levels: int, content_size: int) -> None:
         raise BadInput(f"--content-size must be at least --size, {size}, got {content_size}")
 
 
+# Which style is learned next
+
+#: By how much the memory of a style's distance follows each new one, and how unevenly styles are drawn.
+FOLLOW, UNEVEN = 0.1, (0.5, 3.0)
+
+
+def draw_styles(distances: Tensor, count: int, random: np.random.Generator) -> Tensor:
+    """int64 (count,); those whose ``distances`` (S,) from their painting are large more often."""
+    hard = distances.numpy()
+    share = np.clip(hard / hard.mean(), *UNEVEN)
+    return torch.from_numpy(random.choice(len(hard), count, p=share / share.sum()))
+
+
+def follow(distances: Tensor, index: Tensor, found: Tensor) -> None:
+    """Each style's distance goes after those that were just measured."""
+    for style, value in zip(index.tolist(), found.tolist(), strict=True):
+        distances[style] += FOLLOW * (value - distances[style])
+
+
+# Samples
+
+
+def sample(
+    state: State,
+    x: Tensor,
+    row: int,
+    colours: Colours,
+    levels: int,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """A photograph ``x`` (3, h, w) in the style of that row, on so many levels, (3, h, w)."""
+    guides, index = recoloured(x[None], colours, levels), torch.tensor([row], device=x.device)
+    origins = torch.zeros(1, 2, dtype=torch.int64, device=x.device)
+    return paint(state, x[None], guides, index, origins, seed, dtype)[-1][0]
+
+
+def sheet_of(
+    photographs: Pictures,
+    paintings: Sequence[Path],
+    painted: Callable[[Tensor, int], Tensor],
+    side: int,
+    seed: int,
+    device: str,
+    count: int = 4,
+    most: int = 6,
+) -> NDArray[np.uint8]:
+    """``count`` photographs, each as up to ``most`` of the paintings, uint8 (H, W, 3); first row and column
+    are what went in.
+
+    Parameters
+    ----------
+    painted : gives a photograph (3, side, side) in the style of the painting of that number.
+    """
+    chosen = np.unique(np.linspace(0, len(paintings) - 1, most).round().astype(int)).tolist()
+    rows = [[torch.ones(3, side, side), *(square(paintings[k], side) for k in chosen)]]
+    for x in photographs.some(count, side, np.random.default_rng(seed)).to(device):
+        rows.append([x.cpu(), *(painted(x, k).cpu() for k in chosen)])
+    return sheet(rows)
+
+
 # Files
 
 
@@ -68,6 +132,8 @@ def paintings_in(table: Path, folder: Path) -> dict[str, Path]:
     files = {row["name"]: folder / row["file"] for row in rows}
     if len(files) < len(rows):
         raise BadInput(f"{table} names two styles alike")
+    if not folder.is_dir():
+        raise MissingFile(f"there is no folder {folder} of paintings")
     for path in files.values():
         if not path.is_file():
             raise MissingFile(f"there is no painting {path}, which {table} names")
@@ -92,7 +158,7 @@ def from_file(path: Path) -> tuple[State, list[str]]:
     Takes what `to_bytes` makes, a PyTorch file of the tensors, and a checkpoint with them under "average".
     Where the affine parameters do not tell levels apart, both kinds of level get the same, and the coarsest
     is painted once. What single styles
-    change in the weights (`pipelines/refine_styles.py`) is left out, since all of them learn together, and
+    change in the weights (`pipelines/refine_painter.py`) is left out, since all of them learn together, and
     so is what predicts the style of an image, which belongs to the weights as they were.
 
     Raises

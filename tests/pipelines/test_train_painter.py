@@ -226,14 +226,12 @@ def test_recoloured_pictures_have_the_paintings_colours() -> None:
     assert np.allclose(found[0], mean, atol=1e-5) and np.allclose(found[1], covariance, atol=1e-3)
 
 
-def test_distant_styles_are_drawn_more_often(trainer: ModuleType, arguments: list[str]) -> None:
-    recipe = begun(trainer, arguments)
-    index, before = torch.tensor([2, 2]), recipe.training.memory["hard"].clone()
-    recipe.remember(index, torch.tensor([3.0, 3.0]))
-    assert recipe.training.memory["hard"].tolist() == pytest.approx([1, 1, 1 + 2 * (1 - 0.9**2)])
-    assert before.tolist() == [1, 1, 1]
-    recipe.training.memory["hard"].copy_(torch.tensor([0.1, 0.2, 3.0]))
-    counts = np.bincount(recipe.draw_styles(3000), minlength=3)
+def test_distant_styles_are_drawn_more_often(trainer: ModuleType) -> None:
+    hard, draw = torch.ones(3, dtype=torch.float64), trainer.painter.draw_styles
+    trainer.painter.follow(hard, torch.tensor([2, 2]), torch.tensor([3.0, 3.0]))
+    assert hard.tolist() == pytest.approx([1, 1, 1 + 2 * (1 - 0.9**2)])
+    hard = torch.tensor([0.1, 0.2, 3.0], dtype=torch.float64)
+    counts = np.bincount(draw(hard, 3000, np.random.default_rng(0)), minlength=3)
     assert counts[2] > 2 * max(counts[:2]) and min(counts) > 300
 
 
@@ -497,7 +495,7 @@ def test_the_weights_of_the_trial_are_a_start(painter: ModuleType, shared: Path)
     [
         (["--content", "/nowhere"], "/nowhere"),
         (["--styles", "/nowhere.csv"], "/nowhere.csv"),
-        (["--style", "/nowhere"], "/nowhere/0.png"),
+        (["--style", "/nowhere"], "there is no folder /nowhere"),
         (["--distilled", "/nowhere.pth"], "/nowhere.pth"),
         (["--distilled", "", "--teacher", "/nowhere.safetensors"], "/nowhere.safetensors"),
         (["--distilled", ""], "--teacher"),

@@ -88,6 +88,13 @@ class Paintings:
         """Mean, covariance and skewness of all paintings, or of those in some rows."""
         return self.mean[rows], self.covariance[rows], self.skewness[rows]
 
+    def one(self, row: int) -> Paintings:
+        """That painting by itself, without its name."""
+        at = slice(row, row + 1)
+        gram, power = ({k: t[at] for k, t in part.items()} for part in (self.gram, self.power))
+        blurred = [(mean[at], covariance[at]) for mean, covariance in self.blurred]
+        return Paintings({}, *self.colours(at), gram, power, blurred)
+
 
 def gather(files: Mapping[str, Path], short_side: int, teacher: Teacher, device: str) -> Paintings:
     """The statistics of the paintings at that short side, cropped to multiples of the largest blur."""
