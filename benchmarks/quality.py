@@ -4,13 +4,16 @@
     python benchmarks/quality.py --models painter,photo --named --optimum 100 --every 10
     python benchmarks/quality.py --models painter,lite --named --identity
     python benchmarks/quality.py --models painter,fast,photo --checkpoints van-gogh-starry-night=FILE.pth
+    python benchmarks/quality.py --models painter,fast,photo --checkpoints mosaic.jpg=mosaic.pth \
+        --learned mosaic.style
 
 Photographs and paintings have 512 px on the short side; each network runs in float32 with the statistics of
 the photograph, `painter` on its coarsest level alone and with noise, as `stylize` paints such a picture. The
 pairs are those of ``--pairs``, without paintings that are named styles, so that no network has learned them,
 or with ``--named`` its photographs, each with one of the 35 named styles of the package in turn. With
-``--checkpoints`` the named styles are only those for which a checkpoint of the model `fast` is given: a
-network of Johnson et al. for this one painting.
+``--checkpoints`` the paintings are only those for which a checkpoint of the model `fast` is given: a
+network of Johnson et al. for this one painting, by the name of a named style or by an image file. With
+``--learned`` the model `painter` paints in that style, which `urst-tiles learn` has made of the painting.
 
 style
     the distance of Gram matrices relative to the painting's, |G - G0| / |G0| (Frobenius), mean over the
@@ -73,6 +76,7 @@ from urst_tiles.learning.painting import noise
 from urst_tiles.losses import backbones
 from urst_tiles.losses.vgg import CONTENT16, LAYERS, LAYERS16, placed_state
 from urst_tiles.nets import fast, live, named_styles
+from urst_tiles.nets.style_file import load_style_file
 from urst_tiles.nets.style_rows import style_named
 from urst_tiles.source.picture import read_picture, write_png
 
@@ -127,7 +131,8 @@ def tensor(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Pair:
-    """A photograph and a painting, each (1, 3, h, w), and the painting's name if it is a named style."""
+    """A photograph and a painting, each (1, 3, h, w), and the name of the painting's style or its file, where
+    it was asked for."""
 
     content: Tensor
     style: Tensor
@@ -135,13 +140,17 @@ class Pair:
 
 
 @torch.inference_mode()
-def stylised(model: str, pair: Pair, weights: Path, checkpoints: Mapping[str, Path]) -> Tensor:
+def stylised(
+    model: str, pair: Pair, weights: Path, checkpoints: Mapping[str, Path], learned: Path | None = None
+) -> Tensor:
     """The picture that ``model`` makes, (1, 3, h, w), in 0..1; ``checkpoints`` has a file of `fast` by the
-    name of the style."""
+    name of the style; in the style of the file ``learned``, where there is one, `painter` paints."""
     if model == PHOTO:
         return pair.content
     style: NDArray[np.float32] | dict[str, Tensor] = pair.style[0].permute(1, 2, 0).numpy()
-    if model == "painter" and pair.name:
+    if model == "painter" and learned:
+        style = load_style_file(learned)
+    elif model == "painter" and pair.name in named_styles.titles():
         style = style_named(pair.name)
     if model == fast.NAME:
         style = fast.load_style(checkpoints[pair.name])
@@ -180,20 +189,20 @@ def measured(judge: Judge, picture: Tensor, pair: Pair) -> tuple[float, ...]:
 
 def pairs_of(file: Path, every: int, names: Sequence[str] = ()) -> list[Pair]:
     """The pairs of a CSV file with the columns content and style, without those of named styles, or of its
-    photographs and of the named styles ``names`` in turn."""
+    photographs and of the paintings ``names`` in turn, each a named style or an image file."""
     rows = read_table(file, "content", "style")
     files = {
         row["name"]: row["file"] for row in read_table(ROOT / "pipelines" / "styles.csv", "name", "file")
     }
-    if unknown := [name for name in names if name not in files]:
-        raise BadInput(f"there is no named style {unknown[0]}; there are {', '.join(files)}")
+    if unknown := [name for name in names if name not in files and not Path(name).is_file()]:
+        raise BadInput(f"there is no named style and no image {unknown[0]}; styles are {', '.join(files)}")
     rows = rows if names else [row for row in rows if row["style"] not in files.values()]
     found = []
     for k, row in enumerate(rows):
         name = names[k % len(names)] if names else ""
-        found.append((row["content"], files.get(name, row["style"]), name))
-    contents, paintings = TRAIN / "content", TRAIN / "style"
-    return [Pair(tensor(contents / a), tensor(paintings / b), name) for a, b, name in found[::every]]
+        painting = TRAIN / "style" / files.get(name, row["style"])
+        found.append((row["content"], Path(name) if name and name not in files else painting, name))
+    return [Pair(tensor(TRAIN / "content" / a), tensor(b), name) for a, b, name in found[::every]]
 
 
 def checkpoints_in(words: str) -> dict[str, Path]:
@@ -215,6 +224,9 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--pairs", type=existing_file, default=ROOT / "pipelines" / "lite_pairs.csv")
     parser.add_argument("--named", action="store_true", help="named styles instead of paintings never seen")
     parser.add_argument("--checkpoints", default="", help="NAME=FILE of fast, separated by commas")
+    parser.add_argument(
+        "--learned", type=existing_file, help="style file that painter takes for every painting"
+    )
     parser.add_argument("--identity", action="store_true", help="paint each painting in its own style")
     parser.add_argument("--every", type=integer(), default=1, help="take every n-th pair")
     parser.add_argument("--optimum", type=integer(0), default=0, help="evaluations; 0: none")
@@ -230,7 +242,10 @@ def main(words: Sequence[str]) -> None:
         pairs = [Pair(pair.style, pair.style, pair.name) for pair in pairs]
     found: dict[str, list[tuple[float, ...]]] = {}
     for k, pair in enumerate(pairs):
-        pictures = {model: stylised(model, pair, arguments.weights, checkpoints) for model in models}
+        pictures = {
+            model: stylised(model, pair, arguments.weights, checkpoints, arguments.learned)
+            for model in models
+        }
         if arguments.optimum:
             pictures[OPTIMUM] = optimum(judge, pair, arguments.optimum)
         for model, picture in pictures.items():
@@ -239,7 +254,8 @@ def main(words: Sequence[str]) -> None:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 pixels = picture[0].mul(255).round().byte().permute(1, 2, 0).numpy()
                 write_png(arguments.pictures / f"{k:02}-{model}.png", pixels)
-    kind = "named styles" if names else "paintings that no network has learned"
+    chosen = "paintings of one network each" if checkpoints else "named styles"
+    kind = chosen if names else "paintings that no network has learned"
     of = "paintings" if arguments.identity else "photographs"
     title = f"Distances by {arguments.judge}, mean over {len(pairs)} {of} in {kind}, {SIZE} px"
     last = "PSNR" if arguments.identity else "way"

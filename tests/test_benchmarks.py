@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import picture
+
+from urst_tiles.errors import BadInput
+from urst_tiles.source.picture import write_png
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -61,3 +65,27 @@ def test_equal_pictures_have_the_same_shapes_and_moved_ones_have_moved(
     assert shapes.structure(x, x) == pytest.approx(1.0) and shapes.edges_moved(x, x) == 0.0
     assert shapes.structure(x, 1 - x) < 0 < shapes.structure(x, moved) < shapes.structure(x, same) < 1
     assert 1 < shapes.edges_moved(x, same) < shapes.edges_moved(x, moved) < 16
+
+
+def test_each_photograph_is_paired_with_a_painting_of_a_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Paintings are named styles of the table, or image files; a name that is neither is refused."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    quality = importlib.import_module("quality")
+    monkeypatch.setattr(quality, "TRAIN", tmp_path)
+    munch = "PyTorch_Multi___Edvard_Munch__The_Scream.jpg"
+    for k, name in enumerate(("content/a.png", "content/b.png", f"style/{munch}", "style/c.png", "mine.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_png((tmp_path / name).with_suffix(".png"), picture(64, 96, k))
+        (tmp_path / name).with_suffix(".png").rename(tmp_path / name)
+    mine = str(tmp_path / "mine.png")
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"content,style\na.png,{munch}\nb.png,c.png\n")
+    pairs = quality.pairs_of(table, 1, [mine, "munch-scream"])
+    assert [pair.name for pair in pairs] == [mine, "munch-scream"]
+    assert torch.equal(pairs[0].style, quality.tensor(Path(mine)))
+    assert torch.equal(pairs[1].style, quality.tensor(tmp_path / "style" / munch))
+    assert [pair.name for pair in quality.pairs_of(table, 1)] == [""]  # the painting of a named style is not
+    with pytest.raises(BadInput, match="no named style and no image dusk"):
+        quality.pairs_of(table, 1, ["dusk"])
