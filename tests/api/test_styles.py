@@ -9,6 +9,7 @@ import pytest
 import pyvips
 
 import urst_tiles as ut
+from urst_tiles.api.contact_sheet import in_style
 from urst_tiles.source.picture import write_png
 
 
@@ -159,3 +160,16 @@ def test_odd_style_images_work(kind: str, files: Path, tmp_path: Path) -> None:
 def test_alpha_0_is_the_image(files: Path, tmp_path: Path) -> None:
     ut.stylize(files / "small.tif", tmp_path / "out.tif", "munch-scream", alpha=0.0)
     assert np.abs(pixels(tmp_path / "out.tif").astype(int) - pixels(files / "small.tif")).max() <= 1
+
+
+@pytest.mark.parametrize("model", ["painter", "lite"])
+def test_a_square_of_a_sheet_is_what_a_job_makes(files: Path, tmp_path: Path, model: str) -> None:
+    """With the noise from which strokes begin where an image is flat."""
+    square = pixels(files / "style.png")[:96, :128].copy()
+    square[20:90, 30:120] = 40
+    write_png(tmp_path / "square.png", square)
+    statistics = "sampled" if model == "painter" else "exact"
+    options = ut.Options(model=model, precision="float32", statistics=statistics)
+    ut.stylize(tmp_path / "square.png", tmp_path / "made.png", "van-gogh-starry-night", options)
+    shown = in_style(square, "van-gogh-starry-night", model)
+    assert np.abs(pixels(tmp_path / "made.png").astype(int) - shown).max() <= 1

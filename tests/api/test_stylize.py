@@ -10,6 +10,7 @@ import pyvips
 import rasterio
 import tifffile
 from helpers import geotiff, picture, sha
+from PIL import Image
 
 import urst_tiles as ut
 
@@ -133,6 +134,26 @@ def test_preview_is_the_stylised_thumbnail(files: Path, weights_dir: Path, tmp_p
         thumbnail=200, style_size=128, precision="float32",
     )  # fmt: skip
     assert pixels.shape == (200, 250, 3) and pixels.dtype == np.uint8 and pixels.std() > 20
+
+
+@pytest.mark.parametrize("coarsest", [512, 48])
+@pytest.mark.parametrize("valid", ["RGB", "RGBA"])
+def test_a_preview_of_a_painting_is_what_a_job_makes_of_the_thumbnail(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarsest: int, valid: str
+) -> None:
+    """With its noise, and on levels, so that the coarsest strokes are as large as those of the whole."""
+    monkeypatch.setattr("urst_tiles.recipe.COARSEST", coarsest)
+    monkeypatch.setattr("urst_tiles.recipe.SMALLEST", 16)
+    square = np.array(Image.open(files / "style.png").convert(valid))[:96, :128]
+    square[20:90, 30:120, :3] = 40
+    if valid == "RGBA":
+        square[:40, :40, 3] = 0
+    Image.fromarray(square).save(tmp_path / "square.png")
+    options = ut.Options(model="painter", precision="float32", device="cpu")
+    ut.stylize(tmp_path / "square.png", tmp_path / "made.png", "hokusai-wave", options)
+    shown = ut.preview(tmp_path / "square.png", "hokusai-wave", options, folder=tmp_path)
+    made = np.array(Image.open(tmp_path / "made.png")).astype(int)
+    assert made.shape == shown.shape and np.abs(made - shown)[..., :3].max() <= 1
 
 
 def test_an_existing_output_is_kept_unless_told_otherwise(files: Path, tmp_path: Path) -> None:

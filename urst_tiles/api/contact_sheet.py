@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from urst_tiles import nets, weights
 from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import StyleArgument, recipe_of
-from urst_tiles.source import array_source
+from urst_tiles.source import Source, array_source
+from urst_tiles.source.levels import PaintedLevel, windows_of
 from urst_tiles.source.picture import labelled, read_picture
-from urst_tiles.source.windows import WindowReader
 
 #: The networks that have the named styles.
 MODELS = ("lite", "painter")
@@ -77,11 +78,16 @@ def contact_sheet(
 
 
 def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str) -> NDArray[np.uint8]:
-    """Stylise a small image, uint8 (h, w, 3), with a network that has named styles, by exact statistics of
-    its pixels."""
+    """Stylise a small image, uint8 (h, w, 3), with a network that has named styles: in memory and at once, as
+    a job would on one level, in float32."""
     built = recipe_of(style, Options(model=model)).build()
     h, w = (max(built.minimum, round_up(n, built.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
-    kernel = Kernel(nets.freeze(built, measure_thumbnail(built, source)))
     box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
-    return kernel.run(WindowReader(source).padded(box)[0][None], [box], [core])[0]
+    if nets.family(model).paints_levels:
+        image: Source | PaintedLevel = PaintedLevel(source, 0)
+        moments = measure_sampled(built, image)
+    else:
+        image, moments = source, measure_thumbnail(built, source)
+    window = windows_of(image).padded(box)[0]
+    return Kernel(nets.freeze(built, moments)).run(window[None], [box], [core])[0]

@@ -154,8 +154,8 @@ def _wholes(
 
 
 def _scale(source: Source, small: Any) -> str:
-    """At which scale the strokes of a preview of the whole are; empty at full scale."""
+    """At which scale a preview of the whole is, and where strokes are seen; empty at full scale."""
     times = max(source.shape) / max(small.shape[:2])
     if times <= 1:
         return ""
-    return f", {times:.3g} times smaller than INPUT: strokes look that much larger; --at X,Y shows their size"
+    return f", {times:.3g} times smaller than INPUT, whose strokes --at X,Y shows at full scale"
