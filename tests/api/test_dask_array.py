@@ -9,6 +9,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 import zarr
 from helpers import geotiff, picture
@@ -16,9 +17,11 @@ from helpers import geotiff, picture
 import urst_tiles as ut
 from urst_tiles import nets
 from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.statistics import measure_here
 from urst_tiles.geometry import Box, Grid
 from urst_tiles.source import array_source
+from urst_tiles.source.picture import write_png
 from urst_tiles.source.windows import WindowReader
 
 H, W = 306, 427
@@ -134,3 +137,19 @@ def test_dask_tells_images_apart(tmp_path: Path) -> None:
     np.testing.assert_array_equal(both, np.concatenate([one, other]))
     far = lazy[0].map_blocks(lambda x: x // 2, dtype=np.uint8).compute(scheduler="threads")
     np.testing.assert_array_equal(far, one // 2)
+
+
+def test_the_painter_paints_arrays_as_a_job_does_on_one_level(tmp_path: Path) -> None:
+    """With the noise from which its strokes begin, whatever the chunks."""
+    pixels = picture(400, 500, 3)
+    pixels[60:340, 80:400] = 50
+    write_png(tmp_path / "in.png", pixels)
+    options = ut.Options(model="painter", precision="float32", stroke=1, device="cpu")
+    ut.stylize(tmp_path / "in.png", tmp_path / "made.png", "hokusai-wave", options)
+    made = pyvips.Image.new_from_file(str(tmp_path / "made.png")).numpy()[..., :3].astype(int)
+    style = ut.build_style(ut.recipe_of("hokusai-wave", options))
+    kernel = Kernel(nets.freeze(style, measure_sampled(style, array_source(pixels))))
+    shown = ut.map_blocks(kernel, pixels, chunk=256).compute()
+    lazy = ut.map_blocks(kernel, da.from_array(pixels, chunks=(200, 200, 3))).compute()
+    assert np.abs(made - shown).max() <= 1 and np.abs(shown.astype(int) - lazy).max() <= 1
+    assert shown[150:250, 150:330].std() > 5  # strokes where the image is flat

@@ -12,13 +12,16 @@ import torch
 
 from urst_tiles import nets
 from urst_tiles.engine import statistics
+from urst_tiles.engine.seen import seen_by
 from urst_tiles.engine.site_moments import cell_weights
 from urst_tiles.engine.statistics import load, measure_exact, measure_here, measure_thumbnail, save
 from urst_tiles.engine.threads import ComputeThreads
 from urst_tiles.field import Lattice
+from urst_tiles.geometry import Box
 from urst_tiles.moments import MemberMoments, Moments
 from urst_tiles.nets.composition import measured_sites
 from urst_tiles.source import array_source
+from urst_tiles.source.levels import windows_of
 from urst_tiles.source.windows import WindowReader
 from urst_tiles.workers.run import Cluster, cluster, plain
 
@@ -273,7 +276,8 @@ def test_members_are_measured_at_once(small: nets.Style) -> None:
 def test_exact_statistics_are_the_untiled_networks_own_in_float64(model: str) -> None:
     """Relative 1e-5, in windows and float32, against the whole image in float64."""
     style, image = seeded(model), picture(336, 400)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
+    window = windows_of(seen_by(model, array_source(image))).padded(Box(0, 0, 336, 400))[0]
+    x = torch.from_numpy(window).permute(2, 0, 1)[None].double() / 255
     seen: dict[str, Moments] = {}
 
     def at(site: nets.Site, t: torch.Tensor) -> torch.Tensor:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from urst_tiles import nets, weights
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.sampled import measure_sampled
+from urst_tiles.engine.seen import seen_by
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import StyleArgument, recipe_of
-from urst_tiles.source import Source, array_source
-from urst_tiles.source.levels import PaintedLevel, windows_of
+from urst_tiles.source import array_source
+from urst_tiles.source.levels import windows_of
 from urst_tiles.source.picture import labelled, read_picture
 
 #: The networks that have the named styles.
@@ -84,10 +85,7 @@ def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str) -> NDA
     h, w = (max(built.minimum, round_up(n, built.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
     box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
-    if nets.family(model).paints_levels:
-        image: Source | PaintedLevel = PaintedLevel(source, 0)
-        moments = measure_sampled(built, image)
-    else:
-        image, moments = source, measure_thumbnail(built, source)
-    window = windows_of(image).padded(box)[0]
+    measured = measure_sampled if nets.family(model).paints_levels else measure_thumbnail
+    moments = measured(built, source)
+    window = windows_of(seen_by(model, source)).padded(box)[0]
     return Kernel(nets.freeze(built, moments)).run(window[None], [box], [core])[0]

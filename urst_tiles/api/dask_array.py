@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from urst_tiles.api.opening import tell_choice
 from urst_tiles.engine.kernel import Kernel
+from urst_tiles.engine.seen import paints_levels, seen_by
 from urst_tiles.engine.threads import on_device
 from urst_tiles.errors import BadPlan
 from urst_tiles.geometry import Box, Grid, reflect, round_up
 from urst_tiles.machine import cpu_count
 from urst_tiles.nets import LocalNet
 from urst_tiles.source import Source, array_source, open_source
-from urst_tiles.source.windows import WindowReader
+from urst_tiles.source.levels import noise, windows_of
 
 
 def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -> Any:
@@ -52,7 +53,7 @@ def map_blocks(stylizer: Kernel | LocalNet, source: Any, *, chunk: int = 1024) -
     net = kernel.net
     height, width = source.shape
     grid = Grid(height, width, net.halo, net.stride, chunk, chunk, chunk, net.minimum)
-    reader = WindowReader(source)
+    reader = windows_of(seen_by(net.family, source))
 
     def make(block_info: Any = None) -> NDArray[Any]:
         (y0, y1), (x0, x1), _ = block_info[None]["array-location"]
@@ -102,7 +103,10 @@ def _run_padded(
     """
     rows = np.asarray(reflect(window.y0, window.y1, image.y1)) - inside.y0
     columns = np.asarray(reflect(window.x0, window.x1, image.x1)) - inside.x0
-    return _run(kernel, pixels[rows][:, columns, :3], window, core)
+    pixels = pixels[..., :3]
+    if paints_levels(kernel.net.family):
+        pixels = np.dstack([pixels, noise(inside, 0, 0, pixels.dtype)])
+    return _run(kernel, pixels[rows][:, columns], window, core)
 
 
 def _run(kernel: Kernel, rgb: NDArray[Any], window: Box, core: Box) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from urst_tiles.api.view import open_view
 from urst_tiles.engine.block import rescale, stylize_block
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.loaded import build_style
-from urst_tiles.engine.sampled import measure_sampled
+from urst_tiles.engine.seen import seen_by
 from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box
@@ -27,7 +27,7 @@ from urst_tiles.planning import make_plan
 from urst_tiles.progress import Progress, silent
 from urst_tiles.recipe import Recipe, StyleArgument, field_of, prepare_mask, recipe_of
 from urst_tiles.source import Source, array_source
-from urst_tiles.source.levels import PaintedLevel, windows_of
+from urst_tiles.source.levels import windows_of
 from urst_tiles.source.part import cut_out, part_of
 
 
@@ -98,14 +98,8 @@ def _painted(
     if recipe.preserve_color == "coral":
         colours = measure_thumbnail(ColourStatistics(), measured)["colours"]
         recipe, of_small = recipe.in_colours(colours), of_small.in_colours(colours)
-    image: Source | PaintedLevel = small
     found = None
-    if nets.family(recipe.model).paints_levels:
-        image, thumbnail = PaintedLevel(small, 0), array_source(measured.thumbnail)
-        field = recipe.field
-        style = build_style(recipe.over(field and field.resized(*thumbnail.shape)))
-        found = measure_sampled(style, PaintedLevel(thumbnail, 0), device=plan.device, threads=plan.threads)
-    elif not recipe.look:
+    if not recipe.look:
         found = measure_thumbnail(
             build_style(recipe), measured, device=plan.device, threads=plan.threads,
             whole=plan.measure_at_once,
@@ -113,7 +107,7 @@ def _painted(
     field = of_small.field
     net = freeze(of_small.over(field and field.resized(*small.shape)), found)
     kernel = Kernel(net, device=plan.device, precision=plan.precision, out_dtype=np.dtype("uint8"))
-    return stylize_block(kernel, windows_of(image), plan, plan.grid.image)
+    return stylize_block(kernel, windows_of(seen_by(recipe.model, small)), plan, plan.grid.image)
 
 
 def _unpainted(painted: NDArray[np.uint8], small: Source, unpainted: bool) -> NDArray[np.uint8]:

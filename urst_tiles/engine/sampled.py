@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.engine.at_once import Sample, measure_at_once
+from urst_tiles.engine.seen import seen_by
 from urst_tiles.engine.site_moments import for_style
 from urst_tiles.engine.statistics import measuring_grid
 from urst_tiles.errors import DoesNotFit
@@ -106,7 +107,7 @@ def measure_sampled(
     ------
     DoesNotFit : the device has no room for the sample.
     """
-    reader = windows_of(image)
+    reader = windows_of(seen_by(style.name, image))
     valid = image.thumbnail[..., -1] > 0 if reader.source.has_valid else None
     chosen = samples(style, image.shape, valid)
     moments = measure_at_once(composed(style), reader, chosen, device, threads)

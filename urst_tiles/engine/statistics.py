@@ -30,6 +30,7 @@ from urst_tiles.engine.at_once import Sample, measure_at_once
 from urst_tiles.engine.counted import count_exact, count_here, is_counted, measure_counted
 from urst_tiles.engine.counted import saved_paths as counted_paths
 from urst_tiles.engine.loaded import Builds, build_style
+from urst_tiles.engine.seen import seen_by
 from urst_tiles.engine.site_moments import SiteMoments, cell_weights, for_style, halo_of, usable
 from urst_tiles.engine.threads import ONE_THREAD, ComputeThreads
 from urst_tiles.errors import DamagedFile
@@ -85,7 +86,8 @@ def measure_thumbnail(
     subject = on_thumbnail(style, *small.shape)
     over, everything = composed(subject), measuring_grid(small.shape, subject).padded
     sample = Sample(everything, everything)
-    moments = measure_at_once(over, WindowReader(small), [sample], device, threads) if whole else None
+    reader = windows_of(seen_by(style.name, small))
+    moments = measure_at_once(over, reader, [sample], device, threads) if whole else None
     if moments is not None:
         return for_style(style, moments)
     return measure_here(subject, small, device=device, threads=threads)
@@ -134,6 +136,7 @@ def measure_several(
     are what a pixel of each image counts; None where all count 1.
     """
     over = composed(style)
+    sources = [seen_by(style.name, source) for source in sources]
     moments: dict[str, MemberMoments] = {}
     compute = ComputeThreads(1, threads)
     shares = weights or [1.0] * len(sources)
