@@ -347,6 +347,19 @@ def test_a_preview_of_a_part(scene: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(picked, read(scene)[150:190, 200:250])
 
 
+def test_a_preview_says_its_scale(scene: Path, tmp_path: Path, run: Any) -> None:
+    flags = ("--model", "lite", "--style", "hokusai-wave", "--thumbnail", "100")
+    for words, said in (
+        ((), "times smaller than INPUT"),
+        (("--region", "200,150,200,150"), ", 1.5 times smaller than INPUT"),
+        (("--region", "200,150,90,60"), ""),
+    ):
+        done = run("preview", scene, tmp_path / "small.png", *flags, *words, "--overwrite")
+        assert done.returncode == 0, done.stderr
+        line = (done.stdout + done.stderr).strip().splitlines()[-1]
+        assert said in line if said else "smaller" not in line, line
+
+
 def test_a_table_of_jobs_has_regions(scene: Path, tmp_path: Path, run: Any) -> None:
     (tmp_path / "jobs.toml").write_text(
         f'inputs = "{scene}"\n'

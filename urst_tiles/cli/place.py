@@ -9,15 +9,12 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urst_tiles.cli.arguments import styles_of
 from urst_tiles.cli.terminal import one_line, progress_for
 from urst_tiles.errors import BadInput
 from urst_tiles.options import Options
-
-if TYPE_CHECKING:
-    from urst_tiles.source import Source
 
 #: The longest side of a picture of a place, in pixels.
 LONGEST = 16384
@@ -141,6 +138,7 @@ def _wholes(
     from urst_tiles.api.opening import open_input
     from urst_tiles.api.preview import preview
     from urst_tiles.api.result import eight_bits
+    from urst_tiles.source.part import part_of
 
     progress = progress_for(arguments.json)
     source = open_input(arguments.input, options)
@@ -150,12 +148,14 @@ def _wholes(
         made[AS_IT_IS] = eight_bits(prepared.thumbnail)
     for label, styles in looks.items():
         made[label] = preview(arguments.input, styles, options, folder=folder, progress=progress)
-    return made, _scale(source, next(reversed(made.values())))
+    part = part_of(source, options.region, options.bbox, options.bbox_crs)
+    return made, _scale(part.box.shape if part else source.shape, next(reversed(made.values())))
 
 
-def _scale(source: Source, small: Any) -> str:
-    """At which scale a preview of the whole is, and where strokes are seen; empty at full scale."""
-    times = max(source.shape) / max(small.shape[:2])
+def _scale(shape: tuple[int, int], small: Any) -> str:
+    """At which scale a preview of an image or a part of ``shape`` is, and where its strokes are seen; empty
+    at full scale."""
+    times = max(shape) / max(small.shape[:2])
     if times <= 1:
         return ""
     return f", {times:.3g} times smaller than INPUT, whose strokes --at X,Y shows at full scale"
