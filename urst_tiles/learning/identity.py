@@ -1,7 +1,7 @@
 """A painting in its own style is to stay as it is: the identity loss [1].
 
-What a network paints over a picture that is a painting of the style already adds strokes to strokes. Shown
-the painting itself now and then, it learns to leave them alone.
+What a network paints over a picture that is a painting of the style already adds strokes to strokes. To be
+shown the painting itself now and then is to teach it to leave them alone.
 
 Reference
 ---------
