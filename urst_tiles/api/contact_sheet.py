@@ -12,7 +12,6 @@ from urst_tiles import nets, weights
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.seen import seen_by
-from urst_tiles.engine.statistics import measure_thumbnail
 from urst_tiles.errors import BadInput
 from urst_tiles.geometry import Box, round_up
 from urst_tiles.options import Options, default_model
@@ -85,7 +84,6 @@ def in_style(pixels: NDArray[np.uint8], style: StyleArgument, model: str) -> NDA
     h, w = (max(built.minimum, round_up(n, built.stride)) for n in pixels.shape[:2])
     source = array_source(pixels)
     box, core = Box(0, 0, h, w), Box(0, 0, *pixels.shape[:2])
-    measured = measure_sampled if nets.family(model).paints_levels else measure_thumbnail
-    moments = measured(built, source)
+    kernel = Kernel(nets.freeze(built, measure_sampled(built, source)))
     window = windows_of(seen_by(model, source)).padded(box)[0]
-    return Kernel(nets.freeze(built, moments)).run(window[None], [box], [core])[0]
+    return kernel.run(window[None], [box], [core])[0]
