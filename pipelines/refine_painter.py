@@ -186,9 +186,7 @@ class Refined:
 
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
-        settings = self.settings
-        left = min(1 - step / settings.steps, times(settings).left(self.training.seconds))
-        return loop.rise_and_fall(step, left, settings.warmup, settings.cooldown, LOWEST)
+        return loop.rise_and_fall(self.settings, self.training, step, LOWEST)
 
     def export(self) -> dict[str, bytes]:
         """The painter's file with the running average; styles that had no step stay as they were."""
@@ -214,7 +212,7 @@ class Refined:
 def row_of(average: Mapping[str, Tensor], style: str) -> State:
     """A style as it is in the painter's file: affine parameters, and changes of low rank."""
     row = {k: average[own(style, k)][0] for k in PER_STYLE}
-    for k in changed({k: t for k, t in average.items() if "/" not in k}):
+    for k in changed(average):
         row |= low_rank.compressed(average[own(style, k)], k.removesuffix(".weight"))
     return row
 
@@ -290,12 +288,9 @@ def chosen(only: Sequence[str], files: Mapping[str, Path]) -> list[str]:
     return list(only or files)
 
 
-def times(settings: Settings) -> loop.Times:
-    """The limits by the clock."""
-    return loop.Times(settings.minutes, settings.save_minutes)
-
-
-PROGRAM = Program("refine_painter", "Learn the painter further.", Settings, begin, (*PARTS, IDENTITY), times)
+PROGRAM = Program(
+    "refine_painter", "Learn the painter further.", Settings, begin, (*PARTS, IDENTITY), loop.times_of
+)
 
 if __name__ == "__main__":
     sys.exit(PROGRAM.main())

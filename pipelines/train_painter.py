@@ -196,9 +196,7 @@ class Painter:
 
     def share_of_rate(self, step: int) -> float:
         """Rises over ``warmup`` steps, and falls over the last part of the steps or minutes."""
-        settings = self.settings
-        left = min(1 - step / settings.steps, times(settings).left(self.training.seconds))
-        return loop.rise_and_fall(step, left, settings.warmup, settings.cooldown, LOWEST)
+        return loop.rise_and_fall(self.settings, self.training, step, LOWEST)
 
     def export(self) -> dict[str, bytes]:
         """The running average."""
@@ -281,12 +279,7 @@ def begin(settings: Settings) -> Painter:
     return Painter(settings, teacher, paintings, photographs, training)
 
 
-def times(settings: Settings) -> loop.Times:
-    """The limits by the clock."""
-    return loop.Times(settings.minutes, settings.save_minutes)
-
-
-PROGRAM = Program("train_painter", "Train the painter.", Settings, begin, PARTS, times)
+PROGRAM = Program("train_painter", "Train the painter.", Settings, begin, PARTS, loop.times_of)
 
 if __name__ == "__main__":
     sys.exit(PROGRAM.main())

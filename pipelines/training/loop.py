@@ -58,6 +58,31 @@ class Times:
 ENDLESS = Times()
 
 
+class Timed(Common, Protocol):
+    """Settings with limits by the clock, of a training whose rate rises and falls."""
+
+    @property
+    def minutes(self) -> float:
+        """Of all calls together; 0: no limit."""
+
+    @property
+    def save_minutes(self) -> float:
+        """From one checkpoint to the next; 0: by steps alone."""
+
+    @property
+    def warmup(self) -> int:
+        """The steps over which the rate rises."""
+
+    @property
+    def cooldown(self) -> float:
+        """The share of the training over which it falls."""
+
+
+def times_of(settings: Timed) -> Times:
+    """The limits by the clock that the settings name."""
+    return Times(settings.minutes, settings.save_minutes)
+
+
 class Recipe(Protocol):
     """What one program trains, and how."""
 
@@ -123,11 +148,12 @@ def warm_and_cool(step: int, steps: int, warmup: int, cooldown: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, cooldown))
 
 
-def rise_and_fall(step: int, left: float, warmup: int, cooldown: float, lowest: float) -> float:
-    """Rises linearly to 1 over ``warmup`` steps, and falls to ``lowest`` as the share ``left`` of a training
-    goes from ``cooldown`` to 0."""
-    falling = min(1.0, left / cooldown) if cooldown else 1.0
-    return min(1.0, (step + 1) / max(1, warmup)) * (lowest + (1 - lowest) * falling)
+def rise_and_fall(settings: Timed, training: Training, step: int, lowest: float) -> float:
+    """Rises linearly to 1 over ``warmup`` steps, and falls to ``lowest`` over the last part, a share
+    ``cooldown``, of the steps or of the minutes, whichever there are fewer of."""
+    left = min(1 - step / settings.steps, times_of(settings).left(training.seconds))
+    falling = min(1.0, left / settings.cooldown) if settings.cooldown else 1.0
+    return min(1.0, (step + 1) / max(1, settings.warmup)) * (lowest + (1 - lowest) * falling)
 
 
 def inverse_decay(step: int, decay: float) -> float:

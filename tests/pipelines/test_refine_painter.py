@@ -173,3 +173,11 @@ def test_a_painting_that_is_not_there_is_named(
 ) -> None:
     (tmp_path / "paintings" / "1.png").unlink()
     assert_refused(trainer, arguments, "there is no painting", capsys)
+
+
+def test_the_rate_rises_stays_and_falls(trainer: ModuleType, arguments: list[str]) -> None:
+    words = [*arguments, "--steps", "100", "--warmup", "10", "--cooldown", "0.5"]
+    recipe = trainer.begin(trainer.PROGRAM.parse(words))
+    shares = np.array([recipe.share_of_rate(step) for step in range(100)])
+    assert shares[0] == pytest.approx(0.1) and (shares[10:50] == 1).all()
+    assert (np.diff(shares[50:]) < 0).all() and 0.05 < shares[-1] < 0.08
