@@ -44,7 +44,7 @@ REDUCTIONS = (1, 2, 4, 8)
 def whole(path: Path) -> NDArray[np.uint8]:
     """uint8 (h, w, 3): the picture as large as it is."""
     with reading(path) as name:
-        image = libvips().Image.new_from_file(name, fail_on="error").autorot().colourspace("srgb")
+        image = libvips().Image.new_from_file(name, fail_on="warning").autorot().colourspace("srgb")
         return np.asarray(image[0:3].numpy(), np.uint8)
 
 

@@ -33,14 +33,14 @@ def whole(path: Path, side: int) -> pyvips.Image:
     """The middle of the image, shrunk to a square of ``side`` pixels, from the overviews of the file if it
     has any."""
     with reading(path) as name:
-        small = pyvips.Image.thumbnail(name, side, height=side, crop="centre", fail_on="error")
+        small = pyvips.Image.thumbnail(name, side, height=side, crop="centre", fail_on="warning")
         return eight_bit_rgb(small).copy_memory()
 
 
 def detail(path: Path, side: int, middle: tuple[float, float]) -> pyvips.Image:
     """A square of ``side`` pixels at full resolution around ``middle``, (y, x) in fractions of the image."""
     with reading(path) as name:
-        image = pyvips.Image.new_from_file(name, fail_on="error")
+        image = pyvips.Image.new_from_file(name, fail_on="warning")
         width, height = min(side, image.width), min(side, image.height)
         left = round(min(max(middle[1] * image.width - width / 2, 0), image.width - width))
         top = round(min(max(middle[0] * image.height - height / 2, 0), image.height - height))

@@ -130,7 +130,7 @@ def slides(folder: Path) -> list[list[Pixels]]:
 def prints(folder: Path, photo: Path) -> list[list[Pixels]]:
     """Three faded prints of a photo: before, and with the colours of its good print, which stands behind."""
     with reading(photo) as name:
-        good = pyvips.Image.thumbnail(name, 300, height=300, crop="attention", fail_on="error")
+        good = pyvips.Image.thumbnail(name, 300, height=300, crop="attention", fail_on="warning")
         good = good.colourspace("srgb").numpy()[..., :3]
     faded = [to_uint8((good / 255.0) ** e * np.array(gain) + offset) for gain, offset, e in FADED]
     after = [ut.fit_colour(one, write_png(folder / "good.png", good))(one) for one in faded]

@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("out", type=new_folder)
     arguments = parser.parse_args(words)
     with reading(arguments.scene) as name:
-        scene = pyvips.Image.new_from_file(name, fail_on="error")
+        scene = pyvips.Image.new_from_file(name, fail_on="warning")
         if (scene.width, scene.height, scene.bands) != (SCENE, SCENE, 3):
             raise BadInput(
                 f"{arguments.scene} is {scene.width} x {scene.height} with {scene.bands} bands; give what"

@@ -91,6 +91,8 @@ class Settings:
     cooldown: float = 0.6
     average: float = 0.998
     clip: float = 5.0
+    content_weight: float = 0.5
+    structure_weight: float = 1.4
     #: In such a share of the steps the painting itself is painted, too, and what its difference counts.
     identity_share: float = 0.3
     identity_weight: float = 4.0
@@ -164,7 +166,8 @@ class Refined:
         zero = torch.zeros(settings.batch, dtype=torch.int64, device=settings.device)
         one, dtype = self.paintings.one(at), DTYPES[settings.precision]
         total, parts, distances = compared(
-            state, Batch(x, zero, levels, origins), self.teacher, one, LossWeights(),
+            state, Batch(x, zero, levels, origins), self.teacher, one,
+            LossWeights(content=settings.content_weight, structure=settings.structure_weight),
             seed=settings.seed, dtype=dtype,
         )  # fmt: skip
         painter.follow(hard, torch.tensor([at]), distances.mean()[None])

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import tifffile
+from helpers import picture
 
 import urst_tiles as ut
 from urst_tiles.api.contact_sheet import in_style
@@ -96,6 +98,22 @@ def test_neither_file_nor_name(run, files: Path, tmp_path: Path, words: tuple, s
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert all(word in done.stderr for word in said), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_opens_what_a_job_opens(run, tmp_path: Path) -> None:
+    """A dark scene of 16 bits that libvips cannot decode: stretched, as `stylize` reads it."""
+    scene = (picture(320, 400).astype(np.uint16) * 3 + 200).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "scene.tif", scene, compression="zstd", photometric="rgb")
+    done = run("styles", "--sheet", tmp_path / "a.png", "--input", tmp_path / "scene.tif", "--model", "lite")
+    assert done.returncode == 0, done.stderr
+    first = pixels(tmp_path / "a.png")[:256, :256].astype(float)
+    low, high = np.percentile(scene, (2, 98))
+    wanted = 255 * np.clip((scene - low) / (high - low), 0, 1)
+    assert abs(first.mean() - wanted.mean()) < 6 and abs(first.std() - wanted.std()) < 12
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "scene.tif").read_bytes()[:5000])
+    bad = run("styles", "--sheet", tmp_path / "b.png", "--input", tmp_path / "cut.tif", "--model", "lite")
+    assert bad.returncode and "cut.tif" in bad.stderr and "style image" not in bad.stderr
+    assert not (tmp_path / "b.png").exists()
 
 
 def test_a_sheet_of_the_painter_with_labels(

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 from helpers import picture
 
 from urst_tiles.errors import BadInput, MissingFile
-from urst_tiles.source.picture import read_picture, write_png
+from urst_tiles.source.open import open_source
+from urst_tiles.source.picture import own_side, picture_of, read_picture, write_png
 
 
 def saved(path: Path, pixels: np.ndarray, interpretation: str = "srgb", **options: object) -> Path:
@@ -50,6 +52,32 @@ def test_a_turned_photo_is_upright_and_not_squeezed(tmp_path: Path) -> None:
     got = read_picture(tmp_path / "a.jpg", 200)
     assert got.shape == (300, 200, 3)
     assert np.abs(got - np.rot90(pixels, -1) / 255).mean() < 0.05
+
+
+def test_what_libvips_cannot_decode_is_read_by_another_library(tmp_path: Path) -> None:
+    """zstd inside TIFF, which this package writes and the wheel of libvips was built without."""
+    pixels = picture(120, 180)
+    tifffile.imwrite(tmp_path / "zstd.tif", pixels, compression="zstd", photometric="rgb")
+    tifffile.imwrite(tmp_path / "plain.tif", pixels, photometric="rgb")
+    got, wanted = (read_picture(tmp_path / name, 60) for name in ("zstd.tif", "plain.tif"))
+    assert got.shape == wanted.shape == (60, 90, 3) and got.dtype == np.float32
+    assert np.abs(got - wanted).mean() < 0.02
+    assert own_side(tmp_path / "zstd.tif") == 120
+
+
+def test_a_source_as_a_picture(tmp_path: Path) -> None:
+    """Values are stretched as in a job, one band is grey, and what is not valid is white."""
+    ramp = np.linspace(300, 900, 64 * 64).reshape(64, 64).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "dark.tif", ramp)
+    got = picture_of(open_source(tmp_path / "dark.tif", stretch="300,900"), 64)
+    np.testing.assert_allclose(got[..., 0], (ramp - 300) / 600, atol=1e-4)
+    assert (got[..., 0] == got[..., 2]).all()
+    clear = np.dstack([picture(64, 64), np.zeros((64, 64), np.uint8)])
+    clear[:32, :, 3] = 255
+    half = picture_of(open_source(saved(tmp_path / "clear.png", clear)), 64)
+    assert (half[32:] == 1).all()
+    np.testing.assert_allclose(half[:32], clear[:32, :, :3] / 255, atol=1e-6)
+    assert picture_of(open_source(tmp_path / "clear.png"), 128).shape == (128, 128, 3)
 
 
 def test_bad_ones_are_one_sentence(tmp_path: Path) -> None:

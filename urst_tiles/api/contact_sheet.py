@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles import nets, weights
+from urst_tiles.api.opening import open_input, tell_choice
 from urst_tiles.engine.kernel import Kernel
 from urst_tiles.engine.sampled import measure_sampled
 from urst_tiles.engine.seen import seen_by
@@ -18,7 +18,7 @@ from urst_tiles.options import Options, default_model
 from urst_tiles.recipe import StyleArgument, recipe_of
 from urst_tiles.source import array_source
 from urst_tiles.source.levels import windows_of
-from urst_tiles.source.picture import labelled, read_picture
+from urst_tiles.source.picture import labelled, picture_of
 
 #: The networks that have the named styles.
 MODELS = ("lite", "painter")
@@ -44,7 +44,8 @@ def contact_sheet(
 
     Parameters
     ----------
-    image : an image file, of which the middle square is taken; None for a scene that comes with the package.
+    image : an image as `stylize` takes it, of which the middle square is taken; None for a scene that comes
+        with the package.
     side : side of each square in pixels.
     columns : number of squares in a row.
     gap : width of the white gaps between squares in pixels.
@@ -59,7 +60,9 @@ def contact_sheet(
     model = model or default_model()
     if model not in MODELS:
         raise BadInput(f"the named styles are those of --model {' and '.join(MODELS)}, not of {model}")
-    picture = read_picture(Path(image) if image is not None else weights.TRAINED / "scene.webp", side)
+    source = open_input(image if image is not None else weights.TRAINED / "scene.webp", Options(model=model))
+    tell_choice(source)
+    picture = picture_of(source, side)
     h, w = picture.shape[:2]
     top, left = (h - side) // 2, (w - side) // 2
     square = np.rint(255 * picture[top : top + side, left : left + side]).astype(np.uint8)

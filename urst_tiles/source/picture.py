@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import BadInput
+from urst_tiles.errors import BadInput, DamagedFile
 from urst_tiles.source.colour import in_rgb, libvips
 from urst_tiles.source.headers import check_file
+from urst_tiles.source.open import open_source
+from urst_tiles.source.source import Source
+from urst_tiles.source.valid import full
 from urst_tiles.storage.publish import publish, remove_dead_attempts
 from urst_tiles.storage.stores import utf8_name
 from urst_tiles.tiff.bytes import FileBytes
@@ -28,8 +32,8 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
 
     Parameters
     ----------
-    path : an image file in any format that libvips opens. It is turned upright, and transparent parts are
-        laid over white.
+    path : an image file in any format that libvips opens, or `open_source`. It is turned upright, and
+        transparent parts are laid over white.
     short_side : the length of the shorter side in pixels.
 
     Returns
@@ -41,28 +45,67 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     MissingFile : the file does not exist.
     BadInput : the file cannot be read as an image, or has more than ``MAX_PIXELS`` pixels.
     """
-    with _checked(Path(path)) as name:
-        return _resized(Path(path), name, short_side)
+    path = Path(path)
+    _check_file(path)
+    try:
+        with utf8_name(path) as name:
+            return _resized(path, str(name), short_side)
+    except libvips().Error:
+        with _in_one_sentence(path):
+            source = open_source(path)
+            _check_pixels(path, *source.shape)
+            return picture_of(source, short_side)
 
 
 def own_side(path: Path) -> int:
     """The shorter side of a picture in its file, in pixels; raises what `read_picture` raises."""
-    with _checked(path) as name:
-        header = libvips().Image.new_from_file(name)
-        return int(min(header.width, header.height))
+    _check_file(path)
+    try:
+        with utf8_name(path) as name:
+            header = libvips().Image.new_from_file(str(name))
+            return int(min(header.width, header.height))
+    except libvips().Error:
+        with _in_one_sentence(path):
+            return min(open_source(path).shape)
+
+
+def _check_file(path: Path) -> None:
+    """Raise MissingFile or BadInput for a file that no library is to see."""
+    if is_tiff(check_file(path, "image file")):
+        check_chain(FileBytes(path))
 
 
 @contextmanager
-def _checked(path: Path) -> Iterator[str]:
-    """The name by which libvips opens an image file; what it cannot read of it raises BadInput."""
-    pyvips = libvips()
-    if is_tiff(check_file(path, "image file")):
-        check_chain(FileBytes(path))
+def _in_one_sentence(path: Path) -> Iterator[None]:
+    """Say of a file that neither libvips nor another library can read that it is no image."""
     try:
-        with utf8_name(path) as name:
-            yield str(name)
-    except pyvips.Error:
+        yield
+    except (BadInput, DamagedFile):
         raise BadInput(f"the style image {path} cannot be read: it is no image, or it is damaged") from None
+
+
+def picture_of(source: Source, short_side: int) -> NDArray[np.float32]:
+    """A source as a small picture: what `read_picture` returns, of any image that was opened as for a job.
+
+    One band is grey, and of more than three the first three are red, green and blue. Values are stretched as
+    in a job; parts that are not valid are laid over white.
+    """
+    with tempfile.TemporaryDirectory(prefix="urst-tiles-") as folder:
+        pixels = source.prepare(Path(folder), thumbnail=short_side).thumbnail
+    image = np.clip(pixels / np.float32(full(pixels.dtype)), 0, 1).astype(np.float32)
+    colour = image[..., [0, 1, 2] if source.colours >= 3 else [0, 0, 0]]
+    if source.has_valid:
+        colour = 1 + (colour - 1) * image[..., -1:]
+    made = libvips().Image.new_from_array(np.ascontiguousarray(colour))
+    height, width = _scaled(made, short_side)
+    made = made.resize(width / made.width, vscale=height / made.height)
+    return np.clip(np.asarray(made.numpy(), np.float32), 0, 1)
+
+
+def _check_pixels(path: Path, height: int, width: int) -> None:
+    """BadInput for a picture that is too large to be a style image."""
+    if width * height > MAX_PIXELS:
+        raise BadInput(f"the style image {path} has {width} x {height} pixels; make it smaller first")
 
 
 def picture_shape(path: Path, short_side: int) -> tuple[int, int]:
@@ -86,10 +129,7 @@ def _resized(path: Path, name: str, short_side: int) -> NDArray[np.float32]:
     """What `read_picture` returns; ``name`` is the file as libvips is to open it. Raises pyvips.Error."""
     pyvips = libvips()
     header = pyvips.Image.new_from_file(name).autorot()
-    if header.width * header.height > MAX_PIXELS:
-        raise BadInput(
-            f"the style image {path} has {header.width} x {header.height} pixels; make it smaller first"
-        )
+    _check_pixels(path, header.height, header.width)
     height, width = _scaled(header, short_side)
     image = pyvips.Image.thumbnail(
         name,
