@@ -30,7 +30,6 @@ from torch import Tensor
 
 from urst_tiles import losses
 from urst_tiles.learning.lattice import lattice_distance
-from urst_tiles.learning.paintings import grams as grams_of
 from urst_tiles.losses import backbones
 from urst_tiles.losses.vgg import LAYERS16
 from urst_tiles.source.colour import libvips
@@ -69,34 +68,40 @@ def lattice(last: int) -> list[int]:
     return np.unique(np.linspace(0, last, ROWS).round().astype(int)).tolist()
 
 
-def grams(net: losses.FeatureNet, pictures: Iterator[Tensor]) -> dict[str, Tensor]:
-    """The mean Gram matrix of each layer over some pictures."""
-    matrices: dict[str, list[Tensor]] = {k: [] for k in LAYERS}
-    for x in pictures:
-        for k, f in net(x, LAYERS).items():
-            matrices[k].append(losses.gram(f)[0])
-    return {k: torch.stack(each).mean(0) for k, each in matrices.items()}
-
-
 @torch.inference_mode()
-def distances(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tensor) -> list[list[float]]:
-    """The layers' distances and their mean, for each of `REDUCTIONS`."""
-    wanted, rows = grams(net, iter([painting])), []
+def looked_at(
+    net: losses.FeatureNet, pictures: Iterator[Tensor], power: dict[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], float]:
+    """The mean Gram matrix of each layer over some pictures; and how much of them sits on the network's
+    cells, where the ``power`` of the painting is given as `lattice_distance` takes it, else 0."""
+    matrices: dict[str, list[Tensor]] = {k: [] for k in LAYERS}
+    on_cells = [torch.zeros(())]
+    for x in pictures:
+        features = net(x, LAYERS)
+        for k, f in features.items():
+            matrices[k].append(losses.gram(f)[0])
+        if power:
+            on_cells.append(lattice_distance(features, x.shape[2], power))
+    mean = {k: torch.stack(each).mean(0) for k, each in matrices.items()}
+    return mean, float(torch.stack(on_cells[1:] or on_cells).mean())
+
+
+def distances(
+    net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tensor
+) -> tuple[list[list[float]], float, float]:
+    """The layers' distances and their mean, for each of `REDUCTIONS`; and how much sits on the network's
+    cells, of the picture at full scale and of the painting, (1, 3, h, w) in 0..1."""
+    wanted, _ = looked_at(net, iter([painting]))
+    power = {k: (len(g) * g).square().mean()[None] for k, g in wanted.items()}  # sums, not means of channels
+    _, theirs = looked_at(net, iter([painting]), power)
+    rows, ours = [], 0.0
     for reduction in REDUCTIONS:
         picture = picture if reduction == 1 else halved(picture)
-        reached = grams(net, crops(picture))
+        reached, on_cells = looked_at(net, crops(picture), power if reduction == 1 else None)
+        ours = on_cells if reduction == 1 else ours
         layers = [((reached[k] - wanted[k]).norm() / wanted[k].norm()).item() for k in LAYERS]
         rows.append([*layers, float(np.mean(layers))])
-    return rows
-
-
-@torch.inference_mode()
-def on_cells(net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tensor) -> tuple[float, float]:
-    """How much of the strokes sits on the network's cells: of the mean crop and of the painting, (1, 3, h, w)
-    in 0..1."""
-    power = {k: grams_of(f).square().mean((1, 2)) for k, f in net(painting, LAYERS).items()}
-    found = [lattice_distance(net(x, LAYERS), x.shape[2], power) for x in (painting, *crops(picture))]
-    return float(torch.stack(found[1:]).mean()), float(found[0])
+    return rows, ours, theirs
 
 
 def colours(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -128,14 +133,13 @@ def main(words: Sequence[str]) -> None:
     net = backbones.backbone("vgg16", [arguments.teacher], dtype=dtype)
     small, picture = read_picture(arguments.painting, SIDE), whole(arguments.picture)
     painting = torch.from_numpy(small.copy()).permute(2, 0, 1)[None]
-    measured = distances(net, picture, painting)
+    measured, ours, theirs = distances(net, picture, painting)
     rows = [
         [f"1/{reduction}" if reduction > 1 else "1:1", *(f"{value:.3f}" for value in values)]
         for reduction, values in zip(REDUCTIONS, measured, strict=True)
     ]
     title = f"Style distance of {arguments.picture.name} from {arguments.painting.name}"
     table(title, ["scale", *LAYERS, "mean"], rows)
-    ours, theirs = on_cells(net, picture, painting)
     print(f"On a lattice of 4 px: {ours:.3f}; the painting itself: {theirs:.3f}.")
     mean, covariance = far_in_colours(picture, np.rint(255 * small).astype(np.uint8))
     print(f"Colours, reduced by 8: the mean is off by {mean:.1%}, the covariance by {covariance:.1%}.")
