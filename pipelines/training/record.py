@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 
 from training.loop import Row
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.storage.publish import make_folder, publish, writing
+from urst_tiles.storage.publish import NO_LOCKS, make_folder, publish, writing
 
 #: The first columns of every program.
 FIRST = ("step", "seconds", "total")
@@ -23,15 +25,36 @@ FIRST = ("step", "seconds", "total")
 def begun(settings: Any, begin: Callable[[], Iterator[Row]]) -> Iterator[Row]:
     """Yield the rows of ``begin()``, and write the settings when the first is there, or there is none.
 
-    So a call that is refused leaves what an earlier one wrote into ``settings.out``.
+    So a call that is refused leaves what an earlier one wrote into ``settings.out``. BadInput while another
+    training writes into it.
     """
-    with beginning(settings.out):
-        rows = begin()
-        first = next(rows, None)
-    write_settings(settings.out / "settings.txt", settings)
-    if first is not None:
-        yield first
-        yield from rows
+    with ExitStack() as held:
+        with beginning(settings.out):
+            held.enter_context(alone(settings.out))
+            rows = begin()
+            first = next(rows, None)
+        write_settings(settings.out / "settings.txt", settings)
+        if first is not None:
+            yield first
+            yield from rows
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lock an existing folder for a ``with`` block, where its file system has locks; the system releases it
+    when the process ends. BadInput where another training holds it: the two would write over each other."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise BadInput(
+                    f"another run writes into {folder}: wait for its end, or give another --out"
+                ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -220,6 +220,20 @@ def test_a_refused_training_leaves_the_settings_of_the_one_before(pipeline: Load
     assert (out / "settings.txt").read_text() == kept
 
 
+def test_two_trainings_do_not_write_into_one_folder(pipeline: Load, tmp_path: Path) -> None:
+    pipeline("train_fast")
+    begun = importlib.import_module("training.record").begun
+    rows = [{"step": 1.0}, {"step": 2.0}]
+    first = begun(Given(tmp_path / "one"), lambda: iter(rows))
+    assert next(first) == rows[0]
+    with pytest.raises(BadInput, match="another run writes into"):
+        next(begun(Given(tmp_path / "one", 9), lambda: iter(rows)))
+    assert "steps = 1" in (tmp_path / "one" / "settings.txt").read_text()
+    assert list(begun(Given(tmp_path / "two"), lambda: iter(rows))) == rows
+    assert list(first) == rows[1:]
+    assert list(begun(Given(tmp_path / "one", 9), lambda: iter(rows))) == rows
+
+
 def test_a_table_has_its_columns_and_values(pipeline: Load, tmp_path: Path) -> None:
     read_table, path = pipeline("command_line").read_table, tmp_path / "t.csv"
     path.write_text("a,b\n1,2\n3,4\n")
