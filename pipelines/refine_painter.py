@@ -10,8 +10,8 @@ Adam of its own, so that it stands still between its steps. Now and then the pai
 own style, and is to stay as it is (`urst_tiles/learning/identity.py`). With ``--rate 0`` the shared weights
 stay, and with ``--only`` some styles alone are learned.
 
-A prediction in the file ``--init`` stays in it, and is to be trained again after that, since it was made for
-the weights of before (`pipelines/train_prediction.py`).
+A prediction in the file ``--init`` stays in it. It was made for the weights of before: measure whether it is
+as good for the new ones (`benchmarks/quality.py`), or train it again (`pipelines/train_prediction.py`).
 
 With ``--device cuda`` the same run on a card. ``--out`` takes a checkpoint every two minutes, the losses
 (``losses.csv``), a sheet of sample pictures (``samples.png``), and ``painter.safetensors``: the file
