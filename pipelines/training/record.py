@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,8 @@ import numpy as np
 
 from training.loop import Row
 from urst_tiles.errors import BadInput, UrstError
-from urst_tiles.storage.publish import NO_LOCKS, make_folder, publish, writing
+from urst_tiles.storage.publish import make_folder, publish, writing
+from urst_tiles.storage.stores import lock_folder
 
 #: The first columns of every program.
 FIRST = ("step", "seconds", "total")
@@ -26,11 +26,10 @@ def begun(settings: Any, begin: Callable[[], Iterator[Row]]) -> Iterator[Row]:
     """Yield the rows of ``begin()``, and write the settings when the first is there, or there is none.
 
     So a call that is refused leaves what an earlier one wrote into ``settings.out``. BadInput while another
-    training writes into it.
+    run writes into it.
     """
     with ExitStack() as held:
-        with beginning(settings.out):
-            held.enter_context(alone(settings.out))
+        with beginning(settings.out, held):
             rows = begin()
             first = next(rows, None)
         write_settings(settings.out / "settings.txt", settings)
@@ -40,35 +39,23 @@ def begun(settings: Any, begin: Callable[[], Iterator[Row]]) -> Iterator[Row]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Lock an existing folder for a ``with`` block, where its file system has locks; the system releases it
-    when the process ends. BadInput where another training holds it: the two would write over each other."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise BadInput(
-                    f"another run writes into {folder}: wait for its end, or give another --out"
-                ) from None
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def beginning(folder: Path) -> Iterator[None]:
-    """Make the folder ``--out`` for a ``with`` block in which a training begins.
+def beginning(folder: Path, held: ExitStack) -> Iterator[None]:
+    """Make the folder ``--out`` for a ``with`` block in which a training begins, and lock it until ``held``
+    is closed.
 
     If the block raises an `UrstError`, the folder goes again with all that is in it, unless it was there
-    before. BadInput where the folder is a file or lies in one.
+    before. BadInput where the folder is a file or lies in one, or another run holds it.
     """
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         make_folder(folder)
     except (FileExistsError, NotADirectoryError):
         raise BadInput(f"--out {folder} is a file, or lies in one: name a folder") from None
+    lock = lock_folder(folder.resolve())
+    if lock is None:  # what is in it is not ours to remove
+        raise BadInput(f"another run writes into {folder}: wait for its end, or give another --out")
+    if lock >= 0:
+        held.callback(os.close, lock)
     try:
         yield
     except UrstError:

@@ -401,12 +401,12 @@ def _scratch() -> Path:
     place = Path(tempfile.gettempdir())
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_COPIES, dir=place))
-        if _lock(folder) is not None and folder.is_dir():  # else another process took it for a dead one
+        if lock_folder(folder) is not None and folder.is_dir():  # else another process took it for a dead one
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
             return folder
 
 
-def _lock(folder: Path) -> int | None:
+def lock_folder(folder: Path) -> int | None:
     """A descriptor of a folder that holds its lock; None if another process has it, or the folder is gone;
     -1 on a file system without locks."""
     try:
@@ -426,7 +426,7 @@ def _lock(folder: Path) -> int | None:
 
 def _remove_if_dead(folder: Path) -> None:
     """Remove a folder of copies if no process holds its lock."""
-    descriptor = _lock(folder)
+    descriptor = lock_folder(folder)
     if descriptor is not None and descriptor >= 0:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
