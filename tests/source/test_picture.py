@@ -11,6 +11,7 @@ import tifffile
 from helpers import picture
 
 from urst_tiles.errors import BadInput, MissingFile
+from urst_tiles.source import picture as module
 from urst_tiles.source.open import open_source
 from urst_tiles.source.picture import own_side, picture_of, read_picture, write_png
 
@@ -54,7 +55,9 @@ def test_a_turned_photo_is_upright_and_not_squeezed(tmp_path: Path) -> None:
     assert np.abs(got - np.rot90(pixels, -1) / 255).mean() < 0.05
 
 
-def test_what_libvips_cannot_decode_is_read_by_another_library(tmp_path: Path) -> None:
+def test_what_libvips_cannot_decode_is_read_by_another_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """zstd inside TIFF, which this package writes and the wheel of libvips was built without."""
     pixels = picture(120, 180)
     tifffile.imwrite(tmp_path / "zstd.tif", pixels, compression="zstd", photometric="rgb")
@@ -63,6 +66,10 @@ def test_what_libvips_cannot_decode_is_read_by_another_library(tmp_path: Path) -
     assert got.shape == wanted.shape == (60, 90, 3) and got.dtype == np.float32
     assert np.abs(got - wanted).mean() < 0.02
     assert own_side(tmp_path / "zstd.tif") == 120
+    monkeypatch.setattr(module, "MAX_PIXELS", 120 * 180 - 1)
+    for name in ("zstd.tif", "plain.tif"):
+        with pytest.raises(BadInput, match=f"{name} has 180 x 120 pixels; make it smaller"):
+            read_picture(tmp_path / name, 60)
 
 
 def test_a_source_as_a_picture(tmp_path: Path) -> None:

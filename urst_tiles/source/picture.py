@@ -53,7 +53,8 @@ def read_picture(path: Path, short_side: int) -> NDArray[np.float32]:
     except libvips().Error:
         with _in_one_sentence(path):
             source = open_source(path)
-            _check_pixels(path, *source.shape)
+        _check_pixels(path, *source.shape)
+        with _in_one_sentence(path):
             return picture_of(source, short_side)
 
 
@@ -92,7 +93,7 @@ def picture_of(source: Source, short_side: int) -> NDArray[np.float32]:
     """
     with tempfile.TemporaryDirectory(prefix="urst-tiles-") as folder:
         pixels = source.prepare(Path(folder), thumbnail=short_side).thumbnail
-    image = np.clip(pixels / np.float32(full(pixels.dtype)), 0, 1).astype(np.float32)
+    image = pixels / np.float32(full(pixels.dtype))
     colour = image[..., [0, 1, 2] if source.colours >= 3 else [0, 0, 0]]
     if source.has_valid:
         colour = 1 + (colour - 1) * image[..., -1:]
