@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,40 +68,33 @@ def lattice(last: int) -> list[int]:
     return np.unique(np.linspace(0, last, ROWS).round().astype(int)).tolist()
 
 
+def grams(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The Gram matrix of each layer of one picture."""
+    return {k: losses.gram(f)[0] for k, f in features.items()}
+
+
 @torch.inference_mode()
-def looked_at(
-    net: losses.FeatureNet, pictures: Iterator[Tensor], power: dict[str, Tensor] | None = None
-) -> tuple[dict[str, Tensor], float]:
-    """The mean Gram matrix of each layer over some pictures; and how much of them sits on the network's
-    cells, where the ``power`` of the painting is given as `lattice_distance` takes it, else 0."""
-    matrices: dict[str, list[Tensor]] = {k: [] for k in LAYERS}
-    on_cells = [torch.zeros(())]
-    for x in pictures:
-        features = net(x, LAYERS)
-        for k, f in features.items():
-            matrices[k].append(losses.gram(f)[0])
-        if power:
-            on_cells.append(lattice_distance(features, x.shape[2], power))
-    mean = {k: torch.stack(each).mean(0) for k, each in matrices.items()}
-    return mean, float(torch.stack(on_cells[1:] or on_cells).mean())
-
-
 def distances(
     net: losses.FeatureNet, picture: NDArray[np.uint8], painting: Tensor
 ) -> tuple[list[list[float]], float, float]:
     """The layers' distances and their mean, for each of `REDUCTIONS`; and how much sits on the network's
-    cells, of the picture at full scale and of the painting, (1, 3, h, w) in 0..1."""
-    wanted, _ = looked_at(net, iter([painting]))
+    cells, of the mean crop at full scale and of the painting, (1, 3, h, w) in 0..1."""
+    features = net(painting, LAYERS)
+    wanted = grams(features)
     power = {k: (len(g) * g).square().mean()[None] for k, g in wanted.items()}  # sums, not means of channels
-    _, theirs = looked_at(net, iter([painting]), power)
-    rows, ours = [], 0.0
+    theirs, ours, rows = lattice_distance(features, painting.shape[2], power), [], []
     for reduction in REDUCTIONS:
         picture = picture if reduction == 1 else halved(picture)
-        reached, on_cells = looked_at(net, crops(picture), power if reduction == 1 else None)
-        ours = on_cells if reduction == 1 else ours
-        layers = [((reached[k] - wanted[k]).norm() / wanted[k].norm()).item() for k in LAYERS]
+        found = []
+        for x in crops(picture):
+            features = net(x, LAYERS)
+            found.append(grams(features))
+            if reduction == 1:
+                ours.append(lattice_distance(features, x.shape[2], power))
+        reached = {k: torch.stack([each[k] for each in found]).mean(0) for k in LAYERS}
+        layers = [((reached[k] - g).norm() / g.norm()).item() for k, g in wanted.items()]
         rows.append([*layers, float(np.mean(layers))])
-    return rows, ours, theirs
+    return rows, float(torch.stack(ours).mean()), float(theirs)
 
 
 def colours(picture: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
