@@ -100,6 +100,7 @@ class Settings:
     range_weight: float = 5.0
     structure_weight: float = 0.0
     lattice_weight: float = 2.0
+    axes_weight: float = 1.0
     #: Sides from which on the halved picture is compared.
     half_least: int = 192
     precision: Precision = "bfloat16"

@@ -77,3 +77,11 @@ def test_what_sits_on_the_cells_counts_at_every_level(tmp_path: Path) -> None:
     total, parts, _ = loss(LossWeights(lattice=3.0))
     assert without["lattice"] == 0 and parts["lattice"] > 0
     assert torch.isclose(total - none, 3 * parts["lattice"], rtol=1e-4)
+
+
+def test_lines_along_the_axes_count_at_every_level(tmp_path: Path) -> None:
+    loss = loss_of(tmp_path, Seeing(), 2)
+    none, without, _ = loss(LossWeights(axes=0.0))
+    total, parts, _ = loss(LossWeights(axes=3.0))
+    assert without["axes"] == 0 and parts["axes"] > 0
+    assert torch.isclose(total - none, 3 * parts["axes"], rtol=1e-4)

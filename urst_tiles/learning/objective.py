@@ -21,6 +21,9 @@ structure
 lattice
     at every level, as for style, how much of the strokes sits on the network's cells
     (`urst_tiles.learning.lattice`).
+axes
+    at every level, as for style, how much more of the finest strokes runs level and upright than the painting
+    and the guide have (`urst_tiles.learning.axes`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from urst_tiles.learning.axes import axes_distance
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.learning.features import weighted
 from urst_tiles.learning.lattice import lattice_distance
@@ -46,7 +50,7 @@ from urst_tiles.learning.structure import structure_distance
 
 #: Levels above the finest count so much in the losses of style and colour.
 COARSER = 0.5
-PARTS = ("style", "content", "consistency", "colour", "half", "range", "structure", "lattice")
+PARTS = ("style", "content", "consistency", "colour", "half", "range", "structure", "lattice", "axes")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class LossWeights:
     range: float = 5.0
     structure: float = 0.8
     lattice: float = 2.0
+    axes: float = 1.0
     half_least: int = 192
 
 
@@ -111,6 +116,9 @@ def compared(
             power = {k: each[index] for k, each in paintings.power.items()}
             on_cells = lattice_distance(features, y.shape[2], power)
             parts["lattice"] = parts["lattice"] + weight * on_cells
+        if weights.axes:
+            straight = axes_distance(y, guides[k], paintings.axes[index])
+            parts["axes"] = parts["axes"] + weight * straight
         for times in range(1, reductions(k, batch.levels) + 1):
             if weights.half and y.shape[2] >> (times - 1) >= weights.half_least:
                 reduced = distance(teacher(halved(y, times), teacher.style), paintings, index)

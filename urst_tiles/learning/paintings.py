@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from urst_tiles import losses
+from urst_tiles.learning.axes import along_axes
 from urst_tiles.learning.checkpoint import State
 from urst_tiles.learning.crops import read, to_tensor
 from urst_tiles.learning.painting import Colours, moments
@@ -74,6 +75,7 @@ class Paintings:
     gram : (S, C, C) by layer.
     power : (S,) by layer, the mean square of the Gram matrix.
     blurred : means and covariances as `blurred_moments` gives them.
+    axes : (S, bands, 2), how much runs level and upright, as `axes.along_axes` gives it.
     """
 
     files: Mapping[str, Path]
@@ -83,6 +85,7 @@ class Paintings:
     gram: State
     power: State
     blurred: list[tuple[Tensor, Tensor]]
+    axes: Tensor
 
     def colours(self, rows: NDArray[np.int64] | slice = slice(None)) -> Colours:
         """Mean, covariance and skewness of all paintings, or of those in some rows."""
@@ -93,7 +96,7 @@ class Paintings:
         at = slice(row, row + 1)
         gram, power = ({k: t[at] for k, t in part.items()} for part in (self.gram, self.power))
         blurred = [(mean[at], covariance[at]) for mean, covariance in self.blurred]
-        return Paintings({}, *self.colours(at), gram, power, blurred)
+        return Paintings({}, *self.colours(at), gram, power, blurred, self.axes[at])
 
 
 def gather(files: Mapping[str, Path], short_side: int, teacher: Teacher, device: str) -> Paintings:
@@ -106,7 +109,7 @@ def measured(
     files: Mapping[str, Path], images: Iterable[NDArray[np.uint8]], teacher: Teacher, device: str
 ) -> Paintings:
     """The statistics of paintings whose pixels are given, uint8 (h, w, 3), in the order of their files."""
-    colours, skewness, matrices, blurred = [], [], [], []
+    colours, skewness, matrices, blurred, axes = [], [], [], [], []
     for image in images:
         x = to_tensor([image], device)
         h, w = (side // BLURS[-1] * BLURS[-1] for side in x.shape[2:])
@@ -115,6 +118,7 @@ def measured(
         skewness.append(tones.skewness(x[0].permute(1, 2, 0).cpu().numpy()))
         matrices.append({k: grams(f) for k, f in teacher(x, teacher.style).items()})
         blurred.append(blurred_moments(x))
+        axes.append(along_axes(x))
     mean, covariance = (np.concatenate(part) for part in zip(*colours, strict=True))
     gram = {k: torch.cat([by_layer[k] for by_layer in matrices]) for k in teacher.style}
     power = {k: g.square().mean((1, 2)) for k, g in gram.items()}
@@ -122,7 +126,7 @@ def measured(
         (torch.cat([m for m, _ in level]), torch.cat([c for _, c in level]))
         for level in zip(*blurred, strict=True)
     ]
-    return Paintings(files, mean, covariance, np.array(skewness), gram, power, levels)
+    return Paintings(files, mean, covariance, np.array(skewness), gram, power, levels, torch.cat(axes))
 
 
 def distance(features: Mapping[str, Tensor], paintings: Paintings, index: Tensor) -> Tensor:
