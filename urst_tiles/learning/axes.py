@@ -2,8 +2,8 @@
 
 A network that enlarges by repeating pixels and then convolves makes lines along its rows and columns more
 easily than any others. They hardly change a Gram matrix, and the eye sees them at once, as a weave of
-hairlines. In the power spectrum of the picture they lie on its two axes. In the paintings of the training
-there is about as much on the axes as beside them, above an eighth of a cycle a pixel.
+hairlines. In the power spectrum of the picture they lie on its two axes. Most paintings have about as much on
+the axes as beside them, above an eighth of a cycle a pixel.
 """
 
 from __future__ import annotations
